@@ -1,0 +1,167 @@
+//! The code rate: how many coding shreds a set gets.
+//!
+//! m is the least number for which fewer than k of the k + m shreds arrive with a probability
+//! under [`INCOMPLETE`], if each shred is lost independently with the end-to-end loss of the
+//! path *and* with the chance that one of the two busiest relays carried it and is silent.
+
+use crate::coding::MAX_SHARDS;
+
+/// The probability with which a set may stay incomplete.
+pub const INCOMPLETE: f64 = 1e-6;
+
+/// The end-to-end loss that is assumed until it is measured.
+pub const DEFAULT_LOSS: f64 = 0.05;
+
+/// The most data shards of a set: beyond 32 the code costs more than the signature it saves.
+pub const MAX_DATA: usize = 32;
+
+/// The largest shard the shredder cuts: 13 blocks of BLAKE3, the last of them full.
+pub const MAX_SHARD_LEN: usize = 832;
+
+/// At most this many coding shreds for each data shred, and a few for the smallest sets.
+const MAX_OVERHEAD: usize = 2;
+const SMALL_SET_EXTRA: usize = 8;
+
+/// What the code has to stand.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossTarget {
+    /// End-to-end loss over all hops, 0 to 0.9.
+    pub loss: f64,
+    /// The share of shreds that pass through the two busiest relays, 0 to 1.
+    pub busiest: f64,
+}
+
+impl Default for LossTarget {
+    fn default() -> Self {
+        Self { loss: DEFAULT_LOSS, busiest: 0.0 }
+    }
+}
+
+impl LossTarget {
+    /// The target for `per_hop` loss over `hops` hops.
+    pub fn over_hops(per_hop: f64, hops: u32, busiest: f64) -> Self {
+        // A product, not `powi`, whose last bit depends on the platform.
+        let kept = 1.0 - per_hop.clamp(0.0, 0.9);
+        let arrival = (0..hops).fold(1.0, |product, _| product * kept);
+        Self { loss: 1.0 - arrival, busiest }
+    }
+
+    fn arrival(self) -> f64 {
+        (1.0 - self.loss.clamp(0.0, 0.9)) * (1.0 - self.busiest.clamp(0.0, 0.9))
+    }
+}
+
+/// How a message is cut: every set has the same k, m and shard length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeRate {
+    /// Number of FEC sets.
+    pub sets: u16,
+    /// Data shards of a set.
+    pub k: u8,
+    /// Coding shards of a set.
+    pub m: u8,
+    /// Bytes of a shard.
+    pub shard_len: u16,
+}
+
+impl CodeRate {
+    /// The rate for a message of `len` bytes, 1 to [`MAX_MESSAGE_LEN`](crate::MAX_MESSAGE_LEN).
+    ///
+    /// The data shards are dealt evenly over as few sets as possible, so that no small last
+    /// set becomes the weakest link.
+    pub fn new(len: usize, target: LossTarget) -> Self {
+        let shards = len.div_ceil(MAX_SHARD_LEN).max(1);
+        let most = (1..=MAX_DATA)
+            .rev()
+            .find(|&k| coding_shards(k, target).is_some_and(|m| k + m <= MAX_SHARDS))
+            .unwrap_or(MAX_SHARDS / (1 + MAX_OVERHEAD));
+        let sets = shards.div_ceil(most);
+        let k = shards.div_ceil(sets);
+        let ceiling = (k * MAX_OVERHEAD + SMALL_SET_EXTRA).min(MAX_SHARDS - k);
+        let m = coding_shards(k, target).unwrap_or(ceiling).min(ceiling);
+        let shard_len = len.div_ceil(sets * k).max(1);
+        // Rounding k and the shard length up can leave the last set empty.
+        let sets = len.div_ceil(k * shard_len).max(1);
+        Self { sets: sets as u16, k: k as u8, m: m as u8, shard_len: shard_len as u16 }
+    }
+}
+
+/// The least m for k data shards, or `None` if even [`MAX_SHARDS`] in all do not reach the target.
+fn coding_shards(k: usize, target: LossTarget) -> Option<usize> {
+    let arrival = target.arrival();
+    (1..=MAX_SHARDS - k).find(|m| incomplete(k, k + m, arrival) < INCOMPLETE)
+}
+
+/// P[fewer than k of n independent shreds arrive].
+///
+/// Only products and sums of a fixed order: the result is the same on every machine, which
+/// matters because the shape of a set is part of what is pinned in tests.
+fn incomplete(k: usize, n: usize, arrival: f64) -> f64 {
+    let lost = 1.0 - arrival;
+    if lost <= 0.0 {
+        return 0.0;
+    }
+    // Binomial terms from "none arrives" upwards; 0.1^64 is still a normal number.
+    let mut term = (0..n).fold(1.0, |product, _| product * lost);
+    let mut sum = term;
+    for arrived in 1..k {
+        term *= (n - arrived + 1) as f64 / arrived as f64 * (arrival / lost);
+        sum += term;
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tail_agrees_with_known_values() {
+        // 1 of 5 at 5 % loss: 0.05^5; 2 of 3 at 10 %: 3·0.9·0.01 + 0.001.
+        assert!((incomplete(1, 5, 0.95) - 3.125e-7).abs() < 1e-12);
+        assert!((incomplete(2, 3, 0.9) - 0.028).abs() < 1e-12);
+        assert_eq!(incomplete(5, 9, 1.0), 0.0);
+    }
+
+    #[test]
+    fn m_is_the_least_that_meets_the_target() {
+        for k in 1..=32 {
+            let m = coding_shards(k, LossTarget::default()).unwrap();
+            assert!(incomplete(k, k + m, 0.95) < INCOMPLETE);
+            assert!(m == 1 || incomplete(k, k + m - 1, 0.95) >= INCOMPLETE);
+        }
+        assert_eq!(coding_shards(1, LossTarget::default()), Some(4));
+    }
+
+    #[test]
+    fn every_length_is_covered_without_an_empty_set() {
+        let targets = [
+            LossTarget::default(),
+            LossTarget { loss: 0.0, busiest: 0.0 },
+            LossTarget { loss: 0.3, busiest: 0.4 },
+            LossTarget { loss: 0.9, busiest: 0.9 },
+        ];
+        let lens = (1..3000).chain([36_864, 147_456, 1 << 20, crate::MAX_MESSAGE_LEN]);
+        for len in lens {
+            for target in targets {
+                let CodeRate { sets, k, m, shard_len } = CodeRate::new(len, target);
+                let (sets, k, m, shard_len) =
+                    (usize::from(sets), usize::from(k), usize::from(m), usize::from(shard_len));
+                assert!(k + m <= MAX_SHARDS && shard_len <= MAX_SHARD_LEN && m >= 1);
+                assert!(sets * k * shard_len >= len, "{len} bytes are covered");
+                assert!((sets - 1) * k * shard_len < len, "{len} bytes: the last set is used");
+            }
+        }
+    }
+
+    #[test]
+    fn more_loss_never_means_less_coding() {
+        let mut last = 0;
+        for percent in 0..40 {
+            let rate =
+                CodeRate::new(8_000, LossTarget { loss: f64::from(percent) / 100.0, busiest: 0.0 });
+            assert!(rate.m >= last);
+            last = rate.m;
+        }
+    }
+}

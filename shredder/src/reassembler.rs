@@ -1,0 +1,489 @@
+//! Puts messages together again, in bounded memory.
+//!
+//! * Only blocks of a window and at most eight attempts of each are taken.
+//! * Memory has a total, of which no one leader may hold more than half; the farthest future
+//!   is evicted first, so a flood of future blocks never displaces the present.
+//! * A set is complete with any k of its shreds. If the data shards are among them the message
+//!   goes on at once, and the re-encoding check follows in [`Reassembler::check_next`], off the
+//!   critical path; otherwise recovery and check are one step. Without the check a leader
+//!   could sign inconsistent parity, and nodes that recovered from different shreds would
+//!   deliver different messages.
+//!
+//! A delivered or refused message leaves a tombstone, so that late shreds cost nothing.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::coding::Codes;
+use crate::merkle::{self, Tree};
+use crate::shred::{MessageKey, SIGNATURE_LEN, SetHeader, shard_range, write_frame};
+use crate::validator::ValidatedShred;
+
+/// What the bookkeeping of a message or set is taken to cost beside its shards.
+const ENTRY_COST: usize = 512;
+
+/// Bounds of a reassembler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of shards and bookkeeping in all; a leader may hold half of it.
+    pub memory: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory: 128 * 1024 * 1024 }
+    }
+}
+
+/// What became of a shred.
+#[derive(Debug)]
+pub enum Push {
+    /// Kept; its set needs more.
+    Stored,
+    /// Already there.
+    Duplicate,
+    /// Its set or message is complete, or was refused.
+    Late,
+    /// The last that its set needed.
+    Complete {
+        /// The whole set, if something of it had to be recovered.
+        recovered: Option<RecoveredSet>,
+        /// The whole message, if this was its last set.
+        message: Option<Assembled>,
+    },
+}
+
+/// Why a shred was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// The block is sealed long ago.
+    #[error("block {0} is below the window")]
+    Past(u64),
+    /// The block is too far ahead.
+    #[error("block {0} is above the window")]
+    Future(u64),
+    /// A higher attempt of the block has replaced this one.
+    #[error("the attempt was superseded")]
+    Superseded,
+    /// Memory is full of nearer blocks, or of this leader's.
+    #[error("no memory left for this block or leader")]
+    Quota,
+    /// Another key, root or shape has this place already.
+    #[error("another message has this place")]
+    Conflict,
+    /// The leader signed shards that are no code word, or padding that is not zero: the whole
+    /// message is refused, by every node alike.
+    #[error("the leader's parity is inconsistent")]
+    BadParity,
+}
+
+/// A message as it was sent: signature ‖ body, not verified yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assembled {
+    /// The header of the set that completed it.
+    pub header: SetHeader,
+    /// signature ‖ body.
+    pub wire: Bytes,
+    /// The leader's key.
+    pub signer: [u8; 32],
+}
+
+/// A set whose every shred can be made again.
+#[derive(Clone)]
+pub struct RecoveredSet {
+    /// The set's header.
+    pub header: SetHeader,
+    /// The Merkle root.
+    pub root: merkle::Hash,
+    /// Which shreds had arrived by themselves, one bit each.
+    pub arrived: u64,
+    signature: [u8; SIGNATURE_LEN],
+    tree: Tree,
+    shards: Vec<u8>,
+}
+
+impl std::fmt::Debug for RecoveredSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RecoveredSet({:?}, arrived {:b})", self.header.set_key(), self.arrived)
+    }
+}
+
+impl RecoveredSet {
+    /// The bytes of shred `index`, as the leader sent them.
+    ///
+    /// # Panics
+    /// If `index` is not below k + m.
+    pub fn shred(&self, index: u8) -> Bytes {
+        let len = usize::from(self.header.shard_len);
+        let start = usize::from(index) * len;
+        let mut slot = BytesMut::zeroed(self.header.shred_len());
+        slot[shard_range(&self.header)].copy_from_slice(&self.shards[start..start + len]);
+        let path = self.tree.path(index.into());
+        write_frame(&mut slot, &self.header, index, path, &self.signature);
+        slot.freeze()
+    }
+
+    /// Indices of the shreds that had not arrived.
+    pub fn missing(&self) -> impl Iterator<Item = u8> + use<> {
+        let (arrived, n) = (self.arrived, self.header.shards() as u8);
+        (0..n).filter(move |i| arrived >> i & 1 == 0)
+    }
+}
+
+struct SetState {
+    header: SetHeader,
+    root: merkle::Hash,
+    signature: [u8; SIGNATURE_LEN],
+    present: u64,
+    complete: bool,
+    leaves: Vec<merkle::Hash>,
+    shards: Vec<u8>,
+}
+
+impl SetState {
+    fn new(shred: &ValidatedShred) -> Self {
+        let header = *shred.header();
+        Self {
+            header,
+            root: shred.root(),
+            signature: *shred.shred().signature(),
+            present: 0,
+            complete: false,
+            leaves: vec![[0; 32]; header.shards()],
+            shards: vec![0; header.shards() * usize::from(header.shard_len)],
+        }
+    }
+
+    fn cost(header: &SetHeader) -> usize {
+        ENTRY_COST + header.shards() * (32 + usize::from(header.shard_len))
+    }
+
+    fn store(&mut self, shred: &ValidatedShred) {
+        let (index, len) = (usize::from(shred.shred().index()), usize::from(self.header.shard_len));
+        self.shards[index * len..(index + 1) * len].copy_from_slice(shred.shred().shard());
+        self.leaves[index] = shred.leaf();
+        self.present |= 1 << index;
+    }
+
+    fn data_mask(&self) -> u64 {
+        u64::MAX >> (64 - u32::from(self.header.k))
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.shards[..usize::from(self.header.k) * usize::from(self.header.shard_len)]
+    }
+
+    /// Computes all that is missing and compares the root: `None` means bad parity.
+    fn recover(&mut self, codes: &mut Codes) -> Option<RecoveredSet> {
+        let (k, len) = (usize::from(self.header.k), usize::from(self.header.shard_len));
+        // A set takes no shred beyond its k-th, so all that is present decided the rest.
+        if self.header.m > 0 {
+            let mut shards: Vec<&mut [u8]> = self.shards.chunks_exact_mut(len).collect();
+            codes.recover(k, &mut shards, self.present).ok()?;
+        }
+        let missing: Vec<usize> =
+            (0..self.header.shards()).filter(|i| self.present >> i & 1 == 0).collect();
+        let shards: Vec<&[u8]> =
+            missing.iter().map(|i| &self.shards[i * len..(i + 1) * len]).collect();
+        let mut hashes = Vec::new();
+        merkle::leaves(&shards, &mut hashes);
+        for (i, hash) in missing.iter().zip(hashes) {
+            self.leaves[*i] = hash;
+        }
+        let tree = Tree::new(&self.leaves);
+        (tree.root() == self.root).then(|| RecoveredSet {
+            header: self.header,
+            root: self.root,
+            arrived: self.present,
+            signature: self.signature,
+            tree,
+            shards: self.shards.clone(),
+        })
+    }
+}
+
+enum Progress {
+    Collecting,
+    /// Handed on; sets whose check is due are still held.
+    Delivered,
+    /// Inconsistent: nothing of it is taken any more.
+    Refused,
+}
+
+struct MessageState {
+    signer: [u8; 32],
+    /// The header of its first shred; every set must agree with its shape.
+    first: SetHeader,
+    progress: Progress,
+    complete: u16,
+    sets: BTreeMap<u16, SetState>,
+    bytes: usize,
+}
+
+/// Messages in the making.
+pub struct Reassembler {
+    limits: Limits,
+    window: (u64, u64),
+    messages: BTreeMap<MessageKey, MessageState>,
+    /// Attempts that were replaced: block → lowest attempt still taken.
+    superseded: BTreeMap<u64, u8>,
+    /// Sets that arrived whole and are not re-encoded yet.
+    unchecked: VecDeque<(MessageKey, u16)>,
+    by_signer: BTreeMap<[u8; 32], usize>,
+    bytes: usize,
+    codes: Codes,
+}
+
+impl std::fmt::Debug for Reassembler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reassembler")
+            .field("window", &self.window)
+            .field("messages", &self.messages.len())
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reassembler {
+    /// A reassembler that takes every block until a window is set.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            window: (0, u64::MAX),
+            messages: BTreeMap::new(),
+            superseded: BTreeMap::new(),
+            unchecked: VecDeque::new(),
+            by_signer: BTreeMap::new(),
+            bytes: 0,
+            codes: Codes::default(),
+        }
+    }
+
+    /// Bytes held now; never more than [`Limits::memory`].
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes only blocks of `low..=high` from now on, and drops all others.
+    pub fn set_window(&mut self, low: u64, high: u64) {
+        self.window = (low, high);
+        while let Some((key, _)) = self.messages.first_key_value().filter(|(k, _)| k.block < low) {
+            let key = *key;
+            self.remove(&key);
+        }
+        while let Some((key, _)) = self.messages.last_key_value().filter(|(k, _)| k.block > high) {
+            let key = *key;
+            self.remove(&key);
+        }
+        self.superseded = self.superseded.split_off(&low);
+    }
+
+    /// Drops the attempts of `block` below `attempt`, and takes none of them any more.
+    pub fn supersede(&mut self, block: u64, attempt: u8) {
+        let lowest = self.superseded.entry(block).or_default();
+        *lowest = attempt.max(*lowest);
+        let key = |attempt| MessageKey { block, attempt, message: 0 };
+        let dropped: Vec<_> =
+            self.messages.range(key(0)..key(attempt)).map(|(key, _)| *key).collect();
+        dropped.iter().for_each(|key| self.remove(key));
+    }
+
+    /// Refuses a message whose bytes turned out to be wrong: late shreds of it are not kept.
+    pub fn refuse(&mut self, key: &MessageKey) {
+        if let Some(state) = self.messages.get_mut(key) {
+            state.progress = Progress::Refused;
+            self.release_sets(key, |_| true);
+        }
+    }
+
+    /// Takes one shred.
+    ///
+    /// # Errors
+    /// [`PushError`]. `BadParity` is the leader's fault, none is the sender's.
+    pub fn push(&mut self, shred: &ValidatedShred) -> Result<Push, PushError> {
+        let header = *shred.header();
+        let key = header.message_key();
+        self.admit(&key)?;
+        if !self.messages.contains_key(&key) {
+            self.make_room(&key, shred.signer(), ENTRY_COST)?;
+            let state = MessageState {
+                signer: shred.signer(),
+                first: header,
+                progress: Progress::Collecting,
+                complete: 0,
+                sets: BTreeMap::new(),
+                bytes: 0,
+            };
+            self.messages.insert(key, state);
+            self.charge(&key, ENTRY_COST);
+        }
+        let state = &self.messages[&key];
+        if state.signer != shred.signer() || !state.first.same_shape(&header) {
+            return Err(PushError::Conflict);
+        }
+        if !matches!(state.progress, Progress::Collecting) {
+            return Ok(Push::Late);
+        }
+        if !state.sets.contains_key(&header.set) {
+            let cost = SetState::cost(&header);
+            self.make_room(&key, shred.signer(), cost)?;
+            self.charge(&key, cost);
+            let set = SetState::new(shred);
+            self.messages.get_mut(&key).expect("present").sets.insert(header.set, set);
+        }
+        let state = self.messages.get_mut(&key).expect("present");
+        let set = state.sets.get_mut(&header.set).expect("present");
+        if set.root != shred.root() || set.header != header {
+            return Err(PushError::Conflict);
+        }
+        if set.present >> shred.shred().index() & 1 == 1 {
+            return Ok(Push::Duplicate);
+        }
+        if set.complete {
+            return Ok(Push::Late);
+        }
+        set.store(shred);
+        if set.present.count_ones() < u32::from(header.k) {
+            return Ok(Push::Stored);
+        }
+        set.complete = true;
+        state.complete += 1;
+        let whole = set.present & set.data_mask() == set.data_mask();
+        let recovered = if whole {
+            self.unchecked.push_back((key, header.set));
+            None
+        } else {
+            let Some(recovered) = set.recover(&mut self.codes) else {
+                self.refuse(&key);
+                return Err(PushError::BadParity);
+            };
+            Some(recovered)
+        };
+        let message = self.assemble(&key, &header)?;
+        Ok(Push::Complete { recovered, message })
+    }
+
+    /// Re-encodes the next set that arrived whole and compares its root. Off the critical path:
+    /// the driver calls it when nothing else waits. `None` when nothing is due.
+    ///
+    /// # Errors
+    /// The key of a message, possibly delivered already, whose parity is inconsistent.
+    pub fn check_next(&mut self) -> Option<Result<RecoveredSet, MessageKey>> {
+        while let Some((key, number)) = self.unchecked.pop_front() {
+            let Some(state) = self.messages.get_mut(&key) else { continue };
+            let Some(set) = state.sets.get_mut(&number) else { continue };
+            let recovered = set.recover(&mut self.codes);
+            if recovered.is_none() {
+                self.refuse(&key);
+            } else if matches!(state.progress, Progress::Delivered) {
+                self.release_sets(&key, |n| n == number);
+            }
+            return Some(recovered.ok_or(key));
+        }
+        None
+    }
+
+    fn admit(&self, key: &MessageKey) -> Result<(), PushError> {
+        if key.block < self.window.0 {
+            return Err(PushError::Past(key.block));
+        }
+        if key.block > self.window.1 {
+            return Err(PushError::Future(key.block));
+        }
+        if self.superseded.get(&key.block).is_some_and(|lowest| key.attempt < *lowest) {
+            return Err(PushError::Superseded);
+        }
+        Ok(())
+    }
+
+    /// Hands the message on if all its sets are complete.
+    fn assemble(
+        &mut self,
+        key: &MessageKey,
+        header: &SetHeader,
+    ) -> Result<Option<Assembled>, PushError> {
+        let state = self.messages.get_mut(key).expect("present");
+        if state.complete < header.sets {
+            return Ok(None);
+        }
+        let len = header.message_len as usize;
+        let mut wire = Vec::with_capacity(state.sets.values().map(|set| set.data().len()).sum());
+        state.sets.values().for_each(|set| wire.extend_from_slice(set.data()));
+        if wire[len..].iter().any(|&byte| byte != 0) {
+            self.refuse(key);
+            return Err(PushError::BadParity);
+        }
+        wire.truncate(len);
+        let signer = state.signer;
+        state.progress = Progress::Delivered;
+        let due: BTreeSet<u16> =
+            self.unchecked.iter().filter(|(k, _)| k == key).map(|(_, set)| *set).collect();
+        self.release_sets(key, |number| !due.contains(&number));
+        Ok(Some(Assembled { header: *header, wire: wire.into(), signer }))
+    }
+
+    fn charge(&mut self, key: &MessageKey, cost: usize) {
+        let state = self.messages.get_mut(key).expect("present");
+        state.bytes += cost;
+        self.bytes += cost;
+        *self.by_signer.entry(state.signer).or_default() += cost;
+    }
+
+    fn refund(&mut self, signer: &[u8; 32], cost: usize) {
+        self.bytes -= cost;
+        if let Some(held) = self.by_signer.get_mut(signer) {
+            *held -= cost;
+            if *held == 0 {
+                self.by_signer.remove(signer);
+            }
+        }
+    }
+
+    fn release_sets(&mut self, key: &MessageKey, which: impl Fn(u16) -> bool) {
+        let Some(state) = self.messages.get_mut(key) else { return };
+        let mut freed = 0;
+        state.sets.retain(|number, set| {
+            let go = which(*number);
+            freed += if go { SetState::cost(&set.header) } else { 0 };
+            !go
+        });
+        state.bytes -= freed;
+        let signer = state.signer;
+        self.refund(&signer, freed);
+    }
+
+    fn remove(&mut self, key: &MessageKey) {
+        if let Some(state) = self.messages.remove(key) {
+            self.refund(&state.signer, state.bytes);
+        }
+        self.unchecked.retain(|(k, _)| k != key);
+    }
+
+    /// Evicts from the far end until `cost` fits, but nothing nearer than `key`.
+    fn make_room(
+        &mut self,
+        key: &MessageKey,
+        signer: [u8; 32],
+        cost: usize,
+    ) -> Result<(), PushError> {
+        let held = |me: &Self| me.by_signer.get(&signer).copied().unwrap_or(0);
+        while self.bytes + cost > self.limits.memory || held(self) + cost > self.limits.memory / 2 {
+            let own = held(self) + cost > self.limits.memory / 2;
+            let farthest = self
+                .messages
+                .iter()
+                .rev()
+                .find(|(_, m)| !own || m.signer == signer)
+                .map(|(k, _)| *k);
+            match farthest.filter(|farthest| farthest > key) {
+                Some(farthest) => self.remove(&farthest),
+                None => return Err(PushError::Quota),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,358 @@
+//! A shred: one datagram's worth of a message.
+//!
+//! ```text
+//!  0 ┌─────────┬──────┬─────────┬───────┐
+//!    │ version │ kind │ attempt │ route │           u8 each
+//!  4 ├─────────┴──────┴─────────┴───────┤
+//!    │ chain tag                        │           u32
+//!  8 ├──────────────────────────────────┤
+//!    │ block number                     │           u64
+//! 16 ├──────────────────────────────────┤
+//!    │ plan id                          │           u64
+//! 24 ├──────────────────────────────────┤
+//!    │ sent at, µs since the Unix epoch │           u64
+//! 32 ├──────────────────────────────────┤
+//!    │ message length                   │           u32
+//! 36 ├────────────────┬─────────────────┤
+//!    │ message index  │ set             │           u16 each
+//! 40 ├────────────────┼─────────────────┤
+//!    │ sets           │ shard length    │           u16 each
+//! 44 ├───┬───┬────────┴─────────────────┤
+//!    │ k │ m │ route parameter          │           u8, u8, u16
+//! 48 ├───┴───┴──────────────────────────┤ ◀─ signed up to here: a set has one header
+//!    │ shred index                      │           u8, data shards first
+//! 49 ├──────────────────────────────────┤
+//!    │ shard                            │           shard length
+//!    ├──────────────────────────────────┤
+//!    │ Merkle path, leaf's sibling first│           32 × ⌈log₂(k + m)⌉
+//!    ├──────────────────────────────────┤
+//!    │ ed25519 signature                │           64
+//!    └──────────────────────────────────┘           at most 1,152 bytes
+//! ```
+//!
+//! Integers are little-endian. The header is first, with what tells shreds apart at fixed
+//! offsets; the parts whose length the header determines follow. A decoder that sized the
+//! path or the shard by anything else could be made to disagree with the signature.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::coding::MAX_SHARDS;
+use crate::messages::Kind;
+use crate::{MAX_MESSAGE_LEN, codec, merkle};
+
+/// The version byte of this format.
+pub const VERSION: u8 = 1;
+/// Bytes of the signed header.
+pub const HEADER_LEN: usize = 48;
+/// Bytes of an ed25519 signature.
+pub const SIGNATURE_LEN: usize = 64;
+/// The largest shred: fits the 1,162 bytes of a QUIC datagram on a 1,200-byte path.
+pub const MAX_SHRED_LEN: usize = 1152;
+/// Attempts of one block: 0 to 7.
+pub const MAX_ATTEMPTS: u8 = 8;
+
+const OVERHEAD: usize = HEADER_LEN + 1 + SIGNATURE_LEN;
+
+/// Four bytes that tell chains apart before any signature is checked.
+///
+/// The signature itself covers the whole chain id, so equal tags only cost a verification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, bincode::Encode, bincode::Decode)]
+pub struct ChainTag(pub u32);
+
+impl ChainTag {
+    /// The tag of a chain id.
+    pub fn new(chain_id: u64) -> Self {
+        let hash = blake3::derive_key("fragcast 2026 chain tag v1", &chain_id.to_le_bytes());
+        Self(u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]]))
+    }
+}
+
+/// Names a message: one of a block's, within one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageKey {
+    /// Block number.
+    pub block: u64,
+    /// Attempt, 0 to 7.
+    pub attempt: u8,
+    /// Message index: 0 is Env.
+    pub message: u16,
+}
+
+/// Names an FEC set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SetKey {
+    /// The message it is of.
+    pub message: MessageKey,
+    /// Which of its sets.
+    pub set: u16,
+}
+
+/// The signed header that all shreds of a set share. 48 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct SetHeader {
+    /// [`VERSION`].
+    pub version: u8,
+    /// [`Kind`] of the message.
+    pub kind: u8,
+    /// Attempt, 0 to 7.
+    pub attempt: u8,
+    /// The route's number; `turbine` gives it meaning.
+    pub route: u8,
+    /// Chain tag.
+    pub chain: ChainTag,
+    /// Block number.
+    pub block: u64,
+    /// First eight bytes of the plan's hash.
+    pub plan: u64,
+    /// When the leader sent the message, µs since the Unix epoch by its clock.
+    pub sent_at: u64,
+    /// Bytes of the message, 1 to 10 MiB.
+    pub message_len: u32,
+    /// Message index.
+    pub message: u16,
+    /// Which of the message's sets.
+    pub set: u16,
+    /// How many sets the message has.
+    pub sets: u16,
+    /// Bytes of a shard.
+    pub shard_len: u16,
+    /// Data shards.
+    pub k: u8,
+    /// Coding shards.
+    pub m: u8,
+    /// A parameter of the route, such as its fanout.
+    pub route_param: u16,
+}
+
+impl SetHeader {
+    /// The message the set is of.
+    pub const fn message_key(&self) -> MessageKey {
+        MessageKey { block: self.block, attempt: self.attempt, message: self.message }
+    }
+
+    /// The set.
+    pub const fn set_key(&self) -> SetKey {
+        SetKey { message: self.message_key(), set: self.set }
+    }
+
+    /// k + m.
+    pub const fn shards(&self) -> usize {
+        self.k as usize + self.m as usize
+    }
+
+    /// Bytes of a whole shred of this set.
+    pub const fn shred_len(&self) -> usize {
+        OVERHEAD + self.shard_len as usize + 32 * merkle::depth(self.shards())
+    }
+
+    /// The kind of the message.
+    pub fn message_kind(&self) -> Kind {
+        Kind::from_byte(self.kind).expect("checked when parsed")
+    }
+
+    /// Whether both headers describe the same message: what every set of it must agree on.
+    pub fn same_shape(&self, other: &Self) -> bool {
+        let shape = |h: &Self| (h.kind, h.message_len, h.sets, h.shard_len, h.k, h.m);
+        shape(self) == shape(other)
+    }
+
+    /// The 48 bytes.
+    pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        codec::encode_into(self, &mut bytes);
+        bytes
+    }
+
+    /// The digest that is signed: H(domain ‖ chain id ‖ header ‖ root).
+    pub fn digest(&self, chain_id: u64, root: &merkle::Hash) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("fragcast 2026 shred set v1");
+        hasher.update(&chain_id.to_le_bytes()).update(&self.to_bytes()).update(root);
+        hasher.finalize().into()
+    }
+
+    /// Checks what does not need a key: ranges, and that the numbers agree with one another.
+    ///
+    /// # Errors
+    /// [`ShredError`].
+    pub fn check(&self) -> Result<(), ShredError> {
+        if self.version != VERSION {
+            return Err(ShredError::Version(self.version));
+        }
+        let kind = Kind::from_byte(self.kind).ok_or(ShredError::Header("kind"))?;
+        if self.attempt >= MAX_ATTEMPTS {
+            return Err(ShredError::Header("attempt"));
+        }
+        if (kind == Kind::Env) != (self.message == 0) {
+            return Err(ShredError::Header("message index"));
+        }
+        if self.k == 0 || self.shards() > MAX_SHARDS {
+            return Err(ShredError::Header("k and m"));
+        }
+        if self.shard_len == 0 || self.shred_len() > MAX_SHRED_LEN {
+            return Err(ShredError::Header("shard length"));
+        }
+        if self.set >= self.sets {
+            return Err(ShredError::Header("set"));
+        }
+        // The sets must cover the message, and the last one must hold some of it.
+        let set_len = usize::from(self.k) * usize::from(self.shard_len);
+        let len = self.message_len as usize;
+        if len == 0 || len > MAX_MESSAGE_LEN || len.div_ceil(set_len) != usize::from(self.sets) {
+            return Err(ShredError::Header("message length"));
+        }
+        Ok(())
+    }
+}
+
+/// Why bytes are no shred. The variants are metric labels of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ShredError {
+    /// Shorter than a header, or longer than any shred.
+    #[error("{0} bytes are no shred's length")]
+    Length(usize),
+    /// Not [`VERSION`].
+    #[error("version {0}, this build speaks {VERSION}")]
+    Version(u8),
+    /// A number of the header is out of range or contradicts another.
+    #[error("impossible {0} in the header")]
+    Header(&'static str),
+    /// The shred index is not below k + m.
+    #[error("shred index {0} is out of range")]
+    Index(u8),
+    /// The length is not what the header determines.
+    #[error("{have} bytes where the header makes it {need}")]
+    Mismatch {
+        /// Bytes there are.
+        have: usize,
+        /// Bytes the header determines.
+        need: usize,
+    },
+}
+
+/// A well-formed shred that nobody has authenticated yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shred {
+    bytes: Bytes,
+    header: SetHeader,
+    index: u8,
+}
+
+impl Shred {
+    /// Parses one datagram.
+    ///
+    /// # Errors
+    /// [`ShredError`].
+    pub fn parse(bytes: Bytes) -> Result<Self, ShredError> {
+        if bytes.len() < OVERHEAD || bytes.len() > MAX_SHRED_LEN {
+            return Err(ShredError::Length(bytes.len()));
+        }
+        // The version first: the rest of another version's bytes means nothing to us.
+        if bytes[0] != VERSION {
+            return Err(ShredError::Version(bytes[0]));
+        }
+        let header: SetHeader = codec::decode_exact::<_, HEADER_LEN>(&bytes[..HEADER_LEN])
+            .map_err(|_| ShredError::Header("encoding"))?;
+        header.check()?;
+        let index = bytes[HEADER_LEN];
+        if usize::from(index) >= header.shards() {
+            return Err(ShredError::Index(index));
+        }
+        if bytes.len() != header.shred_len() {
+            return Err(ShredError::Mismatch { have: bytes.len(), need: header.shred_len() });
+        }
+        Ok(Self { bytes, header, index })
+    }
+
+    /// The set's header.
+    pub const fn header(&self) -> &SetHeader {
+        &self.header
+    }
+
+    /// The index within the set; data shards come first.
+    pub const fn index(&self) -> u8 {
+        self.index
+    }
+
+    /// The whole shred.
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> &[u8] {
+        &self.bytes[shard_range(&self.header)]
+    }
+
+    /// The Merkle path, leaf's sibling first.
+    pub fn path(&self) -> &[merkle::Hash] {
+        let start = shard_range(&self.header).end;
+        self.bytes[start..self.bytes.len() - SIGNATURE_LEN].as_chunks::<32>().0
+    }
+
+    /// The signature over the set.
+    pub fn signature(&self) -> &[u8; SIGNATURE_LEN] {
+        self.bytes.last_chunk().expect("longer than a signature")
+    }
+}
+
+/// Where the shard lies in a shred.
+pub(crate) const fn shard_range(header: &SetHeader) -> Range<usize> {
+    HEADER_LEN + 1..HEADER_LEN + 1 + header.shard_len as usize
+}
+
+/// Writes everything but the shard into `slot`, which is one shred long.
+pub(crate) fn write_frame<'a>(
+    slot: &mut [u8],
+    header: &SetHeader,
+    index: u8,
+    path: impl Iterator<Item = &'a merkle::Hash>,
+    signature: &[u8; SIGNATURE_LEN],
+) {
+    codec::encode_into(header, &mut slot[..HEADER_LEN]);
+    slot[HEADER_LEN] = index;
+    let start = shard_range(header).end;
+    let end = slot.len() - SIGNATURE_LEN;
+    for (chunk, node) in slot[start..end].chunks_exact_mut(32).zip(path) {
+        chunk.copy_from_slice(node);
+    }
+    slot[end..].copy_from_slice(signature);
+}
+
+/// A shred with the hash of its shard.
+///
+/// A stage of its own because hashing the shards of one burst side by side is several times
+/// faster than hashing each where it is validated.
+#[derive(Debug, Clone)]
+pub struct HashedShred {
+    pub(crate) shred: Shred,
+    pub(crate) leaf: merkle::Hash,
+}
+
+impl HashedShred {
+    /// Hashes one shred.
+    pub fn new(shred: Shred) -> Self {
+        Self { leaf: merkle::leaf(shred.shard()), shred }
+    }
+
+    /// Hashes a burst, those of equal shard length side by side. The order stays.
+    pub fn batch(shreds: Vec<Shred>) -> Vec<Self> {
+        let mut hashes = Vec::new();
+        let mut leaves = Vec::with_capacity(shreds.len());
+        for run in shreds.chunk_by(|a, b| a.header.shard_len == b.header.shard_len) {
+            let shards: Vec<&[u8]> = run.iter().map(Shred::shard).collect();
+            merkle::leaves(&shards, &mut hashes);
+            leaves.extend_from_slice(&hashes);
+        }
+        shreds.into_iter().zip(leaves).map(|(shred, leaf)| Self { shred, leaf }).collect()
+    }
+
+    /// The shred.
+    pub const fn shred(&self) -> &Shred {
+        &self.shred
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,299 @@
+//! The shred format: pinned bytes, and everything that must not pass.
+
+use alloy_primitives::hex;
+use ed25519_dalek::SigningKey;
+use proptest::prelude::*;
+
+use super::*;
+use crate::equivocation::ProofError;
+use crate::rate::{CodeRate, LossTarget};
+use crate::validator::{ValidateError, Validator};
+use crate::{EquivocationProof, MessageParams, ShreddedMessage, Shredder};
+
+const CHAIN: u64 = 42;
+
+pub(crate) fn params(block: u64, attempt: u8, message: u16) -> MessageParams {
+    MessageParams {
+        key: MessageKey { block, attempt, message },
+        kind: if message == 0 { Kind::Env } else { Kind::Frag },
+        plan: 0x0807_0605_0403_0201,
+        route: 1,
+        route_param: 200,
+        sent_at: 1_700_000_000_000_000,
+    }
+}
+
+pub(crate) fn shredder() -> Shredder {
+    Shredder::new(CHAIN, SigningKey::from_bytes(&[9; 32]))
+}
+
+pub(crate) fn payload(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 31 + i / 256) as u8).collect()
+}
+
+pub(crate) fn cut(len: usize, params: &MessageParams) -> ShreddedMessage {
+    let rate = CodeRate::new(len, LossTarget::default());
+    shredder().shred(&payload(len), params, rate).unwrap()
+}
+
+fn hashed(bytes: &[u8]) -> Result<HashedShred, ShredError> {
+    Shred::parse(bytes.to_vec().into()).map(HashedShred::new)
+}
+
+#[test]
+fn header_bytes_are_pinned() {
+    let cut = cut(40_000, &params(0x1122_3344_5566_7788, 2, 5));
+    assert_eq!(
+        hex::encode(cut.sets[1].header.to_bytes()),
+        "01010201d998c9498877665544332211010203040506070800401e18240a0600409c00000500010002002003190ac800"
+    );
+    assert_eq!(ChainTag::new(42).0, 0x49c9_98d9);
+}
+
+#[test]
+fn shreds_are_pinned() {
+    let mut hasher = blake3::Hasher::new();
+    for len in [1, 100, 1_000, 40_000] {
+        for set in cut(len, &params(7, 0, 1)).sets {
+            set.shreds.iter().for_each(|shred| {
+                hasher.update(shred);
+            });
+        }
+    }
+    assert_eq!(
+        hasher.finalize().to_hex().as_str(),
+        "bc8c1b3cb3a9d4a4bda755654fc3d5926b6ffaea36cc570e74edd75b01c83840",
+        "the bytes on the wire changed: that needs a new version byte"
+    );
+}
+
+#[test]
+fn every_shred_fits_a_datagram_and_validates() {
+    let key = shredder().verifying_key();
+    for len in [1, 65, 832, 833, 26_624, 26_625, 100_000] {
+        let mut validator = Validator::new(CHAIN, 100);
+        for set in cut(len, &params(7, 0, 1)).sets {
+            for bytes in &set.shreds {
+                assert!(bytes.len() <= MAX_SHRED_LEN);
+                let valid = validator.validate(hashed(bytes).unwrap(), &key).unwrap();
+                assert_eq!(valid.root(), set.root);
+            }
+        }
+    }
+}
+
+#[test]
+fn any_flipped_bit_is_refused() {
+    let set = &cut(3_000, &params(7, 0, 1)).sets[0];
+    let key = shredder().verifying_key();
+    for known in [false, true] {
+        let mut validator = Validator::new(CHAIN, 100);
+        if known {
+            for bytes in &set.shreds {
+                validator.validate(hashed(bytes).unwrap(), &key).unwrap();
+            }
+        }
+        let bytes = &set.shreds[2];
+        for at in 0..bytes.len() {
+            let mut bad = bytes.to_vec();
+            bad[at] ^= 1 << (at % 8);
+            if let Ok(shred) = hashed(&bad) {
+                let refused = validator.validate(shred, &key).unwrap_err();
+                assert!(
+                    matches!(refused, ValidateError::Signature | ValidateError::Chain),
+                    "byte {at}: {refused}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn truncated_and_padded_shreds_are_refused() {
+    let set = &cut(3_000, &params(7, 0, 1)).sets[0];
+    let bytes = &set.shreds[0];
+    for len in 0..bytes.len() {
+        assert!(Shred::parse(bytes.slice(..len)).is_err());
+    }
+    let mut long = bytes.to_vec();
+    long.push(0);
+    assert!(Shred::parse(long.into()).is_err());
+    assert!(Shred::parse(vec![1; 2000].into()).is_err());
+}
+
+#[test]
+fn impossible_headers_are_refused() {
+    let good = cut(3_000, &params(7, 0, 1)).sets[0].header;
+    let broken: [(&str, fn(&mut SetHeader)); 13] = [
+        ("version", |h| h.version = 2),
+        ("kind", |h| h.kind = 3),
+        ("attempt", |h| h.attempt = 8),
+        ("message index", |h| h.message = 0),
+        ("message index", |h| h.kind = 0),
+        ("k and m", |h| h.k = 0),
+        ("k and m", |h| h.m = 61),
+        ("shard length", |h| h.shard_len = 0),
+        ("shard length", |h| h.shard_len = 1000),
+        ("set", |h| h.set = 1),
+        ("message length", |h| h.message_len = 0),
+        ("message length", |h| h.message_len = u32::MAX),
+        ("message length", |h| h.sets = 2),
+    ];
+    assert_eq!(good.check(), Ok(()));
+    for (name, change) in broken {
+        let mut header = good;
+        change(&mut header);
+        match header.check() {
+            Err(ShredError::Header(what)) => assert_eq!(what, name),
+            Err(ShredError::Version(2)) => assert_eq!(name, "version"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn another_key_or_chain_validates_nothing() {
+    let set = &cut(3_000, &params(7, 0, 1)).sets[0];
+    let stranger = SigningKey::from_bytes(&[1; 32]).verifying_key();
+    let shred = hashed(&set.shreds[0]).unwrap();
+    let mut validator = Validator::new(CHAIN, 10);
+    assert_eq!(validator.validate(shred.clone(), &stranger).unwrap_err(), ValidateError::Signature);
+    let key = shredder().verifying_key();
+    let mut other = Validator::new(CHAIN + 1, 10);
+    assert_eq!(other.validate(shred, &key).unwrap_err(), ValidateError::Chain);
+}
+
+/// Two sets that an equivocating leader signed, as validated by somebody who saw `a` first.
+fn proof_of(a: &ShreddedMessage, b: &ShreddedMessage) -> Result<EquivocationProof, ValidateError> {
+    let key = shredder().verifying_key();
+    let mut validator = Validator::new(CHAIN, 10);
+    validator.validate(hashed(&a.sets[0].shreds[0]).unwrap(), &key).unwrap();
+    let last = b.sets.last().unwrap();
+    match validator.validate(hashed(&last.shreds[0]).unwrap(), &key) {
+        Err(ValidateError::Equivocation(proof)) => {
+            // The first one stays.
+            validator.validate(hashed(&a.sets[0].shreds[1]).unwrap(), &key).unwrap();
+            Ok(*proof)
+        }
+        Err(other) => Err(other),
+        Ok(_) => panic!("accepted"),
+    }
+}
+
+#[test]
+fn two_roots_for_a_set_and_two_lengths_are_proven() {
+    let one = cut(3_000, &params(7, 0, 1));
+    let rate = CodeRate::new(3_000, LossTarget::default());
+    let other_root = shredder().shred(&[0xee; 3_000], &params(7, 0, 1), rate).unwrap();
+    let other_len = cut(100_000, &params(7, 0, 1));
+    for other in [&other_root, &other_len] {
+        let proof = proof_of(&one, other).unwrap();
+        assert_eq!(proof.verify(), Ok(()));
+        let bytes = proof.to_bytes();
+        assert_eq!(bytes.len(), EquivocationProof::ENCODED_LEN);
+        let decoded = EquivocationProof::from_bytes(&bytes).unwrap();
+        assert_eq!(decoded, proof);
+        // And no changed byte leaves it a proof.
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x10;
+            if let Ok(bad) = EquivocationProof::from_bytes(&bad) {
+                assert!(bad.verify().is_err(), "byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rebuilt_block_accuses_nobody() {
+    let key = shredder().verifying_key();
+    let rate = CodeRate::new(3_000, LossTarget::default());
+    let first = cut(3_000, &params(7, 0, 1));
+    let rebuilt = shredder().shred(&[0xee; 3_000], &params(7, 1, 1), rate).unwrap();
+    let mut validator = Validator::new(CHAIN, 10);
+    for set in first.sets.iter().chain(&rebuilt.sets) {
+        validator.validate(hashed(&set.shreds[0]).unwrap(), &key).unwrap();
+    }
+    let commitment = |m: &ShreddedMessage| {
+        let shred = Shred::parse(m.sets[0].shreds[0].clone()).unwrap();
+        crate::Commitment::of(&shred, m.sets[0].root)
+    };
+    let forged = EquivocationProof {
+        chain_id: CHAIN,
+        key: key.to_bytes(),
+        first: commitment(&first),
+        second: commitment(&rebuilt),
+    };
+    assert_eq!(forged.verify(), Err(ProofError::Compatible));
+}
+
+#[test]
+fn the_same_message_sent_again_accuses_nobody() {
+    let first = cut(3_000, &params(7, 0, 1));
+    let mut later = params(7, 0, 1);
+    later.sent_at += 5;
+    let again = cut(3_000, &later);
+    assert_eq!(proof_of(&first, &again).unwrap_err(), ValidateError::OtherHeader);
+}
+
+#[test]
+fn two_keys_of_one_gateway_accuse_nobody() {
+    let rate = CodeRate::new(3_000, LossTarget::default());
+    let other = SigningKey::from_bytes(&[3; 32]);
+    let second =
+        Shredder::new(CHAIN, other.clone()).shred(&[0xee; 3_000], &params(7, 0, 1), rate).unwrap();
+    let first = cut(3_000, &params(7, 0, 1));
+    let mut validator = Validator::new(CHAIN, 10);
+    let key = shredder().verifying_key();
+    validator.validate(hashed(&first.sets[0].shreds[0]).unwrap(), &key).unwrap();
+    let shred = hashed(&second.sets[0].shreds[0]).unwrap();
+    validator.validate(shred, &other.verifying_key()).unwrap();
+}
+
+#[test]
+fn a_full_table_evicts_the_farthest_future() {
+    let key = shredder().verifying_key();
+    let mut validator = Validator::new(CHAIN, 3);
+    let mut push = |block| {
+        let cut = cut(100, &params(block, 0, 1));
+        validator.validate(hashed(&cut.sets[0].shreds[0]).unwrap(), &key).map(|_| ())
+    };
+    for block in [10, 20, 30] {
+        push(block).unwrap();
+    }
+    assert_eq!(push(40), Err(ValidateError::Full));
+    push(5).unwrap();
+    assert_eq!(push(30), Err(ValidateError::Full), "30 made room for 5");
+    validator.forget_below(20);
+    assert_eq!(validator.len(), 1);
+    validator.supersede(20, 1);
+    assert!(validator.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn parsing_is_the_inverse_of_cutting(len in 1usize..60_000, block: u64, attempt in 0u8..8, message in 1u16..) {
+        let params = params(block, attempt, message);
+        for set in cut(len, &params).sets {
+            for (i, bytes) in set.shreds.iter().enumerate() {
+                let shred = Shred::parse(bytes.clone()).unwrap();
+                prop_assert_eq!(shred.header(), &set.header);
+                prop_assert_eq!(usize::from(shred.index()), i);
+                prop_assert_eq!(shred.header().message_key(), params.key);
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_hashes_as_singles(lens in proptest::collection::vec(1usize..5_000, 1..6)) {
+        let shreds: Vec<Shred> = lens
+            .iter()
+            .flat_map(|len| cut(*len, &params(1, 0, 1)).sets)
+            .flat_map(|set| set.shreds)
+            .map(|bytes| Shred::parse(bytes).unwrap())
+            .collect();
+        for (single, batched) in shreds.clone().into_iter().zip(HashedShred::batch(shreds)) {
+            prop_assert_eq!(HashedShred::new(single).leaf, batched.leaf);
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Recoverable secp256k1 signatures of a gateway over a message's root.
+//!
+//! The signed digest carries no chain id and the existing network enforces no low-s rule, so
+//! one message has four valid byte strings: v as 0/1 or 27/28, s or n − s. Only one of them is
+//! canonical here (low s, v in 0/1). [`Signature::normalise`] makes it, and is meant for the
+//! leader's own ingest alone; whatever a peer sends must be canonical already.
+
+use alloy_primitives::{Address, B256, Bytes, keccak256};
+use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
+use secp256k1::{SECP256K1, SecretKey};
+
+use crate::MAX_MESSAGE_LEN;
+use crate::messages::wire::WireError;
+use crate::messages::{Dialect, Kind, Message};
+
+/// Bytes of a signature: r ‖ s ‖ v.
+pub const SIGNATURE_LEN: usize = 65;
+
+/// n / 2 of secp256k1, big-endian: the largest low s (BIP-62).
+const HALF_ORDER: [u8; 32] = [
+    0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+    0x5d, 0x57, 0x6e, 0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46, 0x68, 0x1b, 0x20, 0xa0,
+];
+
+/// Why a signature or the message under it was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// v is none of 0, 1, 27, 28.
+    #[error("recovery id {0} is none of 0, 1, 27, 28")]
+    RecoveryId(u8),
+    /// r or s is zero or not below the group order.
+    #[error("r or s is out of range")]
+    OutOfRange,
+    /// s is in the upper half, or v is 27/28, where only the canonical form is taken.
+    #[error("the signature is not canonical (low s, v of 0 or 1)")]
+    NotCanonical,
+    /// No public key belongs to this signature and root.
+    #[error("no public key recovers from the signature")]
+    Unrecoverable,
+    /// Somebody else signed.
+    #[error("signed by {found}, not by the scheduled gateway {expected}")]
+    WrongSigner {
+        /// The scheduled gateway.
+        expected: Address,
+        /// Who signed.
+        found: Address,
+    },
+    /// The message is shorter than a signature.
+    #[error("{0} bytes are too short for a signed message")]
+    TooShort(usize),
+    /// The body under the signature.
+    #[error(transparent)]
+    Body(#[from] WireError),
+}
+
+/// A recoverable signature; its bytes may or may not be canonical.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Signature([u8; SIGNATURE_LEN]);
+
+impl std::fmt::Debug for Signature {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Signature(0x{})", alloy_primitives::hex::encode(self.0))
+    }
+}
+
+impl Signature {
+    /// Takes r ‖ s ‖ v as they are; nothing is checked yet.
+    pub const fn from_bytes(bytes: [u8; SIGNATURE_LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// r ‖ s ‖ v.
+    pub const fn as_bytes(&self) -> &[u8; SIGNATURE_LEN] {
+        &self.0
+    }
+
+    fn s(&self) -> &[u8] {
+        &self.0[32..64]
+    }
+
+    /// Whether s is low and v is 0 or 1.
+    pub fn is_canonical(&self) -> bool {
+        self.0[64] <= 1 && *self.s() <= HALF_ORDER[..]
+    }
+
+    /// The canonical form of the same signature.
+    ///
+    /// # Errors
+    /// [`SignatureError::RecoveryId`] or [`SignatureError::OutOfRange`].
+    pub fn normalise(&self) -> Result<Self, SignatureError> {
+        let mut v = match self.0[64] {
+            v @ 0..=1 => v,
+            v @ 27..=28 => v - 27,
+            v => return Err(SignatureError::RecoveryId(v)),
+        };
+        let mut standard = secp256k1::ecdsa::Signature::from_compact(&self.0[..64])
+            .map_err(|_| SignatureError::OutOfRange)?;
+        if *self.s() > HALF_ORDER[..] {
+            // n − s belongs to the mirrored nonce point, whose y has the other parity.
+            standard.normalize_s();
+            v ^= 1;
+        }
+        let mut bytes = [0; SIGNATURE_LEN];
+        bytes[..64].copy_from_slice(&standard.serialize_compact());
+        bytes[64] = v;
+        Ok(Self(bytes))
+    }
+
+    /// The address whose key signed `root`. Takes canonical signatures only.
+    ///
+    /// # Errors
+    /// [`SignatureError`]; it costs one public key recovery, about 42 µs.
+    pub fn recover(&self, root: &B256) -> Result<Address, SignatureError> {
+        if !self.is_canonical() {
+            return Err(SignatureError::NotCanonical);
+        }
+        let id = if self.0[64] == 0 { RecoveryId::Zero } else { RecoveryId::One };
+        let signature = RecoverableSignature::from_compact(&self.0[..64], id)
+            .map_err(|_| SignatureError::OutOfRange)?;
+        let key = SECP256K1
+            .recover_ecdsa(secp256k1::Message::from_digest(root.0), &signature)
+            .map_err(|_| SignatureError::Unrecoverable)?;
+        Ok(address_of(&key))
+    }
+}
+
+fn address_of(key: &secp256k1::PublicKey) -> Address {
+    Address::from_slice(&keccak256(&key.serialize_uncompressed()[1..])[12..])
+}
+
+/// The secp256k1 key of a gateway. Signs messages and delegations; wiped when dropped.
+pub struct GatewayKey(SecretKey);
+
+impl Drop for GatewayKey {
+    fn drop(&mut self) {
+        self.0.non_secure_erase();
+    }
+}
+
+impl std::fmt::Debug for GatewayKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GatewayKey({})", self.address())
+    }
+}
+
+impl GatewayKey {
+    /// The key of 32 secret bytes.
+    ///
+    /// # Errors
+    /// [`SignatureError::OutOfRange`] for zero or a number not below the group order.
+    pub fn from_bytes(secret: [u8; 32]) -> Result<Self, SignatureError> {
+        SecretKey::from_byte_array(secret).map(Self).map_err(|_| SignatureError::OutOfRange)
+    }
+
+    /// The gateway's address.
+    pub fn address(&self) -> Address {
+        address_of(&secp256k1::PublicKey::from_secret_key(SECP256K1, &self.0))
+    }
+
+    /// Signs a 32-byte digest; the signature is canonical, and the same every time (RFC 6979).
+    pub fn sign_digest(&self, digest: &B256) -> Signature {
+        let signature =
+            SECP256K1.sign_ecdsa_recoverable(secp256k1::Message::from_digest(digest.0), &self.0);
+        let (id, compact) = signature.serialize_compact();
+        let mut bytes = [0; SIGNATURE_LEN];
+        bytes[..64].copy_from_slice(&compact);
+        bytes[64] = i32::from(id) as u8;
+        Signature(bytes)
+    }
+
+    /// Signs `message`.
+    pub fn sign(&self, message: Message) -> SignedMessage {
+        let root = message.root();
+        SignedMessage { signature: self.sign_digest(&root), root, message }
+    }
+}
+
+/// A message with a signature that nobody has checked yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedMessage {
+    /// The signature as it came.
+    pub signature: Signature,
+    /// The message.
+    pub message: Message,
+    root: B256,
+}
+
+impl SignedMessage {
+    /// Puts a message and its signature together.
+    pub fn new(message: Message, signature: Signature) -> Self {
+        Self { signature, root: message.root(), message }
+    }
+
+    /// The root that the signature is over.
+    pub const fn root(&self) -> B256 {
+        self.root
+    }
+
+    /// signature ‖ body: the bytes that are gossiped and cut into shreds.
+    pub fn to_wire(&self) -> Vec<u8> {
+        let mut wire = Vec::with_capacity(512);
+        wire.extend(self.signature.as_bytes());
+        self.message.encode_body(&mut wire);
+        wire
+    }
+
+    /// Decodes signature ‖ body.
+    ///
+    /// # Errors
+    /// [`SignatureError::TooShort`] or [`SignatureError::Body`].
+    pub fn from_wire(kind: Kind, dialect: Dialect, wire: &Bytes) -> Result<Self, SignatureError> {
+        let Some((signature, body)) = wire.split_first_chunk::<SIGNATURE_LEN>() else {
+            return Err(SignatureError::TooShort(wire.len()));
+        };
+        if wire.len() > MAX_MESSAGE_LEN {
+            return Err(WireError::TooLong(wire.len()).into());
+        }
+        let body = wire.slice_ref(body);
+        let message = Message::decode_body(kind, dialect, &body)?;
+        Ok(Self::new(message, Signature(*signature)))
+    }
+
+    /// Checks that `gateway` signed, in canonical form: the only way to a [`VerifiedMessage`].
+    ///
+    /// # Errors
+    /// [`SignatureError`].
+    pub fn verify(self, gateway: Address) -> Result<VerifiedMessage, SignatureError> {
+        let found = self.signature.recover(&self.root)?;
+        if found != gateway {
+            return Err(SignatureError::WrongSigner { expected: gateway, found });
+        }
+        Ok(VerifiedMessage(self))
+    }
+
+    /// Like [`verify`](Self::verify), after bringing the signature into canonical form.
+    /// For the leader's own ingest, whose remote signers emit high s and v of 27/28.
+    ///
+    /// # Errors
+    /// [`SignatureError`].
+    pub fn normalise_and_verify(
+        mut self,
+        gateway: Address,
+    ) -> Result<VerifiedMessage, SignatureError> {
+        self.signature = self.signature.normalise()?;
+        self.verify(gateway)
+    }
+}
+
+/// A message that the scheduled gateway signed, its signature canonical.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedMessage(SignedMessage);
+
+impl VerifiedMessage {
+    /// The message.
+    pub const fn message(&self) -> &Message {
+        &self.0.message
+    }
+
+    /// The canonical signature.
+    pub const fn signature(&self) -> &Signature {
+        &self.0.signature
+    }
+
+    /// The root that was signed.
+    pub const fn root(&self) -> B256 {
+        self.0.root
+    }
+
+    /// signature ‖ body.
+    pub fn to_wire(&self) -> Vec<u8> {
+        self.0.to_wire()
+    }
+}

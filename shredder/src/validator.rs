@@ -1,0 +1,212 @@
+//! Authenticates shreds one by one: the only way to a [`ValidatedShred`].
+//!
+//! A set's signature is verified once. After that a shred is checked against the nodes of the
+//! tree that earlier ones proved, which costs a few hashes. Every shred is checked alone and
+//! before it is forwarded, so a shred that fails convicts the peer it came from.
+//!
+//! Batch verification of signatures would be faster still, but accepts signatures that single
+//! verification refuses: a leader could have honest relays barred with those.
+//!
+//! The table holds [`Validator::capacity`] sets of about 4.5 kB each; when it is full the
+//! farthest future makes room.
+
+use std::collections::BTreeMap;
+
+use ed25519_dalek::VerifyingKey;
+
+use crate::equivocation::{Commitment, EquivocationProof};
+use crate::merkle::{self, KnownNodes};
+use crate::shred::{ChainTag, HashedShred, MessageKey, SetHeader, SetKey, Shred};
+
+/// A shred that the leader's signature covers, and the tree it is of.
+#[derive(Debug, Clone)]
+pub struct ValidatedShred {
+    shred: Shred,
+    leaf: merkle::Hash,
+    root: merkle::Hash,
+    signer: [u8; 32],
+}
+
+impl ValidatedShred {
+    /// The shred.
+    pub const fn shred(&self) -> &Shred {
+        &self.shred
+    }
+    /// The set's header.
+    pub const fn header(&self) -> &SetHeader {
+        self.shred.header()
+    }
+    /// The root of its set.
+    pub const fn root(&self) -> merkle::Hash {
+        self.root
+    }
+    /// The leader's key.
+    pub const fn signer(&self) -> [u8; 32] {
+        self.signer
+    }
+    pub(crate) const fn leaf(&self) -> merkle::Hash {
+        self.leaf
+    }
+}
+
+/// Why a shred was not validated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValidateError {
+    /// Of another chain.
+    #[error("of another chain")]
+    Chain,
+    /// Neither the path nor a signature of the leader covers the shred. The sender is at fault.
+    #[error("the leader's signature does not cover the shred")]
+    Signature,
+    /// The leader signed it, and something that contradicts it. The sender is not at fault.
+    #[error("the leader equivocated")]
+    Equivocation(Box<EquivocationProof>),
+    /// The same root under a header with another route, plan or time: the first one stays.
+    #[error("the set is known under another header")]
+    OtherHeader,
+    /// The table is full of nearer blocks.
+    #[error("the table of sets is full")]
+    Full,
+}
+
+struct Known {
+    commitment: Commitment,
+    signer: [u8; 32],
+    nodes: KnownNodes,
+}
+
+/// The sets whose signatures have been verified.
+pub struct Validator {
+    chain_id: u64,
+    tag: ChainTag,
+    capacity: usize,
+    sets: BTreeMap<SetKey, Known>,
+}
+
+impl std::fmt::Debug for Validator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Validator").field("sets", &self.sets.len()).finish_non_exhaustive()
+    }
+}
+
+impl Validator {
+    /// Room for sets unless said otherwise: 8,192, which take about 37 MB.
+    pub const DEFAULT_CAPACITY: usize = 8192;
+
+    /// Validates shreds of `chain_id`.
+    pub fn new(chain_id: u64, capacity: usize) -> Self {
+        let tag = ChainTag::new(chain_id);
+        Self { chain_id, tag, capacity: capacity.max(1), sets: BTreeMap::new() }
+    }
+
+    /// How many sets it has room for.
+    pub const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// How many sets it knows.
+    pub fn len(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// Whether it knows none.
+    pub fn is_empty(&self) -> bool {
+        self.sets.is_empty()
+    }
+
+    /// Forgets all blocks below `block`.
+    pub fn forget_below(&mut self, block: u64) {
+        self.sets = self.sets.split_off(&first_set(block, 0));
+    }
+
+    /// Forgets the attempts of `block` below `attempt`.
+    pub fn supersede(&mut self, block: u64, attempt: u8) {
+        let kept = self.sets.split_off(&first_set(block, attempt));
+        self.sets.split_off(&first_set(block, 0));
+        self.sets.extend(kept);
+    }
+
+    /// Checks that `signer`, the leader of the shred's block, signed the set it is of.
+    ///
+    /// # Errors
+    /// [`ValidateError`]; of its variants only `Signature` convicts the sender.
+    pub fn validate(
+        &mut self,
+        hashed: HashedShred,
+        signer: &VerifyingKey,
+    ) -> Result<ValidatedShred, ValidateError> {
+        let HashedShred { shred, leaf } = hashed;
+        let header = *shred.header();
+        if header.chain != self.tag {
+            return Err(ValidateError::Chain);
+        }
+        let index = usize::from(shred.index());
+        let key = header.set_key();
+        let signer_bytes = signer.to_bytes();
+        let known = self.sets.get_mut(&key).filter(|known| known.signer == signer_bytes);
+        if let Some(known) = known {
+            let same = known.commitment.header == header
+                && known.commitment.signature == *shred.signature();
+            if same && known.nodes.check(leaf, index, shred.path()) {
+                let root = known.commitment.root;
+                return Ok(ValidatedShred { shred, leaf, root, signer: signer_bytes });
+            }
+        }
+
+        // Unknown, or unlike what is known: the signature decides.
+        let root = merkle::root_of(leaf, index, shred.path());
+        let commitment = Commitment::of(&shred, root);
+        if !commitment.verify(self.chain_id, signer) {
+            return Err(ValidateError::Signature);
+        }
+        if let Some(first) = self.contradicted(&commitment, &signer_bytes) {
+            let proof = EquivocationProof {
+                chain_id: self.chain_id,
+                key: signer_bytes,
+                first: first.clone(),
+                second: commitment,
+            };
+            return Err(ValidateError::Equivocation(Box::new(proof)));
+        }
+        if self.sets.get(&key).is_some_and(|known| known.signer == signer_bytes) {
+            return Err(ValidateError::OtherHeader);
+        }
+        self.make_room(&key)?;
+        let mut nodes = KnownNodes::new(root, shred.path().len());
+        nodes.check(leaf, index, shred.path());
+        self.sets.insert(key, Known { commitment, signer: signer_bytes, nodes });
+        Ok(ValidatedShred { shred, leaf, root, signer: signer_bytes })
+    }
+
+    /// The first known commitment of the same signer and message that `new` contradicts.
+    fn contradicted(&self, new: &Commitment, signer: &[u8; 32]) -> Option<&Commitment> {
+        let message = new.header.message_key();
+        let same_set = self.sets.get(&new.header.set_key());
+        // All known sets of a message agree in shape, so any one of them stands for it.
+        let any = self
+            .sets
+            .range(SetKey { message, set: 0 }..=SetKey { message, set: u16::MAX })
+            .map(|(_, known)| known)
+            .next();
+        same_set
+            .into_iter()
+            .chain(any)
+            .find(|known| known.signer == *signer && known.commitment.contradicts(new))
+            .map(|known| &known.commitment)
+    }
+
+    fn make_room(&mut self, key: &SetKey) -> Result<(), ValidateError> {
+        while self.sets.len() >= self.capacity {
+            let (last, _) = self.sets.last_key_value().expect("full, so not empty");
+            if last <= key {
+                return Err(ValidateError::Full);
+            }
+            self.sets.pop_last();
+        }
+        Ok(())
+    }
+}
+
+const fn first_set(block: u64, attempt: u8) -> SetKey {
+    SetKey { message: MessageKey { block, attempt, message: 0 }, set: 0 }
+}
