@@ -48,7 +48,7 @@ pub enum Push {
     /// The last that its set needed.
     Complete {
         /// The whole set, if something of it had to be recovered.
-        recovered: Option<RecoveredSet>,
+        recovered: Option<Box<RecoveredSet>>,
         /// The whole message, if this was its last set.
         message: Option<Assembled>,
     },
@@ -358,7 +358,7 @@ impl Reassembler {
                 self.refuse(&key);
                 return Err(PushError::BadParity);
             };
-            Some(recovered)
+            Some(Box::new(recovered))
         };
         let message = self.assemble(&key, &header)?;
         Ok(Push::Complete { recovered, message })

@@ -124,7 +124,8 @@ fn truncated_and_padded_shreds_are_refused() {
 #[test]
 fn impossible_headers_are_refused() {
     let good = cut(3_000, &params(7, 0, 1)).sets[0].header;
-    let broken: [(&str, fn(&mut SetHeader)); 13] = [
+    type Change = fn(&mut SetHeader);
+    let broken: [(&str, Change); 13] = [
         ("version", |h| h.version = 2),
         ("kind", |h| h.kind = 3),
         ("attempt", |h| h.attempt = 8),

@@ -1,0 +1,71 @@
+//! What the sequencer hands on: to subscribers, to an execution client, to an executor.
+
+use std::sync::Arc;
+
+use fragcast_shredder::VerifiedMessage;
+
+/// When a message passed this node, in nanoseconds since the Unix epoch by its own clock
+/// (`sent_at`: by the leader's).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// The leader began to send it, by the leader's clock.
+    pub sent_at: u64,
+    /// Its first shred arrived, or the gateway handed it in.
+    pub first_shred_at: u64,
+    /// It was whole and its signature checked.
+    pub complete_at: u64,
+}
+
+/// A verified message in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ordered {
+    /// Block number.
+    pub block: u64,
+    /// Attempt of the block, 0 to 7.
+    pub attempt: u8,
+    /// Message index: 0 is Env, then the frags, last the Seal.
+    pub index: u16,
+    /// The message.
+    pub message: VerifiedMessage,
+    /// When it came.
+    pub times: Times,
+}
+
+/// Why messages that were handed on are void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetractReason {
+    /// The leader opened the block again.
+    Superseded {
+        /// The attempt that counts now.
+        by: u8,
+    },
+    /// The leader signed parity that is no code word: not every node could have the message.
+    BadParity,
+}
+
+impl RetractReason {
+    /// The name used in logs, metrics and the subscription.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Superseded { .. } => "superseded",
+            Self::BadParity => "bad_parity",
+        }
+    }
+}
+
+/// One step of the sequence. Within a block and attempt messages come in order of their index
+/// without a gap; blocks may interleave.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// The next message of its block.
+    Message(Arc<Ordered>),
+    /// Everything handed on of this attempt is void.
+    Retracted {
+        /// Block number.
+        block: u64,
+        /// The attempt that is void.
+        attempt: u8,
+        /// Why.
+        reason: RetractReason,
+    },
+}
