@@ -1,1 +1,40 @@
-//! x
+//! The Fragcast protocol.
+//!
+//! [`Protocol`] is pure: it has no socket, clock, thread or randomness of its own. A driver
+//! feeds it with `handle_*` and drains it with `poll_*`; `net` (behind the feature of that
+//! name) drives it over QUIC, `netsim` in virtual time. See [`protocol`] for the contract.
+//!
+//! ```text
+//! schedule   block → gateway, by term            plan    who relays, signed by the leader
+//! delegation gateway → peer and ed25519 key      route   plan + set's root → who sends to whom
+//! members    peers, weights, signed records      egress  lanes of strict priority, pacing
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod control;
+pub mod delegation;
+pub mod egress;
+pub mod membership;
+pub mod outcome;
+pub mod peer;
+pub mod plan;
+pub mod protocol;
+pub mod route;
+pub mod schedule;
+pub mod shuffle;
+pub mod time;
+
+#[cfg(feature = "net")]
+pub mod net;
+
+pub use control::{Control, Evidence};
+pub use delegation::{Delegation, Delegations, SignedDelegation};
+pub use egress::{Lane, Payload, Transmit};
+pub use membership::{Member, MemberRecord, Membership, PeerIndex};
+pub use outcome::Outcome;
+pub use peer::PeerId;
+pub use plan::{Plan, PlanView, SignedPlan};
+pub use protocol::{BroadcastError, Config, Delivered, Event, Protocol, RoutePolicy};
+pub use route::Route;
+pub use schedule::Schedule;
+pub use time::Timestamp;

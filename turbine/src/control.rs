@@ -1,0 +1,149 @@
+//! Control frames: reliable, in order, on a stream of their own.
+//!
+//! ```text
+//! kind u8 │ body, bincode
+//! ```
+//!
+//! A kind that a build does not know is counted and passed over, so that later versions can
+//! add plans in deltas, exclusion masks, receipts and repair without a new version number.
+
+use alloy_primitives::Address;
+use bytes::Bytes;
+use fragcast_shredder::codec::{self, DecodeError};
+use fragcast_shredder::equivocation::ProofError;
+use fragcast_shredder::{EquivocationProof, SignatureError};
+
+use crate::delegation::SignedDelegation;
+use crate::plan::{Plan, SignedPlan};
+
+/// The longest control frame.
+pub const MAX_CONTROL_LEN: usize = 1 + Plan::MAX_LEN;
+
+/// What both sides say first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Hello {
+    /// Shred format version.
+    pub version: u8,
+    /// Chain id.
+    pub chain_id: u64,
+    /// Hash of the membership table.
+    pub table: [u8; 32],
+}
+
+/// A proof of equivocation and the delegation that names the gateway behind the key: complete
+/// evidence, for somebody who knows nothing but the gateway's address.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Evidence {
+    /// The gateway's delegation to the key.
+    pub delegation: SignedDelegation,
+    /// What the key signed.
+    pub proof: EquivocationProof,
+}
+
+/// Why evidence is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EvidenceError {
+    /// The proof itself.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// The delegation's signature.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// The delegation is for another key, chain or block.
+    #[error("the delegation does not cover the proof")]
+    Delegation,
+}
+
+impl Evidence {
+    /// Checks everything and names the gateway that is convicted.
+    ///
+    /// # Errors
+    /// [`EvidenceError`].
+    pub fn verify(&self) -> Result<Address, EvidenceError> {
+        self.proof.verify()?;
+        let delegation = &self.delegation.delegation;
+        let block = self.proof.first.header.block;
+        if delegation.key != self.proof.key
+            || delegation.chain_id != self.proof.chain_id
+            || !(delegation.first..=delegation.last).contains(&block)
+        {
+            return Err(EvidenceError::Delegation);
+        }
+        Ok(self.delegation.gateway()?)
+    }
+}
+
+/// A control frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    /// The first frame of a connection.
+    Hello(Hello),
+    /// A gateway's delegation.
+    Delegation(SignedDelegation),
+    /// A leader's plan.
+    Plan(SignedPlan),
+    /// Somebody equivocated.
+    Evidence(Box<Evidence>),
+}
+
+/// Why a frame was not understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// A kind of a later version.
+    #[error("control frame of unknown kind {0}")]
+    Unknown(u8),
+    /// Malformed.
+    #[error("malformed control frame: {0}")]
+    Decode(#[from] DecodeError),
+}
+
+impl Control {
+    /// The frame.
+    pub fn to_bytes(&self) -> Bytes {
+        let (kind, body) = match self {
+            Self::Hello(body) => (0, codec::encode(body)),
+            Self::Delegation(body) => (1, codec::encode(body)),
+            Self::Plan(body) => (2, codec::encode(body)),
+            Self::Evidence(body) => (3, codec::encode(&**body)),
+        };
+        let mut frame = vec![kind];
+        frame.extend(body);
+        frame.into()
+    }
+
+    /// Decodes a frame; no signature is checked.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn from_bytes(frame: &[u8]) -> Result<Self, ControlError> {
+        let Some((kind, body)) = frame.split_first() else {
+            return Err(DecodeError::Malformed.into());
+        };
+        Ok(match kind {
+            0 => Self::Hello(codec::decode_exact::<_, 64>(body)?),
+            1 => Self::Delegation(SignedDelegation::from_bytes(body)?),
+            2 => Self::Plan(SignedPlan::from_bytes(body)?),
+            3 => Self::Evidence(Box::new(codec::decode_exact::<_, 1024>(body)?)),
+            kind => return Err(ControlError::Unknown(*kind)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_pinned_and_round_trip() {
+        let hello = Control::Hello(Hello { version: 1, chain_id: 5, table: [7; 32] });
+        let bytes = hello.to_bytes();
+        assert_eq!(
+            alloy_primitives::hex::encode(&bytes),
+            format!("00010500000000000000{}", "07".repeat(32))
+        );
+        assert_eq!(Control::from_bytes(&bytes), Ok(hello));
+        assert_eq!(Control::from_bytes(&[9, 1, 2]), Err(ControlError::Unknown(9)));
+        assert!(Control::from_bytes(&[]).is_err());
+        assert!(Control::from_bytes(&bytes[..10]).is_err());
+    }
+}

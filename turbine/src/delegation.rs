@@ -1,0 +1,267 @@
+//! A gateway's delegation to a peer and its ed25519 key.
+//!
+//! The gateway's secp256k1 key signs once a term at most, so it can stay cold; the key it
+//! names signs shreds. Of the delegations that cover a block the one with the highest sequence
+//! counts. A delegation should begin with a block that is not open yet: two keys for one
+//! block are two leaders.
+
+use std::collections::BTreeMap;
+
+use alloy_primitives::{Address, B256, hex, keccak256};
+use ed25519_dalek::VerifyingKey;
+use fragcast_shredder::codec::{self, DecodeError};
+use fragcast_shredder::{GatewayKey, Signature, SignatureError};
+
+use crate::peer::PeerId;
+
+/// Delegations kept per gateway; the lowest sequence goes first.
+pub const MAX_PER_GATEWAY: usize = 8;
+
+/// What a gateway signs: `key`, run by `peer`, speaks for it in blocks `first..=last`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Delegation {
+    /// Chain id.
+    pub chain_id: u64,
+    /// First block.
+    pub first: u64,
+    /// Last block, included.
+    pub last: u64,
+    /// The highest wins.
+    pub sequence: u64,
+    /// The peer that leads.
+    pub peer: PeerId,
+    /// The ed25519 key that signs shreds and plans.
+    pub key: [u8; 32],
+}
+
+impl Delegation {
+    /// keccak256(domain ‖ encoding).
+    pub fn digest(&self) -> B256 {
+        let mut bytes = b"fragcast 2026 delegation v1\0".to_vec();
+        bytes.extend(codec::encode(self));
+        keccak256(bytes)
+    }
+
+    /// Signs with the gateway's key.
+    pub fn sign(self, gateway: &GatewayKey) -> SignedDelegation {
+        let signature = *gateway.sign_digest(&self.digest()).as_bytes();
+        SignedDelegation { delegation: self, signature }
+    }
+}
+
+/// A delegation with the gateway's signature; 161 bytes, written as hex in configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct SignedDelegation {
+    /// What is signed.
+    pub delegation: Delegation,
+    /// Canonical recoverable secp256k1 signature.
+    pub signature: [u8; 65],
+}
+
+impl SignedDelegation {
+    /// Bytes of the encoding.
+    pub const ENCODED_LEN: usize = 8 * 4 + 32 * 2 + 65;
+
+    /// The gateway that signed.
+    ///
+    /// # Errors
+    /// [`SignatureError`].
+    pub fn gateway(&self) -> Result<Address, SignatureError> {
+        Signature::from_bytes(self.signature).recover(&self.delegation.digest())
+    }
+
+    /// The encoding.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Decodes; the signature is not checked.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode_exact::<_, { Self::ENCODED_LEN }>(bytes)
+    }
+}
+
+impl std::fmt::Display for SignedDelegation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.to_bytes()))
+    }
+}
+
+impl std::str::FromStr for SignedDelegation {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let bytes = hex::decode(s).map_err(|e| format!("a delegation is hex: {e}"))?;
+        Self::from_bytes(&bytes).map_err(|e| format!("no delegation: {e}"))
+    }
+}
+
+/// Why a delegation was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DelegationError {
+    /// Of another chain.
+    #[error("the delegation is for chain {found}, this is chain {expected}")]
+    Chain {
+        /// Ours.
+        expected: u64,
+        /// The delegation's.
+        found: u64,
+    },
+    /// No gateway of the schedule signed it.
+    #[error("{0} is not a gateway of the schedule")]
+    NotAGateway(Address),
+    /// The signature.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// The key is no point of the curve, or a weak one.
+    #[error("the delegated key is not a usable ed25519 key")]
+    Key,
+    /// The first block is after the last.
+    #[error("blocks {0} to {1} are no range")]
+    Range(u64, u64),
+    /// Known already, or of a sequence below all that are kept.
+    #[error("known already, or too old")]
+    Stale,
+}
+
+/// A checked delegation.
+#[derive(Debug, Clone)]
+pub struct Leader {
+    /// The gateway.
+    pub gateway: Address,
+    /// The peer that runs it.
+    pub peer: PeerId,
+    /// The key that signs its shreds.
+    pub key: VerifyingKey,
+    /// The delegation itself.
+    pub signed: SignedDelegation,
+}
+
+/// The delegations of a schedule's gateways, at most [`MAX_PER_GATEWAY`] of each.
+#[derive(Debug, Clone)]
+pub struct Delegations {
+    chain_id: u64,
+    by_gateway: BTreeMap<Address, Vec<Leader>>,
+}
+
+impl Delegations {
+    /// None yet, for the gateways of a schedule.
+    pub fn new(chain_id: u64, gateways: &[Address]) -> Self {
+        let by_gateway = gateways.iter().map(|gateway| (*gateway, Vec::new())).collect();
+        Self { chain_id, by_gateway }
+    }
+
+    /// Checks and takes a delegation.
+    ///
+    /// # Errors
+    /// [`DelegationError`].
+    pub fn insert(&mut self, signed: SignedDelegation) -> Result<&Leader, DelegationError> {
+        let Delegation { chain_id, first, last, sequence, peer, key } = signed.delegation;
+        if chain_id != self.chain_id {
+            return Err(DelegationError::Chain { expected: self.chain_id, found: chain_id });
+        }
+        if first > last {
+            return Err(DelegationError::Range(first, last));
+        }
+        let gateway = signed.gateway()?;
+        let kept =
+            self.by_gateway.get_mut(&gateway).ok_or(DelegationError::NotAGateway(gateway))?;
+        let key = VerifyingKey::from_bytes(&key).map_err(|_| DelegationError::Key)?;
+        if key.is_weak() {
+            return Err(DelegationError::Key);
+        }
+        // Sorted by falling sequence, so that the first that covers a block counts.
+        let place = kept.partition_point(|l| l.signed.delegation.sequence > sequence);
+        let known = kept.get(place).is_some_and(|l| l.signed.delegation.sequence == sequence);
+        if known || place >= MAX_PER_GATEWAY {
+            return Err(DelegationError::Stale);
+        }
+        kept.truncate(MAX_PER_GATEWAY - 1);
+        kept.insert(place, Leader { gateway, peer, key, signed });
+        Ok(&kept[place])
+    }
+
+    /// Who speaks for `gateway` in `block`.
+    pub fn leader(&self, gateway: &Address, block: u64) -> Option<&Leader> {
+        self.by_gateway
+            .get(gateway)?
+            .iter()
+            .find(|l| (l.signed.delegation.first..=l.signed.delegation.last).contains(&block))
+    }
+
+    /// All that are kept.
+    pub fn iter(&self) -> impl Iterator<Item = &Leader> {
+        self.by_gateway.values().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gateway() -> GatewayKey {
+        GatewayKey::from_bytes([0x11; 32]).unwrap()
+    }
+
+    fn delegation(first: u64, last: u64, sequence: u64, seed: u8) -> Delegation {
+        let key = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes();
+        Delegation { chain_id: 5, first, last, sequence, peer: PeerId([seed; 32]), key }
+    }
+
+    #[test]
+    fn the_encoding_is_pinned() {
+        let signed = delegation(1, 2, 3, 4).sign(&gateway());
+        let bytes = signed.to_bytes();
+        assert_eq!(bytes.len(), SignedDelegation::ENCODED_LEN);
+        assert_eq!(
+            hex::encode(signed.delegation.digest()),
+            "eaf9a60da320ac73374e201eb0a6f4b1f573c6de05e3f609db16f39eed5d5d8b"
+        );
+        assert_eq!(signed.to_string().parse::<SignedDelegation>().unwrap(), signed);
+        assert_eq!(signed.gateway().unwrap(), gateway().address());
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            let bad = SignedDelegation::from_bytes(&bad).unwrap();
+            assert_ne!(bad.gateway().ok(), Some(gateway().address()), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn the_highest_sequence_that_covers_the_block_counts() {
+        let mut all = Delegations::new(5, &[gateway().address()]);
+        for (first, last, sequence, seed) in [(0, 100, 1, 1), (50, 60, 3, 3), (0, 100, 2, 2)] {
+            all.insert(delegation(first, last, sequence, seed).sign(&gateway())).unwrap();
+        }
+        let peer = |block| all.leader(&gateway().address(), block).map(|l| l.peer.0[0]);
+        assert_eq!((peer(10), peer(55), peer(61), peer(101)), (Some(2), Some(3), Some(2), None));
+    }
+
+    #[test]
+    fn foreign_and_stale_delegations_are_refused() {
+        let mut all = Delegations::new(5, &[gateway().address()]);
+        let stranger = GatewayKey::from_bytes([0x22; 32]).unwrap();
+        let good = delegation(0, 9, 1, 1);
+        assert!(matches!(
+            all.insert(good.sign(&stranger)),
+            Err(DelegationError::NotAGateway(a)) if a == stranger.address()
+        ));
+        let other = Delegation { chain_id: 6, ..good };
+        assert!(matches!(
+            all.insert(other.sign(&gateway())),
+            Err(DelegationError::Chain { expected: 5, found: 6 })
+        ));
+        let upside_down = Delegation { first: 9, last: 0, ..good };
+        assert!(all.insert(upside_down.sign(&gateway())).is_err());
+        all.insert(good.sign(&gateway())).unwrap();
+        assert_eq!(all.insert(good.sign(&gateway())).unwrap_err(), DelegationError::Stale);
+        for sequence in 2..30 {
+            all.insert(Delegation { sequence, ..good }.sign(&gateway())).unwrap();
+        }
+        assert_eq!(all.iter().count(), MAX_PER_GATEWAY);
+        assert_eq!(all.insert(good.sign(&gateway())).unwrap_err(), DelegationError::Stale);
+    }
+}

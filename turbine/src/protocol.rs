@@ -1,0 +1,509 @@
+//! The protocol of one node, pure.
+//!
+//! # Contract
+//! * `handle_*` takes what happened, with the time; `broadcast` takes a leader's message.
+//! * After every call drain [`poll_transmit`](Protocol::poll_transmit) and
+//!   [`poll_event`](Protocol::poll_event) until both give `None`.
+//! * [`poll_timeout`](Protocol::poll_timeout) says when to call
+//!   [`handle_timeout`](Protocol::handle_timeout) next if nothing else happens.
+//! * Time never runs backwards. No call blocks, and none panics on what a peer sent.
+//!
+//! # Guarantees
+//! * Only validated shreds are forwarded, each at most once to each peer.
+//! * A message comes out at most once per (block, attempt, index), verified.
+//! * Memory stays within [`Config::reassembly`], the validator's capacity and the lanes'.
+//!
+//! The window of blocks follows the messages themselves, from 64 below the newest Seal to 7
+//! above the newest Env, or what the application says by `handle_head`. A node that was away,
+//! or was lied to by the first leader it heard, finds nothing but shreds outside its window:
+//! after [`Config::reanchor`] without progress it drops the window and starts anew.
+
+mod ingress;
+mod leading;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::Address;
+use ed25519_dalek::SigningKey;
+use fragcast_shredder::{
+    Dialect, EquivocationProof, Kind, Limits, MessageKey, Reassembler, Shredder, Validator,
+    VerifiedMessage,
+};
+
+use crate::control::{Control, Evidence, Hello};
+use crate::delegation::{DelegationError, Delegations, Leader, SignedDelegation};
+use crate::egress::{Egress, Lane, Payload, Transmit};
+use crate::membership::{Membership, PeerIndex};
+use crate::outcome::{Outcome, Outcomes};
+use crate::peer::PeerId;
+use crate::plan::{Plan, PlanView};
+use crate::route::{DEFAULT_FANOUT, Route};
+use crate::schedule::Schedule;
+use crate::time::Timestamp;
+
+pub use leading::BroadcastError;
+
+/// Blocks below the newest Seal that are still taken.
+pub const WINDOW_PAST: u64 = 64;
+/// Blocks above the newest Env that are taken already: what op-node keeps of the schedule.
+pub const WINDOW_FUTURE: u64 = 7;
+/// Plans that are known at a time, beside the configured ones.
+const MAX_PLANS: usize = 16;
+/// Equivocations that are kept, at 600 bytes each.
+const MAX_EVIDENCE: usize = 1024;
+/// Re-encoding checks per timeout, about 100 µs each.
+const CHECKS_AT_ONCE: usize = 8;
+
+/// How a leader chooses the route of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoutePolicy {
+    /// Direct if the leader can send the message to everybody within
+    /// [`Config::direct_within`], else turbine with the usual fanout.
+    Auto,
+    /// Always this one.
+    Fixed(Route),
+}
+
+/// Configuration of the protocol.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Chain id.
+    pub chain_id: u64,
+    /// The chain's dialect.
+    pub dialect: Dialect,
+    /// How this node chooses routes when it leads.
+    pub route: RoutePolicy,
+    /// Time in which `Auto` lets the leader send directly.
+    pub direct_within: Duration,
+    /// Loss per hop that the code rate is made for.
+    pub loss: f64,
+    /// What this node sends at most, bits per second.
+    pub uplink_bps: u64,
+    /// Burst of the pacing.
+    pub burst: Duration,
+    /// Bytes a lane may hold.
+    pub lane_capacity: usize,
+    /// Bounds of the reassembler.
+    pub reassembly: Limits,
+    /// Sets the validator remembers.
+    pub validator_capacity: usize,
+    /// Without progress for this long, while shreds outside the window arrive, start anew.
+    pub reanchor: Duration,
+}
+
+impl Config {
+    /// Defaults for a chain.
+    pub fn new(chain_id: u64) -> Self {
+        Self {
+            chain_id,
+            dialect: Dialect::default(),
+            route: RoutePolicy::Auto,
+            direct_within: Duration::from_millis(2),
+            loss: 0.02,
+            uplink_bps: 1_000_000_000,
+            burst: Duration::from_micros(500),
+            lane_capacity: 16 * 1024 * 1024,
+            reassembly: Limits::default(),
+            validator_capacity: Validator::DEFAULT_CAPACITY,
+            reanchor: Duration::from_secs(5),
+        }
+    }
+
+    /// The route that `Auto` falls back to.
+    pub const TREE: Route = Route::Turbine { fanout: DEFAULT_FANOUT };
+}
+
+/// A verified message, as it comes out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// Block, attempt and index.
+    pub key: MessageKey,
+    /// The message.
+    pub message: VerifiedMessage,
+    /// When the leader sent it, µs by the leader's clock.
+    pub sent_at_micros: u64,
+    /// When its first shred arrived.
+    pub first_shred_at: Timestamp,
+    /// When it was whole and verified.
+    pub complete_at: Timestamp,
+    /// The peer whose shred completed it.
+    pub from: PeerIndex,
+}
+
+/// What the application learns.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A message is whole and its gateway's signature verified.
+    Message(Box<Delivered>),
+    /// A message that was delivered is void: its leader's parity is inconsistent, and other
+    /// nodes may not have been able to recover it.
+    BadParity(MessageKey),
+    /// A message was whole but is not what its shreds or the schedule say. The leader's fault.
+    BadMessage {
+        /// Which.
+        key: MessageKey,
+        /// Why, for the log.
+        reason: String,
+    },
+    /// A gateway equivocated; the evidence convinces anybody.
+    Equivocation {
+        /// Who.
+        gateway: Address,
+        /// The evidence.
+        evidence: Box<Evidence>,
+    },
+    /// The peer sent what only a broken or lying peer sends: close the connection.
+    Bar {
+        /// Who.
+        peer: PeerIndex,
+        /// What.
+        outcome: Outcome,
+    },
+    /// A peer's first frame says that it lives in another network.
+    Mismatch {
+        /// Who.
+        peer: PeerIndex,
+        /// In what we differ.
+        what: &'static str,
+    },
+}
+
+/// Numbers beside the outcomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Shreds this node sent on as a relay.
+    pub forwarded: u64,
+    /// Shreds it made itself out of a recovered set, because it owed them.
+    pub owed: u64,
+    /// Shreds of its own that it sent as a leader.
+    pub originated: u64,
+    /// Validated shreds that it could not relay because it does not know the plan or route.
+    pub unknown_plan: u64,
+    /// Shreds sent to the children of a peer that is not connected.
+    pub stepped_over: u64,
+    /// Messages delivered.
+    pub delivered: u64,
+    /// Sets that were complete only after recovery.
+    pub recovered: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct PeerState {
+    connected: bool,
+    greeted: bool,
+    barred: bool,
+}
+
+/// The protocol of one node.
+pub struct Protocol {
+    config: Config,
+    me: PeerIndex,
+    members: Arc<Membership>,
+    schedule: Schedule,
+    delegations: Delegations,
+    peers: Vec<PeerState>,
+    plans: BTreeMap<u64, Arc<PlanView>>,
+    /// Ids of the plans that leaders sent, oldest first.
+    learnt_plans: VecDeque<u64>,
+    shredder: Option<Shredder>,
+    /// What this node leads with, and the id of its plan.
+    leading: Option<(Arc<PlanView>, Control)>,
+    validator: Validator,
+    reassembler: Reassembler,
+    /// When the first shred of a message arrived.
+    arrivals: BTreeMap<MessageKey, Timestamp>,
+    egress: Egress,
+    events: VecDeque<Event>,
+    outcomes: Outcomes,
+    counters: Counters,
+    evidence: BTreeSet<([u8; 32], MessageKey)>,
+    opened: Option<u64>,
+    sealed: Option<u64>,
+    progress_at: Timestamp,
+    checks_due: bool,
+}
+
+impl std::fmt::Debug for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Protocol")
+            .field("me", &self.me)
+            .field("opened", &self.opened)
+            .field("sealed", &self.sealed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a protocol cannot start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    /// This node is not in the table.
+    #[error("{0} is not in the membership table: add its record to the network file")]
+    NotAMember(PeerId),
+    /// A configured delegation is not valid.
+    #[error("a configured delegation is not valid: {0}")]
+    Delegation(#[from] DelegationError),
+}
+
+impl Protocol {
+    /// The protocol of member `me`, which leads with `leader` where a delegation says so.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn new(
+        config: Config,
+        me: &PeerId,
+        members: Arc<Membership>,
+        schedule: Schedule,
+        delegations: impl IntoIterator<Item = SignedDelegation>,
+        leader: Option<SigningKey>,
+    ) -> Result<Self, SetupError> {
+        let index = members.index(me).ok_or(SetupError::NotAMember(*me))?;
+        let chain_id = config.chain_id;
+        let mut known = Delegations::new(chain_id, schedule.gateways());
+        for signed in delegations {
+            match known.insert(signed) {
+                Ok(_) | Err(DelegationError::Stale) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut me = Self {
+            me: index,
+            peers: vec![PeerState::default(); members.len()],
+            delegations: known,
+            plans: BTreeMap::new(),
+            learnt_plans: VecDeque::new(),
+            shredder: None,
+            leading: None,
+            validator: Validator::new(chain_id, config.validator_capacity),
+            reassembler: Reassembler::new(config.reassembly),
+            arrivals: BTreeMap::new(),
+            egress: Egress::new(config.lane_capacity, config.uplink_bps, config.burst),
+            events: VecDeque::new(),
+            outcomes: Outcomes::default(),
+            counters: Counters::default(),
+            evidence: BTreeSet::new(),
+            opened: None,
+            sealed: None,
+            progress_at: Timestamp::default(),
+            checks_due: false,
+            config,
+            members,
+            schedule,
+        };
+        let keys: Vec<[u8; 32]> =
+            me.delegations.iter().map(|l| l.signed.delegation.key).collect();
+        keys.into_iter().for_each(|key| me.insert_configured_plan(key));
+        if let Some(key) = leader {
+            let plan = Plan::configured(chain_id, key.verifying_key().to_bytes(), &me.members);
+            let view = PlanView::new(&plan, &me.members).expect("made of this table");
+            me.leading = Some((Arc::new(view), Control::Plan(plan.sign(&key))));
+            me.shredder = Some(Shredder::new(chain_id, key));
+        }
+        Ok(me)
+    }
+
+    fn insert_configured_plan(&mut self, key: [u8; 32]) {
+        let plan = Plan::configured(self.config.chain_id, key, &self.members);
+        let view = PlanView::new(&plan, &self.members).expect("made of this table");
+        self.plans.insert(view.id(), Arc::new(view));
+    }
+
+    /// A connection to `peer` is up; frames to it can be sent.
+    pub fn handle_connected(&mut self, peer: PeerIndex) {
+        let Some(state) = self.peers.get_mut(peer as usize) else { return };
+        *state = PeerState { connected: true, ..PeerState::default() };
+        let hello = Hello {
+            version: fragcast_shredder::shred::VERSION,
+            chain_id: self.config.chain_id,
+            table: self.members.hash(),
+        };
+        let mut frames = vec![Control::Hello(hello)];
+        frames.extend(self.delegations.iter().map(|l| Control::Delegation(l.signed)));
+        frames.extend(self.leading.iter().map(|(_, plan)| plan.clone()));
+        for frame in frames {
+            self.send_control(peer, &frame);
+        }
+    }
+
+    /// The connection to `peer` is gone.
+    pub fn handle_disconnected(&mut self, peer: PeerIndex) {
+        if let Some(state) = self.peers.get_mut(peer as usize) {
+            state.connected = false;
+            self.egress.forget(peer);
+        }
+    }
+
+    /// The chain's head is `block`, says the application: the window moves there.
+    pub fn handle_head(&mut self, now: Timestamp, block: u64) {
+        self.opened = Some(block);
+        self.sealed = Some(block);
+        self.progress_at = now;
+        self.move_window();
+    }
+
+    /// Time has come for something that [`poll_timeout`](Self::poll_timeout) announced.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        for _ in 0..CHECKS_AT_ONCE {
+            match self.reassembler.check_next() {
+                None => {
+                    self.checks_due = false;
+                    break;
+                }
+                Some(Ok(set)) => self.send_owed(now, &set),
+                Some(Err(key)) => {
+                    self.outcomes.count(Outcome::BadParity);
+                    self.events.push_back(Event::BadParity(key));
+                }
+            }
+        }
+    }
+
+    /// The next thing to send, if pacing allows one now.
+    pub fn poll_transmit(&mut self, now: Timestamp) -> Option<Transmit> {
+        self.egress.pop(now)
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), and poll again.
+    pub fn poll_timeout(&self, now: Timestamp) -> Option<Timestamp> {
+        let checks = self.checks_due.then_some(now);
+        checks.into_iter().chain(self.egress.next_at(now)).min()
+    }
+
+    fn send_control(&mut self, to: PeerIndex, control: &Control) {
+        let payload = Payload::Control(control.to_bytes());
+        self.egress.push(Transmit { to, lane: Lane::Bulk, payload });
+    }
+
+    fn send_control_to_all(&mut self, control: &Control, except: Option<PeerIndex>) {
+        let bytes = control.to_bytes();
+        for to in 0..self.peers.len() as PeerIndex {
+            if self.peers[to as usize].connected && Some(to) != except {
+                let payload = Payload::Control(bytes.clone());
+                self.egress.push(Transmit { to, lane: Lane::Bulk, payload });
+            }
+        }
+    }
+
+    /// Who leads `block`, if a delegation says so.
+    fn leader(&self, block: u64) -> Option<&Leader> {
+        self.delegations.leader(&self.schedule.gateway(block), block)
+    }
+
+    /// The peers of the next leaders after `block`, nearest first, without `block`'s own.
+    pub fn next_leaders(&self, block: u64) -> impl Iterator<Item = PeerIndex> + '_ {
+        let current = self.leader(block).map(|l| l.peer);
+        self.schedule
+            .next(block)
+            .filter_map(|(gateway, first)| self.delegations.leader(&gateway, first))
+            .filter(move |leader| Some(leader.peer) != current)
+            .filter_map(|leader| self.members.index(&leader.peer))
+    }
+
+    fn advance(&mut self, now: Timestamp, key: &MessageKey, kind: Kind) {
+        self.progress_at = now;
+        match kind {
+            Kind::Env => {
+                self.opened = self.opened.max(Some(key.block));
+                if key.attempt > 0 {
+                    self.supersede(key.block, key.attempt);
+                }
+            }
+            Kind::Seal => self.sealed = self.sealed.max(Some(key.block)),
+            Kind::Frag => {}
+        }
+        self.move_window();
+    }
+
+    fn supersede(&mut self, block: u64, attempt: u8) {
+        self.reassembler.supersede(block, attempt);
+        self.validator.supersede(block, attempt);
+    }
+
+    /// The blocks that are taken, both ends included.
+    pub fn window(&self) -> (u64, u64) {
+        let Some(opened) = self.opened else { return (0, u64::MAX) };
+        let low = self.sealed.unwrap_or(opened).min(opened).saturating_sub(WINDOW_PAST);
+        (low, opened.saturating_add(WINDOW_FUTURE))
+    }
+
+    fn move_window(&mut self) {
+        let (low, high) = self.window();
+        self.reassembler.set_window(low, high);
+        self.validator.forget_below(low);
+        self.arrivals = self.arrivals.split_off(&MessageKey { block: low, attempt: 0, message: 0 });
+    }
+
+    fn report(&mut self, proof: EquivocationProof, from: Option<PeerIndex>) {
+        let delegation = self
+            .delegations
+            .iter()
+            .find(|l| l.signed.delegation.key == proof.key)
+            .map(|l| l.signed);
+        if let Some(delegation) = delegation {
+            self.take_evidence(Evidence { delegation, proof }, from);
+        }
+    }
+
+    /// Keeps, reports and spreads evidence that was verified. Says whether it was new.
+    fn take_evidence(&mut self, evidence: Evidence, from: Option<PeerIndex>) -> bool {
+        let id = (evidence.proof.key, evidence.proof.first.header.message_key());
+        if self.evidence.len() >= MAX_EVIDENCE || !self.evidence.insert(id) {
+            return false;
+        }
+        let Ok(gateway) = evidence.delegation.gateway() else { return false };
+        let evidence = Box::new(evidence);
+        self.send_control_to_all(&Control::Evidence(evidence.clone()), from);
+        self.events.push_back(Event::Equivocation { gateway, evidence });
+        true
+    }
+
+    /// What became of all that came in.
+    pub const fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
+    /// Other numbers.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The lanes, for their numbers.
+    pub const fn egress(&self) -> &Egress {
+        &self.egress
+    }
+
+    /// Bytes that the reassembler holds.
+    pub const fn reassembly_bytes(&self) -> usize {
+        self.reassembler.bytes()
+    }
+
+    /// The members.
+    pub const fn members(&self) -> &Arc<Membership> {
+        &self.members
+    }
+
+    /// This node's own index.
+    pub const fn me(&self) -> PeerIndex {
+        self.me
+    }
+
+    /// The schedule.
+    pub const fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Whether a connection to `peer` is up.
+    pub fn is_connected(&self, peer: PeerIndex) -> bool {
+        self.peers.get(peer as usize).is_some_and(|state| state.connected)
+    }
+}
+
+#[cfg(test)]
+mod tests;

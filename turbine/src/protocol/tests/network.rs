@@ -1,0 +1,345 @@
+//! Networks of many nodes, stepped in virtual time: latency, loss, dead relays, terms.
+
+use std::collections::BinaryHeap;
+
+use super::*;
+
+/// A packet on its way, ordered by time and then by the order of sending.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Packet {
+    at: std::cmp::Reverse<(Timestamp, u64)>,
+    from: PeerIndex,
+    to: PeerIndex,
+    control: bool,
+    bytes: bytes::Bytes,
+}
+
+/// All nodes connected to all, one-way delays of 5 to 45 ms by the pair.
+struct Net {
+    world: World,
+    nodes: Vec<Protocol>,
+    dead: Vec<bool>,
+    loss: f64,
+    random: blake3::OutputReader,
+    packets: BinaryHeap<Packet>,
+    sequence: u64,
+    now: Timestamp,
+    delivered: Vec<Vec<Delivered>>,
+    others: Vec<Vec<Event>>,
+    /// A hash over everything that was sent, in order.
+    digest: blake3::Hasher,
+    /// Shreds sent from leader to each peer, in order of sending, with their lanes.
+    first_hops: Vec<(PeerIndex, Lane)>,
+}
+
+impl Net {
+    fn new(world: World, loss: f64, config: &Config) -> Self {
+        let n = world.members.len();
+        let mut nodes: Vec<Protocol> = (0..n).map(|i| world.node(i, config.clone())).collect();
+        for (i, node) in nodes.iter_mut().enumerate() {
+            (0..n).filter(|j| *j != i).for_each(|j| node.handle_connected(j as PeerIndex));
+        }
+        let mut net = Self {
+            nodes,
+            dead: vec![false; n],
+            loss,
+            random: blake3::Hasher::new().update(b"net").finalize_xof(),
+            packets: BinaryHeap::new(),
+            sequence: 0,
+            now: Timestamp::from_nanos(1_000_000_000),
+            delivered: vec![Vec::new(); n],
+            others: vec![Vec::new(); n],
+            digest: blake3::Hasher::new(),
+            first_hops: Vec::new(),
+            world,
+        };
+        net.run();
+        net
+    }
+
+    fn chance(&mut self) -> f64 {
+        let mut bytes = [0; 4];
+        self.random.fill(&mut bytes);
+        f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+    }
+
+    fn drain(&mut self, node: usize) {
+        let leader = self.world.leader_keys.len() > node;
+        while let Some(event) = self.nodes[node].poll_event() {
+            match event {
+                Event::Message(delivered) => self.delivered[node].push(*delivered),
+                other => self.others[node].push(other),
+            }
+        }
+        while let Some(Transmit { to, lane, payload }) = self.nodes[node].poll_transmit(self.now) {
+            if self.dead[node] {
+                continue;
+            }
+            let (control, bytes) = match payload {
+                Payload::Shred(bytes) => (false, bytes),
+                Payload::Control(bytes) => (true, bytes),
+            };
+            self.digest.update(&[node as u8, to as u8, lane as u8]);
+            self.digest.update(&self.now.as_nanos().to_le_bytes());
+            self.digest.update(&bytes);
+            if leader && !control {
+                self.first_hops.push((to, lane));
+            }
+            if !control && self.chance() < self.loss {
+                continue;
+            }
+            let delay = 5_000_000 + (node as u64 * 7 + u64::from(to) * 13) % 40 * 1_000_000;
+            self.sequence += 1;
+            let at = self.now + Duration::from_nanos(delay);
+            let at = std::cmp::Reverse((at, self.sequence));
+            self.packets.push(Packet { at, from: node as PeerIndex, to, control, bytes });
+        }
+    }
+
+    /// Runs until nothing is on its way and no node wants to be called.
+    fn run(&mut self) {
+        loop {
+            (0..self.nodes.len()).for_each(|node| self.drain(node));
+            let packet = self.packets.peek().map(|p| p.at.0.0);
+            let timeout = (0..self.nodes.len())
+                .filter(|node| !self.dead[*node])
+                .filter_map(|node| self.nodes[node].poll_timeout(self.now))
+                .min();
+            let Some(next) = packet.into_iter().chain(timeout).min() else { return };
+            self.now = self.now.max(next);
+            for node in 0..self.nodes.len() {
+                if self.nodes[node].poll_timeout(self.now).is_some_and(|at| at <= self.now) {
+                    self.nodes[node].handle_timeout(self.now);
+                }
+            }
+            while self.packets.peek().is_some_and(|p| p.at.0.0 <= self.now) {
+                let packet = self.packets.pop().unwrap();
+                let to = packet.to as usize;
+                if self.dead[to] {
+                    continue;
+                }
+                if packet.control {
+                    self.nodes[to].handle_control(self.now, packet.from, &packet.bytes);
+                } else {
+                    self.nodes[to].handle_datagrams(self.now, [(packet.from, packet.bytes)]);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, message: Message, attempt: u8) {
+        let leader = self.world.gateway(message.block());
+        let message = self.world.sign(message);
+        let key = key(message.message(), attempt);
+        self.nodes[leader].broadcast(self.now, key, &message).unwrap();
+    }
+
+    fn block(&mut self, number: u64, frags: u64, len: usize) {
+        self.send(env(number), 0);
+        (0..frags).for_each(|seq| self.send(frag(number, seq, len), 0));
+        self.send(seal(number, frags), 0);
+        self.run();
+    }
+
+    /// Asserts that everybody but the leader and the dead has `count` messages.
+    fn assert_complete(&self, leader: usize, count: usize) {
+        for (node, delivered) in self.delivered.iter().enumerate() {
+            if node != leader && !self.dead[node] {
+                assert_eq!(delivered.len(), count, "node {node}");
+            }
+        }
+    }
+}
+
+fn config(route: RoutePolicy, loss: f64) -> Config {
+    Config { route, loss, ..Config::new(CHAIN) }
+}
+
+const TREES: [RoutePolicy; 4] = [
+    RoutePolicy::Fixed(Route::Direct),
+    RoutePolicy::Fixed(Route::Rotor),
+    RoutePolicy::Fixed(Route::Turbine { fanout: 6 }),
+    RoutePolicy::Auto,
+];
+
+#[test]
+fn fifty_nodes_with_five_percent_loss_end_complete_on_every_route() {
+    for route in TREES {
+        let weights: Vec<u64> = (0..50).map(|i| if i % 10 == 9 { 0 } else { 1 + i % 7 }).collect();
+        let mut net = Net::new(World::new(&weights, 1), 0.05, &config(route, 0.05));
+        net.block(1, 10, 20_000);
+        net.assert_complete(0, 12);
+        assert!(net.others.iter().flatten().next().is_none(), "{:?}", net.others);
+        // Only validated shreds travelled, and nobody was sent one twice by the same peer.
+        for node in &net.nodes {
+            let outcomes = node.outcomes();
+            assert_eq!(outcomes.get(Outcome::Malformed) + outcomes.get(Outcome::BadSignature), 0);
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let digest = || {
+        let mut net = Net::new(World::new(&[3; 20], 2), 0.05, &config(TREES[2], 0.05));
+        net.block(1, 3, 20_000);
+        net.block(11, 3, 20_000);
+        net.digest.finalize().to_hex().to_string()
+    };
+    let first = digest();
+    assert_eq!(first, digest());
+    assert_eq!(first, "807648220cebbbab2a7aade0fb83ec953ef23d0e48758cdcd6614a3751c83d93", "the protocol's behaviour changed; pin the new digest if it was meant");
+}
+
+#[test]
+fn ten_percent_loss_over_a_deep_tree_ends_complete() {
+    let route = RoutePolicy::Fixed(Route::Turbine { fanout: 3 });
+    let mut net = Net::new(World::new(&[1; 40], 1), 0.10, &config(route, 0.10));
+    net.block(1, 5, 30_000);
+    net.assert_complete(0, 7);
+}
+
+#[test]
+fn a_silent_relay_costs_shreds_and_no_message() {
+    for route in TREES {
+        let mut net = Net::new(World::new(&[1; 20], 1), 0.02, &config(route, 0.02));
+        // Dead, but everybody believes it is connected.
+        net.dead[7] = true;
+        net.block(1, 10, 20_000);
+        net.assert_complete(0, 12);
+    }
+}
+
+#[test]
+fn a_relay_known_to_be_gone_is_stepped_over() {
+    let route = RoutePolicy::Fixed(Route::Rotor);
+    let mut net = Net::new(World::new(&[1, 1, 1], 1), 0.0, &config(route, 0.0));
+    net.dead[1] = true;
+    (0..3).for_each(|node| net.nodes[node].handle_disconnected(1));
+    net.block(1, 5, 20_000);
+    net.assert_complete(0, 7);
+    assert!(net.nodes[0].counters().stepped_over > 0);
+}
+
+#[test]
+fn a_relay_that_recovers_sends_what_it_still_owed() {
+    let route = RoutePolicy::Fixed(Route::Rotor);
+    let mut net = Net::new(World::new(&[1; 6], 1), 0.2, &config(route, 0.2));
+    net.block(1, 5, 20_000);
+    net.assert_complete(0, 7);
+    let owed: u64 = net.nodes.iter().map(|n| n.counters().owed).sum();
+    assert!(owed > 0, "with a fifth of the shreds lost some were owed");
+}
+
+#[test]
+fn the_next_leader_is_served_first() {
+    let mut net = Net::new(World::new(&[1; 12], 3), 0.0, &config(TREES[2], 0.02));
+    net.first_hops.clear();
+    net.send(frag(1, 0, 20_000), 0);
+    net.run();
+    let first: Vec<Lane> = net.first_hops.iter().map(|(_, lane)| *lane).take(20).collect();
+    assert!(first.iter().all(|lane| *lane == Lane::NextLeader), "{first:?}");
+    let next_leader = net.nodes[0].next_leaders(1).next().unwrap();
+    assert_eq!(next_leader, 1);
+    assert!(net.first_hops.iter().filter(|(_, l)| *l == Lane::NextLeader).all(|(to, _)| *to == 1));
+    let at = |node: usize| net.delivered[node][0].complete_at;
+    let by_relays = (3..12).map(at).min().unwrap();
+    assert!(at(1) <= by_relays || at(1).since(by_relays) < Duration::from_millis(40));
+    net.assert_complete(0, 1);
+}
+
+#[test]
+fn terms_hand_over_between_leaders() {
+    let mut net = Net::new(World::new(&[1; 10], 3), 0.02, &config(TREES[2], 0.02));
+    for block in 8..23 {
+        net.block(block, 2, 5_000);
+    }
+    for (node, delivered) in net.delivered.iter().enumerate() {
+        let own = (8..23).filter(|b| net.world.gateway(*b) == node).count();
+        assert_eq!(delivered.len(), (15 - own) * 4, "node {node}");
+    }
+}
+
+#[test]
+fn a_new_attempt_supersedes_and_accuses_nobody() {
+    let mut net = Net::new(World::new(&[1; 10], 1), 0.02, &config(TREES[2], 0.02));
+    net.send(env(1), 0);
+    net.send(frag(1, 0, 5_000), 0);
+    net.run();
+    net.send(env(1), 1);
+    net.run();
+    net.send(frag(1, 0, 7_000), 1);
+    net.send(seal(1, 1), 1);
+    net.run();
+    net.assert_complete(0, 5);
+    assert!(net.others.iter().flatten().next().is_none());
+}
+
+#[test]
+fn a_node_that_was_away_finds_the_head_again() {
+    let mut net = Net::new(World::new(&[1; 6], 1), 0.0, &config(TREES[0], 0.0));
+    net.block(1, 1, 1_000);
+    // Everything in between is missed by node 5.
+    net.dead[5] = true;
+    net.nodes[0].handle_head(net.now, 299);
+    net.block(300, 1, 1_000);
+    net.dead[5] = false;
+    net.block(301, 1, 1_000);
+    assert_eq!(net.delivered[5].len(), 3, "301 is far above its window");
+    assert!(net.nodes[5].outcomes().get(Outcome::Future) > 0);
+    net.now = net.now + Duration::from_secs(6);
+    net.block(302, 1, 1_000);
+    assert_eq!(net.delivered[5].len(), 6);
+}
+
+#[test]
+fn a_delegation_learnt_from_a_peer_is_used() {
+    let world = World::new(&[1; 4], 1);
+    let mut net = Net::new(world, 0.0, &config(TREES[2], 0.0));
+    // Member 1 takes over from block 5 on, with a key of its own.
+    let key = SigningKey::from_bytes(&[77; 32]);
+    let delegation = Delegation {
+        chain_id: CHAIN,
+        first: 5,
+        last: 9,
+        sequence: 2,
+        peer: net.world.members.members()[1].peer(),
+        key: key.verifying_key().to_bytes(),
+    };
+    let signed = delegation.sign(&net.world.gateways[0]);
+    let config = config(TREES[2], 0.0);
+    let peer = net.world.members.members()[1].peer();
+    let all = net.world.delegations.iter().copied().chain([signed]);
+    let node = Protocol::new(
+        config,
+        &peer,
+        net.world.members.clone(),
+        net.world.schedule.clone(),
+        all,
+        Some(key),
+    );
+    net.nodes[1] = node.unwrap();
+    for other in [0, 2, 3] {
+        net.nodes[1].handle_connected(other);
+        net.nodes[other as usize].handle_connected(1);
+    }
+    net.run();
+    let message = net.world.sign(env(5));
+    net.nodes[1].broadcast(net.now, super::key(message.message(), 0), &message).unwrap();
+    let refused = net.nodes[0].broadcast(net.now, super::key(message.message(), 0), &message);
+    assert_eq!(refused, Err(BroadcastError::NotLeader(5)));
+    net.run();
+    net.assert_complete(1, 1);
+    assert_eq!(net.nodes[0].counters().unknown_plan, 0, "its plan was learnt as well");
+}
+
+#[test]
+fn a_ten_megabyte_message_arrives() {
+    let mut net = Net::new(World::new(&[1; 4], 1), 0.01, &config(TREES[0], 0.01));
+    net.send(frag(1, 0, fragcast_shredder::MAX_MESSAGE_LEN - 200), 0);
+    let message = net.world.sign(env(2));
+    let busy = net.nodes[0].broadcast(net.now, key(message.message(), 0), &message);
+    assert_eq!(busy, Err(BroadcastError::Busy), "the lanes are full of the first");
+    net.run();
+    net.assert_complete(0, 1);
+}

@@ -1,0 +1,246 @@
+//! Routes: who sends a shred to whom.
+//!
+//! A route is a sequence of layers, drawn afresh for every shred from a generator seeded with
+//! the set's root, so that load and trust rotate over all relays and nobody knows a relay
+//! before the leader has committed to the content.
+//!
+//! ```text
+//! direct    leader → everyone
+//! rotor     leader → one relay by weight → everyone else
+//! turbine   leader → root → F relays → F relays each → …      weighted shuffle per shred
+//! ```
+//!
+//! In `turbine` the relays stand in the order of the shuffle. Position 0 is the root; layer L
+//! holds the next F^L positions, and the nodes of a layer are dealt round-robin to the layer
+//! above, so that no relay of a partly filled layer serves more than its fellows by over one.
+//! Members that do not relay hang as leaves on the relays, dealt evenly as well.
+
+use crate::membership::PeerIndex;
+use crate::plan::PlanView;
+use crate::shuffle::Shuffle;
+
+/// How a message spreads; the shred header carries its number and parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// Leader to everyone.
+    Direct,
+    /// A tree of relays with at most `fanout` relays below each.
+    Turbine {
+        /// At least 1.
+        fanout: u16,
+    },
+    /// One relay between the leader and everyone.
+    Rotor,
+}
+
+/// Turbine's fanout on Solana.
+pub const DEFAULT_FANOUT: u16 = 200;
+
+impl Route {
+    /// The header's route number and parameter.
+    pub const fn to_wire(self) -> (u8, u16) {
+        match self {
+            Self::Direct => (0, 0),
+            Self::Turbine { fanout } => (1, fanout),
+            Self::Rotor => (2, 0),
+        }
+    }
+
+    /// The route of a header; `None` for one that this build does not know.
+    pub const fn from_wire(route: u8, param: u16) -> Option<Self> {
+        match (route, param) {
+            (0, 0) => Some(Self::Direct),
+            (1, fanout) if fanout > 0 => Some(Self::Turbine { fanout }),
+            (2, 0) => Some(Self::Rotor),
+            _ => None,
+        }
+    }
+
+    /// The name used in configuration and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Turbine { .. } => "turbine",
+            Self::Rotor => "rotor",
+        }
+    }
+
+    /// Hops from the leader to the farthest of `relays` relays, and of the leaves if there are any.
+    pub fn hops(self, relays: usize, leaves: bool) -> u32 {
+        match self {
+            Self::Direct => 1,
+            Self::Rotor => 2,
+            Self::Turbine { fanout } => {
+                let layers = Layers::new(relays, fanout.into());
+                let mut hops = 1;
+                let mut reached = 1;
+                while reached < relays {
+                    reached = layers.start(hops + 1);
+                    hops += 1;
+                }
+                // Leaves hang below relays of any layer.
+                hops + u32::from(leaves)
+            }
+        }
+    }
+}
+
+/// A tree over positions 0…n−1 with at most F children each.
+#[derive(Debug, Clone, Copy)]
+struct Layers {
+    n: usize,
+    fanout: usize,
+}
+
+impl Layers {
+    const fn new(n: usize, fanout: usize) -> Self {
+        Self { n, fanout }
+    }
+
+    /// The first position of a layer: 1 + F + … + F^(layer−1), or n if that is beyond it.
+    fn start(self, layer: u32) -> usize {
+        let (mut start, mut width) = (0usize, 1usize);
+        for _ in 0..layer {
+            start = start.saturating_add(width).min(self.n);
+            width = width.saturating_mul(self.fanout);
+        }
+        start
+    }
+
+    /// Layer and width of the layer of a position.
+    fn layer_of(self, position: usize) -> (usize, usize, usize) {
+        let (mut start, mut width) = (0usize, 1usize);
+        loop {
+            let next = start.saturating_add(width);
+            if position < next {
+                return (start, width, next);
+            }
+            start = next;
+            width = width.saturating_mul(self.fanout);
+        }
+    }
+
+    /// The positions below a position.
+    fn children(self, position: usize) -> impl Iterator<Item = usize> {
+        let (start, width, next) = self.layer_of(position);
+        let offset = position - start;
+        let n = self.n;
+        (0..self.fanout)
+            .map(move |j| {
+                next.saturating_add(offset).saturating_add(j.saturating_mul(width))
+            })
+            .take_while(move |child| *child < n)
+    }
+
+    /// How many positions have children: all of them stand first.
+    fn internal(self) -> usize {
+        if self.n <= 1 {
+            return 0;
+        }
+        // Children of a layer are dealt one a parent and round: a parent has one exactly if
+        // its first child exists.
+        let (start, _, _) = self.layer_of(self.n - 1);
+        let (above, _, _) = self.layer_of(start - 1);
+        (above + (self.n - start)).min(start)
+    }
+}
+
+/// The tree of one shred.
+#[derive(Debug, Clone, Copy)]
+pub struct Tree<'a> {
+    view: &'a PlanView,
+    route: Route,
+    leader: PeerIndex,
+    seed: [u8; 32],
+}
+
+impl<'a> Tree<'a> {
+    /// The tree of shred `index` of the set with `root`, sent by `leader`.
+    pub fn new(
+        view: &'a PlanView,
+        route: Route,
+        leader: PeerIndex,
+        root: &[u8; 32],
+        index: u8,
+    ) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("fragcast 2026 route v1");
+        hasher.update(&view.id().to_le_bytes()).update(root).update(&[index]);
+        Self { view, route, leader, seed: hasher.finalize().into() }
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = PeerIndex> + '_ {
+        self.view.leaves().iter().copied().filter(|i| *i != self.leader)
+    }
+
+    fn others(&self) -> impl Iterator<Item = PeerIndex> + '_ {
+        let relays = self.view.relays().iter().copied().filter(|i| *i != self.leader);
+        relays.chain(self.leaves())
+    }
+
+    fn shuffle(&self) -> impl Iterator<Item = PeerIndex> + '_ {
+        let relays = self.view.relays();
+        let without = relays.binary_search(&self.leader).ok();
+        Shuffle::new(self.view.weights(), &self.seed, without).map(|i| relays[i])
+    }
+
+    /// How many relays there are beside the leader.
+    fn relay_count(&self) -> usize {
+        let relays = self.view.relays();
+        relays.len() - usize::from(relays.binary_search(&self.leader).is_ok())
+    }
+
+    /// Appends to `out` those to whom `sender` sends the shred.
+    pub fn children(&self, sender: PeerIndex, out: &mut Vec<PeerIndex>) {
+        let n = self.relay_count();
+        if self.route == Route::Direct || n == 0 {
+            if sender == self.leader {
+                out.extend(self.others());
+            }
+            return;
+        }
+        if sender == self.leader {
+            out.extend(self.shuffle().next());
+            return;
+        }
+        match self.route {
+            Route::Direct => {}
+            Route::Rotor => {
+                if self.shuffle().next() == Some(sender) {
+                    out.extend(self.others().filter(|peer| *peer != sender));
+                }
+            }
+            Route::Turbine { fanout } => self.turbine_children(sender, fanout.into(), n, out),
+        }
+    }
+
+    fn turbine_children(
+        &self,
+        sender: PeerIndex,
+        fanout: usize,
+        n: usize,
+        out: &mut Vec<PeerIndex>,
+    ) {
+        let layers = Layers::new(n, fanout);
+        let leaves: usize = self.leaves().count();
+        // Most members are at the bottom: the shuffle stops where nobody sends any more.
+        let senders = if leaves > 0 { n } else { layers.internal() };
+        let mut order = Vec::with_capacity(senders);
+        let mut shuffle = self.shuffle();
+        let mut position = None;
+        for (at, relay) in shuffle.by_ref().take(senders).enumerate() {
+            order.push(relay);
+            if relay == sender {
+                position = Some(at);
+                break;
+            }
+        }
+        let Some(position) = position else { return };
+        let last = layers.children(position).last().unwrap_or(position);
+        order.extend(shuffle.take((last + 1).saturating_sub(order.len())));
+        out.extend(layers.children(position).map(|child| order[child]));
+        out.extend(self.leaves().skip(position).step_by(n));
+    }
+}
+
+#[cfg(test)]
+mod tests;
