@@ -242,7 +242,10 @@ mod tests {
         }
         assert_eq!(sent, 100);
         let took = now.since(Timestamp::default());
-        assert!(took >= Duration::from_millis(96) && took <= Duration::from_millis(100), "{took:?}");
+        assert!(
+            took >= Duration::from_millis(96) && took <= Duration::from_millis(100),
+            "{took:?}"
+        );
         assert_eq!(egress.sent(Lane::Data), 100_000);
     }
 }

@@ -279,7 +279,7 @@ mod tests {
         );
         assert_eq!(
             hex::encode(table.hash()),
-            "PIN-TABLE"
+            "c6f95fe0fedbfb4a152b02bc04d0064a4d3803fcf4acd2037309b1bef6c2dae5"
         );
         assert_eq!(record.to_string().parse::<MemberRecord>().unwrap(), *record);
         let mut bytes = record.to_bytes();

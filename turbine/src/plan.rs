@@ -129,8 +129,8 @@ impl PlanView {
         if plan.entries.len() != members.len() {
             return Err(PlanError::Entries { found: plan.entries.len(), members: members.len() });
         }
-        let (relays, leaves): (Vec<PeerIndex>, Vec<PeerIndex>) = (0..members.len() as PeerIndex)
-            .partition(|&i| plan.entries[i as usize] & RELAY != 0);
+        let (relays, leaves): (Vec<PeerIndex>, Vec<PeerIndex>) =
+            (0..members.len() as PeerIndex).partition(|&i| plan.entries[i as usize] & RELAY != 0);
         // A relay without weight still has to come up in the shuffle.
         let weight = |i: &PeerIndex| members.members()[*i as usize].weight.max(1);
         let weights = WeightTree::new(&relays.iter().map(weight).collect::<Vec<_>>());
@@ -142,8 +142,8 @@ impl PlanView {
     #[doc(hidden)]
     pub fn from_weights(id: u64, weights: &[u64]) -> Self {
         let weighted = weights.iter().any(|w| *w > 0);
-        let (relays, leaves): (Vec<PeerIndex>, Vec<PeerIndex>) = (0..weights.len() as PeerIndex)
-            .partition(|i| !weighted || weights[*i as usize] > 0);
+        let (relays, leaves): (Vec<PeerIndex>, Vec<PeerIndex>) =
+            (0..weights.len() as PeerIndex).partition(|i| !weighted || weights[*i as usize] > 0);
         let of: Vec<u64> = relays.iter().map(|i| weights[*i as usize].max(1)).collect();
         Self { id, relays, weights: WeightTree::new(&of), leaves }
     }
@@ -229,8 +229,7 @@ mod tests {
     #[test]
     fn the_busiest_share_leaves_the_leader_out() {
         let (members, _) = sample(5, &[50, 10, 20, 20]);
-        let view =
-            PlanView::new(&Plan::configured(5, [0; 32], &members), &members).unwrap();
+        let view = PlanView::new(&Plan::configured(5, [0; 32], &members), &members).unwrap();
         assert!((view.busiest(0) - 0.8).abs() < 1e-12);
         assert!((view.busiest(3) - 60.0 / 80.0).abs() < 0.2);
     }

@@ -81,7 +81,8 @@ pub struct Config {
     pub loss: f64,
     /// What this node sends at most, bits per second.
     pub uplink_bps: u64,
-    /// Burst of the pacing.
+    /// Burst of the pacing; longer than the resolution of the driver's timer, or the rate
+    /// is never reached.
     pub burst: Duration,
     /// Bytes a lane may hold.
     pub lane_capacity: usize,
@@ -103,7 +104,7 @@ impl Config {
             direct_within: Duration::from_millis(2),
             loss: 0.02,
             uplink_bps: 1_000_000_000,
-            burst: Duration::from_micros(500),
+            burst: Duration::from_millis(2),
             lane_capacity: 16 * 1024 * 1024,
             reassembly: Limits::default(),
             validator_capacity: Validator::DEFAULT_CAPACITY,
@@ -292,8 +293,7 @@ impl Protocol {
             members,
             schedule,
         };
-        let keys: Vec<[u8; 32]> =
-            me.delegations.iter().map(|l| l.signed.delegation.key).collect();
+        let keys: Vec<[u8; 32]> = me.delegations.iter().map(|l| l.signed.delegation.key).collect();
         keys.into_iter().for_each(|key| me.insert_configured_plan(key));
         if let Some(key) = leader {
             let plan = Plan::configured(chain_id, key.verifying_key().to_bytes(), &me.members);

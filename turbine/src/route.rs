@@ -126,9 +126,7 @@ impl Layers {
         let offset = position - start;
         let n = self.n;
         (0..self.fanout)
-            .map(move |j| {
-                next.saturating_add(offset).saturating_add(j.saturating_mul(width))
-            })
+            .map(move |j| next.saturating_add(offset).saturating_add(j.saturating_mul(width)))
             .take_while(move |child| *child < n)
     }
 

@@ -78,10 +78,7 @@ mod tests {
         let schedule = Schedule::new(gateways.clone(), 30).unwrap();
         let at = |block| gateways.iter().position(|g| *g == schedule.gateway(block)).unwrap();
         assert_eq!((at(0), at(29), at(30), at(89), at(90)), (0, 0, 1, 2, 0));
-        assert_eq!(
-            schedule.next(45).collect::<Vec<_>>(),
-            [(gateways[2], 60), (gateways[0], 90)]
-        );
+        assert_eq!(schedule.next(45).collect::<Vec<_>>(), [(gateways[2], 60), (gateways[0], 90)]);
         assert_eq!(schedule.next(u64::MAX).count(), 0, "no overflow at the end of numbers");
     }
 

@@ -91,7 +91,8 @@ pub(super) fn env(number: u64) -> Message {
 }
 
 pub(super) fn frag(block_number: u64, seq: u64, len: usize) -> Message {
-    let tx: Vec<u8> = (0..len).map(|i| (i as u64 * 31 + seq * 7 + block_number % 256) as u8).collect();
+    let tx: Vec<u8> =
+        (0..len).map(|i| (i as u64 * 31 + seq * 7 + block_number % 256) as u8).collect();
     let txs = vec![tx.into()];
     Message::Frag(Frag { block_number, seq, is_last: false, blob_gas_used: None, txs })
 }

@@ -45,7 +45,8 @@ fn routes() -> impl Strategy<Value = Route> {
     prop_oneof![
         Just(Route::Direct),
         Just(Route::Rotor),
-        prop_oneof![1u16..8, Just(200), Just(u16::MAX)].prop_map(|fanout| Route::Turbine { fanout }),
+        prop_oneof![1u16..8, Just(200), Just(u16::MAX)]
+            .prop_map(|fanout| Route::Turbine { fanout }),
     ]
 }
 
@@ -137,10 +138,7 @@ fn the_tree_is_pinned() {
         })
         .filter(|(_, out)| !out.is_empty())
         .collect();
-    assert_eq!(
-        edges,
-        [(1, vec![4, 5, 8]), (2, vec![1]), (4, vec![7, 6, 9]), (5, vec![0, 3])]
-    );
+    assert_eq!(edges, [(1, vec![4, 5, 8]), (2, vec![1]), (4, vec![7, 6, 9]), (5, vec![0, 3])]);
 }
 
 #[test]

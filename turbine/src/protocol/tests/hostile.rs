@@ -25,7 +25,13 @@ fn world() -> World {
 }
 
 /// Cuts any bytes as member `gateway`'s leader key would.
-fn cut_bytes(world: &World, gateway: usize, wire: &[u8], key: MessageKey, kind: Kind) -> ShreddedMessage {
+fn cut_bytes(
+    world: &World,
+    gateway: usize,
+    wire: &[u8],
+    key: MessageKey,
+    kind: Kind,
+) -> ShreddedMessage {
     let params = MessageParams { key, kind, plan: 0, route: 0, route_param: 0, sent_at: 1 };
     let rate = CodeRate::new(wire.len(), LossTarget::default());
     Shredder::new(CHAIN, world.leader_keys[gateway].clone()).shred(wire, &params, rate).unwrap()
@@ -198,7 +204,9 @@ fn equivocation_is_proven_reported_once_and_spread() {
     far.handle_control(NOW, 2, &frame);
     assert_eq!(far.outcomes().get(Outcome::Control), 5, "four greetings and the evidence");
     assert_eq!(far.outcomes().get(Outcome::ControlStale), 1);
-    let to: Vec<_> = std::iter::from_fn(|| far.poll_transmit(NOW + Duration::from_secs(2))).map(|t| t.to).collect();
+    let to: Vec<_> = std::iter::from_fn(|| far.poll_transmit(NOW + Duration::from_secs(2)))
+        .map(|t| t.to)
+        .collect();
     assert_eq!(to, [0, 2, 4], "to all but whom it came from");
 
     // False evidence convicts whoever sent it.
@@ -251,10 +259,22 @@ fn a_message_that_the_gateway_did_not_sign_is_the_leaders_fault() {
     feed(&mut node, 1, all(&cut_bytes(&world, 0, &forged, place, Kind::Frag)));
     // The right signature in the wrong place: another block, another index, another kind.
     let wire = world.sign(frag(2, 0, 500)).to_wire();
-    feed(&mut node, 1, all(&cut_bytes(&world, 0, &wire, MessageKey { message: 2, ..place }, Kind::Frag)));
+    feed(
+        &mut node,
+        1,
+        all(&cut_bytes(&world, 0, &wire, MessageKey { message: 2, ..place }, Kind::Frag)),
+    );
     let wire = world.sign(frag(1, 8, 500)).to_wire();
-    feed(&mut node, 1, all(&cut_bytes(&world, 0, &wire, MessageKey { message: 3, ..place }, Kind::Frag)));
-    feed(&mut node, 1, all(&cut_bytes(&world, 0, &[7; 90], MessageKey { message: 4, ..place }, Kind::Seal)));
+    feed(
+        &mut node,
+        1,
+        all(&cut_bytes(&world, 0, &wire, MessageKey { message: 3, ..place }, Kind::Frag)),
+    );
+    feed(
+        &mut node,
+        1,
+        all(&cut_bytes(&world, 0, &[7; 90], MessageKey { message: 4, ..place }, Kind::Seal)),
+    );
     let events = events(&mut node);
     assert_eq!(events.len(), 4, "{events:?}");
     assert!(events.iter().all(|e| matches!(e, Event::BadMessage { .. })));
@@ -348,7 +368,7 @@ fn a_node_outside_the_table_does_not_start() {
         Config::new(CHAIN),
         &PeerId([1; 32]),
         world.members.clone(),
-        world.schedule.clone(),
+        world.schedule,
         [],
         None,
     );

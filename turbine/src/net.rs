@@ -1,0 +1,96 @@
+//! The QUIC driver: runs a [`Protocol`](crate::Protocol) over quinn.
+//!
+//! ```text
+//! accept, dial ─▶ connections ─▶ readers ─bounded queue─▶ driver ⇄ Protocol
+//!                                                           │
+//!                 datagrams, or streams where the path is too small ◀─┘
+//! ```
+//!
+//! One task owns the protocol, so there is no lock around it. Peers prove their ed25519 keys
+//! in mutual TLS with raw public keys (RFC 7250): there are no certificates to parse. Shreds
+//! are QUIC datagrams (RFC 9221), control frames go over a stream.
+//!
+//! Memory: the inbound queue holds 8,192 datagrams (10 MB), each connection 1 MB of received
+//! datagrams and 1 MB of streams at most, 512 frames to a peer that takes no datagrams, and
+//! handshakes in progress are limited to [`Limits::handshakes`].
+
+mod clock;
+mod congestion;
+mod connections;
+mod dial;
+mod driver;
+mod listen;
+mod streams;
+mod tls;
+mod transport;
+
+pub use clock::Clock;
+pub use congestion::FixedWindow;
+pub use driver::{BroadcastReply, Handle, NetError, Snapshot, spawn};
+pub use transport::bind;
+
+use std::time::Duration;
+
+/// Limits on who may connect and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections from one IP address.
+    pub per_address: usize,
+    /// Handshakes in progress in all; from half of it on, an address must prove itself by a
+    /// Retry packet first.
+    pub handshakes: usize,
+    /// Handshakes in progress from one IP address.
+    pub handshakes_per_address: usize,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long a peer that misbehaved stays out.
+    pub bar: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            per_address: 64,
+            handshakes: 64,
+            handshakes_per_address: 16,
+            handshake_timeout: Duration::from_secs(3),
+            bar: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Connections to one peer: one that it opened, one that we opened.
+pub const PER_PEER: usize = 2;
+
+/// Configuration of the driver.
+#[derive(Debug, Clone)]
+pub struct NetConfig {
+    /// The congestion window is made for this rate, bits per second.
+    pub uplink_bps: u64,
+    /// Whether this node takes QUIC datagrams; without, peers use streams.
+    pub datagrams: bool,
+    /// For experiments: the share of outgoing shreds that is thrown away, and the seed.
+    pub drop_shreds: Option<(f64, u64)>,
+    /// Limits.
+    pub limits: Limits,
+    /// First and longest pause between attempts to reach a peer.
+    pub backoff: (Duration, Duration),
+    /// A connection without a sign of life for this long is dead.
+    pub idle_timeout: Duration,
+}
+
+impl Default for NetConfig {
+    fn default() -> Self {
+        Self {
+            uplink_bps: 1_000_000_000,
+            datagrams: true,
+            drop_shreds: None,
+            limits: Limits::default(),
+            backoff: (Duration::from_millis(200), Duration::from_secs(5)),
+            idle_timeout: Duration::from_secs(6),
+        }
+    }
+}

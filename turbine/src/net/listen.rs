@@ -1,0 +1,163 @@
+//! Those who call us: limits before anything is computed, then the handshake.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use quinn::{Connection, Endpoint, Incoming};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::mpsc;
+
+use super::Limits;
+use super::connections::Change;
+use super::dial::Bars;
+use super::tls::peer_of;
+use crate::membership::Membership;
+use crate::peer::PeerId;
+
+/// What became of those who called, by reason.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    pub(super) accepted: AtomicU64,
+    pub(super) retried: AtomicU64,
+    pub(super) refused_total: AtomicU64,
+    pub(super) refused_address: AtomicU64,
+    pub(super) refused_barred: AtomicU64,
+    pub(super) handshake_failed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    handshakes: usize,
+    connections: usize,
+    by_address: BTreeMap<IpAddr, (usize, usize)>,
+}
+
+/// Counts a handshake or connection of an address for as long as it lives. The table has an
+/// entry only for addresses that have one of either, so it is as bounded as they are.
+struct Slot {
+    counts: Arc<Mutex<Counts>>,
+    address: IpAddr,
+    established: bool,
+}
+
+impl Slot {
+    fn lock(counts: &Mutex<Counts>) -> std::sync::MutexGuard<'_, Counts> {
+        counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn establish(&mut self) {
+        let mut counts = Self::lock(&self.counts);
+        counts.handshakes -= 1;
+        counts.connections += 1;
+        let entry = counts.by_address.entry(self.address).or_default();
+        entry.0 -= 1;
+        entry.1 += 1;
+        self.established = true;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut counts = Self::lock(&self.counts);
+        let entry = counts.by_address.entry(self.address).or_default();
+        if self.established {
+            entry.1 -= 1
+        } else {
+            entry.0 -= 1
+        }
+        if *entry == (0, 0) {
+            counts.by_address.remove(&self.address);
+        }
+        if self.established { counts.connections -= 1 } else { counts.handshakes -= 1 }
+    }
+}
+
+/// Accepts until the endpoint closes.
+pub(super) async fn listen(
+    endpoint: Endpoint,
+    members: Arc<Membership>,
+    limits: Limits,
+    bars: Arc<Bars>,
+    calls: Arc<Calls>,
+    changes: mpsc::Sender<Change>,
+) {
+    let counts = Arc::new(Mutex::new(Counts::default()));
+    while let Some(incoming) = endpoint.accept().await {
+        let Some((incoming, slot)) = admit(incoming, &limits, &counts, &calls) else { continue };
+        let (members, bars) = (members.clone(), bars.clone());
+        let (calls, changes) = (calls.clone(), changes.clone());
+        tokio::spawn(async move {
+            let Some(connection) = handshake(incoming, &limits).await else {
+                calls.handshake_failed.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
+            let Some(peer) = peer_behind(&connection).and_then(|peer| members.index(&peer)) else {
+                calls.handshake_failed.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
+            if bars.is_barred(peer) {
+                calls.refused_barred.fetch_add(1, Ordering::Relaxed);
+                connection.close(quinn::VarInt::from_u32(1), b"barred");
+                return;
+            }
+            calls.accepted.fetch_add(1, Ordering::Relaxed);
+            let mut slot = slot;
+            slot.establish();
+            let up = Change::Up { peer, connection: connection.clone(), outgoing: false };
+            if changes.send(up).await.is_ok() {
+                connection.closed().await;
+            }
+            drop(slot);
+        });
+    }
+}
+
+/// Applies the limits; nothing has been computed for the caller yet.
+fn admit(
+    incoming: Incoming,
+    limits: &Limits,
+    counts: &Arc<Mutex<Counts>>,
+    calls: &Calls,
+) -> Option<(Incoming, Slot)> {
+    let address = incoming.remote_address().ip();
+    let mut now = Slot::lock(counts);
+    let (handshakes, connections) = now.by_address.get(&address).copied().unwrap_or_default();
+    if now.handshakes >= limits.handshakes || now.handshakes + now.connections >= limits.connections
+    {
+        drop(now);
+        calls.refused_total.fetch_add(1, Ordering::Relaxed);
+        incoming.refuse();
+        return None;
+    }
+    if handshakes >= limits.handshakes_per_address || connections >= limits.per_address {
+        drop(now);
+        calls.refused_address.fetch_add(1, Ordering::Relaxed);
+        incoming.refuse();
+        return None;
+    }
+    if now.handshakes >= limits.handshakes / 2 && !incoming.remote_address_validated() {
+        drop(now);
+        calls.retried.fetch_add(1, Ordering::Relaxed);
+        // Costs no state: whoever is really there comes back with the token.
+        let _ = incoming.retry();
+        return None;
+    }
+    now.handshakes += 1;
+    now.by_address.entry(address).or_default().0 += 1;
+    drop(now);
+    Some((incoming, Slot { counts: counts.clone(), address, established: false }))
+}
+
+async fn handshake(incoming: Incoming, limits: &Limits) -> Option<Connection> {
+    let connecting = incoming.accept().ok()?;
+    tokio::time::timeout(limits.handshake_timeout, connecting).await.ok()?.ok()
+}
+
+/// The peer whose key the handshake proved.
+pub(super) fn peer_behind(connection: &Connection) -> Option<PeerId> {
+    let identity = connection.peer_identity()?;
+    let keys = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    peer_of(keys.first()?)
+}
