@@ -1,6 +1,32 @@
 //! The Fragcast daemon.
+//!
+//! ```text
+//! gateway ─JSON-RPC─▶ ingest ─▶ turbine::net ⇄ peers
+//!                        │            │ verified messages
+//!                        └──────▶ sequencer ─▶ subscribers, execution client, metrics
+//! ```
+//!
+//! [`node::Node`] is one complete node; `run` starts one, `devnet` and `replay` many
+//! ([`local`]).
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod config;
+pub mod devnet;
 pub mod engine;
+pub mod ingest;
+pub mod journal;
+pub mod keys;
+pub mod leading;
+pub mod local;
+pub mod metrics;
+pub mod network;
+pub mod node;
 pub mod output;
+pub mod replay;
+pub mod rpc;
+pub mod sequencer;
 pub mod workload;
+
+#[cfg(test)]
+mod testing;

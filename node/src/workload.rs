@@ -1,1 +1,33 @@
-//! x
+//! Sources of blocks as messages, for the devnet, the load generator and tests.
+//!
+//! Two of them:
+//!
+//! * [`gateway`]: the devnet's built-in gateway. It starts from a [`genesis`] that it makes
+//!   itself and fills block after block with the signed [`transactions`] of many accounts:
+//!   transfers, transfers of the [`token`], contract creations.
+//! * [`recorded`]: blocks of a real chain, read from files.
+//!
+//! Both hand out unsigned [`Message`](fragcast_shredder::Message)s; the caller signs with the
+//! key of the gateway whose turn it is.
+//!
+//! Invariants: nothing here reads a clock or the operating system's randomness, so the same seed
+//! gives the same bytes; every transaction that the gateway makes is valid in its place (chain
+//! id, consecutive nonces, funded sender, gas within the block's limit).
+//!
+//! Nothing is executed here. What only execution knows (`gas_used`, `receipts_root`,
+//! `state_root`) is zero in every [`Seal`](fragcast_shredder::Seal), and nobody may check it;
+//! everything else is what a chain would have.
+
+pub mod gateway;
+pub mod genesis;
+pub mod recorded;
+pub mod token;
+pub mod transactions;
+
+pub use gateway::DevnetGateway;
+pub use genesis::{DevnetConfig, Genesis};
+pub use recorded::{RecordedBlock, RecordedError};
+pub use transactions::Workload;
+
+#[cfg(test)]
+mod tests;

@@ -73,6 +73,7 @@ enum Command {
         reply: oneshot::Sender<BroadcastReply>,
     },
     Head(u64),
+    Leads(u64, oneshot::Sender<bool>),
 }
 
 /// The driver's numbers, published five times a second.
@@ -120,6 +121,13 @@ impl Handle {
         let command = Command::Broadcast { key, message, reply };
         self.commands.send(command).await.map_err(|_| BroadcastError::Busy)?;
         answer.await.unwrap_or(Err(BroadcastError::Busy))
+    }
+
+    /// Whether this node leads `block`.
+    pub async fn leads(&self, block: u64) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::Leads(block, reply)).await;
+        sent.is_ok() && answer.await.unwrap_or(false)
     }
 
     /// Tells the protocol where the chain's head is.
@@ -370,6 +378,9 @@ impl Driver {
             // Through the same queue as those that wait, so that order is kept.
             Command::Broadcast { key, message, reply } => {
                 self.pending.push_back((key, message, reply));
+            }
+            Command::Leads(block, reply) => {
+                let _ = reply.send(self.protocol.leads(block));
             }
             Command::Head(block) => self.protocol.handle_head(self.clock.now(), block),
         }

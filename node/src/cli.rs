@@ -1,0 +1,270 @@
+//! The command line. Flags follow reth's where it has one; every flag of `run` that overrides
+//! the configuration has an environment variable too.
+
+mod check;
+mod setup;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::devnet::DevnetArgs;
+use crate::journal::Journal;
+use crate::keys;
+use crate::network::NetworkFile;
+use crate::node::{Node, Parts, Sockets};
+use crate::replay::ReplayArgs;
+
+/// Carries the fragments of a block from the gateway that builds it to every node.
+#[derive(Debug, Parser)]
+#[command(name = "fragcast", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a node.
+    Run(Box<RunArgs>),
+    /// Writes a commented configuration, keys and a network file into a directory.
+    Init(setup::InitArgs),
+    /// Makes one key file.
+    Keygen(setup::KeygenArgs),
+    /// Signs a gateway's delegation to a node's peer id and leader key.
+    Delegate(setup::DelegateArgs),
+    /// Checks a configuration and everything it refers to, without starting anything.
+    CheckConfig(check::CheckArgs),
+    /// Asks a running node how it is.
+    Status(check::StatusArgs),
+    /// Runs a whole network on this machine, with a built-in gateway.
+    Devnet(DevnetArgs),
+    /// Sends recorded blocks through a network on this machine.
+    Replay(ReplayArgs),
+}
+
+/// Arguments of `fragcast run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// The configuration.
+    #[arg(long, env = "FRAGCAST_CONFIG", default_value = "node.toml")]
+    config: PathBuf,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+/// What the command line may say instead of the configuration.
+#[derive(Debug, Default, clap::Args)]
+struct Overrides {
+    /// UDP address for QUIC.
+    #[arg(long = "p2p.listen", env = "FRAGCAST_P2P_LISTEN")]
+    p2p_listen: Option<SocketAddr>,
+    /// What this node sends at most, Mbit/s.
+    #[arg(long = "p2p.uplink-mbit", env = "FRAGCAST_P2P_UPLINK_MBIT")]
+    uplink_mbit: Option<u64>,
+    /// IP address of the public JSON-RPC.
+    #[arg(long = "http.addr", env = "FRAGCAST_HTTP_ADDR")]
+    http_addr: Option<std::net::IpAddr>,
+    /// TCP port of the public JSON-RPC.
+    #[arg(long = "http.port", env = "FRAGCAST_HTTP_PORT")]
+    http_port: Option<u16>,
+    /// TCP address of the gateway's door.
+    #[arg(long = "ingest.listen", env = "FRAGCAST_INGEST_LISTEN")]
+    ingest_listen: Option<SocketAddr>,
+    /// TCP address of the metrics.
+    #[arg(long = "metrics", env = "FRAGCAST_METRICS")]
+    metrics: Option<SocketAddr>,
+    /// Engine API of the execution client.
+    #[arg(long = "engine.url", env = "FRAGCAST_ENGINE_URL")]
+    engine_url: Option<String>,
+    /// File with the engine API's secret.
+    #[arg(long = "authrpc.jwtsecret", env = "FRAGCAST_AUTHRPC_JWTSECRET")]
+    jwt_secret: Option<PathBuf>,
+    /// text or json.
+    #[arg(long = "log.format", env = "FRAGCAST_LOG_FORMAT")]
+    log_format: Option<String>,
+    /// As in RUST_LOG.
+    #[arg(long = "log.filter", env = "FRAGCAST_LOG_FILTER")]
+    log_filter: Option<String>,
+}
+
+impl Overrides {
+    fn apply(&self, config: &mut Config) -> anyhow::Result<()> {
+        fn set<T: Clone>(to: &mut T, from: Option<&T>) {
+            if let Some(value) = from {
+                to.clone_from(value);
+            }
+        }
+        set(&mut config.p2p.listen, self.p2p_listen.as_ref());
+        set(&mut config.p2p.uplink_mbit, self.uplink_mbit.as_ref());
+        if let Some(ip) = self.http_addr {
+            config.http.listen.set_ip(ip);
+        }
+        if let Some(port) = self.http_port {
+            config.http.listen.set_port(port);
+        }
+        set(&mut config.ingest.listen, self.ingest_listen.as_ref());
+        set(&mut config.metrics.listen, self.metrics.as_ref());
+        set(&mut config.engine.url, self.engine_url.as_ref());
+        set(&mut config.engine.jwt_secret, self.jwt_secret.as_ref());
+        set(&mut config.log.format, self.log_format.as_ref());
+        set(&mut config.log.filter, self.log_filter.as_ref());
+        Ok(config.check()?)
+    }
+}
+
+/// A share of loss on the command line.
+pub(crate) fn loss(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(loss) if (0.0..=0.3).contains(&loss) => Ok(loss),
+        _ => Err("a share from 0 to 0.3, such as 0.05, is expected".into()),
+    }
+}
+
+/// Sets up the log on standard error.
+///
+/// # Errors
+/// A filter that is none.
+fn log(format: &str, filter: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .with_context(|| format!("log.filter: `{filter}` is no filter, such as `info`"))?;
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    match format {
+        "json" => log.json().init(),
+        _ => log.init(),
+    }
+    Ok(())
+}
+
+impl Cli {
+    /// Does what was asked; the exit code.
+    ///
+    /// # Errors
+    /// What went wrong, for a person to read.
+    pub fn execute(self) -> anyhow::Result<i32> {
+        let quiet = || log("text", &std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into()));
+        match self.command {
+            Command::Init(args) => setup::init(&args).map(|()| 0),
+            Command::Keygen(args) => setup::keygen(&args).map(|()| 0),
+            Command::Delegate(args) => setup::delegate(&args).map(|()| 0),
+            Command::CheckConfig(args) => check::check_config(&args),
+            Command::Status(args) => runtime()?.block_on(check::status(args)),
+            Command::Devnet(args) => {
+                quiet()?;
+                runtime()?.block_on(crate::devnet::run(args))
+            }
+            Command::Replay(args) => {
+                quiet()?;
+                runtime()?.block_on(crate::replay::run(args))
+            }
+            Command::Run(args) => {
+                let mut config = Config::load(&args.config)?;
+                args.overrides.apply(&mut config)?;
+                log(&config.log.format, &config.log.filter)?;
+                runtime()?.block_on(run(config))
+            }
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    // Two at least: ingest blocks a worker while the journal is synced.
+    let workers = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?)
+}
+
+async fn run(config: Config) -> anyhow::Result<i32> {
+    let network = NetworkFile::load(&config.network)?;
+    let identity = keys::read_ed25519(&config.identity)?;
+    let leader = if config.leader.key.exists() {
+        let key = keys::read_ed25519(&config.leader.key)?;
+        Some((key, Journal::open(&config.leader.journal)?))
+    } else {
+        None
+    };
+    let sockets = Sockets::bind(&config)?;
+    let parts = Parts { config, network, identity, leader, sockets, drop_shreds: None, tap: None };
+    let mut node = Node::start(parts).await?;
+    let addresses = node.addresses();
+    tracing::info!(
+        peer = %node.shared().peer,
+        p2p = %addresses.p2p,
+        ingest = %addresses.ingest,
+        http = %addresses.http,
+        metrics = %addresses.metrics,
+        "running"
+    );
+    let code = tokio::select! {
+        signal = shutdown_signal() => {
+            tracing::info!(signal = signal?, "ending");
+            0
+        }
+        () = node.failed() => {
+            tracing::error!("the driver ended by itself");
+            1
+        }
+    };
+    node.stop().await;
+    Ok(code)
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn shutdown_signal() -> anyhow::Result<&'static str> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            _ = terminate.recv() => Ok("SIGTERM"),
+            interrupt = tokio::signal::ctrl_c() => interrupt.map(|()| "SIGINT").map_err(Into::into),
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        tokio::signal::ctrl_c().await?;
+        Ok("interrupt")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_flags_are_refused_with_what_is_possible() {
+        for (args, part) in [
+            (&["devnet", "--loss", "2"][..], "0 to 0.3"),
+            (&["devnet", "--nodes", "1"], "2..=200"),
+            (&["devnet", "--mode", "pigeon"], "auto"),
+            (&["devnet", "--dialect", "v9"], "v0-blob"),
+            (&["replay"], "<FILES>"),
+            (&["run", "--metrics", "here"], "--metrics"),
+        ] {
+            let args = std::iter::once(&"fragcast").chain(args);
+            let error = Cli::try_parse_from(args).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn flags_override_the_configuration() {
+        let cli = Cli::try_parse_from(["fragcast", "run", "--http.port", "1", "--metrics", "0.0.0.0:2"]);
+        let Command::Run(args) = cli.unwrap().command else { panic!("run") };
+        let mut config = Config::default();
+        args.overrides.apply(&mut config).unwrap();
+        assert_eq!(config.http.listen.to_string(), "127.0.0.1:1");
+        assert_eq!(config.metrics.listen.to_string(), "0.0.0.0:2");
+        let bad = Overrides { log_format: Some("xml".into()), ..Overrides::default() };
+        assert!(bad.apply(&mut config).is_err());
+    }
+}

@@ -1,0 +1,136 @@
+//! `check-config` and `status`.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use fragcast_turbine::PeerId;
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::engine::JwtSecret;
+use crate::engine::http::HttpClient;
+use crate::keys;
+use crate::network::NetworkFile;
+
+/// Arguments of `fragcast check-config`.
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// The configuration.
+    #[arg(long, env = "FRAGCAST_CONFIG", default_value = "node.toml")]
+    config: PathBuf,
+}
+
+/// Arguments of `fragcast status`.
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    /// The node's public JSON-RPC.
+    #[arg(long, env = "FRAGCAST_RPC", default_value = "http://127.0.0.1:9320")]
+    rpc: String,
+    /// Prints JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Checks everything that `run` would read; prints what it found.
+pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
+    let config = Config::load(&args.config)?;
+    let network = NetworkFile::load(&config.network)?;
+    let identity = keys::read_ed25519(&config.identity)?;
+    let peer = PeerId(identity.verifying_key().to_bytes());
+    let Some(me) = network.members.index(&peer) else {
+        bail!("{peer} is not a member: add the record that `fragcast init` printed to {}",
+            config.network.display());
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "chain        {} ({})", network.chain_id, network.dialect)?;
+    writeln!(out, "peer         {peer}, member {me} of {}", network.members.len())?;
+    for member in network.members.members() {
+        let addresses: Vec<String> = member.record.addresses().map(|a| a.to_string()).collect();
+        let mine = if member.peer() == peer { " (this node)" } else { "" };
+        writeln!(
+            out,
+            "  member     {} weight {} at {}{mine}",
+            member.peer(),
+            member.weight,
+            addresses.join(", ")
+        )?;
+    }
+    for gateway in network.schedule.gateways() {
+        let delegated: Vec<String> = network
+            .delegations
+            .iter()
+            .filter(|d| d.gateway().is_ok_and(|g| g == *gateway))
+            .map(|d| format!("{} blocks {}–{}", d.delegation.peer, d.delegation.first, d.delegation.last))
+            .collect();
+        let to = if delegated.is_empty() {
+            "nobody: its blocks cannot be carried".to_owned()
+        } else {
+            delegated.join("; ")
+        };
+        writeln!(out, "  gateway    {gateway} delegates to {to}")?;
+    }
+    if config.leader.key.exists() {
+        let key = keys::read_ed25519(&config.leader.key)?.verifying_key().to_bytes();
+        let delegated = network
+            .delegations
+            .iter()
+            .any(|d| d.delegation.key == key && d.delegation.peer == peer);
+        let what = if delegated { "a gateway delegates to it" } else { "no delegation names it" };
+        writeln!(out, "leader key   {what}")?;
+        if !config.leader.journal.exists() {
+            writeln!(out, "journal      missing: the first block handed in will be skipped")?;
+        }
+    }
+    if !config.engine.url.is_empty() {
+        crate::engine::http::check_url(&config.engine.url)?;
+        JwtSecret::from_hex_file(&config.engine.jwt_secret)?;
+        writeln!(out, "engine       {}", config.engine.url)?;
+    }
+    if !config.ingest.listen.ip().is_loopback() {
+        writeln!(out, "warning: ingest.listen is not on loopback; keep it behind a firewall")?;
+    }
+    writeln!(out, "ok")?;
+    Ok(0)
+}
+
+/// Asks a node; 0 if it is ready, 2 if not.
+pub(super) async fn status(args: StatusArgs) -> anyhow::Result<i32> {
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "fragcast_status", "params": [] });
+    let (code, answer) = HttpClient::default()
+        .post_json(&args.rpc, None, serde_json::to_vec(&body)?)
+        .await
+        .with_context(|| format!("no node answers at {}: is it running? --rpc names another", args.rpc))?;
+    let answer: Value = serde_json::from_slice(&answer)
+        .with_context(|| format!("{} answered {code}, and no JSON: is that a node?", args.rpc))?;
+    let Some(status) = answer.get("result") else {
+        bail!("{} answered: {answer}", args.rpc);
+    };
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(status)?)?;
+    } else {
+        let plain = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            Value::Null => "-".to_owned(),
+            other => other.to_string(),
+        };
+        for (name, value) in status.as_object().into_iter().flatten() {
+            match value {
+                Value::Array(items) if name == "peers" => {
+                    for item in items {
+                        let rtt = item["rttMs"].as_f64().unwrap_or(0.0);
+                        writeln!(out, "{:<12} {} {rtt:.2} ms", "  peer", plain(&item["peer"]))?;
+                    }
+                }
+                Value::Object(inner) => {
+                    for (name, value) in inner {
+                        writeln!(out, "  {name:<20} {}", plain(value))?;
+                    }
+                }
+                value => writeln!(out, "{name:<12} {}", plain(value))?,
+            }
+        }
+    }
+    Ok(if status["ready"] == true { 0 } else { 2 })
+}

@@ -1,0 +1,196 @@
+//! `init`, `keygen`, `delegate`: what is done once, before a node runs.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use alloy_primitives::hex;
+use anyhow::{Context, bail};
+use ed25519_dalek::SigningKey;
+use fragcast_shredder::Dialect;
+use fragcast_turbine::membership::RecordBody;
+use fragcast_turbine::{Delegation, PeerId};
+
+use crate::config::Config;
+use crate::journal::Journal;
+use crate::keys;
+use crate::network::{MemberEntry, NetworkFile};
+
+/// Arguments of `fragcast init`.
+#[derive(Debug, clap::Args)]
+pub(super) struct InitArgs {
+    /// Where the files go.
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// Chain id.
+    #[arg(long)]
+    chain_id: u64,
+    /// UDP address to listen on.
+    #[arg(long, default_value = "0.0.0.0:9300")]
+    listen: SocketAddr,
+    /// UDP address under which other nodes reach this one.
+    #[arg(long)]
+    advertise: SocketAddr,
+    /// `v0` or `v0-blob`.
+    #[arg(long, default_value_t)]
+    dialect: Dialect,
+}
+
+/// Arguments of `fragcast keygen`.
+#[derive(Debug, clap::Args)]
+pub(super) struct KeygenArgs {
+    /// What the key is for.
+    #[arg(long, value_enum)]
+    kind: KeyKind,
+    /// The file to write; it must not exist.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum KeyKind {
+    /// A node's identity (ed25519).
+    Identity,
+    /// What a gateway delegates to (ed25519), with its journal.
+    Leader,
+    /// A gateway's own (secp256k1).
+    Gateway,
+}
+
+/// Arguments of `fragcast delegate`.
+#[derive(Debug, clap::Args)]
+pub(super) struct DelegateArgs {
+    /// The gateway's key file.
+    #[arg(long)]
+    gateway_key: PathBuf,
+    /// Chain id.
+    #[arg(long)]
+    chain_id: u64,
+    /// First block.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Last block, included.
+    #[arg(long, default_value_t = u64::MAX)]
+    last: u64,
+    /// The highest sequence wins.
+    #[arg(long, default_value_t = 1)]
+    sequence: u64,
+    /// The node's peer id.
+    #[arg(long)]
+    peer: PeerId,
+    /// The node's leader key (public), as `init` and `keygen` print it.
+    #[arg(long)]
+    leader: PeerId,
+}
+
+/// Makes a leader key and the journal that belongs to it.
+fn create_leader(key: &Path, journal: &Path) -> anyhow::Result<SigningKey> {
+    // The journal first: a key without one would make the node skip a block.
+    Journal::create(journal)?;
+    Ok(keys::create_ed25519(key)?)
+}
+
+pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
+    let dir = &args.dir;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let mut config = Config::default();
+    config.p2p.listen = args.listen;
+    let in_dir = |path: &Path| dir.join(path);
+    let node = dir.join("node.toml");
+    let network = in_dir(&config.network);
+    let files = [&config.identity, &config.leader.key, &config.leader.journal];
+    for path in files.into_iter().map(|p| in_dir(p)).chain([node.clone()]) {
+        if path.exists() {
+            bail!("{} exists already: choose another --dir, or move it away", path.display());
+        }
+    }
+    let identity = keys::create_ed25519(&in_dir(&config.identity))?;
+    let leader = create_leader(&in_dir(&config.leader.key), &in_dir(&config.leader.journal))?;
+    keys::write_private(&node, config.example().as_bytes())?;
+
+    let peer = PeerId(identity.verifying_key().to_bytes());
+    let body = RecordBody {
+        chain_id: args.chain_id,
+        peer,
+        sequence: 1,
+        uplink_kbps: u32::try_from(config.p2p.uplink_mbit * 1_000).unwrap_or(u32::MAX),
+        coordinates: [0; 4],
+        addresses: vec![args.advertise.into()],
+    };
+    let member = MemberEntry { record: body.sign(&identity).to_string(), weight: 1 };
+    let mut out = std::io::stdout().lock();
+    if network.exists() {
+        writeln!(out, "{} exists and was left as it is.", network.display())?;
+    } else {
+        let file = NetworkFile {
+            chain_id: args.chain_id,
+            dialect: args.dialect,
+            blocks_per_term: fragcast_turbine::schedule::BLOCKS_PER_TERM,
+            gateways: Vec::new(),
+            delegations: Vec::new(),
+            members: vec![member.clone()],
+        };
+        let text = format!(
+            "# What all nodes of the network agree on: the same file on every node.\n\
+             # gateways: addresses in order of rotation. delegations: from `fragcast delegate`.\n\
+             {}",
+            toml::to_string(&file)?
+        );
+        std::fs::write(&network, text)
+            .with_context(|| format!("cannot write {}", network.display()))?;
+        writeln!(out, "wrote {}", network.display())?;
+    }
+    writeln!(out, "wrote {} and keys beside it", node.display())?;
+    writeln!(out, "\npeer id     {peer}")?;
+    writeln!(out, "leader key  {}", hex::encode(leader.verifying_key().to_bytes()))?;
+    writeln!(out, "\nadd this to the network file of every node:\n")?;
+    writeln!(out, "[[members]]\nrecord = \"{}\"\nweight = {}", member.record, member.weight)?;
+    writeln!(
+        out,
+        "\nif a gateway is to lead through this node, let it sign:\n\n\
+         fragcast delegate --gateway-key GATEWAY.key --chain-id {} --peer {peer} --leader {}",
+        args.chain_id,
+        hex::encode(leader.verifying_key().to_bytes()),
+    )?;
+    Ok(())
+}
+
+pub(super) fn keygen(args: &KeygenArgs) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match args.kind {
+        KeyKind::Identity => {
+            let key = keys::create_ed25519(&args.out)?;
+            writeln!(out, "peer id {}", hex::encode(key.verifying_key().to_bytes()))?;
+        }
+        KeyKind::Leader => {
+            let key = create_leader(&args.out, &args.out.with_extension("journal"))?;
+            writeln!(out, "leader key {}", hex::encode(key.verifying_key().to_bytes()))?;
+        }
+        KeyKind::Gateway => {
+            let key = keys::create_gateway(&args.out)?;
+            writeln!(out, "gateway {}", key.address())?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn delegate(args: &DelegateArgs) -> anyhow::Result<()> {
+    if args.first > args.last {
+        bail!("--first {} is after --last {}", args.first, args.last);
+    }
+    let gateway = keys::read_gateway(&args.gateway_key)?;
+    let delegation = Delegation {
+        chain_id: args.chain_id,
+        first: args.first,
+        last: args.last,
+        sequence: args.sequence,
+        peer: args.peer,
+        key: args.leader.0,
+    };
+    let signed = delegation.sign(&gateway);
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "add this to the network file of every node:\n")?;
+    writeln!(out, "gateways = [\"{}\"]", gateway.address())?;
+    writeln!(out, "delegations = [\"{signed}\"]")?;
+    Ok(())
+}

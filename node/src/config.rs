@@ -1,0 +1,457 @@
+//! The node's own configuration: `node.toml`.
+//!
+//! One set of defaults: [`Config::default`]. The commented example that `fragcast init` writes
+//! is made from it, and a test holds both together. What all nodes must agree on stands in the
+//! [network file](crate::network).
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fragcast_turbine::route::DEFAULT_FANOUT;
+use fragcast_turbine::{Route, RoutePolicy};
+use serde::{Deserialize, Serialize};
+
+/// `node.toml`. Relative paths are relative to the file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The network file.
+    pub network: PathBuf,
+    /// The node's identity: an ed25519 key file.
+    pub identity: PathBuf,
+    /// The overlay.
+    pub p2p: P2p,
+    /// What a gateway's node needs.
+    pub leader: Leader,
+    /// Where the gateway hands in its messages.
+    pub ingest: Ingest,
+    /// The public JSON-RPC.
+    pub http: Http,
+    /// Prometheus metrics, `/healthz`, `/readyz`.
+    pub metrics: Metrics,
+    /// An execution client to forward to.
+    pub engine: Engine,
+    /// The log.
+    pub log: Log,
+}
+
+/// The overlay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct P2p {
+    /// UDP address to listen on.
+    pub listen: SocketAddr,
+    /// What this node sends at most, Mbit/s.
+    pub uplink_mbit: u64,
+    /// Connections in all.
+    pub max_connections: usize,
+    /// Connections from one IP address.
+    pub max_connections_per_address: usize,
+    /// Handshakes in progress.
+    pub max_handshakes: usize,
+    /// Memory for messages in the making, MiB.
+    pub reassembly_mib: usize,
+}
+
+/// What a gateway's node needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Leader {
+    /// The ed25519 key that a gateway delegated to. Without the file the node does not lead.
+    pub key: PathBuf,
+    /// The journal that keeps a restarted leader from contradicting itself.
+    pub journal: PathBuf,
+    /// `auto`, `direct`, `turbine` or `rotor`.
+    pub route: String,
+    /// Turbine's fanout.
+    pub fanout: u16,
+    /// Loss per hop that the code rate is made for, 0 to 0.5.
+    pub loss_per_hop: f64,
+}
+
+/// Where the gateway hands in its messages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ingest {
+    /// TCP address. It takes whatever the gateway signed, so keep it on loopback.
+    pub listen: SocketAddr,
+    /// The largest request body, MiB. A message of 10 MiB is 20 MiB of hex.
+    pub max_body_mib: u32,
+}
+
+/// The public JSON-RPC.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// TCP address for HTTP and WebSocket.
+    pub listen: SocketAddr,
+    /// Connections at a time.
+    pub max_connections: u32,
+    /// Subscriptions per connection.
+    pub max_subscriptions: u32,
+    /// Messages that wait for a slow subscriber before it is dropped.
+    pub subscriber_queue: u32,
+}
+
+/// Prometheus metrics, `/healthz`, `/readyz`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// TCP address.
+    pub listen: SocketAddr,
+}
+
+/// An execution client to forward to.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Engine {
+    /// Its engine API, such as `http://127.0.0.1:8551`. Empty: nothing is forwarded.
+    pub url: String,
+    /// File with the shared secret, 64 hex digits.
+    pub jwt_secret: PathBuf,
+    /// How long a request may take, milliseconds; 0 means the default of two seconds.
+    pub timeout_ms: u64,
+}
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `text` or `json`.
+    pub format: String,
+    /// As in `RUST_LOG`, such as `info` or `info,fragcast_turbine=debug`.
+    pub filter: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            network: "network.toml".into(),
+            identity: "identity.key".into(),
+            p2p: P2p::default(),
+            leader: Leader::default(),
+            ingest: Ingest::default(),
+            http: Http::default(),
+            metrics: Metrics::default(),
+            engine: Engine::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for P2p {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 9300)),
+            uplink_mbit: 1000,
+            max_connections: 1024,
+            max_connections_per_address: 64,
+            max_handshakes: 64,
+            reassembly_mib: 128,
+        }
+    }
+}
+
+impl Default for Leader {
+    fn default() -> Self {
+        Self {
+            key: "leader.key".into(),
+            journal: "leader.journal".into(),
+            route: "auto".into(),
+            fanout: DEFAULT_FANOUT,
+            loss_per_hop: 0.02,
+        }
+    }
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9310)), max_body_mib: 24 }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9320)),
+            max_connections: 256,
+            max_subscriptions: 16,
+            subscriber_queue: 1024,
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9330)) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: "text".into(), filter: "info".into() }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read {path}: {source}; `fragcast init` writes one")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It is not TOML of the expected form.
+    #[error("{path}: {source}")]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A value is out of range.
+    #[error("{key}: {problem}")]
+    Value {
+        /// Which.
+        key: &'static str,
+        /// What to do.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads a file and makes its relative paths relative to it.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+        let mut config: Self = toml::from_str(&text).map_err(|source| ConfigError::Toml {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        let dir = path.parent().unwrap_or_else(|| Path::new(""));
+        let paths =
+            [&mut config.network, &mut config.identity, &mut config.leader.key, &mut config.leader.journal];
+        for path in paths {
+            *path = dir.join(&*path);
+        }
+        if !config.engine.jwt_secret.as_os_str().is_empty() {
+            config.engine.jwt_secret = dir.join(&config.engine.jwt_secret);
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let value = |key, problem: String| Err(ConfigError::Value { key, problem });
+        if self.p2p.uplink_mbit == 0 || self.p2p.uplink_mbit > 400_000 {
+            return value("p2p.uplink_mbit", "must be 1 to 400000".into());
+        }
+        if self.p2p.max_handshakes < 2 || self.p2p.max_connections < 2 {
+            return value("p2p.max_handshakes, p2p.max_connections", "must be at least 2".into());
+        }
+        if self.p2p.reassembly_mib < 32 {
+            return value(
+                "p2p.reassembly_mib",
+                "must be at least 32: one message of 10 MiB with its coding shreds needs 30".into(),
+            );
+        }
+        if !(0.0..=0.5).contains(&self.leader.loss_per_hop) {
+            return value("leader.loss_per_hop", "must be 0 to 0.5".into());
+        }
+        self.route()?;
+        if !matches!(self.log.format.as_str(), "text" | "json") {
+            return value("log.format", format!("`{}` is neither text nor json", self.log.format));
+        }
+        if !self.engine.url.is_empty() && self.engine.jwt_secret.as_os_str().is_empty() {
+            return value("engine.jwt_secret", "the engine API needs a secret file".into());
+        }
+        Ok(())
+    }
+
+    /// The leader's route policy.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn route(&self) -> Result<RoutePolicy, ConfigError> {
+        let fanout = self.leader.fanout;
+        if fanout == 0 {
+            let problem = "must be at least 1".into();
+            return Err(ConfigError::Value { key: "leader.fanout", problem });
+        }
+        Ok(match self.leader.route.as_str() {
+            "auto" => RoutePolicy::Auto,
+            "direct" => RoutePolicy::Fixed(Route::Direct),
+            "turbine" => RoutePolicy::Fixed(Route::Turbine { fanout }),
+            "rotor" => RoutePolicy::Fixed(Route::Rotor),
+            other => {
+                let problem = format!("`{other}` is none of auto, direct, turbine, rotor");
+                return Err(ConfigError::Value { key: "leader.route", problem });
+            }
+        })
+    }
+
+    /// The engine's request time-out, if one is set.
+    pub const fn engine_timeout(&self) -> Option<Duration> {
+        match self.engine.timeout_ms {
+            0 => None,
+            ms => Some(Duration::from_millis(ms)),
+        }
+    }
+
+    /// The commented example.
+    pub fn example(&self) -> String {
+        let Self { p2p, leader, ingest, http, metrics, engine, log, .. } = self;
+        format!(
+            r#"# Configuration of a Fragcast node. Relative paths are relative to this file.
+
+# What all nodes agree on: chain, gateways, members.
+network = {network:?}
+# This node's identity, an ed25519 key. Keep it secret.
+identity = {identity:?}
+
+[p2p]
+# UDP address for QUIC.
+listen = "{p2p_listen}"
+# What this node sends at most, Mbit/s. Sending is paced to it.
+uplink_mbit = {uplink}
+max_connections = {max_connections}
+max_connections_per_address = {per_address}
+max_handshakes = {handshakes}
+# Memory for messages in the making, MiB.
+reassembly_mib = {reassembly}
+
+[leader]
+# The ed25519 key that a gateway delegated to. Without this file the node only follows.
+key = {key:?}
+# Which attempts were opened. Never copy or restore it without the key, nor the key without it.
+journal = {journal:?}
+# auto, direct, turbine or rotor; the fanout is turbine's.
+route = "{route}"
+fanout = {fanout}
+# Loss per hop that the code rate is made for.
+loss_per_hop = {loss}
+
+[ingest]
+# Where the gateway posts based_env, based_newFrag and based_sealFrag. Keep it on loopback.
+listen = "{ingest_listen}"
+max_body_mib = {max_body}
+
+[http]
+# Public JSON-RPC over HTTP and WebSocket: fragcast_status, fragcast_subscribe.
+listen = "{http_listen}"
+max_connections = {http_connections}
+max_subscriptions = {subscriptions}
+# Messages that wait for a slow subscriber before it is dropped.
+subscriber_queue = {queue}
+
+[metrics]
+# /metrics for Prometheus, /healthz, /readyz.
+listen = "{metrics_listen}"
+
+[engine]
+# Engine API of an execution client that takes engine_envV0, engine_newFragV0 and
+# engine_sealFragV0, such as "http://127.0.0.1:8551". Empty: nothing is forwarded.
+url = "{url}"
+# File with the shared secret, 64 hex digits.
+jwt_secret = {jwt:?}
+# How long a request may take, milliseconds; 0 means two seconds.
+timeout_ms = {timeout}
+
+[log]
+# text or json
+format = "{format}"
+# As in RUST_LOG.
+filter = "{filter}"
+"#,
+            network = self.network,
+            identity = self.identity,
+            p2p_listen = p2p.listen,
+            uplink = p2p.uplink_mbit,
+            max_connections = p2p.max_connections,
+            per_address = p2p.max_connections_per_address,
+            handshakes = p2p.max_handshakes,
+            reassembly = p2p.reassembly_mib,
+            key = leader.key,
+            journal = leader.journal,
+            route = leader.route,
+            fanout = leader.fanout,
+            loss = leader.loss_per_hop,
+            ingest_listen = ingest.listen,
+            max_body = ingest.max_body_mib,
+            http_listen = http.listen,
+            http_connections = http.max_connections,
+            subscriptions = http.max_subscriptions,
+            queue = http.subscriber_queue,
+            metrics_listen = metrics.listen,
+            url = engine.url,
+            jwt = engine.jwt_secret,
+            timeout = engine.timeout_ms,
+            format = log.format,
+            filter = log.filter,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_the_default() {
+        let default = Config::default();
+        let parsed: Config = toml::from_str(&default.example()).unwrap();
+        assert_eq!(parsed, default);
+        default.check().unwrap();
+    }
+
+    #[test]
+    fn the_example_names_every_key() {
+        let table: toml::Table = toml::from_str(&Config::default().example()).unwrap();
+        let all = toml::Table::try_from(Config::default()).unwrap();
+        let keys = |table: &toml::Table| {
+            let mut keys: Vec<String> = Vec::new();
+            for (name, value) in table {
+                keys.push(name.clone());
+                keys.extend(value.as_table().iter().flat_map(|t| t.keys()).map(|k| format!("{name}.{k}")));
+            }
+            keys.sort();
+            keys
+        };
+        assert_eq!(keys(&table), keys(&all));
+    }
+
+    #[test]
+    fn mistakes_are_told_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.toml");
+        for (text, part) in [
+            ("[p2p]\nuplnk_mbit = 5", "uplnk_mbit"),
+            ("[p2p]\nuplink_mbit = 0", "p2p.uplink_mbit"),
+            ("[p2p]\nlisten = \"here\"", "listen"),
+            ("[leader]\nroute = \"gossip\"", "leader.route"),
+            ("[leader]\nloss_per_hop = 0.9", "leader.loss_per_hop"),
+            ("[leader]\nfanout = 0", "leader.fanout"),
+            ("[log]\nformat = \"xml\"", "log.format"),
+            ("[engine]\nurl = \"http://x\"", "engine.jwt_secret"),
+            ("[p2p]\nreassembly_mib = 1", "reassembly_mib"),
+            ("network = ", "node.toml"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = Config::load(&path).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let error = Config::load(&dir.path().join("none.toml")).unwrap_err().to_string();
+        assert!(error.contains("fragcast init"), "{error}");
+    }
+}

@@ -1,0 +1,257 @@
+//! The leader's journal: which attempt of which block has been opened.
+//!
+//! Two messages under one (block, attempt, index) are equivocation, and a leader that was
+//! killed in mid-block does not remember what it sent. So an attempt is written and synced
+//! before its first shred leaves, and after a restart the block continues under the next one.
+//!
+//! ```text
+//! record: block u64 LE │ attempt u8 │ zero u8 ×3 │ first 4 bytes of BLAKE3 of those 12
+//! ```
+//!
+//! A torn last record was never acted upon, and is cut off. Without the file (a restored
+//! backup, a copied key) nobody knows what was sent; the first block that is offered is then
+//! refused, and with it every block up to it.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use fragcast_shredder::shred::MAX_ATTEMPTS;
+
+const RECORD: usize = 16;
+/// Blocks that are remembered; the journal is rewritten when it has four times as many records.
+const KEEP: usize = 256;
+
+/// Why an attempt could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file.
+    #[error("cannot write the journal {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A record in the middle is damaged.
+    #[error(
+        "the journal {0} is damaged: move it away, and the first block after the start is skipped"
+    )]
+    Damaged(PathBuf),
+    /// All attempts of the block are used up.
+    #[error("block {0} was opened {MAX_ATTEMPTS} times already: go on with the next block")]
+    Exhausted(u64),
+    /// Nobody knows whether the block was opened before.
+    #[error(
+        "the journal was missing at the start: block {0} is skipped, since it may have been opened before; the next block goes on"
+    )]
+    Unknown(u64),
+    /// Long past.
+    #[error("block {0} is older than all that the journal remembers")]
+    TooOld(u64),
+}
+
+/// Attempts used so far, on disk.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    used: BTreeMap<u64, u8>,
+    records: usize,
+    /// Blocks up to this one are refused; `None` inside means: up to the first that is offered.
+    unknown: Option<Option<u64>>,
+}
+
+fn record(block: u64, attempt: u8) -> [u8; RECORD] {
+    let mut bytes = [0; RECORD];
+    bytes[..8].copy_from_slice(&block.to_le_bytes());
+    bytes[8] = attempt;
+    let check = blake3::hash(&bytes[..12]);
+    bytes[12..].copy_from_slice(&check.as_bytes()[..4]);
+    bytes
+}
+
+impl Journal {
+    /// Makes an empty journal for a key that has never led.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn create(path: &Path) -> Result<(), JournalError> {
+        let io = |source| JournalError::Io { path: path.to_owned(), source };
+        let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(io)?;
+        file.sync_all().map_err(io)
+    }
+
+    /// Opens a journal. One that is missing is made, and the first block is refused.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`] or [`JournalError::Damaged`].
+    pub fn open(path: &Path) -> Result<Self, JournalError> {
+        let io = |source| JournalError::Io { path: path.to_owned(), source };
+        let missing = !path.exists();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(io)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(io)?;
+        let (whole, torn) = bytes.as_chunks::<RECORD>();
+        let mut used = BTreeMap::new();
+        let mut good = 0;
+        for (i, bytes) in whole.iter().enumerate() {
+            let block = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
+            if *bytes != record(block, bytes[8]) {
+                if i + 1 == whole.len() && torn.is_empty() {
+                    break;
+                }
+                return Err(JournalError::Damaged(path.to_owned()));
+            }
+            let attempt = used.entry(block).or_default();
+            *attempt = bytes[8].max(*attempt);
+            good += 1;
+        }
+        file.set_len((good * RECORD) as u64).map_err(io)?;
+        file.seek(SeekFrom::End(0)).map_err(io)?;
+        let unknown = missing.then_some(None);
+        Ok(Self { path: path.to_owned(), file, used, records: good, unknown })
+    }
+
+    /// Whether the file was missing when it was opened.
+    pub const fn was_missing(&self) -> bool {
+        self.unknown.is_some()
+    }
+
+    /// Opens the next attempt of `block`, durably.
+    ///
+    /// # Errors
+    /// [`JournalError`]; nothing may be sent then.
+    pub fn next_attempt(&mut self, block: u64) -> Result<u8, JournalError> {
+        if let Some(floor) = &mut self.unknown {
+            if block <= *floor.get_or_insert(block) {
+                return Err(JournalError::Unknown(block));
+            }
+            self.unknown = None;
+        }
+        if self.used.len() >= KEEP && self.used.keys().next().is_some_and(|oldest| block < *oldest) {
+            return Err(JournalError::TooOld(block));
+        }
+        let attempt = self.used.get(&block).map_or(0, |used| used + 1);
+        if attempt >= MAX_ATTEMPTS {
+            return Err(JournalError::Exhausted(block));
+        }
+        self.append(block, attempt).map_err(|source| {
+            JournalError::Io { path: self.path.clone(), source }
+        })?;
+        Ok(attempt)
+    }
+
+    fn append(&mut self, block: u64, attempt: u8) -> std::io::Result<()> {
+        if self.records >= 4 * KEEP {
+            self.rewrite()?;
+        }
+        self.file.write_all(&record(block, attempt))?;
+        self.file.sync_data()?;
+        self.records += 1;
+        self.used.insert(block, attempt);
+        while self.used.len() > KEEP {
+            self.used.pop_first();
+        }
+        Ok(())
+    }
+
+    /// Writes what is remembered to a new file and puts it in the old one's place.
+    fn rewrite(&mut self) -> std::io::Result<()> {
+        let bytes: Vec<u8> = self.used.iter().flat_map(|(b, a)| record(*b, *a)).collect();
+        let next = self.path.with_extension("journal.new");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&next)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&next, &self.path)?;
+        if let Some(dir) = self.path.parent() {
+            File::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?.sync_all()?;
+        }
+        self.file = file;
+        self.records = self.used.len();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journal(dir: &Path) -> Journal {
+        let path = dir.join("leader.journal");
+        if !path.exists() {
+            Journal::create(&path).unwrap();
+        }
+        Journal::open(&path).unwrap()
+    }
+
+    #[test]
+    fn a_restart_in_mid_block_opens_the_next_attempt() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(journal(dir.path()).next_attempt(7).unwrap(), 0);
+        let mut again = journal(dir.path());
+        assert_eq!(again.next_attempt(7).unwrap(), 1);
+        assert_eq!(again.next_attempt(8).unwrap(), 0);
+        for attempt in 2..8 {
+            assert_eq!(journal(dir.path()).next_attempt(7).unwrap(), attempt);
+        }
+        assert!(matches!(journal(dir.path()).next_attempt(7), Err(JournalError::Exhausted(7))));
+    }
+
+    #[test]
+    fn a_missing_journal_skips_the_first_block_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(&dir.path().join("leader.journal")).unwrap();
+        assert!(journal.was_missing());
+        assert!(matches!(journal.next_attempt(7), Err(JournalError::Unknown(7))));
+        assert!(matches!(journal.next_attempt(7), Err(JournalError::Unknown(7))));
+        assert!(matches!(journal.next_attempt(6), Err(JournalError::Unknown(6))));
+        assert_eq!(journal.next_attempt(8).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_torn_record_is_cut_off_and_a_damaged_one_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("leader.journal");
+        let mut first = journal(dir.path());
+        first.next_attempt(7).unwrap();
+        first.next_attempt(8).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 17..32 {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let mut torn = journal(dir.path());
+            assert_eq!(torn.next_attempt(8).unwrap(), 0);
+            assert_eq!(std::fs::read(&path).unwrap(), whole);
+        }
+        let mut bad = whole;
+        bad[0] ^= 1;
+        std::fs::write(&path, bad).unwrap();
+        assert!(matches!(Journal::open(&path), Err(JournalError::Damaged(_))));
+    }
+
+    #[test]
+    fn it_stays_small_and_forgets_nothing_recent() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut long = journal(dir.path());
+        for block in 0..3000 {
+            long.next_attempt(block).unwrap();
+        }
+        let size = std::fs::metadata(dir.path().join("leader.journal")).unwrap().len();
+        assert!(size <= (4 * KEEP * RECORD) as u64, "{size}");
+        let mut again = journal(dir.path());
+        assert_eq!(again.next_attempt(2999).unwrap(), 1);
+        assert!(matches!(again.next_attempt(5), Err(JournalError::TooOld(5))));
+    }
+}

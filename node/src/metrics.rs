@@ -1,0 +1,234 @@
+//! Prometheus metrics, and the server of `/metrics`, `/healthz` and `/readyz`.
+//!
+//! A recorder of its own for each node, not the process's global one: devnet runs many nodes in
+//! one process. Counters are kept where they happen and copied here when somebody asks.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics::{Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::node::Shared;
+
+/// Seconds; from a loopback hop to a message that should have been given up.
+const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0];
+
+/// Connections that are served at a time; others wait.
+const CONNECTIONS: usize = 32;
+
+static METADATA: Metadata<'static> = Metadata::new("fragcast", Level::INFO, None);
+
+/// One node's recorder.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&BUCKETS)
+            .expect("the buckets are not empty")
+            .build_recorder();
+        let handle = recorder.handle();
+        let metrics = Self { recorder, handle };
+        metrics.describe();
+        metrics
+    }
+}
+
+fn key(name: &'static str, label: Option<(&'static str, &str)>) -> Key {
+    let labels = label.map(|(name, value)| Label::new(name, value.to_owned()));
+    Key::from_parts(name, labels.into_iter().collect::<Vec<_>>())
+}
+
+impl Metrics {
+    fn describe(&self) {
+        let counter = |name: &'static str, text: &'static str| {
+            self.recorder.describe_counter(name.into(), None, text.into());
+        };
+        let gauge = |name: &'static str, text: &'static str| {
+            self.recorder.describe_gauge(name.into(), None, text.into());
+        };
+        counter("fragcast_datagrams_total", "Datagrams and control frames by what became of them");
+        counter("fragcast_protocol_total", "What the protocol did, by kind");
+        counter("fragcast_lane_bytes_total", "Bytes that left, framing included, by lane");
+        counter("fragcast_lane_dropped_total", "Transmits dropped by a full lane");
+        counter("fragcast_transport_dropped_total", "What the transport dropped, by reason");
+        counter("fragcast_calls_total", "Incoming connection attempts by what became of them");
+        counter("fragcast_ingest_total", "Messages of the gateway by answer");
+        counter("fragcast_sequencer_total", "Verified messages by what became of them");
+        counter("fragcast_events_total", "Noteworthy events by kind");
+        counter("fragcast_engine_total", "Forwarding to the execution client by outcome");
+        counter("fragcast_subscribers_dropped_total", "Subscribers dropped for being slow");
+        gauge("fragcast_lane_queued_bytes", "Bytes that wait, by lane");
+        gauge("fragcast_peers_connected", "Peers connected");
+        gauge("fragcast_members", "Members of the network");
+        gauge("fragcast_block_opened", "Newest block whose Env was handed on");
+        gauge("fragcast_block_sealed", "Newest block whose Seal was handed on");
+        gauge("fragcast_reassembly_bytes", "Bytes of messages in the making");
+        gauge("fragcast_sequencer_waiting_bytes", "Bytes of messages that wait for earlier ones");
+        gauge("fragcast_subscribers", "Open subscriptions");
+        gauge("fragcast_peer_rtt_seconds", "Round-trip time by peer");
+        gauge("fragcast_engine_last_valid_block", "Newest block sealed in the execution client");
+        self.recorder.describe_histogram(
+            "fragcast_message_latency_seconds".into(),
+            None,
+            "From the leader's sending to verified, by the two nodes' clocks".into(),
+        );
+    }
+
+    fn counter(&self, name: &'static str, label: Option<(&'static str, &str)>, value: u64) {
+        self.recorder.register_counter(&key(name, label), &METADATA).absolute(value);
+    }
+
+    fn gauge(&self, name: &'static str, label: Option<(&'static str, &str)>, value: f64) {
+        self.recorder.register_gauge(&key(name, label), &METADATA).set(value);
+    }
+
+    /// Records how long a message took.
+    pub fn latency(&self, kind: &'static str, took: Duration) {
+        self.recorder
+            .register_histogram(&key("fragcast_message_latency_seconds", Some(("kind", kind))), &METADATA)
+            .record(took.as_secs_f64());
+    }
+
+    /// Copies all numbers and writes them in Prometheus' text format.
+    pub fn render(&self, shared: &Shared) -> String {
+        let net = shared.net.snapshot();
+        for (outcome, n) in net.outcomes.iter() {
+            self.counter("fragcast_datagrams_total", Some(("outcome", outcome.label())), n);
+        }
+        let c = net.counters;
+        for (kind, n) in [
+            ("forwarded", c.forwarded),
+            ("owed", c.owed),
+            ("originated", c.originated),
+            ("unknown_plan", c.unknown_plan),
+            ("stepped_over", c.stepped_over),
+            ("delivered", c.delivered),
+            ("recovered", c.recovered),
+        ] {
+            self.counter("fragcast_protocol_total", Some(("kind", kind)), n);
+        }
+        for (lane, queued, sent, dropped) in &net.lanes {
+            self.gauge("fragcast_lane_queued_bytes", Some(("lane", lane)), *queued as f64);
+            self.counter("fragcast_lane_bytes_total", Some(("lane", lane)), *sent);
+            self.counter("fragcast_lane_dropped_total", Some(("lane", lane)), *dropped);
+        }
+        for (reason, n) in &net.drops {
+            self.counter("fragcast_transport_dropped_total", Some(("reason", reason)), *n);
+        }
+        for (result, n) in &net.calls {
+            self.counter("fragcast_calls_total", Some(("result", result)), *n);
+        }
+        for (answer, n) in shared.ingest.iter() {
+            self.counter("fragcast_ingest_total", Some(("answer", answer)), n);
+        }
+        for (peer, rtt) in &net.round_trips {
+            self.gauge("fragcast_peer_rtt_seconds", Some(("peer", &peer.to_string())), rtt.as_secs_f64());
+        }
+        self.gauge("fragcast_peers_connected", None, net.connected as f64);
+        self.gauge("fragcast_members", None, net.members as f64);
+        self.gauge("fragcast_reassembly_bytes", None, net.reassembly_bytes as f64);
+        shared.with_progress(|progress| {
+            for (fate, n) in progress.fates() {
+                self.counter("fragcast_sequencer_total", Some(("fate", fate)), n);
+            }
+            for (kind, n) in progress.events() {
+                self.counter("fragcast_events_total", Some(("kind", kind)), n);
+            }
+            self.gauge("fragcast_sequencer_waiting_bytes", None, progress.waiting as f64);
+            if let Some(block) = progress.opened {
+                self.gauge("fragcast_block_opened", None, block as f64);
+            }
+            if let Some(block) = progress.sealed {
+                self.gauge("fragcast_block_sealed", None, block as f64);
+            }
+        });
+        let load = |n: &std::sync::atomic::AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
+        self.gauge("fragcast_subscribers", None, load(&shared.rpc.subscribers) as f64);
+        self.counter("fragcast_subscribers_dropped_total", None, load(&shared.rpc.slow));
+        if let Some(engine) = &shared.engine {
+            let s = engine.snapshot();
+            for (outcome, n) in [
+                ("sent", s.sent),
+                ("valid", s.valid),
+                ("refused", s.refused),
+                ("retried", s.retried),
+                ("ambiguous", s.ambiguous),
+                ("skipped", s.skipped),
+                ("queue_dropped", s.queue_dropped),
+            ] {
+                self.counter("fragcast_engine_total", Some(("outcome", outcome)), n);
+            }
+            self.gauge("fragcast_engine_last_valid_block", None, s.last_valid_block as f64);
+        }
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+}
+
+/// Serves until the task is aborted.
+pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of file descriptors, most likely: let some be given back.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let response = answer(&shared, &request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(5))
+                .serve_connection(TokioIo::new(stream), service);
+            // A client that neither asks nor leaves does not keep its slot.
+            let _ = tokio::time::timeout(Duration::from_secs(60), served).await;
+            drop(slot);
+        });
+    }
+}
+
+fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let text = |status, body: String| {
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = status;
+        response
+    };
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
+    }
+    match request.uri().path() {
+        "/metrics" => {
+            let mut response = text(StatusCode::OK, shared.metrics.render(shared));
+            let kind = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            response
+        }
+        "/healthz" => text(StatusCode::OK, "ok\n".into()),
+        "/readyz" => match shared.not_ready() {
+            None => text(StatusCode::OK, "ready\n".into()),
+            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        },
+        _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n".into()),
+    }
+}

@@ -1,0 +1,162 @@
+//! The network file: what all nodes of a network agree on.
+//!
+//! It holds no secret and is the same on every node; `fragcast init` prints the member entry
+//! to add, `fragcast delegate` the delegation.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use alloy_primitives::Address;
+use fragcast_shredder::Dialect;
+use fragcast_turbine::schedule::{BLOCKS_PER_TERM, ScheduleError};
+use fragcast_turbine::{
+    Delegations, Member, MemberRecord, Membership, Schedule, SignedDelegation,
+};
+use serde::{Deserialize, Serialize};
+
+/// One member as the file has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberEntry {
+    /// The signed record, hex.
+    pub record: String,
+    /// Its stake.
+    #[serde(default = "one")]
+    pub weight: u64,
+}
+
+const fn one() -> u64 {
+    1
+}
+
+const fn blocks_per_term() -> u64 {
+    BLOCKS_PER_TERM
+}
+
+/// The file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkFile {
+    /// Chain id.
+    pub chain_id: u64,
+    /// `v0` or `v0-blob`.
+    #[serde(default)]
+    pub dialect: Dialect,
+    /// Blocks a gateway leads at a time.
+    #[serde(default = "blocks_per_term")]
+    pub blocks_per_term: u64,
+    /// The gateways, in order of rotation.
+    pub gateways: Vec<Address>,
+    /// Signed delegations, hex.
+    #[serde(default)]
+    pub delegations: Vec<String>,
+    /// The members.
+    #[serde(default)]
+    pub members: Vec<MemberEntry>,
+}
+
+/// Why a network file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// It cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It is not TOML of the expected form.
+    #[error("{path}: {source}")]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A member's record.
+    #[error("member {number}: {reason}")]
+    Member {
+        /// Which, from 1.
+        number: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The table as a whole.
+    #[error(transparent)]
+    Membership(#[from] fragcast_turbine::membership::MembershipError),
+    /// A delegation.
+    #[error("delegation {number}: {reason}")]
+    Delegation {
+        /// Which, from 1.
+        number: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The schedule.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+}
+
+/// A network file, checked.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// Chain id.
+    pub chain_id: u64,
+    /// Dialect.
+    pub dialect: Dialect,
+    /// Who leads when.
+    pub schedule: Schedule,
+    /// Delegations, all signed by gateways of the schedule.
+    pub delegations: Vec<SignedDelegation>,
+    /// The table.
+    pub members: Arc<Membership>,
+}
+
+impl NetworkFile {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn load(path: &Path) -> Result<Network, NetworkError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| NetworkError::Io { path: path.to_owned(), source })?;
+        let file: Self = toml::from_str(&text).map_err(|source| NetworkError::Toml {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        file.check()
+    }
+
+    /// Checks every signature in it.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn check(&self) -> Result<Network, NetworkError> {
+        let members = (1..).zip(&self.members).map(|(number, entry)| {
+            let record: MemberRecord = entry
+                .record
+                .parse()
+                .map_err(|reason| NetworkError::Member { number, reason })?;
+            Ok(Member { record, weight: entry.weight })
+        });
+        let members =
+            Membership::new(self.chain_id, members.collect::<Result<_, NetworkError>>()?)?;
+        let schedule = Schedule::new(self.gateways.clone(), self.blocks_per_term)?;
+        let mut checked = Delegations::new(self.chain_id, schedule.gateways());
+        let mut delegations = Vec::new();
+        for (number, text) in (1..).zip(&self.delegations) {
+            let error = |reason| NetworkError::Delegation { number, reason };
+            let signed: SignedDelegation = text.parse().map_err(error)?;
+            checked.insert(signed).map_err(|e| error(e.to_string()))?;
+            delegations.push(signed);
+        }
+        Ok(Network {
+            chain_id: self.chain_id,
+            dialect: self.dialect,
+            schedule,
+            delegations,
+            members: Arc::new(members),
+        })
+    }
+}

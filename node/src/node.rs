@@ -1,0 +1,507 @@
+//! A complete node: protocol and driver, sequencer, ingest, servers, forwarder.
+//!
+//! `run`, `devnet` and `replay` all start nodes through [`Node::start`]; what differs is who
+//! hands in the messages and who looks at what comes out.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use fragcast_turbine::net::{Handle, Limits, NetConfig};
+use fragcast_turbine::{Delivered, Event, PeerId, Protocol};
+use jsonrpsee::server::{BatchRequestConfig, PingConfig, Server, ServerConfig, ServerHandle};
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::engine::{self, EngineConfig, EngineHandle, EngineStats, JwtSecret};
+use crate::ingest::{Ingest, IngestStats};
+use crate::journal::Journal;
+use crate::metrics::{self, Metrics};
+use crate::network::Network;
+use crate::output::{Ordered, Output, Times};
+use crate::rpc::{self, RpcStats};
+use crate::sequencer::{Fate, Sequencer};
+
+/// Messages of this node's own on their way to its sequencer.
+const OWN_QUEUE: usize = 256;
+
+/// Bound sockets, so that ports are known before a node starts.
+#[derive(Debug)]
+pub struct Sockets {
+    /// The overlay's UDP socket.
+    pub p2p: UdpSocket,
+    /// The gateway's door.
+    pub ingest: TcpListener,
+    /// The public JSON-RPC.
+    pub http: TcpListener,
+    /// Metrics and health.
+    pub metrics: TcpListener,
+}
+
+impl Sockets {
+    /// Binds what `config` says.
+    ///
+    /// # Errors
+    /// Which address cannot be had, and why.
+    pub fn bind(config: &Config) -> anyhow::Result<Self> {
+        let tcp = |name: &str, address: SocketAddr| {
+            let listener = TcpListener::bind(address)
+                .map_err(|e| anyhow::anyhow!("cannot listen on {address} ({name}): {e}"))?;
+            listener.set_nonblocking(true)?;
+            anyhow::Ok(listener)
+        };
+        Ok(Self {
+            p2p: fragcast_turbine::net::bind(config.p2p.listen)?,
+            ingest: tcp("ingest.listen", config.ingest.listen)?,
+            http: tcp("http.listen", config.http.listen)?,
+            metrics: tcp("metrics.listen", config.metrics.listen)?,
+        })
+    }
+}
+
+/// Who sees every output, in order, before anybody else.
+pub type Tap = Box<dyn FnMut(&Output) + Send>;
+
+/// What a node is made of.
+pub struct Parts {
+    /// Its configuration.
+    pub config: Config,
+    /// Its network.
+    pub network: Network,
+    /// Its identity.
+    pub identity: SigningKey,
+    /// What it leads with.
+    pub leader: Option<(SigningKey, Journal)>,
+    /// Where it listens.
+    pub sockets: Sockets,
+    /// For experiments: share of outgoing shreds thrown away, and a seed.
+    pub drop_shreds: Option<(f64, u64)>,
+    /// An observer.
+    pub tap: Option<Tap>,
+}
+
+/// How far a node has come.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Newest block whose Env was handed on.
+    pub opened: Option<u64>,
+    /// Newest block whose Seal was handed on.
+    pub sealed: Option<u64>,
+    /// Bytes of messages that wait for earlier ones.
+    pub waiting: usize,
+    fates: BTreeMap<&'static str, u64>,
+    events: BTreeMap<&'static str, u64>,
+}
+
+impl Progress {
+    /// Verified messages by what became of them.
+    pub fn fates(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Fate::ALL.iter().map(|f| (f.label(), self.fates.get(f.label()).copied().unwrap_or(0)))
+    }
+
+    /// Noteworthy events by kind.
+    pub fn events(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        const KINDS: [&str; 6] =
+            ["bad_parity", "bad_message", "equivocation", "barred", "mismatch", "retracted"];
+        KINDS.iter().map(|k| (*k, self.events.get(k).copied().unwrap_or(0)))
+    }
+}
+
+/// What the servers of a node read.
+pub struct Shared {
+    /// Who this node is.
+    pub peer: PeerId,
+    /// The driver.
+    pub net: Handle,
+    /// The gateway's door.
+    pub ingest: Arc<IngestStats>,
+    /// Subscriptions.
+    pub rpc: RpcStats,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The execution client, if there is one.
+    pub engine: Option<Arc<EngineStats>>,
+    network: Network,
+    leads: bool,
+    progress: Mutex<Progress>,
+}
+
+impl Shared {
+    /// Reads the progress.
+    pub fn with_progress<T>(&self, read: impl FnOnce(&Progress) -> T) -> T {
+        read(&self.progress.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn update(&self, write: impl FnOnce(&mut Progress)) {
+        write(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Why the node is not ready, if it is not.
+    pub fn not_ready(&self) -> Option<String> {
+        let net = self.net.snapshot();
+        let alone = self.network.members.len() == 1;
+        (!alone && net.connected == 0)
+            .then(|| format!("not connected to any of {} peers", self.network.members.len() - 1))
+    }
+
+    /// What `fragcast status` shows.
+    pub fn status(&self) -> Value {
+        let net = self.net.snapshot();
+        let (opened, sealed) = self.with_progress(|p| (p.opened, p.sealed));
+        let next = opened.map_or(0, |block| block.saturating_add(1));
+        let peers: Vec<Value> = net
+            .round_trips
+            .iter()
+            .map(|(peer, rtt)| json!({ "peer": peer, "rttMs": rtt.as_secs_f64() * 1e3 }))
+            .collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "chainId": self.network.chain_id,
+            "dialect": self.network.dialect.name(),
+            "peer": self.peer,
+            "leads": self.leads,
+            "opened": opened,
+            "sealed": sealed,
+            "nextGateway": self.network.schedule.gateway(next),
+            "members": self.network.members.len(),
+            "connected": net.connected,
+            "peers": peers,
+            "delivered": net.counters.delivered,
+            "window": [net.window.0, net.window.1],
+            "ready": self.not_ready().is_none(),
+            "outcomes": net.outcomes.iter().filter(|(_, n)| *n > 0)
+                .map(|(o, n)| (o.label().to_owned(), n.into()))
+                .collect::<serde_json::Map<String, Value>>(),
+        })
+    }
+}
+
+/// Where a running node listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// UDP.
+    pub p2p: SocketAddr,
+    /// The gateway's door.
+    pub ingest: SocketAddr,
+    /// The public JSON-RPC.
+    pub http: SocketAddr,
+    /// Metrics and health.
+    pub metrics: SocketAddr,
+}
+
+/// A running node.
+pub struct Node {
+    shared: Arc<Shared>,
+    addresses: Addresses,
+    outputs: broadcast::Sender<Output>,
+    servers: Vec<ServerHandle>,
+    metrics: JoinHandle<()>,
+    driver: JoinHandle<()>,
+    events: JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// What could not be set up.
+    pub async fn start(parts: Parts) -> anyhow::Result<Self> {
+        let Parts { config, network, identity, leader, sockets, drop_shreds, tap } = parts;
+        let peer = PeerId(identity.verifying_key().to_bytes());
+        let (leader, journal) = leader.unzip();
+        if journal.as_ref().is_some_and(Journal::was_missing) {
+            tracing::warn!(
+                "the leader's journal was missing: the first block that is handed in will be skipped"
+            );
+        }
+        let leads = leader.is_some();
+        let protocol = protocol(&config, &network, &peer, leader)?;
+        let net_config = net_config(&config, drop_shreds);
+        let (net, events, driver) =
+            fragcast_turbine::net::spawn(protocol, identity, sockets.p2p, &net_config)?;
+
+        let (engine, engine_stats) = match start_engine(&config)? {
+            Some((handle, stats)) => (Some(handle), Some(stats)),
+            None => (None, None),
+        };
+        let (own, own_rx) = mpsc::channel(OWN_QUEUE);
+        let stats = Arc::new(IngestStats::default());
+        let ingest = Ingest::new(
+            network.schedule.clone(),
+            network.dialect,
+            net.clone(),
+            own,
+            journal,
+            Arc::clone(&stats),
+        );
+        let p2p = net.local_addr();
+        let shared = Arc::new(Shared {
+            peer,
+            net,
+            ingest: stats,
+            rpc: RpcStats::default(),
+            metrics: Metrics::default(),
+            engine: engine_stats,
+            network,
+            leads,
+            progress: Mutex::default(),
+        });
+        let (outputs, _) = broadcast::channel(config.http.subscriber_queue.max(1) as usize);
+
+        let ingest_address = sockets.ingest.local_addr()?;
+        let http_address = sockets.http.local_addr()?;
+        let metrics_address = sockets.metrics.local_addr()?;
+        let ingest_server = Server::builder()
+            .set_config(ingest_config(&config))
+            .build_from_tcp(sockets.ingest)?
+            .start(ingest.module());
+        let http_server = Server::builder()
+            .set_config(http_config(&config))
+            .build_from_tcp(sockets.http)?
+            .start(rpc::module(Arc::clone(&shared), outputs.clone()));
+        let listener = tokio::net::TcpListener::from_std(sockets.metrics)?;
+        let metrics = tokio::spawn(metrics::serve(listener, Arc::clone(&shared)));
+
+        let pump = Pump {
+            shared: Arc::clone(&shared),
+            sequencer: Sequencer::default(),
+            outputs: outputs.clone(),
+            engine,
+            tap,
+        };
+        let events = tokio::spawn(pump.run(events, own_rx));
+        let addresses = Addresses {
+            p2p,
+            ingest: ingest_address,
+            http: http_address,
+            metrics: metrics_address,
+        };
+        let servers = vec![ingest_server, http_server];
+        Ok(Self { shared, addresses, outputs, servers, metrics, driver, events })
+    }
+
+    /// Where it listens.
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Its numbers.
+    pub const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// What comes out from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Output> {
+        self.outputs.subscribe()
+    }
+
+    /// Resolves when the driver has ended by itself, which it should not.
+    pub async fn failed(&mut self) {
+        let _ = (&mut self.driver).await;
+    }
+
+    /// Ends it: servers first, then the overlay, then what is on its way to the outputs.
+    pub async fn stop(self) {
+        for server in self.servers {
+            let _ = server.stop();
+            // Open subscriptions may keep a server; what it holds ends with the node.
+            let _ = tokio::time::timeout(Duration::from_secs(1), server.stopped()).await;
+        }
+        self.metrics.abort();
+        let _ = self.metrics.await;
+        // The driver ends with its last handle, which these hold.
+        drop((self.shared, self.outputs));
+        self.events.abort();
+        let _ = self.events.await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.driver).await;
+    }
+}
+
+fn protocol(
+    config: &Config,
+    network: &Network,
+    peer: &PeerId,
+    leader: Option<SigningKey>,
+) -> anyhow::Result<Protocol> {
+    let settings = fragcast_turbine::Config {
+        dialect: network.dialect,
+        route: config.route()?,
+        loss: config.leader.loss_per_hop,
+        uplink_bps: config.p2p.uplink_mbit * 1_000_000,
+        reassembly: fragcast_shredder::Limits { memory: config.p2p.reassembly_mib * 1024 * 1024 },
+        ..fragcast_turbine::Config::new(network.chain_id)
+    };
+    Ok(Protocol::new(
+        settings,
+        peer,
+        Arc::clone(&network.members),
+        network.schedule.clone(),
+        network.delegations.iter().copied(),
+        leader,
+    )?)
+}
+
+fn net_config(config: &Config, drop_shreds: Option<(f64, u64)>) -> NetConfig {
+    NetConfig {
+        uplink_bps: config.p2p.uplink_mbit * 1_000_000,
+        drop_shreds,
+        limits: Limits {
+            connections: config.p2p.max_connections,
+            per_address: config.p2p.max_connections_per_address,
+            handshakes: config.p2p.max_handshakes,
+            handshakes_per_address: config.p2p.max_handshakes.div_ceil(2),
+            ..Limits::default()
+        },
+        ..NetConfig::default()
+    }
+}
+
+fn start_engine(config: &Config) -> anyhow::Result<Option<(EngineHandle, Arc<EngineStats>)>> {
+    if config.engine.url.is_empty() {
+        return Ok(None);
+    }
+    engine::http::check_url(&config.engine.url)?;
+    let secret = JwtSecret::from_hex_file(&config.engine.jwt_secret)?;
+    let mut settings = EngineConfig::new(config.engine.url.clone(), secret);
+    if let Some(timeout) = config.engine_timeout() {
+        settings.request_timeout = timeout;
+    }
+    let stats = Arc::new(EngineStats::default());
+    Ok(Some((engine::spawn(settings, Arc::clone(&stats)), stats)))
+}
+
+fn ingest_config(config: &Config) -> ServerConfig {
+    ServerConfig::builder()
+        .http_only()
+        .max_request_body_size(config.ingest.max_body_mib.saturating_mul(1024 * 1024))
+        .max_connections(32)
+        .set_batch_request_config(BatchRequestConfig::Disabled)
+        .build()
+}
+
+fn http_config(config: &Config) -> ServerConfig {
+    ServerConfig::builder()
+        .max_request_body_size(1024 * 1024)
+        .max_connections(config.http.max_connections)
+        .max_subscriptions_per_connection(config.http.max_subscriptions)
+        .set_message_buffer_capacity(64)
+        .enable_ws_ping(PingConfig::new())
+        .set_batch_request_config(BatchRequestConfig::Limit(64))
+        .build()
+}
+
+/// Turns what happens into outputs. It never waits for anybody, since the driver waits for it.
+struct Pump {
+    shared: Arc<Shared>,
+    sequencer: Sequencer,
+    outputs: broadcast::Sender<Output>,
+    engine: Option<EngineHandle>,
+    tap: Option<Tap>,
+}
+
+impl Pump {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>, mut own: mpsc::Receiver<Ordered>) {
+        loop {
+            let outputs = tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.event(event),
+                    None => return,
+                },
+                Some(ordered) = own.recv() => self.message(ordered),
+            };
+            self.hand_on(outputs);
+        }
+    }
+
+    fn message(&mut self, ordered: Ordered) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        let fate = self.sequencer.push(ordered, &mut outputs);
+        self.shared.update(|p| *p.fates.entry(fate.label()).or_default() += 1);
+        outputs
+    }
+
+    fn event(&mut self, event: Event) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        let kind = match event {
+            Event::Message(delivered) => {
+                let ordered = ordered(*delivered);
+                let times = ordered.times;
+                let took = times.complete_at.saturating_sub(times.sent_at);
+                let kind = ordered.message.message().kind().name();
+                self.shared.metrics.latency(kind, Duration::from_nanos(took));
+                return self.message(ordered);
+            }
+            Event::BadParity(key) => {
+                tracing::warn!(?key, "the leader's parity is inconsistent");
+                self.sequencer.bad_parity(key.block, key.attempt, &mut outputs);
+                "bad_parity"
+            }
+            Event::BadMessage { key, reason } => {
+                tracing::warn!(?key, reason, "a leader sent a message that is none");
+                "bad_message"
+            }
+            Event::Equivocation { gateway, evidence } => {
+                let proof = alloy_primitives::hex::encode(evidence.proof.to_bytes());
+                tracing::error!(%gateway, proof, "a gateway equivocated");
+                "equivocation"
+            }
+            Event::Bar { peer, outcome } => {
+                let peer = self.shared.network.members.get(peer).map(|m| m.peer());
+                tracing::warn!(?peer, reason = outcome.label(), "barred a peer");
+                "barred"
+            }
+            Event::Mismatch { peer, what } => {
+                let peer = self.shared.network.members.get(peer).map(|m| m.peer());
+                tracing::warn!(?peer, "a peer's {what} differs: compare the network files");
+                "mismatch"
+            }
+        };
+        self.shared.update(|p| *p.events.entry(kind).or_default() += 1);
+        outputs
+    }
+
+    fn hand_on(&mut self, outputs: Vec<Output>) {
+        if outputs.is_empty() {
+            return;
+        }
+        let retracted = outputs.iter().filter(|o| matches!(o, Output::Retracted { .. })).count();
+        let (opened, sealed) = (self.sequencer.opened(), self.sequencer.sealed());
+        let waiting = self.sequencer.waiting();
+        self.shared.update(|p| {
+            (p.opened, p.sealed, p.waiting) = (opened, sealed, waiting);
+            *p.events.entry("retracted").or_default() += retracted as u64;
+        });
+        for output in outputs {
+            if let Output::Retracted { block, attempt, reason } = &output {
+                tracing::info!(block, attempt, reason = reason.name(), "retracted");
+            }
+            if let Some(tap) = &mut self.tap {
+                tap(&output);
+            }
+            if let Some(engine) = &self.engine {
+                engine.try_forward(output.clone());
+            }
+            // Nobody may be listening.
+            let _ = self.outputs.send(output);
+        }
+    }
+}
+
+fn ordered(delivered: Delivered) -> Ordered {
+    let Delivered { key, message, sent_at_micros, first_shred_at, complete_at, .. } = delivered;
+    Ordered {
+        block: key.block,
+        attempt: key.attempt,
+        index: key.message,
+        message,
+        times: Times {
+            sent_at: sent_at_micros.saturating_mul(1_000),
+            first_shred_at: first_shred_at.as_nanos(),
+            complete_at: complete_at.as_nanos(),
+        },
+    }
+}

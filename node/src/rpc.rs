@@ -1,0 +1,116 @@
+//! The public JSON-RPC: status and the subscription to verified messages.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use alloy_primitives::hex;
+use fragcast_shredder::messages::json::MessageJson;
+use jsonrpsee::core::SubscriptionError;
+use jsonrpsee::types::ErrorObjectOwned;
+use jsonrpsee::{PendingSubscriptionSink, RpcModule, SubscriptionMessage};
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::node::Shared;
+use crate::output::Output;
+
+/// What subscriptions have come to.
+#[derive(Debug, Default)]
+pub struct RpcStats {
+    /// Subscriptions that are open.
+    pub subscribers: AtomicU64,
+    /// Subscriptions dropped because they were too slow.
+    pub slow: AtomicU64,
+}
+
+/// An output as subscribers see it. Times are µs since the Unix epoch: those of this node, but
+/// `sentAt`, which is by the leader's clock.
+pub fn describe(output: &Output) -> Value {
+    match output {
+        Output::Message(m) => json!({
+            "type": "message",
+            "kind": m.message.message().kind().name(),
+            "block": m.block,
+            "attempt": m.attempt,
+            "index": m.index,
+            "root": m.message.root(),
+            "signature": hex::encode_prefixed(m.message.signature().as_bytes()),
+            "message": MessageJson::from(m.message.message()),
+            "times": {
+                "sentAt": m.times.sent_at / 1_000,
+                "firstShredAt": m.times.first_shred_at / 1_000,
+                "completeAt": m.times.complete_at / 1_000,
+            },
+        }),
+        Output::Retracted { block, attempt, reason } => json!({
+            "type": "retracted",
+            "block": block,
+            "attempt": attempt,
+            "reason": reason.name(),
+        }),
+    }
+}
+
+/// `fragcast_status` and `fragcast_subscribe`.
+pub fn module(shared: Arc<Shared>, outputs: broadcast::Sender<Output>) -> RpcModule<Arc<Shared>> {
+    let mut module = RpcModule::new(shared);
+    module
+        .register_method("fragcast_status", |_, shared, _| {
+            Ok::<_, ErrorObjectOwned>(shared.status())
+        })
+        .expect("a name of its own");
+    module
+        .register_subscription(
+            "fragcast_subscribe",
+            "fragcast_subscription",
+            "fragcast_unsubscribe",
+            move |_, pending, shared, _| {
+                let outputs = outputs.subscribe();
+                let shared = Arc::clone(&shared);
+                async move {
+                    shared.rpc.subscribers.fetch_add(1, Ordering::Relaxed);
+                    let result = serve(pending, outputs).await;
+                    shared.rpc.subscribers.fetch_sub(1, Ordering::Relaxed);
+                    if result.is_err() {
+                        shared.rpc.slow.fetch_add(1, Ordering::Relaxed);
+                    }
+                    result
+                }
+            },
+        )
+        .expect("names of its own");
+    module
+}
+
+/// Sends until the subscriber goes, or is so slow that messages would be lost: then it is told
+/// how many, and dropped, because a stream with a silent gap is worse than none.
+async fn serve(
+    pending: PendingSubscriptionSink,
+    mut outputs: broadcast::Receiver<Output>,
+) -> Result<(), SubscriptionError> {
+    let sink = pending.accept().await?;
+    loop {
+        let output = tokio::select! {
+            () = sink.closed() => return Ok(()),
+            output = outputs.recv() => output,
+        };
+        match output {
+            Ok(output) => {
+                let value = serde_json::value::to_raw_value(&describe(&output))?;
+                if sink.send(SubscriptionMessage::from(value)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Err(RecvError::Closed) => return Ok(()),
+            Err(RecvError::Lagged(missed)) => {
+                let last = json!({ "type": "dropped", "missed": missed });
+                let value = serde_json::value::to_raw_value(&last)?;
+                // Without waiting for one who does not read.
+                let sent = sink.send_timeout(value, std::time::Duration::from_secs(1));
+                let _ = sent.await;
+                return Err("too slow".into());
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Order, attempts, duplicates, bounds.
+
+use fragcast_shredder::VerifiedMessage;
+use proptest::prelude::*;
+
+use super::*;
+use crate::output::Times;
+use crate::testing::{env, env_at, frag, frag_with, seal};
+
+fn ordered(message: &VerifiedMessage, attempt: u8) -> Ordered {
+    Ordered {
+        block: message.message().block(),
+        attempt,
+        index: message.message().index().unwrap(),
+        message: message.clone(),
+        times: Times::default(),
+    }
+}
+
+fn push(sequencer: &mut Sequencer, message: &VerifiedMessage, attempt: u8) -> (Fate, Vec<String>) {
+    let mut out = Vec::new();
+    let fate = sequencer.push(ordered(message, attempt), &mut out);
+    (fate, out.iter().map(describe).collect())
+}
+
+fn describe(output: &Output) -> String {
+    match output {
+        Output::Message(m) => format!("{}.{}.{}", m.block, m.attempt, m.index),
+        Output::Retracted { block, attempt, reason } => {
+            format!("-{block}.{attempt} {}", reason.name())
+        }
+    }
+}
+
+fn block(number: u64, frags: u64) -> Vec<VerifiedMessage> {
+    let frags_of = (0..frags).map(|seq| frag(number, seq));
+    std::iter::once(env(number)).chain(frags_of).chain([seal(number, frags)]).collect()
+}
+
+#[test]
+fn what_comes_early_waits() {
+    let mut sequencer = Sequencer::default();
+    assert_eq!(push(&mut sequencer, &seal(7, 2), 0), (Fate::Waiting, vec![]));
+    assert_eq!(push(&mut sequencer, &frag(7, 1), 0), (Fate::Waiting, vec![]));
+    assert_eq!(push(&mut sequencer, &env(7), 0), (Fate::Passed, vec!["7.0.0".into()]));
+    let rest = vec!["7.0.1".into(), "7.0.2".into(), "7.0.3".into()];
+    assert_eq!(push(&mut sequencer, &frag(7, 0), 0), (Fate::Passed, rest));
+    assert_eq!((sequencer.opened(), sequencer.sealed()), (Some(7), Some(7)));
+    assert_eq!(sequencer.waiting(), 0);
+}
+
+#[test]
+fn blocks_interleave() {
+    let mut sequencer = Sequencer::default();
+    for (message, expected) in [
+        (env(7), vec!["7.0.0"]),
+        (env(8), vec!["8.0.0"]),
+        (frag(8, 0), vec!["8.0.1"]),
+        (frag(7, 0), vec!["7.0.1"]),
+        (seal(7, 1), vec!["7.0.2"]),
+    ] {
+        assert_eq!(push(&mut sequencer, &message, 0).1, expected);
+    }
+    assert_eq!((sequencer.opened(), sequencer.sealed()), (Some(8), Some(7)));
+}
+
+#[test]
+fn the_same_again_is_a_duplicate_and_something_else_a_conflict() {
+    let mut sequencer = Sequencer::default();
+    for message in [env(7), frag(7, 0), frag(7, 2)] {
+        push(&mut sequencer, &message, 0);
+    }
+    for message in [env(7), frag(7, 0), frag(7, 2)] {
+        assert_eq!(push(&mut sequencer, &message, 0), (Fate::Duplicate, vec![]));
+    }
+    for message in [env_at(7, 1), frag_with(7, 0, false, 9), frag_with(7, 2, false, 9)] {
+        assert_eq!(push(&mut sequencer, &message, 0), (Fate::Conflict, vec![]));
+    }
+}
+
+#[test]
+fn a_higher_attempt_takes_over_with_its_env() {
+    let mut sequencer = Sequencer::default();
+    push(&mut sequencer, &env(7), 0);
+    push(&mut sequencer, &frag(7, 0), 0);
+    // Its frag alone takes nothing over.
+    assert_eq!(push(&mut sequencer, &frag_with(7, 0, true, 9), 1), (Fate::Waiting, vec![]));
+    assert_eq!(push(&mut sequencer, &frag(7, 1), 0).1, ["7.0.2"]);
+    assert_eq!(
+        push(&mut sequencer, &env_at(7, 9), 1),
+        (Fate::Passed, vec!["-7.0 superseded".into(), "7.1.0".into(), "7.1.1".into()])
+    );
+    assert_eq!(push(&mut sequencer, &frag(7, 2), 0), (Fate::Stale, vec![]));
+    assert_eq!(push(&mut sequencer, &seal(7, 1), 1).1, ["7.1.2"]);
+    // A sealed block can be rebuilt too.
+    assert_eq!(push(&mut sequencer, &env_at(7, 10), 5).1, ["-7.1 superseded", "7.5.0"]);
+}
+
+#[test]
+fn an_attempt_of_which_nothing_was_handed_on_is_not_retracted() {
+    let mut sequencer = Sequencer::default();
+    push(&mut sequencer, &frag(7, 0), 0);
+    assert_eq!(push(&mut sequencer, &env_at(7, 9), 1).1, ["7.1.0"]);
+    assert_eq!(sequencer.waiting(), 0);
+}
+
+#[test]
+fn bad_parity_voids_the_attempt_once() {
+    let mut sequencer = Sequencer::default();
+    push(&mut sequencer, &env(7), 0);
+    push(&mut sequencer, &frag(7, 1), 0);
+    let mut out = Vec::new();
+    sequencer.bad_parity(7, 0, &mut out);
+    sequencer.bad_parity(7, 0, &mut out);
+    sequencer.bad_parity(8, 0, &mut out);
+    assert_eq!(out.iter().map(describe).collect::<Vec<_>>(), ["-7.0 bad_parity"]);
+    assert_eq!(push(&mut sequencer, &frag(7, 0), 0), (Fate::Stale, vec![]));
+    // The leader's next attempt is welcome, and the void one is not retracted again.
+    assert_eq!(push(&mut sequencer, &env_at(7, 9), 1).1, ["7.1.0"]);
+    assert_eq!(sequencer.waiting(), 0);
+}
+
+#[test]
+fn nothing_passes_behind_the_seal() {
+    let mut sequencer = Sequencer::default();
+    push(&mut sequencer, &frag(7, 5), 0);
+    push(&mut sequencer, &seal(7, 1), 0);
+    assert_eq!(push(&mut sequencer, &frag(7, 3), 0), (Fate::BehindSeal, vec![]));
+    push(&mut sequencer, &env(7), 0);
+    assert_eq!(push(&mut sequencer, &frag(7, 0), 0).1, ["7.0.1", "7.0.2"]);
+    assert_eq!(sequencer.waiting(), 0);
+}
+
+#[test]
+fn memory_is_bounded_and_the_farthest_goes_first() {
+    let mut sequencer = Sequencer::default();
+    let big = |block: u64, seq| {
+        let mut ordered = ordered(&frag(block, seq), 0);
+        let txs = vec![vec![0; 8 * 1024 * 1024].into()];
+        let frag = fragcast_shredder::Frag {
+            block_number: block,
+            seq,
+            is_last: false,
+            blob_gas_used: None,
+            txs,
+        };
+        ordered.message = crate::testing::sign(Message::Frag(frag));
+        ordered
+    };
+    let mut out = Vec::new();
+    for block in [10, 20, 30] {
+        for seq in 1..4 {
+            sequencer.push(big(block, seq), &mut out);
+            assert!(sequencer.waiting() <= MAX_WAITING);
+        }
+    }
+    assert!(sequencer.blocks.contains_key(&10) && !sequencer.blocks.contains_key(&30));
+    for number in 100..400 {
+        push(&mut sequencer, &env(number), 0);
+    }
+    assert_eq!(sequencer.blocks.len(), MAX_BLOCKS);
+    assert_eq!(sequencer.waiting(), 0);
+    assert_eq!(push(&mut sequencer, &env(5), 0).0, Fate::OutOfBounds);
+}
+
+proptest! {
+    #[test]
+    fn any_order_of_arrival_comes_out_in_order_and_once(
+        order in Just((0..24usize).collect::<Vec<_>>()).prop_shuffle(),
+        repeats in proptest::collection::vec(0..24usize, 0..24),
+    ) {
+        let messages: Vec<_> = [3, 4, 5].into_iter().flat_map(|n| block(n, 6)).collect();
+        let mut sequencer = Sequencer::default();
+        let mut out = Vec::new();
+        for i in order.iter().chain(&repeats) {
+            sequencer.push(ordered(&messages[*i], 0), &mut out);
+        }
+        for number in [3, 4, 5] {
+            let seen: Vec<u16> = out
+                .iter()
+                .filter_map(|o| match o {
+                    Output::Message(m) if m.block == number => Some(m.index),
+                    _ => None,
+                })
+                .collect();
+            prop_assert_eq!(seen, (0..8).collect::<Vec<u16>>());
+        }
+        prop_assert_eq!(sequencer.waiting(), 0);
+    }
+}
