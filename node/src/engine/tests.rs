@@ -92,7 +92,9 @@ async fn a_wrong_secret_loses_nothing() {
 /// Gives block 1 to a server with a fault at `(1, index)`, then blocks until one is taken.
 async fn after_fault(fault: Fault, index: u64, config: impl FnOnce(&mut EngineConfig)) {
     let server = Server::up(0);
-    server.change(|state| drop(state.faults.insert((1, index), fault)));
+    server.change(|state| {
+        let _ = state.faults.insert((1, index), fault);
+    });
     let mut settings = super::tests::config(&server);
     config(&mut settings);
     let mut forwarder = Forwarder::new(settings);
@@ -109,7 +111,9 @@ async fn after_fault(fault: Fault, index: u64, config: impl FnOnce(&mut EngineCo
     // Block 1 comes the slow way, and block 2 is taken again. With a short timeout on a slow
     // machine it may be a later one.
     for number in 2.. {
-        server.change(|state| drop(state.blocks.insert(number - 1)));
+        server.change(|state| {
+        let _ = state.blocks.insert(number - 1);
+    });
         let before = server.arrivals().len();
         forwarder.give(block(number, 0, 2));
         let stats = forwarder.settle().await;
@@ -185,7 +189,9 @@ async fn a_restart_within_a_block_costs_that_block() {
     // The first frag after the restart is refused: the unsealed block is gone.
     let stats = forwarder.settle().await;
     assert_eq!((stats.valid, stats.refused, stats.skipped), (2, 1, 2));
-    server.change(|state| drop(state.blocks.insert(1)));
+    server.change(|state| {
+        let _ = state.blocks.insert(1);
+    });
     forwarder.give(block(2, 0, 1));
     assert_eq!(forwarder.settle().await.last_valid_block, 2);
 }
@@ -193,7 +199,9 @@ async fn a_restart_within_a_block_costs_that_block() {
 #[tokio::test]
 async fn the_next_env_waits_for_the_seal() {
     let server = Server::up(0);
-    server.change(|state| drop(state.faults.insert((1, 2), Fault::Hold)));
+    server.change(|state| {
+        let _ = state.faults.insert((1, 2), Fault::Hold);
+    });
     let mut forwarder = Forwarder::new(config(&server));
     forwarder.give([block(1, 0, 1), block(2, 0, 1)].concat());
     server.until("sealing", |state| state.arrivals.contains(&(1, 0, 2))).await;
@@ -212,7 +220,9 @@ async fn the_next_env_is_released_by_the_client_having_the_block() {
     forwarder.give(block(2, 0, 1));
     server.until("asked again", |state| state.asked >= 4).await;
     assert_eq!(server.arrivals(), whole(1, 0, 0));
-    server.change(|state| drop(state.blocks.insert(1)));
+    server.change(|state| {
+        let _ = state.blocks.insert(1);
+    });
     assert_eq!(forwarder.settle().await.valid, 5);
     assert_eq!(server.arrivals()[2..], whole(2, 0, 1));
 }
@@ -254,7 +264,9 @@ async fn a_full_queue_ends_the_block_and_not_in_its_middle() {
     let stats = forwarder.settle().await;
     assert_eq!((stats.valid, stats.skipped), (4, 1));
     assert_eq!(server.arrivals(), whole(1, 0, 2));
-    server.change(|state| drop(state.blocks.insert(1)));
+    server.change(|state| {
+        let _ = state.blocks.insert(1);
+    });
     forwarder.give(block(2, 0, 2));
     assert_eq!(forwarder.settle().await.last_valid_block, 2);
 }
@@ -262,7 +274,9 @@ async fn a_full_queue_ends_the_block_and_not_in_its_middle() {
 #[tokio::test]
 async fn shutdown_counts_the_request_under_way() {
     let server = Server::up(0);
-    server.change(|state| drop(state.faults.insert((1, 0), Fault::Hold)));
+    server.change(|state| {
+        let _ = state.faults.insert((1, 0), Fault::Hold);
+    });
     let mut forwarder = Forwarder::new(config(&server));
     forwarder.give(block(1, 0, 1));
     server.until("arrived", |state| !state.arrivals.is_empty()).await;
