@@ -148,13 +148,19 @@ fn memory_is_bounded_and_the_farthest_goes_first() {
         ordered
     };
     let mut out = Vec::new();
-    for block in [10, 20, 30] {
+    let mut dropped = Vec::new();
+    for block in [30, 10, 20, 30] {
         for seq in 1..4 {
-            sequencer.push(big(block, seq), &mut out);
+            if sequencer.push(big(block, seq), &mut out) == Fate::OutOfBounds {
+                dropped.push(block);
+            }
             assert!(sequencer.waiting() <= MAX_WAITING);
         }
     }
-    assert!(sequencer.blocks.contains_key(&10) && !sequencer.blocks.contains_key(&30));
+    assert!(dropped.iter().all(|block| *block == 30) && !dropped.is_empty(), "{dropped:?}");
+    for block in [10, 20] {
+        assert_eq!(sequencer.blocks[&block].attempts[&0].waiting.len(), 3, "the nearer ones stay");
+    }
     for number in 100..400 {
         push(&mut sequencer, &env(number), 0);
     }

@@ -61,7 +61,7 @@ pub(super) mod op {
 // The jump targets; the interpreter in the tests refuses one that is no JUMPDEST.
 const AT_FAIL: u8 = 28;
 const AT_TRANSFER: u8 = 32;
-const AT_BALANCE_OF: u8 = 115;
+const AT_BALANCE_OF: u8 = 114;
 
 /// The token's runtime code. Comments show the stack after the line, its top to the right.
 pub fn code() -> Bytes {
