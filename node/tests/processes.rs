@@ -13,6 +13,12 @@ use alloy_primitives::{Address, B256, U256};
 use fragcast::engine::http::HttpClient;
 use fragcast::ingest;
 use fragcast_shredder::{Env, Frag, GatewayKey, Message, Seal};
+use rustls::client::AlwaysResolvesClientRawPublicKeys;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::sign::any_eddsa_type;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, SignatureScheme};
 use serde_json::{Value, json};
 
 const GUARD: Duration = Duration::from_secs(60);
@@ -309,19 +315,67 @@ async fn killed_and_restarted_nodes_lose_nothing_for_the_others() {
     }
 }
 
+/// A client that offers what ours do, raw ed25519 keys; its handshake never gets to a check.
+#[derive(Debug)]
+struct NeverAsked;
+
+impl ServerCertVerifier for NeverAsked {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        unreachable!("nobody answers the sink")
+    }
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        unreachable!("nobody answers the sink")
+    }
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        unreachable!("nobody answers the sink")
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+/// An ed25519 key in PKCS#8 (RFC 8410), of 32 times the byte 7.
+fn throwaway_key() -> Arc<CertifiedKey> {
+    let mut pkcs8 = alloy_primitives::hex!("302e020100300506032b657004220420").to_vec();
+    pkcs8.extend([7; 32]);
+    let key = any_eddsa_type(&PrivatePkcs8KeyDer::from(&pkcs8[..])).unwrap();
+    let spki = [&alloy_primitives::hex!("302a300506032b6570032100")[..], &[1; 32]].concat();
+    Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], key))
+}
+
 /// First packets of handshakes that nobody will go on with, each with a connection id of its own.
 async fn half_open_packets(count: usize) -> Vec<Vec<u8>> {
     let sink = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let to = sink.local_addr().unwrap();
     let mut client = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    // Never asked for: the handshake does not get that far.
-    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_protocol_versions(&[&rustls::version::TLS13])
-    .unwrap()
-    .with_root_certificates(rustls::RootCertStore::empty())
-    .with_no_client_auth();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let resolver = AlwaysResolvesClientRawPublicKeys::new(throwaway_key());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(NeverAsked))
+        .with_client_cert_resolver(Arc::new(resolver));
     tls.alpn_protocols = vec![b"fragcast/1".to_vec()];
     let quic = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
     client.set_default_client_config(quinn::ClientConfig::new(Arc::new(quic)));
@@ -393,8 +447,11 @@ async fn a_flooded_node_keeps_delivering_within_its_memory() {
         .sum();
     assert!(calls > 0, "most of the thousand were sent away: {metrics}");
     if let (Some(before), Some(after)) = (before, victim.resident()) {
+        let delivered = &victim.status().await["delivered"];
+        let sent = block * 6;
         eprintln!(
-            "{flooded_blocks} blocks during the flood; resident {before} KiB before, {after} KiB after"
+            "{flooded_blocks} blocks during the flood; {delivered} of {sent} messages delivered; \
+             resident {before} KiB before, {after} KiB after"
         );
         assert!(after < MEMORY_BOUND_KIB, "{after} KiB");
     }

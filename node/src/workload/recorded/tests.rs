@@ -1,11 +1,9 @@
 //! Real blocks where their files are there, and a synthetic file for what can go wrong.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 
 use alloy_primitives::hex;
 use flate2::Compression;
-use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
