@@ -69,9 +69,12 @@ fn validate_and_reassemble_1mib_half_lost(bencher: Bencher<'_, '_>) {
     let kept = half(&cut);
     bencher.counter(BytesCount::new(MIB)).bench_local(|| {
         let mut reassembler = Reassembler::new(Limits::default());
-        let done = validate(&kept).iter().filter(|shred| {
-            matches!(reassembler.push(shred), Ok(Push::Complete { message: Some(_), .. }))
-        }).count();
+        let done = validate(&kept)
+            .iter()
+            .filter(|shred| {
+                matches!(reassembler.push(shred), Ok(Push::Complete { message: Some(_), .. }))
+            })
+            .count();
         assert_eq!(done, 1);
     });
 }

@@ -258,7 +258,8 @@ mod tests {
 
     #[test]
     fn flags_override_the_configuration() {
-        let cli = Cli::try_parse_from(["fragcast", "run", "--http.port", "1", "--metrics", "0.0.0.0:2"]);
+        let cli =
+            Cli::try_parse_from(["fragcast", "run", "--http.port", "1", "--metrics", "0.0.0.0:2"]);
         let Command::Run(args) = cli.unwrap().command else { panic!("run") };
         let mut config = Config::default();
         args.overrides.apply(&mut config).unwrap();

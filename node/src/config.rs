@@ -236,8 +236,12 @@ impl Config {
             source: Box::new(source),
         })?;
         let dir = path.parent().unwrap_or_else(|| Path::new(""));
-        let paths =
-            [&mut config.network, &mut config.identity, &mut config.leader.key, &mut config.leader.journal];
+        let paths = [
+            &mut config.network,
+            &mut config.identity,
+            &mut config.leader.key,
+            &mut config.leader.journal,
+        ];
         for path in paths {
             *path = dir.join(&*path);
         }
@@ -423,7 +427,9 @@ mod tests {
             let mut keys: Vec<String> = Vec::new();
             for (name, value) in table {
                 keys.push(name.clone());
-                keys.extend(value.as_table().iter().flat_map(|t| t.keys()).map(|k| format!("{name}.{k}")));
+                keys.extend(
+                    value.as_table().iter().flat_map(|t| t.keys()).map(|k| format!("{name}.{k}")),
+                );
             }
             keys.sort();
             keys

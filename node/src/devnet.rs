@@ -87,7 +87,8 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
     let temporary = tempfile::tempdir()?;
     let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let chain = DevnetConfig { seed: args.seed, timestamp: unix_seconds(), ..DevnetConfig::default() };
+    let chain =
+        DevnetConfig { seed: args.seed, timestamp: unix_seconds(), ..DevnetConfig::default() };
     let genesis = Genesis::devnet(&chain).to_json()?;
     std::fs::write(dir.join("genesis.json"), genesis).context("cannot write genesis.json")?;
     let options = LocalOptions {
@@ -152,9 +153,8 @@ async fn build(
         send(args, network, Message::Env(env)).await?;
         for frag in 0..frags {
             // Signed while nothing waits for it, as a real gateway fills a frag as it goes.
-            let message = tokio::task::block_in_place(|| {
-                gateway.frag(args.txs.into(), frag + 1 == frags)
-            });
+            let message =
+                tokio::task::block_in_place(|| gateway.frag(args.txs.into(), frag + 1 == frags));
             if !args.fast {
                 tokio::time::sleep_until(opened_at + FRAG_INTERVAL * (frag as u32 + 1)).await;
             }
@@ -170,7 +170,11 @@ async fn build(
     Ok(())
 }
 
-async fn send(args: &DevnetArgs, network: &mut LocalNetwork, message: Message) -> anyhow::Result<()> {
+async fn send(
+    args: &DevnetArgs,
+    network: &mut LocalNetwork,
+    message: Message,
+) -> anyhow::Result<()> {
     let block = message.block();
     network.post(message).await?;
     if args.fast {
@@ -249,9 +253,9 @@ fn print_table(args: &DevnetArgs, network: &LocalNetwork, summary: &Value) -> an
             )
         })?;
     }
-    let sealed = summary["sealed"].as_array().map_or(0, |all| {
-        all.iter().filter(|n| n.as_u64() == Some(args.blocks)).count()
-    });
+    let sealed = summary["sealed"]
+        .as_array()
+        .map_or(0, |all| all.iter().filter(|n| n.as_u64() == Some(args.blocks)).count());
     let mark = if summary["ok"] == true { "ok" } else { "FAILED" };
     writeln!(
         out,

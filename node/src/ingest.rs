@@ -198,11 +198,12 @@ impl Ingest {
         params: &Params<'_>,
         read: impl FnOnce(M) -> Result<Message, JsonError>,
     ) -> Result<&'static str, IngestError> {
-        let parsed: Signed<M> =
-            params.one().map_err(|error| IngestError::Params(error.data().map_or_else(
+        let parsed: Signed<M> = params.one().map_err(|error| {
+            IngestError::Params(error.data().map_or_else(
                 || error.message().to_owned(),
                 |data| data.get().trim_matches('"').to_owned(),
-            )))?;
+            ))
+        })?;
         let signature =
             hex::decode_to_array(&parsed.signature).map_err(|_| IngestError::SignatureForm)?;
         let message = read(parsed.message)?;
@@ -233,16 +234,20 @@ impl Ingest {
             })
             .and(Ok(()))
             .and_then(|()| {
-                module.register_async_method("based_newFrag", |params, me, _| async move {
-                    let read = |m: FragJson| m.into_message(me.dialect);
-                    me.answer("based_newFrag", me.call(&params, read).await)
-                }).and(Ok(()))
+                module
+                    .register_async_method("based_newFrag", |params, me, _| async move {
+                        let read = |m: FragJson| m.into_message(me.dialect);
+                        me.answer("based_newFrag", me.call(&params, read).await)
+                    })
+                    .and(Ok(()))
             })
             .and_then(|()| {
-                module.register_async_method("based_sealFrag", |params, me, _| async move {
-                    let read = |m: SealJson| m.into_message(me.dialect);
-                    me.answer("based_sealFrag", me.call(&params, read).await)
-                }).and(Ok(()))
+                module
+                    .register_async_method("based_sealFrag", |params, me, _| async move {
+                        let read = |m: SealJson| m.into_message(me.dialect);
+                        me.answer("based_sealFrag", me.call(&params, read).await)
+                    })
+                    .and(Ok(()))
             });
         registered.expect("three different names");
         module

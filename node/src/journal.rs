@@ -136,16 +136,16 @@ impl Journal {
             }
             self.unknown = None;
         }
-        if self.used.len() >= KEEP && self.used.keys().next().is_some_and(|oldest| block < *oldest) {
+        if self.used.len() >= KEEP && self.used.keys().next().is_some_and(|oldest| block < *oldest)
+        {
             return Err(JournalError::TooOld(block));
         }
         let attempt = self.used.get(&block).map_or(0, |used| used + 1);
         if attempt >= MAX_ATTEMPTS {
             return Err(JournalError::Exhausted(block));
         }
-        self.append(block, attempt).map_err(|source| {
-            JournalError::Io { path: self.path.clone(), source }
-        })?;
+        self.append(block, attempt)
+            .map_err(|source| JournalError::Io { path: self.path.clone(), source })?;
         Ok(attempt)
     }
 
@@ -167,17 +167,14 @@ impl Journal {
     fn rewrite(&mut self) -> std::io::Result<()> {
         let bytes: Vec<u8> = self.used.iter().flat_map(|(b, a)| record(*b, *a)).collect();
         let next = self.path.with_extension("journal.new");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&next)?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&next)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         std::fs::rename(&next, &self.path)?;
         if let Some(dir) = self.path.parent() {
-            File::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?.sync_all()?;
+            File::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?
+                .sync_all()?;
         }
         self.file = file;
         self.records = self.used.len();

@@ -28,7 +28,9 @@ pub enum OrderError {
         found: u64,
     },
     /// Something else was sent in this place.
-    #[error("frag {seq} of block {block} was sent with other content: send a new Env to rebuild the block")]
+    #[error(
+        "frag {seq} of block {block} was sent with other content: send a new Env to rebuild the block"
+    )]
     Conflict {
         /// Block.
         block: u64,

@@ -243,7 +243,11 @@ impl LocalNetwork {
             bail!("a network needs at least 2 nodes");
         }
         if !(1..=options.nodes).contains(&options.gateways) {
-            bail!("between 1 and {} gateways are possible with {} nodes", options.nodes, options.nodes);
+            bail!(
+                "between 1 and {} gateways are possible with {} nodes",
+                options.nodes,
+                options.nodes
+            );
         }
         let gateways = (0..options.gateways)
             .map(|g| keys::create_gateway(&options.dir.join(format!("gateway-{g}.key"))))
@@ -331,8 +335,7 @@ impl LocalNetwork {
         let (method, param) = ingest::request(message);
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [param] });
         let url = format!("http://{}", self.nodes[node].addresses().ingest);
-        let (status, answer) =
-            self.http.post_json(&url, None, serde_json::to_vec(&body)?).await?;
+        let (status, answer) = self.http.post_json(&url, None, serde_json::to_vec(&body)?).await?;
         let answer: Value = serde_json::from_slice(&answer)
             .with_context(|| format!("{method}: the node answered {status}, and no JSON"))?;
         match answer.get("result") {

@@ -101,7 +101,10 @@ impl Metrics {
     /// Records how long a message took.
     pub fn latency(&self, kind: &'static str, took: Duration) {
         self.recorder
-            .register_histogram(&key("fragcast_message_latency_seconds", Some(("kind", kind))), &METADATA)
+            .register_histogram(
+                &key("fragcast_message_latency_seconds", Some(("kind", kind))),
+                &METADATA,
+            )
             .record(took.as_secs_f64());
     }
 
@@ -138,7 +141,11 @@ impl Metrics {
             self.counter("fragcast_ingest_total", Some(("answer", answer)), n);
         }
         for (peer, rtt) in &net.round_trips {
-            self.gauge("fragcast_peer_rtt_seconds", Some(("peer", &peer.to_string())), rtt.as_secs_f64());
+            self.gauge(
+                "fragcast_peer_rtt_seconds",
+                Some(("peer", &peer.to_string())),
+                rtt.as_secs_f64(),
+            );
         }
         self.gauge("fragcast_peers_connected", None, net.connected as f64);
         self.gauge("fragcast_members", None, net.members as f64);

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use alloy_primitives::Address;
 use fragcast_shredder::Dialect;
 use fragcast_turbine::schedule::{BLOCKS_PER_TERM, ScheduleError};
-use fragcast_turbine::{
-    Delegations, Member, MemberRecord, Membership, Schedule, SignedDelegation,
-};
+use fragcast_turbine::{Delegations, Member, MemberRecord, Membership, Schedule, SignedDelegation};
 use serde::{Deserialize, Serialize};
 
 /// One member as the file has it.
@@ -134,10 +132,8 @@ impl NetworkFile {
     /// [`NetworkError`].
     pub fn check(&self) -> Result<Network, NetworkError> {
         let members = (1..).zip(&self.members).map(|(number, entry)| {
-            let record: MemberRecord = entry
-                .record
-                .parse()
-                .map_err(|reason| NetworkError::Member { number, reason })?;
+            let record: MemberRecord =
+                entry.record.parse().map_err(|reason| NetworkError::Member { number, reason })?;
             Ok(Member { record, weight: entry.weight })
         });
         let members =

@@ -274,12 +274,8 @@ impl Node {
             tap,
         };
         let events = tokio::spawn(pump.run(events, own_rx));
-        let addresses = Addresses {
-            p2p,
-            ingest: ingest_address,
-            http: http_address,
-            metrics: metrics_address,
-        };
+        let addresses =
+            Addresses { p2p, ingest: ingest_address, http: http_address, metrics: metrics_address };
         let servers = vec![ingest_server, http_server];
         Ok(Self { shared, addresses, outputs, servers, metrics, driver, events })
     }

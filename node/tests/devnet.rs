@@ -22,9 +22,26 @@ fn a_devnet_seals_every_block_on_every_node() {
     let path = dir.path().join("r.json");
     let nodes = dir.path().join("nodes");
     let output = fragcast(&[
-        "devnet", "--nodes", "5", "--blocks", "3", "--frags", "4", "--txs", "50", "--loss", "0.05",
-        "--gateways", "2", "--term", "1", "--fast", "--report", path.to_str().unwrap(),
-        "--dir", nodes.to_str().unwrap(),
+        "devnet",
+        "--nodes",
+        "5",
+        "--blocks",
+        "3",
+        "--frags",
+        "4",
+        "--txs",
+        "50",
+        "--loss",
+        "0.05",
+        "--gateways",
+        "2",
+        "--term",
+        "1",
+        "--fast",
+        "--report",
+        path.to_str().unwrap(),
+        "--dir",
+        nodes.to_str().unwrap(),
     ]);
     let report = report(&path, &output);
     assert!(output.status.success(), "{report:#} {}", String::from_utf8_lossy(&output.stdout));

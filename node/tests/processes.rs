@@ -128,8 +128,7 @@ impl Process {
 
     async fn get(&self, path: &str) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut stream =
-            tokio::net::TcpStream::connect(("127.0.0.1", self.metrics)).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.metrics)).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
@@ -168,15 +167,29 @@ impl Network {
                 let [p2p, ingest, http, metrics] = std::array::from_fn(|_| port());
                 let address = format!("127.0.0.1:{p2p}");
                 let made = fragcast(&[
-                    "init", "--dir", &text(&dir), "--chain-id", "5", "--listen", &address,
-                    "--advertise", &address,
+                    "init",
+                    "--dir",
+                    &text(&dir),
+                    "--chain-id",
+                    "5",
+                    "--listen",
+                    &address,
+                    "--advertise",
+                    &address,
                 ]);
                 let record = field(&made, "record");
                 members += &format!("\n[[members]]\nrecord = \"{record}\"\n");
                 if i == 0 {
                     delegation = Some(fragcast(&[
-                        "delegate", "--gateway-key", &text(&gateway_key), "--chain-id", "5",
-                        "--peer", &field(&made, "peer id"), "--leader", &field(&made, "leader key"),
+                        "delegate",
+                        "--gateway-key",
+                        &text(&gateway_key),
+                        "--chain-id",
+                        "5",
+                        "--peer",
+                        &field(&made, "peer id"),
+                        "--leader",
+                        &field(&made, "leader key"),
                     ]));
                 }
                 Process { dir, p2p, ingest, http, metrics, child: None }

@@ -1,15 +1,17 @@
 //! The erasure code: Reed–Solomon over GF(2⁸), systematic, k data and m coding shards.
 //!
-//! A thin layer over `reed-solomon-erasure` that keeps its matrices. Building one inverts a
-//! k×k matrix, so codes are cached by (k, m), at most [`MAX_CODES`] of them. Each holds its
-//! matrix (at most 4 kB) and the crate's own cache of 254 inverted matrices (at most 4 kB
-//! each): all together at most 16 MiB, reached only by traffic of 16 different shapes that
-//! each lose 254 different patterns.
+//! Codes, and the arithmetic over whole shards, are `reed-solomon-erasure`'s. Recovery is ours:
+//! the library inverts a k×k matrix for every new pattern of losses, which with 32 data shards
+//! costs three times what recovering the shards does. With e data shards missing it is enough
+//! to solve an e×e system: the coding shards less what the present data adds to them.
+//!
+//! Building a code takes longer than using it, so codes are cached by (k, m), at most
+//! [`MAX_CODES`] of them, 8 kB each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use reed_solomon_erasure::galois_8::ReedSolomon;
+use reed_solomon_erasure::galois_8::{self, ReedSolomon};
 
 /// k + m is at most this: a path of 6 nodes.
 pub const MAX_SHARDS: usize = 64;
@@ -33,9 +35,27 @@ pub enum CodingError {
     Shards,
 }
 
+/// A code and the coefficients of its coding shards: coding i = Σ rows[i][j] · data j.
+struct Code {
+    library: ReedSolomon,
+    rows: Vec<Vec<u8>>,
+}
+
+impl Code {
+    fn new(k: usize, m: usize) -> Option<Self> {
+        let library = ReedSolomon::new(k, m).ok()?;
+        // The library keeps its matrix to itself; encoding the unit vectors spells it out.
+        let mut units: Vec<Vec<u8>> = vec![vec![0; k]; k];
+        (0..k).for_each(|i| units[i][i] = 1);
+        let mut rows = vec![vec![0; k]; m];
+        library.encode_sep(&units, &mut rows).ok()?;
+        Some(Self { library, rows })
+    }
+}
+
 /// Codes by shape.
 #[derive(Default)]
-pub struct Codes(BTreeMap<(u8, u8), Arc<ReedSolomon>>);
+pub struct Codes(BTreeMap<(u8, u8), Arc<Code>>);
 
 impl std::fmt::Debug for Codes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -44,7 +64,7 @@ impl std::fmt::Debug for Codes {
 }
 
 impl Codes {
-    fn get(&mut self, k: usize, m: usize) -> Result<Arc<ReedSolomon>, CodingError> {
+    fn get(&mut self, k: usize, m: usize) -> Result<Arc<Code>, CodingError> {
         if k == 0 || m == 0 || k + m > MAX_SHARDS {
             return Err(CodingError::Shape { k, m });
         }
@@ -55,7 +75,7 @@ impl Codes {
         if self.0.len() >= MAX_CODES {
             self.0.pop_first();
         }
-        let code = Arc::new(ReedSolomon::new(k, m).map_err(|_| CodingError::Shape { k, m })?);
+        let code = Arc::new(Code::new(k, m).ok_or(CodingError::Shape { k, m })?);
         self.0.insert(key, code.clone());
         Ok(code)
     }
@@ -69,7 +89,7 @@ impl Codes {
             return Ok(());
         }
         let code = self.get(data.len(), coding.len())?;
-        code.encode_sep(data, coding).map_err(|_| CodingError::Shards)
+        code.library.encode_sep(data, coding).map_err(|_| CodingError::Shards)
     }
 
     /// Fills in all shards that are not present, data and coding alike.
@@ -83,17 +103,75 @@ impl Codes {
         present: u64,
     ) -> Result<(), CodingError> {
         let m = shards.len().saturating_sub(k);
-        if m == 0 {
+        let unequal = shards.windows(2).any(|pair| pair[0].len() != pair[1].len());
+        if m == 0 || unequal || shards[0].is_empty() {
             return Err(CodingError::Shards);
         }
         let code = self.get(k, m)?;
-        let mut marked: Vec<(&mut [u8], bool)> = shards
-            .iter_mut()
-            .enumerate()
-            .map(|(i, shard)| (&mut **shard, present >> i & 1 == 1))
+        let (data, coding) = shards.split_at_mut(k);
+        let is_present = |i: usize| present >> i & 1 == 1;
+        let missing: Vec<usize> = (0..k).filter(|i| !is_present(*i)).collect();
+        let used: Vec<usize> = (0..m).filter(|i| is_present(k + i)).take(missing.len()).collect();
+        if used.len() < missing.len() {
+            return Err(CodingError::Shards);
+        }
+        let system = used.iter().map(|r| missing.iter().map(|c| code.rows[*r][*c]).collect());
+        // Any square part of the coding rows is regular, or the code would not be MDS.
+        let inverse = invert(system.collect()).ok_or(CodingError::Shards)?;
+        let rests: Vec<Vec<u8>> = used
+            .iter()
+            .map(|r| {
+                let mut rest = coding[*r].to_vec();
+                for j in (0..k).filter(|j| is_present(*j)) {
+                    galois_8::mul_slice_xor(code.rows[*r][j], data[j], &mut rest);
+                }
+                rest
+            })
             .collect();
-        code.reconstruct(&mut marked).map_err(|_| CodingError::Shards)
+        for (row, c) in inverse.iter().zip(&missing) {
+            combine(row, &rests, data[*c]);
+        }
+        for i in (0..m).filter(|i| !is_present(k + i)) {
+            combine(&code.rows[i], data, coding[i]);
+        }
+        Ok(())
     }
+}
+
+/// out = Σ factors[j] · inputs[j]; there is at least one.
+fn combine(factors: &[u8], inputs: &[impl AsRef<[u8]>], out: &mut [u8]) {
+    for (j, (factor, input)) in factors.iter().zip(inputs).enumerate() {
+        if j == 0 {
+            galois_8::mul_slice(*factor, input.as_ref(), out);
+        } else {
+            galois_8::mul_slice_xor(*factor, input.as_ref(), out);
+        }
+    }
+}
+
+/// Inverts a square matrix over GF(2⁸) by Gauss–Jordan elimination; `None` if it is singular.
+fn invert(mut matrix: Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
+    let n = matrix.len();
+    for (i, row) in matrix.iter_mut().enumerate() {
+        row.resize(2 * n, 0);
+        row[n + i] = 1;
+    }
+    for column in 0..n {
+        let pivot = (column..n).find(|row| matrix[*row][column] != 0)?;
+        matrix.swap(column, pivot);
+        let factor = galois_8::div(1, matrix[column][column]);
+        let scaled: Vec<u8> =
+            matrix[column].iter().map(|value| galois_8::mul(*value, factor)).collect();
+        matrix[column].copy_from_slice(&scaled);
+        for (i, row) in matrix.iter_mut().enumerate() {
+            let factor = row[column];
+            if i != column && factor != 0 {
+                galois_8::mul_slice_xor(factor, &scaled, row);
+            }
+        }
+    }
+    matrix.iter_mut().for_each(|row| drop(row.drain(..n)));
+    Some(matrix)
 }
 
 #[cfg(test)]

@@ -39,8 +39,10 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
     let identity = keys::read_ed25519(&config.identity)?;
     let peer = PeerId(identity.verifying_key().to_bytes());
     let Some(me) = network.members.index(&peer) else {
-        bail!("{peer} is not a member: add the record that `fragcast init` printed to {}",
-            config.network.display());
+        bail!(
+            "{peer} is not a member: add the record that `fragcast init` printed to {}",
+            config.network.display()
+        );
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "chain        {} ({})", network.chain_id, network.dialect)?;
@@ -61,7 +63,9 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
             .delegations
             .iter()
             .filter(|d| d.gateway().is_ok_and(|g| g == *gateway))
-            .map(|d| format!("{} blocks {}–{}", d.delegation.peer, d.delegation.first, d.delegation.last))
+            .map(|d| {
+                format!("{} blocks {}–{}", d.delegation.peer, d.delegation.first, d.delegation.last)
+            })
             .collect();
         let to = if delegated.is_empty() {
             "nobody: its blocks cannot be carried".to_owned()
@@ -100,7 +104,9 @@ pub(super) async fn status(args: StatusArgs) -> anyhow::Result<i32> {
     let (code, answer) = HttpClient::default()
         .post_json(&args.rpc, None, serde_json::to_vec(&body)?)
         .await
-        .with_context(|| format!("no node answers at {}: is it running? --rpc names another", args.rpc))?;
+        .with_context(|| {
+            format!("no node answers at {}: is it running? --rpc names another", args.rpc)
+        })?;
     let answer: Value = serde_json::from_slice(&answer)
         .with_context(|| format!("{} answered {code}, and no JSON: is that a node?", args.rpc))?;
     let Some(status) = answer.get("result") else {

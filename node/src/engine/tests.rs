@@ -112,8 +112,8 @@ async fn after_fault(fault: Fault, index: u64, config: impl FnOnce(&mut EngineCo
     // machine it may be a later one.
     for number in 2.. {
         server.change(|state| {
-        let _ = state.blocks.insert(number - 1);
-    });
+            let _ = state.blocks.insert(number - 1);
+        });
         let before = server.arrivals().len();
         forwarder.give(block(number, 0, 2));
         let stats = forwarder.settle().await;
