@@ -157,9 +157,11 @@ fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Prepared> {
     let dir = options.dir.join(format!("node-{index}"));
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut config = Config::default();
-    config.network = options.dir.join("network.toml");
-    config.identity = dir.join("identity.key");
+    let mut config = Config {
+        network: options.dir.join("network.toml"),
+        identity: dir.join("identity.key"),
+        ..Config::default()
+    };
     config.leader.key = dir.join("leader.key");
     config.leader.journal = dir.join("leader.journal");
     config.leader.route.clone_from(&options.route);

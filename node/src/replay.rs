@@ -212,7 +212,7 @@ fn offline(
     bar: &ProgressBar,
 ) -> anyhow::Result<(Vec<Outcome>, Value)> {
     let gateway = GatewayKey::from_bytes(*crate::keys::random_secret())?;
-    let leader = ed25519_dalek::SigningKey::from_bytes(&*crate::keys::random_secret());
+    let leader = ed25519_dalek::SigningKey::from_bytes(&crate::keys::random_secret());
     let chain_id = blocks[0].1.chain_id;
     let mut pipe = Pipe {
         shredder: Shredder::new(chain_id, leader.clone()),

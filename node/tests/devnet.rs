@@ -1,5 +1,7 @@
 //! `devnet` and `replay` as a user runs them, small.
 
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

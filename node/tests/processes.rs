@@ -2,6 +2,8 @@
 //!
 //! Time limits only guard against hanging.
 
+#![expect(clippy::print_stderr, reason = "what was measured")]
+
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

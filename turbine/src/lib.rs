@@ -14,6 +14,8 @@
 pub mod control;
 pub mod delegation;
 pub mod egress;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod membership;
 pub mod outcome;
 pub mod peer;
@@ -25,6 +27,7 @@ pub mod shuffle;
 pub mod time;
 
 #[cfg(feature = "net")]
+#[expect(clippy::disallowed_types, reason = "the driver is where the sockets are")]
 pub mod net;
 
 pub use control::{Control, Evidence};

@@ -2,6 +2,7 @@
 //!
 //! Time limits only guard against hanging.
 #![cfg(feature = "net")]
+#![expect(clippy::disallowed_types, reason = "the driver's tests need sockets")]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;

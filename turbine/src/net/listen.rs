@@ -63,9 +63,9 @@ impl Drop for Slot {
         let mut counts = Self::lock(&self.counts);
         let entry = counts.by_address.entry(self.address).or_default();
         if self.established {
-            entry.1 -= 1
+            entry.1 -= 1;
         } else {
-            entry.0 -= 1
+            entry.0 -= 1;
         }
         if *entry == (0, 0) {
             counts.by_address.remove(&self.address);

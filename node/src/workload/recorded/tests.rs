@@ -1,6 +1,6 @@
 //! Real blocks where their files are there, and a synthetic file for what can go wrong.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use alloy_primitives::hex;
 use flate2::Compression;
