@@ -5,9 +5,9 @@
 //! bump, so a body of the other dialect must be refused, never misread: here a dialect is the
 //! presence of `blob_gas_used`, and every decoder is told which one its chain speaks.
 //!
-//! * [`json`](self::json): what a gateway posts
-//! * [`wire`](self::wire): what is gossiped and what is cut into shreds
-//! * [`root`](self::root): what is signed
+//! * [`json`]: what a gateway posts
+//! * [`wire`]: what is gossiped and what is cut into shreds
+//! * [`root`]: what is signed
 
 pub mod json;
 pub mod root;

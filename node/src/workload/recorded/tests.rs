@@ -173,7 +173,7 @@ fn damaged_files_are_told_apart() {
         let error = error("block.json.gz", &compressed[..cut]);
         assert!(matches!(error, RecordedError::Gzip { .. }), "{error}");
     }
-    let mut wrong = compressed.clone();
+    let mut wrong = compressed;
     *wrong.last_mut().expect("bytes") ^= 1;
     assert!(matches!(error("block.json.gz", &wrong), RecordedError::Gzip { .. }));
     assert!(matches!(error("block.json.gz", json.as_bytes()), RecordedError::Kind { .. }));
