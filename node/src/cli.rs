@@ -161,7 +161,7 @@ impl Cli {
                 runtime()?.block_on(crate::replay::run(args))
             }
             Command::Run(args) => {
-                let mut config = Config::load(&args.config)?;
+                let mut config = Config::read(&args.config)?;
                 args.overrides.apply(&mut config)?;
                 log(&config.log.format, &config.log.filter)?;
                 runtime()?.block_on(run(config))

@@ -224,11 +224,21 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads a file and makes its relative paths relative to it.
+    /// Reads a file, makes its relative paths relative to it, and checks the ranges.
     ///
     /// # Errors
     /// [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let config = Self::read(path)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Like [`load`](Self::load), without the check: flags may still change it.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
         let mut config: Self = toml::from_str(&text).map_err(|source| ConfigError::Toml {
@@ -248,7 +258,6 @@ impl Config {
         if !config.engine.jwt_secret.as_os_str().is_empty() {
             config.engine.jwt_secret = dir.join(&config.engine.jwt_secret);
         }
-        config.check()?;
         Ok(config)
     }
 

@@ -35,7 +35,7 @@ pub struct DevnetArgs {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=200))]
     pub nodes: u16,
     /// Blocks to build.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub blocks: u64,
     /// Share of shreds that every sender throws away, 0 to 0.3.
     #[arg(long, default_value_t = 0.02, value_parser = crate::cli::loss)]
@@ -46,7 +46,7 @@ pub struct DevnetArgs {
     /// Blocks that a gateway leads at a time.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     pub term: u64,
-    /// Which way messages travel.
+    /// Which way messages travel: the same for both until there is another way than the overlay.
     #[arg(long, value_enum, default_value_t)]
     pub mode: Mode,
     /// Route of the leader: auto, direct, turbine or rotor.
@@ -116,11 +116,11 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
     let summary = summary(&args, &network);
     print_table(&args, &network, &summary)?;
     network.stop().await;
-    built?;
     if let Some(path) = &args.report {
         let text = serde_json::to_string_pretty(&summary)? + "\n";
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    built?;
     if interrupted {
         writeln!(std::io::stdout(), "interrupted")?;
         return Ok(130);

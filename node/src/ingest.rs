@@ -153,12 +153,21 @@ impl Ingest {
 
     /// Takes a message; true if it was new.
     ///
+    /// What is sent must be taken over, or its place would be given to another message, which
+    /// is equivocation. So this goes on in a task of its own even if the gateway hangs up and
+    /// the server drops the request.
+    ///
     /// # Errors
     /// [`IngestError`].
-    pub async fn take(&self, signed: SignedMessage) -> Result<bool, IngestError> {
-        let arrived = self.net.clock().now();
+    pub async fn take(self: Arc<Self>, signed: SignedMessage) -> Result<bool, IngestError> {
         let gateway = self.schedule.gateway(signed.message.block());
         let message = signed.normalise_and_verify(gateway)?;
+        let ended = BroadcastError::Busy;
+        tokio::spawn(async move { self.send(message).await }).await.map_err(|_| ended)?
+    }
+
+    async fn send(&self, message: VerifiedMessage) -> Result<bool, IngestError> {
+        let arrived = self.net.clock().now();
         let block = message.message().block();
         // One message at a time: their order is what is being decided.
         let mut state = self.state.lock().await;
@@ -167,7 +176,7 @@ impl Ingest {
             Step::Again => return Ok(false),
             Step::Send(key) => key,
             Step::Open => {
-                let Some(journal) = journal.as_mut().filter(|_| true) else {
+                let Some(journal) = journal else {
                     return Err(IngestError::NotLeader(block));
                 };
                 if !self.net.leads(block).await {
@@ -194,7 +203,7 @@ impl Ingest {
     }
 
     async fn call<M: DeserializeOwned>(
-        &self,
+        self: &Arc<Self>,
         params: &Params<'_>,
         read: impl FnOnce(M) -> Result<Message, JsonError>,
     ) -> Result<&'static str, IngestError> {
@@ -208,7 +217,7 @@ impl Ingest {
             hex::decode_to_array(&parsed.signature).map_err(|_| IngestError::SignatureForm)?;
         let message = read(parsed.message)?;
         let signed = SignedMessage::new(message, Signature::from_bytes(signature));
-        let new = self.take(signed).await?;
+        let new = Arc::clone(self).take(signed).await?;
         self.stats.count(if new { "ok" } else { "again" });
         Ok("OK")
     }

@@ -9,8 +9,10 @@
 //! ```
 //!
 //! A torn last record was never acted upon, and is cut off. Without the file (a restored
-//! backup, a copied key) nobody knows what was sent; the first block that is offered is then
-//! refused, and with it every block up to it.
+//! backup, a copied key) nobody knows what was sent: a marker is written in its place, and the
+//! first block that is offered is refused with all before it and the next
+//! [`WINDOW_FUTURE`], which may have been opened as well. The marker counts until a block has
+//! been opened, so another restart changes nothing. A lock keeps a second process out.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -18,10 +20,13 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use fragcast_shredder::shred::MAX_ATTEMPTS;
+use fragcast_turbine::protocol::WINDOW_FUTURE;
 
 const RECORD: usize = 16;
 /// Blocks that are remembered; the journal is rewritten when it has four times as many records.
 const KEEP: usize = 256;
+/// Stands in the place of a journal that was missing.
+const MARKER: (u64, u8) = (u64::MAX, u8::MAX);
 
 /// Why an attempt could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +39,12 @@ pub enum JournalError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Another process has it.
+    #[error("the journal {0} is in use: another node runs with this leader key")]
+    InUse(PathBuf),
     /// A record in the middle is damaged.
     #[error(
-        "the journal {0} is damaged: move it away, and the first block after the start is skipped"
+        "the journal {0} is damaged: move it away, and the first eight blocks after the start are skipped"
     )]
     Damaged(PathBuf),
     /// All attempts of the block are used up.
@@ -44,7 +52,7 @@ pub enum JournalError {
     Exhausted(u64),
     /// Nobody knows whether the block was opened before.
     #[error(
-        "the journal was missing at the start: block {0} is skipped, since it may have been opened before; the next block goes on"
+        "the journal was missing: block {0} is skipped, since it may have been opened before; later blocks go on"
     )]
     Unknown(u64),
     /// Long past.
@@ -97,11 +105,15 @@ impl Journal {
             .truncate(false)
             .open(path)
             .map_err(io)?;
+        if file.try_lock().is_err() {
+            return Err(JournalError::InUse(path.to_owned()));
+        }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io)?;
         let (whole, torn) = bytes.as_chunks::<RECORD>();
         let mut used = BTreeMap::new();
         let mut good = 0;
+        let mut marked = false;
         for (i, bytes) in whole.iter().enumerate() {
             let block = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
             if *bytes != record(block, bytes[8]) {
@@ -110,14 +122,21 @@ impl Journal {
                 }
                 return Err(JournalError::Damaged(path.to_owned()));
             }
-            let attempt = used.entry(block).or_default();
-            *attempt = bytes[8].max(*attempt);
             good += 1;
+            marked = (block, bytes[8]) == MARKER;
+            if !marked {
+                let attempt = used.entry(block).or_default();
+                *attempt = bytes[8].max(*attempt);
+            }
         }
         file.set_len((good * RECORD) as u64).map_err(io)?;
         file.seek(SeekFrom::End(0)).map_err(io)?;
-        let unknown = missing.then_some(None);
-        Ok(Self { path: path.to_owned(), file, used, records: good, unknown })
+        let unknown = (missing || marked).then_some(None);
+        let mut journal = Self { path: path.to_owned(), file, used, records: good, unknown };
+        if missing {
+            journal.append(MARKER.0, MARKER.1).map_err(io)?;
+        }
+        Ok(journal)
     }
 
     /// Whether the file was missing when it was opened.
@@ -131,10 +150,9 @@ impl Journal {
     /// [`JournalError`]; nothing may be sent then.
     pub fn next_attempt(&mut self, block: u64) -> Result<u8, JournalError> {
         if let Some(floor) = &mut self.unknown {
-            if block <= *floor.get_or_insert(block) {
+            if block <= *floor.get_or_insert(block.saturating_add(WINDOW_FUTURE)) {
                 return Err(JournalError::Unknown(block));
             }
-            self.unknown = None;
         }
         if self.used.len() >= KEEP && self.used.keys().next().is_some_and(|oldest| block < *oldest)
         {
@@ -146,6 +164,11 @@ impl Journal {
         }
         self.append(block, attempt)
             .map_err(|source| JournalError::Io { path: self.path.clone(), source })?;
+        self.unknown = None;
+        self.used.insert(block, attempt);
+        while self.used.len() > KEEP {
+            self.used.pop_first();
+        }
         Ok(attempt)
     }
 
@@ -153,13 +176,16 @@ impl Journal {
         if self.records >= 4 * KEEP {
             self.rewrite()?;
         }
-        self.file.write_all(&record(block, attempt))?;
-        self.file.sync_data()?;
-        self.records += 1;
-        self.used.insert(block, attempt);
-        while self.used.len() > KEEP {
-            self.used.pop_first();
+        let end = (self.records * RECORD) as u64;
+        let written =
+            self.file.write_all(&record(block, attempt)).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // Half a record in the middle would be taken for damage.
+            self.file.set_len(end)?;
+            self.file.seek(SeekFrom::Start(end))?;
+            return Err(error);
         }
+        self.records += 1;
         Ok(())
     }
 
@@ -169,6 +195,7 @@ impl Journal {
         let next = self.path.with_extension("journal.new");
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&next)?;
+        file.try_lock().map_err(std::io::Error::other)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         std::fs::rename(&next, &self.path)?;
@@ -201,6 +228,7 @@ mod tests {
         let mut again = journal(dir.path());
         assert_eq!(again.next_attempt(7).unwrap(), 1);
         assert_eq!(again.next_attempt(8).unwrap(), 0);
+        drop(again);
         for attempt in 2..8 {
             assert_eq!(journal(dir.path()).next_attempt(7).unwrap(), attempt);
         }
@@ -208,14 +236,35 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_journal_skips_the_first_block_and_goes_on() {
+    fn a_missing_journal_skips_what_may_have_been_open_and_goes_on() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(&dir.path().join("leader.journal")).unwrap();
-        assert!(journal.was_missing());
-        assert!(matches!(journal.next_attempt(7), Err(JournalError::Unknown(7))));
-        assert!(matches!(journal.next_attempt(7), Err(JournalError::Unknown(7))));
-        assert!(matches!(journal.next_attempt(6), Err(JournalError::Unknown(6))));
-        assert_eq!(journal.next_attempt(8).unwrap(), 0);
+        let path = dir.path().join("leader.journal");
+        // Starting again does not make it known what was sent.
+        for _ in 0..2 {
+            let mut journal = Journal::open(&path).unwrap();
+            assert!(journal.was_missing());
+            for block in [7, 7, 6, 14] {
+                assert!(matches!(journal.next_attempt(block), Err(JournalError::Unknown(_))));
+            }
+        }
+        let mut journal = Journal::open(&path).unwrap();
+        assert!(journal.next_attempt(7).is_err());
+        assert_eq!(journal.next_attempt(15).unwrap(), 0);
+        assert_eq!(journal.next_attempt(16).unwrap(), 0);
+        drop(journal);
+        let mut journal = Journal::open(&path).unwrap();
+        assert!(!journal.was_missing());
+        assert_eq!(journal.next_attempt(15).unwrap(), 1);
+    }
+
+    #[test]
+    fn two_processes_do_not_lead_with_one_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = journal(dir.path());
+        let path = dir.path().join("leader.journal");
+        assert!(matches!(Journal::open(&path), Err(JournalError::InUse(_))));
+        drop(first);
+        Journal::open(&path).unwrap();
     }
 
     #[test]
@@ -225,6 +274,7 @@ mod tests {
         let mut first = journal(dir.path());
         first.next_attempt(7).unwrap();
         first.next_attempt(8).unwrap();
+        drop(first);
         let whole = std::fs::read(&path).unwrap();
         for cut in 17..32 {
             std::fs::write(&path, &whole[..cut]).unwrap();
@@ -247,6 +297,7 @@ mod tests {
         }
         let size = std::fs::metadata(dir.path().join("leader.journal")).unwrap().len();
         assert!(size <= (4 * KEEP * RECORD) as u64, "{size}");
+        drop(long);
         let mut again = journal(dir.path());
         assert_eq!(again.next_attempt(2999).unwrap(), 1);
         assert!(matches!(again.next_attempt(5), Err(JournalError::TooOld(5))));

@@ -28,6 +28,9 @@ const BUCKETS: [f64; 14] =
 /// Connections that are served at a time; others wait.
 const CONNECTIONS: usize = 32;
 
+/// How often samples are folded into their histograms; until then each takes memory.
+const UPKEEP: Duration = Duration::from_secs(5);
+
 static METADATA: Metadata<'static> = Metadata::new("fragcast", Level::INFO, None);
 
 /// One node's recorder.
@@ -191,15 +194,29 @@ impl Metrics {
 /// Serves until the task is aborted.
 pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut upkeep = tokio::time::interval(UPKEEP);
+    // Connections end with this task.
+    let mut connections = tokio::task::JoinSet::new();
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+        let accept = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            accepted = accept => accepted,
+            Some(_) = connections.join_next() => continue,
+            _ = upkeep.tick() => {
+                shared.metrics.handle.run_upkeep();
+                continue;
+            }
+        };
+        let Ok((stream, _)) = accepted else {
             // Out of file descriptors, most likely: let some be given back.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
+        connections.spawn(async move {
             let service = service_fn(move |request| {
                 let response = answer(&shared, &request);
                 async move { Ok::<_, Infallible>(response) }

@@ -200,7 +200,8 @@ pub struct Node {
     outputs: broadcast::Sender<Output>,
     servers: Vec<ServerHandle>,
     metrics: JoinHandle<()>,
-    driver: JoinHandle<()>,
+    /// `None` once it is known to have ended.
+    driver: Option<JoinHandle<()>>,
     events: JoinHandle<()>,
 }
 
@@ -215,7 +216,7 @@ impl Node {
         let (leader, journal) = leader.unzip();
         if journal.as_ref().is_some_and(Journal::was_missing) {
             tracing::warn!(
-                "the leader's journal was missing: the first block that is handed in will be skipped"
+                "the leader's journal was missing: the first eight blocks will be skipped"
             );
         }
         let leads = leader.is_some();
@@ -277,7 +278,7 @@ impl Node {
         let addresses =
             Addresses { p2p, ingest: ingest_address, http: http_address, metrics: metrics_address };
         let servers = vec![ingest_server, http_server];
-        Ok(Self { shared, addresses, outputs, servers, metrics, driver, events })
+        Ok(Self { shared, addresses, outputs, servers, metrics, driver: Some(driver), events })
     }
 
     /// Where it listens.
@@ -297,7 +298,10 @@ impl Node {
 
     /// Resolves when the driver has ended by itself, which it should not.
     pub async fn failed(&mut self) {
-        let _ = (&mut self.driver).await;
+        if let Some(driver) = &mut self.driver {
+            let _ = driver.await;
+            self.driver = None;
+        }
     }
 
     /// Ends it: servers first, then the overlay, then what is on its way to the outputs.
@@ -309,11 +313,17 @@ impl Node {
         }
         self.metrics.abort();
         let _ = self.metrics.await;
-        // The driver ends with its last handle, which these hold.
-        drop((self.shared, self.outputs));
-        self.events.abort();
-        let _ = self.events.await;
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.driver).await;
+        self.shared.net.shutdown().await;
+        if let Some(mut driver) = self.driver
+            && tokio::time::timeout(Duration::from_secs(3), &mut driver).await.is_err()
+        {
+            driver.abort();
+        }
+        // The driver was the pump's source: it hands on what is left, and ends.
+        let mut events = self.events;
+        if tokio::time::timeout(Duration::from_secs(5), &mut events).await.is_err() {
+            events.abort();
+        }
     }
 }
 
@@ -384,7 +394,7 @@ fn http_config(config: &Config) -> ServerConfig {
         .max_request_body_size(1024 * 1024)
         .max_connections(config.http.max_connections)
         .max_subscriptions_per_connection(config.http.max_subscriptions)
-        .set_message_buffer_capacity(64)
+        .set_message_buffer_capacity(8)
         .enable_ws_ping(PingConfig::new())
         .set_batch_request_config(BatchRequestConfig::Limit(64))
         .build()
@@ -405,11 +415,14 @@ impl Pump {
             let outputs = tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.event(event),
-                    None => return,
+                    None => break,
                 },
                 Some(ordered) = own.recv() => self.message(ordered),
             };
             self.hand_on(outputs);
+        }
+        if let Some(engine) = self.engine {
+            engine.shutdown().await;
         }
     }
 
@@ -461,9 +474,6 @@ impl Pump {
     }
 
     fn hand_on(&mut self, outputs: Vec<Output>) {
-        if outputs.is_empty() {
-            return;
-        }
         let retracted = outputs.iter().filter(|o| matches!(o, Output::Retracted { .. })).count();
         let (opened, sealed) = (self.sequencer.opened(), self.sequencer.sealed());
         let waiting = self.sequencer.waiting();

@@ -53,6 +53,11 @@ pub const WINDOW_FUTURE: u64 = 7;
 const MAX_PLANS: usize = 16;
 /// Equivocations that are kept, at 600 bytes each.
 const MAX_EVIDENCE: usize = 1024;
+/// Messages whose first arrival is remembered, 24 bytes each.
+const MAX_ARRIVALS: usize = 65_536;
+/// Bad signatures that a peer may send before its greeting, which may carry the delegation that
+/// makes them good.
+const MAX_EARLY: u8 = 64;
 /// Re-encoding checks per timeout, about 100 µs each.
 const CHECKS_AT_ONCE: usize = 8;
 
@@ -195,6 +200,8 @@ struct PeerState {
     connected: bool,
     greeted: bool,
     barred: bool,
+    /// Bad signatures before a greeting, over all its connections.
+    early: u8,
 }
 
 /// The protocol of one node.
@@ -313,7 +320,13 @@ impl Protocol {
     /// A connection to `peer` is up; frames to it can be sent.
     pub fn handle_connected(&mut self, peer: PeerIndex) {
         let Some(state) = self.peers.get_mut(peer as usize) else { return };
-        *state = PeerState { connected: true, ..PeerState::default() };
+        // A second connection of the same peer changes nothing of what is known about it.
+        *state = PeerState {
+            connected: true,
+            greeted: state.connected && state.greeted,
+            barred: state.connected && state.barred,
+            early: state.early,
+        };
         let hello = Hello {
             version: fragcast_shredder::shred::VERSION,
             chain_id: self.config.chain_id,

@@ -83,7 +83,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
         let what = if delegated { "a gateway delegates to it" } else { "no delegation names it" };
         writeln!(out, "leader key   {what}")?;
         if !config.leader.journal.exists() {
-            writeln!(out, "journal      missing: the first block handed in will be skipped")?;
+            writeln!(out, "journal      missing: the first eight blocks will be skipped")?;
         }
     }
     if !config.engine.url.is_empty() {

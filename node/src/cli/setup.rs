@@ -85,9 +85,16 @@ pub(super) struct DelegateArgs {
 
 /// Makes a leader key and the journal that belongs to it.
 fn create_leader(key: &Path, journal: &Path) -> anyhow::Result<SigningKey> {
-    // The journal first: a key without one would make the node skip a block.
+    if key.exists() {
+        bail!("{} exists already: choose another file, or move it away", key.display());
+    }
+    // The journal first: a key without one would make the node skip blocks. And an old key
+    // must never get a new journal.
     Journal::create(journal)?;
-    Ok(keys::create_ed25519(key)?)
+    keys::create_ed25519(key).map_err(|error| {
+        let _ = std::fs::remove_file(journal);
+        error.into()
+    })
 }
 
 pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {

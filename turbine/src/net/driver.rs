@@ -9,6 +9,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{MessageKey, VerifiedMessage};
 use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime, VarInt};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -30,7 +31,7 @@ const BURST: usize = 256;
 /// Broadcasts waiting for room in the lanes.
 const PENDING_BROADCASTS: usize = 64;
 /// Transmits between two looks at what came in.
-const TRANSMITS: usize = 128;
+const TRANSMITS: usize = 1024;
 /// How often the numbers are published.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a closing endpoint may take to say goodbye.
@@ -74,6 +75,7 @@ enum Command {
     },
     Head(u64),
     Leads(u64, oneshot::Sender<bool>),
+    Shutdown,
 }
 
 /// The driver's numbers, published five times a second.
@@ -121,6 +123,11 @@ impl Handle {
         let command = Command::Broadcast { key, message, reply };
         self.commands.send(command).await.map_err(|_| BroadcastError::Busy)?;
         answer.await.unwrap_or(Err(BroadcastError::Busy))
+    }
+
+    /// Ends the driver, whoever else holds a handle.
+    pub async fn shutdown(&self) {
+        let _ = self.commands.send(Command::Shutdown).await;
     }
 
     /// Whether this node leads `block`.
@@ -229,6 +236,7 @@ pub fn spawn(
         bar: config.limits.bar,
         calls,
         drops,
+        published: tokio::time::Instant::now(),
         losses: config.drop_shreds.map(|(share, seed)| Losses::new(share, seed)),
     };
     let task = tokio::spawn(async move {
@@ -275,6 +283,7 @@ struct Driver {
     bar: Duration,
     calls: Arc<Calls>,
     drops: Arc<Drops>,
+    published: tokio::time::Instant,
     losses: Option<Losses>,
 }
 
@@ -296,6 +305,8 @@ impl Driver {
             let timeout = self.protocol.poll_timeout(now).map(|at| self.clock.instant(at));
             let due = async {
                 match timeout {
+                    // A timer would round up to its next tick.
+                    Some(at) if at <= self.clock.instant(now) => tokio::task::yield_now().await,
                     Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
                 }
@@ -309,10 +320,22 @@ impl Driver {
                         return;
                     }
                     self.receive(&mut received);
+                    // A flood must not keep the rest waiting: one of each for every burst.
+                    self.protocol.handle_timeout(self.clock.now());
+                    if self.pending.len() < PENDING_BROADCASTS {
+                        match commands.try_recv() {
+                            Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => return,
+                            Ok(command) => self.command(command),
+                            Err(TryRecvError::Empty) => {}
+                        }
+                    }
+                    if self.published.elapsed() > SNAPSHOT_INTERVAL {
+                        self.publish();
+                    }
                 }
                 command = commands.recv(), if room => match command {
+                    Some(Command::Shutdown) | None => return,
                     Some(command) => self.command(command),
-                    None => return,
                 },
                 () = due => self.protocol.handle_timeout(self.clock.now()),
                 _ = publish.tick() => self.publish(),
@@ -382,12 +405,18 @@ impl Driver {
             Command::Leads(block, reply) => {
                 let _ = reply.send(self.protocol.leads(block));
             }
+            // The loop has ended by then.
+            Command::Shutdown => {}
             Command::Head(block) => self.protocol.handle_head(self.clock.now(), block),
         }
     }
 
     fn change(&mut self, change: Change) {
         match change {
+            // Barred while this was on its way here.
+            Change::Up { peer, connection, .. } if self.bars.is_barred(peer) => {
+                connection.close(VarInt::from_u32(1), b"barred");
+            }
             Change::Up { peer, connection, outgoing } => {
                 tracing::info!(peer = ?self.peer(peer), outgoing, "connected");
                 self.connections.add(peer, connection, outgoing);
@@ -419,7 +448,8 @@ impl Driver {
         self.protocol.members().get(peer).map(|member| member.peer())
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.published = tokio::time::Instant::now();
         let egress = self.protocol.egress();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let snapshot = Snapshot {

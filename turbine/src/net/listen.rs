@@ -131,17 +131,20 @@ fn admit(
         incoming.refuse();
         return None;
     }
+    // Before any refusal by address: a forged address must not lock its owner out, and only
+    // who is really there comes back with the token.
+    let busy =
+        now.handshakes >= limits.handshakes / 2 || handshakes >= limits.handshakes_per_address / 2;
+    if busy && !incoming.remote_address_validated() {
+        drop(now);
+        calls.retried.fetch_add(1, Ordering::Relaxed);
+        let _ = incoming.retry();
+        return None;
+    }
     if handshakes >= limits.handshakes_per_address || connections >= limits.per_address {
         drop(now);
         calls.refused_address.fetch_add(1, Ordering::Relaxed);
         incoming.refuse();
-        return None;
-    }
-    if now.handshakes >= limits.handshakes / 2 && !incoming.remote_address_validated() {
-        drop(now);
-        calls.retried.fetch_add(1, Ordering::Relaxed);
-        // Costs no state: whoever is really there comes back with the token.
-        let _ = incoming.retry();
         return None;
     }
     now.handshakes += 1;

@@ -3,11 +3,11 @@
 
 use bytes::Bytes;
 use fragcast_shredder::{
-    Assembled, HashedShred, Push, RecoveredSet, SetHeader, Shred, SignedMessage, ValidateError,
-    ValidatedShred,
+    Assembled, HashedShred, MessageKey, Push, RecoveredSet, SetHeader, Shred, SignedMessage,
+    ValidateError, ValidatedShred,
 };
 
-use super::{Delivered, Event, MAX_PLANS, Protocol};
+use super::{Delivered, Event, MAX_ARRIVALS, MAX_EARLY, MAX_PLANS, Protocol};
 use crate::control::{Control, ControlError};
 use crate::delegation::{DelegationError, SignedDelegation};
 use crate::egress::{Lane, Payload, Transmit};
@@ -54,7 +54,11 @@ impl Protocol {
         let Some(state) = self.peers.get_mut(from as usize) else { return };
         // A peer whose greeting is still on its way may know a delegation that we don't: its
         // bad signatures are not evidence yet.
-        let early = outcome == Outcome::BadSignature && !state.greeted;
+        let mut early = outcome == Outcome::BadSignature && !state.greeted;
+        if early {
+            state.early = state.early.saturating_add(1);
+            early = state.early < MAX_EARLY;
+        }
         if outcome.convicts_sender() && !early && !state.barred {
             state.barred = true;
             self.events.push_back(Event::Bar { peer: from, outcome });
@@ -71,7 +75,9 @@ impl Protocol {
         } else {
             return Ok(());
         };
-        if now.since(self.progress_at) > self.config.reanchor {
+        // What was sealed stays sealed: old shreds, sent again, move no window back.
+        let back = beyond == Outcome::Past && self.sealed.is_some();
+        if !back && now.since(self.progress_at) > self.config.reanchor {
             // Nothing of our window has come for long: perhaps it is we who are elsewhere.
             (self.opened, self.sealed) = (None, None);
             self.progress_at = now;
@@ -101,14 +107,14 @@ impl Protocol {
         };
         match self.reassembler.push(&valid) {
             Ok(Push::Stored) => {
-                self.arrivals.entry(header.message_key()).or_insert(now);
+                self.note_arrival(now, header.message_key());
                 self.forward(&valid, leader);
                 Outcome::Stored
             }
             Ok(Push::Duplicate) => Outcome::Duplicate,
             Ok(Push::Late) => Outcome::Late,
             Ok(Push::Complete { recovered, message }) => {
-                self.arrivals.entry(header.message_key()).or_insert(now);
+                self.note_arrival(now, header.message_key());
                 self.forward(&valid, leader);
                 match recovered {
                     Some(set) => {
@@ -125,6 +131,15 @@ impl Protocol {
                 Outcome::Completed
             }
             Err(error) => error.into(),
+        }
+    }
+
+    /// Remembers when a message began to arrive. An evicted message leaves its entry behind
+    /// until the window passes, so the table has a bound of its own.
+    fn note_arrival(&mut self, now: Timestamp, key: MessageKey) {
+        self.arrivals.entry(key).or_insert(now);
+        if self.arrivals.len() > MAX_ARRIVALS {
+            self.arrivals.pop_last();
         }
     }
 
