@@ -149,10 +149,10 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]; nothing may be sent then.
     pub fn next_attempt(&mut self, block: u64) -> Result<u8, JournalError> {
-        if let Some(floor) = &mut self.unknown {
-            if block <= *floor.get_or_insert(block.saturating_add(WINDOW_FUTURE)) {
-                return Err(JournalError::Unknown(block));
-            }
+        if let Some(floor) = &mut self.unknown
+            && block <= *floor.get_or_insert(block.saturating_add(WINDOW_FUTURE))
+        {
+            return Err(JournalError::Unknown(block));
         }
         if self.used.len() >= KEEP && self.used.keys().next().is_some_and(|oldest| block < *oldest)
         {
