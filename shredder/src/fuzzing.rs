@@ -54,7 +54,9 @@ pub fn shred(data: &[u8]) {
     let _ = (shred.path().len(), shred.signature(), shred.header().message_kind());
     let key = SigningKey::from_bytes(&[7; 32]).verifying_key();
     let mut validator = Validator::new(1, 4);
-    assert!(validator.validate(HashedShred::new(shred), &key).is_err(), "nobody signed this");
+    for hashed in HashedShred::batch(vec![shred.clone(), shred]) {
+        assert!(validator.validate(hashed, &key).is_err(), "nobody signed this");
+    }
 }
 
 /// A proof that decodes encodes to the same bytes and verifies or not, without a panic.

@@ -21,7 +21,7 @@ pub type Hash = [u8; 32];
 pub const MAX_LEAVES: usize = 64;
 
 /// The longest shard that can be hashed: one BLAKE3 chunk.
-const MAX_LEAF_LEN: usize = 1024;
+pub(crate) const MAX_LEAF_LEN: usize = 1024;
 
 /// What fills up a level of odd length.
 const EMPTY: Hash = [0; 32];

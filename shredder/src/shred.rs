@@ -190,7 +190,9 @@ impl SetHeader {
         if self.k == 0 || self.shards() > MAX_SHARDS {
             return Err(ShredError::Header("k and m"));
         }
-        if self.shard_len == 0 || self.shred_len() > MAX_SHRED_LEN {
+        // A set of one shred has no path, so its shard could be longer than a leaf may be.
+        let len = usize::from(self.shard_len);
+        if len == 0 || len > merkle::MAX_LEAF_LEN || self.shred_len() > MAX_SHRED_LEN {
             return Err(ShredError::Header("shard length"));
         }
         if self.set >= self.sets {

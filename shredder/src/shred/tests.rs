@@ -153,6 +153,23 @@ fn impossible_headers_are_refused() {
 }
 
 #[test]
+fn a_lone_shard_longer_than_a_leaf_is_refused_and_panics_nowhere() {
+    let good = cut(100, &params(7, 0, 1)).sets[0].header;
+    for shard_len in 1020..=1039u16 {
+        let header = SetHeader { k: 1, m: 0, shard_len, message_len: shard_len.into(), ..good };
+        let mut bytes = header.to_bytes().to_vec();
+        bytes.resize(header.shred_len(), 0);
+        match Shred::parse(bytes.into()) {
+            Ok(shred) => {
+                assert!(shard_len <= 1024);
+                assert_eq!(HashedShred::batch(vec![shred.clone(), shred]).len(), 2);
+            }
+            Err(error) => assert_eq!(error, ShredError::Header("shard length")),
+        }
+    }
+}
+
+#[test]
 fn another_key_or_chain_validates_nothing() {
     let set = &cut(3_000, &params(7, 0, 1)).sets[0];
     let stranger = SigningKey::from_bytes(&[1; 32]).verifying_key();
