@@ -13,6 +13,7 @@
 pub mod cli;
 pub mod config;
 pub mod devnet;
+pub mod exec;
 pub mod engine;
 pub mod ingest;
 pub mod journal;
@@ -26,6 +27,7 @@ pub mod output;
 pub mod replay;
 pub mod rpc;
 pub mod sequencer;
+pub mod trie;
 pub mod workload;
 
 #[cfg(test)]
