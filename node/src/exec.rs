@@ -1,10 +1,26 @@
 //! Execution: frags in, snapshots and verdicts out.
+//!
+//! [`OpenBlock`] executes one block on a [`StateSource`]; everything that can be read comes from
+//! immutable [`Snapshot`]s. The order of blocks, attempts, retractions and reorganisations is
+//! the business of the chain service.
 
+pub mod block;
 pub mod hashes;
+pub mod memory;
 pub mod overlay;
 pub mod receipt;
+mod run;
+pub mod snapshot;
 pub mod source;
+mod trie_build;
 pub mod tx;
+pub mod verdict;
 
-/// stub
-pub struct SealedBlock;
+pub use block::{Decoded, OpenBlock, Parent};
+pub use overlay::{Layer, State};
+pub use receipt::Receipt;
+pub use run::OnInvalid;
+pub use snapshot::{Executed, ExecutedBlock, ExecutedFrag, Placed, SealedBlock, Snapshot};
+pub use source::{Account, Anchor, SourceError, StateSource, StateView};
+pub use tx::{Envelope, Tx};
+pub use verdict::{BlockError, Invalid, SealField, Unverified, Verdict};

@@ -10,11 +10,13 @@
 //! ([`local`]).
 #![forbid(unsafe_code)]
 
+pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod devnet;
-pub mod exec;
 pub mod engine;
+pub mod exec;
+pub mod executor;
 pub mod ingest;
 pub mod journal;
 pub mod keys;

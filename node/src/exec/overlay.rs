@@ -215,8 +215,7 @@ impl ReadCache {
     pub fn apply(&mut self, layer: &Layer) {
         self.accounts.extend(layer.accounts.iter().map(|(a, v)| (*a, *v)));
         if layer.storage.values().any(|change| change.wiped) {
-            let wiped = |address| layer.storage.get(address).is_some_and(|c| c.wiped);
-            self.slots.retain(|(address, _), _| !wiped(address));
+            self.slots.retain(|(a, _), _| !layer.storage.get(a).is_some_and(|c| c.wiped));
         }
         for (address, change) in &layer.storage {
             self.slots.extend(change.slots.iter().map(|(k, v)| ((*address, *k), *v)));
@@ -235,6 +234,12 @@ pub struct OverlayDb {
     pub cache: ReadCache,
     /// BLOCKHASH.
     pub hashes: Arc<BlockHashes>,
+}
+
+impl std::fmt::Debug for OverlayDb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OverlayDb").field("layer", &self.layer).finish_non_exhaustive()
+    }
 }
 
 impl OverlayDb {
@@ -297,11 +302,6 @@ impl DatabaseCommit for OverlayDb {
     fn commit(&mut self, changes: EvmState) {
         self.layer.commit(changes);
     }
-}
-
-/// The raw bytes of a code, as stores keep it.
-pub fn code_bytes(code: &Bytecode) -> Bytes {
-    code.original_bytes()
 }
 
 #[cfg(test)]

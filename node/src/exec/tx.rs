@@ -115,8 +115,7 @@ impl Tx {
         } else {
             Envelope::Eth(EthTx::decode_2718_exact(bytes).map_err(decode)?)
         };
-        let sender =
-            each!(&envelope, tx => tx.recover_signer()).map_err(|_| TxError::Signature)?;
+        let sender = each!(&envelope, tx => tx.recover_signer()).map_err(|_| TxError::Signature)?;
         Ok(Self { envelope, bytes: bytes.clone(), hash: keccak256(bytes), sender })
     }
 

@@ -233,6 +233,19 @@ impl Genesis {
         serde_json::to_string_pretty(self)
     }
 
+    /// The chain that starts with it.
+    ///
+    /// # Errors
+    /// None in practice: the forks are ours.
+    pub fn chain_spec(
+        &self,
+        name: &str,
+    ) -> Result<crate::chain::ChainSpec, crate::chain::ChainError> {
+        let json = |reason| crate::chain::ChainError::Json { path: name.into(), reason };
+        let text = self.to_json().map_err(json)?;
+        crate::chain::ChainSpec::from_genesis(name, serde_json::from_str(&text).map_err(json)?)
+    }
+
     /// Root of the state trie.
     pub fn state_root(&self) -> B256 {
         state_root_unhashed(

@@ -1,0 +1,144 @@
+//! What a chain is: its id, its kind, its forks, and what headers must be like.
+//!
+//! A [`ChainSpec`] comes from a geth genesis JSON with fork times (OP's included) or from a name.
+//! A fork that this build cannot execute is remembered with its time: from then on blocks are
+//! `unverified`, not rejected, because a follower that guesses rules is worse than one that says
+//! it does not know them.
+
+mod header;
+mod parse;
+
+use std::sync::Arc;
+
+use alloy_consensus::{BlockHeader, Header};
+use alloy_eips::eip1559::BaseFeeParams;
+use alloy_eips::eip7840::BlobParams;
+use alloy_evm::EvmEnv;
+use alloy_evm::eth::spec::EthExecutorSpec;
+use alloy_genesis::Genesis;
+use alloy_hardforks::{EthereumChainHardforks, EthereumHardfork, EthereumHardforks, ForkCondition};
+use alloy_op_hardforks::{OpChainHardforks, OpHardfork, OpHardforks};
+use alloy_primitives::Address;
+use op_revm::OpSpecId;
+use revm::primitives::hardfork::SpecId;
+
+pub use header::{Extras, HeaderError};
+pub use parse::ChainError;
+
+/// Blob parameters by fork (EIP-7840), and those that change between forks (EIP-7892).
+#[derive(Debug, Clone)]
+pub(crate) struct BlobSchedule {
+    cancun: BlobParams,
+    prague: BlobParams,
+    osaka: BlobParams,
+    /// By time, in order.
+    scheduled: Vec<(u64, BlobParams)>,
+}
+
+/// Base fee parameters of an OP chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpFees {
+    before_canyon: BaseFeeParams,
+    from_canyon: BaseFeeParams,
+}
+
+/// What an OP chain has besides.
+#[derive(Debug, Clone)]
+pub(crate) struct OpRules {
+    forks: OpChainHardforks,
+    fees: OpFees,
+}
+
+/// A chain.
+#[derive(Debug, Clone)]
+pub struct ChainSpec {
+    /// What it was made from: a name or a file.
+    pub name: String,
+    /// EIP-155.
+    pub chain_id: u64,
+    pub(crate) eth: EthereumChainHardforks,
+    pub(crate) op: Option<OpRules>,
+    pub(crate) blobs: BlobSchedule,
+    pub(crate) deposit_contract: Option<Address>,
+    /// Forks that this build lacks, by time.
+    pub(crate) lacking: Vec<(u64, String)>,
+    /// Block 0 and its state, where it is known.
+    pub genesis: Option<Arc<Genesis>>,
+}
+
+impl EthereumHardforks for ChainSpec {
+    fn ethereum_fork_activation(&self, fork: EthereumHardfork) -> ForkCondition {
+        match &self.op {
+            Some(op) => op.forks.ethereum_fork_activation(fork),
+            None => self.eth.ethereum_fork_activation(fork),
+        }
+    }
+}
+
+impl OpHardforks for ChainSpec {
+    fn op_fork_activation(&self, fork: OpHardfork) -> ForkCondition {
+        self.op.as_ref().map_or(ForkCondition::Never, |op| op.forks.op_fork_activation(fork))
+    }
+}
+
+impl EthExecutorSpec for ChainSpec {
+    fn deposit_contract_address(&self) -> Option<Address> {
+        self.deposit_contract
+    }
+}
+
+/// The environment of a block for the EVM.
+#[derive(Debug, Clone)]
+pub enum BlockEnv {
+    /// Of an Ethereum chain.
+    Eth(EvmEnv<SpecId>),
+    /// Of an OP chain.
+    Op(EvmEnv<OpSpecId>),
+}
+
+impl ChainSpec {
+    /// Whether it is an OP chain.
+    pub const fn is_op(&self) -> bool {
+        self.op.is_some()
+    }
+
+    /// The first fork that is active at `timestamp` and that this build cannot execute.
+    pub fn lacks(&self, timestamp: u64) -> Option<&str> {
+        self.lacking.iter().find(|(time, _)| *time <= timestamp).map(|(_, name)| name.as_str())
+    }
+
+    /// Forks that this build cannot execute, by Unix time.
+    pub fn lacking(&self) -> &[(u64, String)] {
+        &self.lacking
+    }
+
+    /// Blob parameters at a time; `None` before Cancun and on OP chains, which have no blobs.
+    pub fn blob_params(&self, timestamp: u64) -> Option<BlobParams> {
+        if self.is_op() || !self.is_cancun_active_at_timestamp(timestamp) {
+            return None;
+        }
+        if self.is_osaka_active_at_timestamp(timestamp) {
+            let scheduled = self.blobs.scheduled.iter().rev().find(|(time, _)| *time <= timestamp);
+            return Some(scheduled.map_or(self.blobs.osaka, |(_, params)| *params));
+        }
+        Some(if self.is_prague_active_at_timestamp(timestamp) {
+            self.blobs.prague
+        } else {
+            self.blobs.cancun
+        })
+    }
+
+    /// The EVM's environment for a block with this header, of which `timestamp`, `number`,
+    /// `beneficiary`, `mix_hash`, `gas_limit`, `base_fee_per_gas` and `excess_blob_gas` count.
+    pub fn block_env(&self, header: &Header) -> BlockEnv {
+        if self.is_op() {
+            BlockEnv::Op(alloy_op_evm::evm_env_for_op_block(header, self, self.chain_id))
+        } else {
+            let blobs = self.blob_params(header.timestamp());
+            BlockEnv::Eth(EvmEnv::for_eth_block(header, self, self.chain_id, blobs))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
