@@ -392,16 +392,18 @@ impl OpenBlock {
         self.check_size(&raw)?;
         let trie = self.trie.clone();
         let frags = &self.frags;
-        // The three tries have nothing in common.
-        let (trie, (transactions_root, receipts_root)) = rayon::join(
-            || trie.and_then(|trie| trie.finish().map_err(Unverified::from)),
-            || {
+        // The three tries have nothing in common. A thread of its own, because the pool that
+        // recovers senders may be busy with the next block's.
+        let (mut trie, (transactions_root, receipts_root)) = std::thread::scope(|scope| {
+            let lists = scope.spawn(|| {
                 let receipts = frags.iter().flat_map(|f| &f.txs);
                 let receipts: Vec<Bytes> = receipts.map(|e| e.receipt.encoded_2718()).collect();
                 (ordered_trie_root_encoded(&raw), ordered_trie_root_encoded(&receipts))
-            },
-        );
-        let mut trie = trie;
+            });
+            let trie = trie.and_then(|trie| trie.finish().map_err(Unverified::from));
+            lists.join().map(|lists| (trie, lists))
+        })
+        .map_err(|_| Unverified::Internal("a list's root could not be computed".into()))?;
         let mut withdrawals_root = self.withdrawals.as_ref().map(|w| calculate_withdrawals_root(w));
         if self.spec.is_op() && self.spec.is_isthmus_active_at_timestamp(self.env.timestamp) {
             match self.message_passer_root(&trie) {

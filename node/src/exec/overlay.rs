@@ -131,6 +131,21 @@ impl State {
         Some(Self { base: Arc::clone(base), layers: self.layers[at + 1..].to_vec() })
     }
 
+    /// The same state with all but the newest `keep` layers merged into one.
+    #[must_use]
+    pub fn compact(&self, keep: usize) -> Self {
+        let Some(old) = self.layers.len().checked_sub(keep).filter(|old| *old > 1) else {
+            return self.clone();
+        };
+        let mut merged = Layer::default();
+        for layer in &self.layers[..old] {
+            merged.merge(layer);
+        }
+        let mut layers = vec![Arc::new(merged)];
+        layers.extend(self.layers[old..].iter().cloned());
+        Self { base: Arc::clone(&self.base), layers }
+    }
+
     /// How many layers there are.
     pub fn depth(&self) -> usize {
         self.layers.len()

@@ -94,6 +94,14 @@ impl ExecutedBlock {
         !self.hash.is_zero()
     }
 
+    /// Whether its transactions are known: of a block that a state source starts from, perhaps
+    /// only the header is.
+    pub fn is_whole(&self) -> bool {
+        !self.frags.is_empty()
+            || self.header.transactions_root == alloy_trie::EMPTY_ROOT_HASH
+            || !self.is_sealed()
+    }
+
     /// How many transactions there are.
     pub fn tx_count(&self) -> usize {
         self.frags.last().map_or(0, |f| f.first_index + f.txs.len())

@@ -102,6 +102,15 @@ pub trait StateSource: Send + Sync {
     /// May wait if too much is on its way already.
     fn persist(&self, _block: &Arc<SealedBlock>) {}
 
+    /// The newest state that the source has by itself, by the hash of its block: layers up to
+    /// that block are not needed any more. `None`: the first state is the newest.
+    fn base(&self) -> Option<(B256, Arc<dyn StateView>)> {
+        None
+    }
+
+    /// Waits until everything handed to [`persist`](Self::persist) is durable.
+    fn settle(&self) {}
+
     /// The newest block that will survive a crash, as `(number, hash)`.
     fn durable(&self) -> Option<(u64, B256)> {
         None

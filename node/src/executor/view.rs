@@ -71,7 +71,7 @@ pub enum ChainEvent {
         reason: &'static str,
     },
     /// A verified block is not canonical any more. Newest first.
-    Unwound(Arc<SealedBlock>),
+    Unwound(Arc<ExecutedBlock>),
 }
 
 #[derive(Default)]
@@ -117,7 +117,7 @@ impl ChainView {
     /// # Errors
     /// [`SourceError`].
     pub fn block(&self, hash: B256) -> Result<Option<Arc<ExecutedBlock>>, SourceError> {
-        if let Some(block) = self.recent(hash) {
+        if let Some(block) = self.recent(hash).filter(|block| block.snapshot.is_whole()) {
             return Ok(Some(Arc::new(block.snapshot.block.clone())));
         }
         self.history.as_ref().map_or(Ok(None), |history| history.block(hash))
@@ -182,11 +182,10 @@ impl ChainView {
     }
 
     /// Takes a block back.
-    pub fn remove(&self, block: &SealedBlock) {
+    pub fn remove(&self, hash: B256, number: u64) {
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
-        let hash = block.hash();
-        if recent.by_number.get(&block.number()) == Some(&hash) {
-            recent.by_number.remove(&block.number());
+        if recent.by_number.get(&number) == Some(&hash) {
+            recent.by_number.remove(&number);
         }
         recent.forget(hash);
     }

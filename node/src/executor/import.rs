@@ -1,0 +1,283 @@
+//! Following an execution client: its canonical chain decides.
+//!
+//! A block that is executed here already is taken as it is; one that never came as frags is
+//! executed and imported; one that differs unwinds to the fork first, newest block first, with
+//! every retraction told.
+
+use std::sync::Arc;
+
+use alloy_consensus::Header;
+use alloy_eips::eip4895::Withdrawal;
+use alloy_primitives::{B256, Bytes};
+use fragcast_shredder::Env;
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+
+use super::service::Service;
+use super::view::ChainEvent;
+use crate::exec::{
+    BlockError, ExecutedBlock, OnInvalid, OpenBlock, SealedBlock, Snapshot, SourceError, State, Tx,
+};
+
+/// A block as an execution client has it; its header hashes to `hash`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientBlock {
+    /// The header.
+    pub header: Header,
+    /// Its hash.
+    pub hash: B256,
+    /// EIP-2718 transactions.
+    pub txs: Vec<Bytes>,
+    /// Withdrawals (Shanghai).
+    pub withdrawals: Option<Vec<Withdrawal>>,
+}
+
+/// The ends of the client's chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientHeads {
+    /// Its head.
+    pub latest: (u64, B256),
+    /// Its safe block.
+    pub safe: Option<(u64, B256)>,
+    /// Its finalized block.
+    pub finalized: Option<(u64, B256)>,
+}
+
+/// A step along the client's chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Follow {
+    /// The newest block that both have.
+    pub fork: B256,
+    /// What comes after it in the client's chain, in order; may be a part.
+    pub blocks: Vec<ClientBlock>,
+    /// The client's heads.
+    pub heads: ClientHeads,
+}
+
+/// Why a step could not be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FollowError {
+    /// The executor has ended.
+    #[error("the executor has ended")]
+    Ended,
+    /// The fork point is not in our chain (any more).
+    #[error("block {0} is not in the chain here: look for the fork again")]
+    Fork(B256),
+    /// The source cannot go back or does not answer.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Executing the client's block came to something else.
+    #[error(
+        "the execution client's block {number} ({hash}) cannot be followed: {reason}; one of \
+         the two is wrong"
+    )]
+    Block {
+        /// Its number.
+        number: u64,
+        /// Its hash.
+        hash: B256,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The Env of a header.
+pub(super) fn env_of(header: &Header) -> Env {
+    Env {
+        number: header.number,
+        parent_hash: header.parent_hash,
+        beneficiary: header.beneficiary,
+        timestamp: header.timestamp,
+        gas_limit: header.gas_limit,
+        basefee: header.base_fee_per_gas.unwrap_or_default(),
+        difficulty: header.difficulty,
+        prevrandao: header.mix_hash,
+        extra_data: header.extra_data.clone(),
+        parent_beacon_block_root: header.parent_beacon_block_root.unwrap_or_default(),
+    }
+}
+
+impl Service {
+    /// Takes a step along the client's chain.
+    pub(super) fn follow(&mut self, follow: Follow) -> Result<(), FollowError> {
+        let view = Arc::clone(&self.parts.view);
+        let mut blocks = follow.blocks.as_slice();
+        // Some of it may have come as frags meanwhile.
+        while let Some((first, rest)) = blocks.split_first() {
+            if view.hash(first.header.number)? != Some(first.hash) {
+                break;
+            }
+            blocks = rest;
+        }
+        if let Some(first) = blocks.first() {
+            let parent = first.header.parent_hash;
+            if first.header.number == 0 || view.hash(first.header.number - 1)? != Some(parent) {
+                return Err(FollowError::Fork(follow.fork));
+            }
+            self.unwind(parent)?;
+            for block in blocks {
+                self.import(block)?;
+            }
+        }
+        self.take_heads(&follow.heads)
+    }
+
+    fn take_heads(&mut self, heads: &ClientHeads) -> Result<(), FollowError> {
+        let (number, hash) = heads.latest;
+        if self.parts.view.hash(number)? == Some(hash) {
+            let newer = self.confirmed.is_none_or(|(_, confirmed)| confirmed != hash);
+            self.confirmed = Some(heads.latest);
+            // A source that is the client itself can now be read at this block.
+            if newer
+                && self.parts.source.base().is_none()
+                && let Some(anchor) = self.parts.source.at(hash)?
+            {
+                self.base = Some((hash, anchor.view));
+            }
+        }
+        (self.safe, self.finalized) = (heads.safe, heads.finalized);
+        self.publish();
+        Ok(())
+    }
+
+    /// Takes blocks back, newest first, until `to` is the head.
+    pub(super) fn unwind(&mut self, to: B256) -> Result<(), FollowError> {
+        let view = Arc::clone(&self.parts.view);
+        let mut gone = Vec::new();
+        let Some(mut latest) = self.latest.clone() else { return Ok(()) };
+        if latest.hash() == to {
+            return Ok(());
+        }
+        // The way back has to be known before the first step is taken.
+        let mut at = Arc::new(latest.snapshot.block.clone());
+        while at.hash != to {
+            let parent = at.header.parent_hash;
+            gone.push(Arc::clone(&at));
+            if parent == to && view.recent(to).is_some() {
+                break;
+            }
+            let recent = view.recent(parent).map(|b| Arc::new(b.snapshot.block.clone()));
+            match recent.map_or_else(|| view.block(parent), |block| Ok(Some(block)))? {
+                Some(block) => at = block,
+                None if parent == to => break,
+                None => return Err(FollowError::Fork(to)),
+            }
+        }
+        for block in gone {
+            let keys: Vec<_> =
+                self.open.range((block.header.number, 0)..).map(|(k, _)| *k).collect();
+            for key in keys {
+                self.drop_block(key, "contradicted");
+            }
+            view.remove(block.hash, block.header.number);
+            self.parts.stats.update(|s| *s.retractions.entry("unwound").or_default() += 1);
+            view.tell(ChainEvent::Unwound(block));
+        }
+        self.parts.source.unwind(to)?;
+        self.base = None;
+        self.confirmed = self.confirmed.filter(|(_, hash)| view.recent(*hash).is_some());
+        latest = match view.recent(to) {
+            Some(block) => block,
+            None => {
+                let anchor = self.parts.source.at(to)?;
+                let block = self.block_of(anchor.ok_or(FollowError::Fork(to))?);
+                let block = Arc::new(block);
+                view.add(&block);
+                block
+            }
+        };
+        let number = latest.number();
+        self.latest = Some(latest);
+        self.parts.stats.update(|s| s.verified = Some(number));
+        self.publish();
+        Ok(())
+    }
+
+    fn import(&mut self, block: &ClientBlock) -> Result<(), FollowError> {
+        let error = |reason: String| FollowError::Block {
+            number: block.header.number,
+            hash: block.hash,
+            reason,
+        };
+        let known = self.open.iter().find_map(|(key, open)| {
+            let complete = open.complete.as_ref().filter(|b| b.hash() == block.hash)?;
+            Some((*key, Arc::clone(complete)))
+        });
+        let sealed = match known {
+            Some((key, sealed)) => {
+                self.open.remove(&key);
+                sealed
+            }
+            None => Arc::new(self.execute(block).map_err(|e| error(e.to_string()))?),
+        };
+        let sealed = match &sealed.trie {
+            Ok(_) if sealed.hash() == block.hash => sealed,
+            Ok(_) => {
+                let ours = sealed.snapshot.header.clone();
+                return Err(error(format!(
+                    "executing it gives {}: {}",
+                    sealed.hash(),
+                    differences(&ours, &block.header)
+                )));
+            }
+            // What a missing node left open, the client confirms by having the block.
+            Err(why) => match self.parts.source.at(block.hash)? {
+                Some(anchor) => {
+                    let executed = ExecutedBlock {
+                        hash: block.hash,
+                        header: block.header.clone(),
+                        ..sealed.snapshot.block.clone()
+                    };
+                    let snapshot = Snapshot {
+                        block: executed,
+                        state: State::new(anchor.view),
+                        hashes: Arc::clone(&sealed.snapshot.hashes),
+                    };
+                    Arc::new(SealedBlock {
+                        snapshot: Arc::new(snapshot),
+                        layer: Arc::clone(&sealed.layer),
+                        parent_trie: None,
+                        trie: Ok(anchor.trie),
+                        nodes: anchor.nodes,
+                    })
+                }
+                None => return Err(error(why.to_string())),
+            },
+        };
+        self.parts.stats.update(|s| s.imported += 1);
+        self.promote(&sealed, "contradicted");
+        // Blocks that came as frags may stand on it.
+        let waiting: Vec<_> = self.open.keys().copied().collect();
+        for key in waiting {
+            self.advance(key);
+        }
+        Ok(())
+    }
+
+    fn execute(&self, block: &ClientBlock) -> Result<SealedBlock, BlockError> {
+        let parent = self.parent(block.header.parent_hash)?;
+        let parent = parent.ok_or(crate::exec::Unverified::Parent(block.header.parent_hash))?;
+        let (spec, source) = (&self.parts.spec, &self.parts.source);
+        let withdrawals = block.withdrawals.clone();
+        let mut open =
+            OpenBlock::open(spec, &env_of(&block.header), 0, parent, source, withdrawals)?;
+        let op = spec.is_op();
+        let txs = block.txs.par_iter().map(|tx| Tx::decode(tx, op)).collect();
+        open.execute(txs, true, OnInvalid::Fail)?;
+        open.finish()?;
+        open.sealed().ok_or_else(|| crate::exec::Unverified::Internal("no header".into()).into())
+    }
+}
+
+/// Which fields of two headers differ, for a person to read.
+fn differences(ours: &Header, theirs: &Header) -> String {
+    let mut all = Vec::new();
+    let mut note = |name: &str, ours: String, theirs: String| {
+        if ours != theirs {
+            all.push(format!("{name} {ours} here, {theirs} there"));
+        }
+    };
+    note("state root", ours.state_root.to_string(), theirs.state_root.to_string());
+    note("receipts root", ours.receipts_root.to_string(), theirs.receipts_root.to_string());
+    note("gas used", ours.gas_used.to_string(), theirs.gas_used.to_string());
+    if all.is_empty() { "another field of the header".into() } else { all.join("; ") }
+}
