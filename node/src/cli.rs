@@ -186,7 +186,16 @@ async fn run(config: Config) -> anyhow::Result<i32> {
         None
     };
     let sockets = Sockets::bind(&config)?;
-    let parts = Parts { config, network, identity, leader, sockets, drop_shreds: None, tap: None };
+    let parts = Parts {
+        config,
+        network,
+        identity,
+        leader,
+        sockets,
+        execution: None,
+        drop_shreds: None,
+        tap: None,
+    };
     let mut node = Node::start(parts).await?;
     let addresses = node.addresses();
     tracing::info!(

@@ -26,6 +26,12 @@ pub struct Config {
     pub leader: Leader,
     /// Where the gateway hands in its messages.
     pub ingest: Ingest,
+    /// What it executes, and on what state.
+    pub execution: Execution,
+    /// An execution client to read from and to follow.
+    pub client: Client,
+    /// The operator's JSON-RPC.
+    pub admin: Admin,
     /// The public JSON-RPC.
     pub http: Http,
     /// Prometheus metrics, `/healthz`, `/readyz`.
@@ -80,6 +86,47 @@ pub struct Ingest {
     pub max_body_mib: u32,
 }
 
+/// What a node executes, and on what state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Execution {
+    /// `op-sepolia`, `op-mainnet`, `dev`, or a geth genesis JSON. Empty: nothing is executed.
+    pub chain: String,
+    /// `genesis`: a database that starts from the chain's genesis. `client`: the state is read
+    /// from the execution client.
+    pub source: String,
+    /// The database.
+    pub db: PathBuf,
+    /// Memory for the database's pages, MiB.
+    pub cache_mib: usize,
+    /// Blocks that can be taken back.
+    pub reorg_depth: u64,
+    /// Messages that may wait for the executor.
+    pub queue: usize,
+}
+
+/// An execution client to read from and to follow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Client {
+    /// Its Ethereum JSON-RPC, such as `http://127.0.0.1:8545`. Empty: there is none.
+    pub url: String,
+    /// How often it is asked for its head, milliseconds.
+    pub poll_ms: u64,
+    /// How long a request may take, milliseconds.
+    pub timeout_ms: u64,
+    /// Memory for trie nodes read from it, MiB.
+    pub cache_mib: usize,
+}
+
+/// The operator's JSON-RPC.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// TCP address. Who reaches it can steer the node, so keep it on loopback.
+    pub listen: SocketAddr,
+}
+
 /// The public JSON-RPC.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -132,6 +179,9 @@ impl Default for Config {
             p2p: P2p::default(),
             leader: Leader::default(),
             ingest: Ingest::default(),
+            execution: Execution::default(),
+            client: Client::default(),
+            admin: Admin::default(),
             http: Http::default(),
             metrics: Metrics::default(),
             engine: Engine::default(),
@@ -168,6 +218,31 @@ impl Default for Leader {
 impl Default for Ingest {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 9310)), max_body_mib: 24 }
+    }
+}
+
+impl Default for Execution {
+    fn default() -> Self {
+        Self {
+            chain: String::new(),
+            source: "genesis".into(),
+            db: "chain.redb".into(),
+            cache_mib: 256,
+            reorg_depth: 256,
+            queue: 4096,
+        }
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self { url: String::new(), poll_ms: 500, timeout_ms: 5_000, cache_mib: 256 }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9340)) }
     }
 }
 
@@ -251,12 +326,18 @@ impl Config {
             &mut config.identity,
             &mut config.leader.key,
             &mut config.leader.journal,
+            &mut config.execution.db,
         ];
         for path in paths {
             *path = dir.join(&*path);
         }
         if !config.engine.jwt_secret.as_os_str().is_empty() {
             config.engine.jwt_secret = dir.join(&config.engine.jwt_secret);
+        }
+        // A name stays a name; what looks like a file is one beside the configuration.
+        let chain = &mut config.execution.chain;
+        if chain.ends_with(".json") {
+            *chain = dir.join(&*chain).to_string_lossy().into_owned();
         }
         Ok(config)
     }
@@ -285,6 +366,24 @@ impl Config {
         self.route()?;
         if !matches!(self.log.format.as_str(), "text" | "json") {
             return value("log.format", format!("`{}` is neither text nor json", self.log.format));
+        }
+        let execution = &self.execution;
+        if !matches!(execution.source.as_str(), "genesis" | "client") {
+            let problem = format!("`{}` is neither genesis nor client", execution.source);
+            return value("execution.source", problem);
+        }
+        if !execution.chain.is_empty() && execution.source == "client" && self.client.url.is_empty()
+        {
+            return value("client.url", "must be set for execution.source = \"client\"".into());
+        }
+        if !(1..=1_000_000).contains(&execution.reorg_depth) {
+            return value("execution.reorg_depth", "must be 1 to 1000000".into());
+        }
+        if execution.queue < 16 {
+            return value("execution.queue", "must be at least 16".into());
+        }
+        if self.client.poll_ms < 10 || self.client.timeout_ms < 10 {
+            return value("client.poll_ms, client.timeout_ms", "must be at least 10".into());
         }
         if !self.engine.url.is_empty() && self.engine.jwt_secret.as_os_str().is_empty() {
             return value("engine.jwt_secret", "the engine API needs a secret file".into());
@@ -324,7 +423,9 @@ impl Config {
 
     /// The commented example.
     pub fn example(&self) -> String {
-        let Self { p2p, leader, ingest, http, metrics, engine, log, .. } = self;
+        let Self {
+            p2p, leader, ingest, execution, client, admin, http, metrics, engine, log, ..
+        } = self;
         format!(
             r#"# Configuration of a Fragcast node. Relative paths are relative to this file.
 
@@ -359,6 +460,35 @@ loss_per_hop = {loss}
 # Where the gateway posts based_env, based_newFrag and based_sealFrag. Keep it on loopback.
 listen = "{ingest_listen}"
 max_body_mib = {max_body}
+
+[execution]
+# op-sepolia, op-mainnet, dev, or a geth genesis JSON with fork times.
+# Empty: the node carries messages and executes nothing.
+chain = "{chain}"
+# genesis: a database that starts from the chain's genesis
+# client: the state is read from the execution client, with proofs
+source = "{source}"
+db = {db:?}
+# Memory for the database's pages, MiB.
+cache_mib = {db_cache}
+# Blocks that can be taken back.
+reorg_depth = {reorg_depth}
+# Messages that may wait for the executor.
+queue = {execution_queue}
+
+[client]
+# Ethereum JSON-RPC of an execution client, such as "http://127.0.0.1:8545", whose canonical chain
+# is followed and which answers for older blocks. Empty: there is none.
+url = "{client_url}"
+# How often it is asked for its head, and how long a request may take, milliseconds.
+poll_ms = {poll_ms}
+timeout_ms = {client_timeout}
+# Memory for trie nodes read from it, MiB.
+cache_mib = {client_cache}
+
+[admin]
+# The operator's JSON-RPC. Keep it on loopback.
+listen = "{admin_listen}"
 
 [http]
 # Public JSON-RPC over HTTP and WebSocket: fragcast_status, fragcast_subscribe.
@@ -402,6 +532,17 @@ filter = "{filter}"
             loss = leader.loss_per_hop,
             ingest_listen = ingest.listen,
             max_body = ingest.max_body_mib,
+            chain = execution.chain,
+            source = execution.source,
+            db = execution.db,
+            db_cache = execution.cache_mib,
+            reorg_depth = execution.reorg_depth,
+            execution_queue = execution.queue,
+            client_url = client.url,
+            poll_ms = client.poll_ms,
+            client_timeout = client.timeout_ms,
+            client_cache = client.cache_mib,
+            admin_listen = admin.listen,
             http_listen = http.listen,
             http_connections = http.max_connections,
             subscriptions = http.max_subscriptions,
@@ -460,6 +601,11 @@ mod tests {
             ("[log]\nformat = \"xml\"", "log.format"),
             ("[engine]\nurl = \"http://x\"", "engine.jwt_secret"),
             ("[p2p]\nreassembly_mib = 1", "reassembly_mib"),
+            ("[execution]\nsource = \"witness\"", "execution.source"),
+            ("[execution]\nchain = \"dev\"\nsource = \"client\"", "client.url"),
+            ("[execution]\nreorg_depth = 0", "execution.reorg_depth"),
+            ("[execution]\nqueue = 1", "execution.queue"),
+            ("[client]\npoll_ms = 0", "client.poll_ms"),
             ("network = ", "node.toml"),
         ] {
             std::fs::write(&path, text).unwrap();

@@ -1,18 +1,29 @@
 //! `fragcast devnet`: a whole network on this machine, with a built-in gateway.
+//!
+//! Every node executes every block on a database of its own and checks the Seal. The gateway
+//! takes transactions of users over JSON-RPC ([`pool`]), so that a wallet or a library can be tried against any node.
+
+mod pool;
+mod report;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use fragcast_shredder::{Dialect, Message};
-use hdrhistogram::Histogram;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::chain::ChainSpec;
+use crate::exec::memory::{MemorySource, MemoryState};
+use crate::executor::{ExecutorConfig, ReportTap};
 use crate::local::{LocalNetwork, LocalOptions};
+use crate::node::Execution;
 use crate::workload::{DevnetConfig, DevnetGateway, Genesis};
+
+use pool::Pool;
+use report::{View, print_table, summary};
 
 /// How long anything may take before it counts as missed.
 const GUARD: Duration = Duration::from_secs(20);
@@ -74,6 +85,18 @@ pub struct DevnetArgs {
     /// Writes a JSON report.
     #[arg(long)]
     pub report: Option<PathBuf>,
+    /// TCP port of node 0's public JSON-RPC; 0: one of the system's choice.
+    #[arg(long = "http.port", default_value_t = 0)]
+    pub http_port: u16,
+    /// TCP port at which the gateway takes transactions; 0: one of the system's choice.
+    #[arg(long = "gateway.port", default_value_t = 0)]
+    pub gateway_port: u16,
+    /// Prints where everything listens, as JSON, before the first block.
+    #[arg(long)]
+    pub addresses: bool,
+    /// Reads of `latest` see the newest executed frag.
+    #[arg(long)]
+    pub preconf_as_latest: bool,
     /// Keeps the nodes' directories here; without, they are thrown away.
     #[arg(long)]
     pub dir: Option<PathBuf>,
@@ -103,7 +126,9 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         dir,
         seed: args.seed,
     };
-    let mut network = LocalNetwork::start(&options).await?;
+    let spec = Arc::new(Genesis::devnet(&chain).chain_spec("dev")?);
+    let factory = move |_: usize, _: &Path, tap: ReportTap| execution(&spec, tap);
+    let mut network = LocalNetwork::start(&options, Some(&factory)).await?;
     let view = View::new(&args);
     let outcome = tokio::select! {
         outcome = build(&args, &chain, &mut network, &view) => Some(outcome),
@@ -128,6 +153,19 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
     Ok(i32::from(summary["ok"] != true))
 }
 
+fn execution(spec: &Arc<ChainSpec>, tap: ReportTap) -> anyhow::Result<Execution> {
+    let genesis = spec.genesis.as_ref().context("the devnet has a genesis")?;
+    let state = MemoryState::of_genesis(genesis);
+    let source = MemorySource::new(Genesis::devnet(&DevnetConfig::default()).header(), state)?;
+    Ok(Execution {
+        spec: Arc::clone(spec),
+        source: Arc::new(source),
+        history: None,
+        config: ExecutorConfig::default(),
+        tap: Some(tap),
+    })
+}
+
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
@@ -137,10 +175,11 @@ async fn build(
     args: &DevnetArgs,
     chain: &DevnetConfig,
     network: &mut LocalNetwork,
+    pool: &Pool,
     view: &View,
 ) -> anyhow::Result<()> {
     network.connected(GUARD * 3).await?;
-    let mut gateway = DevnetGateway::new(chain, args.dialect);
+    let mut gateway = DevnetGateway::new(chain, args.dialect)?;
     let frags = usize::from(args.frags);
     let start = Instant::now();
     for block in 0..args.blocks {
@@ -148,23 +187,30 @@ async fn build(
         if !args.fast {
             tokio::time::sleep_until(opened_at).await;
         }
-        let env = gateway.open(unix_seconds());
+        let env = gateway.open(unix_seconds())?;
         let number = env.number;
         send(args, network, Message::Env(env)).await?;
         for frag in 0..frags {
-            // Signed while nothing waits for it, as a real gateway fills a frag as it goes.
-            let message =
-                tokio::task::block_in_place(|| gateway.frag(args.txs.into(), frag + 1 == frags));
+            // Signed and executed while nothing waits for it, as a real gateway fills a frag as
+            // it goes.
+            let users = pool.waiting();
+            let (message, outcomes) = tokio::task::block_in_place(|| {
+                gateway.frag_with(&users, args.txs.into(), frag + 1 == frags)
+            })?;
+            pool.offered(&users, &outcomes);
             if !args.fast {
                 tokio::time::sleep_until(opened_at + FRAG_INTERVAL * (frag as u32 + 1)).await;
             }
             send(args, network, Message::Frag(message)).await?;
             view.update(network);
         }
-        send(args, network, Message::Seal(gateway.seal())).await?;
+        let seal = tokio::task::block_in_place(|| gateway.seal())?;
+        send(args, network, Message::Seal(seal)).await?;
         view.update(network);
-        if block + 1 == args.blocks {
+        if args.fast || block + 1 == args.blocks {
+            // What is missing or not judged by then is told in the table.
             network.arrived(number, GUARD).await;
+            network.judged(number, GUARD).await;
         }
     }
     Ok(())
@@ -182,135 +228,4 @@ async fn send(
         network.arrived(block, GUARD).await;
     }
     Ok(())
-}
-
-fn percentiles(histogram: &Histogram<u64>) -> Value {
-    if histogram.is_empty() {
-        return Value::Null;
-    }
-    let ms = |quantile| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
-    json!({ "p50": ms(0.5), "p99": ms(0.99) })
-}
-
-fn summary(args: &DevnetArgs, network: &LocalNetwork) -> Value {
-    let n = network.nodes().len();
-    let sealed: Vec<usize> = (0..n).map(|i| network.track(i, |t| t.sealed())).collect();
-    let digest = network.sent_digest();
-    let equal = (0..n).all(|i| network.track(i, |t| t.digest()) == digest);
-    let complete = sealed.iter().all(|sealed| *sealed as u64 == args.blocks);
-    let mut all = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).expect("valid bounds");
-    let mut next = all.clone();
-    let mut turbine = 0;
-    for i in 0..n {
-        network.track(i, |track| {
-            turbine += track.latency.len();
-            // Both have the same bounds.
-            let _ = all.add(&track.latency);
-            let _ = next.add(&track.as_next_leader);
-        });
-    }
-    json!({
-        "ok": complete && equal,
-        "nodes": n,
-        "blocks": args.blocks,
-        "sealed": sealed,
-        // Gossip and repair carry nothing yet: neither exists.
-        "messages": { "turbine": turbine, "gossip": 0, "repair": 0 },
-        "latency_ms": { "all": percentiles(&all), "next_leader": percentiles(&next) },
-        "digest": digest,
-        "digests_equal": equal,
-    })
-}
-
-fn print_table(args: &DevnetArgs, network: &LocalNetwork, summary: &Value) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(
-        out,
-        "{:>4}  {:<8}  {:>6}  {:>8}  {:>8}  {:>8}  {:>9}  {:>7}  {:>9}  digest",
-        "node", "peer", "sealed", "messages", "p50 ms", "p99 ms", "forwarded", "owed", "recovered"
-    )?;
-    for (i, node) in network.nodes().iter().enumerate() {
-        let net = node.shared().net.snapshot();
-        let ms = |histogram: &Histogram<u64>, quantile| {
-            if histogram.is_empty() {
-                return "-".to_owned();
-            }
-            format!("{:.2}", histogram.value_at_quantile(quantile) as f64 / 1_000.0)
-        };
-        network.track(i, |track| {
-            writeln!(
-                out,
-                "{i:>4}  {:<8?}  {:>6}  {:>8}  {:>8}  {:>8}  {:>9}  {:>7}  {:>9}  {:.8}…",
-                node.shared().peer,
-                track.sealed(),
-                track.messages,
-                ms(&track.latency, 0.5),
-                ms(&track.latency, 0.99),
-                net.counters.forwarded,
-                net.counters.owed,
-                net.counters.recovered,
-                alloy_primitives::hex::encode(track.digest()),
-            )
-        })?;
-    }
-    let sealed = summary["sealed"]
-        .as_array()
-        .map_or(0, |all| all.iter().filter(|n| n.as_u64() == Some(args.blocks)).count());
-    let mark = if summary["ok"] == true { "ok" } else { "FAILED" };
-    writeln!(
-        out,
-        "{mark}: {sealed} of {} nodes sealed {} blocks; digests {}; latency {}, next leader {}",
-        args.nodes,
-        args.blocks,
-        if summary["digests_equal"] == true { "equal the gateway's" } else { "DIFFER" },
-        summary["latency_ms"]["all"],
-        summary["latency_ms"]["next_leader"],
-    )?;
-    Ok(())
-}
-
-/// One line a node while it runs; nothing where standard error is no terminal.
-struct View {
-    bars: Vec<ProgressBar>,
-}
-
-impl View {
-    fn new(args: &DevnetArgs) -> Self {
-        let all = MultiProgress::new();
-        let style = ProgressStyle::with_template(
-            "node {prefix:>3} [{bar:24.cyan}] {pos:>4}/{len} sealed  {msg}",
-        )
-        .expect("a valid template")
-        .progress_chars("=> ");
-        let bars = (0..args.nodes)
-            .map(|i| {
-                let bar = ProgressBar::new(args.blocks).with_style(style.clone());
-                all.add(bar).with_prefix(i.to_string())
-            })
-            .collect();
-        Self { bars }
-    }
-
-    fn update(&self, network: &LocalNetwork) {
-        for (i, bar) in self.bars.iter().enumerate() {
-            if bar.is_hidden() {
-                return;
-            }
-            let net = network.nodes()[i].shared().net.snapshot();
-            network.track(i, |track| {
-                bar.set_position(track.sealed() as u64);
-                bar.set_message(format!(
-                    "{} messages, p50 {:.1} ms, {} forwarded, {} peers",
-                    track.messages,
-                    track.latency.value_at_quantile(0.5) as f64 / 1_000.0,
-                    net.counters.forwarded,
-                    net.connected,
-                ));
-            });
-        }
-    }
-
-    fn finish(&self) {
-        self.bars.iter().for_each(ProgressBar::finish_and_clear);
-    }
 }

@@ -19,11 +19,12 @@ use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::engine::http::HttpClient;
+use crate::executor::{BlockReport, ReportTap};
 use crate::ingest;
 use crate::journal::Journal;
 use crate::keys;
 use crate::network::{MemberEntry, Network, NetworkFile};
-use crate::node::{Node, Parts, Sockets};
+use crate::node::{Execution, Node, Parts, Sockets};
 use crate::output::Output;
 
 /// What a local network is like.
@@ -66,7 +67,13 @@ pub struct Track {
     pub as_next_leader: Histogram<u64>,
     /// Messages that came out of order. Always 0.
     disorder: u64,
+    /// The last verdict on each block.
+    pub reports: BTreeMap<u64, BlockReport>,
 }
+
+/// Makes what node `index`, whose directory is given, executes with; the tap is to be passed on.
+pub type ExecutionFactory =
+    dyn Fn(usize, &Path, ReportTap) -> anyhow::Result<Execution> + Send + Sync;
 
 impl Track {
     fn new() -> Self {
@@ -79,7 +86,13 @@ impl Track {
             latency: histogram(),
             as_next_leader: histogram(),
             disorder: 0,
+            reports: BTreeMap::new(),
         }
+    }
+
+    /// How many blocks have this verdict.
+    pub fn verdicts(&self, name: &str) -> usize {
+        self.reports.values().filter(|report| report.verdict.name() == name).count()
     }
 
     fn take(&mut self, output: &Output, next_leader: bool, own: bool) {
@@ -240,7 +253,10 @@ impl LocalNetwork {
     ///
     /// # Errors
     /// What could not be set up.
-    pub async fn start(options: &LocalOptions) -> anyhow::Result<Self> {
+    pub async fn start(
+        options: &LocalOptions,
+        execution: Option<&ExecutionFactory>,
+    ) -> anyhow::Result<Self> {
         if options.nodes < 2 {
             bail!("a network needs at least 2 nodes");
         }
@@ -283,7 +299,15 @@ impl LocalNetwork {
                 lock(&seen).take(output, next, own);
                 told.notify_waiters();
             };
+            let (seen, told) = (Arc::clone(&track), Arc::clone(&news));
+            let report_tap = Box::new(move |report: &BlockReport| {
+                lock(&seen).reports.insert(report.number, report.clone());
+                told.notify_waiters();
+            });
+            let dir = options.dir.join(format!("node-{index}"));
+            let execution = execution.map(|make| make(index, &dir, report_tap)).transpose()?;
             let parts = Parts {
+                execution,
                 config: node.config,
                 network: network.clone(),
                 identity: node.identity,
@@ -356,10 +380,22 @@ impl LocalNetwork {
     /// Waits until every node has what was posted of `block`; false after `guard`.
     pub async fn arrived(&self, block: u64, guard: Duration) -> bool {
         let Some(roots) = self.sent.get(&block) else { return true };
+        self.wait(guard, || self.tracks.iter().all(|track| lock(track).has(block, roots))).await
+    }
+
+    /// Waits until every node has a verdict on `block`; false after `guard`.
+    pub async fn judged(&self, block: u64, guard: Duration) -> bool {
+        self.wait(guard, || {
+            self.tracks.iter().all(|track| lock(track).reports.contains_key(&block))
+        })
+        .await
+    }
+
+    async fn wait(&self, guard: Duration, done: impl Fn() -> bool) -> bool {
         let wait = async {
             loop {
                 let told = self.news.notified();
-                if self.tracks.iter().all(|track| lock(track).has(block, roots)) {
+                if done() {
                     return;
                 }
                 // The notice may have come between the look and the wait.

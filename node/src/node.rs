@@ -16,8 +16,11 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
+use crate::chain::ChainSpec;
 use crate::config::Config;
 use crate::engine::{self, EngineConfig, EngineHandle, EngineStats, JwtSecret};
+use crate::exec::StateSource;
+use crate::executor::{ChainView, Executor, ExecutorConfig, History, ReportTap};
 use crate::ingest::{Ingest, IngestStats};
 use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
@@ -78,10 +81,26 @@ pub struct Parts {
     pub leader: Option<(SigningKey, Journal)>,
     /// Where it listens.
     pub sockets: Sockets,
+    /// What it executes with; `None`: it carries messages and executes nothing.
+    pub execution: Option<Execution>,
     /// For experiments: share of outgoing shreds thrown away, and a seed.
     pub drop_shreds: Option<(f64, u64)>,
     /// An observer.
     pub tap: Option<Tap>,
+}
+
+/// What a node executes with.
+pub struct Execution {
+    /// The chain.
+    pub spec: Arc<ChainSpec>,
+    /// Where its state comes from.
+    pub source: Arc<dyn StateSource>,
+    /// Blocks that are no longer in memory.
+    pub history: Option<Arc<dyn History>>,
+    /// Bounds.
+    pub config: ExecutorConfig,
+    /// Sees every verdict.
+    pub tap: Option<ReportTap>,
 }
 
 /// How far a node has come.
@@ -125,6 +144,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// The execution client, if there is one.
     pub engine: Option<Arc<EngineStats>>,
+    /// The executor, if there is one.
+    pub executor: Option<Arc<Executor>>,
     network: Network,
     leads: bool,
     progress: Mutex<Progress>,
@@ -211,7 +232,8 @@ impl Node {
     /// # Errors
     /// What could not be set up.
     pub async fn start(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { config, network, identity, leader, sockets, drop_shreds, tap } = parts;
+        let Parts { config, network, identity, leader, sockets, execution, drop_shreds, tap } =
+            parts;
         let peer = PeerId(identity.verifying_key().to_bytes());
         let (leader, journal) = leader.unzip();
         if journal.as_ref().is_some_and(Journal::was_missing) {
@@ -229,6 +251,7 @@ impl Node {
             Some((handle, stats)) => (Some(handle), Some(stats)),
             None => (None, None),
         };
+        let executor = execution.map(|e| start_executor(e, &config)).transpose()?;
         let (own, own_rx) = mpsc::channel(OWN_QUEUE);
         let stats = Arc::new(IngestStats::default());
         let ingest = Ingest::new(
@@ -247,6 +270,7 @@ impl Node {
             rpc: RpcStats::default(),
             metrics: Metrics::default(),
             engine: engine_stats,
+            executor,
             network,
             leads,
             progress: Mutex::default(),
@@ -380,6 +404,13 @@ fn start_engine(config: &Config) -> anyhow::Result<Option<(EngineHandle, Arc<Eng
     Ok(Some((engine::spawn(settings, Arc::clone(&stats)), stats)))
 }
 
+fn start_executor(execution: Execution, config: &Config) -> anyhow::Result<Arc<Executor>> {
+    let Execution { spec, source, history, config: bounds, tap } = execution;
+    let queue = config.http.subscriber_queue.max(1) as usize;
+    let view = Arc::new(ChainView::new(history, queue));
+    Ok(Arc::new(Executor::spawn(spec, source, view, bounds, tap)?))
+}
+
 fn ingest_config(config: &Config) -> ServerConfig {
     ServerConfig::builder()
         .http_only()
@@ -490,6 +521,9 @@ impl Pump {
             }
             if let Some(engine) = &self.engine {
                 engine.try_forward(output.clone());
+            }
+            if let Some(executor) = &self.shared.executor {
+                executor.try_push(&output);
             }
             // Nobody may be listening.
             let _ = self.outputs.send(output);

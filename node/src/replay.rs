@@ -160,7 +160,7 @@ async fn online(
         dir: dir.path().to_owned(),
         seed: args.seed,
     };
-    let mut network = LocalNetwork::start(&options).await?;
+    let mut network = LocalNetwork::start(&options, None).await?;
     network.connected(GUARD * 3).await?;
     let mut outcomes = Vec::new();
     let mut head = None;

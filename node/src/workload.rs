@@ -14,9 +14,7 @@
 //! gives the same bytes; every transaction that the gateway makes is valid in its place (chain
 //! id, consecutive nonces, funded sender, gas within the block's limit).
 //!
-//! Nothing is executed here. What only execution knows (`gas_used`, `receipts_root`,
-//! `state_root`) is zero in every [`Seal`](fragcast_shredder::Seal), and nobody may check it;
-//! everything else is what a chain would have.
+//! The gateway executes what it builds; recorded blocks carry what execution must arrive at.
 
 pub mod gateway;
 pub mod genesis;
@@ -24,7 +22,7 @@ pub mod recorded;
 pub mod token;
 pub mod transactions;
 
-pub use gateway::DevnetGateway;
+pub use gateway::{DevnetGateway, GatewayError, Offered};
 pub use genesis::{DevnetConfig, Genesis};
 pub use recorded::{RecordedBlock, RecordedError};
 pub use transactions::Workload;

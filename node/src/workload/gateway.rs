@@ -1,21 +1,20 @@
 //! The devnet's built-in gateway: block after block, in the order Env, frags, Seal.
 //!
-//! Nothing is executed, so `gas_used`, `receipts_root` and `state_root` are zero in the Seal and
-//! in the header whose hash it names; nobody may check them. Everything else is real:
-//! the hash of a block is the hash of its header, its parent's hash is the hash of the header
-//! before, the transactions root is that of the trie, and the base fee follows from the parent's
-//! header (EIP-1559), where it falls by an eighth per block because the header says that no gas
-//! was used.
+//! It executes what it builds, on a state of its own that it keeps in memory, with the code that
+//! followers execute with; the Seal says what came out. Transactions of users come before the
+//! workload's, and those that cannot be included are passed over.
+
+use std::sync::Arc;
 
 use alloy_consensus::Header;
-use alloy_consensus::constants::EMPTY_ROOT_HASH;
-use alloy_consensus::proofs::ordered_trie_root_encoded;
-use alloy_eips::eip1559::{BaseFeeParams, calc_next_block_base_fee};
 use alloy_primitives::{Address, B256, Bytes, U256, address, keccak256};
 use fragcast_shredder::{Dialect, Env, Frag, Message, Seal};
 
 use super::genesis::{DevnetConfig, Genesis};
 use super::transactions::{MAX_TX_GAS, Mark, Workload};
+use crate::chain::ChainSpec;
+use crate::exec::memory::{MemorySource, MemoryState};
+use crate::exec::{BlockError, OnInvalid, OpenBlock, Parent, StateSource, Tx};
 
 /// Who gets the fees: the fee vault of OP Stack chains.
 pub const BENEFICIARY: Address = address!("4200000000000000000000000000000000000011");
@@ -31,17 +30,35 @@ pub(super) const fn no_blobs(dialect: Dialect) -> Option<u64> {
     }
 }
 
+/// Layers of state before the older ones are merged.
+const MAX_LAYERS: usize = 32;
+
 /// The block being built.
-#[derive(Debug)]
 struct Open {
-    header: Header,
-    parent_hash: B256,
-    txs: Vec<Bytes>,
-    frags: u64,
+    block: OpenBlock,
     gas_left: u64,
-    complete: bool,
     /// Where its transactions begin, should it be given up.
     mark: Mark,
+}
+
+/// What became of a user's transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offered {
+    /// It is in the frag.
+    Included,
+    /// It cannot be included now, or ever.
+    PassedOver(String),
+}
+
+/// Why the gateway cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The genesis is none.
+    #[error(transparent)]
+    Chain(#[from] crate::chain::ChainError),
+    /// Its own block failed.
+    #[error("the devnet's gateway cannot build its block: {0}")]
+    Block(#[from] BlockError),
 }
 
 /// Builds blocks on the devnet's genesis.
@@ -49,31 +66,38 @@ struct Open {
 /// Per block: [`open`](Self::open), [`frag`](Self::frag) until one is the last,
 /// [`seal`](Self::seal). To open again instead gives the block up: the next one has the same
 /// number and starts with the same transactions. The messages are not signed.
-#[derive(Debug)]
 pub struct DevnetGateway {
     seed: u64,
     dialect: Dialect,
     workload: Workload,
+    spec: Arc<ChainSpec>,
+    source: Arc<dyn StateSource>,
     genesis_hash: B256,
-    parent: Header,
-    parent_hash: B256,
+    parent: Parent,
     open: Option<Open>,
 }
 
 impl DevnetGateway {
     /// Starts after block 0 of `config`'s genesis.
-    pub fn new(config: &DevnetConfig, dialect: Dialect) -> Self {
-        let parent = Genesis::devnet(config).header();
-        let parent_hash = parent.hash_slow();
-        Self {
+    ///
+    /// # Errors
+    /// None in practice: the genesis is ours.
+    pub fn new(config: &DevnetConfig, dialect: Dialect) -> Result<Self, GatewayError> {
+        let genesis = Genesis::devnet(config);
+        let spec = genesis.chain_spec("dev")?;
+        let state = spec.genesis.as_deref().map(MemoryState::of_genesis).unwrap_or_default();
+        let source = MemorySource::new(genesis.header(), state).map_err(BlockError::from)?;
+        let parent = Parent::from(source.anchor().clone());
+        Ok(Self {
             seed: config.seed,
             dialect,
             workload: Workload::new(config),
-            genesis_hash: parent_hash,
+            spec: Arc::new(spec),
+            genesis_hash: parent.hash,
             parent,
-            parent_hash,
+            source: Arc::new(source),
             open: None,
-        }
+        })
     }
 
     /// Hash of block 0.
@@ -81,9 +105,14 @@ impl DevnetGateway {
         self.genesis_hash
     }
 
+    /// The chain it builds.
+    pub const fn spec(&self) -> &Arc<ChainSpec> {
+        &self.spec
+    }
+
     /// The header of the last sealed block, or of block 0.
     pub const fn parent(&self) -> &Header {
-        &self.parent
+        &self.parent.header
     }
 
     fn derive(&self, what: &str, number: u64) -> B256 {
@@ -92,125 +121,130 @@ impl DevnetGateway {
 
     /// Opens the next block. `timestamp` is in Unix seconds; if it is not after the parent's,
     /// the block's is one second after that.
-    pub fn open(&mut self, timestamp: u64) -> Env {
+    ///
+    /// # Errors
+    /// None in practice: the Env follows from the parent.
+    pub fn open(&mut self, timestamp: u64) -> Result<Env, GatewayError> {
         if let Some(abandoned) = self.open.take() {
             self.workload.rewind(abandoned.mark);
         }
-        let parent = &self.parent;
+        let parent = &self.parent.header;
         let number = parent.number + 1;
-        let basefee = calc_next_block_base_fee(
-            parent.gas_used,
-            parent.gas_limit,
-            parent.base_fee_per_gas.unwrap_or_default(),
-            BaseFeeParams::ethereum(),
-        );
-        let beacon_root = self.derive("fragcast devnet beacon root", number);
-        let header = Header {
-            parent_hash: self.parent_hash,
-            beneficiary: BENEFICIARY,
-            state_root: B256::ZERO,
-            transactions_root: EMPTY_ROOT_HASH,
-            receipts_root: B256::ZERO,
-            difficulty: U256::ZERO,
-            number,
-            gas_limit: parent.gas_limit,
-            gas_used: 0,
-            timestamp: timestamp.max(parent.timestamp.saturating_add(1)),
-            extra_data: Bytes::from_static(EXTRA_DATA),
-            mix_hash: self.derive("fragcast devnet prevrandao", number),
-            base_fee_per_gas: Some(basefee),
-            withdrawals_root: Some(EMPTY_ROOT_HASH),
-            blob_gas_used: Some(0),
-            excess_blob_gas: Some(0),
-            parent_beacon_block_root: Some(beacon_root),
-            ..Header::default()
-        };
+        let timestamp = timestamp.max(parent.timestamp.saturating_add(1));
+        let basefee = self.spec.next_base_fee(parent, timestamp);
         let env = Env {
             number,
-            parent_hash: header.parent_hash,
-            beneficiary: header.beneficiary,
-            timestamp: header.timestamp,
-            gas_limit: header.gas_limit,
-            basefee,
-            difficulty: header.difficulty,
-            prevrandao: header.mix_hash,
-            extra_data: header.extra_data.clone(),
-            parent_beacon_block_root: beacon_root,
+            parent_hash: self.parent.hash,
+            beneficiary: BENEFICIARY,
+            timestamp,
+            gas_limit: parent.gas_limit,
+            basefee: basefee.map_err(|e| BlockError::Invalid(e.into()))?,
+            difficulty: U256::ZERO,
+            prevrandao: self.derive("fragcast devnet prevrandao", number),
+            extra_data: Bytes::from_static(EXTRA_DATA),
+            parent_beacon_block_root: self.derive("fragcast devnet beacon root", number),
         };
-        self.open = Some(Open {
-            parent_hash: header.parent_hash,
-            gas_left: header.gas_limit,
-            header,
-            txs: Vec::new(),
-            frags: 0,
-            complete: false,
-            mark: self.workload.mark(),
-        });
-        env
+        let (parent, source) = (self.parent.clone(), &self.source);
+        let block = OpenBlock::open(&self.spec, &env, 0, parent, source, None)?;
+        self.open = Some(Open { gas_left: env.gas_limit, block, mark: self.workload.mark() });
+        Ok(env)
     }
 
     /// The next frag with `txs` transactions, or fewer where the block's gas limit is reached.
     ///
+    /// # Errors
+    /// See [`frag_with`](Self::frag_with).
+    ///
     /// # Panics
     /// If no block is open, or its last frag has been handed out.
-    pub fn frag(&mut self, txs: usize, is_last: bool) -> Frag {
+    pub fn frag(&mut self, txs: usize, is_last: bool) -> Result<Frag, GatewayError> {
+        self.frag_with(&[], txs, is_last).map(|(frag, _)| frag)
+    }
+
+    /// Like [`frag`](Self::frag), with transactions of users first; says what became of each.
+    ///
+    /// # Errors
+    /// The state could not be read.
+    ///
+    /// # Panics
+    /// If no block is open, or its last frag has been handed out.
+    pub fn frag_with(
+        &mut self,
+        users: &[Tx],
+        txs: usize,
+        is_last: bool,
+    ) -> Result<(Frag, Vec<Offered>), GatewayError> {
         let open = self.open.as_mut().expect("open a block before its frags");
-        assert!(!open.complete, "seal the block after its last frag");
-        let first = open.txs.len();
+        assert!(!open.block.is_complete(), "seal the block after its last frag");
+        let mut all: Vec<Tx> = users.to_vec();
         for _ in 0..txs {
             if open.gas_left < MAX_TX_GAS {
                 break;
             }
             let tx = self.workload.next_tx();
             open.gas_left -= tx.gas_limit;
-            open.txs.push(tx.bytes);
+            all.push(tx.tx);
         }
-        let seq = open.frags;
-        open.frags += 1;
-        open.complete = is_last;
-        Frag {
-            block_number: open.header.number,
+        let seq = open.block.frags();
+        let all = all.into_iter().map(Ok).collect();
+        let passed_over = open.block.execute(all, is_last, OnInvalid::PassOver)?;
+        let mut offered = vec![Offered::Included; users.len()];
+        for (index, reason) in passed_over {
+            if let Some(offered) = offered.get_mut(index) {
+                *offered = Offered::PassedOver(reason);
+            }
+        }
+        let snapshot = open.block.snapshot();
+        let txs = snapshot.frags.last().map(|f| f.txs.iter().map(|e| e.tx.bytes.clone()).collect());
+        // What users spend is not in the workload's account of the gas.
+        open.gas_left = open.gas_left.min(open.block.env().gas_limit - open.block.gas_used());
+        let frag = Frag {
+            block_number: open.block.env().number,
             seq,
             is_last,
             blob_gas_used: no_blobs(self.dialect),
-            txs: open.txs[first..].to_vec(),
-        }
+            txs: txs.unwrap_or_default(),
+        };
+        Ok((frag, offered))
     }
 
     /// Ends the block, which is the next one's parent.
     ///
+    /// # Errors
+    /// The state could not be read.
+    ///
     /// # Panics
     /// If no block is open, or its last frag is still to come.
-    pub fn seal(&mut self) -> Seal {
+    pub fn seal(&mut self) -> Result<Seal, GatewayError> {
         let mut open = self.open.take().expect("open a block before sealing it");
-        assert!(open.complete, "hand out the last frag before sealing");
-        open.header.transactions_root = ordered_trie_root_encoded(&open.txs);
-        self.parent_hash = open.header.hash_slow();
-        self.parent = open.header;
-        let header = &self.parent;
-        Seal {
-            total_frags: open.frags,
-            block_number: header.number,
-            gas_used: header.gas_used,
-            gas_limit: header.gas_limit,
-            parent_hash: open.parent_hash,
-            transactions_root: header.transactions_root,
-            receipts_root: header.receipts_root,
-            state_root: header.state_root,
-            block_hash: self.parent_hash,
-            blob_gas_used: no_blobs(self.dialect),
+        assert!(open.block.is_complete(), "hand out the last frag before sealing");
+        let seal = open.block.make_seal(self.dialect == Dialect::V0Blob)?;
+        if let Some(sealed) = open.block.sealed() {
+            self.parent = sealed.as_parent();
+            if self.parent.state.depth() > MAX_LAYERS {
+                self.parent.state = self.parent.state.compact(1);
+            }
         }
+        Ok(seal)
     }
 
     /// A whole block of `frags` frags (at least one) with `txs_per_frag` transactions each.
-    pub fn block(&mut self, timestamp: u64, frags: usize, txs_per_frag: usize) -> Vec<Message> {
+    ///
+    /// # Errors
+    /// The state could not be read.
+    pub fn block(
+        &mut self,
+        timestamp: u64,
+        frags: usize,
+        txs_per_frag: usize,
+    ) -> Result<Vec<Message>, GatewayError> {
         let frags = frags.max(1);
         let mut messages = Vec::with_capacity(frags + 2);
-        messages.push(Message::Env(self.open(timestamp)));
+        messages.push(Message::Env(self.open(timestamp)?));
         for seq in 1..=frags {
-            messages.push(Message::Frag(self.frag(txs_per_frag, seq == frags)));
+            messages.push(Message::Frag(self.frag(txs_per_frag, seq == frags)?));
         }
-        messages.push(Message::Seal(self.seal()));
-        messages
+        messages.push(Message::Seal(self.seal()?));
+        Ok(messages)
     }
 }

@@ -11,7 +11,7 @@ use alloy_consensus::Header;
 use alloy_consensus::constants::{EMPTY_ROOT_HASH, KECCAK_EMPTY};
 use alloy_consensus::proofs::{state_root_unhashed, storage_root_unhashed};
 use alloy_eips::eip4788::{BEACON_ROOTS_ADDRESS, BEACON_ROOTS_CODE};
-use alloy_primitives::{Address, B64, B256, Bytes, U64, U256, keccak256};
+use alloy_primitives::{Address, B64, B256, Bytes, U64, U256, address, b256, keccak256};
 use alloy_trie::TrieAccount;
 use fragcast_shredder::GatewayKey;
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,19 @@ pub fn account_key(seed: u64, index: u32) -> GatewayKey {
         }
     }
 }
+
+/// Secret keys of the accounts that the devnet funds for its users: the first two of the
+/// mnemonic that every Ethereum toolkit knows ("test test … junk"). Everybody knows them.
+pub const USER_KEYS: [B256; 2] = [
+    b256!("ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"),
+    b256!("59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"),
+];
+
+/// The addresses of [`USER_KEYS`].
+pub const USERS: [Address; 2] = [
+    address!("f39fd6e51aad88f6f4ce6ab8827279cfffb92266"),
+    address!("70997970c51812dc3a010c7d01b50e0d17dc79c8"),
+];
 
 /// A genesis in the form that `geth init` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,6 +212,7 @@ impl Genesis {
         let balance = U256::from(INITIAL_BALANCE);
         let mut alloc: BTreeMap<_, _> = senders
             .iter()
+            .chain(&USERS)
             .map(|address| (*address, GenesisAccount { balance, ..GenesisAccount::default() }))
             .collect();
         let contract = |code, storage| GenesisAccount {

@@ -5,13 +5,14 @@
 //! the stream, so a block may take any prefix of it; a block that is given up gives its
 //! transactions back through [`Workload::mark`] and [`Workload::rewind`].
 
-use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope, TxLegacy};
+use alloy_consensus::{SignableTransaction, TxEip1559, TxLegacy};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
 use fragcast_shredder::GatewayKey;
 
 use super::genesis::{DevnetConfig, account_key};
 use super::token;
+use crate::exec::tx::{Envelope, EthTx, Tx};
 
 /// Gas of a plain transfer: what it costs, exactly.
 pub const TRANSFER_GAS: u64 = 21_000;
@@ -59,6 +60,8 @@ pub struct WorkloadTx {
     pub gas_limit: u64,
     /// Who sends it.
     pub sender: Address,
+    /// The same, ready to be executed.
+    pub tx: Tx,
 }
 
 /// A place in the stream, to go back to.
@@ -172,7 +175,7 @@ impl Workload {
     fn sign<T>(&self, sender: usize, gas_limit: u64, tx: T) -> WorkloadTx
     where
         T: SignableTransaction<Signature>,
-        TxEnvelope: From<alloy_consensus::Signed<T>>,
+        EthTx: From<alloy_consensus::Signed<T>>,
     {
         let signature = self.keys[sender].sign_digest(&tx.signature_hash());
         let bytes = signature.as_bytes();
@@ -181,7 +184,11 @@ impl Workload {
             U256::from_be_slice(&bytes[32..64]),
             bytes[64] == 1,
         );
-        let bytes = TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into();
-        WorkloadTx { bytes, gas_limit, sender: self.addresses[sender] }
+        let envelope = EthTx::from(tx.into_signed(signature));
+        let bytes: Bytes = envelope.encoded_2718().into();
+        let sender = self.addresses[sender];
+        let (hash, envelope) = (*envelope.tx_hash(), Envelope::Eth(envelope));
+        let tx = Tx { envelope, bytes: bytes.clone(), hash, sender };
+        WorkloadTx { bytes, gas_limit, sender, tx }
     }
 }
