@@ -7,12 +7,15 @@ mod pool;
 mod report;
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use alloy_consensus::Header;
 use anyhow::Context;
 use fragcast_shredder::{Dialect, Message};
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::chain::ChainSpec;
@@ -20,6 +23,7 @@ use crate::exec::memory::{MemorySource, MemoryState};
 use crate::executor::{ExecutorConfig, ReportTap};
 use crate::local::{LocalNetwork, LocalOptions};
 use crate::node::Execution;
+use crate::workload::genesis::{USER_KEYS, USERS};
 use crate::workload::{DevnetConfig, DevnetGateway, Genesis};
 
 use pool::Pool;
@@ -126,12 +130,16 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         dir,
         seed: args.seed,
     };
-    let spec = Arc::new(Genesis::devnet(&chain).chain_spec("dev")?);
-    let factory = move |_: usize, _: &Path, tap: ReportTap| execution(&spec, tap);
+    let genesis = Genesis::devnet(&chain);
+    let (spec, header) = (Arc::new(genesis.chain_spec("dev")?), genesis.header());
+    let factory = move |_: usize, _: &Path, tap: ReportTap| execution(&spec, &header, tap);
     let mut network = LocalNetwork::start(&options, Some(&factory)).await?;
+    let pool = Pool::default();
+    let (gateway, _door) = pool.serve(chain.chain_id, args.gateway_port).await?;
+    announce(&args, &network, gateway)?;
     let view = View::new(&args);
     let outcome = tokio::select! {
-        outcome = build(&args, &chain, &mut network, &view) => Some(outcome),
+        outcome = build(&args, &chain, &mut network, &pool, &view) => Some(outcome),
         _ = tokio::signal::ctrl_c() => None,
     };
     view.update(&network);
@@ -153,10 +161,30 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
     Ok(i32::from(summary["ok"] != true))
 }
 
-fn execution(spec: &Arc<ChainSpec>, tap: ReportTap) -> anyhow::Result<Execution> {
+/// Tells where a wallet or a script can go.
+fn announce(args: &DevnetArgs, network: &LocalNetwork, gateway: SocketAddr) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let http: Vec<String> =
+        network.nodes().iter().map(|node| format!("http://{}", node.addresses().http)).collect();
+    if args.addresses {
+        let all = json!({ "http": http, "gateway": format!("http://{gateway}") });
+        writeln!(out, "{all}")?;
+    } else if let Some(first) = http.first() {
+        writeln!(
+            out,
+            "JSON-RPC of node 0 at {first} (HTTP and WebSocket); a funded account: {} with the \
+             well-known key {}",
+            USERS[0], USER_KEYS[0],
+        )?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn execution(spec: &Arc<ChainSpec>, header: &Header, tap: ReportTap) -> anyhow::Result<Execution> {
     let genesis = spec.genesis.as_ref().context("the devnet has a genesis")?;
     let state = MemoryState::of_genesis(genesis);
-    let source = MemorySource::new(Genesis::devnet(&DevnetConfig::default()).header(), state)?;
+    let source = MemorySource::new(header.clone(), state)?;
     Ok(Execution {
         spec: Arc::clone(spec),
         source: Arc::new(source),

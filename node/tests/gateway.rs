@@ -35,7 +35,7 @@ impl Net {
             dir: dir.path().to_owned(),
             seed: 0,
         };
-        let network = LocalNetwork::start(&options).await.unwrap();
+        let network = LocalNetwork::start(&options, None).await.unwrap();
         network.connected(GUARD).await.unwrap();
         let gateway = fragcast::keys::read_gateway(&dir.path().join("gateway-0.key")).unwrap();
         Self { network, gateway, _dir: dir }

@@ -57,7 +57,11 @@ pub(super) fn summary(args: &DevnetArgs, network: &LocalNetwork) -> Value {
     })
 }
 
-pub(super) fn print_table(args: &DevnetArgs, network: &LocalNetwork, summary: &Value) -> anyhow::Result<()> {
+pub(super) fn print_table(
+    args: &DevnetArgs,
+    network: &LocalNetwork,
+    summary: &Value,
+) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
