@@ -250,6 +250,7 @@ impl Service {
         for key in waiting {
             self.advance(key);
         }
+        self.promote_next();
         Ok(())
     }
 

@@ -510,6 +510,21 @@ impl Service {
         }
         self.open.remove(&key);
         self.promote(&block, "superseded");
+        self.promote_next();
+    }
+
+    /// Blocks that were verified before their parent was.
+    pub(super) fn promote_next(&mut self) {
+        while let Some(head) = self.latest.as_ref().map(|latest| latest.hash()) {
+            let next = self.open.iter().find(|(_, open)| {
+                open.env.parent_hash == head && open.verdict == Some(Verdict::Verified)
+            });
+            let Some((key, open)) = next else { return };
+            let (key, block) = (*key, open.complete.clone());
+            self.open.remove(&key);
+            let Some(block) = block else { return };
+            self.promote(&block, "superseded");
+        }
     }
 
     /// Makes a block, whose parent is the head, the head. Others at its height are void.
