@@ -45,6 +45,15 @@ pub struct NodeChange {
     pub after: Option<Bytes>,
 }
 
+/// What changes from one version of a trie to the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrieDiff {
+    /// Nodes by place.
+    pub changes: Vec<NodeChange>,
+    /// Hashed addresses whose storage was emptied: all nodes below go, before `changes`.
+    pub wiped: Vec<B256>,
+}
+
 impl StateTrie {
     /// The trie with this root, of which nothing is held.
     pub fn from_root(_root: B256) -> Self {
@@ -171,7 +180,7 @@ impl StateTrie {
     }
 
     /// The nodes that differ between two versions of which `after` was made from `before`.
-    pub fn diff(_before: &Self, _after: &Self) -> Vec<NodeChange> {
+    pub fn diff(_before: &Self, _after: &Self) -> TrieDiff {
         unimplemented!()
     }
 
