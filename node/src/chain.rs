@@ -5,6 +5,7 @@
 //! `unverified`, not rejected, because a follower that guesses rules is worse than one that says
 //! it does not know them.
 
+mod genesis;
 mod header;
 mod parse;
 
@@ -22,6 +23,7 @@ use alloy_primitives::Address;
 use op_revm::OpSpecId;
 use revm::primitives::hardfork::SpecId;
 
+pub use genesis::genesis_header;
 pub use header::{Extras, HeaderError};
 pub use parse::ChainError;
 

@@ -29,6 +29,7 @@ pub mod output;
 pub mod replay;
 pub mod rpc;
 pub mod sequencer;
+pub mod store;
 pub mod trie;
 pub mod workload;
 

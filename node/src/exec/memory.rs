@@ -51,6 +51,16 @@ impl MemoryState {
         state
     }
 
+    /// All accounts.
+    pub fn accounts(&self) -> impl Iterator<Item = (Address, Account)> {
+        self.accounts.iter().map(|(address, account)| (*address, *account))
+    }
+
+    /// All code, by hash.
+    pub fn codes(&self) -> impl Iterator<Item = (B256, &Bytes)> {
+        self.codes.iter().map(|(hash, code)| (*hash, code))
+    }
+
     /// Its trie, all of it held.
     ///
     /// # Errors

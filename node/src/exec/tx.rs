@@ -28,6 +28,15 @@ macro_rules! each {
 }
 
 impl Envelope {
+    fn decode(bytes: &Bytes, op: bool) -> Result<Self, TxError> {
+        let decode = |e: alloy_eips::eip2718::Eip2718Error| TxError::Decode(e.to_string());
+        Ok(if op {
+            Self::Op(OpTxEnvelope::decode_2718_exact(bytes).map_err(decode)?)
+        } else {
+            Self::Eth(EthTx::decode_2718_exact(bytes).map_err(decode)?)
+        })
+    }
+
     /// The EIP-2718 type.
     pub fn ty(&self) -> u8 {
         each!(self, tx => tx.ty())
@@ -109,14 +118,19 @@ impl Tx {
     /// # Errors
     /// [`TxError`].
     pub fn decode(bytes: &Bytes, op: bool) -> Result<Self, TxError> {
-        let decode = |e: alloy_eips::eip2718::Eip2718Error| TxError::Decode(e.to_string());
-        let envelope = if op {
-            Envelope::Op(OpTxEnvelope::decode_2718_exact(bytes).map_err(decode)?)
-        } else {
-            Envelope::Eth(EthTx::decode_2718_exact(bytes).map_err(decode)?)
-        };
+        let envelope = Envelope::decode(bytes, op)?;
         let sender = each!(&envelope, tx => tx.recover_signer()).map_err(|_| TxError::Signature)?;
         Ok(Self { envelope, bytes: bytes.clone(), hash: keccak256(bytes), sender })
+    }
+
+    /// Decodes EIP-2718 bytes of a transaction that was executed before, whose sender is known.
+    ///
+    /// # Errors
+    /// [`TxError::Decode`].
+    pub fn from_parts(bytes: Bytes, sender: Address, op: bool) -> Result<Self, TxError> {
+        let envelope = Envelope::decode(&bytes, op)?;
+        let hash = keccak256(&bytes);
+        Ok(Self { envelope, bytes, hash, sender })
     }
 
     /// The contract it creates, if it creates one; `nonce` is the sender's before it.
