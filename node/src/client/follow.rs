@@ -238,8 +238,12 @@ impl Follower {
         let mut hashes = Vec::new();
         // The first step is short: most often the parent is ours.
         let mut step = 1;
-        while (hashes.len() as u64) < self.config.depth {
-            let headers = self.client.headers_down(number, step).await?;
+        loop {
+            let left = self.config.depth.saturating_sub(hashes.len() as u64);
+            if left == 0 {
+                return Ok(None);
+            }
+            let headers = self.client.headers_down(number, step.min(left)).await?;
             if headers.is_empty() {
                 return Err(Trouble::Moved);
             }
@@ -257,7 +261,6 @@ impl Follower {
             }
             step = (step * 4).min(STEP_BACK);
         }
-        Ok(None)
     }
 
     async fn hand_over(
