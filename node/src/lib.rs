@@ -12,6 +12,7 @@
 
 pub mod chain;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod devnet;
 pub mod engine;

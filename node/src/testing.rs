@@ -1,6 +1,7 @@
 //! Messages for the tests of this crate.
 
 pub(crate) mod chain;
+pub(crate) mod client;
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 use fragcast_shredder::{Env, Frag, GatewayKey, Message, Seal, VerifiedMessage};

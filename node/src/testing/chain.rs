@@ -26,27 +26,43 @@ impl StateSource for NoSource {
     }
 }
 
-/// A chain in the making. State roots are zero: the trie plays no part here.
+/// A chain in the making. Without a trie state roots are zero.
 pub(crate) struct TestChain {
     pub(crate) spec: Arc<ChainSpec>,
     pub(crate) view: Arc<ChainView>,
     pub(crate) workload: Workload,
     pub(crate) head: Arc<SealedBlock>,
     pub(crate) genesis: Genesis,
+    /// Tells blocks of one branch from those of another.
+    pub(crate) branch: u8,
     source: Arc<dyn StateSource>,
 }
 
 impl TestChain {
-    /// Block 0 of a devnet with `config`.
+    /// Block 0 of a devnet with `config`, without a trie.
     pub(crate) fn new(config: &DevnetConfig) -> Self {
+        Self::starting(config, false)
+    }
+
+    /// Block 0 of a devnet with `config`, with a trie.
+    pub(crate) fn with_trie(config: &DevnetConfig) -> Self {
+        Self::starting(config, true)
+    }
+
+    fn starting(config: &DevnetConfig, with_trie: bool) -> Self {
         let genesis = Genesis::devnet(config);
         let spec = Arc::new(genesis.chain_spec("dev").unwrap());
         let alloc = spec.genesis.as_ref().unwrap();
-        let state = State::new(Arc::new(MemoryState::of_genesis(alloc)));
+        let memory = MemoryState::of_genesis(alloc);
+        let trie = if with_trie {
+            memory.trie().map_err(Unverified::from)
+        } else {
+            Err(Unverified::Internal("no trie in this test".into()))
+        };
+        let state = State::new(Arc::new(memory));
         let header = genesis.header();
         let hash = header.hash_slow();
         let source: Arc<dyn StateSource> = Arc::new(NoSource);
-        let trie = Err(Unverified::Internal("no trie in this test".into()));
         let hashes = crate::exec::hashes::BlockHashes::new(0, vec![hash], Arc::clone(&source));
         let block = crate::exec::ExecutedBlock {
             attempt: 0,
@@ -71,7 +87,7 @@ impl TestChain {
             safe: None,
             finalized: None,
         });
-        Self { spec, view, workload: Workload::new(config), head, genesis, source }
+        Self { spec, view, workload: Workload::new(config), head, genesis, branch: 0, source }
     }
 
     fn parent(&self) -> Parent {
@@ -91,7 +107,7 @@ impl TestChain {
             basefee: self.spec.next_base_fee(parent, timestamp).unwrap(),
             difficulty: Default::default(),
             prevrandao: keccak256(parent.number.to_be_bytes()),
-            extra_data: Bytes::from_static(b"test"),
+            extra_data: Bytes::copy_from_slice(&[self.branch]),
             parent_beacon_block_root: keccak256(b"beacon"),
         };
         OpenBlock::open(&self.spec, &env, 0, self.parent(), &self.source, None).unwrap()
