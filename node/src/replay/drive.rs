@@ -17,9 +17,7 @@ use fragcast_shredder::{Dialect, Message};
 
 use super::case::{Case, Parts, Planned};
 use super::report::{Outcome, Row};
-use crate::exec::{
-    BlockError, Parent, SealedBlock, SourceError, StateSource, Unverified, Verdict,
-};
+use crate::exec::{BlockError, Parent, SealedBlock, SourceError, StateSource, Unverified, Verdict};
 use crate::workload::builder::{self, Built};
 use crate::workload::ethereum_tests::Expected;
 
@@ -188,7 +186,8 @@ impl Gateway<'_> {
             }
         };
         self.known.insert(hash, built.sealed);
-        let wrong = heard.iter().position(|h| h.verdict != Verdict::Verified || h.hash != Some(hash));
+        let wrong =
+            heard.iter().position(|h| h.verdict != Verdict::Verified || h.hash != Some(hash));
         match (wrong, heard.first()) {
             (None, Some(first)) => {
                 row.computed_hash = first.hash;
@@ -227,8 +226,7 @@ impl Gateway<'_> {
         let chunks = builder::chunks(&parts.txs, self.cut.txs_per_frag);
         let hash = header.hash_slow();
         let dialect = self.cut.dialect;
-        let messages =
-            builder::stated(&parts.env, header, hash, &chunks, &parts.blob_gas, dialect);
+        let messages = builder::stated(&parts.env, header, hash, &chunks, &parts.blob_gas, dialect);
         match followers.deliver(messages, parts.withdrawals.as_deref()) {
             Err(error) => {
                 row.verdict = "missing";
@@ -243,11 +241,11 @@ impl Gateway<'_> {
                 row.verdict = shown.verdict.name();
                 row.computed_hash = shown.hash;
                 row.reason = shown.verdict.reason();
-                if not.is_none() {
-                    row.outcome = Outcome::Passed;
-                } else {
+                if not.is_some() {
                     let but = row.reason.take().unwrap_or_else(|| "it was accepted".into());
                     row.reason = Some(format!("it must be refused ({why}), but {but}"));
+                } else {
+                    row.outcome = Outcome::Passed;
                 }
             }
         }
@@ -280,14 +278,18 @@ fn difference(file: Option<&Header>, computed: &Header, hash: B256) -> String {
     let Some(file) = file else {
         return format!("execution gives another hash than the file's {hash}");
     };
-    let (file, computed) = (serde_json::to_value(file), serde_json::to_value(computed));
-    let (Ok(file), Ok(computed)) = (file, computed) else {
-        return "execution gives another header".into();
-    };
-    let fields = file.as_object().into_iter().chain(computed.as_object()).flat_map(|o| o.keys());
-    let field = fields.into_iter().find(|key| file[*key] != computed[*key]);
-    field.map_or_else(
-        || "execution gives another header".into(),
-        |key| format!("{key} is {}, but execution gives {}", file[key], computed[key]),
-    )
+    let mut found = None;
+    macro_rules! compare {
+        ($($field:ident),+) => {
+            $(if found.is_none() && file.$field != computed.$field {
+                let (file, computed) = (&file.$field, &computed.$field);
+                let name = stringify!($field);
+                found = Some(format!("{name} is {file:?}, but execution gives {computed:?}"));
+            })+
+        };
+    }
+    compare!(gas_used, blob_gas_used, transactions_root, receipts_root, state_root);
+    compare!(withdrawals_root, requests_hash, excess_blob_gas, parent_beacon_block_root);
+    compare!(ommers_hash, nonce, difficulty, logs_bloom);
+    found.unwrap_or_else(|| "execution gives another header".into())
 }

@@ -224,7 +224,11 @@ impl Report {
         let skipped = self.skipped().len();
         write!(out, "{} passed", counts.passed)?;
         if counts.refused > 0 {
-            write!(out, " ({} valid executed, {} invalid refused)", counts.executed, counts.refused)?;
+            write!(
+                out,
+                " ({} valid executed, {} invalid refused)",
+                counts.executed, counts.refused
+            )?;
         }
         write!(out, ", {} failed, {} skipped", counts.failed, counts.skipped)?;
         if skipped > 0 {

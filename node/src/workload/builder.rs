@@ -69,8 +69,7 @@ pub fn build(
             block_number: env.number,
             seq: seq as u64,
             is_last,
-            blob_gas_used: blobs
-                .then(|| open.snapshot().header.blob_gas_used.unwrap_or_default()),
+            blob_gas_used: blobs.then(|| open.snapshot().header.blob_gas_used.unwrap_or_default()),
             txs: txs.to_vec(),
         }));
     }

@@ -103,7 +103,9 @@ impl Body {
         let withdrawals: Option<Vec<Withdrawal>> =
             withdrawals.map(|items| exactly(items, "withdrawals")).transpose()?;
         if withdrawals.is_some() != header.withdrawals_root.is_some() {
-            return Err("block: withdrawals and the header's root of them do not go together".into());
+            return Err(
+                "block: withdrawals and the header's root of them do not go together".into()
+            );
         }
         let (mut raw, mut blob_gas, mut used) = (Vec::new(), Vec::new(), 0_u64);
         for (index, item) in list(&mut { txs }, "transactions")?.into_iter().enumerate() {

@@ -90,7 +90,9 @@ mod tests {
         ] {
             assert_eq!((active(name, 14_999), active(name, 15_000)), (first, later), "{name}");
         }
-        for name in ["London", "ArrowGlacierToParisAtDiffC0000", "CancunToShanghaiAtTime15k", "", "To"] {
+        for name in
+            ["London", "ArrowGlacierToParisAtDiffC0000", "CancunToShanghaiAtTime15k", "", "To"]
+        {
             assert!(spec(name).unwrap().is_none(), "{name}");
         }
     }
