@@ -15,6 +15,7 @@ pub mod source;
 mod trie_build;
 pub mod tx;
 pub mod verdict;
+pub mod witness;
 
 pub use block::{Decoded, OpenBlock, Parent};
 pub use overlay::{Layer, State};
@@ -24,3 +25,4 @@ pub use snapshot::{Executed, ExecutedBlock, ExecutedFrag, Placed, SealedBlock, S
 pub use source::{Account, Anchor, SourceError, StateSource, StateView};
 pub use tx::{Envelope, Tx};
 pub use verdict::{BlockError, Invalid, SealField, Unverified, Verdict};
+pub use witness::{Witness, WitnessSource};

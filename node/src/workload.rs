@@ -1,13 +1,14 @@
 //! Sources of blocks as messages, for the devnet, the load generator and tests.
 //!
-//! Two of them:
+//! Three of them:
 //!
 //! * [`gateway`]: the devnet's built-in gateway. It starts from a [`genesis`] that it makes
 //!   itself and fills block after block with the signed [`transactions`] of many accounts:
 //!   transfers, transfers of the [`token`], contract creations.
-//! * [`recorded`]: blocks of a real chain, read from files.
+//! * [`recorded`]: blocks of a real chain, read from files;
+//! * [`ethereum_tests`]: blocks of ethereum/tests, valid ones and others.
 //!
-//! Both hand out unsigned [`Message`](fragcast_shredder::Message)s; the caller signs with the
+//! They hand out unsigned [`Message`](fragcast_shredder::Message)s; the caller signs with the
 //! key of the gateway whose turn it is.
 //!
 //! Invariants: nothing here reads a clock or the operating system's randomness, so the same seed
@@ -16,12 +17,16 @@
 //!
 //! The gateway executes what it builds; recorded blocks carry what execution must arrive at.
 
+pub mod builder;
+pub mod ethereum_tests;
 pub mod gateway;
 pub mod genesis;
+pub mod input;
 pub mod recorded;
 pub mod token;
 pub mod transactions;
 
+pub use ethereum_tests::EthereumTest;
 pub use gateway::{DevnetGateway, GatewayError, Offered};
 pub use genesis::{DevnetConfig, Genesis};
 pub use recorded::{RecordedBlock, RecordedError};

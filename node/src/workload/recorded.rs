@@ -1,26 +1,31 @@
 //! Recorded OP Stack blocks: one JSON file (or `.json.gz`) each, as op-rs/kona's executor tests
 //! keep them: `chainId`, `number`, `parentHeader`, `payloadAttributes`, `expectedBlockHash`.
 //!
-//! A file also has everything that executing the block needs (`preimages`, by far the most of
-//! it); that is skipped here without being kept. What execution would have to say (`gas_used`,
-//! `receipts_root`, `state_root` of the Seal) is zero; the block hash is the recorded one.
+//! A file also has everything that executing the block needs: the times of the forks
+//! (`opForkTimes`) and trie nodes, codes and headers by hash (`preimages`, by far the most of it).
 //!
 //! Invariant: a [`RecordedBlock`] that exists has a base fee that follows from its parent, so
-//! making messages of it cannot fail. Files are not trusted: what they decompress to is bounded.
+//! making messages of it cannot fail. Files are not trusted: what they decompress to is bounded,
+//! and [`RecordedBlock::witness`] checks every preimage against its hash.
 
-mod file;
+pub(super) mod file;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use alloy_consensus::Header;
 use alloy_consensus::proofs::ordered_trie_root_encoded;
+use alloy_primitives::map::B256Map;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use fragcast_shredder::{Dialect, Env, Frag, Message, Seal};
 use serde::de::IgnoredAny;
 
 use self::file::{Keys, RawBlock};
 use super::gateway::no_blobs;
+use crate::chain::{ChainError, ChainSpec};
+use crate::exec::{SourceError, Witness};
 
 /// The most that a file may be, decompressed: 256 MiB, all of which is held while reading.
 /// The recorded blocks of 2 s are below 20 MiB.
@@ -162,6 +167,11 @@ pub struct RecordedBlock {
     pub attributes: RecordedAttributes,
     /// Hash that execution must arrive at.
     pub expected_block_hash: B256,
+    /// OP forks by Unix time.
+    pub fork_times: BTreeMap<String, u64>,
+    /// Trie nodes, codes and headers as the file has them, not checked. At most
+    /// [`MAX_FILE_LEN`] / 2 bytes, since they stand there in hexadecimal.
+    pub preimages: Arc<B256Map<Bytes>>,
     basefee: u64,
 }
 
@@ -171,7 +181,14 @@ impl RecordedBlock {
     /// # Errors
     /// [`RecordedError`], which names the file.
     pub fn load(path: &Path) -> Result<Self, RecordedError> {
-        let bytes = file::read(path)?;
+        Self::parse(path, &file::read(path)?)
+    }
+
+    /// Reads the JSON of a file; `path` is for errors.
+    ///
+    /// # Errors
+    /// [`RecordedError`], which names the file.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, RecordedError> {
         let owned = || path.to_owned();
         let classify = |reason: serde_json::Error| {
             if reason.is_data() {
@@ -182,14 +199,14 @@ impl RecordedBlock {
         };
         let kind = |what| RecordedError::Kind { path: owned(), what };
         if bytes.trim_ascii_start().first() != Some(&b'{') {
-            serde_json::from_slice::<IgnoredAny>(&bytes).map_err(classify)?;
+            serde_json::from_slice::<IgnoredAny>(bytes).map_err(classify)?;
             return Err(kind("its json is not an object"));
         }
-        let keys: Keys = serde_json::from_slice(&bytes).map_err(classify)?;
+        let keys: Keys = serde_json::from_slice(bytes).map_err(classify)?;
         if keys.parent_header.is_none() && keys.payload_attributes.is_none() {
             return Err(kind("its json has neither parentHeader nor payloadAttributes"));
         }
-        let raw: RawBlock = serde_json::from_slice(&bytes).map_err(classify)?;
+        let raw: RawBlock = serde_json::from_slice(bytes).map_err(classify)?;
         raw.check().map_err(|what| RecordedError::Inconsistent { path: owned(), what })
     }
 
@@ -199,14 +216,29 @@ impl RecordedBlock {
         self.basefee
     }
 
-    /// The block as messages: Env, frags of `txs_per_frag` transactions (0 counts as 1), Seal.
-    /// A block without transactions has one empty frag, the last.
-    pub fn messages(&self, txs_per_frag: usize, dialect: Dialect) -> Vec<Message> {
+    /// The chain as the file describes it.
+    ///
+    /// # Errors
+    /// A fork that is missing before one that is there.
+    pub fn chain_spec(&self) -> Result<ChainSpec, ChainError> {
+        let name = format!("chain {}", self.chain_id);
+        ChainSpec::op_with_times(&name, self.chain_id, &self.fork_times)
+    }
+
+    /// What executing the block reads.
+    ///
+    /// # Errors
+    /// A preimage that has another hash than the file says.
+    pub fn witness(&self) -> Result<Witness, SourceError> {
+        Witness::new(B256Map::clone(&self.preimages))
+    }
+
+    /// How the block opens.
+    pub fn env(&self) -> Env {
         let attributes = &self.attributes;
-        let parent_hash = self.parent_header.hash_slow();
-        let env = Env {
+        Env {
             number: self.number,
-            parent_hash,
+            parent_hash: self.parent_header.hash_slow(),
             beneficiary: attributes.beneficiary,
             timestamp: attributes.timestamp,
             gas_limit: attributes.gas_limit,
@@ -218,7 +250,16 @@ impl RecordedBlock {
                 .map(Eip1559Params::extra_data)
                 .unwrap_or_default(),
             parent_beacon_block_root: attributes.parent_beacon_block_root,
-        };
+        }
+    }
+
+    /// The block as messages, without executing it: what only execution knows (`gas_used`,
+    /// `receipts_root`, `state_root` of the Seal) is zero. Env, frags of `txs_per_frag` transactions (0 counts as 1), Seal.
+    /// A block without transactions has one empty frag, the last.
+    pub fn messages(&self, txs_per_frag: usize, dialect: Dialect) -> Vec<Message> {
+        let attributes = &self.attributes;
+        let env = self.env();
+        let parent_hash = env.parent_hash;
         let blob_gas_used = no_blobs(dialect);
         let mut chunks: Vec<&[Bytes]> = attributes.txs.chunks(txs_per_frag.max(1)).collect();
         if chunks.is_empty() {

@@ -1,11 +1,14 @@
 //! A recorded block's file: reading it within bounds, and the fields as they stand there.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use alloy_consensus::Header;
 use alloy_eips::eip1559::{BaseFeeParams, calc_next_block_base_fee};
+use alloy_primitives::map::B256Map;
 use alloy_primitives::{Address, B64, B256, Bloom, Bytes, U64, U256};
 use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
@@ -17,7 +20,7 @@ use super::{
 };
 
 /// Reads and decompresses at most [`MAX_FILE_LEN`] bytes.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, RecordedError> {
+pub(in crate::workload) fn read(path: &Path) -> Result<Vec<u8>, RecordedError> {
     let owned = || path.to_owned();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let is_gzip = name.ends_with(".json.gz");
@@ -42,7 +45,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, RecordedError> {
     }
 }
 
-pub(super) fn bounded(
+pub(in crate::workload) fn bounded(
     path: &Path,
     from: impl Read,
     limit: u64,
@@ -64,7 +67,7 @@ pub(super) struct Keys {
     pub(super) payload_attributes: Option<IgnoredAny>,
 }
 
-/// The file. serde skips every other field, `preimages` above all.
+/// The file; other fields are passed over.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RawBlock {
@@ -73,6 +76,10 @@ pub(super) struct RawBlock {
     parent_header: RawHeader,
     payload_attributes: RawAttributes,
     expected_block_hash: B256,
+    #[serde(default)]
+    op_fork_times: BTreeMap<String, Option<u64>>,
+    #[serde(default)]
+    preimages: B256Map<Bytes>,
 }
 
 /// A header as JSON-RPC writes it.
@@ -175,6 +182,12 @@ impl RawBlock {
                 txs: raw.transactions,
             },
             expected_block_hash: self.expected_block_hash,
+            fork_times: self
+                .op_fork_times
+                .into_iter()
+                .filter_map(|(fork, time)| Some((fork, time?)))
+                .collect(),
+            preimages: Arc::new(self.preimages),
         })
     }
 }
