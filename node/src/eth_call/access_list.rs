@@ -1,0 +1,52 @@
+//! `eth_createAccessList`: what a transaction touches (EIP-2930).
+//!
+//! With the list given to it a transaction may take another way (it can see its gas), so it is
+//! run again with its own list until the list stays the same.
+
+use alloy_eips::eip2930::{AccessList, AccessListResult};
+use alloy_primitives::U256;
+use revm_inspectors::access_list::AccessListInspector;
+
+use super::error::CallError;
+use super::evm::Status;
+use super::{CallArgs, Place};
+
+/// A list that has not settled after so many executions is given as it is.
+const MAX_ROUNDS: usize = 16;
+
+/// The list, the gas that is used with it, and why the transaction fails if it does.
+pub(super) fn create(place: &Place, args: CallArgs) -> Result<AccessListResult, CallError> {
+    let mut ground = place.ground(args.overrides, args.state)?;
+    let mut request = args.request;
+    let mut list = request.access_list.take().unwrap_or_default();
+    let mut rounds = 0;
+    loop {
+        request.access_list = Some(list.clone());
+        let tx = ground.tx(request.clone())?;
+        ground.check_funds(&tx)?;
+        let mut inspector = AccessListInspector::new(list.clone());
+        let outcome = ground.transact(tx, &mut inspector)?;
+        let found = sorted(inspector.into_access_list());
+        rounds += 1;
+        if found != list && rounds < MAX_ROUNDS {
+            list = found;
+            continue;
+        }
+        let error = match outcome.status {
+            Status::Success => None,
+            Status::Reverted => Some("execution reverted".to_owned()),
+            Status::Halted(message, _) => Some(message),
+        };
+        let gas_used = U256::from(outcome.gas_used);
+        return Ok(AccessListResult { access_list: list, gas_used, error });
+    }
+}
+
+/// In one order, or equal lists would differ.
+fn sorted(mut list: AccessList) -> AccessList {
+    list.0.sort_by_key(|item| item.address);
+    for item in &mut list.0 {
+        item.storage_keys.sort();
+    }
+    list
+}

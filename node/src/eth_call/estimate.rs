@@ -1,0 +1,84 @@
+//! `eth_estimateGas`: the smallest gas limit with which a transaction succeeds, as geth finds it.
+//!
+//! Gas used is not enough: a callee gets 63/64 of what is left (EIP-150), and refunds come at the
+//! end. So the limit is searched for, between what was used and what sufficed.
+
+use revm::Database;
+use revm::context::TxEnv;
+use revm::inspector::NoOpInspector;
+use revm::primitives::{KECCAK_EMPTY, TxKind, U256};
+
+use super::error::CallError;
+use super::evm::{Failure, Ground, Outcome, Status};
+use super::{CallArgs, Place};
+
+/// What moving ether to an account without code costs.
+const TRANSFER_GAS: u64 = 21_000;
+/// What a callee with value gets for free.
+const CALL_STIPEND: u64 = 2_300;
+/// The search ends when the bounds are this close: 1.5 %, geth's.
+const ERROR_RATIO: f64 = 0.015;
+
+/// `None`: there was too little gas to begin with.
+fn run(ground: &mut Ground, tx: &TxEnv, gas: u64) -> Result<Option<Outcome>, CallError> {
+    let tx = TxEnv { gas_limit: gas, ..tx.clone() };
+    match ground.transact(tx, &mut NoOpInspector) {
+        Ok(outcome) => Ok(Some(outcome)),
+        Err(failure @ Failure::Invalid(..)) if failure.is_gas_too_low() => Ok(None),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+fn succeeds(ground: &mut Ground, tx: &TxEnv, gas: u64) -> Result<bool, CallError> {
+    Ok(run(ground, tx, gas)?.is_some_and(|outcome| outcome.status == Status::Success))
+}
+
+/// The least gas with which the transaction succeeds, within 1.5 %.
+pub(super) fn estimate(place: &Place, args: CallArgs) -> Result<u64, CallError> {
+    let mut ground = place.ground(args.overrides, args.state)?;
+    let given = args.request.gas.filter(|gas| *gas >= TRANSFER_GAS);
+    let block_limit = ground.block().gas_limit;
+    let tx = ground.tx(args.request)?;
+    let mut high = given.unwrap_or(block_limit);
+    let balance = ground.balance(tx.caller)?;
+    if balance < tx.value {
+        return Err(CallError::Invalid("insufficient funds for transfer".into()));
+    }
+    if tx.gas_price > 0 {
+        let allowance = (balance - tx.value) / U256::from(tx.gas_price);
+        high = high.min(allowance.saturating_to());
+    }
+    high = high.min(ground.gas_cap());
+
+    if let TxKind::Call(to) = tx.kind
+        && tx.data.is_empty()
+        && ground.db.basic(to)?.is_none_or(|account| account.code_hash == KECCAK_EMPTY)
+        && high >= TRANSFER_GAS
+        && succeeds(&mut ground, &tx, TRANSFER_GAS)?
+    {
+        return Ok(TRANSFER_GAS);
+    }
+
+    let exceeded = || CallError::Invalid(format!("gas required exceeds allowance ({high})"));
+    let first = run(&mut ground, &tx, high)?.ok_or_else(exceeded)?;
+    match &first.status {
+        Status::Success => {}
+        Status::Halted(_, true) => return Err(exceeded()),
+        Status::Halted(..) | Status::Reverted => {
+            first.into_output()?;
+            return Err(CallError::Internal);
+        }
+    }
+    let mut low = first.gas_used.saturating_sub(1);
+    // Very likely this is enough already, and close.
+    let guess = first.gas_spent.saturating_add(CALL_STIPEND).saturating_mul(64) / 63;
+    if guess < high {
+        if succeeds(&mut ground, &tx, guess)? { high = guess } else { low = guess }
+    }
+    while low + 1 < high && (high - low) as f64 / high as f64 >= ERROR_RATIO {
+        // Most transactions need little more than the lower bound.
+        let middle = low.midpoint(high).min(low.saturating_mul(2));
+        if succeeds(&mut ground, &tx, middle)? { high = middle } else { low = middle }
+    }
+    Ok(high)
+}
