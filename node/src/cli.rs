@@ -15,7 +15,7 @@ use crate::devnet::DevnetArgs;
 use crate::journal::Journal;
 use crate::keys;
 use crate::network::NetworkFile;
-use crate::node::{Node, Parts, Sockets};
+use crate::node::{Execution, Node, Parts, Sockets};
 use crate::replay::ReplayArgs;
 
 /// Carries the fragments of a block from the gateway that builds it to every node.
@@ -185,6 +185,7 @@ async fn run(config: Config) -> anyhow::Result<i32> {
     } else {
         None
     };
+    let execution = Execution::of_config(&config, &network)?;
     let sockets = Sockets::bind(&config)?;
     let parts = Parts {
         config,
@@ -192,7 +193,7 @@ async fn run(config: Config) -> anyhow::Result<i32> {
         identity,
         leader,
         sockets,
-        execution: None,
+        execution,
         drop_shreds: None,
         tap: None,
     };

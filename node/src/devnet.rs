@@ -12,17 +12,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use alloy_consensus::Header;
 use anyhow::Context;
 use fragcast_shredder::{Dialect, Message};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::chain::ChainSpec;
-use crate::exec::memory::{MemorySource, MemoryState};
-use crate::executor::{ExecutorConfig, ReportTap};
+use crate::executor::ReportTap;
 use crate::local::{LocalNetwork, LocalOptions};
 use crate::node::Execution;
+use crate::store::{Store, StoreConfig};
 use crate::workload::genesis::{USER_KEYS, USERS};
 use crate::workload::{DevnetConfig, DevnetGateway, Genesis};
 
@@ -131,8 +130,8 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         seed: args.seed,
     };
     let genesis = Genesis::devnet(&chain);
-    let (spec, header) = (Arc::new(genesis.chain_spec("dev")?), genesis.header());
-    let factory = move |_: usize, _: &Path, tap: ReportTap| execution(&spec, &header, tap);
+    let spec = Arc::new(genesis.chain_spec("dev")?);
+    let factory = move |_: usize, dir: &Path, tap: ReportTap| execution(&spec, dir, tap);
     let mut network = LocalNetwork::start(&options, Some(&factory)).await?;
     let pool = Pool::default();
     let (gateway, _door) = pool.serve(chain.chain_id, args.gateway_port).await?;
@@ -181,17 +180,12 @@ fn announce(args: &DevnetArgs, network: &LocalNetwork, gateway: SocketAddr) -> a
     Ok(())
 }
 
-fn execution(spec: &Arc<ChainSpec>, header: &Header, tap: ReportTap) -> anyhow::Result<Execution> {
-    let genesis = spec.genesis.as_ref().context("the devnet has a genesis")?;
-    let state = MemoryState::of_genesis(genesis);
-    let source = MemorySource::new(header.clone(), state)?;
-    Ok(Execution {
-        spec: Arc::clone(spec),
-        source: Arc::new(source),
-        history: None,
-        config: ExecutorConfig::default(),
-        tap: Some(tap),
-    })
+/// A database of its own for each node.
+fn execution(spec: &Arc<ChainSpec>, dir: &Path, tap: ReportTap) -> anyhow::Result<Execution> {
+    // 8 nodes with the default cache would be a gigabyte.
+    let config = StoreConfig { cache_mib: 16, ..StoreConfig::default() };
+    let store = Store::open(&dir.join("chain.redb"), spec, config)?;
+    Ok(Execution { tap: Some(tap), ..Execution::on_store(Arc::clone(spec), store) })
 }
 
 fn unix_seconds() -> u64 {

@@ -22,10 +22,11 @@ use fragcast_shredder::Message;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::chain::ChainSpec;
+use crate::client::Follow;
 use crate::exec::{Decoded, StateSource, Tx};
 use crate::output::{Ordered, Output, RetractReason};
 
-pub use import::{ClientBlock, ClientHeads, Follow, FollowError};
+pub use import::FollowError;
 pub use stats::{BlockReport, ExecutorSnapshot, ExecutorStats};
 pub use view::{ChainEvent, ChainView, Heads, History};
 
@@ -71,6 +72,8 @@ pub(crate) enum Command {
     Lost { block: u64, attempt: u8 },
     /// What the execution client says.
     Follow { follow: Follow, done: tokio::sync::oneshot::Sender<Result<(), FollowError>> },
+    /// The client's chain does not meet ours: starts anew at its head, where the source can.
+    StartAt { hash: B256 },
     /// Ends the thread after what came before.
     Stop,
 }

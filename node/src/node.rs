@@ -3,6 +3,8 @@
 //! `run`, `devnet` and `replay` all start nodes through [`Node::start`]; what differs is who
 //! hands in the messages and who looks at what comes out.
 
+pub mod execution;
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,10 +19,10 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::chain::ChainSpec;
+use crate::client::{Client, FollowConfig, FollowStats};
 use crate::config::Config;
 use crate::engine::{self, EngineConfig, EngineHandle, EngineStats, JwtSecret};
-use crate::exec::StateSource;
-use crate::executor::{ChainView, Executor, ExecutorConfig, History, ReportTap};
+use crate::executor::{ChainView, Executor};
 use crate::ingest::{Ingest, IngestStats};
 use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
@@ -28,6 +30,9 @@ use crate::network::Network;
 use crate::output::{Ordered, Output, Times};
 use crate::rpc::{self, RpcStats};
 use crate::sequencer::{Fate, Sequencer};
+use crate::store::Store;
+
+pub use execution::Execution;
 
 /// Messages of this node's own on their way to its sequencer.
 const OWN_QUEUE: usize = 256;
@@ -89,20 +94,6 @@ pub struct Parts {
     pub tap: Option<Tap>,
 }
 
-/// What a node executes with.
-pub struct Execution {
-    /// The chain.
-    pub spec: Arc<ChainSpec>,
-    /// Where its state comes from.
-    pub source: Arc<dyn StateSource>,
-    /// Blocks that are no longer in memory.
-    pub history: Option<Arc<dyn History>>,
-    /// Bounds.
-    pub config: ExecutorConfig,
-    /// Sees every verdict.
-    pub tap: Option<ReportTap>,
-}
-
 /// How far a node has come.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -146,6 +137,10 @@ pub struct Shared {
     pub engine: Option<Arc<EngineStats>>,
     /// The executor, if there is one.
     pub executor: Option<Arc<Executor>>,
+    /// The database, if there is one.
+    pub store: Option<Arc<Store>>,
+    /// Following the execution client, if there is one.
+    pub follow: Option<Arc<FollowStats>>,
     network: Network,
     leads: bool,
     progress: Mutex<Progress>,
@@ -251,7 +246,7 @@ impl Node {
             Some((handle, stats)) => (Some(handle), Some(stats)),
             None => (None, None),
         };
-        let executor = execution.map(|e| start_executor(e, &config)).transpose()?;
+        let executing = execution.map(|e| start_executor(e, &config)).transpose()?;
         let (own, own_rx) = mpsc::channel(OWN_QUEUE);
         let stats = Arc::new(IngestStats::default());
         let ingest = Ingest::new(
@@ -270,7 +265,9 @@ impl Node {
             rpc: RpcStats::default(),
             metrics: Metrics::default(),
             engine: engine_stats,
-            executor,
+            executor: executing.as_ref().map(|e| Arc::clone(&e.executor)),
+            store: executing.as_ref().and_then(|e| e.store.clone()),
+            follow: executing.as_ref().map(|e| Arc::clone(&e.follow)),
             network,
             leads,
             progress: Mutex::default(),
@@ -404,11 +401,34 @@ fn start_engine(config: &Config) -> anyhow::Result<Option<(EngineHandle, Arc<Eng
     Ok(Some((engine::spawn(settings, Arc::clone(&stats)), stats)))
 }
 
-fn start_executor(execution: Execution, config: &Config) -> anyhow::Result<Arc<Executor>> {
-    let Execution { spec, source, history, config: bounds, tap } = execution;
+/// What executes, and what follows the execution client.
+struct Executing {
+    executor: Arc<Executor>,
+    store: Option<Arc<Store>>,
+    client: Option<Client>,
+    follow: Arc<FollowStats>,
+    follower: Option<JoinHandle<()>>,
+    spec: Arc<ChainSpec>,
+}
+
+fn start_executor(execution: Execution, config: &Config) -> anyhow::Result<Executing> {
+    let Execution { spec, source, history, store, client, config: bounds, tap } = execution;
     let queue = config.http.subscriber_queue.max(1) as usize;
     let view = Arc::new(ChainView::new(history, queue));
-    Ok(Arc::new(Executor::spawn(spec, source, view, bounds, tap)?))
+    let executor = Arc::new(Executor::spawn(Arc::clone(&spec), source, view, bounds, tap)?);
+    let follow = Arc::new(FollowStats::default());
+    let follower = client.clone().map(|client| {
+        let settings = FollowConfig {
+            interval: Duration::from_millis(config.client.poll_ms),
+            ..FollowConfig::default()
+        };
+        let chain = Arc::clone(&executor) as Arc<dyn crate::client::Chain>;
+        let stats = Arc::clone(&follow);
+        tokio::spawn(
+            async move { match crate::client::follow(client, chain, settings, stats).await {} },
+        )
+    });
+    Ok(Executing { executor, store, client, follow, follower, spec })
 }
 
 fn ingest_config(config: &Config) -> ServerConfig {

@@ -434,6 +434,17 @@ impl StateSource for Store {
         }
     }
 
+    fn base(&self) -> Option<(B256, Arc<dyn StateView>)> {
+        let view = self.shared.view.load_full();
+        Some((view.head.hash, view))
+    }
+
+    fn settle(&self) {
+        while self.shared.stats.queued.load(Ordering::Relaxed) > 0 && self.failure().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn durable(&self) -> Option<(u64, B256)> {
         let head = self.shared.view.load().head;
         Some((head.number, head.hash))

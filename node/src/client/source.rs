@@ -168,7 +168,7 @@ impl StateSource for RpcSource {
             }
         }
         let (Some(before), Ok(after)) = (&block.parent_trie, &block.trie) else { return };
-        let changes = StateTrie::diff(before, after);
+        let changes = StateTrie::diff(before, after).changes;
         let mut nodes = locked(&self.0.nodes);
         for node in changes.into_iter().filter_map(|change| change.after) {
             let size = node.len();

@@ -7,51 +7,18 @@
 use std::sync::Arc;
 
 use alloy_consensus::Header;
-use alloy_eips::eip4895::Withdrawal;
-use alloy_primitives::{B256, Bytes};
+use alloy_primitives::B256;
 use fragcast_shredder::Env;
+use futures_util::future::BoxFuture;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::service::Service;
 use super::view::ChainEvent;
+use super::{Command, Executor};
+use crate::client::{Chain, ClientBlock, ClientHeads, Follow};
 use crate::exec::{
     BlockError, ExecutedBlock, OnInvalid, OpenBlock, SealedBlock, Snapshot, SourceError, State, Tx,
 };
-
-/// A block as an execution client has it; its header hashes to `hash`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientBlock {
-    /// The header.
-    pub header: Header,
-    /// Its hash.
-    pub hash: B256,
-    /// EIP-2718 transactions.
-    pub txs: Vec<Bytes>,
-    /// Withdrawals (Shanghai).
-    pub withdrawals: Option<Vec<Withdrawal>>,
-}
-
-/// The ends of the client's chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientHeads {
-    /// Its head.
-    pub latest: (u64, B256),
-    /// Its safe block.
-    pub safe: Option<(u64, B256)>,
-    /// Its finalized block.
-    pub finalized: Option<(u64, B256)>,
-}
-
-/// A step along the client's chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Follow {
-    /// The newest block that both have.
-    pub fork: B256,
-    /// What comes after it in the client's chain, in order; may be a part.
-    pub blocks: Vec<ClientBlock>,
-    /// The client's heads.
-    pub heads: ClientHeads,
-}
 
 /// Why a step could not be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +63,64 @@ pub(super) fn env_of(header: &Header) -> Env {
     }
 }
 
+impl Chain for Executor {
+    fn has(&self, hash: B256) -> bool {
+        self.view().heads().is_some_and(|heads| heads.latest.hash() == hash)
+            || self.view().recent(hash).is_some()
+            || self.view().block(hash).is_ok_and(|block| block.is_some())
+    }
+
+    fn latest(&self) -> Option<(u64, B256)> {
+        self.view().heads().map(|heads| (heads.latest.number(), heads.latest.hash()))
+    }
+
+    fn follow(&self, step: Follow) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let result = Self::follow(self, step).await;
+            if let Err(error) = &result {
+                tracing::warn!(%error, "a step of the execution client was not taken");
+            }
+            result.is_ok()
+        })
+    }
+
+    fn out_of_reach(&self, heads: ClientHeads) -> BoxFuture<'_, ()> {
+        self.send(Command::StartAt { hash: heads.latest.1 });
+        Box::pin(async {})
+    }
+}
+
 impl Service {
+    /// Starts anew at a block of the client's, where the state source can: all that was known
+    /// here is contradicted.
+    pub(super) fn start_at(&mut self, hash: B256) {
+        let anchor = match self.parts.source.at(hash) {
+            Ok(Some(anchor)) => anchor,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "cannot start anew at the execution client's head");
+                return;
+            }
+        };
+        let view = Arc::clone(&self.parts.view);
+        let keys: Vec<_> = self.open.keys().copied().collect();
+        for key in keys {
+            self.drop_block(key, "contradicted");
+        }
+        while let Some(latest) = self.latest.take() {
+            let block = latest.snapshot.block.clone();
+            view.remove(block.hash, block.header.number);
+            self.latest = view.recent(block.header.parent_hash);
+            view.tell(ChainEvent::Unwound(Arc::new(block)));
+        }
+        (self.base, self.confirmed) = (None, None);
+        let block = Arc::new(self.block_of(anchor));
+        tracing::warn!(number = block.number(), hash = %block.hash(), "started anew");
+        view.add(&block);
+        self.latest = Some(block);
+        self.publish();
+    }
+
     /// Takes a step along the client's chain.
     pub(super) fn follow(&mut self, follow: Follow) -> Result<(), FollowError> {
         let view = Arc::clone(&self.parts.view);
@@ -114,6 +138,9 @@ impl Service {
                 return Err(FollowError::Fork(follow.fork));
             }
             self.unwind(parent)?;
+            if self.latest.as_ref().is_some_and(|latest| latest.hash() != parent) {
+                return Err(FollowError::Fork(follow.fork));
+            }
             for block in blocks {
                 self.import(block)?;
             }
@@ -172,7 +199,19 @@ impl Service {
             self.parts.stats.update(|s| *s.retractions.entry("unwound").or_default() += 1);
             view.tell(ChainEvent::Unwound(block));
         }
-        self.parts.source.unwind(to)?;
+        let to = match self.parts.source.unwind(to) {
+            Ok(()) => to,
+            // Its undo records do not reach as far. From block 0 on everything can be executed
+            // again; the follower finds the new fork.
+            Err(error @ SourceError::Missing(_)) => {
+                let genesis = view.hash(0)?.ok_or(error)?;
+                tracing::warn!("the fork is deeper than the undo records: back to block 0");
+                self.parts.source.unwind(genesis)?;
+                view.clear();
+                genesis
+            }
+            Err(error) => return Err(error.into()),
+        };
         self.base = None;
         self.confirmed = self.confirmed.filter(|(_, hash)| view.recent(*hash).is_some());
         latest = match view.recent(to) {

@@ -152,6 +152,7 @@ impl Service {
             self.ask_head();
             match command {
                 Command::Stop => return,
+                Command::StartAt { hash } => self.start_at(hash),
                 Command::Retracted { block, attempt, reason } => {
                     self.retracted((block, attempt), reason);
                 }

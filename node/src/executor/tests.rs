@@ -8,6 +8,7 @@ use fragcast_shredder::{Dialect, Kind, Message};
 use tokio::sync::broadcast;
 
 use super::*;
+use crate::client::{ClientBlock, ClientHeads};
 use crate::exec::memory::{MemorySource, MemoryState};
 use crate::exec::{Anchor, Invalid, SourceError, Unverified, Verdict};
 use crate::output::Times;

@@ -181,6 +181,11 @@ impl ChainView {
         }
     }
 
+    /// Forgets all blocks in memory; what history has stays.
+    pub fn clear(&self) {
+        *self.recent.write().unwrap_or_else(PoisonError::into_inner) = Recent::default();
+    }
+
     /// Takes a block back.
     pub fn remove(&self, hash: B256, number: u64) {
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,0 +1,154 @@
+//! What a node executes with, from its configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::chain::ChainSpec;
+use crate::client::{Client, ClientConfig, RpcSource, SourceLimits};
+use crate::config::Config;
+use crate::exec::StateSource;
+use crate::executor::{ExecutorConfig, History, ReportTap};
+use crate::network::Network;
+use crate::store::{Store, StoreConfig};
+
+/// Chains whose blocks have withdrawals or ommers, which the messages do not carry.
+const WITH_WITHDRAWALS: [(u64, &str); 6] = [
+    (1, "Ethereum"),
+    (11_155_111, "Sepolia"),
+    (17_000, "Holesky"),
+    (560_048, "Hoodi"),
+    (100, "Gnosis"),
+    (10_200, "Chiado"),
+];
+
+/// What a node executes with.
+pub struct Execution {
+    /// The chain.
+    pub spec: Arc<ChainSpec>,
+    /// Where its state comes from.
+    pub source: Arc<dyn StateSource>,
+    /// Blocks that are no longer in memory.
+    pub history: Option<Arc<dyn History>>,
+    /// The database, if there is one.
+    pub store: Option<Arc<Store>>,
+    /// The execution client that is followed.
+    pub client: Option<Client>,
+    /// Bounds.
+    pub config: ExecutorConfig,
+    /// Sees every verdict.
+    pub tap: Option<ReportTap>,
+}
+
+impl Execution {
+    /// A chain in a database.
+    pub fn on_store(spec: Arc<ChainSpec>, store: Arc<Store>) -> Self {
+        Self {
+            spec,
+            source: Arc::clone(&store) as Arc<dyn StateSource>,
+            history: Some(Arc::clone(&store) as Arc<dyn History>),
+            store: Some(store),
+            client: None,
+            config: ExecutorConfig::default(),
+            tap: None,
+        }
+    }
+
+    /// A chain on any source, with nothing older than what is in memory.
+    pub fn on_source(spec: Arc<ChainSpec>, source: Arc<dyn StateSource>) -> Self {
+        Self {
+            spec,
+            source,
+            history: None,
+            store: None,
+            client: None,
+            config: ExecutorConfig::default(),
+            tap: None,
+        }
+    }
+
+    /// What the configuration says; `None`: nothing is executed. Has to be called within the
+    /// runtime.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub fn of_config(config: &Config, network: &Network) -> anyhow::Result<Option<Self>> {
+        let Some(spec) = chain(config, network)? else { return Ok(None) };
+        let client = client(config, spec.is_op())?;
+        let mut execution = if config.execution.source == "client" {
+            let client = client.clone().context("client.url must be set")?;
+            let mut limits = SourceLimits::default();
+            limits.nodes = config.client.cache_mib.max(16) * 1024 * 1024;
+            let runtime = tokio::runtime::Handle::current();
+            Self::on_source(spec, Arc::new(RpcSource::new(client, runtime, limits)))
+        } else {
+            let store = StoreConfig {
+                reorg_depth: config.execution.reorg_depth,
+                cache_mib: config.execution.cache_mib,
+                ..StoreConfig::default()
+            };
+            let path = &config.execution.db;
+            let store = Store::open(path, &spec, store)
+                .with_context(|| format!("execution.db {}", path.display()))?;
+            Self::on_store(spec, store)
+        };
+        execution.client = client;
+        execution.config.queue = config.execution.queue;
+        Ok(Some(execution))
+    }
+}
+
+/// The configured chain, checked against the network.
+///
+/// # Errors
+/// It cannot be had, is of another chain id, or cannot be executed from its messages.
+pub fn chain(config: &Config, network: &Network) -> anyhow::Result<Option<Arc<ChainSpec>>> {
+    if config.execution.chain.is_empty() {
+        return Ok(None);
+    }
+    let spec = ChainSpec::load(&config.execution.chain).context("execution.chain")?;
+    if spec.chain_id != network.chain_id {
+        bail!(
+            "execution.chain: its chain id is {}, but the network's is {}: one of the two files \
+             is of another chain",
+            spec.chain_id,
+            network.chain_id
+        );
+    }
+    let l1 = WITH_WITHDRAWALS.iter().find(|(id, _)| *id == spec.chain_id && !spec.is_op());
+    if let Some((_, name)) = l1 {
+        bail!(
+            "execution.chain: blocks of {name} have withdrawals, which the messages do not carry, \
+             so they cannot be executed; leave execution.chain empty to carry them"
+        );
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs();
+    for (time, fork) in spec.lacking() {
+        let when = if *time <= now { "is active" } else { "comes" };
+        tracing::warn!(
+            fork,
+            time,
+            "a fork {when} that this build lacks: blocks from then on are not verified; update"
+        );
+    }
+    Ok(Some(Arc::new(spec)))
+}
+
+/// The configured execution client.
+///
+/// # Errors
+/// Its address is none.
+pub fn client(config: &Config, op: bool) -> anyhow::Result<Option<Client>> {
+    if config.client.url.is_empty() {
+        return Ok(None);
+    }
+    let client = ClientConfig {
+        url: config.client.url.clone(),
+        timeout: Duration::from_millis(config.client.timeout_ms),
+        op,
+        ..ClientConfig::default()
+    };
+    Ok(Some(Client::new(client).context("client.url")?))
+}
