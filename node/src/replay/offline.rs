@@ -280,6 +280,15 @@ fn run_case(case: Loaded, follower: &mut Follower, cut: Cut) -> Vec<Row> {
     }
 }
 
+/// Replays one case.
+///
+/// # Errors
+/// None in practice: the keys of gateway and leader are made here.
+#[cfg(test)]
+pub(super) fn replay(case: Loaded, options: &OfflineOptions) -> anyhow::Result<Vec<Row>> {
+    Ok(run_case(case, &mut Follower::new(options, 0)?, options.cut))
+}
+
 fn run_document(at: u64, document: Document, options: &OfflineOptions) -> anyhow::Result<Done> {
     let mut done = Done::default();
     let source = document.source.clone();

@@ -55,9 +55,9 @@ pub struct Row {
     pub reason: Option<String>,
     /// Withdrawals that reached executors beside the messages.
     pub withdrawals: usize,
-    /// Gas used.
+    /// Gas used, of a block of a real chain.
     pub gas: u64,
-    /// What executing it and making its Seal took.
+    /// What executing such a block and making its Seal took the gateway.
     pub took: Duration,
 }
 
@@ -171,7 +171,7 @@ impl Report {
         self.counts().failed == 0 && self.digests["equal"] == true
     }
 
-    /// Gas and time of the valid blocks that were executed.
+    /// Gas and time of the blocks of real chains that were executed.
     fn speed(&self) -> (u64, f64) {
         let took: Duration = self.rows.iter().map(|row| row.took).sum();
         let gas = self.rows.iter().fold(0_u64, |sum, row| sum.saturating_add(row.gas));

@@ -6,8 +6,8 @@
 //! `expectException`, or without `blockHeader`, must be refused.
 //!
 //! Invariants: files are not trusted; nothing in one makes a panic; a test that contradicts itself
-//! (its genesis has another hash or state root, a valid block another hash than its header) says
-//! so where it is run, and so fails, instead of being passed over.
+//! (its genesis has another hash or state root, a valid block another hash than its header), or of
+//! which a field is wrong, says so where it is run, and so fails, instead of being passed over.
 
 mod body;
 mod file;
@@ -20,10 +20,10 @@ use std::sync::Arc;
 
 use alloy_consensus::Header;
 use alloy_primitives::{B256, hex};
-use serde::de::IgnoredAny;
+use serde_json::Value;
 
 pub use self::body::Body;
-use self::file::{Keys, RawBlock, RawTest};
+use self::file::{RawBlock, RawTest};
 use crate::chain::ChainSpec;
 use crate::exec::memory::MemoryState;
 
@@ -47,14 +47,6 @@ pub enum TestsError {
         path: PathBuf,
         /// What it is instead.
         what: &'static str,
-    },
-    /// A field is missing or has a wrong value.
-    #[error("{path} has a missing or wrong field: {reason}")]
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// Which one, and where.
-        reason: serde_json::Error,
     },
 }
 
@@ -116,8 +108,18 @@ pub struct EthereumTest {
     pub end: TestEnd,
 }
 
+/// A test as its file has it; `Err`: a field of it is wrong.
+type Entry = Result<RawTest, Unread>;
+
+/// As much of a test as can be read.
+struct Unread {
+    network: String,
+    blocks: usize,
+    reason: String,
+}
+
 /// The tests of a file, taken apart one at a time.
-pub struct Tests(btree_map::IntoIter<String, RawTest>);
+pub struct Tests(btree_map::IntoIter<String, Entry>);
 
 impl std::fmt::Debug for Tests {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -133,21 +135,28 @@ impl Tests {
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, TestsError> {
         let owned = || path.to_owned();
         let kind = |what| TestsError::Kind { path: owned(), what };
-        match serde_json::from_slice::<BTreeMap<String, RawTest>>(bytes) {
-            Ok(tests) if tests.is_empty() => Err(kind("it is empty")),
-            Ok(tests) => Ok(Self(tests.into_iter())),
-            Err(reason) if !reason.is_data() => Err(TestsError::Json { path: owned(), reason }),
-            Err(reason) => match serde_json::from_slice::<BTreeMap<String, Keys>>(bytes) {
-                Ok(keys) if keys.values().any(|k| k.blocks.is_some() && k.network.is_some()) => {
-                    Err(TestsError::Field { path: owned(), reason })
-                }
-                // Errors in what follows the wrong field come out here.
-                _ => match serde_json::from_slice::<IgnoredAny>(bytes) {
-                    Ok(_) => Err(kind("its json has no blocks and network in it")),
-                    Err(reason) => Err(TestsError::Json { path: owned(), reason }),
-                },
-            },
+        let error = match serde_json::from_slice::<BTreeMap<String, RawTest>>(bytes) {
+            Ok(tests) if tests.is_empty() => return Err(kind("it is empty")),
+            Ok(tests) => {
+                let tests: BTreeMap<_, _> =
+                    tests.into_iter().map(|(name, test)| (name, Ok(test))).collect();
+                return Ok(Self(tests.into_iter()));
+            }
+            Err(error) => error,
+        };
+        if !error.is_data() {
+            return Err(TestsError::Json { path: owned(), reason: error });
         }
+        let value: Value = serde_json::from_slice(bytes)
+            .map_err(|reason| TestsError::Json { path: owned(), reason })?;
+        let Value::Object(tests) = value else { return Err(kind("its json is not an object")) };
+        if !tests.values().any(|test| test["blocks"].is_array() && test["network"].is_string()) {
+            return Err(kind("its json has no blocks and network in it"));
+        }
+        // One at a time, so that a wrong field costs one test and not the file.
+        let tests: BTreeMap<_, _> =
+            tests.into_iter().map(|(name, test)| (name, file::read(test))).collect();
+        Ok(Self(tests.into_iter()))
     }
 }
 
@@ -155,7 +164,10 @@ impl Iterator for Tests {
     type Item = EthereumTest;
 
     fn next(&mut self) -> Option<EthereumTest> {
-        self.0.next().map(|(name, raw)| EthereumTest::new(name, raw))
+        self.0.next().map(|(name, entry)| match entry {
+            Ok(raw) => EthereumTest::new(name, raw),
+            Err(unread) => EthereumTest::unread(name, unread),
+        })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -178,6 +190,25 @@ impl EthereumTest {
             state_root: raw.post_state_hash,
         };
         Self { name, network: raw.network, genesis, blocks, end }
+    }
+}
+
+impl EthereumTest {
+    fn unread(name: String, raw: Unread) -> Self {
+        let reason = format!("a field is missing or wrong: {}", raw.reason);
+        let block = TestBlock {
+            number: None,
+            expected: Expected::Valid(Err(reason.clone())),
+            body: Err(reason.clone()),
+        };
+        let known = !matches!(network::spec(&raw.network), Ok(None));
+        Self {
+            name,
+            network: raw.network,
+            genesis: if known { Err(reason) } else { Ok(None) },
+            blocks: vec![block; raw.blocks],
+            end: TestEnd::default(),
+        }
     }
 }
 
@@ -223,5 +254,7 @@ fn test_block(raw: RawBlock, decode: bool) -> TestBlock {
     TestBlock { number, expected, body }
 }
 
+#[cfg(test)]
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;

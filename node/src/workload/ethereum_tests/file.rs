@@ -5,16 +5,10 @@ use std::collections::BTreeMap;
 use alloy_consensus::Header;
 use alloy_primitives::{Address, B64, B256, Bloom, Bytes, U64, U256};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 
+use super::Unread;
 use crate::exec::memory::MemoryState;
-
-/// What tells a test from any other JSON object.
-#[derive(Deserialize)]
-pub(super) struct Keys {
-    pub(super) blocks: Option<IgnoredAny>,
-    pub(super) network: Option<IgnoredAny>,
-}
 
 /// A test; other fields are passed over.
 #[derive(Deserialize)]
@@ -52,6 +46,17 @@ pub(super) struct RawAccount {
     code: Bytes,
     #[serde(default)]
     storage: BTreeMap<U256, U256>,
+}
+
+/// Reads a test, or as much of it as says what it is.
+pub(super) fn read(test: Value) -> Result<RawTest, Unread> {
+    let network = test["network"].as_str().unwrap_or("unknown").to_owned();
+    let blocks = test["blocks"].as_array().map_or(0, Vec::len);
+    serde_json::from_value(test).map_err(|error| Unread {
+        network,
+        blocks,
+        reason: error.to_string(),
+    })
 }
 
 /// A header in the names of the tests.

@@ -84,7 +84,7 @@ fn synthetic() -> Value {
         },
         "expectedBlockHash": hash,
         "opForkTimes": { "canyon": 0 },
-        "preimages": { "0x00": "0x1234" },
+        "preimages": { "0x56570de287d73cd1cb6092bb8fdee6173974955fdef345ae579ee9f475ea7432": "0x1234" },
     })
 }
 
