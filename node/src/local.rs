@@ -383,6 +383,13 @@ impl LocalNetwork {
         self.wait(guard, || self.tracks.iter().all(|track| lock(track).has(block, roots))).await
     }
 
+    /// Forgets what nodes said of `block`, which is about to be built (again).
+    pub fn unjudge(&self, block: u64) {
+        for track in &self.tracks {
+            lock(track).reports.remove(&block);
+        }
+    }
+
     /// Waits until every node has a verdict on `block`; false after `guard`.
     pub async fn judged(&self, block: u64, guard: Duration) -> bool {
         self.wait(guard, || {

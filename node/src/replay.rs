@@ -69,17 +69,15 @@ impl ReplayArgs {
 pub async fn run(args: ReplayArgs) -> anyhow::Result<i32> {
     let begin = Instant::now();
     let bar = ProgressBar::no_length();
-    let template = if args.offline {
-        "{spinner} {pos} blocks  {elapsed}  {msg}"
-    } else {
-        "[{bar:30.cyan}] {pos}/{len} blocks  {msg}"
-    };
+    let template = "{spinner} {pos} blocks  {elapsed}  {msg}";
     bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
+    let (copy, tick) = (args.clone(), bar.clone());
     let report = if args.offline {
-        let (files, options, bar) = (args.files.clone(), args.offline_options(), bar.clone());
-        tokio::task::spawn_blocking(move || offline::run(&files, &options, &bar)).await?
+        let options = args.offline_options();
+        tokio::task::spawn_blocking(move || offline::run(&copy.files, &options, &tick)).await?
     } else {
-        online::run(&args, &bar).await
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || online::run(&copy, runtime, &tick)).await?
     };
     bar.finish_and_clear();
     let mut report = report?;

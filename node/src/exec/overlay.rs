@@ -217,6 +217,24 @@ impl State {
     }
 }
 
+impl StateView for State {
+    fn account(&self, address: Address) -> Result<Option<Account>, SourceError> {
+        Self::account(self, address)
+    }
+
+    fn storage(&self, address: Address, slot: U256) -> Result<U256, SourceError> {
+        Self::storage(self, address, slot)
+    }
+
+    fn code(&self, hash: B256) -> Result<Bytes, SourceError> {
+        Ok(Self::code(self, hash)?.original_bytes())
+    }
+
+    fn prefetch(&self, keys: &[(Address, Vec<U256>)]) {
+        Self::prefetch(self, keys);
+    }
+}
+
 /// What was read below the layer being made; kept for as long as a block is open.
 #[derive(Debug, Default)]
 pub struct ReadCache {

@@ -259,7 +259,7 @@ struct Done {
     received: Vec<B256>,
 }
 
-fn run_case(case: Loaded, follower: &mut Follower, cut: Cut) -> Vec<Row> {
+fn run_case(case: Loaded, follower: &mut dyn Followers, cut: Cut) -> Vec<Row> {
     let case = match case {
         Loaded::Rows(rows) => return rows,
         Loaded::Case(case) => case,
@@ -290,26 +290,37 @@ pub(super) fn replay(case: Loaded, options: &OfflineOptions) -> anyhow::Result<V
 }
 
 fn run_document(at: u64, document: Document, options: &OfflineOptions) -> anyhow::Result<Done> {
-    let mut done = Done::default();
-    let source = document.source.clone();
     let mut follower = Follower::new(options, at)?;
+    let (rows, ignored) = replay_document(document, &mut follower, options.cut)?;
+    Ok(Done { rows, ignored, sent: follower.sent, received: follower.received })
+}
+
+/// Replays what a document holds.
+///
+/// # Errors
+/// A document that was named by itself and holds no blocks.
+pub(super) fn replay_document(
+    document: Document,
+    followers: &mut dyn Followers,
+    cut: Cut,
+) -> anyhow::Result<(Vec<Row>, Option<Ignored>)> {
+    let source = document.source.clone();
+    let mut rows = Vec::new();
     match open(document)? {
         Content::Block(block) => {
             let case = Case::of_recorded(&source, &block);
             drop(block);
-            done.rows = run_case(case, &mut follower, options.cut);
+            rows = run_case(case, followers, cut);
         }
         Content::Tests(tests) => {
             for test in tests {
-                let case = Case::of_test(&source, test);
-                done.rows.extend(run_case(case, &mut follower, options.cut));
+                rows.extend(run_case(Case::of_test(&source, test), followers, cut));
             }
         }
-        Content::Damaged(row) => done.rows.push(*row),
-        Content::Other(ignored) => done.ignored = Some(ignored),
+        Content::Damaged(row) => rows.push(*row),
+        Content::Other(ignored) => return Ok((rows, Some(ignored))),
     }
-    (done.sent, done.received) = (follower.sent, follower.received);
-    Ok(done)
+    Ok((rows, None))
 }
 
 /// Replays all files, several at a time.

@@ -123,25 +123,10 @@ proptest! {
         check(&State::new(Arc::clone(&base)).with(Arc::new(merged)), &model);
         for (i, layer) in layers.iter().enumerate() {
             // A source that has taken over everything up to layer i.
-            let newer: Arc<dyn StateView> = Arc::new(Frozen(states[i + 1].0.clone()));
+            let newer: Arc<dyn StateView> = Arc::new(states[i + 1].0.clone());
             let rebased = last.rebase(&newer, layer).unwrap();
             prop_assert_eq!(rebased.depth(), layers.len() - i - 1);
             check(&rebased, &model);
         }
-    }
-}
-
-/// A state as a view.
-struct Frozen(State);
-
-impl StateView for Frozen {
-    fn account(&self, address: Address) -> Result<Option<Account>, SourceError> {
-        self.0.account(address)
-    }
-    fn storage(&self, address: Address, slot: U256) -> Result<U256, SourceError> {
-        self.0.storage(address, slot)
-    }
-    fn code(&self, hash: B256) -> Result<Bytes, SourceError> {
-        Ok(self.0.code(hash)?.original_bytes())
     }
 }
