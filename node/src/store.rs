@@ -56,7 +56,7 @@ use std::time::Duration;
 use alloy_consensus::Header;
 use alloy_primitives::B256;
 use arc_swap::ArcSwap;
-use redb::{Database, DatabaseError};
+use redb::Database;
 
 pub use verify::Report;
 pub use view::{LiveNodes, StoreView};
@@ -282,13 +282,11 @@ impl Store {
         let start = Start::new(spec)?;
         let mut builder = Database::builder();
         builder.set_cache_size(config.cache_mib.max(1).saturating_mul(1024 * 1024));
-        let db = builder.create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
-            DatabaseError::Storage(redb::StorageError::Io(error)) => {
-                StoreError::Io(path.to_owned(), error)
-            }
-            error => StoreError::Db(Box::new(error.into())),
-        })?;
+        let exists = path.try_exists().map_err(|error| StoreError::Io(path.to_owned(), error))?;
+        if !exists {
+            init::create_file(path, &builder, &start)?;
+        }
+        let db = builder.create(path).map_err(|error| init::open_error(path, error))?;
         Self::start(db, Some(path.to_owned()), start, spec, config)
     }
 

@@ -1,12 +1,13 @@
 //! The beginning: a new database from the genesis, or the checks of one that is there.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use alloy_consensus::Header;
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::B256;
 use alloy_trie::EMPTY_ROOT_HASH;
-use redb::{Database, ReadableDatabase, TableError, WriteTransaction};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableError, WriteTransaction};
 
 use super::codec::Bad;
 use super::tables::{self, FORMAT, meta};
@@ -117,6 +118,49 @@ pub(super) fn check(db: &Database, start: &Start) -> Result<bool, StoreError> {
         return Err(StoreError::OtherGenesis { found: genesis, wanted: start.hash });
     }
     Ok(true)
+}
+
+pub(super) fn open_error(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
+        DatabaseError::Storage(redb::StorageError::Io(error)) => {
+            StoreError::Io(path.to_owned(), error)
+        }
+        error => StoreError::Db(Box::new(error.into())),
+    }
+}
+
+/// Makes a database with the genesis under another name, and gives it its name once it is whole
+/// and durable: what a crash leaves of a half-made one cannot be opened.
+pub(super) fn create_file(path: &Path, builder: &Builder, start: &Start) -> Result<(), StoreError> {
+    let failed = |error| StoreError::Io(path.to_owned(), error);
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(".new.");
+    // What earlier crashes left.
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+            std::fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
+    let file = tempfile::Builder::new().prefix(&prefix).tempfile_in(directory).map_err(failed)?;
+    let db = builder.create(file.path()).map_err(|error| open_error(path, error))?;
+    create(&db, start)?;
+    drop(db);
+    file.as_file().sync_all().map_err(failed)?;
+    // If somebody else was faster, theirs is as good.
+    if let Err(error) = file.persist_noclobber(path)
+        && error.error.kind() != std::io::ErrorKind::AlreadyExists
+    {
+        return Err(failed(error.error));
+    }
+    // The name is durable once the directory is.
+    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
 /// Writes the genesis into an empty database.
