@@ -277,12 +277,12 @@ impl Simulation<'_> {
         }
         request.gas = Some(gas.min(self.gas_left));
         request.chain_id.get_or_insert(spec.chain_id);
-        let mut tx = ground.tx(request.clone())?;
-        let price = tx.gas_price;
-        if self.validation && request.gas_price.is_none() && request.max_fee_per_gas.is_none() {
-            // A transaction that pays nothing is invalid where there is a base fee.
+        let offer = request.gas_price.or(request.max_fee_per_gas).unwrap_or(0);
+        if self.validation && offer < ground.block().basefee.into() {
             return coded(-38012, "max fee per gas less than block base fee");
         }
+        let mut tx = ground.tx(request.clone())?;
+        let price = tx.gas_price;
         if let Err(error) = ground.check_funds(&tx) {
             return coded(-38014, error.to_string());
         }
