@@ -23,7 +23,8 @@ use revm_inspectors::transfer::TransferInspector;
 
 use super::Place;
 use super::error::CallError;
-use super::evm::{Failure, Ground, Status};
+use super::evm::{CallDb, Ground};
+use super::outcome::{Failure, Status};
 use crate::exec::Receipt;
 use crate::exec::tx::EthTx;
 
@@ -258,8 +259,8 @@ impl Simulation<'_> {
         inspector: &mut I,
     ) -> Result<(), CallError>
     where
-        I: for<'a> Inspector<EthEvmContext<&'a mut super::evm::CallDb>>
-            + for<'a> Inspector<alloy_op_evm::OpEvmContext<&'a mut super::evm::CallDb>>,
+        I: for<'a> Inspector<EthEvmContext<&'a mut CallDb>>
+            + for<'a> Inspector<alloy_op_evm::OpEvmContext<&'a mut CallDb>>,
     {
         let spec = &self.place.spec;
         let from = request.from.unwrap_or_default();
