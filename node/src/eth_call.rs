@@ -14,13 +14,15 @@ mod access_list;
 mod error;
 mod estimate;
 mod evm;
+mod guard;
+mod outcome;
 mod pool;
 mod simulate;
 mod state;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Bytes, U64};
@@ -166,8 +168,7 @@ struct Place {
 impl Place {
     fn limits(&self) -> Limits {
         let gas = if self.config.gas_cap == 0 { u64::MAX } else { self.config.gas_cap };
-        let deadline = Instant::now() + self.config.time_limit;
-        Limits { gas, memory: self.config.memory_limit, deadline }
+        Limits { gas, memory: self.config.memory_limit, time: self.config.time_limit }
     }
 
     fn ground(

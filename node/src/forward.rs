@@ -9,6 +9,7 @@
 //! entries of the table end by execution, by a nonce that passed, or by time.
 
 mod check;
+mod post;
 mod table;
 mod wait;
 
@@ -19,8 +20,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 use fragcast_turbine::Schedule;
 use jsonrpsee::types::ErrorObjectOwned;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -29,7 +29,7 @@ pub use table::TableLimits;
 pub use wait::Place;
 
 use crate::chain::ChainSpec;
-use crate::engine::http::{HttpClient, HttpError};
+use crate::engine::http::HttpClient;
 use crate::exec::{ExecutedBlock, Snapshot, Tx};
 use crate::executor::{ChainEvent, ChainView};
 use check::Checked;
@@ -38,8 +38,6 @@ use wait::Waiters;
 
 /// The longest answer that is read: a hash, or an error.
 const MAX_ANSWER: usize = 64 * 1024;
-/// How much of a gateway's error message is passed on.
-const MAX_ERROR_CHARS: usize = 1_000;
 /// How often old entries are looked for.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -100,24 +98,6 @@ pub struct Forwarder {
     slots: Arc<Semaphore>,
     table: Mutex<Table>,
     waiters: Arc<Waiters>,
-}
-
-/// What a server answered.
-#[derive(Deserialize)]
-struct Reply {
-    #[serde(default)]
-    result: Option<Value>,
-    #[serde(default)]
-    error: Option<RpcError>,
-}
-
-#[derive(Deserialize)]
-struct RpcError {
-    code: i32,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    data: Option<Value>,
 }
 
 impl Forwarder {
@@ -283,68 +263,6 @@ impl Forwarder {
             // The node stops.
             Err(_) => Err(SendError::Nobody.into()),
         }
-    }
-
-    /// The addresses to try, in order.
-    fn targets(&self) -> Vec<&str> {
-        let Some(heads) = self.view.heads() else { return Vec::new() };
-        let block = match &heads.pending {
-            Some(pending) => pending.header.number,
-            None => heads.latest.number().saturating_add(1),
-        };
-        let next = self.schedule.next(block).next().map(|(gateway, _)| gateway);
-        let leaders = [Some(self.schedule.gateway(block)), next];
-        let gateways = leaders.into_iter().flatten().filter_map(|g| self.urls.get(&g));
-        let mut targets: Vec<&str> = Vec::with_capacity(3);
-        for url in gateways.chain(&self.config.fallback) {
-            if !targets.contains(&url.as_str()) {
-                targets.push(url);
-            }
-        }
-        targets
-    }
-
-    async fn post(&self, raw: &Bytes, hash: B256) -> Result<(), ErrorObjectOwned> {
-        let request = json!({
-            "jsonrpc": "2.0", "id": 1, "method": "eth_sendRawTransaction", "params": [raw],
-        });
-        let body = serde_json::to_vec(&request).map_err(|_| SendError::Nobody)?;
-        // Somebody may have it, though he did not answer.
-        let mut perhaps_sent = false;
-        for url in self.targets() {
-            let answer = match self.http.post_json(url, None, body.clone()).await {
-                Ok((200, answer)) => answer,
-                Ok((status, _)) => {
-                    tracing::debug!(url, status, "a gateway did not take a transaction");
-                    continue;
-                }
-                Err(error) => {
-                    perhaps_sent |= matches!(error, HttpError::Ambiguous(_));
-                    tracing::debug!(url, %error, "a gateway did not take a transaction");
-                    continue;
-                }
-            };
-            match serde_json::from_slice::<Reply>(&answer) {
-                Ok(Reply { error: Some(error), .. }) => {
-                    if perhaps_sent && error.message.contains("already known") {
-                        return Ok(());
-                    }
-                    let message: String = error.message.chars().take(MAX_ERROR_CHARS).collect();
-                    return Err(ErrorObjectOwned::owned(error.code, message, error.data));
-                }
-                Ok(Reply { result: Some(Value::String(answered)), .. }) => {
-                    if answered.parse() != Ok(hash) {
-                        tracing::warn!(url, answered, %hash, "a gateway answered another hash");
-                    }
-                    return Ok(());
-                }
-                Ok(_) | Err(_) => {
-                    perhaps_sent = true;
-                    tracing::debug!(url, "a gateway answered no JSON-RPC");
-                }
-            }
-        }
-        Err(SendError::Nobody.into())
     }
 
     /// Sends a transaction and waits for its receipt (EIP-7966).

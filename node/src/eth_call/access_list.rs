@@ -8,7 +8,7 @@ use alloy_primitives::U256;
 use revm_inspectors::access_list::AccessListInspector;
 
 use super::error::CallError;
-use super::evm::Status;
+use super::outcome::Status;
 use super::{CallArgs, Place};
 
 /// A list that has not settled after so many executions is given as it is.

@@ -9,7 +9,8 @@ use revm::inspector::NoOpInspector;
 use revm::primitives::{KECCAK_EMPTY, TxKind, U256};
 
 use super::error::CallError;
-use super::evm::{Failure, Ground, Outcome, Status};
+use super::evm::Ground;
+use super::outcome::{Failure, Outcome, Status};
 use super::{CallArgs, Place};
 
 /// What moving ether to an account without code costs.

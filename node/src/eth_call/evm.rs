@@ -6,41 +6,31 @@
 //! matter; the sender must own the value that it sends.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alloy_consensus::Header;
 use alloy_evm::eth::{EthEvmContext, EthEvmFactory};
 use alloy_evm::overrides::apply_state_overrides;
 use alloy_evm::precompiles::PrecompilesMap;
 use alloy_evm::rpc::TryIntoTxEnv;
-use alloy_evm::{Evm, EvmFactory, InvalidTxError};
+use alloy_evm::{Evm, EvmFactory};
 use alloy_op_evm::{OpEvmContext, OpEvmFactory, OpTx};
-use alloy_primitives::{Address, B256, Bytes, Log, U256};
+use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_rpc_types_eth::state::StateOverride;
 use alloy_rpc_types_eth::{BlockOverrides, TransactionRequest};
 use op_revm::{OpHaltReason, OpTransaction};
 use revm::bytecode::Bytecode;
-use revm::bytecode::opcode;
 use revm::context::TxEnv;
 use revm::context_interface::block::BlobExcessGasAndPrice;
-use revm::context_interface::result::{
-    EVMError, ExecutionResult, HaltReason, InvalidTransaction, ResultAndState,
-};
-use revm::interpreter::interpreter::EthInterpreter;
-use revm::interpreter::interpreter_types::Jumps;
-use revm::interpreter::{
-    CallInputs, CallOutcome, CreateInputs, CreateOutcome, InstructionResult, Interpreter,
-};
 use revm::state::{AccountInfo, EvmState};
 use revm::{Database, DatabaseCommit, Inspector};
 
-use super::error::{CallError, halt, invalid};
+use super::error::CallError;
+use super::guard::Guard;
+use super::outcome::{Failure, Outcome, outcome};
 use crate::chain::{BlockEnv, ChainSpec};
 use crate::exec::overlay::OverlayDb;
 use crate::exec::{Snapshot, SourceError};
-
-/// How many instructions run between two looks at the clock.
-const STEPS: u32 = 1024;
 
 /// What one request may use.
 #[derive(Debug, Clone, Copy)]
@@ -49,8 +39,8 @@ pub(super) struct Limits {
     pub(super) gas: u64,
     /// Bytes of EVM memory of all frames together.
     pub(super) memory: u64,
-    /// When the request must be done.
-    pub(super) deadline: Instant,
+    /// How long the request may run.
+    pub(super) time: Duration,
 }
 
 /// A snapshot's state with changes of this request over it.
@@ -90,106 +80,6 @@ impl DatabaseCommit for CallDb {
     }
 }
 
-/// How an execution ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Status {
-    Success,
-    Reverted,
-    /// geth's words, and whether more gas might have helped.
-    Halted(String, bool),
-}
-
-/// What came of an execution.
-#[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) status: Status,
-    pub(super) output: Bytes,
-    pub(super) gas_used: u64,
-    /// Before refunds: what the gas limit must have been.
-    pub(super) gas_spent: u64,
-    pub(super) logs: Vec<Log>,
-    pub(super) state: EvmState,
-}
-
-impl Outcome {
-    /// What it returned.
-    pub(super) fn into_output(self) -> Result<Bytes, CallError> {
-        match self.status {
-            Status::Success => Ok(self.output),
-            Status::Reverted => Err(CallError::Reverted(self.output)),
-            Status::Halted(message, _) => Err(CallError::Halted(message)),
-        }
-    }
-}
-
-/// Why there was no execution.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The transaction is invalid.
-    Invalid(Option<InvalidTransaction>, String),
-    /// Anything else.
-    Other(CallError),
-}
-
-impl Failure {
-    /// Whether a higher gas limit might have helped.
-    pub(super) fn is_gas_too_low(&self) -> bool {
-        matches!(self, Self::Invalid(Some(error), _) if error.is_gas_limit_too_low())
-    }
-}
-
-impl From<Failure> for CallError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Invalid(_, message) => Self::Invalid(message),
-            Failure::Other(error) => error,
-        }
-    }
-}
-
-/// Stops an execution at its deadline. From then on every frame ends at its first instruction.
-#[derive(Debug)]
-struct Guard {
-    deadline: Instant,
-    steps: u32,
-    expired: bool,
-}
-
-impl Guard {
-    fn look(&mut self) {
-        self.expired = self.expired || Instant::now() >= self.deadline;
-    }
-}
-
-/// Instructions that may wait for a state source.
-const fn reads_state(op: u8) -> bool {
-    use opcode::{BALANCE, BLOCKHASH, EXTCODECOPY, EXTCODEHASH, EXTCODESIZE, SLOAD, SSTORE};
-    matches!(op, SLOAD | SSTORE | BALANCE | EXTCODESIZE | EXTCODECOPY | EXTCODEHASH | BLOCKHASH)
-}
-
-impl<CTX> Inspector<CTX, EthInterpreter> for Guard {
-    fn step(&mut self, interpreter: &mut Interpreter<EthInterpreter>, _: &mut CTX) {
-        self.steps = self.steps.wrapping_add(1);
-        if self.steps.is_multiple_of(STEPS) || reads_state(interpreter.bytecode.opcode()) {
-            self.look();
-        }
-        if self.expired {
-            interpreter.halt(InstructionResult::OutOfGas);
-        }
-    }
-
-    // Precompiles take long and have no steps.
-    fn call(&mut self, _: &mut CTX, _: &mut CallInputs) -> Option<CallOutcome> {
-        self.look();
-        None
-    }
-
-    fn create(&mut self, _: &mut CTX, _: &mut CreateInputs) -> Option<CreateOutcome> {
-        self.look();
-        None
-    }
-}
-
 macro_rules! each_env {
     ($env:expr, $inner:ident => $do:expr) => {
         match $env {
@@ -208,7 +98,7 @@ pub(super) struct Ground {
     /// Precompiles that were moved.
     moved: Vec<(Address, Address)>,
     limits: Limits,
-    started: Instant,
+    deadline: Instant,
 }
 
 impl Ground {
@@ -223,8 +113,9 @@ impl Ground {
         let inner = OverlayDb::new(snapshot.state.clone(), snapshot.hashes.clone());
         let db = CallDb { inner, hashes: BTreeMap::new() };
         let header = &snapshot.header;
+        let deadline = Instant::now() + limits.time;
         let env = spec.block_env(header);
-        let mut ground = Self { env, db, moved: Vec::new(), limits, started: Instant::now() };
+        let mut ground = Self { env, db, moved: Vec::new(), limits, deadline };
         ground.enter(spec, header.clone(), block.unwrap_or_default(), true)?;
         ground.override_state(state.unwrap_or_default())?;
         Ok(ground)
@@ -348,9 +239,7 @@ impl Ground {
         I: for<'a> Inspector<EthEvmContext<&'a mut CallDb>>
             + for<'a> Inspector<OpEvmContext<&'a mut CallDb>>,
     {
-        let deadline = self.limits.deadline;
-        let mut guard = Guard { deadline, steps: 0, expired: false };
-        guard.look();
+        let mut guard = Guard::new(self.deadline);
         let (db, moved) = (&mut self.db, &self.moved);
         let outcome = if guard.expired {
             Err(Failure::Other(CallError::Internal))
@@ -386,8 +275,7 @@ impl Ground {
             }
         };
         if guard.expired {
-            let limit = deadline.saturating_duration_since(self.started);
-            return Err(Failure::Other(CallError::TimedOut(limit)));
+            return Err(Failure::Other(CallError::TimedOut(self.limits.time)));
         }
         outcome
     }
@@ -420,47 +308,4 @@ fn move_precompiles(
     precompiles
         .move_precompiles(moves)
         .map_err(|error| Failure::Other(CallError::Params(error.to_string())))
-}
-
-fn outcome<H, T: InvalidTxError>(
-    result: Result<ResultAndState<H>, EVMError<SourceError, T>>,
-    base: impl Fn(&H) -> Option<&HaltReason>,
-) -> Result<Outcome, Failure> {
-    let ResultAndState { result, state } = match result {
-        Ok(done) => done,
-        Err(EVMError::Transaction(error)) => {
-            let known = error.as_invalid_tx_err().cloned();
-            let message = known.as_ref().map_or_else(|| error.to_string(), invalid);
-            return Err(Failure::Invalid(known, message));
-        }
-        Err(EVMError::Database(error)) => return Err(Failure::Other(error.into())),
-        Err(error) => {
-            let message = match error {
-                EVMError::Header(error) => error.to_string(),
-                EVMError::Custom(error) => error,
-                _ => "the EVM failed".to_owned(),
-            };
-            return Err(Failure::Other(CallError::Invalid(message)));
-        }
-    };
-    let (status, gas, logs, output) = match result {
-        ExecutionResult::Success { gas, logs, output, .. } => {
-            (Status::Success, gas, logs, output.into_data())
-        }
-        ExecutionResult::Revert { gas, logs, output } => (Status::Reverted, gas, logs, output),
-        ExecutionResult::Halt { reason, gas, logs } => {
-            let reason = base(&reason);
-            let more_gas = matches!(reason, Some(HaltReason::OutOfGas(_)));
-            let message = reason.map_or_else(|| "failed deposit".to_owned(), halt);
-            (Status::Halted(message, more_gas), gas, logs, Bytes::new())
-        }
-    };
-    Ok(Outcome {
-        status,
-        output,
-        gas_used: gas.tx_gas_used(),
-        gas_spent: gas.total_gas_spent(),
-        logs,
-        state,
-    })
 }

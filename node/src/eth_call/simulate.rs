@@ -23,7 +23,8 @@ use revm_inspectors::transfer::TransferInspector;
 
 use super::Place;
 use super::error::CallError;
-use super::evm::{Failure, Ground, Status};
+use super::evm::{CallDb, Ground};
+use super::outcome::{Failure, Status};
 use crate::exec::Receipt;
 use crate::exec::tx::EthTx;
 
@@ -258,8 +259,8 @@ impl Simulation<'_> {
         inspector: &mut I,
     ) -> Result<(), CallError>
     where
-        I: for<'a> Inspector<EthEvmContext<&'a mut super::evm::CallDb>>
-            + for<'a> Inspector<alloy_op_evm::OpEvmContext<&'a mut super::evm::CallDb>>,
+        I: for<'a> Inspector<EthEvmContext<&'a mut CallDb>>
+            + for<'a> Inspector<alloy_op_evm::OpEvmContext<&'a mut CallDb>>,
     {
         let spec = &self.place.spec;
         let from = request.from.unwrap_or_default();
@@ -277,12 +278,12 @@ impl Simulation<'_> {
         }
         request.gas = Some(gas.min(self.gas_left));
         request.chain_id.get_or_insert(spec.chain_id);
-        let mut tx = ground.tx(request.clone())?;
-        let price = tx.gas_price;
-        if self.validation && request.gas_price.is_none() && request.max_fee_per_gas.is_none() {
-            // A transaction that pays nothing is invalid where there is a base fee.
+        let offer = request.gas_price.or(request.max_fee_per_gas).unwrap_or(0);
+        if self.validation && offer < ground.block().basefee.into() {
             return coded(-38012, "max fee per gas less than block base fee");
         }
+        let mut tx = ground.tx(request.clone())?;
+        let price = tx.gas_price;
         if let Err(error) = ground.check_funds(&tx) {
             return coded(-38014, error.to_string());
         }
