@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod devnet;
 pub mod engine;
+pub mod eth;
 pub mod exec;
 pub mod executor;
 pub mod ingest;
