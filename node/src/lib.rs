@@ -16,6 +16,7 @@ pub mod client;
 pub mod config;
 pub mod devnet;
 pub mod engine;
+pub mod eth;
 pub mod eth_call;
 pub mod exec;
 pub mod executor;

@@ -90,16 +90,6 @@ impl TestChain {
         Self { spec, view, workload: Workload::new(config), head, genesis, branch: 0, source }
     }
 
-    /// The same, with a trie: state roots are right.
-    pub(crate) fn with_trie(config: &DevnetConfig) -> Self {
-        let mut chain = Self::new(config);
-        let alloc = chain.spec.genesis.as_ref().unwrap();
-        let trie = MemoryState::of_genesis(alloc).trie().unwrap();
-        let head = SealedBlock { trie: Ok(trie), ..(*chain.head).clone() };
-        chain.head = Arc::new(head);
-        chain
-    }
-
     fn parent(&self) -> Parent {
         Parent { hashes: vec![self.head.hash()], ..self.head.as_parent() }
     }

@@ -1,0 +1,155 @@
+//! Limits and options of the Ethereum JSON-RPC.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jsonrpsee::core::traits::IdProvider;
+use jsonrpsee::server::{BatchRequestConfig, ServerConfigBuilder};
+use jsonrpsee::types::SubscriptionId;
+use serde::{Deserialize, Serialize};
+
+/// `debug_*` stands for these.
+const DEBUG: &[&str] = &[
+    "debug_getRawBlock",
+    "debug_getRawHeader",
+    "debug_getRawReceipts",
+    "debug_getRawTransaction",
+    "debug_storageRangeAt",
+    "debug_traceBlock",
+    "debug_traceBlockByHash",
+    "debug_traceBlockByNumber",
+    "debug_traceCall",
+    "debug_traceCallMany",
+    "debug_traceTransaction",
+];
+
+/// `trace_*` stands for these.
+const TRACE: &[&str] = &[
+    "trace_block",
+    "trace_call",
+    "trace_callMany",
+    "trace_filter",
+    "trace_get",
+    "trace_rawTransaction",
+    "trace_replayBlockTransactions",
+    "trace_replayTransaction",
+    "trace_transaction",
+];
+
+/// Limits and options. Memory: a connection holds at most one body of a request, one of an
+/// answer for each call of a batch, and `message_buffer` messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EthConfig {
+    /// The tag `latest` reads what `pending` reads.
+    pub preconf_as_latest: bool,
+    /// Methods that are passed to the execution client as they are; `debug_*` and `trace_*`
+    /// stand for the usual ones.
+    pub proxied: Vec<String>,
+    /// Calls in a batch.
+    pub max_batch: u32,
+    /// Bytes of a request.
+    pub max_request: u32,
+    /// Bytes of an answer.
+    pub max_response: u32,
+    /// Connections at a time.
+    pub max_connections: u32,
+    /// Subscriptions of a connection.
+    pub max_subscriptions_per_connection: u32,
+    /// Subscriptions in all.
+    pub max_subscriptions: u32,
+    /// Messages that wait for a connection to take them.
+    pub message_buffer: u32,
+    /// A subscriber who takes nothing for so long, in milliseconds, is dropped.
+    pub slow_subscriber_ms: u64,
+    /// Calls at a time that go through many blocks; each has a thread of its own and holds at
+    /// most `max_response` bytes of logs.
+    pub max_heavy_calls: usize,
+    /// Blocks that `eth_getLogs` goes through.
+    pub max_log_blocks: u64,
+    /// Logs that `eth_getLogs` gives.
+    pub max_logs: usize,
+    /// Addresses and topics in a filter of logs, together; about 50 bytes each.
+    pub max_filter_values: usize,
+    /// Filters that are polled, in all: at most 50 MB with 1,000 values each.
+    pub max_filters: usize,
+    /// A filter that is not polled for so long, in seconds, is forgotten.
+    pub filter_timeout_s: u64,
+    /// Blocks that `eth_feeHistory` goes through.
+    pub max_fee_history: u64,
+}
+
+/// Ids of subscriptions as geth writes them: in hexadecimal. Half random, half counted, so that
+/// they differ whatever the operating system's randomness does.
+#[derive(Debug, Default)]
+pub struct HexIds(AtomicU64);
+
+impl IdProvider for HexIds {
+    fn next_id(&self) -> SubscriptionId<'static> {
+        let mut random = [0; 8];
+        let _ = getrandom::fill(&mut random);
+        let count = self.0.fetch_add(1, Ordering::Relaxed);
+        let id = u128::from(u64::from_be_bytes(random)) << 64 | u128::from(count);
+        SubscriptionId::Str(format!("{id:#x}").into())
+    }
+}
+
+impl Default for EthConfig {
+    fn default() -> Self {
+        Self {
+            preconf_as_latest: false,
+            proxied: Vec::new(),
+            max_batch: 100,
+            max_request: 5 * 1024 * 1024,
+            max_response: 64 * 1024 * 1024,
+            max_connections: 500,
+            max_subscriptions_per_connection: 64,
+            max_subscriptions: 4_096,
+            message_buffer: 256,
+            slow_subscriber_ms: 5_000,
+            max_heavy_calls: 16,
+            max_log_blocks: 1_000,
+            max_logs: 10_000,
+            max_filter_values: 1_000,
+            max_filters: 1_024,
+            filter_timeout_s: 300,
+            max_fee_history: 1_024,
+        }
+    }
+}
+
+impl EthConfig {
+    /// What of it concerns the server.
+    pub fn server(&self) -> ServerConfigBuilder {
+        ServerConfigBuilder::new()
+            .set_batch_request_config(BatchRequestConfig::Limit(self.max_batch))
+            .max_request_body_size(self.max_request)
+            .max_response_body_size(self.max_response)
+            .max_connections(self.max_connections)
+            .max_subscriptions_per_connection(self.max_subscriptions_per_connection)
+            .set_message_buffer_capacity(self.message_buffer.max(1))
+            .set_id_provider(HexIds::default())
+    }
+
+    /// `proxied` with the groups written out.
+    pub(super) fn proxied_names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for name in &self.proxied {
+            let group: &[&str] = match name.as_str() {
+                "debug_*" => DEBUG,
+                "trace_*" => TRACE,
+                one => &[one],
+            };
+            names.extend(group.iter().map(|&name| name.to_owned()));
+        }
+        names
+    }
+
+    pub(super) const fn slow_after(&self) -> Duration {
+        Duration::from_millis(self.slow_subscriber_ms)
+    }
+
+    pub(super) const fn filter_timeout(&self) -> Duration {
+        Duration::from_secs(self.filter_timeout_s)
+    }
+}

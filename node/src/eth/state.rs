@@ -1,0 +1,70 @@
+//! Accounts, code and storage.
+
+use alloy_eips::{BlockId, BlockNumberOrTag};
+use alloy_primitives::{Address, B256, U64, U256};
+use alloy_serde::JsonStorageKey;
+use jsonrpsee::types::Params;
+use jsonrpsee::types::params::ParamsSequence;
+use serde_json::json;
+
+use super::{Answer, EthContext, Failure, Found, answer};
+
+/// The block named by the next parameter; `latest` if there is none.
+pub(super) fn block_id(params: &mut ParamsSequence<'_>) -> Result<BlockId, Failure> {
+    Ok(params.optional_next()?.unwrap_or_default())
+}
+
+fn found(ctx: &EthContext, id: BlockId) -> Result<Found, Failure> {
+    ctx.find(&*ctx.heads()?, id)
+}
+
+pub(super) fn syncing(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
+    if ctx.view.heads().is_some() {
+        return answer(&false);
+    }
+    let none = U64::ZERO;
+    answer(&json!({ "startingBlock": none, "currentBlock": none, "highestBlock": none }))
+}
+
+pub(super) fn block_number(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
+    answer(&U64::from(ctx.latest(&*ctx.heads()?).header.number))
+}
+
+pub(super) fn balance(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+    let mut params = params.sequence();
+    let address: Address = params.next()?;
+    let block = found(ctx, block_id(&mut params)?)?;
+    let account = block.state()?.account(address)?;
+    answer(&account.map_or(U256::ZERO, |account| account.balance))
+}
+
+pub(super) fn nonce(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+    let mut params = params.sequence();
+    let address: Address = params.next()?;
+    let id = block_id(&mut params)?;
+    let block = found(ctx, id)?;
+    let nonce = block.state()?.account(address)?.map_or(0, |account| account.nonce);
+    let pending = match id {
+        BlockId::Number(BlockNumberOrTag::Pending) => true,
+        BlockId::Number(BlockNumberOrTag::Latest) => ctx.config.preconf_as_latest,
+        _ => false,
+    };
+    let nonce = if pending { ctx.forwarded.pending_nonce(address, nonce) } else { nonce };
+    answer(&U64::from(nonce))
+}
+
+pub(super) fn code(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+    let mut params = params.sequence();
+    let address: Address = params.next()?;
+    let block = found(ctx, block_id(&mut params)?)?;
+    answer(&block.state()?.code_of(address)?)
+}
+
+pub(super) fn storage(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+    let mut params = params.sequence();
+    let address: Address = params.next()?;
+    let slot: JsonStorageKey = params.next()?;
+    let block = found(ctx, block_id(&mut params)?)?;
+    let value = block.state()?.storage(address, slot.as_b256().into())?;
+    answer(&B256::from(value))
+}

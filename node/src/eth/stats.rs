@@ -1,0 +1,54 @@
+//! Counters of the Ethereum JSON-RPC.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What requests, filters and subscriptions have come to.
+#[derive(Debug, Default)]
+pub struct EthStats {
+    /// Requests answered from here.
+    pub answered: AtomicU64,
+    /// Requests passed to the execution client.
+    pub forwarded: AtomicU64,
+    /// Of these, answered with an error or not at all.
+    pub upstream_errors: AtomicU64,
+    /// Requests with wrong parameters.
+    pub invalid: AtomicU64,
+    /// Requests beyond a limit.
+    pub limited: AtomicU64,
+    /// Requests that failed otherwise.
+    pub failed: AtomicU64,
+    /// Subscriptions that are open.
+    pub subscribers: AtomicU64,
+    /// Subscriptions dropped because they were too slow.
+    pub slow: AtomicU64,
+    /// Filters that are open (some may have expired since the last one was made).
+    pub filters: AtomicU64,
+    /// Filters forgotten because nobody polled them.
+    pub filters_expired: AtomicU64,
+    /// Filters dropped because they were polled too rarely to keep up with events.
+    pub filters_lagged: AtomicU64,
+}
+
+impl EthStats {
+    pub(super) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Every counter by its name in metrics.
+    pub fn all(&self) -> [(&'static str, u64); 11] {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("answered", get(&self.answered)),
+            ("forwarded", get(&self.forwarded)),
+            ("upstream_errors", get(&self.upstream_errors)),
+            ("invalid", get(&self.invalid)),
+            ("limited", get(&self.limited)),
+            ("failed", get(&self.failed)),
+            ("subscribers", get(&self.subscribers)),
+            ("slow_subscribers", get(&self.slow)),
+            ("filters", get(&self.filters)),
+            ("filters_expired", get(&self.filters_expired)),
+            ("filters_lagged", get(&self.filters_lagged)),
+        ]
+    }
+}
