@@ -108,7 +108,9 @@ impl EthContext {
             stats: EthStats::default(),
             filters: Filters::default(),
             fees: fees::Tips::default(),
-            heavy: Arc::new(Semaphore::new(config.max_heavy_calls)),
+            heavy: Arc::new(Semaphore::new(
+                config.max_heavy_calls.clamp(1, Semaphore::MAX_PERMITS),
+            )),
             config,
         }
     }
@@ -183,7 +185,8 @@ const CLIENT_VERSION: &str = concat!("fragcast/v", env!("CARGO_PKG_VERSION"));
 /// [`EthConfig::proxied`]. Names are unique among themselves; a module merged with this one must
 /// not have them too, nor may `proxied`.
 pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
-    let mut module = RpcModule::from_arc(Arc::clone(&ctx));
+    let proxied = ctx.config.proxied_names();
+    let mut module = RpcModule::from_arc(ctx);
     for (name, absent, read) in LIGHT {
         let handler = move |params: Params<'static>, ctx: Arc<EthContext>, _| async move {
             let result = read(&ctx, &params);
@@ -199,7 +202,7 @@ pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
         module.register_async_method(name, handler).expect("a name of its own");
     }
     subscribe::register(&mut module);
-    for name in ctx.config.proxied_names() {
+    for name in proxied {
         if module.method(&name).is_some() {
             tracing::warn!(method = %name, "it is answered here and not proxied");
             continue;

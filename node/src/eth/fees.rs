@@ -101,7 +101,8 @@ pub(super) fn blob_base_fee(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, 
     let heads = ctx.heads()?;
     let header = &heads.pending().header;
     let params = ctx.spec.blob_params(header.timestamp);
-    answer(&params.and_then(|params| header.blob_fee(params)).map(U128::from))
+    // Without blobs (OP) it is the least there is, as op-geth has it.
+    answer(&U128::from(params.and_then(|params| header.blob_fee(params)).unwrap_or(1)))
 }
 
 pub(super) fn history(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {

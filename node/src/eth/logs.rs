@@ -51,7 +51,9 @@ pub(super) fn select(ctx: &EthContext, filter: &Filter) -> Result<Vec<Log>, Fail
             for _ in 0..ATTEMPTS {
                 let heads = ctx.heads()?;
                 let from = edge(ctx, &heads, from_block)?;
-                let to = edge(ctx, &heads, to_block)?;
+                // `latest` would be before a beginning that is pending.
+                let pending = from_block.filter(|from| from.is_pending());
+                let to = edge(ctx, &heads, to_block.or(pending))?;
                 if let Some(logs) = range(ctx, &heads, filter, from, to)? {
                     return Ok(logs);
                 }

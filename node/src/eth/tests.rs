@@ -1,6 +1,7 @@
 //! The methods over an executed devnet chain.
 
 mod filters;
+mod proofs;
 mod reading;
 mod subscriptions;
 mod torn;

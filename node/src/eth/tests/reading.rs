@@ -1,6 +1,7 @@
 //! Blocks, transactions, receipts, state, logs and fees.
 
 use alloy_consensus::TxEnvelope;
+use alloy_primitives::B256;
 use alloy_rpc_types_eth::{Block, FeeHistory, Log, Transaction, TransactionReceipt};
 use serde::de::DeserializeOwned;
 
@@ -180,8 +181,6 @@ async fn state_by_every_kind_of_block_id() {
     assert_eq!(f.code("eth_getBalance", json!([])).await, error::INVALID_PARAMS);
 }
 
-use alloy_primitives::B256;
-
 #[tokio::test]
 async fn preconf_as_latest_reads_pending_everywhere() {
     let mut f = Fixture::with(EthConfig { preconf_as_latest: true, ..EthConfig::default() }, None);
@@ -220,6 +219,8 @@ async fn logs_by_range_hash_and_topics() {
     let here = expected(&sealed[2].snapshot) + expected(heads.pending());
     assert_eq!(pending.len(), here);
     assert_eq!(pending.last().unwrap().block_hash, Some(B256::ZERO));
+    let only = get(json!({ "fromBlock": "pending" })).await;
+    assert_eq!(only.len(), expected(heads.pending()));
     // Topics: from one account.
     let from = B256::left_padding_from(first[0].topics()[1].as_slice());
     let filter = json!({

@@ -12,6 +12,7 @@ async fn answers_are_of_one_state() {
     let (ctx, module, done) =
         (Arc::clone(&f.ctx), f.module.clone(), Arc::new(AtomicBool::new(false)));
     let stop = Arc::clone(&done);
+    let accounts = f.chain.workload.addresses().to_vec();
     let chain = f.chain;
     let writer = std::thread::spawn(move || {
         let mut chain = chain;
@@ -52,9 +53,13 @@ async fn answers_are_of_one_state() {
                 pair[1] == (pair[0].0, pair[0].1 + 1) || pair[1].0 > pair[0].0 && pair[1].1 == 0;
             assert!(next, "{pair:?}");
         }
-        // Header and state of one snapshot: the sum of nonces counts the transactions.
+        // Block and state of one snapshot: every block has 20 transactions, each counted by a
+        // nonce.
         let heads = ctx.heads().unwrap_or_else(|_| panic!("heads"));
-        assert_eq!(heads.pending().tx_count(), heads.pending().txs().count());
+        let pending = heads.pending();
+        let nonce = |address| pending.state.account(address).unwrap().map_or(0, |a| a.nonce);
+        let nonces: u64 = accounts.iter().map(|address| nonce(*address)).sum();
+        assert_eq!(nonces, 20 * (pending.header.number - 1) + pending.tx_count() as u64);
     }
     writer.join().unwrap();
     assert!(seen.len() > 1);
