@@ -9,6 +9,7 @@
 //! the client's canonical chain, [`probe()`] what `check-config` shows.
 
 mod block;
+mod blocking;
 mod cache;
 pub mod follow;
 pub mod probe;
@@ -16,9 +17,10 @@ pub mod rpc;
 pub mod source;
 
 pub use block::ClientBlock;
+pub use blocking::BlockingClient;
 pub use follow::{Chain, ClientHeads, Follow, FollowConfig, FollowStats, follow};
 pub use probe::{ProbeReport, probe};
-pub use rpc::{BlockingClient, Client, ClientConfig, ClientError};
+pub use rpc::{Client, ClientConfig, ClientError};
 pub use source::{RpcSource, SourceLimits};
 
 #[cfg(test)]

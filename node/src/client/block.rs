@@ -6,7 +6,7 @@ use alloy_eips::eip2718::Encodable2718;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_rlp::Decodable;
-use alloy_rpc_types_eth::EIP1186AccountProofResponse;
+use alloy_rpc_types_eth::{EIP1186AccountProofResponse, Header as RpcHeader};
 use op_alloy_consensus::OpTxEnvelope;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -75,9 +75,18 @@ fn quantity(number: u64) -> String {
     format!("{number:#x}")
 }
 
-fn hashed(header: Header) -> (Header, B256) {
-    let hash = header.hash_slow();
-    (header, hash)
+/// A header and the hash that it has, which must be the one that the client says.
+fn hashed(said: RpcHeader) -> Result<(Header, B256), ClientError> {
+    let (header, hash) = (said.inner, said.hash);
+    let has = header.hash_slow();
+    if has == hash {
+        return Ok((header, hash));
+    }
+    Err(corrupt(format!(
+        "the header of block {} hashes to {has}, not to {hash}; if a new fork has come, update \
+         fragcast",
+        header.number
+    )))
 }
 
 impl Client {
@@ -100,11 +109,12 @@ impl Client {
             ["latest", "safe", "finalized"].map(|tag| ("eth_getBlockByNumber", (tag, false)));
         let mut answers = self.batch(&calls, |_| 1).await?.into_iter();
         let mut next = || answers.next().unwrap_or(Ok(None));
-        let place = |header: Header| (header.number, header.hash_slow());
-        let latest = next()?.map(place);
-        let latest = latest.ok_or_else(|| corrupt("no latest block"))?;
-        let mut other = || next().ok().flatten().map(place).filter(|(_, h)| !h.is_zero());
-        Ok(ClientHeads { latest, safe: other(), finalized: other() })
+        let place = |header| hashed(header).map(|(header, hash)| (header.number, hash));
+        let latest = next()?.ok_or_else(|| corrupt("no latest block"))?;
+        let latest = place(latest)?;
+        // A client that has none says so in several ways.
+        let mut other = || next().ok().flatten().map(place).transpose();
+        Ok(ClientHeads { latest, safe: other()?, finalized: other()? })
     }
 
     /// The header with this hash.
@@ -112,8 +122,8 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn header(&self, hash: B256) -> Result<Option<Header>, ClientError> {
-        let header: Option<Header> = self.call("eth_getBlockByHash", (hash, false)).await?;
-        let Some((header, got)) = header.map(hashed) else { return Ok(None) };
+        let header = self.call("eth_getBlockByHash", (hash, false)).await?;
+        let Some((header, got)) = header.map(hashed).transpose()? else { return Ok(None) };
         same("the header of block", got, hash)?;
         Ok(Some(header))
     }
@@ -131,11 +141,11 @@ impl Client {
         let numbers = (from.saturating_sub(count.saturating_sub(1))..=from).rev();
         let calls: Vec<_> =
             numbers.map(|n| ("eth_getBlockByNumber", (quantity(n), false))).collect();
-        let answers: Vec<Answer<Header>> = self.batch(&calls, |_| 1).await?;
+        let answers: Vec<Answer<RpcHeader>> = self.batch(&calls, |_| 1).await?;
         let mut headers = Vec::with_capacity(answers.len());
         for answer in answers {
             let Some(header) = answer? else { break };
-            headers.push(hashed(header));
+            headers.push(hashed(header)?);
         }
         Ok(headers)
     }
@@ -350,3 +360,6 @@ fn decode_rlp(mut raw: &[u8]) -> alloy_rlp::Result<Parts> {
     }
     Ok((header, txs, Some(withdrawals)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,9 @@ use super::rpc::{Client, ClientError};
 
 /// Headers asked for in one step back.
 const STEP_BACK: u64 = 64;
+/// So many rounds in a row that the client's chain changed during them are worth a word: at the
+/// default interval five seconds.
+const MANY_MOVES: u32 = 10;
 
 /// The ends of the client's chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +160,7 @@ pub async fn follow(
     let follower = Follower { client, chain, config, stats };
     let mut pause = follower.config.interval;
     let mut trouble = None;
+    let mut moves = 0_u32;
     loop {
         match follower.round().await {
             Ok(()) => {
@@ -164,9 +168,14 @@ pub async fn follow(
                     tracing::info!("following the execution client again");
                 }
                 pause = follower.config.interval;
+                moves = 0;
             }
             Err(error) => {
                 follower.note(&error);
+                moves = if error == Trouble::Moved { moves.saturating_add(1) } else { 0 };
+                if moves == MANY_MOVES {
+                    tracing::warn!("{error}, {moves} times in a row");
+                }
                 if trouble != Some(error.kind()) {
                     match error {
                         // Happens with every reorganisation that comes at the wrong moment.

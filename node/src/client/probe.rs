@@ -75,7 +75,7 @@ impl fmt::Display for ProbeReport {
         match &self.proofs {
             Proofs::None(why) => writeln!(f, "proofs            no: {why}")?,
             Proofs::Back(MAX_BACK..) => {
-                writeln!(f, "proofs            {MAX_BACK} blocks back or more")?
+                writeln!(f, "proofs            {MAX_BACK} blocks back or more")?;
             }
             Proofs::Back(back) => writeln!(f, "proofs            {back} blocks back")?,
         }

@@ -8,7 +8,6 @@
 //! Every request connects anew ([`crate::engine::http`]): beside a client on the same machine
 //! that costs little, and a batch costs one connection.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,7 +15,6 @@ use std::time::Duration;
 use jsonrpsee::core::JsonRawValue;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -362,47 +360,4 @@ fn decode<T: DeserializeOwned>(status: u16, body: &[u8]) -> Result<T, ClientErro
         200 => ClientError::Corrupt(format!("no JSON-RPC answer: {e}")),
         status => ClientError::Unavailable(format!("HTTP {status}")),
     })
-}
-
-/// A client for threads that are not the runtime's: the executor's, and those of blocking reads.
-///
-/// Its calls block. They must not be made from an asynchronous task, whose worker thread would
-/// stand still meanwhile.
-#[derive(Clone)]
-pub struct BlockingClient {
-    client: Client,
-    runtime: Handle,
-}
-
-impl BlockingClient {
-    /// A client whose requests run on `runtime`.
-    pub const fn new(client: Client, runtime: Handle) -> Self {
-        Self { client, runtime }
-    }
-
-    /// The client.
-    pub const fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// Runs something on the runtime and waits for it.
-    ///
-    /// Not `Handle::block_on`, which panics while the runtime is shutting down.
-    ///
-    /// # Errors
-    /// [`ClientError`]; [`ClientError::Unavailable`] if the runtime has ended.
-    pub fn wait<T, F>(&self, ask: impl FnOnce(Client) -> F) -> Result<T, ClientError>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, ClientError>> + Send + 'static,
-    {
-        let (give, take) = std::sync::mpsc::sync_channel(1);
-        let asked = ask(self.client.clone());
-        self.runtime.spawn(async move {
-            // The asker waits for as long as the sender lives.
-            let _ = give.send(asked.await);
-        });
-        take.recv()
-            .unwrap_or_else(|_| Err(ClientError::Unavailable("this node is stopping".into())))
-    }
 }

@@ -20,8 +20,9 @@ use alloy_rpc_types_eth::EIP1186AccountProofResponse;
 use alloy_trie::Nibbles;
 use tokio::runtime::Handle;
 
+use super::blocking::BlockingClient;
 use super::cache::Cache;
-use super::rpc::{BlockingClient, Client};
+use super::rpc::Client;
 use crate::exec::{Account, Anchor, SealedBlock, SourceError, StateSource, StateView};
 use crate::trie::{StateTrie, TrieId, TrieNodes};
 
@@ -37,6 +38,8 @@ const MAX_SLOTS: usize = 64;
 /// After so many reads of one view its trie lets go of the nodes that it has decoded, which stay in
 /// the table: at one or two nodes a read that no other read shares, about 100 MB.
 const MAX_READS: usize = 1 << 16;
+/// Headers asked for at once when headers are walked back, which BLOCKHASH does up to 256 times.
+const WALK: u64 = 32;
 /// A header in memory, bytes.
 const HEADER: usize = 800;
 /// An entry of the table from code to an account that has it, bytes.
@@ -70,6 +73,8 @@ struct Shared {
     headers: Mutex<Cache<Arc<Header>>>,
     /// Accounts by the hash of their code: the client gives code by account.
     owners: Mutex<Cache<Address>>,
+    /// Number and parent's hash of the last header that was handed out.
+    walk: Mutex<(u64, B256)>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -103,6 +108,29 @@ impl Shared {
         Ok(())
     }
 
+    /// A header from the client. Where headers are being walked back, those before it are asked
+    /// for by number in the same request; they are kept by the hashes that they have.
+    fn ask_header(&self, hash: B256) -> Result<Option<Header>, SourceError> {
+        let (number, parent) = *locked(&self.walk);
+        if let Some(number) = number.checked_sub(1).filter(|_| parent == hash) {
+            let walked = self
+                .client
+                .wait(move |client| async move { client.headers_down(number, WALK).await })?;
+            for (header, hash) in &walked {
+                self.keep_header(*hash, header);
+            }
+            // On another branch than the client's there is only the way by hash.
+            if let Some((header, _)) = walked.into_iter().find(|(_, got)| *got == hash) {
+                return Ok(Some(header));
+            }
+        }
+        let header = self.client.wait(move |client| async move { client.header(hash).await })?;
+        if let Some(header) = &header {
+            self.keep_header(hash, header);
+        }
+        Ok(header)
+    }
+
     fn keep_header(&self, hash: B256, header: &Header) {
         locked(&self.headers).insert(hash, Arc::new(header.clone()), HEADER);
     }
@@ -120,6 +148,7 @@ impl RpcSource {
             codes: Mutex::new(Cache::new(limits.codes)),
             headers: Mutex::new(Cache::new(limits.headers)),
             owners: Mutex::new(Cache::new(limits.owners)),
+            walk: Mutex::default(),
         }))
     }
 
@@ -148,12 +177,13 @@ impl StateSource for RpcSource {
     }
 
     fn header(&self, hash: B256) -> Result<Option<Header>, SourceError> {
-        if let Some(header) = locked(&self.0.headers).get(&hash) {
-            return Ok(Some((*header).clone()));
-        }
-        let header = self.0.client.wait(|client| async move { client.header(hash).await })?;
+        let known = locked(&self.0.headers).get(&hash);
+        let header = match known {
+            Some(header) => Some((*header).clone()),
+            None => self.0.ask_header(hash)?,
+        };
         if let Some(header) = &header {
-            self.0.keep_header(hash, header);
+            *locked(&self.0.walk) = (header.number, header.parent_hash);
         }
         Ok(header)
     }
