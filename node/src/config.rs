@@ -12,6 +12,10 @@ use fragcast_turbine::route::DEFAULT_FANOUT;
 use fragcast_turbine::{Route, RoutePolicy};
 use serde::{Deserialize, Serialize};
 
+use crate::eth::EthConfig;
+use crate::eth_call::CallConfig;
+use crate::forward::ForwardConfig;
+
 /// `node.toml`. Relative paths are relative to the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -34,6 +38,10 @@ pub struct Config {
     pub admin: Admin,
     /// The public JSON-RPC.
     pub http: Http,
+    /// Limits and options of the Ethereum JSON-RPC.
+    pub rpc: EthConfig,
+    /// Limits of calls.
+    pub calls: Calls,
     /// Prometheus metrics, `/healthz`, `/readyz`.
     pub metrics: Metrics,
     /// An execution client to forward to.
@@ -133,12 +141,26 @@ pub struct Admin {
 pub struct Http {
     /// TCP address for HTTP and WebSocket.
     pub listen: SocketAddr,
-    /// Connections at a time.
-    pub max_connections: u32,
-    /// Subscriptions per connection.
-    pub max_subscriptions: u32,
     /// Messages that wait for a slow subscriber before it is dropped.
     pub subscriber_queue: u32,
+}
+
+/// Limits of `eth_call` and its kin, and of transactions on their way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Calls {
+    /// Threads that calls run on; 0: one less than there are cores.
+    pub threads: usize,
+    /// Calls that may wait for a thread.
+    pub queue: usize,
+    /// Gas that a call may have; 0: as much as a block.
+    pub gas_cap: u64,
+    /// Time that a call may run, milliseconds.
+    pub time_limit_ms: u64,
+    /// EVM memory of a call, MiB.
+    pub memory_mib: u64,
+    /// How long connecting to a gateway may take, and again its answer, milliseconds.
+    pub gateway_timeout_ms: u64,
 }
 
 /// Prometheus metrics, `/healthz`, `/readyz`.
@@ -183,6 +205,8 @@ impl Default for Config {
             client: Client::default(),
             admin: Admin::default(),
             http: Http::default(),
+            rpc: EthConfig::default(),
+            calls: Calls::default(),
             metrics: Metrics::default(),
             engine: Engine::default(),
             log: Log::default(),
@@ -248,11 +272,22 @@ impl Default for Admin {
 
 impl Default for Http {
     fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9320)), subscriber_queue: 4096 }
+    }
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        let calls = CallConfig::default();
+        let forward = ForwardConfig::default();
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 9320)),
-            max_connections: 256,
-            max_subscriptions: 16,
-            subscriber_queue: 1024,
+            threads: 0,
+            queue: calls.queue,
+            gas_cap: calls.gas_cap,
+            time_limit_ms: ms(calls.time_limit),
+            memory_mib: calls.memory_limit / (1024 * 1024),
+            gateway_timeout_ms: ms(forward.timeout),
         }
     }
 }
@@ -385,6 +420,13 @@ impl Config {
         if self.client.poll_ms < 10 || self.client.timeout_ms < 10 {
             return value("client.poll_ms, client.timeout_ms", "must be at least 10".into());
         }
+        if self.calls.queue == 0 || self.calls.time_limit_ms == 0 || self.calls.memory_mib == 0 {
+            let problem = "must be at least 1".into();
+            return value("calls.queue, calls.time_limit_ms, calls.memory_mib", problem);
+        }
+        if self.rpc.max_batch == 0 || self.rpc.max_connections == 0 {
+            return value("rpc.max_batch, rpc.max_connections", "must be at least 1".into());
+        }
         if !self.engine.url.is_empty() && self.engine.jwt_secret.as_os_str().is_empty() {
             return value("engine.jwt_secret", "the engine API needs a secret file".into());
         }
@@ -424,7 +466,19 @@ impl Config {
     /// The commented example.
     pub fn example(&self) -> String {
         let Self {
-            p2p, leader, ingest, execution, client, admin, http, metrics, engine, log, ..
+            p2p,
+            leader,
+            ingest,
+            execution,
+            client,
+            admin,
+            http,
+            rpc,
+            calls,
+            metrics,
+            engine,
+            log,
+            ..
         } = self;
         format!(
             r#"# Configuration of a Fragcast node. Relative paths are relative to this file.
@@ -491,12 +545,26 @@ cache_mib = {client_cache}
 listen = "{admin_listen}"
 
 [http]
-# Public JSON-RPC over HTTP and WebSocket: fragcast_status, fragcast_subscribe.
+# Public JSON-RPC over HTTP and WebSocket: fragcast_* and, with a chain to execute, eth_*.
 listen = "{http_listen}"
-max_connections = {http_connections}
-max_subscriptions = {subscriptions}
-# Messages that wait for a slow subscriber before it is dropped.
+# Messages and events that wait for a slow subscriber before it is dropped.
 subscriber_queue = {queue}
+
+[rpc]
+{rpc}
+[calls]
+# Threads that eth_call and its kin run on; 0: one less than there are cores.
+threads = {call_threads}
+# Calls that may wait for a thread.
+queue = {call_queue}
+# Gas that a call may have; 0: as much as a block.
+gas_cap = {gas_cap}
+# Time that a call may run, milliseconds.
+time_limit_ms = {time_limit}
+# EVM memory of a call, MiB.
+memory_mib = {call_memory}
+# How long connecting to a gateway may take, and again its answer, milliseconds.
+gateway_timeout_ms = {gateway_timeout}
 
 [metrics]
 # /metrics for Prometheus, /healthz, /readyz.
@@ -544,9 +612,14 @@ filter = "{filter}"
             client_cache = client.cache_mib,
             admin_listen = admin.listen,
             http_listen = http.listen,
-            http_connections = http.max_connections,
-            subscriptions = http.max_subscriptions,
             queue = http.subscriber_queue,
+            rpc = rpc_lines(rpc),
+            call_threads = calls.threads,
+            call_queue = calls.queue,
+            gas_cap = calls.gas_cap,
+            time_limit = calls.time_limit_ms,
+            call_memory = calls.memory_mib,
+            gateway_timeout = calls.gateway_timeout_ms,
             metrics_listen = metrics.listen,
             url = engine.url,
             jwt = engine.jwt_secret,
@@ -555,6 +628,40 @@ filter = "{filter}"
             filter = log.filter,
         )
     }
+}
+
+/// What the settings of `[rpc]` mean.
+const RPC: [(&str, &str); 17] = [
+    ("preconf_as_latest", "Reads of `latest` see the newest executed frag."),
+    (
+        "proxied",
+        "Methods that are passed to the execution client; \"debug_*\" and \"trace_*\" stand for the \
+         usual ones.",
+    ),
+    ("max_batch", "Calls in a batch."),
+    ("max_request", "Bytes of a request."),
+    ("max_response", "Bytes of an answer."),
+    ("max_connections", "Connections at a time."),
+    ("max_subscriptions_per_connection", "Subscriptions of a connection."),
+    ("max_subscriptions", "Subscriptions in all."),
+    ("message_buffer", "Messages that wait for a connection to take them."),
+    ("slow_subscriber_ms", "A subscriber who takes nothing for so long is dropped."),
+    ("max_heavy_calls", "Calls at a time that go through many blocks."),
+    ("max_log_blocks", "Blocks that eth_getLogs goes through."),
+    ("max_logs", "Logs that eth_getLogs gives."),
+    ("max_filter_values", "Addresses and topics in a filter of logs."),
+    ("max_filters", "Filters that are polled, in all."),
+    ("filter_timeout_s", "A filter that is not polled for so long is forgotten."),
+    ("max_fee_history", "Blocks that eth_feeHistory goes through."),
+];
+
+/// The settings of `[rpc]` with their meanings.
+fn rpc_lines(rpc: &EthConfig) -> String {
+    let table = toml::Table::try_from(rpc).unwrap_or_default();
+    let line = |(key, meaning): &(&str, &str)| {
+        table.get(*key).map(|value| format!("# {meaning}\n{key} = {value}\n"))
+    };
+    RPC.iter().filter_map(line).collect()
 }
 
 #[cfg(test)]
@@ -606,6 +713,9 @@ mod tests {
             ("[execution]\nreorg_depth = 0", "execution.reorg_depth"),
             ("[execution]\nqueue = 1", "execution.queue"),
             ("[client]\npoll_ms = 0", "client.poll_ms"),
+            ("[calls]\nqueue = 0", "calls.queue"),
+            ("[rpc]\nmax_batch = 0", "rpc.max_batch"),
+            ("[rpc]\nmax_bath = 1", "max_bath"),
             ("network = ", "node.toml"),
         ] {
             std::fs::write(&path, text).unwrap();

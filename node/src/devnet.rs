@@ -117,6 +117,8 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         DevnetConfig { seed: args.seed, timestamp: unix_seconds(), ..DevnetConfig::default() };
     let genesis = Genesis::devnet(&chain).to_json()?;
     std::fs::write(dir.join("genesis.json"), genesis).context("cannot write genesis.json")?;
+    let pool = Pool::default();
+    let (gateway, _door) = pool.serve(chain.chain_id, args.gateway_port).await?;
     let options = LocalOptions {
         nodes: args.nodes.into(),
         gateways: args.gateways.into(),
@@ -128,13 +130,14 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         route: args.route.clone(),
         dir,
         seed: args.seed,
+        gateway_url: Some(format!("http://{gateway}")),
+        http_port: args.http_port,
+        preconf_as_latest: args.preconf_as_latest,
     };
     let genesis = Genesis::devnet(&chain);
     let spec = Arc::new(genesis.chain_spec("dev")?);
     let factory = move |_: usize, dir: &Path, tap: ReportTap| execution(&spec, dir, tap);
     let mut network = LocalNetwork::start(&options, Some(&factory)).await?;
-    let pool = Pool::default();
-    let (gateway, _door) = pool.serve(chain.chain_id, args.gateway_port).await?;
     announce(&args, &network, gateway)?;
     let view = View::new(&args);
     let outcome = tokio::select! {

@@ -219,6 +219,14 @@ pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
     module
 }
 
+/// The receipt of a transaction by its index in a block, as `eth_getTransactionReceipt` gives it;
+/// `null` if there is no such transaction.
+pub fn receipt_json(spec: &ChainSpec, block: &crate::exec::ExecutedBlock, index: usize) -> Value {
+    let receipts = types::Receipts::new(spec, block);
+    let receipt = block.tx(index).map(|placed| serde_json::to_value(receipts.one(&placed)));
+    receipt.and_then(Result::ok).unwrap_or(Value::Null)
+}
+
 async fn heavy(
     ctx: &Arc<EthContext>,
     params: Params<'static>,

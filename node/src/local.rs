@@ -50,6 +50,12 @@ pub struct LocalOptions {
     pub dir: PathBuf,
     /// Seed of the losses.
     pub seed: u64,
+    /// Where all gateways take users' transactions.
+    pub gateway_url: Option<String>,
+    /// Port of node 0's public JSON-RPC; 0: one of the system's choice.
+    pub http_port: u16,
+    /// Reads of `latest` see the newest executed frag.
+    pub preconf_as_latest: bool,
 }
 
 /// What one node has handed on.
@@ -186,12 +192,18 @@ fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Prepared> {
     config.p2p.listen = any;
     config.ingest.listen = any;
     config.http.listen = any;
+    if index == 0 {
+        config.http.listen.set_port(options.http_port);
+    }
+    config.rpc.preconf_as_latest = options.preconf_as_latest;
+    config.admin.listen = any;
     config.metrics.listen = any;
     config.check()?;
     let sockets = Sockets::bind(&config)?;
     config.p2p.listen = sockets.p2p.local_addr()?;
     config.ingest.listen = sockets.ingest.local_addr()?;
     config.http.listen = sockets.http.local_addr()?;
+    config.admin.listen = sockets.admin.local_addr()?;
     config.metrics.listen = sockets.metrics.local_addr()?;
 
     let identity = keys::create_ed25519(&config.identity)?;
@@ -216,6 +228,8 @@ fn network_file(
     nodes: &[Prepared],
 ) -> NetworkFile {
     let chain_id = options.chain_id;
+    let urls = gateways.iter().filter_map(|g| Some((g.address(), options.gateway_url.clone()?)));
+    let gateway_urls = urls.collect();
     let members = nodes.iter().map(|node| {
         let body = RecordBody {
             chain_id,
@@ -239,6 +253,7 @@ fn network_file(
         Some(delegation.sign(gateway).to_string())
     });
     NetworkFile {
+        gateway_urls,
         chain_id,
         dialect: options.dialect,
         blocks_per_term: options.blocks_per_term,

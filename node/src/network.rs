@@ -3,6 +3,7 @@
 //! It holds no secret and is the same on every node; `fragcast init` prints the member entry
 //! to add, `fragcast delegate` the delegation.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,6 +49,9 @@ pub struct NetworkFile {
     /// Signed delegations, hex.
     #[serde(default)]
     pub delegations: Vec<String>,
+    /// Where gateways take users' transactions: their JSON-RPC, by address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gateway_urls: BTreeMap<Address, String>,
     /// The members.
     #[serde(default)]
     pub members: Vec<MemberEntry>,
@@ -91,6 +95,14 @@ pub enum NetworkError {
         /// What is wrong.
         reason: String,
     },
+    /// A gateway's address for transactions.
+    #[error("gateway_urls: {gateway}: {reason}")]
+    GatewayUrl {
+        /// Whose.
+        gateway: Address,
+        /// What is wrong.
+        reason: String,
+    },
     /// The schedule.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
@@ -105,6 +117,8 @@ pub struct Network {
     pub dialect: Dialect,
     /// Who leads when.
     pub schedule: Schedule,
+    /// Where gateways take users' transactions.
+    pub gateway_urls: BTreeMap<Address, String>,
     /// Delegations, all signed by gateways of the schedule.
     pub delegations: Vec<SignedDelegation>,
     /// The table.
@@ -138,6 +152,12 @@ impl NetworkFile {
         });
         let members =
             Membership::new(self.chain_id, members.collect::<Result<_, NetworkError>>()?)?;
+        for (gateway, url) in &self.gateway_urls {
+            crate::engine::http::check_url(url).map_err(|e| NetworkError::GatewayUrl {
+                gateway: *gateway,
+                reason: e.to_string(),
+            })?;
+        }
         let schedule = Schedule::new(self.gateways.clone(), self.blocks_per_term)?;
         let mut checked = Delegations::new(self.chain_id, schedule.gateways());
         let mut delegations = Vec::new();
@@ -151,6 +171,7 @@ impl NetworkFile {
             chain_id: self.chain_id,
             dialect: self.dialect,
             schedule,
+            gateway_urls: self.gateway_urls.clone(),
             delegations,
             members: Arc::new(members),
         })

@@ -4,10 +4,11 @@
 //! hands in the messages and who looks at what comes out.
 
 pub mod execution;
+mod public;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
@@ -22,6 +23,7 @@ use crate::chain::ChainSpec;
 use crate::client::{Client, FollowConfig, FollowStats};
 use crate::config::Config;
 use crate::engine::{self, EngineConfig, EngineHandle, EngineStats, JwtSecret};
+use crate::eth::EthContext;
 use crate::executor::{ChainView, Executor};
 use crate::ingest::{Ingest, IngestStats};
 use crate::journal::Journal;
@@ -46,6 +48,8 @@ pub struct Sockets {
     pub ingest: TcpListener,
     /// The public JSON-RPC.
     pub http: TcpListener,
+    /// The operator's JSON-RPC.
+    pub admin: TcpListener,
     /// Metrics and health.
     pub metrics: TcpListener,
 }
@@ -66,6 +70,7 @@ impl Sockets {
             p2p: fragcast_turbine::net::bind(config.p2p.listen)?,
             ingest: tcp("ingest.listen", config.ingest.listen)?,
             http: tcp("http.listen", config.http.listen)?,
+            admin: tcp("admin.listen", config.admin.listen)?,
             metrics: tcp("metrics.listen", config.metrics.listen)?,
         })
     }
@@ -141,6 +146,8 @@ pub struct Shared {
     pub store: Option<Arc<Store>>,
     /// Following the execution client, if there is one.
     pub follow: Option<Arc<FollowStats>>,
+    /// What the Ethereum JSON-RPC has come to, where there is a chain to execute.
+    pub eth: OnceLock<Arc<EthContext>>,
     network: Network,
     leads: bool,
     progress: Mutex<Progress>,
@@ -160,8 +167,41 @@ impl Shared {
     pub fn not_ready(&self) -> Option<String> {
         let net = self.net.snapshot();
         let alone = self.network.members.len() == 1;
+        if let Some(executor) = &self.executor {
+            if executor.has_ended() {
+                return Some("the executor has ended: see the log and start again".into());
+            }
+            if executor.view().heads().is_none() {
+                return Some("the state source has not told its head yet".into());
+            }
+            if let Some(failure) = self.store.as_ref().and_then(|store| store.failure()) {
+                return Some(format!("the database is not written any more: {failure}"));
+            }
+        }
         (!alone && net.connected == 0)
             .then(|| format!("not connected to any of {} peers", self.network.members.len() - 1))
+    }
+
+    fn execution_status(&self) -> Value {
+        let Some(executor) = &self.executor else { return Value::Null };
+        let stats = executor.stats().snapshot();
+        let heads = executor.view().heads();
+        let latest = heads.as_ref().map(|heads| (heads.latest.number(), heads.latest.hash()));
+        let store = self.store.as_ref().map(|store| store.stats());
+        json!({
+            "latest": latest.map(|(number, _)| number),
+            "latestHash": latest.map(|(_, hash)| hash),
+            "pending": heads.as_ref().and_then(|h| h.pending.as_ref()).map(|p| p.header.number),
+            "durable": stats.durable,
+            "verified": stats.verdicts.get("verified").copied().unwrap_or(0),
+            "rejected": stats.verdicts.get("rejected").copied().unwrap_or(0),
+            "unverified": stats.verdicts.get("unverified").copied().unwrap_or(0),
+            "imported": stats.imported,
+            "queued": executor.queued(),
+            "overrun": stats.overrun,
+            "storeFailure": self.store.as_ref().and_then(|store| store.failure()),
+            "databaseBytes": store.map(|store| store.file_bytes),
+        })
     }
 
     /// What `fragcast status` shows.
@@ -188,6 +228,7 @@ impl Shared {
             "peers": peers,
             "delivered": net.counters.delivered,
             "window": [net.window.0, net.window.1],
+            "execution": self.execution_status(),
             "ready": self.not_ready().is_none(),
             "outcomes": net.outcomes.iter().filter(|(_, n)| *n > 0)
                 .map(|(o, n)| (o.label().to_owned(), n.into()))
@@ -205,6 +246,8 @@ pub struct Addresses {
     pub ingest: SocketAddr,
     /// The public JSON-RPC.
     pub http: SocketAddr,
+    /// The operator's JSON-RPC.
+    pub admin: SocketAddr,
     /// Metrics and health.
     pub metrics: SocketAddr,
 }
@@ -215,6 +258,8 @@ pub struct Node {
     addresses: Addresses,
     outputs: broadcast::Sender<Output>,
     servers: Vec<ServerHandle>,
+    /// Following the execution client, forwarding transactions.
+    tasks: Vec<JoinHandle<()>>,
     metrics: JoinHandle<()>,
     /// `None` once it is known to have ended.
     driver: Option<JoinHandle<()>>,
@@ -267,7 +312,11 @@ impl Node {
             engine: engine_stats,
             executor: executing.as_ref().map(|e| Arc::clone(&e.executor)),
             store: executing.as_ref().and_then(|e| e.store.clone()),
-            follow: executing.as_ref().map(|e| Arc::clone(&e.follow)),
+            follow: executing
+                .as_ref()
+                .filter(|e| e.client.is_some())
+                .map(|e| Arc::clone(&e.follow)),
+            eth: OnceLock::new(),
             network,
             leads,
             progress: Mutex::default(),
@@ -276,15 +325,30 @@ impl Node {
 
         let ingest_address = sockets.ingest.local_addr()?;
         let http_address = sockets.http.local_addr()?;
+        let admin_address = sockets.admin.local_addr()?;
         let metrics_address = sockets.metrics.local_addr()?;
         let ingest_server = Server::builder()
             .set_config(ingest_config(&config))
             .build_from_tcp(sockets.ingest)?
             .start(ingest.module());
+        let mut module = rpc::module(Arc::clone(&shared), outputs.clone()).remove_context();
+        let mut tasks = Vec::new();
+        if let Some(executing) = executing {
+            let public = public::Public::new(&config, &shared.network, &executing)?;
+            module.merge(public.module)?;
+            tasks.extend(executing.follower);
+            tasks.push(public.forwarding);
+            // Set once: the node has only just been made.
+            let _ = shared.eth.set(public.eth);
+        }
         let http_server = Server::builder()
-            .set_config(http_config(&config))
+            .set_config(config.rpc.server().enable_ws_ping(PingConfig::new()).build())
             .build_from_tcp(sockets.http)?
-            .start(rpc::module(Arc::clone(&shared), outputs.clone()));
+            .start(module);
+        let admin_server = Server::builder()
+            .set_config(admin_config())
+            .build_from_tcp(sockets.admin)?
+            .start(rpc::admin(Arc::clone(&shared)));
         let listener = tokio::net::TcpListener::from_std(sockets.metrics)?;
         let metrics = tokio::spawn(metrics::serve(listener, Arc::clone(&shared)));
 
@@ -296,10 +360,24 @@ impl Node {
             tap,
         };
         let events = tokio::spawn(pump.run(events, own_rx));
-        let addresses =
-            Addresses { p2p, ingest: ingest_address, http: http_address, metrics: metrics_address };
-        let servers = vec![ingest_server, http_server];
-        Ok(Self { shared, addresses, outputs, servers, metrics, driver: Some(driver), events })
+        let addresses = Addresses {
+            p2p,
+            ingest: ingest_address,
+            http: http_address,
+            admin: admin_address,
+            metrics: metrics_address,
+        };
+        let servers = vec![ingest_server, http_server, admin_server];
+        Ok(Self {
+            shared,
+            addresses,
+            outputs,
+            servers,
+            tasks,
+            metrics,
+            driver: Some(driver),
+            events,
+        })
     }
 
     /// Where it listens.
@@ -331,6 +409,10 @@ impl Node {
             let _ = server.stop();
             // Open subscriptions may keep a server; what it holds ends with the node.
             let _ = tokio::time::timeout(Duration::from_secs(1), server.stopped()).await;
+        }
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
         }
         self.metrics.abort();
         let _ = self.metrics.await;
@@ -440,14 +522,12 @@ fn ingest_config(config: &Config) -> ServerConfig {
         .build()
 }
 
-fn http_config(config: &Config) -> ServerConfig {
+fn admin_config() -> ServerConfig {
     ServerConfig::builder()
-        .max_request_body_size(1024 * 1024)
-        .max_connections(config.http.max_connections)
-        .max_subscriptions_per_connection(config.http.max_subscriptions)
-        .set_message_buffer_capacity(8)
-        .enable_ws_ping(PingConfig::new())
-        .set_batch_request_config(BatchRequestConfig::Limit(64))
+        .http_only()
+        .max_request_body_size(64 * 1024)
+        .max_connections(16)
+        .set_batch_request_config(BatchRequestConfig::Disabled)
         .build()
 }
 

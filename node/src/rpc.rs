@@ -83,6 +83,29 @@ pub fn module(shared: Arc<Shared>, outputs: broadcast::Sender<Output>) -> RpcMod
     module
 }
 
+/// The operator's methods: `fragcast_status`, `admin_peers`, and `fragcast_setHead`, which moves
+/// the window of blocks that are taken, as an execution client would.
+pub fn admin(shared: Arc<Shared>) -> RpcModule<Arc<Shared>> {
+    let mut module = RpcModule::new(shared);
+    let status = |_: jsonrpsee::types::Params<'_>, shared: &Arc<Shared>, _: &_| {
+        Ok::<_, ErrorObjectOwned>(shared.status())
+    };
+    module.register_method("fragcast_status", status).expect("a name of its own");
+    module
+        .register_method("admin_peers", |_, shared, _| {
+            Ok::<_, ErrorObjectOwned>(shared.status()["peers"].clone())
+        })
+        .expect("a name of its own");
+    module
+        .register_async_method("fragcast_setHead", |params, shared, _| async move {
+            let (block,): (u64,) = params.parse()?;
+            shared.net.head(block).await;
+            Ok::<_, ErrorObjectOwned>(true)
+        })
+        .expect("a name of its own");
+    module
+}
+
 /// Sends until the subscriber goes, or is so slow that messages would be lost: then it is told
 /// how many, and dropped, because a stream with a silent gap is worse than none.
 async fn serve(

@@ -34,6 +34,9 @@ impl Net {
             route: "auto".into(),
             dir: dir.path().to_owned(),
             seed: 0,
+            gateway_url: None,
+            http_port: 0,
+            preconf_as_latest: false,
         };
         let network = LocalNetwork::start(&options, None).await.unwrap();
         network.connected(GUARD).await.unwrap();

@@ -130,6 +130,7 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
         writeln!(out, "{} exists and was left as it is.", network.display())?;
     } else {
         let file = NetworkFile {
+            gateway_urls: Default::default(),
             chain_id: args.chain_id,
             dialect: args.dialect,
             blocks_per_term: fragcast_turbine::schedule::BLOCKS_PER_TERM,

@@ -70,9 +70,7 @@ impl Stream {
             (Self::Logs(filter), ChainEvent::Verified(block)) => {
                 each(matching(filter, &block.snapshot, false))
             }
-            (Self::Logs(filter), ChainEvent::Unwound(block)) => {
-                each(matching(filter, block, true))
-            }
+            (Self::Logs(filter), ChainEvent::Unwound(block)) => each(matching(filter, block, true)),
             (Self::PendingLogs(filter), ChainEvent::Frag(snapshot)) => {
                 each(matching_frag(filter, snapshot))
             }
@@ -89,9 +87,7 @@ impl Stream {
             (Self::Retractions, ChainEvent::Retracted { snapshot, reason }) => {
                 retraction(snapshot, reason)
             }
-            (Self::Retractions, ChainEvent::Unwound(block)) => {
-                retraction(block, "unwound")
-            }
+            (Self::Retractions, ChainEvent::Unwound(block)) => retraction(block, "unwound"),
             _ => Ok(Vec::new()),
         }
     }

@@ -127,6 +127,9 @@ impl Nodes<'_> {
             route: self.args.route.clone(),
             dir: dir.path().to_owned(),
             seed: self.args.seed,
+            gateway_url: None,
+            http_port: 0,
+            preconf_as_latest: false,
         };
         let (spec, switches) = (Arc::clone(&case.spec), self.switches.clone());
         let factory = move |index: usize, _: &Path, tap: ReportTap| {
