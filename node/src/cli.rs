@@ -77,6 +77,24 @@ struct Overrides {
     /// TCP address of the metrics.
     #[arg(long = "metrics", env = "FRAGCAST_METRICS")]
     metrics: Option<SocketAddr>,
+    /// op-sepolia, op-mainnet, dev, or a geth genesis JSON: executes its blocks.
+    #[arg(long = "chain", env = "FRAGCAST_CHAIN")]
+    chain: Option<String>,
+    /// Where the state comes from: genesis or client.
+    #[arg(long = "execution.source", env = "FRAGCAST_EXECUTION_SOURCE")]
+    source: Option<String>,
+    /// The database.
+    #[arg(long = "execution.db", env = "FRAGCAST_EXECUTION_DB")]
+    db: Option<PathBuf>,
+    /// Ethereum JSON-RPC of the execution client.
+    #[arg(long = "client.url", env = "FRAGCAST_CLIENT_URL")]
+    client_url: Option<String>,
+    /// Reads of `latest` see the newest executed frag.
+    #[arg(long = "rpc.preconf-as-latest", env = "FRAGCAST_RPC_PRECONF_AS_LATEST")]
+    preconf_as_latest: bool,
+    /// TCP address of the operator's JSON-RPC.
+    #[arg(long = "admin.listen", env = "FRAGCAST_ADMIN_LISTEN")]
+    admin_listen: Option<SocketAddr>,
     /// Engine API of the execution client.
     #[arg(long = "engine.url", env = "FRAGCAST_ENGINE_URL")]
     engine_url: Option<String>,
@@ -108,6 +126,12 @@ impl Overrides {
         }
         set(&mut config.ingest.listen, self.ingest_listen.as_ref());
         set(&mut config.metrics.listen, self.metrics.as_ref());
+        set(&mut config.execution.chain, self.chain.as_ref());
+        set(&mut config.execution.source, self.source.as_ref());
+        set(&mut config.execution.db, self.db.as_ref());
+        set(&mut config.client.url, self.client_url.as_ref());
+        set(&mut config.admin.listen, self.admin_listen.as_ref());
+        config.rpc.preconf_as_latest |= self.preconf_as_latest;
         set(&mut config.engine.url, self.engine_url.as_ref());
         set(&mut config.engine.jwt_secret, self.jwt_secret.as_ref());
         set(&mut config.log.format, self.log_format.as_ref());

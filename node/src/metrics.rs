@@ -86,6 +86,23 @@ impl Metrics {
         gauge("fragcast_subscribers", "Open subscriptions");
         gauge("fragcast_peer_rtt_seconds", "Round-trip time by peer");
         gauge("fragcast_engine_last_valid_block", "Newest block sealed in the execution client");
+        counter("fragcast_executor_total", "What was executed, by kind: frags, transactions, gas");
+        counter("fragcast_executor_ms_total", "Time spent, milliseconds, by step: frags, seals");
+        counter("fragcast_verdicts_total", "Blocks by verdict");
+        counter("fragcast_not_verified_total", "Rejected and unverified blocks by reason");
+        counter("fragcast_retractions_total", "Blocks taken back, by reason");
+        counter("fragcast_executor_overrun_total", "Messages the executor had no room for");
+        counter("fragcast_store_commits_total", "Blocks written to the database");
+        counter("fragcast_follow_total", "Following the execution client, by outcome of a round");
+        counter("fragcast_rpc_total", "The Ethereum JSON-RPC, by kind");
+        gauge("fragcast_executor_queued", "Messages that wait for the executor");
+        gauge("fragcast_executor_open_blocks", "Blocks in execution or waiting");
+        gauge("fragcast_block_verified", "Newest verified block");
+        gauge("fragcast_block_durable", "Newest block that survives a crash");
+        gauge("fragcast_store_queued", "Verified blocks that wait to be written");
+        gauge("fragcast_store_bytes", "Length of the database");
+        gauge("fragcast_store_commit_seconds", "What the last block took to write");
+        gauge("fragcast_client_head", "The execution client's head");
         self.recorder.describe_histogram(
             "fragcast_message_latency_seconds".into(),
             None,
@@ -186,8 +203,73 @@ impl Metrics {
             }
             self.gauge("fragcast_engine_last_valid_block", None, s.last_valid_block as f64);
         }
+        self.execution(shared);
         self.handle.run_upkeep();
         self.handle.render()
+    }
+
+    /// Copies the numbers of execution.
+    fn execution(&self, shared: &Shared) {
+        let load = |n: &std::sync::atomic::AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
+        if let Some(executor) = &shared.executor {
+            let s = executor.stats().snapshot();
+            let kinds =
+                [("frags", s.frags), ("txs", s.txs), ("gas", s.gas), ("imported", s.imported)];
+            for (kind, n) in kinds {
+                self.counter("fragcast_executor_total", Some(("kind", kind)), n);
+            }
+            for (step, ns) in [("frags", s.exec_ns), ("seals", s.seal_ns)] {
+                let ms = ns / 1_000_000;
+                self.counter("fragcast_executor_ms_total", Some(("step", step)), ms);
+            }
+            for (name, label, all) in [
+                ("fragcast_verdicts_total", "verdict", &s.verdicts),
+                ("fragcast_not_verified_total", "reason", &s.reasons),
+                ("fragcast_retractions_total", "reason", &s.retractions),
+            ] {
+                for (value, n) in all {
+                    self.counter(name, Some((label, value)), *n);
+                }
+            }
+            self.counter("fragcast_executor_overrun_total", None, s.overrun);
+            self.gauge("fragcast_executor_queued", None, executor.queued() as f64);
+            self.gauge("fragcast_executor_open_blocks", None, s.open as f64);
+            for (name, block) in
+                [("fragcast_block_verified", s.verified), ("fragcast_block_durable", s.durable)]
+            {
+                if let Some(block) = block {
+                    self.gauge(name, None, block as f64);
+                }
+            }
+        }
+        if let Some(store) = &shared.store {
+            let s = store.stats();
+            self.counter("fragcast_store_commits_total", None, s.commits);
+            self.gauge("fragcast_store_queued", None, s.queued as f64);
+            self.gauge("fragcast_store_bytes", None, s.file_bytes as f64);
+            self.gauge("fragcast_store_commit_seconds", None, s.last_commit.as_secs_f64());
+        }
+        if let Some(follow) = &shared.follow {
+            for (outcome, n) in [
+                ("rounds", &follow.rounds),
+                ("unavailable", &follow.unavailable),
+                ("refused", &follow.refused),
+                ("corrupt", &follow.corrupt),
+                ("moved", &follow.moved),
+                ("out_of_reach", &follow.out_of_reach),
+                ("not_taken", &follow.not_taken),
+                ("reorgs", &follow.reorgs),
+                ("blocks", &follow.blocks),
+            ] {
+                self.counter("fragcast_follow_total", Some(("outcome", outcome)), load(n));
+            }
+            self.gauge("fragcast_client_head", None, load(&follow.head) as f64);
+        }
+        if let Some(eth) = shared.eth.get() {
+            for (kind, n) in eth.stats.all() {
+                self.counter("fragcast_rpc_total", Some(("kind", kind)), n);
+            }
+        }
     }
 }
 

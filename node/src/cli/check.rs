@@ -11,7 +11,8 @@ use crate::config::Config;
 use crate::engine::JwtSecret;
 use crate::engine::http::HttpClient;
 use crate::keys;
-use crate::network::NetworkFile;
+use crate::network::{Network, NetworkFile};
+use crate::node::execution;
 
 /// Arguments of `fragcast check-config`.
 #[derive(Debug, clap::Args)]
@@ -91,11 +92,58 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
         JwtSecret::from_hex_file(&config.engine.jwt_secret)?;
         writeln!(out, "engine       {}", config.engine.url)?;
     }
+    check_execution(&config, &network, &mut out)?;
+    if !config.admin.listen.ip().is_loopback() {
+        writeln!(out, "warning: admin.listen is not on loopback; keep it behind a firewall")?;
+    }
     if !config.ingest.listen.ip().is_loopback() {
         writeln!(out, "warning: ingest.listen is not on loopback; keep it behind a firewall")?;
     }
     writeln!(out, "ok")?;
     Ok(0)
+}
+
+/// What would be executed, on what; and what the execution client can do.
+fn check_execution(
+    config: &Config,
+    network: &Network,
+    out: &mut impl std::io::Write,
+) -> anyhow::Result<()> {
+    let spec = execution::chain(config, network)?;
+    let op = spec.as_ref().is_some_and(|spec| spec.is_op());
+    match &spec {
+        None => writeln!(out, "execution    none: messages are carried and nothing is executed")?,
+        Some(spec) => {
+            let kind = if op { "OP" } else { "Ethereum" };
+            writeln!(out, "execution    {} ({kind}), chain {}", spec.name, spec.chain_id)?;
+            for (time, fork) in spec.lacking() {
+                writeln!(out, "warning: this build lacks the fork {fork} (at {time}): update")?;
+            }
+            if config.execution.source == "genesis" {
+                if spec.genesis.is_none() {
+                    bail!(
+                        "execution.source: the genesis of {} is not built in; give its genesis \
+                         file as execution.chain, or set execution.source = \"client\"",
+                        spec.name
+                    );
+                }
+                writeln!(out, "state        {}", config.execution.db.display())?;
+            } else {
+                writeln!(out, "state        read from the execution client")?;
+            }
+        }
+    }
+    let Some(client) = execution::client(config, op)? else { return Ok(()) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(crate::client::probe(&client)).with_context(|| {
+        format!("client.url: no usable answer from {}: is it running?", config.client.url)
+    })?;
+    writeln!(out, "{report}")?;
+    let state = spec.is_some() && config.execution.source == "client";
+    if let Some(problem) = report.problem(network.chain_id, state) {
+        bail!("client.url: {problem}");
+    }
+    Ok(())
 }
 
 /// Asks a node; 0 if it is ready, 2 if not.
