@@ -4,7 +4,7 @@
 //! that fails leaves the block dead ([`OpenBlock`] is then of no more use), with the snapshots
 //! taken before still whole.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use alloy_consensus::Header;
 use alloy_consensus::proofs::{calculate_withdrawals_root, ordered_trie_root_encoded};
@@ -98,12 +98,17 @@ pub struct OpenBlock {
     finished: Option<Finished>,
 }
 
-fn source_error(
+/// What an error of the executors means. `fault` is what the source failed with, if it did.
+fn run_error(
     error: BlockExecutionError,
-    index: impl FnOnce() -> Option<(u64, usize)>,
+    place: Option<(u64, usize)>,
+    fault: &OnceLock<SourceError>,
 ) -> BlockError {
+    if let Some(fault) = fault.get() {
+        return fault.clone().into();
+    }
     match error {
-        BlockExecutionError::Validation(e) => match index() {
+        BlockExecutionError::Validation(e) => match place {
             Some((frag, index)) => Invalid::Tx { frag, index, reason: e.to_string() }.into(),
             None => Invalid::Block(e.to_string()).into(),
         },
@@ -234,9 +239,10 @@ impl OpenBlock {
             counters: self.counters,
             opening: self.frags.is_empty(),
         };
+        let fault = Arc::clone(&db.fault);
         let ran =
             run::run(&place, db, &decoded, on_invalid).map_err(|RunError { index, error }| {
-                source_error(error, || index.map(|index| (seq, index)))
+                run_error(error, index.map(|index| (seq, index)), &fault)
             })?;
         let passed_over = ran.passed_over;
         let mut at = 0;
@@ -384,8 +390,9 @@ impl OpenBlock {
         let mut db = OverlayDb::new(self.state.clone(), Arc::clone(&self.hashes));
         db.cache = std::mem::take(&mut self.cache);
         let withdrawals = self.withdrawals.as_ref().map(|w| w.as_slice());
+        let fault = Arc::clone(&db.fault);
         let (db, requests) = run::finish(&place, db, receipts, withdrawals)
-            .map_err(|error| source_error(error, || None))?;
+            .map_err(|error| run_error(error, None, &fault))?;
         self.take_layer(db);
 
         let raw = run::raw(self.txs().map(|e| &e.tx));

@@ -10,7 +10,7 @@
 //! out the state after a frag without copying it.
 
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use alloy_primitives::map::{AddressMap, B256Map, HashMap};
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
@@ -267,6 +267,9 @@ pub struct OverlayDb {
     pub cache: ReadCache,
     /// BLOCKHASH.
     pub hashes: Arc<BlockHashes>,
+    /// The first error of the source. The executors of alloy-evm report some errors of their
+    /// database as invalid blocks; this tells them apart.
+    pub fault: Arc<OnceLock<SourceError>>,
 }
 
 impl std::fmt::Debug for OverlayDb {
@@ -278,7 +281,20 @@ impl std::fmt::Debug for OverlayDb {
 impl OverlayDb {
     /// An empty layer over `state`.
     pub fn new(state: State, hashes: Arc<BlockHashes>) -> Self {
-        Self { state, layer: Layer::default(), cache: ReadCache::default(), hashes }
+        Self {
+            state,
+            layer: Layer::default(),
+            cache: ReadCache::default(),
+            hashes,
+            fault: Arc::default(),
+        }
+    }
+
+    fn note<T>(&self, result: Result<T, SourceError>) -> Result<T, SourceError> {
+        result.inspect_err(|error| {
+            // Only the first counts.
+            let _ = self.fault.set(error.clone());
+        })
     }
 }
 
@@ -290,7 +306,10 @@ impl Database for OverlayDb {
             Some(account) => *account,
             None => match self.cache.accounts.entry(address) {
                 Entry::Occupied(entry) => *entry.get(),
-                Entry::Vacant(entry) => *entry.insert(self.state.account(address)?),
+                Entry::Vacant(entry) => match self.state.account(address) {
+                    Ok(account) => *entry.insert(account),
+                    error => self.note(error)?,
+                },
             },
         };
         Ok(account.map(|a| AccountInfo {
@@ -307,7 +326,10 @@ impl Database for OverlayDb {
         }
         match self.cache.codes.entry(hash) {
             Entry::Occupied(entry) => Ok(entry.get().clone()),
-            Entry::Vacant(entry) => Ok(entry.insert(self.state.code(hash)?).clone()),
+            Entry::Vacant(entry) => match self.state.code(hash) {
+                Ok(code) => Ok(entry.insert(code).clone()),
+                error => self.note(error),
+            },
         }
     }
 
@@ -322,12 +344,15 @@ impl Database for OverlayDb {
         }
         match self.cache.slots.entry((address, slot)) {
             Entry::Occupied(entry) => Ok(*entry.get()),
-            Entry::Vacant(entry) => Ok(*entry.insert(self.state.storage(address, slot)?)),
+            Entry::Vacant(entry) => match self.state.storage(address, slot) {
+                Ok(value) => Ok(*entry.insert(value)),
+                error => self.note(error),
+            },
         }
     }
 
     fn block_hash(&mut self, number: u64) -> Result<B256, SourceError> {
-        self.hashes.get(number)
+        self.note(self.hashes.get(number))
     }
 }
 

@@ -48,7 +48,7 @@ pub enum FollowError {
 }
 
 /// The Env of a header.
-pub(super) fn env_of(header: &Header) -> Env {
+pub(crate) fn env_of(header: &Header) -> Env {
     Env {
         number: header.number,
         parent_hash: header.parent_hash,

@@ -457,3 +457,6 @@ async fn a_client_whose_block_cannot_be_right_is_not_followed() {
     assert_eq!(one[0].kind(), Kind::Env);
     tokio::task::block_in_place(|| drop(bench));
 }
+
+mod calls;
+mod client;

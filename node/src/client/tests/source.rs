@@ -108,7 +108,6 @@ const LIES: [Lie; 9] = [
 
 /// A source that fails is no fault of the block's.
 #[test]
-#[ignore = "`exec::block` takes a source that fails in a system call for an invalid block"]
 fn a_source_that_fails_never_rejects_a_block() {
     let scene = Scene::new(3);
     for lie in LIES {
