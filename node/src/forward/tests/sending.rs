@@ -96,10 +96,6 @@ async fn what_is_plainly_invalid_is_not_sent() {
     let mut broken = sign(good.clone()).to_vec();
     let end = broken.len() - 1;
     broken.truncate(end);
-    let wide = |tx: &mut TxEip1559| {
-        tx.input = vec![1; 1_000].into();
-        tx.gas_limit = 37_100;
-    };
     for (raw, message) in [
         (with(&|tx| tx.nonce = 1), "nonce too low: next nonce 2, tx nonce 1"),
         (with(&|tx| tx.value = U256::MAX >> 8), "insufficient funds for gas * price + value: "),
@@ -108,29 +104,22 @@ async fn what_is_plainly_invalid_is_not_sent() {
         (with(&|tx| tx.gas_limit = u64::MAX / 4), "exceeds block gas limit"),
         (with(&|tx| tx.max_priority_fee_per_gas = u128::MAX), "max priority fee per gas higher"),
         (with(&|tx| tx.input = vec![0; 2_000].into()), "oversized data: transaction size 2"),
-        (with(&wide), ""),
         (sign(legacy), "only replay-protected (EIP-155) transactions allowed over RPC"),
         (broken.into(), "it does not decode: "),
         (Bytes::from_static(&[0x7e, 1, 2]), "it does not decode: "),
         (Bytes::new(), "it does not decode: "),
-        (Bytes::from_static(&[0x03, 0xc0]), ""),
+        (Bytes::from_static(&[0x03, 0xc0]), "it does not decode: "),
     ] {
-        let error = match forwarder.send(&raw).await {
-            Err(error) => error,
-            // The devnet is before Prague, which makes data dearer.
-            Ok(_) if message.is_empty() => continue,
-            Ok(_) => panic!("sent: {message}"),
-        };
+        let error = forwarder.send(&raw).await.unwrap_err();
         assert_eq!(error.code(), -32000);
         assert!(error.message().starts_with(message), "{}: {message}", error.message());
     }
-    let sent = gateway.arrived().len();
-    assert!(sent <= 1);
+    assert!(gateway.arrived().is_empty());
     let raw = sign(good);
     forwarder.send(&raw).await.unwrap();
     let again = forwarder.send(&raw).await.unwrap_err();
     assert_eq!((again.code(), again.message()), (-32000, "already known"));
-    assert_eq!(gateway.arrived().len(), sent + 1);
+    assert_eq!(gateway.arrived().len(), 1);
 }
 
 #[tokio::test]

@@ -5,22 +5,20 @@ use crate::eth_call::{CallConfig, CallContext, module};
 /// A gateway that puts every transaction into a frag at once, and a chain that it extends.
 async fn including(answer: impl Fn() -> Answer + Send + Sync + 'static) -> (Gateway, TestChain) {
     let chain = devnet();
-    let (builder, open) = (devnet(), Mutex::new(chain.open()));
+    let open = Mutex::new(chain.open());
     let view = Arc::clone(&chain.view);
     let gateway = Gateway::start(move |raw| {
         let mut open = open.lock().unwrap();
-        // It is executed on the chain's own block, and shown in its view.
         let tx = Tx::decode(raw, false);
         open.execute(vec![tx], false, crate::exec::OnInvalid::Fail).unwrap();
         let pending = open.snapshot();
         let heads = view.heads().unwrap();
-        let pending_heads = Some(Arc::clone(&pending));
-        view.set_heads(crate::executor::Heads { pending: pending_heads, ..(*heads).clone() });
+        let shown = Some(Arc::clone(&pending));
+        view.set_heads(crate::executor::Heads { pending: shown, ..(*heads).clone() });
         view.tell(ChainEvent::Frag(pending));
         answer()
     })
     .await;
-    drop(builder);
     (gateway, chain)
 }
 
@@ -56,7 +54,7 @@ async fn it_resolves_when_a_later_frag_has_it() {
     eventually("sent", || !gateway.arrived().is_empty()).await;
     let mut open = chain.open();
     chain.frag(&mut open, &[], false);
-    chain.frag(&mut open, &[raw.clone()], true);
+    chain.frag(&mut open, std::slice::from_ref(&raw), true);
     let receipt = waiting.await.unwrap().unwrap();
     assert_eq!(receipt["transactionHash"], json!(keccak256(&raw)));
 }
