@@ -1,8 +1,9 @@
 //! Sends transactions to whoever builds the block, and remembers them until they are executed.
 //!
-//! A node has no pool: a transaction goes to the gateway that leads the block being built, if it cannot be
-//! reached to the next leader's, then to the execution client. What is plainly invalid is told to its
-//! sender at once ([`check`]); what a gateway says about the rest is passed on as it is.
+//! A node has no pool: a transaction goes to the gateway that leads the block being built, if that
+//! cannot be reached to the next leader's, then to the execution client. What is plainly invalid
+//! is told to its sender at once ([`SendError`]); what a gateway says about the rest is passed on
+//! as it is.
 //!
 //! Invariants: a transaction is in the table, and whoever waits for it among the waiters, *before*
 //! it is sent, since its frag can be here before the gateway's answer; both are bounded, and

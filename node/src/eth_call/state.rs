@@ -25,8 +25,8 @@ pub trait Upstream: Send + Sync {
 /// The state of a block, as one snapshot.
 ///
 /// # Errors
-/// [`CallError::NoState`] if the block is older than what is in memory, [`CallError::NoBlock`] if there is no such block
-/// on the canonical chain.
+/// [`CallError::NoState`] if the block is older than what is in memory, [`CallError::NoBlock`] if
+/// there is no such block on the canonical chain.
 pub fn resolve(view: &ChainView, id: BlockId) -> Result<Arc<Snapshot>, CallError> {
     let heads = view.heads().ok_or(CallError::NoState("no block is known yet; try again later"))?;
     match id {

@@ -14,6 +14,7 @@ use revm::context_interface::cfg::gas::calculate_initial_tx_gas_for_tx;
 use revm::primitives::hardfork::SpecId;
 
 use crate::chain::{BlockEnv, ChainSpec};
+use crate::exec::tx::TxError;
 use crate::exec::{Envelope, SourceError, Tx};
 use crate::executor::ChainView;
 
@@ -101,7 +102,7 @@ pub(super) fn without_blobs(raw: &Bytes, spec: &ChainSpec) -> Result<Bytes, Send
         return invalid("transaction type not supported");
     }
     let sent = EthereumTxEnvelope::<TxEip4844Variant>::decode_2718_exact(raw)
-        .map_err(|error| SendError::Invalid(error.to_string()))?;
+        .map_err(|error| SendError::Invalid(TxError::Decode(error.to_string()).to_string()))?;
     let EthereumTxEnvelope::Eip4844(signed) = &sent else {
         return invalid("transaction type not supported");
     };
