@@ -26,7 +26,7 @@ mod types;
 
 use std::sync::Arc;
 
-use alloy_primitives::{Address, U64};
+use alloy_primitives::{Address, B256, U64};
 use futures_util::future::BoxFuture;
 use jsonrpsee::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
@@ -36,6 +36,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
 use crate::chain::ChainSpec;
+use crate::exec::Tx;
 use crate::executor::ChainView;
 
 pub use config::EthConfig;
@@ -60,6 +61,10 @@ pub trait Upstream: Send + Sync {
 pub trait Forwarded: Send + Sync {
     /// The nonce of the account's next transaction, given the one that the pending state has.
     fn pending_nonce(&self, address: Address, state_nonce: u64) -> u64;
+    /// One of them.
+    fn get(&self, _hash: B256) -> Option<Tx> {
+        None
+    }
 }
 
 /// Where no transactions are sent on.

@@ -37,9 +37,10 @@ use serde_json::Value;
 
 pub use error::CallError;
 pub use pool::{CallPool, default_threads};
-pub use state::{Upstream, resolve};
+pub use state::resolve;
 
 use crate::chain::ChainSpec;
+use crate::eth::Upstream;
 use crate::exec::Snapshot;
 use crate::executor::ChainView;
 use crate::forward::Forwarder;
@@ -60,6 +61,8 @@ pub struct CallConfig {
     /// EVM memory of one execution in bytes, all frames together: with the default 50 Mgas the
     /// limit of gas is reached at 160 MiB, in a thousand nested frames.
     pub memory_limit: u64,
+    /// The tag `latest` reads what `pending` reads.
+    pub preconf_as_latest: bool,
 }
 
 impl Default for CallConfig {
@@ -70,6 +73,7 @@ impl Default for CallConfig {
             gas_cap: 50_000_000,
             time_limit: Duration::from_secs(5),
             memory_limit: 64 * 1024 * 1024,
+            preconf_as_latest: false,
         }
     }
 }
@@ -190,7 +194,7 @@ impl CallContext {
         raw: Value,
         call: impl FnOnce(&Place) -> Result<T, CallError> + Send + 'static,
     ) -> Result<Value, ErrorObjectOwned> {
-        let snapshot = match resolve(&self.view, block) {
+        let snapshot = match resolve(&self.view, block, self.config.preconf_as_latest) {
             Ok(snapshot) => snapshot,
             Err(error @ (CallError::NoState(_) | CallError::NoBlock)) => {
                 let Some(upstream) = &self.upstream else { return Err(error.into()) };

@@ -107,7 +107,14 @@ fn with_tx(
 }
 
 pub(super) fn tx(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
-    with_tx(ctx, params, |block, placed| answer(&RpcTx::new(block, placed)))
+    let hash: B256 = params.sequence().next()?;
+    match with_tx(ctx, params, |block, placed| answer(&RpcTx::new(block, placed))) {
+        Err(failure) => match ctx.forwarded.get(hash) {
+            Some(tx) => answer(&RpcTx::waiting(&tx)),
+            None => Err(failure),
+        },
+        found => found,
+    }
 }
 
 pub(super) fn raw_tx(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {

@@ -3,6 +3,7 @@
 //! Written from borrowed blocks: the types of alloy own what they show, and op-alloy's do not
 //! know our receipts.
 
+use alloy_consensus::Transaction as _;
 use alloy_consensus::constants::EMPTY_OMMER_ROOT_HASH;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{Address, B256, Bloom, U64, U128, U256};
@@ -14,7 +15,7 @@ use serde::Serialize;
 use super::l1::{L1, OpReceiptFields};
 use crate::chain::ChainSpec;
 use crate::exec::tx::EthTx;
-use crate::exec::{Envelope, ExecutedBlock, Placed};
+use crate::exec::{Envelope, ExecutedBlock, Placed, Tx};
 
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -23,15 +24,15 @@ enum Body<'a> {
     Op(&'a OpTxEnvelope),
 }
 
-/// A transaction in a block.
+/// A transaction in a block, or on its way to one: then its place is `null`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RpcTx<'a> {
     #[serde(flatten)]
     body: Body<'a>,
-    block_hash: B256,
-    block_number: U64,
-    transaction_index: U64,
+    block_hash: Option<B256>,
+    block_number: Option<U64>,
+    transaction_index: Option<U64>,
     /// A deposit's is in its body.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<Address>,
@@ -56,13 +57,36 @@ impl<'a> RpcTx<'a> {
                 Envelope::Eth(tx) => Body::Eth(tx),
                 Envelope::Op(tx) => Body::Op(tx),
             },
-            block_hash: block.hash,
-            block_number: U64::from(block.header.number),
-            transaction_index: U64::from(placed.index),
+            block_hash: Some(block.hash),
+            block_number: Some(U64::from(block.header.number)),
+            transaction_index: Some(U64::from(placed.index)),
             from: (!deposit).then_some(tx.sender),
             gas_price: (!has_price).then(|| U128::from(paid(block, placed))),
             nonce: deposit.then(|| U64::from(fields.and_then(|f| f.nonce).unwrap_or(0))),
             deposit_receipt_version: fields.and_then(|f| f.version).map(U64::from),
+        }
+    }
+
+    /// One that was sent on from here and is in no executed frag yet.
+    pub(super) fn waiting(tx: &'a Tx) -> Self {
+        // What it would pay where there is no base fee: as geth shows it, the most it may.
+        let price = match &tx.envelope {
+            Envelope::Eth(tx) => tx.max_fee_per_gas(),
+            Envelope::Op(tx) => tx.max_fee_per_gas(),
+        };
+        let has_price = matches!(tx.envelope.ty(), 0 | 1);
+        Self {
+            body: match &tx.envelope {
+                Envelope::Eth(tx) => Body::Eth(tx),
+                Envelope::Op(tx) => Body::Op(tx),
+            },
+            block_hash: None,
+            block_number: None,
+            transaction_index: None,
+            from: Some(tx.sender),
+            gas_price: (!has_price).then(|| U128::from(price)),
+            nonce: None,
+            deposit_receipt_version: None,
         }
     }
 }

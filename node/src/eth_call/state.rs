@@ -4,34 +4,29 @@ use std::sync::Arc;
 
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::B256;
-use futures_util::future::BoxFuture;
-use jsonrpsee::types::ErrorObjectOwned;
-use serde_json::Value;
 
 use super::error::CallError;
 use crate::exec::Snapshot;
 use crate::executor::{ChainView, Heads};
 
-/// Somebody who knows older blocks: the execution client.
-pub trait Upstream: Send + Sync {
-    /// Asks it.
-    fn request(
-        &self,
-        method: &str,
-        params: Value,
-    ) -> BoxFuture<'static, Result<Value, ErrorObjectOwned>>;
-}
-
-/// The state of a block, as one snapshot.
+/// The state of a block, as one snapshot. `preconf_as_latest`: the tag `latest` reads what
+/// `pending` reads.
 ///
 /// # Errors
 /// [`CallError::NoState`] if the block is older than what is in memory, [`CallError::NoBlock`] if
 /// there is no such block on the canonical chain.
-pub fn resolve(view: &ChainView, id: BlockId) -> Result<Arc<Snapshot>, CallError> {
+pub fn resolve(
+    view: &ChainView,
+    id: BlockId,
+    preconf_as_latest: bool,
+) -> Result<Arc<Snapshot>, CallError> {
     let heads = view.heads().ok_or(CallError::NoState("no block is known yet; try again later"))?;
     match id {
         BlockId::Hash(id) => by_hash(view, &heads, id.block_hash),
         BlockId::Number(BlockNumberOrTag::Pending) => Ok(Arc::clone(heads.pending())),
+        BlockId::Number(BlockNumberOrTag::Latest) if preconf_as_latest => {
+            Ok(Arc::clone(heads.pending()))
+        }
         BlockId::Number(BlockNumberOrTag::Latest) => Ok(Arc::clone(&heads.latest.snapshot)),
         BlockId::Number(BlockNumberOrTag::Safe) => marked(view, &heads, heads.safe, "safe"),
         BlockId::Number(BlockNumberOrTag::Finalized) => {

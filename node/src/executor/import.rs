@@ -166,60 +166,46 @@ impl Service {
         Ok(())
     }
 
-    /// Takes blocks back, newest first, until `to` is the head.
+    /// Takes blocks back, newest first, until `to` is the head; where the source's undo records
+    /// do not reach as far, until block 0 is: from there everything can be executed again.
     pub(super) fn unwind(&mut self, to: B256) -> Result<(), FollowError> {
         let view = Arc::clone(&self.parts.view);
-        let mut gone = Vec::new();
-        let Some(mut latest) = self.latest.clone() else { return Ok(()) };
+        let Some(latest) = self.latest.clone() else { return Ok(()) };
         if latest.hash() == to {
             return Ok(());
         }
         // The way back has to be known before the first step is taken.
-        let mut at = Arc::new(latest.snapshot.block.clone());
-        while at.hash != to {
-            let parent = at.header.parent_hash;
-            gone.push(Arc::clone(&at));
-            if parent == to && view.recent(to).is_some() {
-                break;
+        let newest = Arc::new(latest.snapshot.block.clone());
+        let mut gone = self.way_back(newest, to)?;
+        let mut to = to;
+        match self.parts.source.unwind(to) {
+            Ok(()) => {}
+            Err(error @ SourceError::Missing(_)) => {
+                let fork = view.block(to)?.ok_or(error.clone())?;
+                to = view.hash(0)?.ok_or(error)?;
+                gone.extend(self.way_back(fork, to)?);
+                tracing::warn!("the fork is deeper than the undo records: back to block 0");
+                self.parts.source.unwind(to)?;
             }
-            let recent = view.recent(parent).map(|b| Arc::new(b.snapshot.block.clone()));
-            match recent.map_or_else(|| view.block(parent), |block| Ok(Some(block)))? {
-                Some(block) => at = block,
-                None if parent == to => break,
-                None => return Err(FollowError::Fork(to)),
-            }
+            Err(error) => return Err(error.into()),
         }
         for block in gone {
-            let keys: Vec<_> =
-                self.open.range((block.header.number, 0)..).map(|(k, _)| *k).collect();
+            let number = block.header.number;
+            let keys: Vec<_> = self.open.range((number, 0)..).map(|(key, _)| *key).collect();
             for key in keys {
                 self.drop_block(key, "contradicted");
             }
-            view.remove(block.hash, block.header.number);
+            view.remove(block.hash, number);
             self.parts.stats.update(|s| *s.retractions.entry("unwound").or_default() += 1);
             view.tell(ChainEvent::Unwound(block));
         }
-        let to = match self.parts.source.unwind(to) {
-            Ok(()) => to,
-            // Its undo records do not reach as far. From block 0 on everything can be executed
-            // again; the follower finds the new fork.
-            Err(error @ SourceError::Missing(_)) => {
-                let genesis = view.hash(0)?.ok_or(error)?;
-                tracing::warn!("the fork is deeper than the undo records: back to block 0");
-                self.parts.source.unwind(genesis)?;
-                view.clear();
-                genesis
-            }
-            Err(error) => return Err(error.into()),
-        };
         self.base = None;
         self.confirmed = self.confirmed.filter(|(_, hash)| view.recent(*hash).is_some());
-        latest = match view.recent(to) {
+        let latest = match view.recent(to) {
             Some(block) => block,
             None => {
-                let anchor = self.parts.source.at(to)?;
-                let block = self.block_of(anchor.ok_or(FollowError::Fork(to))?);
-                let block = Arc::new(block);
+                let anchor = self.parts.source.at(to)?.ok_or(FollowError::Fork(to))?;
+                let block = Arc::new(self.block_of(anchor));
                 view.add(&block);
                 block
             }
@@ -229,6 +215,28 @@ impl Service {
         self.parts.stats.update(|s| s.verified = Some(number));
         self.publish();
         Ok(())
+    }
+
+    /// The blocks from `newest` back to the one after `to`.
+    fn way_back(
+        &self,
+        newest: Arc<ExecutedBlock>,
+        to: B256,
+    ) -> Result<Vec<Arc<ExecutedBlock>>, FollowError> {
+        let view = &self.parts.view;
+        let mut gone = Vec::new();
+        let mut at = newest;
+        while at.hash != to {
+            let parent = at.header.parent_hash;
+            gone.push(at);
+            if parent == to {
+                break;
+            }
+            let recent = view.recent(parent).map(|b| Arc::new(b.snapshot.block.clone()));
+            let block = recent.map_or_else(|| view.block(parent), |block| Ok(Some(block)))?;
+            at = block.ok_or(FollowError::Fork(to))?;
+        }
+        Ok(gone)
     }
 
     fn import(&mut self, block: &ClientBlock) -> Result<(), FollowError> {

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 use futures_util::future::BoxFuture;
 use jsonrpsee::Methods;
 use jsonrpsee::types::ErrorObjectOwned;
@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::engine::http::HttpClient;
 use crate::eth::{self, EthContext, Forwarded, Upstream};
 use crate::eth_call::{self, CallConfig, CallContext};
+use crate::exec::Tx;
 use crate::forward::{ForwardConfig, Forwarder, MakeReceipt};
 use crate::network::Network;
 
@@ -67,19 +68,13 @@ impl Upstream for ClientUpstream {
     }
 }
 
-impl eth_call::Upstream for ClientUpstream {
-    fn request(
-        &self,
-        method: &str,
-        params: Value,
-    ) -> BoxFuture<'static, Result<Value, ErrorObjectOwned>> {
-        Box::pin(Self::ask(self.client.clone(), self.http, method.to_owned(), params))
-    }
-}
-
 impl Forwarded for Forwarder {
     fn pending_nonce(&self, address: Address, state_nonce: u64) -> u64 {
         Self::pending_nonce(self, address, state_nonce)
+    }
+
+    fn get(&self, hash: B256) -> Option<Tx> {
+        Self::get(self, hash)
     }
 }
 
@@ -92,6 +87,7 @@ fn call_config(config: &Config) -> CallConfig {
         gas_cap: calls.gas_cap,
         time_limit: Duration::from_millis(calls.time_limit_ms),
         memory_limit: calls.memory_mib * 1024 * 1024,
+        preconf_as_latest: config.rpc.preconf_as_latest,
     }
 }
 
@@ -137,7 +133,7 @@ impl Public {
             view: Arc::clone(view),
             pool: calls.pool()?,
             config: calls,
-            upstream: upstream.map(|u| u as Arc<dyn eth_call::Upstream>),
+            upstream: upstream.map(|u| u as Arc<dyn Upstream>),
             forwarder: Some(Arc::clone(&forwarder)),
         });
         let mut module = Methods::new();

