@@ -409,6 +409,13 @@ impl Service {
 
     /// The block with this hash as a parent, on the newest base there is.
     pub(super) fn parent(&self, hash: B256) -> Result<Option<Parent>, BlockError> {
+        // A source without a chain of its own has what it has for good: a witness of this very
+        // block, where the state after the one before knows only what that block needed.
+        if self.free
+            && let Some(anchor) = self.parts.source.at(hash)?
+        {
+            return Ok(Some(anchor.into()));
+        }
         let view = &self.parts.view;
         let known = self.latest.clone().filter(|latest| latest.hash() == hash);
         let known = known.or_else(|| view.recent(hash)).or_else(|| {

@@ -61,18 +61,20 @@ impl Switch {
 impl StateSource for Switch {
     fn at(&self, hash: B256) -> Result<Option<Anchor>, SourceError> {
         let current = self.lock();
-        if let Some(block) = current.known.get(&hash)
-            && let Ok(trie) = &block.trie
+        if let Some(source) = &current.source
+            && let Some(anchor) = source.at(hash)?
         {
-            return Ok(Some(Anchor {
-                header: block.snapshot.header.clone(),
-                hash,
-                view: Arc::new(block.snapshot.state.clone()),
-                trie: trie.clone(),
-                nodes: Arc::clone(&block.nodes),
-            }));
+            return Ok(Some(anchor));
         }
-        current.source.as_ref().map_or(Ok(None), |source| source.at(hash))
+        let Some(block) = current.known.get(&hash) else { return Ok(None) };
+        let Ok(trie) = &block.trie else { return Ok(None) };
+        Ok(Some(Anchor {
+            header: block.snapshot.header.clone(),
+            hash,
+            view: Arc::new(block.snapshot.state.clone()),
+            trie: trie.clone(),
+            nodes: Arc::clone(&block.nodes),
+        }))
     }
 
     /// None: cases begin anywhere.
