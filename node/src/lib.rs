@@ -21,6 +21,8 @@ pub mod eth_call;
 pub mod exec;
 pub mod executor;
 pub mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ingest;
 pub mod journal;
 pub mod keys;
