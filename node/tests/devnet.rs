@@ -19,7 +19,7 @@ fn report(path: &Path, output: &Output) -> Value {
 }
 
 #[test]
-fn a_devnet_seals_every_block_on_every_node() {
+fn a_devnet_verifies_every_block_on_every_node() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("r.json");
     let nodes = dir.path().join("nodes");
@@ -49,6 +49,9 @@ fn a_devnet_seals_every_block_on_every_node() {
     assert!(output.status.success(), "{report:#} {}", String::from_utf8_lossy(&output.stdout));
     assert_eq!(report["ok"], true);
     assert_eq!(report["sealed"], serde_json::json!([3, 3, 3, 3, 3]));
+    assert_eq!(report["verified"], report["sealed"]);
+    assert_eq!(report["rejected"], serde_json::json!([0, 0, 0, 0, 0]));
+    assert!(report["execution"]["gas"].as_u64().unwrap() > 5 * 3 * 200 * 21_000);
     assert_eq!(report["digests_equal"], true);
     assert!(report["latency_ms"]["all"]["p99"].as_f64().unwrap() > 0.0);
     assert!(report["latency_ms"]["next_leader"]["p50"].as_f64().unwrap() > 0.0);
@@ -61,6 +64,7 @@ fn a_devnet_seals_every_block_on_every_node() {
         assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
     }
     assert!(nodes.join("genesis.json").exists());
+    assert!(nodes.join("node-4/chain.redb").exists());
 }
 
 #[test]
@@ -84,7 +88,7 @@ fn data() -> Option<PathBuf> {
 }
 
 #[test]
-fn recorded_blocks_reach_every_node() {
+fn recorded_blocks_are_verified_on_every_node() {
     let Some(blocks) = data() else {
         eprintln!("skipped: no recorded blocks; set FRAGCAST_DATA");
         return;
@@ -106,11 +110,9 @@ fn recorded_blocks_reach_every_node() {
         assert!(output.status.success(), "{report:#}");
         assert_eq!(report["passed"], files.len());
         assert_eq!(report["failed"], 0);
-        let offline = mode[0] == "--offline";
         for block in report["blocks"].as_array().unwrap() {
-            assert_eq!(block["verdict"], if offline { "verified" } else { "delivered" });
-            let hash = if offline { &block["expected_hash"] } else { &Value::Null };
-            assert_eq!(block["computed_hash"], *hash);
+            assert_eq!(block["verdict"], "verified");
+            assert_eq!(block["computed_hash"], block["expected_hash"]);
         }
         let gateway = &report["digests"]["gateway"];
         let nodes = report["digests"]["nodes"].as_array().unwrap();
