@@ -85,7 +85,8 @@ mod tests {
         assert_eq!(header, devnet.header());
     }
 
-    fn of(mut config: serde_json::Value, extra: serde_json::Value) -> Header {
+    fn of(config: &serde_json::Value, extra: &serde_json::Value) -> Header {
+        let mut config = config.clone();
         let merge = config.as_object_mut().unwrap();
         for fork in ["homestead", "eip150", "eip155", "eip158", "byzantium", "constantinople"]
             .into_iter()
@@ -109,17 +110,17 @@ mod tests {
 
     #[test]
     fn each_fork_adds_its_fields() {
-        let merged = of(json!({}), json!({}));
+        let merged = of(&json!({}), &json!({}));
         assert_eq!(merged.gas_limit, DEFAULT_GAS_LIMIT);
         assert_eq!(merged.base_fee_per_gas, Some(INITIAL_BASE_FEE));
         assert_eq!(merged.withdrawals_root, None);
         assert_eq!(merged.state_root, EMPTY_ROOT_HASH);
-        let shanghai = of(json!({"shanghaiTime": 0}), json!({"baseFeePerGas": "0x7"}));
+        let shanghai = of(&json!({"shanghaiTime": 0}), &json!({"baseFeePerGas": "0x7"}));
         assert_eq!(shanghai.base_fee_per_gas, Some(7));
         assert_eq!(shanghai.withdrawals_root, Some(EMPTY_WITHDRAWALS));
         assert_eq!(shanghai.blob_gas_used, None);
         let cancun = json!({"shanghaiTime": 0, "cancunTime": 0});
-        let cancun = of(cancun, json!({"excessBlobGas": "0x20000"}));
+        let cancun = of(&cancun, &json!({"excessBlobGas": "0x20000"}));
         assert_eq!(cancun.blob_gas_used, Some(0));
         assert_eq!(cancun.excess_blob_gas, Some(0x2_0000));
         assert_eq!(cancun.parent_beacon_block_root, Some(B256::ZERO));
@@ -127,7 +128,7 @@ mod tests {
         let prague = json!({"shanghaiTime": 0, "cancunTime": 0, "pragueTime": 0});
         // geth's `EmptyRequestsHash`: SHA-256 of nothing.
         let empty = b256!("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-        assert_eq!(of(prague, json!({})).requests_hash, Some(empty));
+        assert_eq!(of(&prague, &json!({})).requests_hash, Some(empty));
     }
 
     #[test]
@@ -138,7 +139,7 @@ mod tests {
         for fork in forks {
             config.as_object_mut().unwrap().insert(format!("{fork}Time"), 0.into());
         }
-        let header = of(config.clone(), json!({}));
+        let header = of(&config, &json!({}));
         assert_eq!(header.withdrawals_root, Some(EMPTY_ROOT_HASH));
         assert!(header.requests_hash.is_some());
         let slot = B256::with_last_byte(1);
@@ -146,6 +147,6 @@ mod tests {
             MESSAGE_PASSER.to_string(): {"balance": "0x0", "storage": {slot.to_string(): slot}},
         }});
         let root = storage_root_unhashed([(slot, U256::from(1))]);
-        assert_eq!(of(config, alloc).withdrawals_root, Some(root));
+        assert_eq!(of(&config, &alloc).withdrawals_root, Some(root));
     }
 }

@@ -40,7 +40,6 @@ struct Disk {
     /// Operations until the power goes.
     left: Option<u64>,
     dead: bool,
-    ops: u64,
 }
 
 impl Disk {
@@ -48,7 +47,6 @@ impl Disk {
         if self.dead {
             return Err(io::Error::other("no power"));
         }
-        self.ops += 1;
         if let Some(left) = &mut self.left {
             match left.checked_sub(1) {
                 Some(less) => *left = less,
@@ -85,11 +83,6 @@ impl TearingBackend {
     /// The power goes at the operation after `left` more.
     pub(super) fn die_after(&self, left: u64) {
         self.disk().left = Some(left);
-    }
-
-    /// Operations so far that change something.
-    pub(super) fn ops(&self) -> u64 {
-        self.disk().ops
     }
 
     pub(super) fn is_dead(&self) -> bool {
