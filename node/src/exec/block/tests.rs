@@ -299,3 +299,5 @@ fn snapshots_of_frags_stay_as_they_were() {
         assert!(snapshot.tx(snapshot.tx_count()).is_none());
     }
 }
+
+mod op;
