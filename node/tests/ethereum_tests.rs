@@ -12,7 +12,7 @@ fn data(name: &str) -> Option<PathBuf> {
     );
     let path = root.join(name);
     if !path.exists() {
-        eprintln!("skipped: {} is not there; set FRAGCAST_DATA", path.display());
+        println!("skipped: {} is not there; set FRAGCAST_DATA", path.display());
         return None;
     }
     Some(path)

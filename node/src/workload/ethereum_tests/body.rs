@@ -61,7 +61,7 @@ fn transaction(item: &[u8], index: usize) -> Result<(Bytes, u64), String> {
             let bytes = alloy_rlp::Header::decode_bytes(&mut rest, false)
                 .map_err(|e| format!("{}: {e}", what()))?;
             // A legacy transaction is never packed into a string.
-            if !bytes.first().is_some_and(|ty| *ty < 0x80) {
+            if bytes.first().is_none_or(|ty| *ty >= 0x80) {
                 return Err(format!("{}: no type of transaction", what()));
             }
             bytes

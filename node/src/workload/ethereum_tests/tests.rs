@@ -60,7 +60,7 @@ fn what_messages_cannot_say_is_refused() {
         }
     };
     parts.txs = vec![legacy.clone()];
-    assert_eq!(Body::decode(&parts.rlp()).unwrap().txs, [legacy.clone()]);
+    assert_eq!(Body::decode(&parts.rlp()).unwrap().txs, std::slice::from_ref(&legacy));
     let packed = alloy_rlp::encode(&legacy);
     assert!(transaction_error(&good, &packed).contains("no type"));
 }

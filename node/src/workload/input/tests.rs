@@ -97,7 +97,7 @@ fn damage_is_told() {
         assert!(matches!(error, InputError::Archive { .. }), "{cut}: {error}");
         assert!(error.to_string().contains("cut.tar.gz"), "{error}");
     }
-    let mut flipped = whole.clone();
+    let mut flipped = whole;
     *flipped.last_mut().unwrap() ^= 1;
     let error = read_all(&write("crc.tar.gz", &flipped)).1.unwrap_err();
     assert!(matches!(error, InputError::Archive { .. }), "{error}");
