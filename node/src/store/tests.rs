@@ -91,7 +91,7 @@ fn a_new_store_holds_the_genesis() {
     }
     let report = store.verify().unwrap();
     assert_eq!((report.number, report.headers, report.blocks), (0, 1, 1));
-    assert_eq!(report.accounts, 10);
+    assert_eq!(report.accounts, 12);
     assert!(store.at(B256::repeat_byte(1)).unwrap().is_none());
     let missing = anchor.view.code(B256::repeat_byte(1)).unwrap_err();
     assert!(matches!(missing, SourceError::Missing(_)), "{missing}");
@@ -204,7 +204,7 @@ fn beyond_the_undo_records_only_the_genesis_is_left() {
     store.unwind(chain[6].hash).unwrap_err();
     store.unwind(chain[0].hash).unwrap();
     let report = store.verify().unwrap();
-    assert_eq!((report.number, report.headers, report.accounts), (0, 1, 10));
+    assert_eq!((report.number, report.headers, report.accounts), (0, 1, 12));
     let mut tip = Tip::of(&store, chain[0].clone());
     store.persist(&tip.block(&store, &mut rng));
     drain(&store);

@@ -42,16 +42,22 @@ async fn the_time_limit_stops_a_call_without_end() {
     let mut call = forever();
     call[0]["gas"] = json!("0xffffffffffff");
     for method in ["eth_call", "eth_createAccessList"] {
-        let (number, message, _) = ask(&module, method, call.clone()).await.unwrap_err();
-        assert_eq!(number, -32000);
-        assert!(message == "execution aborted (timeout = 50ms)", "{message}");
+        let mut refused = ask(&module, method, call.clone()).await.unwrap_err();
+        while refused.0 == -32005 {
+            refused = ask(&module, method, call.clone()).await.unwrap_err();
+        }
+        assert_eq!((refused.0, &*refused.1), (-32000, "execution aborted (timeout = 50ms)"));
     }
     // One that calls itself for ever: every frame ends.
     let nested = [0x5f, 0x5f, 0x5f, 0x5f, 0x5f, 0x30, 0x5a, 0xf1, 0x5f, 0x56];
     let call = json!([{ "to": PLACE, "gas": "0xffffffffffff" }, "latest", code(PLACE, &nested)]);
     assert!(ask(&module, "eth_call", call).await.is_err());
-    // The thread is free again.
-    ask(&module, "eth_call", json!([balance_of(PLACE)])).await.unwrap();
+    // The thread is free again; a machine that is busy may let even this call wait too long.
+    let mut last = ask(&module, "eth_call", json!([balance_of(PLACE)])).await;
+    while last.as_ref().is_err_and(|(number, ..)| *number == -32005) {
+        last = ask(&module, "eth_call", json!([balance_of(PLACE)])).await;
+    }
+    last.unwrap();
 }
 
 #[tokio::test]
