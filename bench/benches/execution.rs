@@ -88,9 +88,12 @@ impl Case {
         self.txs.iter().map(|tx| Tx::decode(tx, op).expect("a transaction")).collect()
     }
 
-    /// revm's own EVM on its own cache, senders known, one transaction after another: gas, time.
-    fn plain(&self) -> (u64, Duration) {
+    /// revm's own EVM on its own cache, one transaction after another: gas, time to decode
+    /// transactions and recover their senders, time to execute.
+    fn plain(&self) -> (u64, Duration, Duration) {
+        let begin = Instant::now();
         let txs = self.decode();
+        let recovered = begin.elapsed();
         let source = (self.source)();
         let anchor = source.at(self.env.parent_hash).expect("a source").expect("the parent");
         let header = self.spec.header(&self.env, &self.parent, &Extras::default());
@@ -119,7 +122,7 @@ impl Case {
                 }
             }
         }
-        (gas, begin.elapsed())
+        (gas, recovered, begin.elapsed())
     }
 
     /// Ours, frag after frag: execution with snapshots and inserts into the trie; then what
@@ -131,7 +134,7 @@ impl Case {
         let parent = Parent::from(anchor);
         // The Seal of a twin, which is not timed.
         let seal = {
-            let mut twin = self.open(parent.clone(), &source);
+            let mut twin = self.open(parent, &source);
             let all = txs.iter().cloned().map(Ok).collect();
             twin.execute(all, true, OnInvalid::Fail).expect("a valid block");
             twin.make_seal(false).expect("a state root")
@@ -269,7 +272,7 @@ fn recorded_cases() -> Vec<Case> {
             name: format!("op-sepolia {}", block.number),
             spec: Arc::new(block.chain_spec().ok()?),
             env: block.env(),
-            txs: block.attributes.txs.clone(),
+            txs: block.attributes.txs,
             parent,
             source: Box::new(move || {
                 let witness = Arc::clone(&witness);
@@ -317,14 +320,16 @@ fn execution() {
     ));
     for case in std::iter::once(devnet_case()).chain(recorded_cases()) {
         let mut plain = Vec::new();
+        let mut raw = Vec::new();
         let mut frags = Vec::new();
         let mut seals = Vec::new();
         let mut pipeline = Vec::new();
         let mut gas = 0;
         // One after the other in each round, so that a slow moment hits all of them.
         for _ in 0..ROUNDS {
-            let (plain_gas, took) = case.plain();
+            let (plain_gas, recovered, took) = case.plain();
             plain.push(took);
+            raw.push(recovered + took);
             let (ours_gas, executed, sealed) = case.ours(10);
             assert_eq!(plain_gas, ours_gas, "the same block");
             gas = ours_gas;
@@ -333,22 +338,24 @@ fn execution() {
             pipeline.push(case.pipeline(10));
         }
         let rate = |took: Duration| gas as f64 / 1e6 / took.as_secs_f64();
-        let (plain, frags, seals, pipeline) =
-            (best(plain), best(frags), best(seals), best(pipeline));
+        let (plain, raw, frags, seals, pipeline) =
+            (best(plain), best(raw), best(frags), best(seals), best(pipeline));
+        let pair =
+            |took: (Duration, Duration)| format!("{:.0} ({:.0})", rate(took.0), rate(took.1));
+        let ratio = |theirs: (Duration, Duration), ours: (Duration, Duration)| {
+            theirs.0.as_secs_f64() / ours.0.as_secs_f64()
+        };
         say(&format!(
-            "{:<28} {:>7.2} {:>9.0} ({:>6.0}) {:>9.0} ({:>6.0}) {:>6.2} {:>9.0} ({:>6.0}) {:>6.2} {:>7.2} ({:>6.2})",
+            "{:<27} {:>6.2} {:>15} {:>15} {:>5.2} {:>15} {:>15} {:>5.2} {:>15}",
             case.name,
             gas as f64 / 1e6,
-            rate(plain.0),
-            rate(plain.1),
-            rate(frags.0),
-            rate(frags.1),
-            plain.0.as_secs_f64() / frags.0.as_secs_f64(),
-            rate(pipeline.0),
-            rate(pipeline.1),
-            plain.0.as_secs_f64() / pipeline.0.as_secs_f64(),
-            ms(seals.0),
-            ms(seals.1),
+            pair(plain),
+            pair(frags),
+            ratio(plain, frags),
+            pair(raw),
+            pair(pipeline),
+            ratio(raw, pipeline),
+            format!("{:.2} ({:.2})", ms(seals.0), ms(seals.1)),
         ));
     }
 }

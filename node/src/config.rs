@@ -161,6 +161,10 @@ pub struct Calls {
     pub memory_mib: u64,
     /// How long connecting to a gateway may take, and again its answer, milliseconds.
     pub gateway_timeout_ms: u64,
+    /// How long `eth_sendRawTransactionSync` waits if it does not say, milliseconds.
+    pub sync_timeout_ms: u64,
+    /// The longest that it may wait, milliseconds.
+    pub max_sync_timeout_ms: u64,
 }
 
 /// Prometheus metrics, `/healthz`, `/readyz`.
@@ -288,6 +292,8 @@ impl Default for Calls {
             time_limit_ms: ms(calls.time_limit),
             memory_mib: calls.memory_limit / (1024 * 1024),
             gateway_timeout_ms: ms(forward.timeout),
+            sync_timeout_ms: ms(forward.sync_timeout),
+            max_sync_timeout_ms: ms(forward.max_sync_timeout),
         }
     }
 }
@@ -565,6 +571,9 @@ time_limit_ms = {time_limit}
 memory_mib = {call_memory}
 # How long connecting to a gateway may take, and again its answer, milliseconds.
 gateway_timeout_ms = {gateway_timeout}
+# How long eth_sendRawTransactionSync waits if it does not say, and at most, milliseconds.
+sync_timeout_ms = {sync_timeout}
+max_sync_timeout_ms = {max_sync_timeout}
 
 [metrics]
 # /metrics for Prometheus, /healthz, /readyz.
@@ -620,6 +629,8 @@ filter = "{filter}"
             time_limit = calls.time_limit_ms,
             call_memory = calls.memory_mib,
             gateway_timeout = calls.gateway_timeout_ms,
+            sync_timeout = calls.sync_timeout_ms,
+            max_sync_timeout = calls.max_sync_timeout_ms,
             metrics_listen = metrics.listen,
             url = engine.url,
             jwt = engine.jwt_secret,

@@ -36,6 +36,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
 use crate::chain::ChainSpec;
+use crate::client::FollowStats;
 use crate::exec::Tx;
 use crate::executor::ChainView;
 
@@ -90,11 +91,24 @@ pub struct EthContext {
     /// Transactions on their way.
     pub forwarded: Arc<dyn Forwarded>,
     /// What it has come to.
-    pub stats: EthStats,
+    pub stats: Arc<EthStats>,
+    /// Reading the state may wait for an execution client, so it must not happen on a thread of
+    /// the runtime.
+    pub state_waits: bool,
+    /// Following the execution client, if there is one.
+    pub follow: Option<Arc<FollowStats>>,
     filters: Filters,
     fees: fees::Tips,
     heavy: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
 }
+
+/// Reads at a time that may wait for an execution client, each on a thread.
+const MAX_WAITING_READS: usize = 64;
+
+/// Methods that read the state.
+const STATE: [&str; 4] =
+    ["eth_getBalance", "eth_getTransactionCount", "eth_getCode", "eth_getStorageAt"];
 
 impl EthContext {
     /// A context without filters or subscriptions.
@@ -110,7 +124,10 @@ impl EthContext {
             view,
             upstream,
             forwarded,
-            stats: EthStats::default(),
+            stats: Arc::default(),
+            state_waits: false,
+            follow: None,
+            reads: Arc::new(Semaphore::new(MAX_WAITING_READS)),
             filters: Filters::default(),
             fees: fees::Tips::default(),
             heavy: Arc::new(Semaphore::new(
@@ -190,9 +207,18 @@ const CLIENT_VERSION: &str = concat!("fragcast/v", env!("CARGO_PKG_VERSION"));
 /// [`EthConfig::proxied`]. Names are unique among themselves; a module merged with this one must
 /// not have them too, nor may `proxied`.
 pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
-    let proxied = ctx.config.proxied_names();
+    let (proxied, waits) = (ctx.config.proxied_names(), ctx.state_waits);
     let mut module = RpcModule::from_arc(ctx);
     for (name, absent, read) in LIGHT {
+        if waits && STATE.contains(name) {
+            let handler = move |params: Params<'static>, ctx: Arc<EthContext>, _| async move {
+                let slots = Arc::clone(&ctx.reads);
+                let (params, result) = elsewhere(&ctx, slots, params, *read).await;
+                finish(&ctx, name, &params, *absent, result).await
+            };
+            module.register_async_method(name, handler).expect("a name of its own");
+            continue;
+        }
         let handler = move |params: Params<'static>, ctx: Arc<EthContext>, _| async move {
             let result = read(&ctx, &params);
             finish(&ctx, name, &params, *absent, result).await
@@ -201,7 +227,8 @@ pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
     }
     for (name, absent, read) in HEAVY {
         let handler = move |params: Params<'static>, ctx: Arc<EthContext>, _| async move {
-            let (params, result) = heavy(&ctx, params, *read).await;
+            let slots = Arc::clone(&ctx.heavy);
+            let (params, result) = elsewhere(&ctx, slots, params, *read).await;
             finish(&ctx, name, &params, *absent, result).await
         };
         module.register_async_method(name, handler).expect("a name of its own");
@@ -232,15 +259,16 @@ pub fn receipt_json(spec: &ChainSpec, block: &crate::exec::ExecutedBlock, index:
     receipt.and_then(Result::ok).unwrap_or(Value::Null)
 }
 
-async fn heavy(
+/// Reads on a thread where it may wait, if there is a slot.
+async fn elsewhere(
     ctx: &Arc<EthContext>,
+    slots: Arc<Semaphore>,
     params: Params<'static>,
     read: Read,
 ) -> (Params<'static>, Result<Answer, Failure>) {
     // Queuing here would hold the caller's parameters for nothing.
-    let Ok(permit) = Arc::clone(&ctx.heavy).try_acquire_owned() else {
-        let limit = ctx.config.max_heavy_calls;
-        let busy = format!("{limit} calls that take long are being answered; try again soon");
+    let Ok(permit) = slots.try_acquire_owned() else {
+        let busy = "as many calls that take long are being answered as may be; try again soon";
         return (params, Err(Failure::limit(busy)));
     };
     let ctx = Arc::clone(ctx);
@@ -286,12 +314,7 @@ async fn finish(
         return Ok(RawValue::NULL.to_owned());
     }
     let error = failure.into_error();
-    let counter = match error.code() {
-        error::INVALID_PARAMS => &ctx.stats.invalid,
-        error::LIMIT => &ctx.stats.limited,
-        _ => &ctx.stats.failed,
-    };
-    EthStats::count(counter);
+    ctx.stats.refused(&error);
     Err(error)
 }
 

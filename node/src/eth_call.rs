@@ -40,7 +40,7 @@ pub use pool::{CallPool, default_threads};
 pub use state::resolve;
 
 use crate::chain::ChainSpec;
-use crate::eth::Upstream;
+use crate::eth::{EthStats, Upstream};
 use crate::exec::Snapshot;
 use crate::executor::ChainView;
 use crate::forward::Forwarder;
@@ -102,6 +102,8 @@ pub struct CallContext {
     pub upstream: Option<Arc<dyn Upstream>>,
     /// Who sends transactions; without it none can be sent.
     pub forwarder: Option<Arc<Forwarder>>,
+    /// What requests have come to; the same counters as those of the methods that read.
+    pub stats: Arc<EthStats>,
 }
 
 /// Positional parameters, of which the last ones may be missing or null.
@@ -248,53 +250,71 @@ pub fn module(context: Arc<CallContext>) -> RpcModule<Arc<CallContext>> {
     let mut module = RpcModule::new(context);
     module
         .register_async_method("eth_call", |params, context, _| async move {
-            let mut args = Args::new(&params)?;
-            let parsed = CallArgs::new(&mut args)?;
-            let block = parsed.block;
-            context.on_block("eth_call", block, args.raw, |place| call(place, parsed)).await
+            let run = async {
+                let mut args = Args::new(&params)?;
+                let parsed = CallArgs::new(&mut args)?;
+                let block = parsed.block;
+                context.on_block("eth_call", block, args.raw, |place| call(place, parsed)).await
+            };
+            context.stats.outcome(run.await)
         })
         .expect(UNIQUE);
     module
         .register_async_method("eth_estimateGas", |params, context, _| async move {
-            let mut args = Args::new(&params)?;
-            let parsed = CallArgs::new(&mut args)?;
-            let block = parsed.block;
-            let run = |place: &Place| estimate::estimate(place, parsed).map(U64::from);
-            context.on_block("eth_estimateGas", block, args.raw, run).await
+            let run = async {
+                let mut args = Args::new(&params)?;
+                let parsed = CallArgs::new(&mut args)?;
+                let block = parsed.block;
+                let run = |place: &Place| estimate::estimate(place, parsed).map(U64::from);
+                context.on_block("eth_estimateGas", block, args.raw, run).await
+            };
+            context.stats.outcome(run.await)
         })
         .expect(UNIQUE);
     module
         .register_async_method("eth_createAccessList", |params, context, _| async move {
-            let mut args = Args::new(&params)?;
-            let parsed = CallArgs::new(&mut args)?;
-            let block = parsed.block;
-            let run = |place: &Place| access_list::create(place, parsed);
-            context.on_block("eth_createAccessList", block, args.raw, run).await
+            let run = async {
+                let mut args = Args::new(&params)?;
+                let parsed = CallArgs::new(&mut args)?;
+                let block = parsed.block;
+                let run = |place: &Place| access_list::create(place, parsed);
+                context.on_block("eth_createAccessList", block, args.raw, run).await
+            };
+            context.stats.outcome(run.await)
         })
         .expect(UNIQUE);
     module
         .register_async_method("eth_simulateV1", |params, context, _| async move {
-            let mut args = Args::new(&params)?;
-            let payload: SimulatePayload = args.required("the payload")?;
-            let block = args.block()?;
-            let run = |place: &Place| simulate::simulate(place, payload);
-            context.on_block("eth_simulateV1", block, args.raw, run).await
+            let run = async {
+                let mut args = Args::new(&params)?;
+                let payload: SimulatePayload = args.required("the payload")?;
+                let block = args.block()?;
+                let run = |place: &Place| simulate::simulate(place, payload);
+                context.on_block("eth_simulateV1", block, args.raw, run).await
+            };
+            context.stats.outcome(run.await)
         })
         .expect(UNIQUE);
     module
         .register_async_method("eth_sendRawTransaction", |params, context, _| async move {
-            let raw: Bytes = Args::new(&params)?.required("the transaction")?;
-            let hash = forwarder(&context)?.send(&raw).await?;
-            Ok::<_, ErrorObjectOwned>(hash)
+            let run = async {
+                let raw: Bytes = Args::new(&params)?.required("the transaction")?;
+                let hash = forwarder(&context)?.send(&raw).await?;
+                Ok::<_, ErrorObjectOwned>(hash)
+            };
+            context.stats.outcome(run.await)
         })
         .expect(UNIQUE);
     module
         .register_async_method("eth_sendRawTransactionSync", |params, context, _| async move {
-            let mut args = Args::new(&params)?;
-            let raw: Bytes = args.required("the transaction")?;
-            let timeout: Option<Millis> = args.optional()?;
-            let timeout = timeout.and_then(|timeout| timeout.duration());
-            forwarder(&context)?.send_sync(&raw, timeout).await
+            let run = async {
+                let mut args = Args::new(&params)?;
+                let raw: Bytes = args.required("the transaction")?;
+                let timeout: Option<Millis> = args.optional()?;
+                let timeout = timeout.and_then(|timeout| timeout.duration());
+                forwarder(&context)?.send_sync(&raw, timeout).await
+            };
+            context.stats.outcome(run.await)
         })
         .expect(UNIQUE);
     module

@@ -11,7 +11,7 @@ mod stats;
 pub mod view;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -81,7 +81,8 @@ pub(crate) enum Command {
 /// What handing in needs to know.
 struct Gate {
     commands: mpsc::Sender<Command>,
-    queued: AtomicUsize,
+    /// The last attempt of which a message was lost.
+    newest_lost: AtomicU64,
     queued_bytes: Arc<AtomicUsize>,
 }
 
@@ -139,7 +140,7 @@ impl Executor {
         let thread = std::thread::Builder::new()
             .name("executor".into())
             .spawn(move || service.run(&receiver, &count, &bytes))?;
-        let gate = Gate { commands, queued: AtomicUsize::new(0), queued_bytes };
+        let gate = Gate { commands, newest_lost: AtomicU64::new(u64::MAX), queued_bytes };
         Ok(Self { gate, queued, config, op, view, stats, withdrawals, thread: Some(thread) })
     }
 
@@ -180,9 +181,9 @@ impl Executor {
         let waiting_bytes = self.gate.queued_bytes.load(Ordering::Relaxed);
         if waiting >= self.config.queue || waiting_bytes + bytes > MAX_QUEUED_BYTES {
             self.stats.overrun();
-            // Once a block: what is lost of it later changes nothing.
-            let newest = self.gate.queued.swap(block as usize, Ordering::Relaxed);
-            if newest != block as usize {
+            // Once an attempt: what is lost of it later changes nothing.
+            let key = block << 8 | u64::from(attempt);
+            if self.gate.newest_lost.swap(key, Ordering::Relaxed) != key {
                 self.send(Command::Lost { block, attempt });
             }
             return false;

@@ -181,8 +181,8 @@ impl Forwarder {
     fn catch_up(&self) {
         let Some(heads) = self.view.heads() else { return };
         self.executed(&heads.latest.snapshot, 0);
-        if let Some(pending) = &heads.pending {
-            self.executed(pending, 0);
+        for open in &heads.open {
+            self.executed(open, 0);
         }
         for hash in self.waiters.hashes() {
             if let Some(place) = self.find(hash) {
@@ -205,10 +205,10 @@ impl Forwarder {
     /// Where a transaction was executed, if that is in memory.
     fn find(&self, hash: B256) -> Option<Place> {
         let heads = self.view.heads()?;
-        if let Some(pending) = &heads.pending
-            && let Some(placed) = pending.tx_by_hash(hash)
-        {
-            return Some(Place { snapshot: Arc::clone(pending), index: placed.index });
+        for open in heads.open.iter().rev() {
+            if let Some(placed) = open.tx_by_hash(hash) {
+                return Some(Place { snapshot: Arc::clone(open), index: placed.index });
+            }
         }
         // An error of the history means the same as not being there: it was not found yet.
         let (block, index) = self.view.tx(hash).ok().flatten()?;

@@ -102,6 +102,8 @@ impl Metrics {
         gauge("fragcast_store_queued", "Verified blocks that wait to be written");
         gauge("fragcast_store_bytes", "Length of the database");
         gauge("fragcast_store_commit_seconds", "What the last block took to write");
+        gauge("fragcast_rpc_filters", "Filters that are polled");
+        gauge("fragcast_transactions_on_their_way", "Forwarded and not executed yet");
         gauge("fragcast_client_head", "The execution client's head");
         self.recorder.describe_histogram(
             "fragcast_message_latency_seconds".into(),
@@ -186,8 +188,9 @@ impl Metrics {
             }
         });
         let load = |n: &std::sync::atomic::AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
-        self.gauge("fragcast_subscribers", None, load(&shared.rpc.subscribers) as f64);
-        self.counter("fragcast_subscribers_dropped_total", None, load(&shared.rpc.slow));
+        let kind = Some(("kind", "fragcast"));
+        self.gauge("fragcast_subscribers", kind, load(&shared.rpc.subscribers) as f64);
+        self.counter("fragcast_subscribers_dropped_total", kind, load(&shared.rpc.slow));
         if let Some(engine) = &shared.engine {
             let s = engine.snapshot();
             for (outcome, n) in [
@@ -265,7 +268,14 @@ impl Metrics {
             }
             self.gauge("fragcast_client_head", None, load(&follow.head) as f64);
         }
+        if let Some(forwarder) = shared.forwarder.get() {
+            self.gauge("fragcast_transactions_on_their_way", None, forwarder.len() as f64);
+        }
         if let Some(eth) = shared.eth.get() {
+            let kind = Some(("kind", "eth"));
+            self.gauge("fragcast_subscribers", kind, load(&eth.stats.subscribers) as f64);
+            self.counter("fragcast_subscribers_dropped_total", kind, load(&eth.stats.slow));
+            self.gauge("fragcast_rpc_filters", None, load(&eth.stats.filters) as f64);
             for (kind, n) in eth.stats.all() {
                 self.counter("fragcast_rpc_total", Some(("kind", kind)), n);
             }
@@ -289,6 +299,9 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             Some(_) = connections.join_next() => continue,
             _ = upkeep.tick() => {
                 shared.metrics.handle.run_upkeep();
+                if let Some(eth) = shared.eth.get() {
+                    eth.tick();
+                }
                 continue;
             }
         };

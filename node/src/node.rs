@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::engine::{self, EngineConfig, EngineHandle, EngineStats, JwtSecret};
 use crate::eth::EthContext;
 use crate::executor::{ChainView, Executor};
+use crate::forward::Forwarder;
 use crate::ingest::{Ingest, IngestStats};
 use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
@@ -35,6 +36,9 @@ use crate::sequencer::{Fate, Sequencer};
 use crate::store::Store;
 
 pub use execution::Execution;
+
+/// Sealed blocks that the executor may be behind before the node is not ready.
+const BEHIND: u64 = 16;
 
 /// Messages of this node's own on their way to its sequencer.
 const OWN_QUEUE: usize = 256;
@@ -148,6 +152,8 @@ pub struct Shared {
     pub follow: Option<Arc<FollowStats>>,
     /// What the Ethereum JSON-RPC has come to, where there is a chain to execute.
     pub eth: OnceLock<Arc<EthContext>>,
+    /// Transactions on their way.
+    pub forwarder: OnceLock<Arc<Forwarder>>,
     network: Network,
     leads: bool,
     progress: Mutex<Progress>,
@@ -173,6 +179,15 @@ impl Shared {
             }
             if executor.view().heads().is_none() {
                 return Some("the state source has not told its head yet".into());
+            }
+            let latest = executor.view().heads().map_or(0, |heads| heads.latest.number());
+            let sealed = self.with_progress(|p| p.sealed).unwrap_or(0);
+            if sealed > latest + BEHIND {
+                return Some(format!(
+                    "block {} was not executed and block {sealed} is sealed: with client.url set \
+                     the execution client would fill the gap",
+                    latest + 1
+                ));
             }
             if let Some(failure) = self.store.as_ref().and_then(|store| store.failure()) {
                 return Some(format!("the database is not written any more: {failure}"));
@@ -317,6 +332,7 @@ impl Node {
                 .filter(|e| e.client.is_some())
                 .map(|e| Arc::clone(&e.follow)),
             eth: OnceLock::new(),
+            forwarder: OnceLock::new(),
             network,
             leads,
             progress: Mutex::default(),
@@ -331,7 +347,12 @@ impl Node {
             .set_config(ingest_config(&config))
             .build_from_tcp(sockets.ingest)?
             .start(ingest.module());
-        let mut module = rpc::module(Arc::clone(&shared), outputs.clone()).remove_context();
+        let mut module = rpc::module(
+            Arc::clone(&shared),
+            outputs.clone(),
+            Duration::from_millis(config.rpc.slow_subscriber_ms),
+        )
+        .remove_context();
         let mut tasks = Vec::new();
         if let Some(executing) = executing {
             let public = public::Public::new(&config, &shared.network, &executing)?;
@@ -340,6 +361,7 @@ impl Node {
             tasks.push(public.forwarding);
             // Set once: the node has only just been made.
             let _ = shared.eth.set(public.eth);
+            let _ = shared.forwarder.set(public.forwarder);
         }
         let http_server = Server::builder()
             .set_config(config.rpc.server().enable_ws_ping(PingConfig::new()).build())

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use alloy_primitives::hex;
 use fragcast_shredder::messages::json::MessageJson;
 use jsonrpsee::core::SubscriptionError;
+use jsonrpsee::server::SendTimeoutError;
 use jsonrpsee::types::ErrorObjectOwned;
 use jsonrpsee::{PendingSubscriptionSink, RpcModule, SubscriptionMessage};
 use serde_json::{Value, json};
@@ -53,7 +55,13 @@ pub fn describe(output: &Output) -> Value {
 }
 
 /// `fragcast_status` and `fragcast_subscribe`.
-pub fn module(shared: Arc<Shared>, outputs: broadcast::Sender<Output>) -> RpcModule<Arc<Shared>> {
+///
+/// A subscriber who takes nothing for `patience` is dropped.
+pub fn module(
+    shared: Arc<Shared>,
+    outputs: broadcast::Sender<Output>,
+    patience: Duration,
+) -> RpcModule<Arc<Shared>> {
     let mut module = RpcModule::new(shared);
     module
         .register_method("fragcast_status", |_, shared, _| {
@@ -70,12 +78,13 @@ pub fn module(shared: Arc<Shared>, outputs: broadcast::Sender<Output>) -> RpcMod
                 let shared = Arc::clone(&shared);
                 async move {
                     shared.rpc.subscribers.fetch_add(1, Ordering::Relaxed);
-                    let result = serve(pending, outputs).await;
+                    let result = serve(pending, outputs, patience).await;
                     shared.rpc.subscribers.fetch_sub(1, Ordering::Relaxed);
-                    if result.is_err() {
+                    if matches!(result, Ok(Ending::Slow)) {
                         shared.rpc.slow.fetch_add(1, Ordering::Relaxed);
+                        return Err("too slow".into());
                     }
-                    result
+                    result.map(drop)
                 }
             },
         )
@@ -106,33 +115,44 @@ pub fn admin(shared: Arc<Shared>) -> RpcModule<Arc<Shared>> {
     module
 }
 
+/// How a subscription ended.
+enum Ending {
+    /// The subscriber, or the node, has gone.
+    Gone,
+    /// It was too slow.
+    Slow,
+}
+
 /// Sends until the subscriber goes, or is so slow that messages would be lost: then it is told
 /// how many, and dropped, because a stream with a silent gap is worse than none.
 async fn serve(
     pending: PendingSubscriptionSink,
     mut outputs: broadcast::Receiver<Output>,
-) -> Result<(), SubscriptionError> {
+    patience: Duration,
+) -> Result<Ending, SubscriptionError> {
     let sink = pending.accept().await?;
     loop {
         let output = tokio::select! {
-            () = sink.closed() => return Ok(()),
+            () = sink.closed() => return Ok(Ending::Gone),
             output = outputs.recv() => output,
         };
         match output {
             Ok(output) => {
                 let value = serde_json::value::to_raw_value(&describe(&output))?;
-                if sink.send(SubscriptionMessage::from(value)).await.is_err() {
-                    return Ok(());
+                match sink.send_timeout(SubscriptionMessage::from(value), patience).await {
+                    Ok(()) => {}
+                    Err(SendTimeoutError::Timeout(_)) => return Ok(Ending::Slow),
+                    Err(SendTimeoutError::Closed(_)) => return Ok(Ending::Gone),
                 }
             }
-            Err(RecvError::Closed) => return Ok(()),
+            Err(RecvError::Closed) => return Ok(Ending::Gone),
             Err(RecvError::Lagged(missed)) => {
                 let last = json!({ "type": "dropped", "missed": missed });
                 let value = serde_json::value::to_raw_value(&last)?;
                 // Without waiting for one who does not read.
-                let sent = sink.send_timeout(value, std::time::Duration::from_secs(1));
+                let sent = sink.send_timeout(value, Duration::from_secs(1));
                 let _ = sent.await;
-                return Err("too slow".into());
+                return Ok(Ending::Slow);
             }
         }
     }

@@ -350,7 +350,11 @@ impl StateSource for Store {
     }
 
     fn settle(&self) {
-        while self.shared.stats.queued.load(Ordering::Relaxed) > 0 && self.failure().is_none() {
+        let ended = || self.writer.as_ref().is_none_or(JoinHandle::is_finished);
+        while self.shared.stats.queued.load(Ordering::Relaxed) > 0
+            && self.failure().is_none()
+            && !ended()
+        {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

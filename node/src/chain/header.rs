@@ -1,5 +1,7 @@
 //! Headers: what a block's must be, given its parent's, and how it is made from Env and execution.
 
+use std::fmt::Display;
+
 use alloy_consensus::Header;
 use alloy_consensus::constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS};
 use alloy_eips::eip1559::BaseFeeParams;
@@ -31,7 +33,7 @@ pub struct HeaderError {
     pub must: String,
 }
 
-fn wrong(field: &'static str, got: impl ToString, must: impl ToString) -> HeaderError {
+fn wrong(field: &'static str, got: impl Display, must: impl Display) -> HeaderError {
     HeaderError { field, got: got.to_string(), must: must.to_string() }
 }
 

@@ -188,6 +188,10 @@ impl StateSource for RpcSource {
         Ok(header)
     }
 
+    fn keeps_nodes(&self) -> bool {
+        true
+    }
+
     /// Nothing is durable here; what the block has changed is kept, so that an anchor on it finds
     /// its nodes and code without asking.
     fn persist(&self, block: &Arc<SealedBlock>) {

@@ -1,5 +1,7 @@
 //! Blocks, transactions and receipts.
 
+use std::sync::Arc;
+
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{B256, Bytes, U64};
 use jsonrpsee::types::Params;
@@ -25,27 +27,27 @@ fn by_hash(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Found, F
     ctx.find_hash(hash)
 }
 
-fn shown(block: &Found, params: &mut ParamsSequence<'_>) -> Result<Answer, Failure> {
+fn shown(block: Found, params: &mut ParamsSequence<'_>) -> Result<Answer, Failure> {
     let full = params.optional_next()?.unwrap_or(false);
-    answer(&RpcBlock::new(block, full))
+    answer(&RpcBlock::new(&*block.whole()?, full))
 }
 
 pub(super) fn block(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let mut params = params.sequence();
-    shown(&by_number(ctx, &mut params)?, &mut params)
+    shown(by_number(ctx, &mut params)?, &mut params)
 }
 
 pub(super) fn block_by_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let mut params = params.sequence();
-    shown(&by_hash(ctx, &mut params)?, &mut params)
+    shown(by_hash(ctx, &mut params)?, &mut params)
 }
 
 pub(super) fn tx_count(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
-    answer(&U64::from(by_number(ctx, &mut params.sequence())?.tx_count()))
+    answer(&U64::from(by_number(ctx, &mut params.sequence())?.whole()?.tx_count()))
 }
 
 pub(super) fn tx_count_by_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
-    answer(&U64::from(by_hash(ctx, &mut params.sequence())?.tx_count()))
+    answer(&U64::from(by_hash(ctx, &mut params.sequence())?.whole()?.tx_count()))
 }
 
 pub(super) fn uncle_count(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
@@ -71,20 +73,21 @@ pub(super) fn uncle_by_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Ans
     Ok(null())
 }
 
-fn indexed(block: &Found, params: &mut ParamsSequence<'_>) -> Result<Answer, Failure> {
+fn indexed(block: Found, params: &mut ParamsSequence<'_>) -> Result<Answer, Failure> {
     let index: U64 = params.next()?;
+    let block = block.whole()?;
     let placed = usize::try_from(index.to::<u64>()).ok().and_then(|index| block.tx(index));
-    placed.map_or_else(|| Ok(null()), |placed| answer(&RpcTx::new(block, &placed)))
+    placed.map_or_else(|| Ok(null()), |placed| answer(&RpcTx::new(&block, &placed)))
 }
 
 pub(super) fn tx_at(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let mut params = params.sequence();
-    indexed(&by_number(ctx, &mut params)?, &mut params)
+    indexed(by_number(ctx, &mut params)?, &mut params)
 }
 
 pub(super) fn tx_at_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let mut params = params.sequence();
-    indexed(&by_hash(ctx, &mut params)?, &mut params)
+    indexed(by_hash(ctx, &mut params)?, &mut params)
 }
 
 /// Finds a transaction, in the pending block or in a canonical one, and shows it.
@@ -94,9 +97,11 @@ fn with_tx(
     show: impl Fn(&Found, &Placed<'_>) -> Result<Answer, Failure>,
 ) -> Result<Answer, Failure> {
     let hash: B256 = params.sequence().next()?;
-    let pending = EthContext::pending(&*ctx.heads()?);
-    if let Some(placed) = pending.tx_by_hash(hash) {
-        return show(&pending, &placed);
+    for open in ctx.heads()?.open.iter().rev() {
+        let open = Found::Open(Arc::clone(open));
+        if let Some(placed) = open.tx_by_hash(hash) {
+            return show(&open, &placed);
+        }
     }
     let unknown = || Failure::Unknown(format!("no transaction {hash} is known here"));
     let (block, index) = ctx.view.tx(hash)?.ok_or_else(unknown)?;
@@ -108,8 +113,10 @@ fn with_tx(
 
 pub(super) fn tx(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let hash: B256 = params.sequence().next()?;
+    // Before the heads: what leaves that table is in a block by then.
+    let waiting = ctx.forwarded.get(hash);
     match with_tx(ctx, params, |block, placed| answer(&RpcTx::new(block, placed))) {
-        Err(failure) => match ctx.forwarded.get(hash) {
+        Err(failure) => match waiting {
             Some(tx) => answer(&RpcTx::waiting(&tx)),
             None => Err(failure),
         },
@@ -131,6 +138,6 @@ pub(super) fn receipt(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
 
 pub(super) fn receipts(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let id: BlockId = params.sequence().next()?;
-    let block = ctx.find(&*ctx.heads()?, id)?;
+    let block = ctx.find(&*ctx.heads()?, id)?.whole()?;
     answer(&Receipts::new(&ctx.spec, &block).all())
 }

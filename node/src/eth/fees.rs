@@ -112,7 +112,8 @@ pub(super) fn history(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
     let percentiles: Option<Vec<f64>> = params.optional_next()?;
     check(percentiles.as_deref().unwrap_or_default())?;
     let count = count.to::<u64>().min(ctx.config.max_fee_history);
-    let newest = ctx.find_number(&*ctx.heads()?, newest)?;
+    let heads = ctx.heads()?;
+    let newest = ctx.find_number(&heads, newest)?;
     if count == 0 {
         return answer(&FeeHistory::default());
     }
@@ -126,7 +127,7 @@ pub(super) fn history(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
     }
     let mut next = newest;
     loop {
-        let block = next;
+        let block = if percentiles.is_some() { next.whole()? } else { next };
         let header = &block.header;
         out.oldest_block = header.number;
         out.base_fee_per_gas.push(header.base_fee_per_gas.unwrap_or(0).into());
@@ -144,7 +145,13 @@ pub(super) fn history(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
         if out.gas_used_ratio.len() as u64 == count || header.number == 0 {
             break;
         }
-        match ctx.find_hash(header.parent_hash) {
+        // Below a block in execution there may be others, which have no hash yet.
+        let below = heads.open.iter().find(|open| open.header.number + 1 == header.number);
+        let parent = match below.filter(|_| block.hash.is_zero()) {
+            Some(open) => Ok(Found::Open(Arc::clone(open))),
+            None => ctx.find_hash(header.parent_hash),
+        };
+        match parent {
             Ok(parent) => next = parent,
             // Fewer than asked for are allowed, and all there is without a client to ask.
             Err(failure) if failure.may_be_elsewhere() && ctx.upstream.is_none() => break,

@@ -12,14 +12,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use alloy_eips::BlockNumberOrTag;
 use alloy_primitives::{B256, U128};
 use alloy_rpc_types_eth::{Filter, Log};
 use jsonrpsee::types::Params;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use super::logs::{filter, matching, matching_frag, select};
+use super::logs::{filter, matching, matching_frag, select, wants_pending};
 use super::{Answer, EthContext, EthStats, Failure, answer};
 use crate::executor::ChainEvent;
 
@@ -63,9 +62,7 @@ fn install(ctx: &EthContext, kind: Kind) -> Result<Answer, Failure> {
     let events = ctx.view.subscribe();
     let polled = Polled { kind, events, last_poll: Instant::now() };
     let mut table = ctx.filters.table();
-    if table.len() >= ctx.config.max_filters {
-        expire(ctx, &mut table);
-    }
+    expire(ctx, &mut table);
     if table.len() >= ctx.config.max_filters {
         let limit = ctx.config.max_filters;
         return Err(Failure::limit(format!(
@@ -85,6 +82,15 @@ fn expire(ctx: &EthContext, table: &mut Table) {
     });
     let expired = (before - table.len()) as u64;
     ctx.stats.filters_expired.fetch_add(expired, Ordering::Relaxed);
+    ctx.stats.filters.store(table.len() as u64, Ordering::Relaxed);
+}
+
+impl EthContext {
+    /// Forgets filters that nobody polls any more, each of which keeps the events since its last
+    /// poll in memory. To be called now and then.
+    pub fn tick(&self) {
+        expire(self, &mut self.filters.table());
+    }
 }
 
 fn remove(ctx: &EthContext, id: &U128) -> bool {
@@ -163,7 +169,9 @@ pub(super) fn changes(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
                 let txs = snapshot.frags.last().into_iter().flat_map(|frag| &frag.txs);
                 hashes.extend(txs.map(|executed| executed.tx.hash));
             }
-            (Kind::Logs(filter), event) => changed(filter, &event, &mut logs),
+            (Kind::Logs(filter), event) => {
+                changed(filter, wants_pending(ctx, filter), &event, &mut logs);
+            }
             _ => {}
         }
     }
@@ -173,12 +181,10 @@ pub(super) fn changes(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
     }
 }
 
-/// The logs that an event brings or takes back. A filter that names `pending` gives logs twice:
+/// The logs that an event brings or takes back. A filter that reaches into the
+/// pending block gives logs twice:
 /// when they are executed, with the zero hash, and with their block, which may have come whole.
-fn changed(filter: &Filter, event: &ChainEvent, logs: &mut Vec<Log>) {
-    let pending = |edge| edge == Some(&BlockNumberOrTag::Pending);
-    let range = &filter.block_option;
-    let preconfirmed = pending(range.get_to_block()) || pending(range.get_from_block());
+fn changed(filter: &Filter, preconfirmed: bool, event: &ChainEvent, logs: &mut Vec<Log>) {
     let number = match event {
         ChainEvent::Frag(snapshot) | ChainEvent::Retracted { snapshot, .. } => {
             if !preconfirmed {

@@ -34,6 +34,19 @@ impl Deref for Found {
 }
 
 impl Found {
+    /// The block, if its transactions are known: of the block that a state source starts from,
+    /// perhaps only the header is.
+    ///
+    /// # Errors
+    /// [`Failure::Elsewhere`].
+    pub fn whole(self) -> Result<Self, Failure> {
+        if self.is_whole() {
+            return Ok(self);
+        }
+        let number = self.header.number;
+        Err(Failure::Elsewhere(format!("the transactions of block {number} are not kept here")))
+    }
+
     /// The block with its state.
     ///
     /// # Errors
@@ -140,6 +153,12 @@ impl EthContext {
     /// # Errors
     /// [`Failure::Elsewhere`], [`Failure::Absent`], and the history's.
     pub fn numbered(&self, heads: &Heads, number: u64) -> Result<Found, Failure> {
+        // The topmost one has a number only where `latest` reads it.
+        let named =
+            heads.open.len() - usize::from(!self.config.preconf_as_latest).min(heads.open.len());
+        if let Some(open) = heads.open[..named].iter().find(|open| open.header.number == number) {
+            return Ok(Found::Open(Arc::clone(open)));
+        }
         let latest = self.latest(heads);
         if number > latest.header.number {
             return Err(Failure::Absent(format!(

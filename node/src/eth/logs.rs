@@ -44,7 +44,7 @@ pub(super) fn select(ctx: &EthContext, filter: &Filter) -> Result<Vec<Log>, Fail
         FilterBlockOption::AtBlockHash(hash) => {
             ctx.heads()?;
             let mut logs = Logs::new(ctx, filter);
-            logs.take(&*ctx.find_hash(hash)?)?;
+            logs.take(&*ctx.find_hash(hash)?.whole()?)?;
             Ok(logs.found)
         }
         FilterBlockOption::Range { from_block, to_block } => {
@@ -103,16 +103,18 @@ fn range(
     let mut logs = Logs::new(ctx, filter);
     let mut parent: Option<B256> = None;
     for number in from..=to {
-        let block = match pending {
-            Some(snapshot) if number == snapshot.header.number => Found::Open(Arc::clone(snapshot)),
+        let open = heads.open.iter().find(|open| open.header.number == number);
+        let block = match open.filter(|_| pending.is_some()) {
+            Some(snapshot) => Found::Open(Arc::clone(snapshot)),
             _ if number == heads.latest.number() => Found::Sealed(Arc::clone(&heads.latest)),
             _ => ctx.numbered(heads, number)?,
         };
+        // Blocks in execution have no hash yet; they are of one moment with the head.
         if parent.is_some_and(|parent| parent != block.header.parent_hash) {
             return Ok(None);
         }
-        parent = Some(block.hash);
-        logs.take(&block)?;
+        parent = Some(block.hash).filter(|hash| !hash.is_zero());
+        logs.take(&*block.whole()?)?;
     }
     Ok(Some(logs.found))
 }

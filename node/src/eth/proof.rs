@@ -1,5 +1,8 @@
 //! `eth_getProof` (EIP-1186).
 
+use std::sync::Arc;
+
+use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
 use alloy_rpc_types_eth::{EIP1186AccountProofResponse, EIP1186StorageProof};
 use alloy_serde::JsonStorageKey;
@@ -16,7 +19,12 @@ pub(super) fn proof(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Fai
     let mut params = params.sequence();
     let address: Address = params.next()?;
     let keys: Vec<JsonStorageKey> = params.optional_next()?.unwrap_or_default();
-    let block = ctx.find(&*ctx.heads()?, block_id(&mut params)?)?;
+    let heads = ctx.heads()?;
+    let block = match block_id(&mut params)? {
+        // Only a sealed block has a root, whatever else `latest` reads.
+        BlockId::Number(BlockNumberOrTag::Latest) => Found::Sealed(Arc::clone(&heads.latest)),
+        id => ctx.find(&heads, id)?,
+    };
     if keys.len() > MAX_KEYS {
         return Err(Failure::limit(format!("{} slots, the limit is {MAX_KEYS}", keys.len())));
     }
@@ -25,7 +33,9 @@ pub(super) fn proof(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Fai
         Found::Open(open) => {
             let number = open.header.number;
             return Err(Failure::unavailable(format!(
-                "block {number} is not sealed, so it has no state root to prove anything against; ask for latest"
+                "block {number} is not sealed, so it has no state root to prove anything \
+                 against; ask for block {}",
+                heads.latest.number()
             )));
         }
         Found::Old(_) => {

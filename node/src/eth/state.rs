@@ -1,5 +1,7 @@
 //! Accounts, code and storage.
 
+use std::sync::atomic::Ordering;
+
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Address, B256, U64, U256};
 use alloy_serde::JsonStorageKey;
@@ -19,11 +21,14 @@ fn found(ctx: &EthContext, id: BlockId) -> Result<Found, Failure> {
 }
 
 pub(super) fn syncing(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
-    if ctx.view.heads().is_some() {
+    let current = ctx.view.heads().map(|heads| heads.latest.number());
+    let client = ctx.follow.as_ref().map_or(0, |follow| follow.head.load(Ordering::Relaxed));
+    // The client's newest block is imported a moment after it was seen.
+    if current.is_some_and(|current| client <= current.saturating_add(1)) {
         return answer(&false);
     }
-    let none = U64::ZERO;
-    answer(&json!({ "startingBlock": none, "currentBlock": none, "highestBlock": none }))
+    let (current, highest) = (U64::from(current.unwrap_or(0)), U64::from(client));
+    answer(&json!({ "startingBlock": U64::ZERO, "currentBlock": current, "highestBlock": highest }))
 }
 
 pub(super) fn block_number(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
@@ -43,14 +48,29 @@ pub(super) fn nonce(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Fai
     let address: Address = params.next()?;
     let id = block_id(&mut params)?;
     let block = found(ctx, id)?;
-    let nonce = block.state()?.account(address)?.map_or(0, |account| account.nonce);
+    let read = |block: &Found| {
+        Ok::<_, Failure>(block.state()?.account(address)?.map_or(0, |account| account.nonce))
+    };
+    let mut nonce = read(&block)?;
     let pending = match id {
         BlockId::Number(BlockNumberOrTag::Pending) => true,
         BlockId::Number(BlockNumberOrTag::Latest) => ctx.config.preconf_as_latest,
         _ => false,
     };
-    let nonce = if pending { ctx.forwarded.pending_nonce(address, nonce) } else { nonce };
-    answer(&U64::from(nonce))
+    if !pending {
+        return answer(&U64::from(nonce));
+    }
+    // What leaves the table of forwarded transactions is in the state by then, but perhaps not yet in
+    // the one that was read: then the state is read again.
+    for _ in 0..3 {
+        let counted = ctx.forwarded.pending_nonce(address, nonce);
+        let again = read(&found(ctx, id)?)?;
+        if again == nonce {
+            return answer(&U64::from(counted));
+        }
+        nonce = again;
+    }
+    answer(&U64::from(ctx.forwarded.pending_nonce(address, nonce)))
 }
 
 pub(super) fn code(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {

@@ -2,6 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use jsonrpsee::types::ErrorObjectOwned;
+
+use super::error;
+
 /// What requests, filters and subscriptions have come to.
 #[derive(Debug, Default)]
 pub struct EthStats {
@@ -30,12 +34,30 @@ pub struct EthStats {
 }
 
 impl EthStats {
+    /// Counts a request that was answered with an error.
+    pub fn refused(&self, error: &ErrorObjectOwned) {
+        Self::count(match error.code() {
+            error::INVALID_PARAMS => &self.invalid,
+            error::LIMIT => &self.limited,
+            _ => &self.failed,
+        });
+    }
+
+    /// Counts a request that was answered from here, or what became of it.
+    pub fn outcome<T>(&self, result: Result<T, ErrorObjectOwned>) -> Result<T, ErrorObjectOwned> {
+        match &result {
+            Ok(_) => Self::count(&self.answered),
+            Err(error) => self.refused(error),
+        }
+        result
+    }
+
     pub(super) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Every counter by its name in metrics.
-    pub fn all(&self) -> [(&'static str, u64); 11] {
+    /// Every counter of requests and filters by its name in metrics.
+    pub fn all(&self) -> [(&'static str, u64); 8] {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
             ("answered", get(&self.answered)),
@@ -44,9 +66,6 @@ impl EthStats {
             ("invalid", get(&self.invalid)),
             ("limited", get(&self.limited)),
             ("failed", get(&self.failed)),
-            ("subscribers", get(&self.subscribers)),
-            ("slow_subscribers", get(&self.slow)),
-            ("filters", get(&self.filters)),
             ("filters_expired", get(&self.filters_expired)),
             ("filters_lagged", get(&self.filters_lagged)),
         ]

@@ -104,3 +104,5 @@ fn quantity(value: &Value) -> u64 {
     assert!(digits == "0" || !digits.starts_with('0'), "{text} is no quantity");
     u64::from_str_radix(digits, 16).unwrap()
 }
+
+mod waiting;

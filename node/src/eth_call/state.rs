@@ -33,8 +33,19 @@ pub fn resolve(
             marked(view, &heads, heads.finalized, "finalized")
         }
         BlockId::Number(BlockNumberOrTag::Earliest) => by_number(view, &heads, 0),
-        BlockId::Number(BlockNumberOrTag::Number(number)) => by_number(view, &heads, number),
+        BlockId::Number(BlockNumberOrTag::Number(number)) => {
+            match open(&heads, number, preconf_as_latest) {
+                Some(open) => Ok(open),
+                None => by_number(view, &heads, number),
+            }
+        }
     }
+}
+
+/// A block in execution by its number; the topmost one has one only where `latest` reads it.
+fn open(heads: &Heads, number: u64, preconf_as_latest: bool) -> Option<Arc<Snapshot>> {
+    let named = heads.open.len() - usize::from(!preconf_as_latest).min(heads.open.len());
+    heads.open[..named].iter().find(|open| open.header.number == number).cloned()
 }
 
 fn marked(
@@ -60,6 +71,8 @@ fn by_hash(view: &ChainView, heads: &Heads, hash: B256) -> Result<Arc<Snapshot>,
         return Ok(Arc::clone(&heads.latest.snapshot));
     }
     // Whether it exists at all, the execution client may know.
-    let missing = CallError::NoState("the state of this block is not in memory any more");
+    let missing = CallError::NoState(
+        "the state of this block is not kept here; configure an execution client (client.url)",
+    );
     view.recent(hash).map(|block| Arc::clone(&block.snapshot)).ok_or(missing)
 }

@@ -52,6 +52,7 @@ pub(super) fn context(
         config,
         upstream: None,
         forwarder: None,
+        stats: Arc::default(),
     }
 }
 

@@ -305,7 +305,7 @@ impl OpenBlock {
         }
         let invalid =
             |reason: &str| Err(Invalid::Tx { frag: seq, index, reason: reason.into() }.into());
-        let first = self.frags.is_empty() && index == 0;
+        let first = index == 0 && self.frags.iter().all(|frag| frag.txs.is_empty());
         let deposit = tx.envelope.is_deposit();
         if first
             && !(deposit
@@ -370,6 +370,9 @@ impl OpenBlock {
     }
 
     fn make_header(&mut self) -> Result<Finished, BlockError> {
+        if self.spec.is_op() && self.txs().next().is_none() {
+            return Err(Invalid::Block("it has no L1-attributes deposit".into()).into());
+        }
         if self.frags.is_empty() {
             // The system calls of a block without frags.
             self.execute(Vec::new(), true, OnInvalid::Fail)?;
@@ -448,17 +451,17 @@ impl OpenBlock {
         if self.spec.is_op() || !self.spec.is_osaka_active_at_timestamp(self.env.timestamp) {
             return Ok(());
         }
-        // A transaction stands in the body as an RLP string, a legacy one as it is.
-        let body: usize = raw.iter().map(|tx| tx.len() + 4).sum();
-        let withdrawals = self.withdrawals.as_ref().map_or(0, |w| w.len() * 48);
-        if body + withdrawals + 1024 <= MAX_BLOCK_RLP {
-            return Ok(());
-        }
-        let exact = alloy_rlp::Encodable::length(&self.header)
-            + raw.iter().map(rlp_length).sum::<usize>()
-            + withdrawals
-            + 16;
-        if exact > MAX_BLOCK_RLP {
+        // Header, transactions, no ommers (one byte), withdrawals, each a list in a list. A
+        // transaction stands there as an RLP string, a legacy one as it is.
+        let list = |payload_length| {
+            alloy_rlp::Header { list: true, payload_length }.length() + payload_length
+        };
+        let txs = list(raw.iter().map(rlp_length).sum());
+        let withdrawals = self.withdrawals.as_ref().map_or(0, |withdrawals| {
+            list(withdrawals.iter().map(alloy_rlp::Encodable::length).sum())
+        });
+        let header = alloy_rlp::Encodable::length(&self.header);
+        if list(header + txs + 1 + withdrawals) > MAX_BLOCK_RLP {
             return Err(Invalid::Block(format!("it is longer than {MAX_BLOCK_RLP} bytes")).into());
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! BLOCKHASH: the 256 ancestors of a block by number, from verified headers alone.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use alloy_primitives::B256;
 
@@ -33,7 +33,8 @@ impl BlockHashes {
         if back >= DEPTH {
             return Ok(B256::ZERO);
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // Walked without the lock: a source may be slow, and the executor needs the lock.
+        let mut known = self.lock().clone();
         while known.len() <= back as usize {
             let last = *known.last().ok_or_else(|| SourceError::Missing("a parent".into()))?;
             let header = self.source.header(last)?.ok_or_else(|| {
@@ -41,12 +42,21 @@ impl BlockHashes {
             })?;
             known.push(header.parent_hash);
         }
-        Ok(known[back as usize])
+        let hash = known[back as usize];
+        let mut shared = self.lock();
+        if shared.len() < known.len() {
+            *shared = known;
+        }
+        Ok(hash)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<B256>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The hashes known for a child of the block these are the ancestors of.
     pub fn child(&self, hash: B256) -> Vec<B256> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.lock();
         let mut all = Vec::with_capacity(known.len() + 1);
         all.push(hash);
         all.extend(known.iter().copied());

@@ -89,8 +89,10 @@ impl Layer {
                 self.accounts.insert(address, None);
                 continue;
             }
+            // New code only: of a contract that was called it is known.
             if let Some(code) = info.code
                 && info.code_hash != KECCAK256_EMPTY
+                && info.code_hash != account.original_info.code_hash
             {
                 self.codes.entry(info.code_hash).or_insert(code);
             }

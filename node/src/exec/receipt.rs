@@ -37,9 +37,15 @@ impl Receipt {
         Self { ty, success, cumulative_gas_used, logs, bloom, deposit: None }
     }
 
+    /// A deposit's fields as the root of the receipts has them: before Canyon, which brought the
+    /// version, the nonce is left out (op-geth).
+    fn hashed(&self) -> DepositFields {
+        self.deposit.filter(|deposit| deposit.version.is_some()).unwrap_or_default()
+    }
+
     fn fields_len(&self) -> usize {
         let optional = |field: Option<u64>| field.map_or(0, |value| value.length());
-        let deposit = self.deposit.unwrap_or_default();
+        let deposit = self.hashed();
         self.success.length()
             + self.cumulative_gas_used.length()
             + self.bloom.length()
@@ -60,7 +66,7 @@ impl Receipt {
         self.cumulative_gas_used.encode(&mut out);
         self.bloom.encode(&mut out);
         self.logs.encode(&mut out);
-        let deposit = self.deposit.unwrap_or_default();
+        let deposit = self.hashed();
         for field in [deposit.nonce, deposit.version].into_iter().flatten() {
             field.encode(&mut out);
         }

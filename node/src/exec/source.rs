@@ -108,6 +108,12 @@ pub trait StateSource: Send + Sync {
         None
     }
 
+    /// Whether the trie nodes of every block that was handed to [`persist`](Self::persist) can be
+    /// had again by their hash.
+    fn keeps_nodes(&self) -> bool {
+        false
+    }
+
     /// Waits until everything handed to [`persist`](Self::persist) is durable.
     fn settle(&self) {}
 

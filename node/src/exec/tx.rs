@@ -31,7 +31,12 @@ impl Envelope {
     fn decode(bytes: &Bytes, op: bool) -> Result<Self, TxError> {
         let decode = |e: alloy_eips::eip2718::Eip2718Error| TxError::Decode(e.to_string());
         Ok(if op {
-            Self::Op(OpTxEnvelope::decode_2718_exact(bytes).map_err(decode)?)
+            let tx = OpTxEnvelope::decode_2718_exact(bytes).map_err(decode)?;
+            if matches!(tx, OpTxEnvelope::PostExec(_)) {
+                // The crate knows it; no fork that is executed here does.
+                return Err(TxError::Decode("unexpected type flag 125".into()));
+            }
+            Self::Op(tx)
         } else {
             Self::Eth(EthTx::decode_2718_exact(bytes).map_err(decode)?)
         })

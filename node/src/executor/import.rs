@@ -20,6 +20,10 @@ use crate::exec::{
     BlockError, ExecutedBlock, OnInvalid, OpenBlock, SealedBlock, Snapshot, SourceError, State, Tx,
 };
 
+/// The most blocks that are executed again from block 0 on after a fork that is deeper than the
+/// undo records; beyond, the operator has to decide. What the follower walks back at most.
+const MAX_REPLAY: u64 = 8_192;
+
 /// Why a step could not be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FollowError {
@@ -122,7 +126,7 @@ impl Service {
     }
 
     /// Takes a step along the client's chain.
-    pub(super) fn follow(&mut self, follow: Follow) -> Result<(), FollowError> {
+    pub(super) fn follow(&mut self, follow: &Follow) -> Result<(), FollowError> {
         let view = Arc::clone(&self.parts.view);
         let mut blocks = follow.blocks.as_slice();
         // Some of it may have come as frags meanwhile.
@@ -182,6 +186,11 @@ impl Service {
             Ok(()) => {}
             Err(error @ SourceError::Missing(_)) => {
                 let fork = view.block(to)?.ok_or(error.clone())?;
+                // A fork point that is not ours, or too long a way to execute again.
+                let ours = view.hash(fork.header.number)? == Some(to);
+                if !ours || fork.header.number > MAX_REPLAY {
+                    return Err(error.into());
+                }
                 to = view.hash(0)?.ok_or(error)?;
                 gone.extend(self.way_back(fork, to)?);
                 tracing::warn!("the fork is deeper than the undo records: back to block 0");
@@ -191,7 +200,12 @@ impl Service {
         }
         for block in gone {
             let number = block.header.number;
-            let keys: Vec<_> = self.open.range((number, 0)..).map(|(key, _)| *key).collect();
+            // What stands on it; other branches, and what waits for a parent, stay.
+            let on_it = self
+                .open
+                .iter()
+                .filter(|(_, open)| open.env.parent_hash == block.hash && !open.is_waiting());
+            let keys: Vec<_> = on_it.map(|(key, _)| *key).collect();
             for key in keys {
                 self.drop_block(key, "contradicted");
             }

@@ -68,7 +68,7 @@ enum Stage {
 }
 
 pub(super) struct Open {
-    env: Env,
+    pub(super) env: Env,
     stage: Stage,
     steps: VecDeque<Step>,
     /// Messages of it were lost.
@@ -81,6 +81,13 @@ pub(super) struct Open {
     exec_ns: u64,
     seal_ns: u64,
     last_frag: Option<Instant>,
+}
+
+impl Open {
+    /// Whether its parent is not known yet.
+    pub(super) const fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Waiting)
+    }
 }
 
 /// What the thread is made of.
@@ -156,13 +163,9 @@ impl Service {
                 Command::Retracted { block, attempt, reason } => {
                     self.retracted((block, attempt), reason);
                 }
-                Command::Lost { block, attempt } => {
-                    if let Some(open) = self.open.get_mut(&(block, attempt)) {
-                        open.lost = true;
-                    }
-                }
+                Command::Lost { block, attempt } => self.lost((block, attempt)),
                 Command::Follow { follow, done } => {
-                    let result = self.follow(follow);
+                    let result = self.follow(&follow);
                     // Who asked may have given up.
                     let _ = done.send(result);
                 }
@@ -288,6 +291,17 @@ impl Service {
         };
         self.open.insert(key, open);
         self.advance(key);
+    }
+
+    /// A message of a block found no room: what is known of it is not all.
+    fn lost(&mut self, key: Key) {
+        let Some(open) = self.open.get_mut(&key).filter(|open| open.verdict.is_none()) else {
+            return;
+        };
+        open.lost = true;
+        if matches!(open.stage, Stage::Running(_)) {
+            self.conclude(key, Verdict::Unverified(Unverified::Overrun));
+        }
     }
 
     fn step(&mut self, key: Key, step: Step) {
@@ -446,7 +460,9 @@ impl Service {
             && trie.held() > self.parts.trie_nodes
         {
             self.parts.source.settle();
-            if self.parts.source.base().is_some_and(|(base, _)| base == hash) {
+            let stored = self.parts.source.base().is_some_and(|(base, _)| base == hash);
+            let kept = self.parts.source.keeps_nodes() && view.recent(hash).is_some();
+            if stored || kept {
                 parent.trie = Ok(trie.forget());
             }
         }
@@ -511,6 +527,7 @@ impl Service {
             return;
         };
         let parent = block.snapshot.header.parent_hash;
+        self.promote_sealed_by_child(parent);
         let continues = self.latest.as_ref().is_none_or(|latest| latest.hash() == parent);
         if !continues && !self.free {
             // Another branch: it stays open, and the execution client decides.
@@ -519,6 +536,24 @@ impl Service {
         self.open.remove(&key);
         self.promote(&block, "superseded");
         self.promote_next();
+    }
+
+    /// A block whose Seal was lost, and nothing else of it: a verified child names the hash that
+    /// execution gave, which is as good.
+    fn promote_sealed_by_child(&mut self, hash: B256) {
+        let head = self.latest.as_ref().map(|latest| latest.hash());
+        let lost = self.open.iter().find(|(_, open)| {
+            let complete = open.complete.as_ref();
+            complete.is_some_and(|block| block.hash() == hash && block.trie.is_ok())
+                && open.verdict == Some(Verdict::Unverified(Unverified::Overrun))
+                && Some(open.env.parent_hash) == head
+        });
+        let Some((key, block)) = lost.and_then(|(key, open)| Some((*key, open.complete.clone()?)))
+        else {
+            return;
+        };
+        self.open.remove(&key);
+        self.promote(&block, "superseded");
     }
 
     /// Blocks that were verified before their parent was.
@@ -540,7 +575,6 @@ impl Service {
         let number = block.number();
         self.parts.view.add(block);
         self.latest = Some(Arc::clone(block));
-        self.parts.source.persist(block);
         self.parts.stats.update(|s| s.verified = Some(number));
         let stale: Vec<Key> = self.open.range(..(number + 1, 0)).map(|(key, _)| *key).collect();
         for key in stale {
@@ -548,6 +582,8 @@ impl Service {
         }
         self.publish();
         self.parts.view.tell(ChainEvent::Verified(Arc::clone(block)));
+        // Last, since it may wait for the disk.
+        self.parts.source.persist(block);
     }
 
     /// Forgets an open block and all that stands on it, and tells who has read of them.
@@ -608,7 +644,7 @@ impl Service {
     pub(super) fn publish(&self) {
         let Some(latest) = &self.latest else { return };
         let mut tip = latest.hash();
-        let mut pending = None;
+        let mut open_blocks: Vec<Arc<Snapshot>> = Vec::new();
         // Blocks that stand on one another, up from the head; of several attempts the last.
         loop {
             let next = self
@@ -617,7 +653,7 @@ impl Service {
                 .rev()
                 .find(|open| open.env.parent_hash == tip && open.snapshot.is_some());
             let Some(next) = next else { break };
-            pending.clone_from(&next.snapshot);
+            open_blocks.extend(next.snapshot.clone());
             match &next.complete {
                 Some(block) if block.hash() != tip => tip = block.hash(),
                 _ => break,
@@ -625,7 +661,8 @@ impl Service {
         }
         self.parts.view.set_heads(Heads {
             latest: Arc::clone(latest),
-            pending,
+            pending: open_blocks.last().cloned(),
+            open: open_blocks,
             safe: self.safe,
             finalized: self.finalized,
         });

@@ -24,6 +24,9 @@ pub struct Heads {
     pub latest: Arc<SealedBlock>,
     /// The newest executed frag of a block that builds on `latest`; `None` if there is none.
     pub pending: Option<Arc<Snapshot>>,
+    /// Blocks in execution between `latest` and `pending`, from the bottom to the top, that one
+    /// included.
+    pub open: Vec<Arc<Snapshot>>,
     /// The execution client's safe block.
     pub safe: Option<(u64, B256)>,
     /// The execution client's finalized block.

@@ -42,6 +42,12 @@ pub enum SendError {
     /// No gateway could be reached.
     #[error("no gateway could be reached; try again later")]
     Nobody,
+    /// No gateway is known by address.
+    #[error(
+        "no gateway's address is known here: add it to [gateway_urls] of the network file, or set \
+         client.url"
+    )]
+    NoAddress,
     /// No chain is followed yet.
     #[error("this node knows no block yet; try again later")]
     NotReady,

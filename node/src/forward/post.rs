@@ -56,6 +56,9 @@ impl Forwarder {
             "jsonrpc": "2.0", "id": 1, "method": "eth_sendRawTransaction", "params": [raw],
         });
         let body = serde_json::to_vec(&request).map_err(|_| SendError::Nobody)?;
+        if self.urls.is_empty() && self.config.fallback.is_none() {
+            return Err(SendError::NoAddress.into());
+        }
         // Somebody may have it, though he did not answer.
         let mut perhaps_sent = false;
         for url in self.targets() {

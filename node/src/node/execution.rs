@@ -78,8 +78,8 @@ impl Execution {
         let client = client(config, spec.is_op())?;
         let mut execution = if config.execution.source == "client" {
             let client = client.clone().context("client.url must be set")?;
-            let mut limits = SourceLimits::default();
-            limits.nodes = config.client.cache_mib.max(16) * 1024 * 1024;
+            let nodes = config.client.cache_mib.max(16) * 1024 * 1024;
+            let limits = SourceLimits { nodes, ..SourceLimits::default() };
             let runtime = tokio::runtime::Handle::current();
             Self::on_source(spec, Arc::new(RpcSource::new(client, runtime, limits)))
         } else {

@@ -27,6 +27,7 @@ use crate::network::Network;
 pub(super) struct Public {
     pub(super) module: Methods,
     pub(super) eth: Arc<EthContext>,
+    pub(super) forwarder: Arc<Forwarder>,
     pub(super) forwarding: JoinHandle<()>,
 }
 
@@ -108,6 +109,8 @@ impl Public {
             gateways: network.gateway_urls.iter().map(|(a, url)| (*a, url.clone())).collect(),
             fallback: executing.client.as_ref().map(|_| config.client.url.clone()),
             timeout: Duration::from_millis(config.calls.gateway_timeout_ms),
+            sync_timeout: Duration::from_millis(config.calls.sync_timeout_ms),
+            max_sync_timeout: Duration::from_millis(config.calls.max_sync_timeout_ms),
             ..ForwardConfig::default()
         };
         let receipts = Arc::clone(spec);
@@ -120,13 +123,16 @@ impl Public {
             Arc::clone(spec),
             receipt,
         ));
-        let eth = Arc::new(EthContext::new(
+        let mut eth = EthContext::new(
             Arc::clone(spec),
             Arc::clone(view),
             config.rpc.clone(),
             upstream.clone().map(|u| u as Arc<dyn Upstream>),
             Arc::clone(&forwarder) as Arc<dyn Forwarded>,
-        ));
+        );
+        eth.state_waits = executing.store.is_none() && executing.client.is_some();
+        eth.follow = executing.client.as_ref().map(|_| Arc::clone(&executing.follow));
+        let eth = Arc::new(eth);
         let calls = call_config(config);
         let calls = Arc::new(CallContext {
             spec: Arc::clone(spec),
@@ -135,11 +141,12 @@ impl Public {
             config: calls,
             upstream: upstream.map(|u| u as Arc<dyn Upstream>),
             forwarder: Some(Arc::clone(&forwarder)),
+            stats: Arc::clone(&eth.stats),
         });
         let mut module = Methods::new();
         module.merge(eth::module(Arc::clone(&eth)))?;
         module.merge(eth_call::module(calls))?;
-        let forwarding = tokio::spawn(forwarder.run());
-        Ok(Self { module, eth, forwarding })
+        let forwarding = tokio::spawn(Arc::clone(&forwarder).run());
+        Ok(Self { module, eth, forwarder, forwarding })
     }
 }

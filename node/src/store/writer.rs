@@ -153,6 +153,9 @@ pub(super) fn apply(
 
     let mut table = txn.open_table(tables::CODES)?;
     for (hash, code) in &layer.codes {
+        if table.get(&hash.0)?.is_some() {
+            continue;
+        }
         table.insert(&hash.0, code.original_byte_slice())?;
     }
     drop(table);

@@ -84,6 +84,7 @@ impl TestChain {
         view.set_heads(Heads {
             latest: Arc::clone(&head),
             pending: None,
+            open: Vec::new(),
             safe: None,
             finalized: None,
         });
@@ -119,7 +120,11 @@ impl TestChain {
         block.execute(txs, is_last, OnInvalid::Fail).unwrap();
         let heads = self.view.heads().unwrap();
         let pending = block.snapshot();
-        self.view.set_heads(Heads { pending: Some(Arc::clone(&pending)), ..(*heads).clone() });
+        self.view.set_heads(Heads {
+            pending: Some(Arc::clone(&pending)),
+            open: vec![Arc::clone(&pending)],
+            ..(*heads).clone()
+        });
         self.view.tell(ChainEvent::Frag(pending));
     }
 
@@ -131,7 +136,7 @@ impl TestChain {
         self.view.add(&sealed);
         let heads = self.view.heads().unwrap();
         let latest = Arc::clone(&sealed);
-        self.view.set_heads(Heads { latest, pending: None, ..(*heads).clone() });
+        self.view.set_heads(Heads { latest, pending: None, open: Vec::new(), ..(*heads).clone() });
         self.view.tell(ChainEvent::Verified(Arc::clone(&sealed)));
         sealed
     }

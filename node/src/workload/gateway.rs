@@ -177,6 +177,12 @@ impl DevnetGateway {
         let open = self.open.as_mut().expect("open a block before its frags");
         assert!(!open.block.is_complete(), "seal the block after its last frag");
         let mut all: Vec<Tx> = users.to_vec();
+        // A transaction of the workload that found no room would leave a gap in its sender's
+        // nonces.
+        let theirs =
+            users.iter().fold(0, |sum: u64, tx| sum.saturating_add(tx.envelope.gas_limit()));
+        let reserved = theirs.min(open.gas_left);
+        open.gas_left -= reserved;
         for _ in 0..txs {
             if open.gas_left < MAX_TX_GAS {
                 break;
@@ -196,8 +202,9 @@ impl DevnetGateway {
         }
         let snapshot = open.block.snapshot();
         let txs = snapshot.frags.last().map(|f| f.txs.iter().map(|e| e.tx.bytes.clone()).collect());
-        // What users spend is not in the workload's account of the gas.
-        open.gas_left = open.gas_left.min(open.block.env().gas_limit - open.block.gas_used());
+        // What users did not spend is free again.
+        let left = open.block.env().gas_limit - open.block.gas_used();
+        open.gas_left = (open.gas_left + reserved).min(left);
         let frag = Frag {
             block_number: open.block.env().number,
             seq,

@@ -38,7 +38,7 @@ fn chain(owner: Address) -> (Arc<ChainSpec>, Arc<ChainView>) {
     });
     let view = Arc::new(ChainView::new(None, 16));
     view.add(&latest);
-    view.set_heads(Heads { latest, pending: None, safe: None, finalized: None });
+    view.set_heads(Heads { latest, pending: None, open: Vec::new(), safe: None, finalized: None });
     (spec, view)
 }
 

@@ -148,7 +148,7 @@ fn an_env_that_contradicts_its_parent_is_rejected_with_the_field() {
         }
     }
     // What the hash alone tells.
-    let mut block = block.clone();
+    let mut block = block;
     let Message::Env(env) = &mut block[0] else { panic!("a block begins with Env") };
     env.beneficiary[0] ^= 1;
     let verdict = Follower::new().take(&block);

@@ -23,6 +23,7 @@ async fn heavy_calls_on_every_slot_do_not_stall_frags() {
         config: CallConfig { gas_cap: u64::MAX, ..config },
         upstream: None,
         forwarder: None,
+        stats: Arc::default(),
     }));
     let stop = Arc::new(AtomicBool::new(false));
     let ended = Arc::new(AtomicUsize::new(0));

@@ -14,7 +14,11 @@ async fn including(answer: impl Fn() -> Answer + Send + Sync + 'static) -> (Gate
         let pending = open.snapshot();
         let heads = view.heads().unwrap();
         let shown = Some(Arc::clone(&pending));
-        view.set_heads(crate::executor::Heads { pending: shown, ..(*heads).clone() });
+        view.set_heads(crate::executor::Heads {
+            open: shown.iter().cloned().collect(),
+            pending: shown,
+            ..(*heads).clone()
+        });
         view.tell(ChainEvent::Frag(pending));
         answer()
     })
@@ -75,6 +79,7 @@ async fn it_times_out_with_code_4_and_can_be_asked_again() {
         config: call,
         upstream: None,
         forwarder: Some(Arc::clone(&forwarder)),
+        stats: Arc::default(),
     }));
     let raw = chain.workload.next_tx().bytes;
     // A number, hex, and what is no valid time: the default.

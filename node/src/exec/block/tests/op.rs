@@ -139,6 +139,11 @@ fn a_deposit_in_the_wrong_place_is_refused_with_its_index() {
         Address::repeat_byte(1),
     );
     refused(ground.run(&[vec![elsewhere]]), (0, 0), first);
+    // An empty frag is no transaction.
+    refused(ground.run(&[vec![], vec![transfer(0)]]), (1, 0), first);
+    let mut empty = ground.run(&[vec![]]).unwrap();
+    let error = empty.finish().map(drop).unwrap_err();
+    assert!(matches!(error, BlockError::Invalid(Invalid::Block(_))), "{error}");
     let late = "a deposit must come before all other transactions";
     refused(ground.run(&[vec![attributes(), transfer(0), other.clone()]]), (0, 2), late);
     refused(ground.run(&[vec![attributes(), transfer(0)], vec![other]]), (1, 0), late);
@@ -159,6 +164,8 @@ fn blob_transactions_and_unknown_types_are_refused() {
     let signature = Signature::new(U256::from(1), U256::from(1), false);
     let blob: Bytes = crate::exec::tx::EthTx::from(tx.into_signed(signature)).encoded_2718().into();
     refused(ground.run(&[vec![attributes(), blob]]), (0, 1), "decode");
+    let post_exec = alloy_primitives::hex!("7dc101");
+    refused(ground.run(&[vec![attributes(), post_exec.to_vec().into()]]), (0, 1), "decode");
     for ty in [0x05, 0x7d, 0x7f, 0xc0] {
         let bytes: Bytes = vec![ty, 0xc0].into();
         refused(ground.run(&[vec![attributes(), bytes]]), (0, 1), "decode");
