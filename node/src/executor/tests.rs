@@ -366,6 +366,57 @@ fn a_slow_source_never_blocks_who_hands_in_and_what_finds_no_room_is_unverified(
     assert_eq!(bench.executor.gate.queued_bytes.load(Ordering::Relaxed), 0);
 }
 
+#[test]
+fn a_block_whose_seal_was_lost_is_sealed_by_its_verified_child() {
+    let (spec, inner) = memory_source();
+    let source = Arc::new(Gated { inner, open: Mutex::new(false), changed: Condvar::new() });
+    let config = ExecutorConfig { queue: 15, ..ExecutorConfig::default() };
+    let bench = Bench::on(spec, Arc::clone(&source) as Arc<dyn StateSource>, config);
+    let mut gateway = gateway();
+    // Eight messages each: of the second block the Seal finds no room.
+    let blocks: Vec<_> = (1..=3).map(|n| gateway.block(1_000 + 2 * n, 6, 2).unwrap()).collect();
+    let taken = blocks[..2].iter().flatten().filter(|m| bench.executor.try_push(&output(0, m)));
+    assert_eq!(taken.count(), 15);
+    source.let_through();
+    bench.verified(1, 0);
+    let report = bench.report();
+    assert_eq!(report.verdict, Verdict::Unverified(Unverified::Overrun));
+    for message in &blocks[2] {
+        // The queue is short here: one after the other.
+        while !bench.executor.try_push(&output(0, message)) {
+            std::thread::yield_now();
+        }
+    }
+    bench.verified(3, 0);
+    let (view, told) = bench.end();
+    assert_eq!(view.heads().unwrap().latest.hash(), gateway.parent().hash_slow());
+    assert!(told.ends_with(&[Told::Verified(2), Told::Verified(3)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frags_of_the_branch_that_wins_are_kept_while_ours_is_taken_back() {
+    let bench = Bench::new();
+    let (mut ours, mut theirs) = (gateway(), gateway());
+    let one = block(&mut ours, 1_002);
+    block(&mut theirs, 1_002);
+    bench.push(0, &one);
+    bench.verified(1, 0);
+    let fork = ours.parent().hash_slow();
+    bench.push(0, &block(&mut ours, 1_004));
+    bench.verified(2, 0);
+    let their_two = theirs.block(1_005, 1, 3).unwrap();
+    let their_two = client_block(&their_two, &theirs);
+    // Their third block comes as frags before anybody here knows its parent.
+    bench.push(1, &block(&mut theirs, 1_006));
+    assert_eq!(bench.report().verdict.name(), "unverified");
+    let follow = Follow { fork, heads: heads(&their_two), blocks: vec![their_two] };
+    bench.executor.follow(follow).await.unwrap();
+    bench.verified(3, 1);
+    let (view, told) = tokio::task::block_in_place(|| bench.end());
+    assert_eq!(view.heads().unwrap().latest.hash(), theirs.parent().hash_slow());
+    assert!(!told.iter().any(|told| matches!(told, Told::Retracted(..))), "{told:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_delivers_a_block_that_had_no_frags() {
     let bench = Bench::new();
