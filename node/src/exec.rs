@@ -7,6 +7,7 @@
 pub mod block;
 pub mod hashes;
 pub mod memory;
+pub mod message;
 pub mod overlay;
 pub mod receipt;
 mod run;
@@ -18,6 +19,7 @@ pub mod verdict;
 pub mod witness;
 
 pub use block::{Decoded, OpenBlock, Parent};
+pub use message::{env_of, seal_of};
 pub use overlay::{Layer, State};
 pub use receipt::Receipt;
 pub use run::OnInvalid;

@@ -19,12 +19,11 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::chain::ChainSpec;
-use crate::client::{Client, FollowConfig, FollowStats};
+use crate::client::FollowStats;
 use crate::config::Config;
 use crate::engine::{self, EngineConfig, EngineHandle, EngineStats, JwtSecret};
 use crate::eth::EthContext;
-use crate::executor::{ChainView, Executor};
+use crate::executor::Executor;
 use crate::forward::Forwarder;
 use crate::ingest::{Ingest, IngestStats};
 use crate::journal::Journal;
@@ -35,6 +34,7 @@ use crate::rpc::{self, RpcStats};
 use crate::sequencer::{Fate, Sequencer};
 use crate::store::Store;
 
+use execution::Executing;
 pub use execution::Execution;
 
 /// Sealed blocks that the executor may be behind before the node is not ready.
@@ -306,7 +306,7 @@ impl Node {
             Some((handle, stats)) => (Some(handle), Some(stats)),
             None => (None, None),
         };
-        let executing = execution.map(|e| start_executor(e, &config)).transpose()?;
+        let executing = execution.map(|e| Executing::start(e, &config)).transpose()?;
         let (own, own_rx) = mpsc::channel(OWN_QUEUE);
         let stats = Arc::new(IngestStats::default());
         let ingest = Ingest::new(
@@ -503,36 +503,6 @@ fn start_engine(config: &Config) -> anyhow::Result<Option<(EngineHandle, Arc<Eng
     }
     let stats = Arc::new(EngineStats::default());
     Ok(Some((engine::spawn(settings, Arc::clone(&stats)), stats)))
-}
-
-/// What executes, and what follows the execution client.
-struct Executing {
-    executor: Arc<Executor>,
-    store: Option<Arc<Store>>,
-    client: Option<Client>,
-    follow: Arc<FollowStats>,
-    follower: Option<JoinHandle<()>>,
-    spec: Arc<ChainSpec>,
-}
-
-fn start_executor(execution: Execution, config: &Config) -> anyhow::Result<Executing> {
-    let Execution { spec, source, history, store, client, config: bounds, tap } = execution;
-    let queue = config.http.subscriber_queue.max(1) as usize;
-    let view = Arc::new(ChainView::new(history, queue));
-    let executor = Arc::new(Executor::spawn(Arc::clone(&spec), source, view, bounds, tap)?);
-    let follow = Arc::new(FollowStats::default());
-    let follower = client.clone().map(|client| {
-        let settings = FollowConfig {
-            interval: Duration::from_millis(config.client.poll_ms),
-            ..FollowConfig::default()
-        };
-        let chain = Arc::clone(&executor) as Arc<dyn crate::client::Chain>;
-        let stats = Arc::clone(&follow);
-        tokio::spawn(
-            async move { match crate::client::follow(client, chain, settings, stats).await {} },
-        )
-    });
-    Ok(Executing { executor, store, client, follow, follower, spec })
 }
 
 fn ingest_config(config: &Config) -> ServerConfig {

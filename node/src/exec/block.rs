@@ -16,6 +16,7 @@ use alloy_primitives::{Address, B256, Bytes, address, keccak256};
 use fragcast_shredder::{Env, Seal};
 
 use super::hashes::BlockHashes;
+use super::message::seal_of;
 use super::overlay::{Layer, OverlayDb, ReadCache, State};
 use super::receipt::Receipt;
 use super::run::{self, Counters, OnInvalid, Place, RunError};
@@ -544,19 +545,7 @@ impl OpenBlock {
         if let Err(why) = &finished.trie {
             return Err(why.clone().into());
         }
-        let header = &finished.header;
-        Ok(Seal {
-            total_frags,
-            block_number: header.number,
-            gas_used: header.gas_used,
-            gas_limit: header.gas_limit,
-            parent_hash: header.parent_hash,
-            transactions_root: header.transactions_root,
-            receipts_root: header.receipts_root,
-            state_root: header.state_root,
-            block_hash: finished.hash,
-            blob_gas_used: with_blobs.then(|| header.blob_gas_used.unwrap_or(0)),
-        })
+        Ok(seal_of(&finished.header, finished.hash, total_frags, with_blobs))
     }
 }
 

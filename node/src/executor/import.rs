@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use alloy_consensus::Header;
 use alloy_primitives::B256;
-use fragcast_shredder::Env;
 use futures_util::future::BoxFuture;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
@@ -18,6 +17,7 @@ use super::{Command, Executor};
 use crate::client::{Chain, ClientBlock, ClientHeads, Follow};
 use crate::exec::{
     BlockError, ExecutedBlock, OnInvalid, OpenBlock, SealedBlock, Snapshot, SourceError, State, Tx,
+    env_of,
 };
 
 /// The most blocks that are executed again from block 0 on after a fork that is deeper than the
@@ -49,22 +49,6 @@ pub enum FollowError {
         /// Why.
         reason: String,
     },
-}
-
-/// The Env of a header.
-pub(crate) fn env_of(header: &Header) -> Env {
-    Env {
-        number: header.number,
-        parent_hash: header.parent_hash,
-        beneficiary: header.beneficiary,
-        timestamp: header.timestamp,
-        gas_limit: header.gas_limit,
-        basefee: header.base_fee_per_gas.unwrap_or_default(),
-        difficulty: header.difficulty,
-        prevrandao: header.mix_hash,
-        extra_data: header.extra_data.clone(),
-        parent_beacon_block_root: header.parent_beacon_block_root.unwrap_or_default(),
-    }
 }
 
 impl Chain for Executor {

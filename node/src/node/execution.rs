@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tokio::task::JoinHandle;
 
 use crate::chain::ChainSpec;
-use crate::client::{Client, ClientConfig, RpcSource, SourceLimits};
+use crate::client::{Client, ClientConfig, FollowConfig, FollowStats, RpcSource, SourceLimits};
 use crate::config::Config;
 use crate::exec::StateSource;
-use crate::executor::{ExecutorConfig, History, ReportTap};
+use crate::executor::{ChainView, Executor, ExecutorConfig, History, ReportTap};
 use crate::network::Network;
 use crate::store::{Store, StoreConfig};
 
@@ -96,6 +97,39 @@ impl Execution {
         execution.client = client;
         execution.config.queue = config.execution.queue;
         Ok(Some(execution))
+    }
+}
+
+/// What executes, and what follows the execution client.
+pub(super) struct Executing {
+    pub(super) executor: Arc<Executor>,
+    pub(super) store: Option<Arc<Store>>,
+    pub(super) client: Option<Client>,
+    pub(super) follow: Arc<FollowStats>,
+    pub(super) follower: Option<JoinHandle<()>>,
+    pub(super) spec: Arc<ChainSpec>,
+}
+
+impl Executing {
+    /// Starts the executor's thread, and following the client. Within the runtime.
+    pub(super) fn start(execution: Execution, config: &Config) -> anyhow::Result<Self> {
+        let Execution { spec, source, history, store, client, config: bounds, tap } = execution;
+        let queue = config.http.subscriber_queue.max(1) as usize;
+        let view = Arc::new(ChainView::new(history, queue));
+        let executor = Arc::new(Executor::spawn(Arc::clone(&spec), source, view, bounds, tap)?);
+        let follow = Arc::new(FollowStats::default());
+        let follower = client.clone().map(|client| {
+            let settings = FollowConfig {
+                interval: Duration::from_millis(config.client.poll_ms),
+                ..FollowConfig::default()
+            };
+            let chain = Arc::clone(&executor) as Arc<dyn crate::client::Chain>;
+            let stats = Arc::clone(&follow);
+            tokio::spawn(async move {
+                match crate::client::follow(client, chain, settings, stats).await {}
+            })
+        });
+        Ok(Self { executor, store, client, follow, follower, spec })
     }
 }
 

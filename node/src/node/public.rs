@@ -13,7 +13,7 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::task::JoinHandle;
 
-use super::Executing;
+use super::execution::Executing;
 use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::engine::http::HttpClient;

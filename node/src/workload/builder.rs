@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, Bytes};
-use fragcast_shredder::{Dialect, Env, Frag, MAX_MESSAGE_LEN, Message, Seal};
+use fragcast_shredder::{Dialect, Env, Frag, MAX_MESSAGE_LEN, Message};
 
 use crate::chain::ChainSpec;
+use crate::exec::seal_of;
 use crate::exec::{
     BlockError, OnInvalid, OpenBlock, Parent, SealedBlock, StateSource, Tx, Unverified,
 };
@@ -102,17 +103,6 @@ pub fn stated(
             txs: chunk.to_vec(),
         }));
     }
-    messages.push(Message::Seal(Seal {
-        total_frags: chunks.len() as u64,
-        block_number: env.number,
-        gas_used: header.gas_used,
-        gas_limit: header.gas_limit,
-        parent_hash: header.parent_hash,
-        transactions_root: header.transactions_root,
-        receipts_root: header.receipts_root,
-        state_root: header.state_root,
-        block_hash: hash,
-        blob_gas_used: blobs.then(|| header.blob_gas_used.unwrap_or_default()),
-    }));
+    messages.push(Message::Seal(seal_of(header, hash, chunks.len() as u64, blobs)));
     messages
 }

@@ -64,23 +64,3 @@ async fn a_trie_that_is_not_known_is_said_to_be() {
     let params = json!([token::ADDRESS, [], "latest"]);
     assert_eq!(f.code("eth_getProof", params).await, error::NOT_HERE);
 }
-
-/// `cargo test --release --lib balances_a_second -- --ignored --nocapture`: above 50,000.
-#[tokio::test]
-#[ignore = "a measurement, which wants an optimised build and a machine that is idle"]
-async fn balances_a_second() {
-    let mut f = Fixture::new();
-    f.chain.block(4, 20);
-    let _block = f.open(4);
-    let address = f.chain.workload.addresses()[3];
-    let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "eth_getBalance", "params": [address, "pending"] });
-    let request = request.to_string();
-    let (count, start) = (200_000_u32, std::time::Instant::now());
-    for _ in 0..count {
-        f.module.raw_json_request(&request, 1).await.unwrap();
-    }
-    let rate = f64::from(count) / start.elapsed().as_secs_f64();
-    let mut out = std::io::stdout();
-    std::io::Write::write_fmt(&mut out, format_args!("{rate:.0} balances a second\n")).unwrap();
-    assert!(rate > 50_000.0);
-}

@@ -1,12 +1,11 @@
 //! A node's database and executor behind an execution client: whatever the client does, the node
 //! reaches its head without being started again, and tells every block that it takes back.
 
-use fragcast_shredder::{Env, Frag, Seal};
+use fragcast_shredder::Frag;
 
 use super::*;
 use crate::client::{Chain, Client, ClientConfig, FollowConfig, FollowStats, follow};
-use crate::exec::SealedBlock;
-use crate::executor::import::env_of;
+use crate::exec::{SealedBlock, env_of, seal_of};
 use crate::store::{Store, StoreConfig};
 use crate::testing::chain::TestChain;
 use crate::testing::client::Server;
@@ -14,8 +13,7 @@ use crate::testing::client::Server;
 /// A block as its gateway would have sent it.
 fn messages_of(block: &SealedBlock) -> Vec<Message> {
     let header = &block.snapshot.header;
-    let env: Env = env_of(header);
-    let mut messages = vec![Message::Env(env)];
+    let mut messages = vec![Message::Env(env_of(header))];
     let last = block.snapshot.frags.len() - 1;
     for (i, frag) in block.snapshot.frags.iter().enumerate() {
         messages.push(Message::Frag(Frag {
@@ -26,18 +24,8 @@ fn messages_of(block: &SealedBlock) -> Vec<Message> {
             txs: frag.txs.iter().map(|e| e.tx.bytes.clone()).collect(),
         }));
     }
-    messages.push(Message::Seal(Seal {
-        total_frags: block.snapshot.frags.len() as u64,
-        block_number: header.number,
-        gas_used: header.gas_used,
-        gas_limit: header.gas_limit,
-        parent_hash: header.parent_hash,
-        transactions_root: header.transactions_root,
-        receipts_root: header.receipts_root,
-        state_root: header.state_root,
-        block_hash: block.hash(),
-        blob_gas_used: None,
-    }));
+    let frags = block.snapshot.frags.len() as u64;
+    messages.push(Message::Seal(seal_of(header, block.hash(), frags, false)));
     messages
 }
 

@@ -6,9 +6,11 @@
 
 use alloy_consensus::Header;
 use alloy_eips::eip4895::Withdrawal;
-use alloy_primitives::{B256, Bytes, U256};
+use alloy_primitives::{B256, Bytes};
 use alloy_rlp::{Decodable, Encodable};
 use fragcast_shredder::{Env, MAX_MESSAGE_LEN, messages::MAX_EXTRA_DATA};
+
+use crate::exec::env_of;
 
 use crate::exec::{Tx, tx::TxError};
 
@@ -127,18 +129,6 @@ impl Body {
 
     /// How the block opens, as its header has it.
     pub fn env(&self) -> Env {
-        let header = &self.header;
-        Env {
-            number: header.number,
-            parent_hash: header.parent_hash,
-            beneficiary: header.beneficiary,
-            timestamp: header.timestamp,
-            gas_limit: header.gas_limit,
-            basefee: header.base_fee_per_gas.unwrap_or_default(),
-            difficulty: U256::from(header.difficulty),
-            prevrandao: header.mix_hash,
-            extra_data: header.extra_data.clone(),
-            parent_beacon_block_root: header.parent_beacon_block_root.unwrap_or_default(),
-        }
+        env_of(&self.header)
     }
 }

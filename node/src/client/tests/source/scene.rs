@@ -162,19 +162,8 @@ impl Scene {
 }
 
 pub(super) fn seal(block: &SealedBlock) -> Seal {
-    let header = &block.snapshot.header;
-    Seal {
-        total_frags: block.snapshot.frags.len() as u64,
-        block_number: header.number,
-        gas_used: header.gas_used,
-        gas_limit: header.gas_limit,
-        parent_hash: header.parent_hash,
-        transactions_root: header.transactions_root,
-        receipts_root: header.receipts_root,
-        state_root: header.state_root,
-        block_hash: block.hash(),
-        blob_gas_used: None,
-    }
+    let frags = block.snapshot.frags.len() as u64;
+    crate::exec::seal_of(&block.snapshot.header, block.hash(), frags, false)
 }
 
 pub(super) struct Sender {

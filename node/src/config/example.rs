@@ -1,0 +1,211 @@
+//! The commented example that `fragcast init` writes, made from the defaults.
+
+use super::Config;
+use crate::eth::EthConfig;
+
+impl Config {
+    /// The commented example.
+    pub fn example(&self) -> String {
+        let Self {
+            p2p,
+            leader,
+            ingest,
+            execution,
+            client,
+            admin,
+            http,
+            rpc,
+            calls,
+            metrics,
+            engine,
+            log,
+            ..
+        } = self;
+        format!(
+            r#"# Configuration of a Fragcast node. Relative paths are relative to this file.
+
+# What all nodes agree on: chain, gateways, members.
+network = {network:?}
+# This node's identity, an ed25519 key. Keep it secret.
+identity = {identity:?}
+
+[p2p]
+# UDP address for QUIC.
+listen = "{p2p_listen}"
+# What this node sends at most, Mbit/s. Sending is paced to it.
+uplink_mbit = {uplink}
+max_connections = {max_connections}
+max_connections_per_address = {per_address}
+max_handshakes = {handshakes}
+# Memory for messages in the making, MiB.
+reassembly_mib = {reassembly}
+
+[leader]
+# The ed25519 key that a gateway delegated to. Without this file the node only follows.
+key = {key:?}
+# Which attempts were opened. Never copy or restore it without the key, nor the key without it.
+journal = {journal:?}
+# auto, direct, turbine or rotor; the fanout is turbine's.
+route = "{route}"
+fanout = {fanout}
+# Loss per hop that the code rate is made for.
+loss_per_hop = {loss}
+
+[ingest]
+# Where the gateway posts based_env, based_newFrag and based_sealFrag. Keep it on loopback.
+listen = "{ingest_listen}"
+max_body_mib = {max_body}
+
+[execution]
+# op-sepolia, op-mainnet, dev, or a geth genesis JSON with fork times.
+# Empty: the node carries messages and executes nothing.
+chain = "{chain}"
+# genesis: a database that starts from the chain's genesis
+# client: the state is read from the execution client, with proofs
+source = "{source}"
+db = {db:?}
+# Memory for the database's pages, MiB.
+cache_mib = {db_cache}
+# Blocks that can be taken back.
+reorg_depth = {reorg_depth}
+# Messages that may wait for the executor.
+queue = {execution_queue}
+
+[client]
+# Ethereum JSON-RPC of an execution client, such as "http://127.0.0.1:8545", whose canonical chain
+# is followed and which answers for older blocks. Empty: there is none.
+url = "{client_url}"
+# How often it is asked for its head, and how long a request may take, milliseconds.
+poll_ms = {poll_ms}
+timeout_ms = {client_timeout}
+# Memory for trie nodes read from it, MiB.
+cache_mib = {client_cache}
+
+[admin]
+# The operator's JSON-RPC. Keep it on loopback.
+listen = "{admin_listen}"
+
+[http]
+# Public JSON-RPC over HTTP and WebSocket: fragcast_* and, with a chain to execute, eth_*.
+listen = "{http_listen}"
+# Messages and events that wait for a slow subscriber before it is dropped.
+subscriber_queue = {queue}
+
+[rpc]
+{rpc}
+[calls]
+# Threads that eth_call and its kin run on; 0: one less than there are cores.
+threads = {call_threads}
+# Calls that may wait for a thread.
+queue = {call_queue}
+# Gas that a call may have; 0: as much as a block.
+gas_cap = {gas_cap}
+# Time that a call may run, milliseconds.
+time_limit_ms = {time_limit}
+# EVM memory of a call, MiB.
+memory_mib = {call_memory}
+# How long connecting to a gateway may take, and again its answer, milliseconds.
+gateway_timeout_ms = {gateway_timeout}
+# How long eth_sendRawTransactionSync waits if it does not say, and at most, milliseconds.
+sync_timeout_ms = {sync_timeout}
+max_sync_timeout_ms = {max_sync_timeout}
+
+[metrics]
+# /metrics for Prometheus, /healthz, /readyz.
+listen = "{metrics_listen}"
+
+[engine]
+# Engine API of an execution client that takes engine_envV0, engine_newFragV0 and
+# engine_sealFragV0, such as "http://127.0.0.1:8551". Empty: nothing is forwarded.
+url = "{url}"
+# File with the shared secret, 64 hex digits.
+jwt_secret = {jwt:?}
+# How long a request may take, milliseconds; 0 means two seconds.
+timeout_ms = {timeout}
+
+[log]
+# text or json
+format = "{format}"
+# As in RUST_LOG.
+filter = "{filter}"
+"#,
+            network = self.network,
+            identity = self.identity,
+            p2p_listen = p2p.listen,
+            uplink = p2p.uplink_mbit,
+            max_connections = p2p.max_connections,
+            per_address = p2p.max_connections_per_address,
+            handshakes = p2p.max_handshakes,
+            reassembly = p2p.reassembly_mib,
+            key = leader.key,
+            journal = leader.journal,
+            route = leader.route,
+            fanout = leader.fanout,
+            loss = leader.loss_per_hop,
+            ingest_listen = ingest.listen,
+            max_body = ingest.max_body_mib,
+            chain = execution.chain,
+            source = execution.source,
+            db = execution.db,
+            db_cache = execution.cache_mib,
+            reorg_depth = execution.reorg_depth,
+            execution_queue = execution.queue,
+            client_url = client.url,
+            poll_ms = client.poll_ms,
+            client_timeout = client.timeout_ms,
+            client_cache = client.cache_mib,
+            admin_listen = admin.listen,
+            http_listen = http.listen,
+            queue = http.subscriber_queue,
+            rpc = rpc_lines(rpc),
+            call_threads = calls.threads,
+            call_queue = calls.queue,
+            gas_cap = calls.gas_cap,
+            time_limit = calls.time_limit_ms,
+            call_memory = calls.memory_mib,
+            gateway_timeout = calls.gateway_timeout_ms,
+            sync_timeout = calls.sync_timeout_ms,
+            max_sync_timeout = calls.max_sync_timeout_ms,
+            metrics_listen = metrics.listen,
+            url = engine.url,
+            jwt = engine.jwt_secret,
+            timeout = engine.timeout_ms,
+            format = log.format,
+            filter = log.filter,
+        )
+    }
+}
+
+/// What the settings of `[rpc]` mean.
+const RPC: [(&str, &str); 17] = [
+    ("preconf_as_latest", "Reads of `latest` see the newest executed frag."),
+    (
+        "proxied",
+        "Methods that are passed to the execution client; \"debug_*\" and \"trace_*\" stand for the \
+         usual ones.",
+    ),
+    ("max_batch", "Calls in a batch."),
+    ("max_request", "Bytes of a request."),
+    ("max_response", "Bytes of an answer."),
+    ("max_connections", "Connections at a time."),
+    ("max_subscriptions_per_connection", "Subscriptions of a connection."),
+    ("max_subscriptions", "Subscriptions in all."),
+    ("message_buffer", "Messages that wait for a connection to take them."),
+    ("slow_subscriber_ms", "A subscriber who takes nothing for so long is dropped."),
+    ("max_heavy_calls", "Calls at a time that go through many blocks."),
+    ("max_log_blocks", "Blocks that eth_getLogs goes through."),
+    ("max_logs", "Logs that eth_getLogs gives."),
+    ("max_filter_values", "Addresses and topics in a filter of logs."),
+    ("max_filters", "Filters that are polled, in all."),
+    ("filter_timeout_s", "A filter that is not polled for so long is forgotten."),
+    ("max_fee_history", "Blocks that eth_feeHistory goes through."),
+];
+
+/// The settings of `[rpc]` with their meanings.
+fn rpc_lines(rpc: &EthConfig) -> String {
+    let table = toml::Table::try_from(rpc).unwrap_or_default();
+    let line = |(key, meaning): &(&str, &str)| {
+        table.get(*key).map(|value| format!("# {meaning}\n{key} = {value}\n"))
+    };
+    RPC.iter().filter_map(line).collect()
+}

@@ -1,0 +1,61 @@
+//! The configuration file.
+
+use super::*;
+
+#[test]
+fn the_example_is_the_default() {
+    let default = Config::default();
+    let parsed: Config = toml::from_str(&default.example()).unwrap();
+    assert_eq!(parsed, default);
+    default.check().unwrap();
+}
+
+#[test]
+fn the_example_names_every_key() {
+    let table: toml::Table = toml::from_str(&Config::default().example()).unwrap();
+    let all = toml::Table::try_from(Config::default()).unwrap();
+    let keys = |table: &toml::Table| {
+        let mut keys: Vec<String> = Vec::new();
+        for (name, value) in table {
+            keys.push(name.clone());
+            keys.extend(
+                value.as_table().iter().flat_map(|t| t.keys()).map(|k| format!("{name}.{k}")),
+            );
+        }
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(&table), keys(&all));
+}
+
+#[test]
+fn mistakes_are_told_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("node.toml");
+    for (text, part) in [
+        ("[p2p]\nuplnk_mbit = 5", "uplnk_mbit"),
+        ("[p2p]\nuplink_mbit = 0", "p2p.uplink_mbit"),
+        ("[p2p]\nlisten = \"here\"", "listen"),
+        ("[leader]\nroute = \"gossip\"", "leader.route"),
+        ("[leader]\nloss_per_hop = 0.9", "leader.loss_per_hop"),
+        ("[leader]\nfanout = 0", "leader.fanout"),
+        ("[log]\nformat = \"xml\"", "log.format"),
+        ("[engine]\nurl = \"http://x\"", "engine.jwt_secret"),
+        ("[p2p]\nreassembly_mib = 1", "reassembly_mib"),
+        ("[execution]\nsource = \"witness\"", "execution.source"),
+        ("[execution]\nchain = \"dev\"\nsource = \"client\"", "client.url"),
+        ("[execution]\nreorg_depth = 0", "execution.reorg_depth"),
+        ("[execution]\nqueue = 1", "execution.queue"),
+        ("[client]\npoll_ms = 0", "client.poll_ms"),
+        ("[calls]\nqueue = 0", "calls.queue"),
+        ("[rpc]\nmax_batch = 0", "rpc.max_batch"),
+        ("[rpc]\nmax_bath = 1", "max_bath"),
+        ("network = ", "node.toml"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = Config::load(&path).unwrap_err().to_string();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+    let error = Config::load(&dir.path().join("none.toml")).unwrap_err().to_string();
+    assert!(error.contains("fragcast init"), "{error}");
+}
