@@ -5,6 +5,7 @@
 
 pub mod execution;
 mod public;
+mod pump;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use fragcast_turbine::net::{Handle, Limits, NetConfig};
-use fragcast_turbine::{Delivered, Event, PeerId, Protocol};
+use fragcast_turbine::{PeerId, Protocol};
 use jsonrpsee::server::{BatchRequestConfig, PingConfig, Server, ServerConfig, ServerHandle};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
@@ -29,13 +30,14 @@ use crate::ingest::{Ingest, IngestStats};
 use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
 use crate::network::Network;
-use crate::output::{Ordered, Output, Times};
+use crate::output::Output;
 use crate::rpc::{self, RpcStats};
 use crate::sequencer::{Fate, Sequencer};
 use crate::store::Store;
 
 use execution::Executing;
 pub use execution::Execution;
+use pump::Pump;
 
 /// Sealed blocks that the executor may be behind before the node is not ready.
 const BEHIND: u64 = 16;
@@ -521,119 +523,4 @@ fn admin_config() -> ServerConfig {
         .max_connections(16)
         .set_batch_request_config(BatchRequestConfig::Disabled)
         .build()
-}
-
-/// Turns what happens into outputs. It never waits for anybody, since the driver waits for it.
-struct Pump {
-    shared: Arc<Shared>,
-    sequencer: Sequencer,
-    outputs: broadcast::Sender<Output>,
-    engine: Option<EngineHandle>,
-    tap: Option<Tap>,
-}
-
-impl Pump {
-    async fn run(mut self, mut events: mpsc::Receiver<Event>, mut own: mpsc::Receiver<Ordered>) {
-        loop {
-            let outputs = tokio::select! {
-                event = events.recv() => match event {
-                    Some(event) => self.event(event),
-                    None => break,
-                },
-                Some(ordered) = own.recv() => self.message(ordered),
-            };
-            self.hand_on(outputs);
-        }
-        if let Some(engine) = self.engine {
-            engine.shutdown().await;
-        }
-    }
-
-    fn message(&mut self, ordered: Ordered) -> Vec<Output> {
-        let mut outputs = Vec::new();
-        let fate = self.sequencer.push(ordered, &mut outputs);
-        self.shared.update(|p| *p.fates.entry(fate.label()).or_default() += 1);
-        outputs
-    }
-
-    fn event(&mut self, event: Event) -> Vec<Output> {
-        let mut outputs = Vec::new();
-        let kind = match event {
-            Event::Message(delivered) => {
-                let ordered = ordered(*delivered);
-                let times = ordered.times;
-                let took = times.complete_at.saturating_sub(times.sent_at);
-                let kind = ordered.message.message().kind().name();
-                self.shared.metrics.latency(kind, Duration::from_nanos(took));
-                return self.message(ordered);
-            }
-            Event::BadParity(key) => {
-                tracing::warn!(?key, "the leader's parity is inconsistent");
-                self.sequencer.bad_parity(key.block, key.attempt, &mut outputs);
-                "bad_parity"
-            }
-            Event::BadMessage { key, reason } => {
-                tracing::warn!(?key, reason, "a leader sent a message that is none");
-                "bad_message"
-            }
-            Event::Equivocation { gateway, evidence } => {
-                let proof = alloy_primitives::hex::encode(evidence.proof.to_bytes());
-                tracing::error!(%gateway, proof, "a gateway equivocated");
-                "equivocation"
-            }
-            Event::Bar { peer, outcome } => {
-                let peer = self.shared.network.members.get(peer).map(|m| m.peer());
-                tracing::warn!(?peer, reason = outcome.label(), "barred a peer");
-                "barred"
-            }
-            Event::Mismatch { peer, what } => {
-                let peer = self.shared.network.members.get(peer).map(|m| m.peer());
-                tracing::warn!(?peer, "a peer's {what} differs: compare the network files");
-                "mismatch"
-            }
-        };
-        self.shared.update(|p| *p.events.entry(kind).or_default() += 1);
-        outputs
-    }
-
-    fn hand_on(&mut self, outputs: Vec<Output>) {
-        let retracted = outputs.iter().filter(|o| matches!(o, Output::Retracted { .. })).count();
-        let (opened, sealed) = (self.sequencer.opened(), self.sequencer.sealed());
-        let waiting = self.sequencer.waiting();
-        self.shared.update(|p| {
-            (p.opened, p.sealed, p.waiting) = (opened, sealed, waiting);
-            *p.events.entry("retracted").or_default() += retracted as u64;
-        });
-        for output in outputs {
-            if let Output::Retracted { block, attempt, reason } = &output {
-                tracing::info!(block, attempt, reason = reason.name(), "retracted");
-            }
-            if let Some(tap) = &mut self.tap {
-                tap(&output);
-            }
-            if let Some(engine) = &self.engine {
-                engine.try_forward(output.clone());
-            }
-            if let Some(executor) = &self.shared.executor {
-                executor.try_push(&output);
-            }
-            // Nobody may be listening.
-            let _ = self.outputs.send(output);
-        }
-    }
-}
-
-fn ordered(delivered: Delivered) -> Ordered {
-    let Delivered { key, message, sent_at_micros, first_shred_at, complete_at, .. } = delivered;
-    Ordered {
-        block: key.block,
-        attempt: key.attempt,
-        index: key.message,
-        message,
-        times: Times {
-            sent_at: sent_at_micros.saturating_mul(1_000),
-            first_shred_at: first_shred_at.as_nanos(),
-            complete_at: complete_at.as_nanos(),
-        },
-    }
 }
