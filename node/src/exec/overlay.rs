@@ -65,7 +65,10 @@ impl Layer {
 
     /// Takes over what a transaction, a system call or a withdrawal changed. State clearing
     /// (EIP-161) is always on: no chain here is older than the merge.
-    pub fn commit(&mut self, changes: EvmState) {
+    ///
+    /// `known` tells the code that is below already: every contract that was called comes with
+    /// its code.
+    pub fn commit(&mut self, changes: EvmState, known: impl Fn(&B256) -> bool) {
         for (address, account) in changes {
             if !account.is_touched() {
                 continue;
@@ -89,10 +92,9 @@ impl Layer {
                 self.accounts.insert(address, None);
                 continue;
             }
-            // New code only: of a contract that was called it is known.
             if let Some(code) = info.code
                 && info.code_hash != KECCAK256_EMPTY
-                && info.code_hash != account.original_info.code_hash
+                && !known(&info.code_hash)
             {
                 self.codes.entry(info.code_hash).or_insert(code);
             }
@@ -360,7 +362,8 @@ impl Database for OverlayDb {
 
 impl DatabaseCommit for OverlayDb {
     fn commit(&mut self, changes: EvmState) {
-        self.layer.commit(changes);
+        let codes = &self.cache.codes;
+        self.layer.commit(changes, |hash| codes.contains_key(hash));
     }
 }
 

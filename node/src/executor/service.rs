@@ -480,7 +480,8 @@ impl Service {
             open.stage = Stage::Ended;
         }
         open.verdict = Some(verdict.clone());
-        self.report(key, verdict.clone());
+        // Made now, told when what follows from it can be seen.
+        let report = self.make_report(key, verdict.clone());
         match verdict {
             Verdict::Verified => self.verified(key),
             Verdict::Rejected(invalid) => {
@@ -493,11 +494,17 @@ impl Service {
             }
             Verdict::Unverified(_) => {}
         }
+        self.tell_report(report);
     }
 
     fn report(&mut self, key: Key, verdict: Verdict) {
-        let Some(open) = self.open.get(&key) else { return };
-        let report = BlockReport {
+        let report = self.make_report(key, verdict);
+        self.tell_report(report);
+    }
+
+    fn make_report(&self, key: Key, verdict: Verdict) -> Option<BlockReport> {
+        let open = self.open.get(&key)?;
+        Some(BlockReport {
             number: key.0,
             attempt: key.1,
             hash: open.complete.as_ref().map_or(UNSEALED, |block| block.hash()),
@@ -509,9 +516,13 @@ impl Service {
             last_frag_to_seal_ns: open
                 .last_frag
                 .map_or(0, |at| u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX)),
-        };
+        })
+    }
+
+    fn tell_report(&mut self, report: Option<BlockReport>) {
+        let Some(report) = report else { return };
         if let Some(reason) = report.verdict.reason() {
-            tracing::info!(block = key.0, attempt = key.1, verdict = report.verdict.name(), %reason, "not verified");
+            tracing::info!(block = report.number, attempt = report.attempt, verdict = report.verdict.name(), %reason, "not verified");
         }
         let seal_ns = report.seal_ns;
         self.parts.stats.update(|s| s.seal_ns += seal_ns);
