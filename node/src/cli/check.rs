@@ -119,6 +119,14 @@ fn check_execution(
             for (time, fork) in spec.lacking() {
                 writeln!(out, "warning: this build lacks the fork {fork} (at {time}): update")?;
             }
+            let mut silent = network.schedule.gateways().iter();
+            if silent.any(|gateway| !network.gateway_urls.contains_key(gateway)) {
+                writeln!(
+                    out,
+                    "note: not every gateway has an address in [gateway_urls] of the network file: \
+                     users' transactions cannot be sent to those that have none"
+                )?;
+            }
             if config.execution.source == "genesis" {
                 if spec.genesis.is_none() {
                     bail!(

@@ -143,5 +143,5 @@ async fn a_block_that_is_not_in_memory_is_asked_for_elsewhere() {
     let module = serve(&chain);
     let (number, message, _) = ask(&module, "eth_call", params).await.unwrap_err();
     assert_eq!(number, -32000);
-    assert!(message.contains("not in memory"), "{message}");
+    assert!(message.contains("configure an execution client"), "{message}");
 }
