@@ -61,6 +61,7 @@ struct Process {
     ingest: u16,
     http: u16,
     metrics: u16,
+    admin: u16,
     child: Option<Child>,
 }
 
@@ -79,6 +80,7 @@ impl Process {
             .args(["--http.port", &self.http.to_string()])
             .env("FRAGCAST_INGEST_LISTEN", at(self.ingest))
             .env("FRAGCAST_METRICS", at(self.metrics))
+            .env("FRAGCAST_ADMIN_LISTEN", at(self.admin))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.unwrap())
@@ -166,7 +168,7 @@ impl Network {
         let processes: Vec<Process> = (0..n)
             .map(|i| {
                 let dir = path(&format!("node-{i}"));
-                let [p2p, ingest, http, metrics] = std::array::from_fn(|_| port());
+                let [p2p, ingest, http, metrics, admin] = std::array::from_fn(|_| port());
                 let address = format!("127.0.0.1:{p2p}");
                 let made = fragcast(&[
                     "init",
@@ -194,7 +196,7 @@ impl Network {
                         &field(&made, "leader key"),
                     ]));
                 }
-                Process { dir, p2p, ingest, http, metrics, child: None }
+                Process { dir, p2p, ingest, http, metrics, admin, child: None }
             })
             .collect();
         let delegation = delegation.unwrap();
