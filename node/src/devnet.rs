@@ -1,7 +1,7 @@
 //! `fragcast devnet`: a whole network on this machine, with a built-in gateway.
 //!
 //! Every node executes every block on a database of its own and checks the Seal. The gateway
-//! takes transactions of users over JSON-RPC ([`pool`]), so that a wallet or a library can be tried against any node.
+//! takes transactions of users over JSON-RPC (`pool.rs`), so that a wallet or a library can be tried against any node.
 
 mod pool;
 mod report;

@@ -7,7 +7,7 @@
 //!
 //! A block that is not sealed has the zero hash wherever a hash is due, never null: clients'
 //! decoders refuse null in a receipt or a log. Sequences that clients poll ([`filters`]) and
-//! subscriptions ([`subscribe`]) both read the view's ring of events, so a reader who does not
+//! subscriptions (`subscribe.rs`) both read the view's ring of events, so a reader who does not
 //! keep up costs nothing and is dropped, never waited for.
 
 mod blocks;

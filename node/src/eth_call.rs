@@ -2,7 +2,7 @@
 //! `eth_createAccessList`, `eth_simulateV1`, `eth_sendRawTransaction` and
 //! `eth_sendRawTransactionSync`.
 //!
-//! Invariants: every answer comes from one [`Snapshot`](crate::exec::Snapshot), its block
+//! Invariants: every answer comes from one [`Snapshot`], its block
 //! environment included; nothing executes outside the [`CallPool`]; gas, time, memory and waiting
 //! room of a call have limits ([`CallConfig`]), and so has what transactions on their way take
 //! ([`ForwardConfig`](crate::forward::ForwardConfig)).

@@ -1,7 +1,7 @@
 //! Followers that are real nodes: messages travel through a network on this machine, and every
 //! node executes them.
 //!
-//! Nodes read the state of the case at hand from a [`Switch`]: a node's chain cannot be changed while it
+//! Nodes read the state of the case at hand from a `Switch`: a node's chain cannot be changed while it
 //! runs, but where its state comes from can. A network serves as long as cases are of the same
 //! chain and block numbers rise, as recorded blocks do; for a test that starts over with block 1
 //! it is started anew.
