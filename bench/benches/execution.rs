@@ -298,25 +298,19 @@ fn ms(duration: Duration) -> f64 {
 }
 
 fn execution() {
+    say("execution, Mgas/s: fastest of 15 rounds (median); ratios (×) of the fastest");
+    say("revm:     plain revm on a cache of its own, senders given");
     say(
-        "execution: fastest of 15 rounds (median); ratios of the fastest. `frags`: ours with snapshots",
+        "frags:    ours with the same, with snapshots and inserts into the trie, 10 frags; × of revm",
     );
+    say("raw:      plain revm from raw transactions, senders recovered one after the other");
     say(
-        "and trie inserts, 10 frags; `pipeline`: from the first message to the verdict, senders recovered",
+        "pipeline: ours from the first message to the verdict: senders, frags, roots, Seal; × of raw",
     );
-    say(
-        "from signatures, roots and Seal checked, on all cores; `seal`: last frag executed → Seal checked",
-    );
+    say("seal:     from the last frag's execution to the checked Seal, ms");
     say(&format!(
-        "{:<28} {:>7} {:>18} {:>18} {:>6} {:>18} {:>6} {:>16}",
-        "block",
-        "Mgas",
-        "plain revm Mgas/s",
-        "frags Mgas/s",
-        "×",
-        "pipeline Mgas/s",
-        "×",
-        "seal ms"
+        "{:<27} {:>6} {:>15} {:>15} {:>5} {:>15} {:>15} {:>5} {:>15}",
+        "block", "Mgas", "revm", "frags", "×", "raw", "pipeline", "×", "seal ms"
     ));
     for case in std::iter::once(devnet_case()).chain(recorded_cases()) {
         let mut plain = Vec::new();
@@ -427,9 +421,11 @@ async fn balances() {
     let ws = load(&Arc::new(ws), &accounts, CALLS / 5, CLIENTS).await;
     handle.stop().expect("it runs");
     say("");
-    say(
-        "eth_getBalance(pending), 1,002 accounts, five frags of an open block over four blocks, calls a second",
-    );
+    say(&format!(
+        "eth_getBalance(pending), {} accounts, five frags of an open block over four blocks, calls a \
+         second",
+        accounts.len()
+    ));
     say(&format!("{:<52} {direct:>9.0}", "through the module, one after the other, one core"));
     say(&format!("{:<52} {http:>9.0}", "HTTP, 32 at a time, both ends on this machine"));
     say(&format!("{:<52} {ws:>9.0}", "WebSocket, 32 at a time, both ends on this machine"));
