@@ -153,10 +153,7 @@ impl EthContext {
     /// # Errors
     /// [`Failure::Elsewhere`], [`Failure::Absent`], and the history's.
     pub fn numbered(&self, heads: &Heads, number: u64) -> Result<Found, Failure> {
-        // The topmost one has a number only where `latest` reads it.
-        let named =
-            heads.open.len() - usize::from(!self.config.preconf_as_latest).min(heads.open.len());
-        if let Some(open) = heads.open[..named].iter().find(|open| open.header.number == number) {
+        if let Some(open) = heads.numbered(number, self.config.preconf_as_latest) {
             return Ok(Found::Open(Arc::clone(open)));
         }
         let latest = self.latest(heads);

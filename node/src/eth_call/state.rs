@@ -34,18 +34,12 @@ pub fn resolve(
         }
         BlockId::Number(BlockNumberOrTag::Earliest) => by_number(view, &heads, 0),
         BlockId::Number(BlockNumberOrTag::Number(number)) => {
-            match open(&heads, number, preconf_as_latest) {
-                Some(open) => Ok(open),
+            match heads.numbered(number, preconf_as_latest) {
+                Some(open) => Ok(Arc::clone(open)),
                 None => by_number(view, &heads, number),
             }
         }
     }
-}
-
-/// A block in execution by its number; the topmost one has one only where `latest` reads it.
-fn open(heads: &Heads, number: u64, preconf_as_latest: bool) -> Option<Arc<Snapshot>> {
-    let named = heads.open.len() - usize::from(!preconf_as_latest).min(heads.open.len());
-    heads.open[..named].iter().find(|open| open.header.number == number).cloned()
 }
 
 fn marked(

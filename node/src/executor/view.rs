@@ -38,6 +38,14 @@ impl Heads {
     pub fn pending(&self) -> &Arc<Snapshot> {
         self.pending.as_ref().unwrap_or(&self.latest.snapshot)
     }
+
+    /// The block in execution with this number. The topmost one has a number only where the tag
+    /// `latest` reads it (`preconf_as_latest`).
+    pub fn numbered(&self, number: u64, preconf_as_latest: bool) -> Option<&Arc<Snapshot>> {
+        let hidden = usize::from(!preconf_as_latest && !self.open.is_empty());
+        let named = &self.open[..self.open.len() - hidden];
+        named.iter().find(|open| open.header.number == number)
+    }
 }
 
 /// Blocks that are no longer in memory.
