@@ -37,7 +37,7 @@ pub use membership::{Member, MemberRecord, Membership, PeerIndex};
 pub use outcome::Outcome;
 pub use peer::PeerId;
 pub use plan::{Plan, PlanView, SignedPlan};
-pub use protocol::{BroadcastError, Config, Delivered, Event, Protocol, RoutePolicy};
+pub use protocol::{BroadcastError, Config, Delivered, Event, Protocol, RoutePolicy, Setup};
 pub use route::Route;
 pub use schedule::Schedule;
 pub use time::Timestamp;

@@ -254,36 +254,72 @@ pub enum SetupError {
     Delegation(#[from] DelegationError),
 }
 
-impl Protocol {
-    /// The protocol of member `me`, which leads with `leader` where a delegation says so.
+/// What all nodes of a network start with: checked once, shared by as many protocols as a
+/// driver runs. A simulation of thousands of nodes would otherwise verify the same delegations
+/// and hold the same plans thousands of times.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    config: Config,
+    members: Arc<Membership>,
+    schedule: Schedule,
+    delegations: Delegations,
+    plans: BTreeMap<u64, Arc<PlanView>>,
+}
+
+impl Setup {
+    /// Checks the delegations and makes the configured plan of every key they name.
     ///
     /// # Errors
-    /// [`SetupError`].
+    /// [`SetupError::Delegation`].
     pub fn new(
         config: Config,
-        me: &PeerId,
         members: Arc<Membership>,
         schedule: Schedule,
         delegations: impl IntoIterator<Item = SignedDelegation>,
-        leader: Option<SigningKey>,
     ) -> Result<Self, SetupError> {
-        let index = members.index(me).ok_or(SetupError::NotAMember(*me))?;
-        let chain_id = config.chain_id;
-        let mut known = Delegations::new(chain_id, schedule.gateways());
+        let mut known = Delegations::new(config.chain_id, schedule.gateways());
         for signed in delegations {
             match known.insert(signed) {
                 Ok(_) | Err(DelegationError::Stale) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut me = Self {
+        let plans = known
+            .iter()
+            .map(|leader| {
+                let key = leader.signed.delegation.key;
+                let plan = Plan::configured(config.chain_id, key, &members);
+                let view = PlanView::new(&plan, &members).expect("made of this table");
+                (view.id(), Arc::new(view))
+            })
+            .collect();
+        Ok(Self { config, members, schedule, delegations: known, plans })
+    }
+
+    /// The protocol of member `me`, which leads with `leader` where a delegation says so.
+    ///
+    /// # Errors
+    /// [`SetupError::NotAMember`].
+    pub fn node(&self, me: &PeerId, leader: Option<SigningKey>) -> Result<Protocol, SetupError> {
+        let index = self.members.index(me).ok_or(SetupError::NotAMember(*me))?;
+        let config = self.config.clone();
+        let chain_id = config.chain_id;
+        let leading = leader.as_ref().map(|key| {
+            let plan = Plan::configured(chain_id, key.verifying_key().to_bytes(), &self.members);
+            let view = match self.plans.get(&plan.id()) {
+                Some(view) => Arc::clone(view),
+                None => Arc::new(PlanView::new(&plan, &self.members).expect("made of this table")),
+            };
+            (view, Control::Plan(plan.sign(key)))
+        });
+        Ok(Protocol {
             me: index,
-            peers: vec![PeerState::default(); members.len()],
-            delegations: known,
-            plans: BTreeMap::new(),
+            peers: vec![PeerState::default(); self.members.len()],
+            delegations: self.delegations.clone(),
+            plans: self.plans.clone(),
             learnt_plans: VecDeque::new(),
-            shredder: None,
-            leading: None,
+            shredder: leader.map(|key| Shredder::new(chain_id, key)),
+            leading,
             validator: Validator::new(chain_id, config.validator_capacity),
             reassembler: Reassembler::new(config.reassembly),
             arrivals: BTreeMap::new(),
@@ -297,24 +333,37 @@ impl Protocol {
             progress_at: Timestamp::default(),
             checks_due: false,
             config,
-            members,
-            schedule,
-        };
-        let keys: Vec<[u8; 32]> = me.delegations.iter().map(|l| l.signed.delegation.key).collect();
-        keys.into_iter().for_each(|key| me.insert_configured_plan(key));
-        if let Some(key) = leader {
-            let plan = Plan::configured(chain_id, key.verifying_key().to_bytes(), &me.members);
-            let view = PlanView::new(&plan, &me.members).expect("made of this table");
-            me.leading = Some((Arc::new(view), Control::Plan(plan.sign(&key))));
-            me.shredder = Some(Shredder::new(chain_id, key));
-        }
-        Ok(me)
+            members: Arc::clone(&self.members),
+            schedule: self.schedule.clone(),
+        })
+    }
+}
+
+impl Protocol {
+    /// The protocol of member `me`, which leads with `leader` where a delegation says so.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn new(
+        config: Config,
+        me: &PeerId,
+        members: Arc<Membership>,
+        schedule: Schedule,
+        delegations: impl IntoIterator<Item = SignedDelegation>,
+        leader: Option<SigningKey>,
+    ) -> Result<Self, SetupError> {
+        Setup::new(config, members, schedule, delegations)?.node(me, leader)
     }
 
-    fn insert_configured_plan(&mut self, key: [u8; 32]) {
-        let plan = Plan::configured(self.config.chain_id, key, &self.members);
-        let view = PlanView::new(&plan, &self.members).expect("made of this table");
-        self.plans.insert(view.id(), Arc::new(view));
+    /// Connections that are up and have been for long: nothing is said on them, both sides are
+    /// taken to know what a greeting would tell. For drivers that start in the middle, as a
+    /// simulation of a running network does.
+    pub fn assume_connected(&mut self, peers: impl IntoIterator<Item = PeerIndex>) {
+        for peer in peers {
+            if let Some(state) = self.peers.get_mut(peer as usize) {
+                *state = PeerState { connected: true, greeted: true, ..PeerState::default() };
+            }
+        }
     }
 
     /// A connection to `peer` is up; frames to it can be sent.
