@@ -1,5 +1,34 @@
-//! Will drive the protocol of `fragcast-turbine` in virtual time over real-world latencies.
+//! Propagation of messages over real networks, in virtual time: the protocol of
+//! `fragcast-turbine` beside its peers and the physical limit.
 //!
-//! The crate holds its place in the workspace. What it will drive is there: the protocol is
-//! pure, and its tests step networks of fifty nodes in virtual time already.
+//! ```text
+//! scenario ─▶ world (places, delays, weights)   ┐
+//!          ─▶ links (queues, loss, hop cost)    ├─▶ engine ⇄ overlay ─▶ outcome ─▶ report
+//!          ─▶ load (messages, leaders), faults  ┘   (queue)  (a protocol for all nodes)
+//! ```
+//!
+//! An [`engine`] run is a function of its inputs: events are ordered by (time, sequence), every
+//! random number comes from a seeded stream, and the functions that round differently on
+//! different machines are taken from `libm`. The same seed gives the same digest everywhere.
 #![forbid(unsafe_code)]
+
+pub mod engine;
+pub mod fault;
+pub mod link;
+pub mod load;
+pub mod outcome;
+pub mod protocols;
+pub mod queue;
+pub mod random;
+pub mod world;
+
+/// A node's place in the world's table; the same number as its index in the membership table.
+pub type NodeId = u32;
+
+/// Nanoseconds of virtual time since the start of a run.
+pub type Nanos = u64;
+
+/// A millisecond.
+pub const MILLIS: Nanos = 1_000_000;
+/// A second.
+pub const SECONDS: Nanos = 1_000_000_000;

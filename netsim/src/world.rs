@@ -1,0 +1,92 @@
+//! Where nodes are, how much they weigh, and how long light takes between them.
+//!
+//! Nodes stand at *places* (a region, a city, a pair of coordinates); delays are kept per
+//! ordered pair of places, so ten thousand nodes in a hundred cities need ten thousand numbers.
+
+use crate::{Nanos, NodeId};
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its name in tables and files.
+    pub id: String,
+    /// Stake; 0 has no say and relays nothing while anybody has any.
+    pub weight: u64,
+    /// Index into [`World::places`].
+    pub place: u16,
+}
+
+/// Somewhere that nodes are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Place {
+    /// Region or city.
+    pub name: String,
+    /// Degrees north and east, where known: for the map.
+    pub position: Option<(f64, f64)>,
+}
+
+/// Nodes and the delays between them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct World {
+    /// Nodes; their order is that of the membership table.
+    pub nodes: Vec<Node>,
+    /// Where they are.
+    pub places: Vec<Place>,
+    /// One-way delay in nanoseconds from place to place, row by row; the diagonal is the delay
+    /// between two nodes of one place.
+    pub delays: Vec<Nanos>,
+    /// Where nodes and delays come from, for reports: file, fit and its error, factor.
+    pub source: String,
+}
+
+impl World {
+    /// The one-way delay between two nodes; zero to oneself.
+    pub fn delay(&self, from: NodeId, to: NodeId) -> Nanos {
+        if from == to {
+            return 0;
+        }
+        let place = |node: NodeId| usize::from(self.nodes[node as usize].place);
+        self.delays[place(from) * self.places.len() + place(to)]
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The weights; all one if nobody has any.
+    pub fn weights(&self) -> Vec<u64> {
+        let weights: Vec<u64> = self.nodes.iter().map(|node| node.weight).collect();
+        if weights.iter().all(|w| *w == 0) { vec![1; weights.len()] } else { weights }
+    }
+}
+
+/// Worlds for tests.
+#[cfg(test)]
+pub(crate) mod sample {
+    use super::*;
+
+    /// `n` nodes dealt over `places` places on a line, `step` apart, 0.1 ms within a place.
+    pub(crate) fn line(n: usize, places: usize, step: Nanos) -> World {
+        let delay = |a: usize, b: usize| 100_000 + a.abs_diff(b) as u64 * step;
+        World {
+            nodes: (0..n)
+                .map(|i| Node {
+                    id: format!("n{i}"),
+                    weight: 1 + (i as u64 * 7) % 13,
+                    place: (i % places) as u16,
+                })
+                .collect(),
+            places: (0..places)
+                .map(|i| Place { name: format!("p{i}"), position: Some((0.0, i as f64)) })
+                .collect(),
+            delays: (0..places * places).map(|i| delay(i / places, i % places)).collect(),
+            source: "a line".into(),
+        }
+    }
+}
