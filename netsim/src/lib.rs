@@ -20,6 +20,8 @@ pub mod outcome;
 pub mod protocols;
 pub mod queue;
 pub mod random;
+pub mod reliable;
+pub mod results;
 pub mod world;
 
 /// A node's place in the world's table; the same number as its index in the membership table.

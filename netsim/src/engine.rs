@@ -1,0 +1,403 @@
+//! The engine: hosts, links and faults around one protocol, stepped in virtual time.
+//!
+//! A protocol is an [`Overlay`]: the state of *all* nodes, called with what happens at one of
+//! them. Whatever it sends goes through the links of [`crate::link`] and the faults of
+//! [`crate::fault`]; it never sees another node's state but by packets.
+//!
+//! A run ends when everybody has every expected message and nothing is on its way, or at the
+//! horizon. Timers that only keep house (heartbeats, tips) do not hold it up.
+
+use crate::fault::Faults;
+use crate::link::{LinkConfig, Links};
+use crate::load::Load;
+use crate::outcome::{Digest, How, NEVER, Outcome};
+use crate::queue::Queue;
+use crate::random::{self, Stream};
+use crate::reliable::Reliable;
+use crate::world::World;
+use crate::{Nanos, NodeId};
+
+/// What a packet carries, as far as faults are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// A part of a message on its way to everybody.
+    Data,
+    /// A part of a message for a node that asked.
+    Repair,
+    /// Anything else.
+    Control,
+}
+
+/// A protocol, at all nodes.
+pub trait Overlay {
+    /// What travels. The engine looks at its size only.
+    type Packet;
+
+    /// The network is up; nothing is sent yet. For timers that run from the beginning.
+    fn start(&mut self, _ctx: &mut Context<'_, Self::Packet>) {}
+
+    /// The leader of broadcast `index` of the load has its message.
+    fn broadcast(&mut self, ctx: &mut Context<'_, Self::Packet>, index: usize);
+
+    /// A packet is handled at `to`.
+    fn deliver(
+        &mut self,
+        ctx: &mut Context<'_, Self::Packet>,
+        from: NodeId,
+        to: NodeId,
+        packet: Self::Packet,
+    );
+
+    /// A timer of `node`.
+    fn timer(&mut self, ctx: &mut Context<'_, Self::Packet>, node: NodeId, token: u64);
+
+    /// How many hosts a node may exchange packets with.
+    fn max_degree(&self) -> Option<u32> {
+        None
+    }
+}
+
+/// What happens.
+#[derive(Debug)]
+enum Event<P> {
+    Broadcast(u32),
+    Uplink(NodeId, Option<u64>),
+    /// The last bit is at the receiver's downlink.
+    Arrive(Packet<P>),
+    /// The receiver acts upon it.
+    Deliver(Packet<P>),
+    Timer {
+        node: NodeId,
+        token: u64,
+        housekeeping: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Packet<P> {
+    from: NodeId,
+    to: NodeId,
+    bytes: u32,
+    class: Class,
+    body: P,
+}
+
+/// What a run is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup<'a> {
+    /// Nodes and delays.
+    pub world: &'a World,
+    /// Links.
+    pub links: LinkConfig,
+    /// What goes wrong.
+    pub faults: &'a Faults,
+    /// What is sent.
+    pub load: &'a Load,
+    /// Seed of losses, jitter and all that the overlay draws.
+    pub seed: u64,
+    /// How long after the last broadcast, or the end of the last fault, a node may still wait.
+    pub patience: Nanos,
+}
+
+/// What an overlay can do at one instant.
+#[derive(Debug)]
+pub struct Context<'a, P> {
+    now: Nanos,
+    setup: Setup<'a>,
+    links: Links<'a>,
+    queue: Queue<Event<P>>,
+    /// Events in the queue that are not housekeeping.
+    live: u64,
+    random: Stream,
+    outcome: Outcome,
+    /// Expected completions that are still to come, and the nodes they are waited for at.
+    open: u64,
+    awaited: Vec<bool>,
+    peers: Peers,
+    digest: Digest,
+}
+
+impl<'a, P> Context<'a, P> {
+    /// The time.
+    pub const fn now(&self) -> Nanos {
+        self.now
+    }
+
+    /// What the run is made of.
+    pub const fn setup(&self) -> &Setup<'a> {
+        &self.setup
+    }
+
+    /// What is sent in this run.
+    pub const fn load(&self) -> &'a Load {
+        self.setup.load
+    }
+
+    /// Nodes and delays.
+    pub const fn world(&self) -> &'a World {
+        self.setup.world
+    }
+
+    /// The links, for transports that need to know more than whether a packet arrives.
+    pub const fn links(&mut self) -> &mut Links<'a> {
+        &mut self.links
+    }
+
+    /// The overlay's random numbers.
+    pub const fn random(&mut self) -> &mut Stream {
+        &mut self.random
+    }
+
+    /// Whether a node is down.
+    pub fn is_down(&self, node: NodeId) -> bool {
+        self.setup.faults.is_down(node, self.now)
+    }
+
+    /// Sends an unreliable packet of `bytes` on the wire, framing included.
+    pub fn send(&mut self, from: NodeId, to: NodeId, bytes: u32, class: Class, body: P) {
+        let Some(departed) = self.admit(from, to, bytes.into(), class) else { return };
+        if self.setup.faults.is_cut(from, to, self.now) {
+            self.outcome.lost += 1;
+            return;
+        }
+        match self.links.cross(departed, from, to) {
+            Some(at) => self.arrive(at, Packet { from, to, bytes, class, body }),
+            None => self.outcome.lost += 1,
+        }
+    }
+
+    /// What every way of sending begins with: faults of the sender, its peers, its uplink.
+    /// When the last bit has left.
+    pub(crate) fn admit(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        bytes: u64,
+        class: Class,
+    ) -> Option<Nanos> {
+        let faults = self.setup.faults;
+        if faults.is_down(from, self.now) {
+            return None;
+        }
+        if class != Class::Control
+            && !self.setup.load.leaders.contains(&from)
+            && faults.is_silent(from, self.now)
+        {
+            return None;
+        }
+        if !self.peers.meet(from, to) {
+            self.outcome.refused += 1;
+            return None;
+        }
+        let Some(departed) = self.links.depart(self.now, from, bytes) else {
+            self.outcome.dropped_uplink += 1;
+            return None;
+        };
+        self.count_sent(from, bytes);
+        Some(departed)
+    }
+
+    /// Counts bytes that a node sends beside its packets: acknowledgements, retransmissions.
+    pub fn count_sent(&mut self, from: NodeId, bytes: u64) {
+        self.outcome.sent[from as usize] += bytes;
+    }
+
+    /// Counts a packet that is lost on the way.
+    pub const fn count_lost(&mut self, packets: u64) {
+        self.outcome.lost += packets;
+    }
+
+    /// Sends `bytes` of content over a connection that delivers reliably and in order.
+    ///
+    /// What a crash or a partition of more than a minute swallows is lost all the same.
+    pub fn send_reliably(
+        &mut self,
+        transport: &mut Reliable,
+        (from, to): (NodeId, NodeId),
+        bytes: u32,
+        class: Class,
+        body: P,
+    ) {
+        let wire = transport.wire_bytes(bytes.into());
+        let Some(departed) = self.admit(from, to, wire, class) else { return };
+        let faults = self.setup.faults;
+        let blocked = |at: Nanos| faults.is_cut(from, to, at) || faults.is_down(to, at);
+        match transport.transfer(&mut self.links, departed, (from, to), bytes.into(), blocked) {
+            Some(crossed) => {
+                self.count_sent(from, crossed.resent);
+                self.count_sent(to, crossed.acknowledged);
+                self.outcome.lost += crossed.lost;
+                let bytes = u32::try_from(wire).unwrap_or(u32::MAX);
+                self.arrive(crossed.at, Packet { from, to, bytes, class, body });
+            }
+            None => self.outcome.lost += 1,
+        }
+    }
+
+    fn arrive(&mut self, at: Nanos, packet: Packet<P>) {
+        self.live += 1;
+        self.queue.push(at, Event::Arrive(packet));
+    }
+
+    /// Calls [`Overlay::timer`] at `at`; a housekeeping timer does not keep a run going.
+    pub fn timer(&mut self, node: NodeId, at: Nanos, token: u64, housekeeping: bool) {
+        self.live += u64::from(!housekeeping);
+        self.queue.push(at.max(self.now), Event::Timer { node, token, housekeeping });
+    }
+
+    /// `node` has the message of broadcast `index`.
+    pub fn complete(&mut self, node: NodeId, index: usize, how: How) {
+        let broadcast = &self.setup.load.broadcasts[index];
+        let completion = &mut self.outcome.completions[index];
+        let after = &mut completion.after[node as usize];
+        if *after != NEVER {
+            return;
+        }
+        *after = self.now - broadcast.at;
+        completion.repaired[node as usize] = how == How::Repair;
+        self.open -= u64::from(broadcast.expected && self.awaited[node as usize]);
+        self.digest.event(self.now, 5, node, index as u32, u64::from(how == How::Repair));
+    }
+
+    /// Whether `node` has the message of broadcast `index`.
+    pub fn has(&self, node: NodeId, index: usize) -> bool {
+        self.outcome.completions[index].after[node as usize] != NEVER
+    }
+
+    /// `node` holds evidence that the leader equivocated.
+    pub fn convict(&mut self, node: NodeId) {
+        self.outcome.convicted[node as usize] = true;
+    }
+}
+
+/// Who has met whom, one bit a pair: 12.5 MB for ten thousand nodes.
+#[derive(Debug)]
+struct Peers {
+    n: usize,
+    bits: Vec<u64>,
+    degree: Vec<u32>,
+    limit: u32,
+}
+
+impl Peers {
+    fn new(n: usize, limit: Option<u32>) -> Self {
+        let bits = vec![0; (n * n).div_ceil(64)];
+        Self { n, bits, degree: vec![0; n], limit: limit.unwrap_or(u32::MAX) }
+    }
+
+    /// Whether the two may exchange packets: they do already, or both have room.
+    fn meet(&mut self, a: NodeId, b: NodeId) -> bool {
+        let (a, b) = (a as usize, b as usize);
+        let bit = |x: usize, y: usize| (x * self.n + y) / 64;
+        let at = |x: usize, y: usize| 1u64 << ((x * self.n + y) % 64);
+        if self.bits[bit(a, b)] & at(a, b) != 0 {
+            return true;
+        }
+        if self.degree[a] >= self.limit || self.degree[b] >= self.limit {
+            return false;
+        }
+        let (there, back) = ((bit(a, b), at(a, b)), (bit(b, a), at(b, a)));
+        self.bits[there.0] |= there.1;
+        self.bits[back.0] |= back.1;
+        self.degree[a] += 1;
+        self.degree[b] += 1;
+        true
+    }
+}
+
+/// Runs `overlay` and says what came of it.
+pub fn run<O: Overlay>(setup: Setup<'_>, overlay: &mut O) -> Outcome {
+    let (nodes, broadcasts) = (setup.world.len(), &setup.load.broadcasts);
+    let crashed = setup.faults.crashed();
+    let awaited: Vec<bool> = (0..nodes as NodeId).map(|node| !crashed.contains(&node)).collect();
+    let waiting = awaited.iter().filter(|awaited| **awaited).count() as u64;
+    let expected = broadcasts.iter().filter(|b| b.expected).count() as u64;
+    let mut ctx = Context {
+        now: 0,
+        setup,
+        links: Links::new(setup.world, setup.links, random::stream(setup.seed, "links", 0)),
+        queue: Queue::default(),
+        live: 0,
+        random: random::stream(setup.seed, "overlay", 0),
+        outcome: Outcome::new(nodes, broadcasts.len()),
+        open: waiting * expected,
+        awaited,
+        peers: Peers::new(nodes, overlay.max_degree()),
+        digest: Digest::new(),
+    };
+    for (at, node, bps) in setup.faults.uplink_changes() {
+        ctx.queue.push(at, Event::Uplink(node, bps));
+    }
+    for (index, broadcast) in broadcasts.iter().enumerate() {
+        ctx.live += 1;
+        ctx.queue.push(broadcast.at, Event::Broadcast(index as u32));
+    }
+    let last = broadcasts.iter().map(|b| b.at).max().unwrap_or(0).max(setup.faults.healed_at());
+    let horizon = last + setup.patience;
+    overlay.start(&mut ctx);
+    while let Some((at, event)) = ctx.queue.pop() {
+        if at > horizon {
+            break;
+        }
+        ctx.now = at;
+        step(&mut ctx, overlay, event);
+        if ctx.live == 0 && ctx.open == 0 {
+            break;
+        }
+    }
+    let mut outcome = ctx.outcome;
+    outcome.end = ctx.now;
+    outcome.degree = ctx.peers.degree;
+    outcome.digest = ctx.digest.finish();
+    outcome
+}
+
+fn step<O: Overlay>(ctx: &mut Context<'_, O::Packet>, overlay: &mut O, event: Event<O::Packet>) {
+    ctx.outcome.events += 1;
+    let now = ctx.now;
+    match event {
+        Event::Uplink(node, bps) => ctx.links.set_uplink(node, bps),
+        Event::Broadcast(index) => {
+            ctx.live -= 1;
+            let broadcast = ctx.setup.load.broadcasts[index as usize];
+            ctx.digest.event(now, 0, broadcast.leader, index, broadcast.bytes.into());
+            if !ctx.is_down(broadcast.leader) {
+                ctx.complete(broadcast.leader, index as usize, How::Spread);
+                overlay.broadcast(ctx, index as usize);
+            }
+        }
+        Event::Arrive(packet) => {
+            ctx.live -= 1;
+            ctx.digest.event(now, 1, packet.from, packet.to, packet.bytes.into());
+            if ctx.is_down(packet.to) {
+                ctx.outcome.lost += 1;
+                return;
+            }
+            match ctx.links.enter(now, packet.to, packet.bytes.into()) {
+                None => ctx.outcome.dropped_downlink += 1,
+                Some(at) => {
+                    ctx.outcome.received[packet.to as usize] += u64::from(packet.bytes);
+                    ctx.live += 1;
+                    ctx.queue.push(at, Event::Deliver(packet));
+                }
+            }
+        }
+        Event::Deliver(Packet { from, to, class, body, .. }) => {
+            ctx.live -= 1;
+            if !ctx.is_down(to) {
+                ctx.outcome.handled += u64::from(class != Class::Control);
+                overlay.deliver(ctx, from, to, body);
+            }
+        }
+        Event::Timer { node, token, housekeeping } => {
+            ctx.live -= u64::from(!housekeeping);
+            ctx.digest.event(now, 4, node, 0, token);
+            if !ctx.is_down(node) {
+                overlay.timer(ctx, node, token);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

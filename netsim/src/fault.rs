@@ -1,0 +1,150 @@
+//! What goes wrong with hosts and paths, and when.
+//!
+//! Faults of hosts act in the engine and so on every protocol alike. Faults of a leader's
+//! behaviour (equivocation, rebuilding, dying in mid-block) are a matter of the load: see
+//! [`crate::load`].
+
+use std::collections::BTreeSet;
+
+use crate::{Nanos, NodeId};
+
+/// From when until when, the end excluded.
+pub type Span = (Nanos, Nanos);
+
+/// Always.
+pub const ALWAYS: Span = (0, Nanos::MAX);
+
+/// Something that goes wrong with hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The hosts neither send nor receive.
+    Crash {
+        /// Which.
+        nodes: BTreeSet<NodeId>,
+        /// When.
+        span: Span,
+    },
+    /// The hosts receive, and never forward or answer. Leaders still send their own messages.
+    Silent {
+        /// Which.
+        nodes: BTreeSet<NodeId>,
+        /// When.
+        span: Span,
+    },
+    /// Nothing passes between these hosts and the others.
+    Partition {
+        /// One side.
+        nodes: BTreeSet<NodeId>,
+        /// When.
+        span: Span,
+    },
+    /// The hosts have another uplink.
+    SlowUplink {
+        /// Which.
+        nodes: BTreeSet<NodeId>,
+        /// When.
+        span: Span,
+        /// Bits per second.
+        bps: u64,
+    },
+}
+
+/// All faults of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults(pub Vec<Fault>);
+
+const fn within(span: Span, at: Nanos) -> bool {
+    span.0 <= at && at < span.1
+}
+
+impl Faults {
+    /// Whether `node` is down.
+    pub fn is_down(&self, node: NodeId, at: Nanos) -> bool {
+        self.0.iter().any(|fault| match fault {
+            Fault::Crash { nodes, span } => within(*span, at) && nodes.contains(&node),
+            _ => false,
+        })
+    }
+
+    /// Whether `node` forwards and answers nothing.
+    pub fn is_silent(&self, node: NodeId, at: Nanos) -> bool {
+        self.0.iter().any(|fault| match fault {
+            Fault::Silent { nodes, span } => within(*span, at) && nodes.contains(&node),
+            _ => false,
+        })
+    }
+
+    /// Whether nothing passes between two hosts.
+    pub fn is_cut(&self, from: NodeId, to: NodeId, at: Nanos) -> bool {
+        self.0.iter().any(|fault| match fault {
+            Fault::Partition { nodes, span } => {
+                within(*span, at) && nodes.contains(&from) != nodes.contains(&to)
+            }
+            _ => false,
+        })
+    }
+
+    /// Times at which uplinks change, with host and rate (`None`: the configured one again).
+    pub fn uplink_changes(&self) -> Vec<(Nanos, NodeId, Option<u64>)> {
+        let mut changes = Vec::new();
+        for fault in &self.0 {
+            if let Fault::SlowUplink { nodes, span, bps } = fault {
+                for node in nodes {
+                    changes.push((span.0, *node, Some(*bps)));
+                    if span.1 < Nanos::MAX {
+                        changes.push((span.1, *node, None));
+                    }
+                }
+            }
+        }
+        changes.sort_unstable();
+        changes
+    }
+
+    /// Hosts that some fault stops from relaying at some time, so that nobody expects of them
+    /// what they missed: crashed ones.
+    pub fn crashed(&self) -> BTreeSet<NodeId> {
+        let mut all = BTreeSet::new();
+        for fault in &self.0 {
+            if let Fault::Crash { nodes, .. } = fault {
+                all.extend(nodes);
+            }
+        }
+        all
+    }
+
+    /// When the last fault that ends has ended.
+    pub fn healed_at(&self) -> Nanos {
+        let spans = self.0.iter().map(|fault| match fault {
+            Fault::Crash { span, .. }
+            | Fault::Silent { span, .. }
+            | Fault::Partition { span, .. }
+            | Fault::SlowUplink { span, .. } => span.1,
+        });
+        spans.filter(|end| *end < Nanos::MAX).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_begin_and_end() {
+        let nodes = || BTreeSet::from([1, 2]);
+        let faults = Faults(vec![
+            Fault::Crash { nodes: nodes(), span: (10, 20) },
+            Fault::Silent { nodes: nodes(), span: ALWAYS },
+            Fault::Partition { nodes: nodes(), span: (5, 6) },
+            Fault::SlowUplink { nodes: BTreeSet::from([3]), span: (7, 9), bps: 5 },
+        ]);
+        let down: Vec<bool> = [9, 10, 19, 20].map(|at| faults.is_down(1, at)).into();
+        assert_eq!(down, [false, true, true, false]);
+        assert!(!faults.is_down(3, 15) && faults.is_silent(2, 0) && !faults.is_silent(3, 0));
+        assert!(faults.is_cut(1, 3, 5) && faults.is_cut(3, 1, 5) && !faults.is_cut(1, 2, 5));
+        assert!(!faults.is_cut(1, 3, 6));
+        assert_eq!(faults.uplink_changes(), [(7, 3, Some(5)), (9, 3, None)]);
+        assert_eq!(faults.healed_at(), 20);
+        assert_eq!(faults.crashed(), nodes());
+    }
+}

@@ -1,0 +1,289 @@
+//! Links: what happens to a packet between two hosts. Decisions only, no clock: packets with
+//! times in, times out, so that the engine in virtual time and the emulator in real time share
+//! them.
+//!
+//! ```text
+//! sender ─▶ uplink queue ─▶ propagation, jitter, loss, reordering ─▶ downlink queue ─▶ hop ─▶ handled
+//!           (bounded FIFO)  (per ordered pair of places)             (bounded FIFO)
+//! ```
+//!
+//! * Serialisation: bytes on the wire over the rate of the host's access link, one packet after
+//!   another. A queue holds at most its capacity; what does not fit is dropped and counted.
+//! * Loss: independent with a probability per packet, or bursty by the Gilbert–Elliott model
+//!   (Gilbert 1960, Elliott 1963) with a state for each ordered pair of hosts.
+//! * Jitter: an exponential extra delay per packet; reordering: a share of packets is held back
+//!   by a fixed time. Either lets later packets overtake.
+//! * Hop: each packet occupies the receiver's processor for [`LinkConfig::packet_cpu`], and is
+//!   acted upon [`LinkConfig::hop`] later.
+
+use std::collections::BTreeMap;
+
+use crate::random::{self, Stream};
+use crate::world::World;
+use crate::{Nanos, NodeId, SECONDS};
+
+/// How packets get lost on the way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Loss {
+    /// Each with this probability.
+    Independent(f64),
+    /// In bursts: on average `mean` of all packets, `burst` packets of a pair in a row.
+    Bursty {
+        /// Share of packets lost in the long run, below 1.
+        mean: f64,
+        /// Mean length of a burst in packets, at least 1.
+        burst: f64,
+    },
+}
+
+impl Loss {
+    /// The share of packets that is lost in the long run.
+    pub const fn mean(self) -> f64 {
+        match self {
+            Self::Independent(p) => p,
+            Self::Bursty { mean, .. } => mean,
+        }
+    }
+}
+
+/// Properties of all hosts and paths.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LinkConfig {
+    /// Bits per second that a host can send.
+    pub uplink_bps: u64,
+    /// Bits per second that it can receive.
+    pub downlink_bps: u64,
+    /// Bytes that wait to be sent at most: the socket's and the application's buffers.
+    pub uplink_queue: u64,
+    /// Bytes that wait at the receiver's side of the network at most.
+    pub downlink_queue: u64,
+    /// Loss between two hosts.
+    pub loss: Loss,
+    /// Mean of the exponential extra delay of a packet.
+    pub jitter: Nanos,
+    /// Share of packets that are held back, and for how long.
+    pub reorder: (f64, Nanos),
+    /// From the last bit of a packet to what its receiver sends in answer.
+    pub hop: Nanos,
+    /// For how long a packet occupies its receiver's processor.
+    pub packet_cpu: Nanos,
+}
+
+impl Default for LinkConfig {
+    /// DESIGN's settings: 1 Gbit/s, 1 % loss and 0.1 ms a hop. The queues hold what a host's
+    /// application keeps for its peers (1 GiB) and a switch's buffer (16 MiB).
+    fn default() -> Self {
+        Self {
+            uplink_bps: 1_000_000_000,
+            downlink_bps: 1_000_000_000,
+            uplink_queue: 1 << 30,
+            downlink_queue: 16 << 20,
+            loss: Loss::Independent(0.01),
+            jitter: 0,
+            reorder: (0.0, 0),
+            hop: 100_000,
+            packet_cpu: 2_000,
+        }
+    }
+}
+
+/// One direction of a host's access link.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pipe {
+    busy_until: Nanos,
+}
+
+impl Pipe {
+    /// When the last bit of `bytes` has passed, or `None` if they do not fit into the queue.
+    fn pass(&mut self, now: Nanos, bytes: u64, bps: u64, queue: u64) -> Option<Nanos> {
+        let start = self.busy_until.max(now);
+        let waiting = u128::from(start - now) * u128::from(bps) / (8 * u128::from(SECONDS));
+        if waiting > u128::from(queue) {
+            return None;
+        }
+        self.busy_until = start + serialisation(bytes, bps);
+        Some(self.busy_until)
+    }
+}
+
+/// How long `bytes` take at `bps`.
+pub fn serialisation(bytes: u64, bps: u64) -> Nanos {
+    let nanos = u128::from(bytes) * 8 * u128::from(SECONDS) / u128::from(bps.max(1));
+    u64::try_from(nanos).unwrap_or(u64::MAX)
+}
+
+/// The links of a network.
+#[derive(Debug)]
+pub struct Links<'a> {
+    world: &'a World,
+    config: LinkConfig,
+    uplinks: Vec<Pipe>,
+    downlinks: Vec<Pipe>,
+    processors: Vec<Pipe>,
+    /// Rates of hosts whose uplink is not the configured one.
+    slow: BTreeMap<NodeId, u64>,
+    /// Ordered pairs of hosts that are in a burst of losses.
+    bursts: std::collections::HashSet<(NodeId, NodeId)>,
+    random: Stream,
+}
+
+impl<'a> Links<'a> {
+    /// Idle links.
+    pub fn new(world: &'a World, config: LinkConfig, random: Stream) -> Self {
+        let n = world.len();
+        Self {
+            world,
+            config,
+            uplinks: vec![Pipe::default(); n],
+            downlinks: vec![Pipe::default(); n],
+            processors: vec![Pipe::default(); n],
+            slow: BTreeMap::new(),
+            bursts: std::collections::HashSet::new(),
+            random,
+        }
+    }
+
+    /// What they are made with.
+    pub const fn config(&self) -> &LinkConfig {
+        &self.config
+    }
+
+    /// Where they are.
+    pub const fn world(&self) -> &'a World {
+        self.world
+    }
+
+    /// Gives a host another uplink from now on; `None`: the configured one again.
+    pub fn set_uplink(&mut self, node: NodeId, bps: Option<u64>) {
+        match bps {
+            Some(bps) => self.slow.insert(node, bps),
+            None => self.slow.remove(&node),
+        };
+    }
+
+    /// The rate at which a host sends.
+    pub fn uplink_bps(&self, node: NodeId) -> u64 {
+        self.slow.get(&node).copied().unwrap_or(self.config.uplink_bps)
+    }
+
+    /// A packet leaves its host: when its last bit is on the way, or `None` if it was dropped.
+    pub fn depart(&mut self, now: Nanos, from: NodeId, bytes: u64) -> Option<Nanos> {
+        let bps = self.uplink_bps(from);
+        self.uplinks[from as usize].pass(now, bytes, bps, self.config.uplink_queue)
+    }
+
+    /// A packet crosses: when its last bit is at the receiver's downlink, or `None` if it is lost.
+    pub fn cross(&mut self, departed: Nanos, from: NodeId, to: NodeId) -> Option<Nanos> {
+        if self.loses(from, to) {
+            return None;
+        }
+        Some(departed + self.world.delay(from, to) + self.extra())
+    }
+
+    /// Jitter and reordering of one packet.
+    pub fn extra(&mut self) -> Nanos {
+        let mut extra = 0;
+        if self.config.jitter > 0 {
+            extra += (self.config.jitter as f64 * random::exponential(&mut self.random)) as Nanos;
+        }
+        if random::chance(&mut self.random, self.config.reorder.0) {
+            extra += self.config.reorder.1;
+        }
+        extra
+    }
+
+    /// Whether the next packet from one host to another is lost.
+    pub fn loses(&mut self, from: NodeId, to: NodeId) -> bool {
+        match self.config.loss {
+            Loss::Independent(p) => random::chance(&mut self.random, p),
+            Loss::Bursty { mean, burst } => {
+                // Two states: every packet passes in the good one, none in the bad one. The
+                // bad one is left with 1/burst, and entered so that `mean` is lost in all.
+                let leave = 1.0 / burst.max(1.0);
+                let enter = leave * mean / (1.0 - mean).max(f64::MIN_POSITIVE);
+                let bad = self.bursts.contains(&(from, to));
+                let bad = if bad {
+                    !random::chance(&mut self.random, leave)
+                } else {
+                    random::chance(&mut self.random, enter)
+                };
+                if bad {
+                    self.bursts.insert((from, to));
+                } else {
+                    self.bursts.remove(&(from, to));
+                }
+                bad
+            }
+        }
+    }
+
+    /// A packet reaches its receiver's downlink: when it is through and the host acts upon it,
+    /// or `None` if it was dropped.
+    pub fn enter(&mut self, now: Nanos, to: NodeId, bytes: u64) -> Option<Nanos> {
+        let LinkConfig { downlink_bps, downlink_queue, hop, packet_cpu, .. } = self.config;
+        let through = self.downlinks[to as usize].pass(now, bytes, downlink_bps, downlink_queue)?;
+        let processor = &mut self.processors[to as usize].busy_until;
+        *processor = (*processor).max(through) + packet_cpu;
+        Some(*processor + hop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::stream;
+    use crate::world::sample::line;
+
+    fn config() -> LinkConfig {
+        LinkConfig { loss: Loss::Independent(0.0), ..LinkConfig::default() }
+    }
+
+    #[test]
+    fn packets_queue_behind_one_another_and_overflow_is_dropped() {
+        let world = line(3, 3, 10_000_000);
+        let config = LinkConfig { uplink_bps: 8_000_000, uplink_queue: 2_000, ..config() };
+        let mut links = Links::new(&world, config, stream(1, "t", 0));
+        // 1,000 bytes at 8 Mbit/s take a millisecond.
+        let departures: Vec<_> = (0..5).map(|_| links.depart(0, 0, 1_000)).collect();
+        assert_eq!(
+            departures,
+            [Some(1_000_000), Some(2_000_000), Some(3_000_000), None, None],
+            "one is being sent, 2,000 bytes wait"
+        );
+        assert_eq!(links.cross(1_000_000, 0, 1), Some(1_000_000 + 10_100_000));
+        links.set_uplink(0, Some(800_000));
+        assert_eq!(links.depart(9_000_000, 0, 1_000), Some(19_000_000));
+    }
+
+    #[test]
+    fn the_downlink_adds_serialisation_and_the_cost_of_the_hop() {
+        let world = line(2, 2, 0);
+        let config = LinkConfig { downlink_bps: 8_000_000, ..config() };
+        let mut links = Links::new(&world, config, stream(1, "t", 0));
+        assert_eq!(links.enter(0, 1, 1_000), Some(1_000_000 + 2_000 + 100_000));
+        assert_eq!(links.enter(0, 1, 1_000), Some(2_000_000 + 2_000 + 100_000));
+    }
+
+    #[test]
+    fn bursts_have_their_mean_and_length() {
+        let world = line(2, 2, 0);
+        let config = LinkConfig { loss: Loss::Bursty { mean: 0.05, burst: 4.0 }, ..config() };
+        let mut links = Links::new(&world, config, stream(3, "t", 0));
+        let lost: Vec<bool> = (0..200_000).map(|_| links.loses(0, 1)).collect();
+        let share = lost.iter().filter(|l| **l).count() as f64 / lost.len() as f64;
+        assert!((share - 0.05).abs() < 0.004, "{share}");
+        let bursts = lost.windows(2).filter(|w| !w[0] && w[1]).count() as f64;
+        let length = share * lost.len() as f64 / bursts;
+        assert!((length - 4.0).abs() < 0.2, "{length}");
+    }
+
+    #[test]
+    fn held_back_packets_are_overtaken() {
+        let world = line(2, 2, 1_000_000);
+        let config = LinkConfig { reorder: (0.5, 5_000_000), jitter: 10_000, ..config() };
+        let mut links = Links::new(&world, config, stream(3, "t", 0));
+        let arrivals: Vec<_> = (0..100).map(|i| links.cross(i * 1_000, 0, 1).unwrap()).collect();
+        assert!(arrivals.windows(2).any(|w| w[1] < w[0]));
+        assert!(arrivals.iter().all(|at| *at >= 1_100_000));
+    }
+}

@@ -1,0 +1,1 @@
+//! The protocols that are compared. Each is an [`Overlay`](crate::engine::Overlay).
