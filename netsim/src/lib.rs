@@ -14,6 +14,9 @@
 
 pub mod engine;
 pub mod fault;
+pub mod geo;
+pub mod input;
+pub mod latency;
 pub mod link;
 pub mod load;
 pub mod outcome;

@@ -3,7 +3,12 @@
 //! Nodes stand at *places* (a region, a city, a pair of coordinates); delays are kept per
 //! ordered pair of places, so ten thousand nodes in a hundred cities need ten thousand numbers.
 
-use crate::{Nanos, NodeId};
+use std::borrow::Cow;
+use std::f64::consts::LN_2;
+
+use rand::RngCore;
+
+use crate::{Nanos, NodeId, random};
 
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +40,9 @@ pub struct World {
     /// One-way delay in nanoseconds from place to place, row by row; the diagonal is the delay
     /// between two nodes of one place.
     pub delays: Vec<Nanos>,
+    /// How far a delay is from its median in another run, see [`World::conditions`]; of the
+    /// same shape as `delays`, or empty: they are the same in every run.
+    pub spreads: Vec<Nanos>,
     /// Where nodes and delays come from, for reports: file, fit and its error, factor.
     pub source: String,
 }
@@ -47,6 +55,37 @@ impl World {
         }
         let place = |node: NodeId| usize::from(self.nodes[node as usize].place);
         self.delays[place(from) * self.places.len() + place(to)]
+    }
+
+    /// The delays of one run.
+    ///
+    /// What differs between the median and the 90th percentile of a year of round trips is the
+    /// path (routes, cables out of service, busy hours), not one packet and the next: so a run
+    /// draws it once for each ordered pair of places, and jitter stays the links' affair.
+    /// `delay + spread · (E − ln 2)` with E exponential of mean 1, but at least half of the
+    /// delay: its median is `delay`, its 90th percentile `delay + spread · (ln 10 − ln 2)`.
+    /// A normal distribution would have no long tail; a lognormal one would need a second
+    /// logarithm and fit no better to two numbers.
+    ///
+    /// Without spreads nothing is drawn or copied. A drawn world has none.
+    pub fn conditions(&self, rng: &mut impl RngCore) -> Cow<'_, Self> {
+        if self.spreads.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        debug_assert_eq!(self.delays.len(), self.spreads.len());
+        let pairs = self.delays.iter().zip(&self.spreads);
+        let delays = pairs.map(|(median, spread)| {
+            let drawn = *median as f64 + *spread as f64 * (random::exponential(rng) - LN_2);
+            // Below zero the conversion gives zero.
+            (drawn.round() as Nanos).max(median / 2)
+        });
+        Cow::Owned(Self {
+            nodes: self.nodes.clone(),
+            places: self.places.clone(),
+            delays: delays.collect(),
+            spreads: Vec::new(),
+            source: self.source.clone(),
+        })
     }
 
     /// How many nodes there are.
@@ -86,6 +125,7 @@ pub(crate) mod sample {
                 .map(|i| Place { name: format!("p{i}"), position: Some((0.0, i as f64)) })
                 .collect(),
             delays: (0..places * places).map(|i| delay(i / places, i % places)).collect(),
+            spreads: Vec::new(),
             source: "a line".into(),
         }
     }

@@ -1,0 +1,77 @@
+//! Files that a user names, read with a bound: nothing is allocated for what is too large to be
+//! one of ours.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The operating system refuses, or it is not text.
+    #[error("cannot read {}: {source}; check the path, and that it is a text file", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// More bytes than a file of this kind may have.
+    #[error("{} is larger than the {limit} bytes allowed; is it the right file?", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        limit: u64,
+    },
+}
+
+/// The text of a file of at most `limit` bytes.
+pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, ReadError> {
+    let mut text = String::new();
+    // One byte more than allowed tells too large from just large enough.
+    File::open(path)
+        .and_then(|file| file.take(limit.saturating_add(1)).read_to_string(&mut text))
+        .map_err(|source| ReadError::Io { path: path.into(), source })?;
+    if text.len() as u64 > limit {
+        return Err(ReadError::TooLarge { path: path.into(), limit });
+    }
+    Ok(text)
+}
+
+/// The last part of a path: what reports say, which are the same wherever the file lies.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy()).into()
+}
+
+/// A file of the data that tests share but the project does not hold; says so where it is absent.
+#[cfg(test)]
+pub(crate) fn shared_data(path: &str) -> Option<PathBuf> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data");
+    let root = std::env::var_os("FRAGCAST_DATA").unwrap_or_else(|| default.into());
+    let path = Path::new(&root).join(path);
+    if !path.is_file() {
+        println!("SKIPPED: no {}; set FRAGCAST_DATA to the folder of shared data", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_is_the_last_byte_that_fits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("five.txt");
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!(read_text(&path, 5).unwrap(), "12345");
+        assert!(matches!(read_text(&path, 4), Err(ReadError::TooLarge { limit: 4, .. })));
+        assert!(matches!(read_text(dir.path(), 5), Err(ReadError::Io { .. })));
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        let error = read_text(&path, 5).unwrap_err().to_string();
+        assert!(error.contains("five.txt") && error.contains("text file"), "{error}");
+        assert_eq!(file_name(&path), "five.txt");
+    }
+}
