@@ -25,6 +25,7 @@ pub mod queue;
 pub mod random;
 pub mod reliable;
 pub mod results;
+pub mod topology;
 pub mod world;
 
 /// A node's place in the world's table; the same number as its index in the membership table.

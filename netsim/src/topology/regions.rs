@@ -1,0 +1,196 @@
+//! Regions with their numbers of nodes, as a user writes them: `us-east-1:30,eu-central-1:50`.
+
+use std::collections::BTreeSet;
+
+/// Characters of a region's name at most: more is not compared with the known ones.
+const MAX_NAME: usize = 64;
+/// Known regions that an error lists at most.
+const LISTED: usize = 40;
+
+/// What is wrong with a list of regions.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// A part is not of the form.
+    #[error(
+        "`{part}`: write REGION:NODES, several with commas, as in us-east-1:30,eu-central-1:50"
+    )]
+    Form {
+        /// The part.
+        part: String,
+    },
+    /// A number of nodes that is none.
+    #[error("`{part}`: the number of nodes must be a whole number from 1 to {}", super::MAX_NODES)]
+    Count {
+        /// The part.
+        part: String,
+    },
+    /// A region that is there twice.
+    #[error("`{region}` is there twice; add its nodes up")]
+    Twice {
+        /// The region.
+        region: String,
+    },
+    /// A region that nothing is known of.
+    #[error("`{region}` is not in {of}; did you mean {nearest}? Known are {known}")]
+    Unknown {
+        /// The region.
+        region: String,
+        /// What it is not in.
+        of: String,
+        /// What is there and has the most similar name.
+        nearest: String,
+        /// What else is there.
+        known: String,
+    },
+}
+
+/// Reads a list of regions with their numbers of nodes. Whether there are such regions is known
+/// when a world is built, for a matrix may have its own.
+///
+/// # Errors
+///
+/// A part is not REGION:NODES, or a region is there twice.
+pub fn parse_regions(text: &str) -> Result<Vec<(String, u32)>, SpecError> {
+    let part = |part: &str| {
+        let form = || SpecError::Form { part: shortened(part) };
+        let (region, count) = part.split_once(':').ok_or_else(form)?;
+        let region = region.trim();
+        if region.is_empty() || region.chars().any(char::is_control) {
+            return Err(form());
+        }
+        let count = count.trim().parse().ok().filter(|count| is_count(*count));
+        let count = count.ok_or_else(|| SpecError::Count { part: shortened(part) })?;
+        Ok((region.to_owned(), count))
+    };
+    let counts = text.split(',').map(part).collect::<Result<Vec<_>, _>>()?;
+    only_once(&counts)?;
+    Ok(counts)
+}
+
+fn is_count(count: u32) -> bool {
+    (1..=super::MAX_NODES as u32).contains(&count)
+}
+
+/// No more of a user's text than an error can show.
+fn shortened(part: &str) -> String {
+    part.trim().chars().take(MAX_NAME).collect()
+}
+
+fn only_once(counts: &[(String, u32)]) -> Result<(), SpecError> {
+    let mut seen = BTreeSet::new();
+    match counts.iter().find(|(region, _)| !seen.insert(region)) {
+        None => Ok(()),
+        Some((region, _)) => Err(SpecError::Twice { region: shortened(region) }),
+    }
+}
+
+/// The numbers of the regions among the `known` ones, which `of` has.
+pub(super) fn choose(
+    counts: &[(String, u32)],
+    known: &[String],
+    of: &str,
+) -> Result<Vec<usize>, SpecError> {
+    only_once(counts)?;
+    let one = |(region, count): &(String, u32)| {
+        if !is_count(*count) {
+            return Err(SpecError::Count { part: format!("{}:{count}", shortened(region)) });
+        }
+        let unknown = || SpecError::Unknown {
+            region: shortened(region),
+            of: of.into(),
+            nearest: nearest(region, known),
+            known: listed(known),
+        };
+        known.iter().position(|name| name == region).ok_or_else(unknown)
+    };
+    counts.iter().map(one).collect()
+}
+
+fn listed(known: &[String]) -> String {
+    let more = known.len().saturating_sub(LISTED);
+    let list = known.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{list} and {more} more") } else { list }
+}
+
+/// The known name that the fewest insertions, deletions and replacements lead to.
+fn nearest(region: &str, known: &[String]) -> String {
+    let region = shortened(region).to_lowercase();
+    known.iter().min_by_key(|name| edits(&region, &shortened(name))).cloned().unwrap_or_default()
+}
+
+/// Levenshtein's distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lists_are_read_and_told_by_their_parts() {
+        assert_eq!(
+            parse_regions(" us-east-1:30, eu-central-1 : 50").unwrap(),
+            [("us-east-1".to_owned(), 30), ("eu-central-1".to_owned(), 50)]
+        );
+        let error = |text: &str| parse_regions(text).unwrap_err();
+        for bad in ["", "a:1,", "us-east-1", ":3", "a:1,\u{7}:3"] {
+            assert!(matches!(error(bad), SpecError::Form { .. }), "{bad:?}");
+        }
+        for bad in ["0", "-1", "x", "", "1.5", "10001", "99999999999"] {
+            let error = error(&format!("b:2,a:{bad}"));
+            assert!(matches!(&error, SpecError::Count { .. }), "{bad:?}: {error}");
+            assert!(error.to_string().contains(&format!("`a:{bad}`")), "{error}");
+        }
+        assert_eq!(error("a:1,b:2,a:3"), SpecError::Twice { region: "a".into() });
+    }
+
+    #[test]
+    fn an_unknown_region_is_told_with_the_nearest() {
+        let known: Vec<String> =
+            crate::geo::REGIONS.iter().map(|region| region.name.into()).collect();
+        let choose = |name: &str| choose(&[(name.into(), 1)], &known, "the table");
+        assert_eq!(choose("us-west-2").unwrap(), [32]);
+        for (typed, meant) in
+            [("us-est-1", "us-east-1"), ("EU-CENTRAL-1", "eu-central-1"), ("sa-east1", "sa-east-1")]
+        {
+            let error = choose(typed).unwrap_err().to_string();
+            assert!(error.contains(&format!("did you mean {meant}?")), "{error}");
+            assert!(error.contains("the table") && error.contains("mx-central-1"), "{error}");
+        }
+        let many: Vec<String> = (0..50).map(|i| format!("r{i}")).collect();
+        assert!(listed(&many).ends_with("r39 and 10 more"));
+    }
+
+    #[test]
+    fn edits_are_counted() {
+        for (a, b, n) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("abc", "abc", 0)]
+        {
+            assert_eq!((edits(a, b), edits(b, a)), (n, n));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(text in prop_oneof![".{0,100}", "[a-c,:0-9 -]{0,60}"]) {
+            if let Ok(counts) = parse_regions(&text) {
+                prop_assert!(!counts.is_empty());
+                // Nothing is known by such a name.
+                prop_assert!(choose(&counts, &["\n".to_owned()], "nothing").is_err());
+            }
+        }
+    }
+}
