@@ -12,10 +12,11 @@
 //! model with the same world, links and [`load`](Emulation::load).
 //!
 //! All nodes share this machine's processors. With more than a few of them, or large messages,
-//! these are what limits; [`Measured::cpu`](measure::Measured::cpu) tells how busy they were.
+//! these are what limits; [`Measured::machine`](measure::Measured::machine) tells how busy they
+//! were.
 
-mod cpu;
 mod interrupt;
+mod machine;
 pub mod measure;
 mod nodes;
 pub mod relay;
@@ -29,7 +30,7 @@ use crate::random;
 use crate::world::World;
 use crate::{MILLIS, NodeId};
 
-pub use cpu::CpuUse;
+pub use machine::MachineUse;
 pub use measure::{Measured, Traffic};
 pub use relay::RelayStats;
 
@@ -161,7 +162,8 @@ impl Emulation {
     }
 
     /// The same without delay, loss, jitter and reordering: what is left is serialisation, which
-    /// the model has too, and what the nodes, the relay and the scheduler take.
+    /// the model has too, and what the nodes, the relay and the scheduler take. All nodes work at
+    /// once then, while delays spread their work over time: it is the most that these can take.
     pub fn baseline(&self) -> Self {
         let mut still = self.clone();
         still.world.delays.fill(0);

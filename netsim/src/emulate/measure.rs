@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::cpu::{Counters, CpuUse};
+use super::machine::{Counters, MachineUse};
 use super::nodes::Nodes;
 use super::relay::RelayStats;
 use super::{EmulateError, Emulation};
@@ -203,8 +203,8 @@ pub struct Measured {
     pub times_ms: Vec<Vec<Option<f64>>>,
     /// The link emulator's numbers while messages were sent.
     pub relay: RelayStats,
-    /// Use of the processors meanwhile, where it is known.
-    pub cpu: Option<CpuUse>,
+    /// Use of the machine meanwhile, where it is known.
+    pub machine: Option<MachineUse>,
     /// How long the messages took, the last until everybody had it.
     pub took: Duration,
 }
@@ -334,7 +334,7 @@ pub(super) async fn drive(
         messages: posts.iter().map(sent).collect(),
         times_ms: table.times_ms,
         relay: nodes.relay.take_stats(),
-        cpu: counters.zip(later).map(|(from, to)| from.until(&to)),
+        machine: counters.zip(later).map(|(from, to)| from.until(&to)),
         took,
     })
 }

@@ -12,7 +12,9 @@
 //! In user space, because network namespaces with netem need root, and netem knows neither our
 //! queues nor our losses: here both worlds run through the same code. The price is a visit to
 //! another process per packet and timers that fire late. What is late is measured, and each
-//! stage goes on from the time that was due, so lateness does not add up along a path.
+//! stage goes on from the time that was due, so lateness does not add up along a path. The
+//! relay's threads go before the nodes where the system lets them: among as many runnable
+//! threads as there are nodes the network would be starved by its users.
 //!
 //! A packet counts with its IP and UDP headers: [`HEADERS`] bytes more than its payload. Hop
 //! and processor costs are left out of the model, since real nodes spend their own.
@@ -50,6 +52,10 @@ const IDLE: Duration = Duration::from_millis(100);
 
 /// Packets that are sent before the heap is looked at again.
 const BURST: usize = 64;
+
+/// Priority of the relay's threads, where the system grants it: -20 to 19, lower goes first.
+#[cfg(target_os = "linux")]
+const NICE: i32 = -10;
 
 /// How much later than due packets were sent, microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -205,6 +211,7 @@ impl Shared<'_> {
 
     /// Takes what comes to node `to`'s socket.
     fn receive(&self, to: NodeId) {
+        favour_this_thread();
         let socket = &self.sockets[to as usize];
         let mut buffer = vec![0; 1 << 16];
         while !self.control.stopping() {
@@ -245,7 +252,7 @@ impl Shared<'_> {
 
     /// Sends packets when they are due.
     fn dispatch(&self) {
-        precise_timers();
+        favour_this_thread();
         let mut due = Vec::with_capacity(BURST);
         while !self.control.stopping() {
             let mut state = lock(&self.state);
@@ -301,12 +308,15 @@ impl Shared<'_> {
     }
 }
 
-/// Lets this thread's waits end when they should: by default Linux may add 50 µs to each.
-fn precise_timers() {
+/// Lets this thread run before the nodes, as a network would. The system may refuse, and then
+/// packets are later, which the lateness shows.
+fn favour_this_thread() {
     #[cfg(target_os = "linux")]
     {
-        // Without it waits are late, which the lateness shows.
+        // By default waits may take 50 µs longer than they should.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+        // Of this thread alone, on Linux; needs privileges.
+        let _ = rustix::process::setpriority_process(None, NICE);
     }
 }
 

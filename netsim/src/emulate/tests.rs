@@ -89,17 +89,44 @@ fn the_leader_is_drawn_by_weight() {
     assert_eq!(emulation.load().unwrap().leaders, Load::single(vec![2], 500).leaders);
 }
 
+/// A shell script in the place of the nodes' program.
+#[cfg(unix)]
+fn script(dir: &Path, text: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let program = dir.join("fragcast");
+    std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
 #[cfg(unix)]
 #[test]
 fn a_node_that_ends_at_once_is_told_with_its_log() {
-    use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
-    let program = dir.path().join("fragcast");
-    std::fs::write(&program, "#!/bin/sh\necho \"no such luck: $*\" >&2\nexit 3\n").unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = script(dir.path(), "echo \"no such luck: $*\" >&2; exit 3");
     let error = Emulation { fragcast: program, ..emulation(2) }.run().unwrap_err().to_string();
     assert!(error.contains("exit status: 3"), "{error}");
     assert!(error.contains("no such luck: run --config"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_fails_leaves_no_process_behind() {
+    // It says that it runs, answers nothing, and would stay for ten minutes.
+    let dir = tempfile::tempdir().unwrap();
+    let at = r#""p2p":"127.0.0.1:9","ingest":"127.0.0.1:9","http":"127.0.0.1:9""#;
+    let line = format!(r#"{{"fields":{{"message":"running",{at}}}}}"#);
+    let pids = dir.path().join("pids");
+    let text = format!("echo $$ >> '{}'; echo '{line}' >&2; exec sleep 600", pids.display());
+    let program = script(dir.path(), &text);
+    let error = Emulation { fragcast: program, ..emulation(3) }.run().unwrap_err().to_string();
+    assert!(error.contains("node 0 does not answer"), "{error}");
+    let pids = std::fs::read_to_string(pids).unwrap();
+    assert_eq!(pids.lines().count(), 3);
+    for pid in pids.lines() {
+        let kill = std::process::Command::new("kill").args(["-0", pid]).output().unwrap();
+        assert!(!kill.status.success(), "process {pid} is still there");
+    }
 }
 
 /// The nodes' program beside the test programs' folder, if somebody has built it.
@@ -134,12 +161,12 @@ fn every_real_node_gets_every_message_and_none_before_the_light() {
     for row in &measured.times_ms {
         for (node, time) in row.iter().enumerate() {
             let light = emulation.world.delay(measured.leader, node as NodeId) as f64 / 1e6;
-            // µs are cut off at both ends of a time.
-            assert!(time.is_some_and(|time| time >= light - 0.002), "node {node}: {row:?}");
+            // Nodes read the system's time at different moments, and it may be corrected between.
+            assert!(time.is_some_and(|time| time >= light - 1.0), "node {node}: {row:?}");
         }
     }
     let relay = &measured.relay;
     assert!(relay.delivered > 0 && relay.sent.iter().all(|sent| *sent > 0), "{relay:?}");
     assert_eq!((relay.unknown, relay.overflow), (0, 0), "{relay:?}");
-    eprintln!("{relay:?}\n{:?}", measured.cpu);
+    eprintln!("{relay:?}\n{:?}", measured.machine);
 }

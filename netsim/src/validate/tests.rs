@@ -1,9 +1,11 @@
 use std::time::Duration;
 
 use clap::Parser;
+use fragcast_shredder::MessageKey;
 
 use super::*;
 use crate::NodeId;
+use crate::emulate::measure::Sent;
 use crate::emulate::relay::Lateness;
 
 #[derive(Debug, Parser)]
@@ -19,11 +21,12 @@ fn measured(leader: NodeId, times_ms: Vec<Vec<Option<f64>>>) -> Measured {
         messages: Vec::new(),
         times_ms,
         relay: RelayStats { packets: 1_000, lost: 9, lateness, ..RelayStats::default() },
-        cpu: Some(CpuUse {
+        machine: Some(MachineUse {
             cores: 2,
-            machine: 0.25,
+            busy: 0.25,
             nodes: 0.3,
             relay: 0.2,
+            full_sockets: 7,
             over: Duration::from_secs(9),
         }),
         took: Duration::from_secs(9),
@@ -61,37 +64,61 @@ fn the_leader_is_left_out_on_both_sides() {
 }
 
 #[test]
-fn what_the_model_leaves_out_is_named() {
-    // 100 ms by the model, 103 in fact; without delays 4 ms, of which the model knows 1.5.
+fn what_the_model_leaves_out_is_named_and_bounded() {
     let rows = |time: f64| vec![vec![Some(0.0), Some(time), Some(time)]];
     let nanos = |time: f64| vec![vec![0, (time * 1e6) as Nanos, (time * 1e6) as Nanos]];
+    // Without delays 4 ms, of which the model knows 1.5.
     let baseline = Baseline::new(&measured(0, rows(4.0)), &nanos(1.5));
     assert_eq!(baseline.processing(), Some(2.5));
-    let real = measured(0, rows(103.0));
-    let comparison = Comparison::new(&real, &nanos(100.0), Some(baseline));
-    assert!((comparison.unexplained().unwrap() - 0.5).abs() < 1e-9);
-    assert!(comparison.holds(1.0) && !comparison.holds(0.4));
-    let text = comparison.to_string();
+    let compare = |real: f64| {
+        Comparison::new(&measured(0, rows(real)), &nanos(100.0), Some(baseline.clone()))
+    };
+    let near = |value: Option<f64>, expected: f64| (value.unwrap() - expected).abs() < 1e-9;
+    for (real, unexplained) in [(103.0, 0.5), (102.0, 0.0), (100.0, 0.0), (99.0, -1.0)] {
+        let comparison = compare(real);
+        assert!(near(comparison.beyond_model(), real - 100.0), "{comparison}");
+        assert!(near(comparison.unexplained(), unexplained), "{comparison}");
+    }
+    assert!(compare(103.0).holds(1.0) && !compare(103.0).holds(0.4));
+    assert!(compare(99.0).holds(1.1) && !compare(99.0).holds(0.9), "faster than the model");
+    let text = compare(103.0).to_string();
     for part in [
-        "103.00 ms = model 100.00 + processing and scheduling 2.50 +0.50 unexplained",
+        "103.00 ms = model 100.00 +3.00",
+        "at most 2.50 ms",
+        "+0.50 unexplained",
         "real, no delays             4.00",
         "+3.0 %",
         "late by p50 60 µs, p99 200 µs, at most 900 µs a hop",
         "25 % of 2 cores busy",
+        "7 packets dropped by full sockets",
     ] {
         assert!(text.contains(part), "`{part}` in\n{text}");
     }
     assert!(!text.contains("warning"), "{text}");
 
-    let bare = Comparison::new(&real, &nanos(100.0), None);
-    assert!((bare.unexplained().unwrap() - 3.0).abs() < 1e-9);
+    let bare = Comparison::new(&measured(0, rows(103.0)), &nanos(100.0), None);
+    assert!(near(bare.unexplained(), 3.0));
     assert!(!bare.holds(1.0) && bare.holds(5.0));
+}
+
+#[test]
+fn a_measurement_is_told_by_kind() {
+    let mut real = measured(0, vec![vec![Some(0.0), Some(5.0)], vec![Some(0.0), Some(9.0)]]);
+    let key = MessageKey { block: 1, attempt: 0, message: 0 };
+    real.messages = [Kind::Env, Kind::Frag].map(|kind| Sent { kind, key, bytes: 249 }).into();
+    let text = real.to_string();
+    let of = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("`{name}` in\n{text}")).split_whitespace().nth(1).unwrap()
+    };
+    assert_eq!((of("Env"), of("frags"), of("Seal")), ("5.00", "9.00", "–"), "{text}");
+    assert!(text.contains("0 of 2") && text.contains("25 % of 2 cores"), "{text}");
 }
 
 #[test]
 fn what_makes_a_run_worthless_is_said() {
     let mut real = measured(0, vec![vec![Some(0.0), Some(5.0), None]]);
-    real.cpu = real.cpu.map(|cpu| CpuUse { machine: 0.97, ..cpu });
+    real.machine = real.machine.map(|machine| MachineUse { busy: 0.97, ..machine });
     real.relay.overflow = 3;
     let comparison = Comparison::new(&real, &[vec![0, 5_000_000, 5_000_000]], None);
     assert!(!comparison.holds(1_000.0), "somebody missed a message");
