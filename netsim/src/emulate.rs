@@ -20,6 +20,7 @@ mod machine;
 pub mod measure;
 mod nodes;
 pub mod relay;
+mod traffic;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,8 +32,9 @@ use crate::world::World;
 use crate::{MILLIS, NodeId};
 
 pub use machine::MachineUse;
-pub use measure::{Measured, Traffic};
+pub use measure::Measured;
 pub use relay::RelayStats;
+pub use traffic::Traffic;
 
 /// Nodes at most: more than this say nothing on one machine, and each may have two connections
 /// to each other, of which a node takes 64 from one address.

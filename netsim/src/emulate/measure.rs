@@ -10,17 +10,13 @@
 
 use std::time::{Duration, Instant};
 
-use alloy_primitives::{Address, B256, U256, hex};
+use alloy_primitives::hex;
 use fragcast_shredder::messages::json::MessageJson;
-use fragcast_shredder::{
-    Env, Frag, Kind, MAX_MESSAGE_LEN, Message, MessageKey, Seal, SignedMessage,
-};
-use fragcast_turbine::schedule::BLOCKS_PER_TERM;
+use fragcast_shredder::{Kind, Message, MessageKey, SignedMessage};
 use jsonrpsee::core::client::{ClientT, Error as ClientError, Subscription, SubscriptionClientT};
 use jsonrpsee::http_client::HttpClientBuilder;
 use jsonrpsee::rpc_params;
 use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
-use rand::RngCore;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -29,9 +25,8 @@ use tokio::task::JoinSet;
 use super::machine::{Counters, MachineUse};
 use super::nodes::Nodes;
 use super::relay::RelayStats;
+use super::traffic::{Post, Traffic, size};
 use super::{EmulateError, Emulation};
-use crate::load::{Broadcast, Load};
-use crate::random;
 use crate::{Nanos, NodeId};
 
 /// How often nodes are looked after.
@@ -44,142 +39,6 @@ const REQUEST: Duration = Duration::from_secs(30);
 const MAX_JSON: u32 = 64 * 1024 * 1024;
 /// Notes that wait for the collector.
 const NOTES: usize = 1024;
-/// Length of a transaction, about that of a transfer.
-const TRANSACTION: usize = 150;
-/// Signature, and a frag without transactions.
-const FRAG_FRAME: usize = 65 + 21;
-/// The smallest frag.
-const MIN_FRAG: u32 = 200;
-
-/// What is sent: blocks one after another, a message every `interval`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Traffic {
-    /// Blocks, numbered from 1; each has an Env, its frags and a Seal.
-    pub blocks: u32,
-    /// Frags of a block.
-    pub frags: u32,
-    /// Bytes of a frag with its signature, at least 200.
-    pub bytes: u32,
-    /// From message to message.
-    pub interval: Duration,
-}
-
-impl Default for Traffic {
-    fn default() -> Self {
-        Self { blocks: 5, frags: 8, bytes: 16_000, interval: Duration::from_millis(200) }
-    }
-}
-
-/// A message and when it is posted.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Post {
-    at: Nanos,
-    key: MessageKey,
-    message: Message,
-}
-
-impl Traffic {
-    /// All messages, the same for the same seed.
-    pub(super) fn posts(&self, seed: u64) -> Result<Vec<Post>, EmulateError> {
-        let Self { blocks, frags, bytes, interval } = *self;
-        if !(MIN_FRAG as usize..=MAX_MESSAGE_LEN).contains(&(bytes as usize)) {
-            let problem = format!("frags of {bytes} bytes: use {MIN_FRAG} to {MAX_MESSAGE_LEN}");
-            return Err(EmulateError::Traffic(problem));
-        }
-        if blocks == 0 || frags > 60_000 {
-            let problem = "use at least 1 block, of at most 60000 frags";
-            return Err(EmulateError::Traffic(problem.into()));
-        }
-        let interval = u64::try_from(interval.as_nanos()).unwrap_or(Nanos::MAX);
-        let mut posts = Vec::new();
-        for block in 1..=u64::from(blocks) {
-            let frags = u64::from(frags);
-            let content = (0..frags).map(|seq| frag(block, seq, seq + 1 == frags, bytes, seed));
-            let messages = std::iter::once(env(block))
-                .chain(content)
-                .chain(std::iter::once(seal(block, frags)));
-            for (index, message) in messages.enumerate() {
-                let at = interval.saturating_mul(posts.len() as u64);
-                let key = MessageKey { block, attempt: 0, message: index as u16 };
-                posts.push(Post { at, key, message });
-            }
-        }
-        Ok(posts)
-    }
-
-    /// The same messages for a run in virtual time.
-    pub(super) fn load(&self, seed: u64, leader: NodeId) -> Result<Load, EmulateError> {
-        let broadcast = |post: Post| Broadcast {
-            at: post.at,
-            leader,
-            key: post.key,
-            kind: post.message.kind(),
-            bytes: size(&post.message) as u32,
-            expected: true,
-            equivocal: false,
-        };
-        Ok(Load {
-            broadcasts: self.posts(seed)?.into_iter().map(broadcast).collect(),
-            leaders: vec![leader],
-            blocks_per_term: BLOCKS_PER_TERM,
-        })
-    }
-}
-
-/// Bytes of signature ‖ body.
-fn size(message: &Message) -> usize {
-    let mut wire = vec![0; 65];
-    message.encode_body(&mut wire);
-    wire.len()
-}
-
-fn env(number: u64) -> Message {
-    Message::Env(Env {
-        number,
-        parent_hash: B256::ZERO,
-        beneficiary: Address::ZERO,
-        timestamp: number,
-        gas_limit: 30_000_000,
-        basefee: 7,
-        difficulty: U256::ZERO,
-        prevrandao: B256::ZERO,
-        extra_data: Default::default(),
-        parent_beacon_block_root: B256::ZERO,
-    })
-}
-
-/// A frag of exactly `bytes` with its signature. Nodes that execute nothing do not look into
-/// transactions, so random bytes serve.
-fn frag(block_number: u64, seq: u64, is_last: bool, bytes: u32, seed: u64) -> Message {
-    let mut rng = random::stream(seed, "emulate frag", block_number << 16 | seq);
-    let mut left = (bytes as usize).saturating_sub(FRAG_FRAME);
-    let mut txs = Vec::new();
-    // Each takes four bytes for its offset; the last takes what is left.
-    while left > 4 {
-        let len = if left < 2 * (TRANSACTION + 4) { left - 4 } else { TRANSACTION };
-        let mut tx = vec![0; len];
-        rng.fill_bytes(&mut tx);
-        txs.push(tx.into());
-        left -= len + 4;
-    }
-    Message::Frag(Frag { block_number, seq, is_last, blob_gas_used: None, txs })
-}
-
-fn seal(block_number: u64, total_frags: u64) -> Message {
-    Message::Seal(Seal {
-        total_frags,
-        block_number,
-        gas_used: 0,
-        gas_limit: 30_000_000,
-        parent_hash: B256::ZERO,
-        transactions_root: B256::ZERO,
-        receipts_root: B256::ZERO,
-        state_root: B256::ZERO,
-        block_hash: B256::ZERO,
-        blob_gas_used: None,
-    })
-}
-
 /// A message that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent {

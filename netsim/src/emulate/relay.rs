@@ -21,6 +21,8 @@
 //!
 //! Bounds: [`MAX_HELD`] bytes of packets wait; what comes beyond is dropped and counted.
 
+mod stats;
+
 use std::cmp::Ordering as Order;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
@@ -30,13 +32,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::link::{LinkConfig, Links};
 use crate::random;
 use crate::world::World;
 use crate::{Nanos, NodeId};
+
+use stats::Counts;
+pub use stats::{Lateness, RelayStats};
 
 /// IPv4 and UDP headers of a packet.
 pub const HEADERS: u64 = 28;
@@ -57,48 +61,6 @@ const BURST: usize = 64;
 #[cfg(target_os = "linux")]
 const NICE: i32 = -10;
 
-/// How much later than due packets were sent, microseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Lateness {
-    /// Median.
-    pub p50: u64,
-    /// 99 of 100.
-    pub p99: u64,
-    /// The worst.
-    pub max: u64,
-}
-
-/// What became of packets since the start, or since the last [`Relay::take_stats`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RelayStats {
-    /// Packets that nodes sent.
-    pub packets: u64,
-    /// Bytes that each node sent, headers included.
-    pub sent: Vec<u64>,
-    /// Packets handed to their receiver's socket.
-    pub delivered: u64,
-    /// Lost on the way, as the links decided.
-    pub lost: u64,
-    /// Did not fit into an uplink's queue.
-    pub dropped_uplink: u64,
-    /// Did not fit into a downlink's queue.
-    pub dropped_downlink: u64,
-    /// Beyond [`MAX_HELD`]: the emulator's failure, not the network's.
-    pub overflow: u64,
-    /// From an address that is no node's, or to a node that does not listen yet.
-    pub unknown: u64,
-    /// The operating system refused to send.
-    pub refused: u64,
-    /// Due against sent.
-    pub lateness: Lateness,
-}
-
-impl RelayStats {
-    fn new(nodes: usize) -> Self {
-        Self { sent: vec![0; nodes], ..Self::default() }
-    }
-}
-
 /// Where nodes listen.
 #[derive(Debug, Default)]
 struct Nodes {
@@ -112,13 +74,6 @@ struct Control {
     stop: AtomicBool,
     nodes: RwLock<Nodes>,
     counts: Mutex<Counts>,
-}
-
-#[derive(Debug)]
-struct Counts {
-    stats: RelayStats,
-    /// µs up to a minute.
-    late: Histogram<u64>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -341,10 +296,7 @@ impl Relay {
         let control = Arc::new(Control {
             stop: AtomicBool::new(false),
             nodes: RwLock::new(nodes),
-            counts: Mutex::new(Counts {
-                stats: RelayStats::new(world.len()),
-                late: Histogram::new_with_bounds(1, 60_000_000, 3).expect("valid bounds"),
-            }),
+            counts: Mutex::new(Counts::new(world.len())),
         });
         let (started, starting) = mpsc::channel();
         let (world, shared) = (world.clone(), Arc::clone(&control));
@@ -374,14 +326,7 @@ impl Relay {
 
     /// What happened so far; counting starts anew.
     pub fn take_stats(&self) -> RelayStats {
-        let mut counts = lock(&self.control.counts);
-        let nodes = counts.stats.sent.len();
-        let stats = std::mem::replace(&mut counts.stats, RelayStats::new(nodes));
-        let late = &mut counts.late;
-        let quantile = |q| late.value_at_quantile(q);
-        let lateness = Lateness { p50: quantile(0.5), p99: quantile(0.99), max: late.max() };
-        late.reset();
-        RelayStats { lateness, ..stats }
+        lock(&self.control.counts).take()
     }
 }
 
