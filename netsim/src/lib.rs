@@ -12,6 +12,7 @@
 //! different machines are taken from `libm`. The same seed gives the same digest everywhere.
 #![forbid(unsafe_code)]
 
+pub mod emulate;
 pub mod engine;
 pub mod fault;
 pub mod geo;
@@ -26,6 +27,7 @@ pub mod random;
 pub mod reliable;
 pub mod results;
 pub mod topology;
+pub mod validate;
 pub mod world;
 
 /// A node's place in the world's table; the same number as its index in the membership table.

@@ -1,0 +1,285 @@
+//! Drives an emulation: posts messages as the gateway, subscribes at every node, and collects
+//! when each message was whole there.
+//!
+//! A time is `completeAt − sentAt` of a node's subscription. Both are of clocks that read the
+//! system's time once and go on by the monotonic clock, on one machine: they agree to what the
+//! system's time was corrected between the starts of two nodes, microseconds as a rule.
+//!
+//! Subscribing costs the nodes something, since every message goes out once more as JSON, but
+//! only after its time was taken. Nothing else tells every time: metrics are histograms.
+
+use std::time::{Duration, Instant};
+
+use alloy_primitives::hex;
+use fragcast_shredder::messages::json::MessageJson;
+use fragcast_shredder::{Kind, Message, MessageKey, SignedMessage};
+use jsonrpsee::core::client::{ClientT, Error as ClientError, Subscription, SubscriptionClientT};
+use jsonrpsee::http_client::HttpClientBuilder;
+use jsonrpsee::rpc_params;
+use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::machine::{Counters, MachineUse};
+use super::nodes::Nodes;
+use super::relay::RelayStats;
+use super::traffic::{Post, Traffic, size};
+use super::{EmulateError, Emulation};
+use crate::{Nanos, NodeId};
+
+/// How often nodes are looked after.
+const POLL: Duration = Duration::from_millis(100);
+/// Between the last connection and the first message: what connecting has set off dies down.
+const SETTLE: Duration = Duration::from_secs(1);
+/// How long a request may take.
+const REQUEST: Duration = Duration::from_secs(30);
+/// The largest answer or notification, bytes: a message of 10 MiB as hex.
+const MAX_JSON: u32 = 64 * 1024 * 1024;
+/// Notes that wait for the collector.
+const NOTES: usize = 1024;
+/// A message that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Which of the three.
+    pub kind: Kind,
+    /// Block and index.
+    pub key: MessageKey,
+    /// Bytes of signature ‖ body.
+    pub bytes: usize,
+}
+
+/// What an emulation found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// Who led.
+    pub leader: NodeId,
+    /// What was sent, in this order.
+    pub messages: Vec<Sent>,
+    /// By message and node: from the leader's sending until it was whole, milliseconds; `None`:
+    /// never. The leader's own is 0.
+    pub times_ms: Vec<Vec<Option<f64>>>,
+    /// The link emulator's numbers while messages were sent.
+    pub relay: RelayStats,
+    /// Use of the machine meanwhile, where it is known.
+    pub machine: Option<MachineUse>,
+    /// How long the messages took, the last until everybody had it.
+    pub took: Duration,
+}
+
+impl Measured {
+    /// (message, node) pairs that never completed.
+    pub fn missed(&self) -> usize {
+        self.times_ms.iter().flatten().filter(|time| time.is_none()).count()
+    }
+}
+
+/// What a node tells of a message; the message itself is passed over.
+#[derive(Debug, Deserialize)]
+struct Note {
+    #[serde(rename = "type")]
+    what: String,
+    block: Option<u64>,
+    index: Option<usize>,
+    times: Option<Times>,
+}
+
+/// µs since the Unix epoch.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Times {
+    sent_at: u64,
+    complete_at: u64,
+}
+
+/// The table of times as it fills.
+struct Table {
+    leader: NodeId,
+    /// Messages of a block.
+    per_block: usize,
+    times_ms: Vec<Vec<Option<f64>>>,
+    open: usize,
+}
+
+impl Table {
+    fn new(traffic: &Traffic, leader: NodeId, nodes: usize) -> Self {
+        let per_block = traffic.frags as usize + 2;
+        let messages = per_block * traffic.blocks as usize;
+        let times_ms = vec![vec![None; nodes]; messages];
+        Self { leader, per_block, times_ms, open: messages * nodes }
+    }
+
+    /// Enters a time; what is not of this load is passed over.
+    fn enter(&mut self, node: NodeId, note: &Note) {
+        let (Some(block), Some(index), Some(times)) = (note.block, note.index, &note.times) else {
+            return;
+        };
+        let Some(before) = block.checked_sub(1).map(|block| block as usize * self.per_block) else {
+            return;
+        };
+        let cell = self.times_ms.get_mut(before + index).and_then(|row| row.get_mut(node as usize));
+        let Some(cell) = cell.filter(|cell| cell.is_none() && index < self.per_block) else {
+            return;
+        };
+        let micros = times.complete_at as f64 - times.sent_at as f64;
+        *cell = Some(if node == self.leader { 0.0 } else { micros / 1e3 });
+        self.open -= 1;
+    }
+}
+
+/// What comes from the tasks that listen to the nodes.
+enum News {
+    Note(NodeId, Note),
+    Ended(NodeId),
+    Posted(Result<(), EmulateError>),
+}
+
+/// Waits until the nodes are connected, sends the messages and collects the times.
+pub(super) async fn drive(
+    emulation: &Emulation,
+    leader: NodeId,
+    posts: &[Post],
+    nodes: &mut Nodes,
+) -> Result<Measured, EmulateError> {
+    let clients = connect(nodes).await?;
+    connected(emulation, nodes, &clients).await?;
+    let (tell, mut news) = mpsc::channel(NOTES);
+    let mut tasks = JoinSet::new();
+    for (node, client) in clients.iter().enumerate() {
+        let subscription = client
+            .subscribe("fragcast_subscribe", rpc_params![], "fragcast_unsubscribe")
+            .await
+            .map_err(|error| {
+                nodes.error(node as NodeId, format!("took no subscription: {error}"))
+            })?;
+        tasks.spawn(listen(node as NodeId, subscription, tell.clone()));
+    }
+    tokio::time::sleep(SETTLE).await;
+
+    let mut table = Table::new(&emulation.traffic, leader, clients.len());
+    let counters = Counters::read(&nodes.pids());
+    nodes.relay.take_stats();
+    let start = Instant::now();
+    let url = format!("http://{}", nodes.addresses[leader as usize].ingest);
+    let signed =
+        posts.iter().map(|post| (post.at, nodes.gateway.sign(post.message.clone()))).collect();
+    tasks.spawn(post_all(url, signed, tell));
+
+    let mut deadline = None;
+    while table.open > 0 && deadline.is_none_or(|at| Instant::now() < at) {
+        match tokio::time::timeout(POLL, news.recv()).await {
+            Ok(Some(News::Note(_, note))) if note.what == "retracted" => {}
+            Ok(Some(News::Note(node, note))) if note.what == "message" => table.enter(node, &note),
+            Ok(Some(News::Note(node, _) | News::Ended(node))) => {
+                nodes.alive()?;
+                return Err(nodes.error(node, "dropped our subscription as too slow"));
+            }
+            Ok(Some(News::Posted(result))) => {
+                result.map_err(|error| nodes.error(leader, error.to_string()))?;
+                deadline = Some(Instant::now() + emulation.patience);
+            }
+            // The senders end after us.
+            Ok(None) => break,
+            Err(_) => nodes.alive()?,
+        }
+    }
+    let took = start.elapsed();
+    let later = Counters::read(&nodes.pids());
+    let sent =
+        |post: &Post| Sent { kind: post.message.kind(), key: post.key, bytes: size(&post.message) };
+    Ok(Measured {
+        leader,
+        messages: posts.iter().map(sent).collect(),
+        times_ms: table.times_ms,
+        relay: nodes.relay.take_stats(),
+        machine: counters.zip(later).map(|(from, to)| from.until(&to)),
+        took,
+    })
+}
+
+async fn connect(nodes: &mut Nodes) -> Result<Vec<WsClient>, EmulateError> {
+    let mut clients = Vec::new();
+    for node in 0..nodes.addresses.len() {
+        let url = format!("ws://{}", nodes.addresses[node].http);
+        let client = WsClientBuilder::default()
+            .request_timeout(REQUEST)
+            .max_response_size(MAX_JSON)
+            .build(url)
+            .await
+            .map_err(|error| nodes.error(node as NodeId, format!("does not answer: {error}")))?;
+        clients.push(client);
+    }
+    Ok(clients)
+}
+
+/// Waits until every node is connected to every other.
+async fn connected(
+    emulation: &Emulation,
+    nodes: &mut Nodes,
+    clients: &[WsClient],
+) -> Result<(), EmulateError> {
+    let deadline = Instant::now() + emulation.start_guard;
+    let others = clients.len() as u64 - 1;
+    for (node, client) in clients.iter().enumerate() {
+        loop {
+            let status: Result<Value, ClientError> =
+                client.request("fragcast_status", rpc_params![]).await;
+            let peers = status.as_ref().ok().and_then(|status| status["connected"].as_u64());
+            if peers.is_some_and(|peers| peers >= others) {
+                break;
+            }
+            nodes.alive()?;
+            if Instant::now() > deadline {
+                let peers = peers.unwrap_or(0);
+                let problem = format!("is connected to {peers} of {others} others only");
+                return Err(nodes.error(node as NodeId, problem));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+    Ok(())
+}
+
+async fn listen(node: NodeId, mut subscription: Subscription<Note>, tell: mpsc::Sender<News>) {
+    while let Some(Ok(note)) = subscription.next().await {
+        if tell.send(News::Note(node, note)).await.is_err() {
+            return;
+        }
+    }
+    // Nobody listens any more if the measurement is over.
+    let _ = tell.send(News::Ended(node)).await;
+}
+
+/// Posts every message at its time, or as soon as the one before was taken.
+async fn post_all(url: String, posts: Vec<(Nanos, SignedMessage)>, tell: mpsc::Sender<News>) {
+    let result = try_post_all(&url, &posts).await.map_err(|error| {
+        EmulateError::Traffic(format!("refused a message of the gateway: {error}"))
+    });
+    let _ = tell.send(News::Posted(result)).await;
+}
+
+async fn try_post_all(url: &str, posts: &[(Nanos, SignedMessage)]) -> Result<(), ClientError> {
+    let client = HttpClientBuilder::default()
+        .request_timeout(REQUEST)
+        .max_request_size(MAX_JSON)
+        .build(url)?;
+    let start = tokio::time::Instant::now();
+    for (at, signed) in posts {
+        tokio::time::sleep_until(start + Duration::from_nanos(*at)).await;
+        let method = match signed.message {
+            Message::Env(_) => "based_env",
+            Message::Frag(_) => "based_newFrag",
+            Message::Seal(_) => "based_sealFrag",
+        };
+        let param = json!({
+            "signature": hex::encode_prefixed(signed.signature.as_bytes()),
+            "message": MessageJson::from(&signed.message),
+        });
+        let _: Value = client.request(method, rpc_params![param]).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

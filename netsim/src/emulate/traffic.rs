@@ -1,0 +1,212 @@
+//! What an emulation sends: a leader's blocks, the same for real nodes and for the model.
+
+use std::time::Duration;
+
+use alloy_primitives::{Address, B256, U256};
+use fragcast_shredder::{Env, Frag, MAX_MESSAGE_LEN, Message, MessageKey, Seal};
+use fragcast_turbine::schedule::BLOCKS_PER_TERM;
+use rand::RngCore;
+
+use super::EmulateError;
+use crate::load::{Broadcast, Load};
+use crate::random;
+use crate::{Nanos, NodeId};
+
+/// Length of a transaction, about that of a transfer.
+const TRANSACTION: usize = 150;
+/// Signature, and a frag without transactions.
+const FRAG_FRAME: usize = 65 + 21;
+/// The smallest frag.
+const MIN_FRAG: u32 = 200;
+
+/// What is sent: blocks one after another, a message every `interval`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// Blocks, numbered from 1; each has an Env, its frags and a Seal.
+    pub blocks: u32,
+    /// Frags of a block.
+    pub frags: u32,
+    /// Bytes of a frag with its signature, at least 200.
+    pub bytes: u32,
+    /// From message to message.
+    pub interval: Duration,
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self { blocks: 5, frags: 8, bytes: 16_000, interval: Duration::from_millis(200) }
+    }
+}
+
+/// A message and when it is posted.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Post {
+    pub(super) at: Nanos,
+    pub(super) key: MessageKey,
+    pub(super) message: Message,
+}
+
+impl Traffic {
+    /// All messages, the same for the same seed.
+    pub(super) fn posts(&self, seed: u64) -> Result<Vec<Post>, EmulateError> {
+        let Self { blocks, frags, bytes, interval } = *self;
+        if !(MIN_FRAG as usize..=MAX_MESSAGE_LEN).contains(&(bytes as usize)) {
+            let problem = format!("frags of {bytes} bytes: use {MIN_FRAG} to {MAX_MESSAGE_LEN}");
+            return Err(EmulateError::Traffic(problem));
+        }
+        if blocks == 0 || frags > 60_000 {
+            let problem = "use at least 1 block, of at most 60000 frags";
+            return Err(EmulateError::Traffic(problem.into()));
+        }
+        let interval = u64::try_from(interval.as_nanos()).unwrap_or(Nanos::MAX);
+        let mut posts = Vec::new();
+        for block in 1..=u64::from(blocks) {
+            let frags = u64::from(frags);
+            let content = (0..frags).map(|seq| frag(block, seq, seq + 1 == frags, bytes, seed));
+            let messages = std::iter::once(env(block))
+                .chain(content)
+                .chain(std::iter::once(seal(block, frags)));
+            for (index, message) in messages.enumerate() {
+                let at = interval.saturating_mul(posts.len() as u64);
+                let key = MessageKey { block, attempt: 0, message: index as u16 };
+                posts.push(Post { at, key, message });
+            }
+        }
+        Ok(posts)
+    }
+
+    /// The same messages for a run in virtual time.
+    pub(super) fn load(&self, seed: u64, leader: NodeId) -> Result<Load, EmulateError> {
+        let broadcast = |post: Post| Broadcast {
+            at: post.at,
+            leader,
+            key: post.key,
+            kind: post.message.kind(),
+            bytes: size(&post.message) as u32,
+            expected: true,
+            equivocal: false,
+        };
+        Ok(Load {
+            broadcasts: self.posts(seed)?.into_iter().map(broadcast).collect(),
+            leaders: vec![leader],
+            blocks_per_term: BLOCKS_PER_TERM,
+        })
+    }
+}
+
+/// Bytes of signature ‖ body.
+pub(super) fn size(message: &Message) -> usize {
+    let mut wire = vec![0; 65];
+    message.encode_body(&mut wire);
+    wire.len()
+}
+
+fn env(number: u64) -> Message {
+    Message::Env(Env {
+        number,
+        parent_hash: B256::ZERO,
+        beneficiary: Address::ZERO,
+        timestamp: number,
+        gas_limit: 30_000_000,
+        basefee: 7,
+        difficulty: U256::ZERO,
+        prevrandao: B256::ZERO,
+        extra_data: Default::default(),
+        parent_beacon_block_root: B256::ZERO,
+    })
+}
+
+/// A frag of exactly `bytes` with its signature. Nodes that execute nothing do not look into
+/// transactions, so random bytes serve.
+fn frag(block_number: u64, seq: u64, is_last: bool, bytes: u32, seed: u64) -> Message {
+    let mut rng = random::stream(seed, "emulate frag", block_number << 16 | seq);
+    let mut left = (bytes as usize).saturating_sub(FRAG_FRAME);
+    let mut txs = Vec::new();
+    // Each takes four bytes for its offset; the last takes what is left.
+    while left > 4 {
+        let len = if left < 2 * (TRANSACTION + 4) { left - 4 } else { TRANSACTION };
+        let mut tx = vec![0; len];
+        rng.fill_bytes(&mut tx);
+        txs.push(tx.into());
+        left -= len + 4;
+    }
+    Message::Frag(Frag { block_number, seq, is_last, blob_gas_used: None, txs })
+}
+
+fn seal(block_number: u64, total_frags: u64) -> Message {
+    Message::Seal(Seal {
+        total_frags,
+        block_number,
+        gas_used: 0,
+        gas_limit: 30_000_000,
+        parent_hash: B256::ZERO,
+        transactions_root: B256::ZERO,
+        receipts_root: B256::ZERO,
+        state_root: B256::ZERO,
+        block_hash: B256::ZERO,
+        blob_gas_used: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use fragcast_shredder::{Dialect, GatewayKey, Kind, SignedMessage};
+
+    use super::*;
+
+    const TRAFFIC: Traffic =
+        Traffic { blocks: 2, frags: 3, bytes: 1_000, interval: Duration::from_millis(50) };
+
+    #[test]
+    fn messages_come_in_the_order_that_a_leader_takes_them_and_have_their_size() {
+        for bytes in [200, 201, 333, 394, 395, 396, 8_000, 36_000] {
+            let traffic = Traffic { bytes, ..TRAFFIC };
+            let posts = traffic.posts(7).unwrap();
+            let kinds: Vec<Kind> = posts.iter().map(|post| post.message.kind()).collect();
+            let block = [Kind::Env, Kind::Frag, Kind::Frag, Kind::Frag, Kind::Seal];
+            assert_eq!(kinds, block.repeat(2));
+            let gateway = GatewayKey::from_bytes([7; 32]).unwrap();
+            for (i, post) in posts.iter().enumerate() {
+                assert_eq!(post.at, i as u64 * 50_000_000);
+                assert_eq!(post.message.index(), Some(post.key.message));
+                assert_eq!(post.message.block(), post.key.block);
+                let wire = gateway.sign(post.message.clone()).to_wire();
+                assert_eq!(wire.len(), size(&post.message));
+                if post.message.kind() == Kind::Frag {
+                    assert_eq!(wire.len(), bytes as usize);
+                }
+                let kind = post.message.kind();
+                let read = SignedMessage::from_wire(kind, Dialect::V0, &wire.into()).unwrap();
+                assert_eq!(read.message, post.message, "every node can read it");
+            }
+            assert_eq!(posts, traffic.posts(7).unwrap());
+            assert_ne!(posts, traffic.posts(8).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_model_gets_the_same_messages() {
+        let load = TRAFFIC.load(7, 3).unwrap();
+        let posts = TRAFFIC.posts(7).unwrap();
+        assert_eq!(load.broadcasts.len(), posts.len());
+        for (broadcast, post) in load.broadcasts.iter().zip(&posts) {
+            assert_eq!((broadcast.at, broadcast.key, broadcast.leader), (post.at, post.key, 3));
+            assert_eq!(broadcast.bytes as usize, size(&post.message));
+            assert!(broadcast.expected && !broadcast.equivocal);
+        }
+        assert_eq!((load.leader(1), load.leader(2)), (3, 3));
+    }
+
+    #[test]
+    fn traffic_that_cannot_be_sent_says_what_can() {
+        for (traffic, part) in [
+            (Traffic { bytes: 199, ..TRAFFIC }, "200 to"),
+            (Traffic { bytes: 20_000_000, ..TRAFFIC }, "200 to"),
+            (Traffic { blocks: 0, ..TRAFFIC }, "at least 1 block"),
+            (Traffic { frags: 60_001, ..TRAFFIC }, "60000"),
+        ] {
+            let error = traffic.posts(1).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

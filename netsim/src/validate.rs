@@ -1,0 +1,279 @@
+//! `netsim validate`: what real nodes took, against the model of the same network.
+//!
+//! Both ran the same messages over the same delays, losses and rates. What the model leaves out
+//! is named and bounded, not fitted: the *baseline*, the same nodes and messages without delay
+//! and loss, is what processing, timers and the emulator itself take on this machine; of it the
+//! model knows serialisation and its own cost of a hop, so a run of the model over the
+//! baseline's links is taken off. That is an upper bound: without delays all nodes want the
+//! processors at once, with them one after another. A real median below the model's, or above
+//! it by more than the bound, is unexplained.
+
+use std::fmt;
+
+use fragcast_shredder::Kind;
+
+use crate::Nanos;
+use crate::emulate::{EmulateArgs, MachineUse, Measured, RelayStats};
+use crate::outcome::NEVER;
+
+/// Arguments of `netsim validate`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ValidateArgs {
+    /// What is emulated, and modelled.
+    #[command(flatten)]
+    pub emulate: EmulateArgs,
+    /// Leaves out the run without delays that tells what processing takes.
+    #[arg(long)]
+    pub no_baseline: bool,
+    /// How much of the real median may be unexplained, % of the model's; beyond it the program
+    /// fails.
+    #[arg(long, default_value_t = 10.0)]
+    pub tolerance: f64,
+}
+
+/// A distribution of times in milliseconds over (message, node) pairs, the leader's left out.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Distribution {
+    /// Median; pairs that never completed are later than all others, here and below.
+    pub p50: Option<f64>,
+    /// Nine of ten.
+    pub p90: Option<f64>,
+    /// 99 of 100.
+    pub p99: Option<f64>,
+    /// Mean of the pairs that completed.
+    pub mean: Option<f64>,
+    /// Pairs that never completed.
+    pub missed: usize,
+    /// Pairs in all.
+    pub pairs: usize,
+}
+
+impl Distribution {
+    /// Of times, `None` being never.
+    pub fn new(times: impl Iterator<Item = Option<f64>>) -> Self {
+        let (mut done, mut missed) = (Vec::new(), 0);
+        for time in times {
+            match time {
+                Some(time) => done.push(time),
+                None => missed += 1,
+            }
+        }
+        done.sort_by(f64::total_cmp);
+        let pairs = done.len() + missed;
+        // Nearest rank: the smallest time that so many percent of all pairs do not exceed.
+        let rank = |percent: usize| done.get((pairs * percent).div_ceil(100).max(1) - 1).copied();
+        Self {
+            p50: rank(50),
+            p90: rank(90),
+            p99: rank(99),
+            mean: (!done.is_empty()).then(|| done.iter().sum::<f64>() / done.len() as f64),
+            missed,
+            pairs,
+        }
+    }
+
+    /// Of what real nodes took.
+    pub fn real(measured: &Measured) -> Self {
+        let leader = measured.leader as usize;
+        Self::new(measured.times_ms.iter().flat_map(|row| others(row, leader)))
+    }
+
+    /// Of what the model says, by message and node.
+    pub fn modelled(times: &[Vec<Nanos>], leader: usize) -> Self {
+        let ms = |at: Nanos| (at != NEVER).then_some(at as f64 / 1e6);
+        Self::new(times.iter().flat_map(|row| others(row, leader)).map(ms))
+    }
+}
+
+fn others<T: Copy>(row: &[T], leader: usize) -> impl Iterator<Item = T> + '_ {
+    row.iter().enumerate().filter(move |(node, _)| *node != leader).map(|(_, time)| *time)
+}
+
+/// The run without delays, and what the model says of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baseline {
+    /// Real nodes.
+    pub real: Distribution,
+    /// The model.
+    pub modelled: Distribution,
+    /// Use of the machine.
+    pub machine: Option<MachineUse>,
+}
+
+impl Baseline {
+    /// From a run of [`Emulation::baseline`](crate::emulate::Emulation::baseline) and the
+    /// model's times of the same.
+    pub fn new(measured: &Measured, modelled: &[Vec<Nanos>]) -> Self {
+        Self {
+            real: Distribution::real(measured),
+            modelled: Distribution::modelled(modelled, measured.leader as usize),
+            machine: measured.machine,
+        }
+    }
+
+    /// What processing and scheduling take beyond the model at most, by the medians, ms.
+    pub fn processing(&self) -> Option<f64> {
+        Some((self.real.p50? - self.modelled.p50?).max(0.0))
+    }
+}
+
+/// Real nodes against the model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison {
+    /// Real nodes.
+    pub real: Distribution,
+    /// The model.
+    pub modelled: Distribution,
+    /// The run without delays, if there was one.
+    pub baseline: Option<Baseline>,
+    /// The link emulator's numbers.
+    pub relay: RelayStats,
+    /// Use of the machine.
+    pub machine: Option<MachineUse>,
+}
+
+/// By how much `a` exceeds `b`, %.
+fn excess(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    let (a, b) = (a?, b.filter(|b| *b > 0.0)?);
+    Some((a / b - 1.0) * 100.0)
+}
+
+impl Comparison {
+    /// Compares a run with the model's times of the same messages, by message and node.
+    pub fn new(measured: &Measured, modelled: &[Vec<Nanos>], baseline: Option<Baseline>) -> Self {
+        Self {
+            real: Distribution::real(measured),
+            modelled: Distribution::modelled(modelled, measured.leader as usize),
+            baseline,
+            relay: measured.relay.clone(),
+            machine: measured.machine,
+        }
+    }
+
+    /// Real over model, %: median, 90th and 99th percentile, mean.
+    pub fn difference(&self) -> [Option<f64>; 4] {
+        let (real, modelled) = (&self.real, &self.modelled);
+        [
+            excess(real.p50, modelled.p50),
+            excess(real.p90, modelled.p90),
+            excess(real.p99, modelled.p99),
+            excess(real.mean, modelled.mean),
+        ]
+    }
+
+    /// Real over model, by the medians, ms.
+    pub fn beyond_model(&self) -> Option<f64> {
+        Some(self.real.p50? - self.modelled.p50?)
+    }
+
+    /// What of that is below nothing, or above what processing can take, ms.
+    pub fn unexplained(&self) -> Option<f64> {
+        let most = self.baseline.as_ref().map_or(Some(0.0), Baseline::processing)?;
+        let beyond = self.beyond_model()?;
+        Some(beyond - beyond.clamp(0.0, most))
+    }
+
+    /// Whether everybody got everything, and the median is explained up to this share of the
+    /// model's, %.
+    pub fn holds(&self, tolerance: f64) -> bool {
+        let share = self.unexplained().zip(self.modelled.p50).map(|(left, p50)| left.abs() / p50);
+        self.real.missed == 0 && share.is_some_and(|share| share * 100.0 <= tolerance)
+    }
+}
+
+/// A time, or a dash.
+fn ms(time: Option<f64>) -> String {
+    time.map_or_else(|| "–".into(), |time| format!("{time:.2}"))
+}
+
+fn heading(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "{:<22}{:>10}{:>10}{:>10}{:>10}  missed", "ms", "p50", "p90", "p99", "mean")
+}
+
+fn row(f: &mut fmt::Formatter<'_>, name: &str, of: &Distribution) -> fmt::Result {
+    let [p50, p90, p99, mean] = [of.p50, of.p90, of.p99, of.mean].map(ms);
+    writeln!(f, "{name:<22}{p50:>10}{p90:>10}{p99:>10}{mean:>10}  {} of {}", of.missed, of.pairs)
+}
+
+/// The relay's and the machine's share in the times.
+fn costs(
+    f: &mut fmt::Formatter<'_>,
+    relay: &RelayStats,
+    machine: Option<MachineUse>,
+) -> fmt::Result {
+    let RelayStats { packets, lost, lateness: late, .. } = relay;
+    let dropped = relay.dropped_uplink + relay.dropped_downlink;
+    writeln!(
+        f,
+        "relay: {packets} packets, {lost} lost, {dropped} dropped by full queues; late by p50 {} \
+         µs, p99 {} µs, at most {} µs a hop",
+        late.p50, late.p99, late.max
+    )?;
+    if relay.overflow + relay.refused > 0 {
+        let failed = relay.overflow + relay.refused;
+        writeln!(f, "warning: the relay itself failed to carry {failed} packets")?;
+    }
+    let Some(machine) = machine else { return Ok(()) };
+    writeln!(f, "machine: {machine}")?;
+    if machine.saturated() {
+        writeln!(
+            f,
+            "warning: the processors were saturated, so these times are theirs: send less with \
+             --kb or --interval-ms, or use fewer nodes"
+        )?;
+    }
+    Ok(())
+}
+
+/// What `netsim emulate` prints.
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        heading(f)?;
+        row(f, "all messages", &Distribution::real(self))?;
+        for (name, kind) in [("Env", Kind::Env), ("frags", Kind::Frag), ("Seal", Kind::Seal)] {
+            let rows = self.messages.iter().zip(&self.times_ms);
+            let times = rows
+                .filter(|(message, _)| message.kind == kind)
+                .flat_map(|(_, row)| others(row, self.leader as usize));
+            row(f, name, &Distribution::new(times))?;
+        }
+        costs(f, &self.relay, self.machine)
+    }
+}
+
+/// What `netsim validate` prints.
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        heading(f)?;
+        row(f, "real nodes", &self.real)?;
+        row(f, "model", &self.modelled)?;
+        if let Some(baseline) = &self.baseline {
+            row(f, "real, no delays", &baseline.real)?;
+            row(f, "model, no delays", &baseline.modelled)?;
+        }
+        let percent =
+            |share: Option<f64>| share.map_or_else(|| "–".into(), |share| format!("{share:+.1} %"));
+        let [p50, p90, p99, mean] = self.difference().map(percent);
+        writeln!(f, "{:<22}{p50:>10}{p90:>10}{p99:>10}{mean:>10}", "real over model")?;
+
+        let signed = |time: Option<f64>| time.map_or_else(|| "–".into(), |t| format!("{t:+.2}"));
+        let (real, model) = (ms(self.real.p50), ms(self.modelled.p50));
+        writeln!(f, "\nmedian: {real} ms = model {model} {}", signed(self.beyond_model()))?;
+        if let Some(baseline) = &self.baseline {
+            writeln!(
+                f,
+                "processing and scheduling, relay included: at most {} ms, by the run without \
+                 delays, in which all nodes work at once; {} unexplained",
+                ms(baseline.processing()),
+                signed(self.unexplained())
+            )?;
+            if let Some(machine) = baseline.machine {
+                writeln!(f, "machine, no delays: {machine}")?;
+            }
+        }
+        costs(f, &self.relay, self.machine)
+    }
+}
+
+#[cfg(test)]
+mod tests;
