@@ -8,11 +8,14 @@
 //! first eight bytes of its hash and stands in every shred. While nobody measures regions, a
 //! plan names one region, one territory, and as relays all members that have weight.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use fragcast_shredder::codec::{self, DecodeError};
 
 use crate::membership::{MAX_MEMBERS, Membership, PeerIndex};
-use crate::shuffle::WeightTree;
+use crate::shuffle::{Shuffle, WeightTree};
 
 /// Bit 0 of an entry's flags.
 const RELAY: u32 = 1 << 24;
@@ -89,8 +92,38 @@ impl SignedPlan {
     }
 }
 
+/// Positions of all draws that a plan remembers, 4 MB; see `PlanView::drawn`.
+const MAX_DRAWN: usize = 1 << 20;
+
+/// A draw: its seed, and the relay that is left out.
+type DrawKey = ([u8; 32], Option<usize>);
+
+/// The beginnings of shuffles that were drawn lately; the oldest goes first.
+#[derive(Debug, Default)]
+struct Drawn {
+    orders: BTreeMap<DrawKey, Arc<[PeerIndex]>>,
+    age: VecDeque<DrawKey>,
+    positions: usize,
+}
+
+impl Drawn {
+    fn insert(&mut self, key: DrawKey, order: Arc<[PeerIndex]>) {
+        self.positions += order.len();
+        match self.orders.insert(key, order) {
+            Some(shorter) => self.positions -= shorter.len(),
+            None => self.age.push_back(key),
+        }
+        while self.positions > MAX_DRAWN
+            && self.age.len() > 1
+            && let Some(oldest) = self.age.pop_front()
+        {
+            self.positions -= self.orders.remove(&oldest).map_or(0, |order| order.len());
+        }
+    }
+}
+
 /// A plan joined with its table: what routes are drawn from. 40 bytes a member.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PlanView {
     id: u64,
     /// Members that relay, rising.
@@ -99,6 +132,7 @@ pub struct PlanView {
     weights: WeightTree,
     /// Members that do not, rising.
     leaves: Vec<PeerIndex>,
+    drawn: Mutex<Drawn>,
 }
 
 /// Why a plan cannot be used.
@@ -134,7 +168,7 @@ impl PlanView {
         // A relay without weight still has to come up in the shuffle.
         let weight = |i: &PeerIndex| members.members()[*i as usize].weight.max(1);
         let weights = WeightTree::new(&relays.iter().map(weight).collect::<Vec<_>>());
-        Ok(Self { id: plan.id(), relays, weights, leaves })
+        Ok(Self { id: plan.id(), relays, weights, leaves, drawn: Mutex::default() })
     }
 
     /// The view of a configured plan, from weights alone: for tests and benchmarks of routes,
@@ -145,7 +179,7 @@ impl PlanView {
         let (relays, leaves): (Vec<PeerIndex>, Vec<PeerIndex>) =
             (0..weights.len() as PeerIndex).partition(|i| !weighted || weights[*i as usize] > 0);
         let of: Vec<u64> = relays.iter().map(|i| weights[*i as usize].max(1)).collect();
-        Self { id, relays, weights: WeightTree::new(&of), leaves }
+        Self { id, relays, weights: WeightTree::new(&of), leaves, drawn: Mutex::default() }
     }
 
     /// The plan's id.
@@ -166,6 +200,28 @@ impl PlanView {
     /// The weights of the relays, in their order.
     pub const fn weights(&self) -> &WeightTree {
         &self.weights
+    }
+
+    /// The first `len` relays of the shuffle of `seed`, which leaves `without` out: drawn once,
+    /// however many nodes of this process ask. A node asks once a shred; a simulation asks
+    /// once a shred and node, thousands of times for the same draw. [`MAX_DRAWN`] bounds what is
+    /// kept.
+    pub(crate) fn drawn(
+        &self,
+        seed: &[u8; 32],
+        without: Option<usize>,
+        len: usize,
+    ) -> Arc<[PeerIndex]> {
+        // A thread that panicked with the lock held left a cache, nothing to be inconsistent.
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (*seed, without);
+        if let Some(order) = drawn.orders.get(&key).filter(|order| order.len() >= len) {
+            return Arc::clone(order);
+        }
+        let shuffle = Shuffle::new(&self.weights, seed, without);
+        let order: Arc<[PeerIndex]> = shuffle.take(len).map(|i| self.relays[i]).collect();
+        drawn.insert(key, Arc::clone(&order));
+        order
     }
 
     /// The share of all relay work, the leader's own aside, that falls on the two heaviest.
@@ -224,6 +280,22 @@ mod tests {
         let short = Plan { entries: vec![0], ..plan };
         let error = PlanError::Entries { found: 1, members: 2 };
         assert_eq!(PlanView::new(&short, &members).unwrap_err(), error);
+    }
+
+    #[test]
+    fn draws_are_remembered_within_a_bound() {
+        let view = PlanView::from_weights(1, &[1; 5_000]);
+        for round in 0..400u64 {
+            let seed = blake3::derive_key("draw", &round.to_le_bytes());
+            let one = view.drawn(&seed, None, 1);
+            let all = view.drawn(&seed, None, 5_000);
+            assert_eq!((one[0], all.len()), (all[0], 5_000));
+            assert!(Arc::ptr_eq(&all, &view.drawn(&seed, None, 7)), "not drawn again");
+            assert_ne!(view.drawn(&seed, Some(all[0] as usize), 1)[0], all[0]);
+            let drawn = view.drawn.lock().unwrap();
+            assert!(drawn.positions <= MAX_DRAWN && drawn.orders.len() == drawn.age.len());
+            assert_eq!(drawn.positions, drawn.orders.values().map(|o| o.len()).sum::<usize>());
+        }
     }
 
     #[test]

@@ -15,9 +15,10 @@
 //! above, so that no relay of a partly filled layer serves more than its fellows by over one.
 //! Members that do not relay hang as leaves on the relays, dealt evenly as well.
 
+use std::sync::Arc;
+
 use crate::membership::PeerIndex;
 use crate::plan::PlanView;
-use crate::shuffle::Shuffle;
 
 /// How a message spreads; the shred header carries its number and parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,10 +176,10 @@ impl<'a> Tree<'a> {
         relays.chain(self.leaves())
     }
 
-    fn shuffle(&self) -> impl Iterator<Item = PeerIndex> + '_ {
-        let relays = self.view.relays();
-        let without = relays.binary_search(&self.leader).ok();
-        Shuffle::new(self.view.weights(), &self.seed, without).map(|i| relays[i])
+    /// The first `len` relays of the shuffle.
+    fn drawn(&self, len: usize) -> Arc<[PeerIndex]> {
+        let without = self.view.relays().binary_search(&self.leader).ok();
+        self.view.drawn(&self.seed, without, len)
     }
 
     /// How many relays there are beside the leader.
@@ -197,13 +198,13 @@ impl<'a> Tree<'a> {
             return;
         }
         if sender == self.leader {
-            out.extend(self.shuffle().next());
+            out.extend(self.drawn(1).first());
             return;
         }
         match self.route {
             Route::Direct => {}
             Route::Rotor => {
-                if self.shuffle().next() == Some(sender) {
+                if self.drawn(1).first() == Some(&sender) {
                     out.extend(self.others().filter(|peer| *peer != sender));
                 }
             }
@@ -220,21 +221,14 @@ impl<'a> Tree<'a> {
     ) {
         let layers = Layers::new(n, fanout);
         let leaves: usize = self.leaves().count();
-        // Most members are at the bottom: the shuffle stops where nobody sends any more.
+        // Most members are at the bottom: nearly always the draw stops where nobody sends any more.
         let senders = if leaves > 0 { n } else { layers.internal() };
-        let mut order = Vec::with_capacity(senders);
-        let mut shuffle = self.shuffle();
-        let mut position = None;
-        for (at, relay) in shuffle.by_ref().take(senders).enumerate() {
-            order.push(relay);
-            if relay == sender {
-                position = Some(at);
-                break;
-            }
-        }
-        let Some(position) = position else { return };
+        let order = self.drawn(senders);
+        let Some(position) = order.iter().take(senders).position(|relay| *relay == sender) else {
+            return;
+        };
         let last = layers.children(position).last().unwrap_or(position);
-        order.extend(shuffle.take((last + 1).saturating_sub(order.len())));
+        let order = if last < order.len() { order } else { self.drawn(n) };
         out.extend(layers.children(position).map(|child| order[child]));
         out.extend(self.leaves().skip(position).step_by(n));
     }
