@@ -1,0 +1,244 @@
+//! Runs contenders over the same worlds, leaders, seeds, links and faults, in parallel, and
+//! aggregates what came of it.
+//!
+//! A [`Case`] is one run: a load, its faults and a seed. Every contender meets every case in
+//! every world. Runs share nothing and are independent of the order in which threads take them;
+//! digests are combined in the order of the plan.
+
+mod aggregate;
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use crate::engine::{self, Setup};
+use crate::fault::Faults;
+use crate::link::LinkConfig;
+use crate::load::Load;
+use crate::outcome::Outcome;
+use crate::protocols::fragcast::{Fragcast, FragcastConfig, Network};
+use crate::protocols::gossip::{Gossip, GossipConfig};
+use crate::protocols::limit;
+use crate::protocols::shreds::{Shreds, ShredsConfig};
+use crate::random::stream;
+use crate::results::{Comparison, PlaceRow, Table};
+use crate::world::World;
+use crate::{Nanos, NodeId};
+
+/// One run's load, faults and seed.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// What is sent.
+    pub load: Load,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// Seed of losses and of what the overlay draws.
+    pub seed: u64,
+}
+
+/// A protocol with its settings.
+#[derive(Debug, Clone)]
+pub enum Contender {
+    /// Ours.
+    Fragcast(FragcastConfig),
+    /// `turbine`, `rotor` or `direct`.
+    Shreds(&'static str, ShredsConfig),
+    /// gossipsub with one mesh.
+    Gossip(GossipConfig),
+}
+
+impl Contender {
+    /// The name in tables; several meshes of gossip share one.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Fragcast(_) => "fragcast",
+            Self::Shreds(name, _) => name,
+            Self::Gossip(_) => "gossip",
+        }
+    }
+}
+
+/// What is to be compared.
+#[derive(Debug)]
+pub struct Plan {
+    /// Worlds with the titles of their tables; the first is the main one.
+    pub worlds: Vec<(String, World)>,
+    /// Links.
+    pub links: LinkConfig,
+    /// Runs.
+    pub cases: Vec<Case>,
+    /// Contenders, in any order.
+    pub contenders: Vec<Contender>,
+    /// How long a node may wait after the last broadcast or the end of the last fault.
+    pub patience: Nanos,
+    /// For the report.
+    pub settings: Vec<(String, String)>,
+    /// For the report.
+    pub notes: Vec<String>,
+}
+
+/// One finished run.
+#[derive(Debug)]
+pub struct Run {
+    /// Index of the world.
+    pub world: usize,
+    /// Index of the contender.
+    pub contender: usize,
+    /// Index of the case.
+    pub case: usize,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+impl Plan {
+    /// Runs everything; `progress` is told after each run how many events it had.
+    pub fn run(&self, progress: impl Fn(u64) + Sync) -> Vec<Run> {
+        // Worlds differ in delays only, so they share one membership table.
+        let network = self
+            .contenders
+            .iter()
+            .any(|c| matches!(c, Contender::Fragcast(_)))
+            .then(|| Network::new(&self.worlds[0].1));
+        let mut jobs = Vec::with_capacity(self.jobs());
+        for world in 0..self.worlds.len() {
+            for contender in 0..self.contenders.len() {
+                jobs.extend((0..self.cases.len()).map(|case| (world, contender, case)));
+            }
+        }
+        // The long ones first, so that no thread is left with one at the end.
+        jobs.sort_by_key(|(_, contender, _)| match self.contenders[*contender] {
+            Contender::Fragcast(_) => 0,
+            Contender::Shreds(..) => 1,
+            Contender::Gossip(_) => 2,
+        });
+        let mut runs: Vec<Run> = jobs
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|(world, contender, case)| {
+                let outcome = self.one(network.as_ref(), world, contender, case);
+                progress(outcome.events);
+                Run { world, contender, case, outcome }
+            })
+            .collect();
+        runs.sort_by_key(|run| (run.world, run.contender, run.case));
+        runs
+    }
+
+    /// How many runs there are.
+    pub fn jobs(&self) -> usize {
+        self.worlds.len() * self.contenders.len() * self.cases.len()
+    }
+
+    /// The world of one case: delays that vary from run to run are drawn.
+    fn conditions(&self, world: usize, case: usize) -> std::borrow::Cow<'_, World> {
+        let mut rng = stream(self.cases[case].seed, "conditions", case as u64);
+        self.worlds[world].1.conditions(&mut rng)
+    }
+
+    fn one(
+        &self,
+        network: Option<&Network>,
+        world: usize,
+        contender: usize,
+        case: usize,
+    ) -> Outcome {
+        let Case { load, faults, seed } = &self.cases[case];
+        let world = self.conditions(world, case);
+        let world: &World = &world;
+        let (links, patience) = (self.links, self.patience);
+        let setup = Setup { world, links, faults, load, seed: *seed, patience };
+        match (&self.contenders[contender], network) {
+            (Contender::Fragcast(config), Some(network)) => {
+                let mut fragcast = Fragcast::new(config, network, load, faults, *seed);
+                engine::run(setup, &mut fragcast)
+            }
+            (Contender::Fragcast(_), None) => unreachable!("made where there is such a contender"),
+            (Contender::Shreds(_, config), _) => {
+                engine::run(setup, &mut Shreds::new(*config, world, *seed))
+            }
+            (Contender::Gossip(config), _) => {
+                let broadcasts = load.broadcasts.len();
+                engine::run(setup, &mut Gossip::new(config.clone(), world, broadcasts, *seed))
+            }
+        }
+    }
+
+    /// The limit's times of every case in a world: by case, broadcast and node.
+    fn limits(&self, world: usize) -> Vec<Vec<Vec<Nanos>>> {
+        (0..self.cases.len())
+            .map(|case| {
+                let conditions = self.conditions(world, case);
+                let broadcasts = &self.cases[case].load.broadcasts;
+                broadcasts.iter().map(|b| limit::times(&conditions, &self.links, b)).collect()
+            })
+            .collect()
+    }
+
+    /// Aggregates `runs`, which are this plan's.
+    pub fn compare(&self, runs: &[Run]) -> Comparison {
+        let world = &self.worlds[0].1;
+        let mut nodes = vec![0; world.places.len()];
+        world.nodes.iter().for_each(|node| nodes[usize::from(node.place)] += 1);
+        let places = world
+            .places
+            .iter()
+            .zip(nodes)
+            .map(|(place, nodes)| PlaceRow {
+                name: place.name.clone(),
+                position: place.position,
+                nodes,
+            })
+            .collect();
+        let mut hasher = blake3::Hasher::new_derive_key("fragcast 2026 netsim comparison v1");
+        runs.iter().for_each(|run| {
+            hasher.update(&run.outcome.digest);
+        });
+        Comparison {
+            digest: hasher.finalize().to_hex().to_string(),
+            settings: self.settings.clone(),
+            places,
+            tables: (0..self.worlds.len()).map(|world| self.table(world, runs)).collect(),
+            notes: self.notes.clone(),
+        }
+    }
+
+    fn table(&self, world: usize, runs: &[Run]) -> Table {
+        let limits = self.limits(world);
+        let aggregator = aggregate::Aggregator::new(self, world, &limits);
+        let mut protocols = BTreeMap::from([("limit".to_owned(), aggregator.limit())]);
+        let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (i, contender) in self.contenders.iter().enumerate() {
+            by_name.entry(contender.name()).or_default().push(i);
+        }
+        for (name, variants) in by_name {
+            let of = |contender: usize| -> Vec<&Run> {
+                runs.iter().filter(|r| r.world == world && r.contender == contender).collect()
+            };
+            let all: Vec<_> = variants
+                .iter()
+                .map(|i| aggregator.protocol(&self.contenders[*i], &of(*i)))
+                .collect();
+            let tried = match all.len() {
+                1 => Vec::new(),
+                _ => all.iter().map(|p| (p.detail.clone(), p.times.mean)).collect(),
+            };
+            // The least mean; whoever has none comes last.
+            let mean = |p: &crate::results::Protocol| p.times.mean.unwrap_or(f64::INFINITY);
+            let best = all.into_iter().min_by(|a, b| mean(a).total_cmp(&mean(b)));
+            if let Some(mut best) = best {
+                best.tried = tried;
+                protocols.insert(name.to_owned(), best);
+            }
+        }
+        Table { title: self.worlds[world].0.clone(), protocols }
+    }
+}
+
+/// The nodes whose times count for a broadcast: all but its leader and those that crash.
+pub(crate) fn counted(n: usize, leader: NodeId, faults: &Faults) -> Vec<NodeId> {
+    let crashed = faults.crashed();
+    (0..n as NodeId).filter(|node| *node != leader && !crashed.contains(node)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,310 @@
+//! From outcomes to the numbers of a table.
+
+use super::{Contender, Plan, Run, counted};
+use crate::outcome::NEVER;
+use crate::results::{Protocol, Ratio, Times};
+use crate::{MILLIS, Nanos};
+
+/// Points of a curve at most.
+const POINTS: usize = 200;
+
+/// Times of pairs, kept apart by case so that the worst leader can be told.
+#[derive(Debug, Default, Clone)]
+struct Sample {
+    /// By case: the time of each pair, `NEVER` for a missed one, and what it counts as in a mean.
+    by_case: Vec<Vec<(Nanos, Nanos)>>,
+}
+
+impl Sample {
+    fn mean_of(pairs: impl Iterator<Item = Nanos>) -> Option<f64> {
+        let (mut sum, mut n) = (0u128, 0u64);
+        for counts_as in pairs {
+            sum += u128::from(counts_as);
+            n += 1;
+        }
+        (n > 0).then(|| sum as f64 / n as f64 / MILLIS as f64)
+    }
+
+    fn mean(&self) -> Option<f64> {
+        Self::mean_of(self.by_case.iter().flatten().map(|pair| pair.1))
+    }
+
+    fn case_means(&self) -> Vec<Option<f64>> {
+        self.by_case.iter().map(|case| Self::mean_of(case.iter().map(|pair| pair.1))).collect()
+    }
+
+    fn sorted(&self) -> Vec<Nanos> {
+        let mut all: Vec<Nanos> = self.by_case.iter().flatten().map(|pair| pair.0).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+fn millis(nanos: Nanos) -> Option<f64> {
+    (nanos != NEVER).then_some(nanos as f64 / MILLIS as f64)
+}
+
+/// The nearest-rank percentile: the least value that `percent` of all do not exceed.
+pub fn percentile(sorted: &[Nanos], percent: usize) -> Option<f64> {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    millis(*sorted.get(rank - 1)?)
+}
+
+fn times(sample: &Sample, sorted: &[Nanos]) -> Times {
+    Times {
+        mean: sample.mean(),
+        p50: percentile(sorted, 50),
+        p90: percentile(sorted, 90),
+        p99: percentile(sorted, 99),
+    }
+}
+
+fn over(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    match (a, b) {
+        (Some(a), Some(b)) if b > 0.0 => Some(a / b),
+        _ => None,
+    }
+}
+
+/// Share of pairs complete by time, thinned out.
+fn cdf(sorted: &[Nanos]) -> Vec<(f64, f64)> {
+    let n = sorted.len();
+    let done = sorted.iter().filter(|t| **t != NEVER).count();
+    let mut points = Vec::with_capacity(POINTS + 1);
+    for i in 0..=POINTS {
+        let rank = (done * i / POINTS).max(1);
+        if let Some(time) = sorted.get(rank - 1).copied().and_then(millis)
+            && rank <= done
+        {
+            points.push((time, rank as f64 / n as f64));
+        }
+    }
+    points.dedup();
+    points
+}
+
+/// Aggregates the runs of one world.
+pub struct Aggregator<'a> {
+    plan: &'a Plan,
+    world: usize,
+    limits: &'a [Vec<Vec<Nanos>>],
+    limit: Sample,
+}
+
+impl<'a> Aggregator<'a> {
+    pub fn new(plan: &'a Plan, world: usize, limits: &'a [Vec<Vec<Nanos>>]) -> Self {
+        let mut limit = Sample::default();
+        for (case, times) in plan.cases.iter().zip(limits) {
+            let mut pairs = Vec::new();
+            for (broadcast, times) in case.load.broadcasts.iter().zip(times) {
+                if broadcast.expected {
+                    let nodes = counted(times.len(), broadcast.leader, &case.faults);
+                    pairs.extend(nodes.iter().map(|n| (times[*n as usize], times[*n as usize])));
+                }
+            }
+            limit.by_case.push(pairs);
+        }
+        Self { plan, world, limits, limit }
+    }
+
+    /// The limit as a row of the table.
+    pub fn limit(&self) -> Protocol {
+        let sorted = self.limit.sorted();
+        let after = |case: usize, broadcast: usize, node: u32| {
+            self.limits[case][broadcast][node as usize]
+        };
+        let times = times(&self.limit, &sorted);
+        let one = Some(1.0);
+        Protocol {
+            ratio: Ratio { mean: one, p50: one, p90: one, p99: one, worst_leader: one },
+            missed: 0,
+            repaired: 0,
+            pairs: sorted.len() as u64,
+            bytes_per_payload_byte: self.limit_bytes(),
+            next_leader_p99: self.next_leader(after),
+            detail: "delay and transmission".into(),
+            tried: Vec::new(),
+            busiest: (0.0, String::new()),
+            degree: (0, None),
+            dropped: 0,
+            node_shreds: 0,
+            cdf: cdf(&sorted),
+            sent_mb: Vec::new(),
+            by_place: self.by_place(after),
+            times,
+        }
+    }
+
+    /// Everybody has to be sent k shreds by somebody.
+    fn limit_bytes(&self) -> f64 {
+        let (mut framed, mut payload) = (0u64, 0u64);
+        for broadcast in self.plan.cases.iter().flat_map(|case| &case.load.broadcasts) {
+            let loss = self.plan.links.loss.mean();
+            framed += crate::protocols::limit::framed_message(broadcast.bytes, loss);
+            payload += u64::from(broadcast.bytes);
+        }
+        framed as f64 / payload.max(1) as f64
+    }
+
+    fn pairs<'b>(
+        &'b self,
+        after: impl Fn(usize, usize, u32) -> Nanos + 'b,
+    ) -> impl Iterator<Item = (usize, usize, u32, Nanos)> + 'b {
+        let n = self.plan.worlds[self.world].1.len();
+        let after = std::rc::Rc::new(after);
+        self.plan.cases.iter().enumerate().flat_map(move |(c, case)| {
+            let after = after.clone();
+            case.load.broadcasts.iter().enumerate().filter(|(_, b)| b.expected).flat_map(
+                move |(b, broadcast)| {
+                    let after = after.clone();
+                    counted(n, broadcast.leader, &case.faults)
+                        .into_iter()
+                        .map(move |node| (c, b, node, after(c, b, node)))
+                },
+            )
+        })
+    }
+
+    fn next_leader(&self, after: impl Fn(usize, usize, u32) -> Nanos) -> Option<f64> {
+        let mut times = Vec::new();
+        for (c, case) in self.plan.cases.iter().enumerate() {
+            for (b, broadcast) in case.load.broadcasts.iter().enumerate() {
+                if let Some(next) = case.load.next_leader(broadcast.key.block)
+                    && broadcast.expected
+                {
+                    times.push(after(c, b, next));
+                }
+            }
+        }
+        times.sort_unstable();
+        percentile(&times, 99)
+    }
+
+    fn by_place(&self, after: impl Fn(usize, usize, u32) -> Nanos) -> Vec<Option<f64>> {
+        let world = &self.plan.worlds[self.world].1;
+        let mut sums = vec![(0u128, 0u64); world.places.len()];
+        for (_, _, node, time) in self.pairs(after) {
+            if time != NEVER {
+                let place = &mut sums[usize::from(world.nodes[node as usize].place)];
+                *place = (place.0 + u128::from(time), place.1 + 1);
+            }
+        }
+        let mean = |(sum, n): &(u128, u64)| {
+            (*n > 0).then(|| *sum as f64 / *n as f64 / MILLIS as f64)
+        };
+        sums.iter().map(mean).collect()
+    }
+
+    /// One contender's row. `runs` are its runs in this world, by case.
+    pub fn protocol(&self, contender: &Contender, runs: &[&Run]) -> Protocol {
+        let after = |case: usize, broadcast: usize, node: u32| {
+            runs[case].outcome.completions[broadcast].after[node as usize]
+        };
+        let mut sample = Sample { by_case: vec![Vec::new(); runs.len()] };
+        let (mut missed, mut repaired) = (0, 0);
+        for (case, b, node, time) in self.pairs(after) {
+            let outcome = &runs[case].outcome;
+            let counts_as = match time {
+                NEVER => outcome.end - self.plan.cases[case].load.broadcasts[b].at,
+                time => time,
+            };
+            missed += u64::from(time == NEVER);
+            repaired += u64::from(outcome.completions[b].repaired[node as usize]);
+            sample.by_case[case].push((time, counts_as));
+        }
+        let sorted = sample.sorted();
+        let times = times(&sample, &sorted);
+        let limit_sorted = self.limit.sorted();
+        let limit = self::times(&self.limit, &limit_sorted);
+        let worst = sample
+            .case_means()
+            .into_iter()
+            .zip(self.limit.case_means())
+            .filter_map(|(ours, limit)| over(ours, limit))
+            .max_by(f64::total_cmp);
+        let (sent_mb, busiest) = self.sent(runs);
+        Protocol {
+            ratio: Ratio {
+                mean: over(times.mean, limit.mean),
+                p50: over(times.p50, limit.p50),
+                p90: over(times.p90, limit.p90),
+                p99: over(times.p99, limit.p99),
+                worst_leader: worst,
+            },
+            missed,
+            repaired,
+            pairs: sorted.len() as u64,
+            bytes_per_payload_byte: self.bytes_per_payload_byte(runs),
+            next_leader_p99: self.next_leader(after),
+            detail: detail(contender),
+            tried: Vec::new(),
+            busiest,
+            degree: (
+                runs.iter().flat_map(|r| &r.outcome.degree).copied().max().unwrap_or(0),
+                limit_of(contender),
+            ),
+            dropped: runs
+                .iter()
+                .map(|r| r.outcome.dropped_uplink + r.outcome.dropped_downlink + r.outcome.refused)
+                .sum(),
+            node_shreds: runs.iter().map(|r| r.outcome.handled).sum(),
+            cdf: cdf(&sorted),
+            sent_mb,
+            by_place: self.by_place(after),
+            times,
+        }
+    }
+
+    fn bytes_per_payload_byte(&self, runs: &[&Run]) -> f64 {
+        let sent: u64 = runs.iter().flat_map(|run| &run.outcome.sent).sum();
+        let n = self.plan.worlds[self.world].1.len() as f64;
+        let payload: u64 = self.plan.cases.iter().map(|case| case.load.bytes()).sum();
+        sent as f64 / (payload as f64 * n).max(1.0)
+    }
+
+    /// MB that each node sent per message, sorted falling and thinned out; and the most that
+    /// one node sent per message of one run, with its name.
+    fn sent(&self, runs: &[&Run]) -> (Vec<f64>, (f64, String)) {
+        let world = &self.plan.worlds[self.world].1;
+        let messages: usize = self.plan.cases.iter().map(|c| c.load.broadcasts.len()).sum();
+        let mut total = vec![0u64; world.len()];
+        let mut busiest = (0.0, String::new());
+        for run in runs {
+            total.iter_mut().zip(&run.outcome.sent).for_each(|(total, sent)| *total += sent);
+            let (node, most) = run.outcome.busiest();
+            let per_run = self.plan.cases[run.case].load.broadcasts.len().max(1) as f64;
+            let most = most as f64 / per_run / 1e6;
+            if most > busiest.0 {
+                busiest = (most, world.nodes[node as usize].id.clone());
+            }
+        }
+        total.sort_unstable_by(|a, b| b.cmp(a));
+        let step = total.len().div_ceil(POINTS).max(1);
+        let mb = |sent: &u64| *sent as f64 / messages.max(1) as f64 / 1e6;
+        (total.iter().step_by(step).map(mb).collect(), busiest)
+    }
+}
+
+fn detail(contender: &Contender) -> String {
+    match contender {
+        Contender::Fragcast(config) => format!(
+            "route {}, code for {} % loss a hop{}",
+            match config.route {
+                fragcast_turbine::RoutePolicy::Auto => "auto",
+                fragcast_turbine::RoutePolicy::Fixed(route) => route.name(),
+            },
+            config.loss * 100.0,
+            if config.repair { "" } else { ", no repair" },
+        ),
+        Contender::Shreds(_, config) => config.describe(),
+        Contender::Gossip(config) => format!("D = {}", config.d),
+    }
+}
+
+fn limit_of(contender: &Contender) -> Option<u32> {
+    match contender {
+        Contender::Fragcast(config) => Some(config.connections),
+        Contender::Shreds(..) => None,
+        Contender::Gossip(config) => Some(config.connections as u32),
+    }
+}

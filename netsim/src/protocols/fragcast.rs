@@ -1,0 +1,323 @@
+//! Our own protocol: every node runs `fragcast_turbine::Protocol`, the code that the daemon
+//! runs, with real signatures, codes and trees.
+//!
+//! Shreds are QUIC datagrams, control frames and repair go over QUIC streams; pacing, lanes,
+//! routes, validation and repair are the protocol's. Connections are up when a run begins, but
+//! those to hosts that are down by then. A host that goes down later is noticed by QUIC's idle
+//! time-out only, 6 s, which is longer than the runs here: until then others send to it in vain.
+//!
+//! A node holds at most [`FragcastConfig::connections`] connections, as the daemon does. In a
+//! larger network everybody is connected to that many others, drawn at random.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use fragcast_shredder::{GatewayKey, MessageKey, VerifiedMessage};
+use fragcast_turbine::egress::FRAMING;
+use fragcast_turbine::membership::{Membership, sample};
+use fragcast_turbine::{
+    Config, Delegation, Event, Lane, Payload, Protocol, RoutePolicy, Schedule, Setup, Timestamp,
+};
+
+use crate::engine::{Class, Context, Overlay};
+use crate::fault::Faults;
+use crate::load::{Broadcast, Load};
+use crate::outcome::How;
+use crate::reliable::{Reliable, ReliableConfig};
+use crate::world::World;
+use crate::{Nanos, NodeId, SECONDS, random};
+
+mod messages;
+
+/// The simulated chain.
+const CHAIN: u64 = 901;
+/// Half of an acknowledgement: QUIC sends one for every second packet.
+const HALF_ACK: u64 = ReliableConfig::QUIC.acknowledgement as u64 / 2;
+/// Virtual time starts here, so that µs in headers are not zero.
+const EPOCH: Nanos = 1_000 * SECONDS;
+
+/// How our nodes are configured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FragcastConfig {
+    /// The leader's route.
+    pub route: RoutePolicy,
+    /// Loss per hop that the code is made for.
+    pub loss: f64,
+    /// Connections of a node at most.
+    pub connections: u32,
+    /// Whether nodes ask for what they miss.
+    pub repair: bool,
+    /// The uplink that nodes are configured with, bits per second.
+    pub uplink_bps: u64,
+}
+
+/// The membership table of a world: member i is node i. Signing 10,000 records takes a second,
+/// so runs share it.
+#[derive(Debug, Clone)]
+pub struct Network {
+    members: Arc<Membership>,
+}
+
+impl Network {
+    /// The table of `world`'s nodes.
+    pub fn new(world: &World) -> Self {
+        let weights: Vec<u64> = world.nodes.iter().map(|node| node.weight).collect();
+        Self { members: Arc::new(sample(CHAIN, &weights).0) }
+    }
+}
+
+/// Our protocol at all nodes.
+pub struct Fragcast {
+    nodes: Vec<Protocol>,
+    /// When the timer of a node is due that is scheduled.
+    armed: Vec<Nanos>,
+    /// The messages of the load, and the second version of those that are equivocal.
+    messages: Vec<(VerifiedMessage, Option<VerifiedMessage>)>,
+    by_key: BTreeMap<MessageKey, usize>,
+    streams: Reliable,
+    connections: u32,
+}
+
+impl std::fmt::Debug for Fragcast {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fragcast").field("nodes", &self.nodes.len()).finish_non_exhaustive()
+    }
+}
+
+/// What travels.
+#[derive(Debug, Clone)]
+pub enum Packet {
+    /// A datagram.
+    Shred(Bytes),
+    /// A frame of the control stream.
+    Control(Bytes),
+}
+
+fn gateway_key(leader: NodeId) -> GatewayKey {
+    let seed = blake3::derive_key("fragcast 2026 netsim gateway", &leader.to_le_bytes());
+    GatewayKey::from_bytes(seed).expect("2^-128 of all seeds are none")
+}
+
+fn leader_key(leader: NodeId) -> SigningKey {
+    let seed = blake3::derive_key("fragcast 2026 netsim leader", &leader.to_le_bytes());
+    SigningKey::from_bytes(&seed)
+}
+
+const fn timestamp(at: Nanos) -> Timestamp {
+    Timestamp::from_nanos(EPOCH + at)
+}
+
+impl Fragcast {
+    /// All nodes, connected, before the first message of `load`.
+    ///
+    /// # Panics
+    /// If a leader of the load is no node of the network.
+    pub fn new(
+        config: &FragcastConfig,
+        network: &Network,
+        load: &Load,
+        faults: &Faults,
+        seed: u64,
+    ) -> Self {
+        let members = &network.members;
+        let setup = Self::setup(config, members, load);
+        let is_leader = |node: NodeId| load.leaders.contains(&node);
+        let n = members.len() as NodeId;
+        let mut nodes: Vec<Protocol> = (0..n)
+            .map(|node| {
+                let peer = members.members()[node as usize].peer();
+                let key = is_leader(node).then(|| leader_key(node));
+                setup.node(&peer, key).expect("a member of the table")
+            })
+            .collect();
+        connect(&mut nodes, config.connections, faults, seed);
+        let messages = load
+            .broadcasts
+            .iter()
+            .map(|broadcast| {
+                let key = gateway_key(broadcast.leader);
+                let version = |v| messages::signed(broadcast, v, &key);
+                (version(0), broadcast.equivocal.then(|| version(1)))
+            })
+            .collect();
+        Self {
+            armed: vec![Nanos::MAX; nodes.len()],
+            nodes,
+            messages,
+            by_key: load.broadcasts.iter().enumerate().map(|(i, b)| (b.key, i)).collect(),
+            streams: Reliable::new(ReliableConfig::QUIC),
+            connections: config.connections,
+        }
+    }
+
+    fn setup(config: &FragcastConfig, members: &Arc<Membership>, load: &Load) -> Setup {
+        let gateways = load.leaders.iter().map(|leader| gateway_key(*leader).address()).collect();
+        let schedule = Schedule::new(gateways, load.blocks_per_term).expect("there are leaders");
+        let delegations = load.leaders.iter().map(|leader| {
+            let delegation = Delegation {
+                chain_id: CHAIN,
+                first: 0,
+                last: u64::MAX,
+                sequence: 1,
+                peer: members.members()[*leader as usize].peer(),
+                key: leader_key(*leader).verifying_key().to_bytes(),
+            };
+            delegation.sign(&gateway_key(*leader))
+        });
+        let protocol = Config {
+            route: config.route,
+            loss: config.loss,
+            uplink_bps: config.uplink_bps,
+            // Virtual timers are exact, so the burst need not cover their resolution: half a
+            // millisecond keeps the link's queue short enough for the lanes to count.
+            burst: Duration::from_micros(500),
+            lane_capacity: 1 << 30,
+            ..Config::new(CHAIN)
+        };
+        Setup::new(protocol, Arc::clone(members), schedule, delegations)
+            .expect("delegations of our own")
+    }
+
+    /// Hands on what a node has to say.
+    fn pump(&mut self, ctx: &mut Context<'_, Packet>, node: NodeId) {
+        let now = timestamp(ctx.now());
+        let protocol = &mut self.nodes[node as usize];
+        while let Some(event) = protocol.poll_event() {
+            match event {
+                Event::Message(delivered) => {
+                    if let Some(index) = self.by_key.get(&delivered.key) {
+                        ctx.complete(node, *index, How::Spread);
+                    }
+                }
+                Event::Equivocation { .. } => ctx.convict(node),
+                Event::BadParity(_)
+                | Event::BadMessage { .. }
+                | Event::Bar { .. }
+                | Event::Mismatch { .. } => {}
+            }
+        }
+        while let Some(transmit) = protocol.poll_transmit(now) {
+            match transmit.payload {
+                Payload::Shred(bytes) => {
+                    let len = (bytes.len() + FRAMING) as u32;
+                    ctx.send(node, transmit.to, len, Class::Data, Packet::Shred(bytes));
+                }
+                Payload::Control(bytes) => {
+                    let class = match transmit.lane {
+                        Lane::Repair => Class::Repair,
+                        _ => Class::Control,
+                    };
+                    let (path, len) = ((node, transmit.to), bytes.len() as u32);
+                    let packet = Packet::Control(bytes);
+                    ctx.send_reliably(&mut self.streams, path, len, class, packet);
+                }
+            }
+        }
+        if let Some(at) = protocol.poll_timeout(now) {
+            let at = at.as_nanos().saturating_sub(EPOCH).max(ctx.now());
+            if at < self.armed[node as usize] {
+                self.armed[node as usize] = at;
+                ctx.timer(node, at, at, false);
+            }
+        }
+    }
+
+    /// The protocol of a node, for its counters.
+    pub fn node(&self, node: NodeId) -> &Protocol {
+        &self.nodes[node as usize]
+    }
+
+    fn lead(&mut self, ctx: &Context<'_, Packet>, broadcast: &Broadcast, index: usize) {
+        let protocol = &mut self.nodes[broadcast.leader as usize];
+        let (message, twin) = &self.messages[index];
+        protocol
+            .broadcast(timestamp(ctx.now()), broadcast.key, message)
+            .expect("it leads, and its lanes are wide");
+        if let Some(twin) = twin {
+            // A microsecond later, or both would be one header.
+            protocol
+                .broadcast(timestamp(ctx.now() + 1_000), broadcast.key, twin)
+                .expect("it leads, and its lanes are wide");
+        }
+    }
+}
+
+/// Connects everybody to everybody, or to as many as allowed.
+fn connect(nodes: &mut [Protocol], limit: u32, faults: &Faults, seed: u64) {
+    let n = nodes.len();
+    let up: Vec<bool> = (0..n as NodeId).map(|node| !faults.is_down(node, 0)).collect();
+    if n <= limit as usize + 1 {
+        for (me, node) in nodes.iter_mut().enumerate() {
+            let peers = (0..n).filter(|peer| *peer != me && up[*peer]).map(|peer| peer as NodeId);
+            node.assume_connected(peers);
+        }
+        return;
+    }
+    let mut rng = random::stream(seed, "connections", 0);
+    let mut peers: Vec<std::collections::BTreeSet<NodeId>> = vec![Default::default(); n];
+    let mut order: Vec<usize> = (0..n).filter(|node| up[*node]).collect();
+    random::shuffle(&mut rng, &mut order);
+    for &me in &order {
+        // Whoever comes late finds others full; a bounded number of attempts is enough.
+        for _ in 0..4 * limit {
+            if peers[me].len() >= limit as usize {
+                break;
+            }
+            let other = order[random::below(&mut rng, order.len())];
+            if other != me && peers[other].len() < limit as usize {
+                peers[me].insert(other as NodeId);
+                peers[other].insert(me as NodeId);
+            }
+        }
+    }
+    for (node, peers) in nodes.iter_mut().zip(peers) {
+        node.assume_connected(peers);
+    }
+}
+
+impl Overlay for Fragcast {
+    type Packet = Packet;
+
+    fn broadcast(&mut self, ctx: &mut Context<'_, Packet>, index: usize) {
+        let broadcast = ctx.load().broadcasts[index];
+        self.lead(ctx, &broadcast, index);
+        self.pump(ctx, broadcast.leader);
+    }
+
+    fn deliver(&mut self, ctx: &mut Context<'_, Packet>, from: NodeId, to: NodeId, packet: Packet) {
+        let now = timestamp(ctx.now());
+        let protocol = &mut self.nodes[to as usize];
+        match packet {
+            Packet::Shred(bytes) => {
+                ctx.count_sent(to, HALF_ACK);
+                protocol.handle_datagrams(now, [(from, bytes)]);
+            }
+            Packet::Control(frame) => protocol.handle_control(now, from, &frame),
+        }
+        self.pump(ctx, to);
+    }
+
+    fn timer(&mut self, ctx: &mut Context<'_, Packet>, node: NodeId, token: u64) {
+        if self.armed[node as usize] != token {
+            // Another one was scheduled for earlier, and this one came true by it.
+            return;
+        }
+        self.armed[node as usize] = Nanos::MAX;
+        let now = timestamp(ctx.now());
+        let protocol = &mut self.nodes[node as usize];
+        if protocol.poll_timeout(now).is_some_and(|at| at <= now) {
+            protocol.handle_timeout(now);
+        }
+        self.pump(ctx, node);
+    }
+
+    fn max_degree(&self) -> Option<u32> {
+        Some(self.connections)
+    }
+}
+
+#[cfg(test)]
+mod tests;
