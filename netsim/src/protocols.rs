@@ -5,4 +5,6 @@
 
 pub mod fragcast;
 pub mod limit;
+#[cfg(test)]
+mod measure_tmp;
 pub mod shreds;

@@ -12,7 +12,7 @@
 //! Data shreds of all sets are sent before coding shreds. A set is complete with any k of its
 //! shreds, a message with all its sets. A node that lacks some `repair_after` the first shred
 //! asks peers drawn by stake, one for each shred that it lacks, until it is complete; what is
-//! repaired is not sent on. A node that saw nothing at all learns of the message with what
+//! repaired is not sent on. (`direct` waits until no shred has come for so long.) A node that saw nothing at all learns of the message with what
 //! follows it, [`UNSEEN`] after it was sent.
 
 use std::collections::BTreeMap;
@@ -175,6 +175,8 @@ struct Message {
     have: Vec<u64>,
     /// Whether a node's timer runs.
     waiting: Vec<bool>,
+    /// When a node's latest new shred came.
+    latest: Vec<Nanos>,
     /// Whether anything it has was asked for.
     repaired: Vec<bool>,
     trees: BTreeMap<(u16, u16), Positions>,
@@ -292,6 +294,7 @@ impl Shreds {
         }
         message.have[slot] |= 1 << index;
         message.repaired[node as usize] |= repaired;
+        message.latest[node as usize] = ctx.now();
         if !message.waiting[node as usize] {
             message.waiting[node as usize] = true;
             let at = ctx.now() + self.config.repair_after;
@@ -340,7 +343,8 @@ impl Overlay for Shreds {
         let start = leader as usize * usize::from(cut.sets);
         have[start..start + usize::from(cut.sets)].fill(u64::MAX);
         let (waiting, repaired) = (vec![false; n], vec![false; n]);
-        let message = Message { cut, leader, have, waiting, repaired, trees };
+        let latest = vec![broadcast.at; n];
+        let message = Message { cut, leader, have, waiting, latest, repaired, trees };
         self.messages.insert(index as u32, message);
         for (set, shred) in cut.order() {
             self.forward(ctx, leader, (index as u32, set, shred));
@@ -386,6 +390,12 @@ impl Overlay for Shreds {
             return;
         }
         message.waiting[node as usize] = true;
+        let quiet_at = message.latest[node as usize] + self.config.repair_after;
+        if self.config.spread == Spread::Direct && quiet_at > ctx.now() {
+            // The leader is still sending: hundreds of milliseconds, to a large network.
+            ctx.timer(node, quiet_at, token, true);
+            return;
+        }
         let message = &self.messages[&broadcast];
         for set in 0..message.cut.sets {
             let have = message.have(node, set);
