@@ -1,1 +1,3 @@
 //! The protocols that are compared. Each is an [`Overlay`](crate::engine::Overlay).
+
+pub mod gossip;
