@@ -29,6 +29,8 @@
 //!   is it by go-libp2p-pubsub once the RPC is written. So it helps only where it arrives before
 //!   the other side forwards: where hops differ much, or validation takes time.
 //!
+//! Silent nodes still advertise and ask, as control is not swallowed: asking them is in vain.
+//!
 //! # Equivocation
 //! Message ids are hashes of content: two versions are two messages, and both spread. A node
 //! goes by the first that it gets, and nobody holds any evidence.

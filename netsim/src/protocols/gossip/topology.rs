@@ -9,7 +9,7 @@
 //! node up to D when it has fallen below D_low and down to D when it has risen over D_high, so
 //! with peers coming and going degrees lie around D. Here they lie *at* D as far as the
 //! connections allow. Replaying a cold start instead (nobody leaves, everybody grafts until it
-//! has D) would leave a mean degree near 1.25 D, which is the mesh of a larger D by another
+//! has D) would leave a mean degree of some 1.2 D, which is the mesh of a larger D by another
 //! name: whoever compares tries several.
 
 use crate::NodeId;
