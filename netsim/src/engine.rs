@@ -79,6 +79,8 @@ struct Packet<P> {
     to: NodeId,
     bytes: u32,
     class: Class,
+    /// Many segments of a stream: the first were through the downlink before the last arrived.
+    streamed: bool,
     body: P,
 }
 
@@ -161,7 +163,7 @@ impl<'a, P> Context<'a, P> {
             return;
         }
         match self.links.cross(departed, from, to) {
-            Some(at) => self.arrive(at, Packet { from, to, bytes, class, body }),
+            Some(at) => self.arrive(at, Packet { from, to, bytes, class, streamed: false, body }),
             None => self.outcome.lost += 1,
         }
     }
@@ -228,7 +230,8 @@ impl<'a, P> Context<'a, P> {
                 self.count_sent(to, crossed.acknowledged);
                 self.outcome.lost += crossed.lost;
                 let bytes = u32::try_from(wire).unwrap_or(u32::MAX);
-                self.arrive(crossed.at, Packet { from, to, bytes, class, body });
+                let packet = Packet { from, to, bytes, class, streamed: true, body };
+                self.arrive(crossed.at, packet);
             }
             None => self.outcome.lost += 1,
         }
@@ -346,7 +349,8 @@ pub fn run<O: Overlay>(setup: Setup<'_>, overlay: &mut O) -> Outcome {
         }
     }
     let mut outcome = ctx.outcome;
-    outcome.end = ctx.now;
+    // Whoever has not completed by now never will: it waited until the horizon.
+    outcome.end = if ctx.open > 0 { horizon } else { ctx.now };
     outcome.degree = ctx.peers.degree;
     outcome.digest = ctx.digest.finish();
     outcome
@@ -373,7 +377,11 @@ fn step<O: Overlay>(ctx: &mut Context<'_, O::Packet>, overlay: &mut O, event: Ev
                 ctx.outcome.lost += 1;
                 return;
             }
-            match ctx.links.enter(now, packet.to, packet.bytes.into()) {
+            let entered = match packet.streamed {
+                true => ctx.links.enter_streamed(now, packet.to, packet.bytes.into()),
+                false => ctx.links.enter(now, packet.to, packet.bytes.into()),
+            };
+            match entered {
                 None => ctx.outcome.dropped_downlink += 1,
                 Some(at) => {
                     ctx.outcome.received[packet.to as usize] += u64::from(packet.bytes);

@@ -87,6 +87,9 @@ impl Default for LinkConfig {
     }
 }
 
+/// Bytes of a segment of a stream, as far as the receiver's processor is concerned.
+const SEGMENT: u64 = 1_500;
+
 /// One direction of a host's access link.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pipe {
@@ -220,11 +223,32 @@ impl<'a> Links<'a> {
     /// A packet reaches its receiver's downlink: when it is through and the host acts upon it,
     /// or `None` if it was dropped.
     pub fn enter(&mut self, now: Nanos, to: NodeId, bytes: u64) -> Option<Nanos> {
-        let LinkConfig { downlink_bps, downlink_queue, hop, packet_cpu, .. } = self.config;
-        let through = self.downlinks[to as usize].pass(now, bytes, downlink_bps, downlink_queue)?;
+        let through = self.through(now, to, bytes)?;
+        Some(self.handled(through, to, 1))
+    }
+
+    /// The last segment of a stream of `bytes` reaches its receiver's downlink. Those before it
+    /// have passed already as they came, so that only a busy downlink holds the last one up.
+    pub fn enter_streamed(&mut self, now: Nanos, to: NodeId, bytes: u64) -> Option<Nanos> {
+        let began = now.saturating_sub(serialisation(bytes, self.config.downlink_bps));
+        let through = self.through(began, to, bytes)?.max(now);
+        Some(self.handled(through, to, bytes.div_ceil(SEGMENT)))
+    }
+
+    fn through(&mut self, now: Nanos, to: NodeId, bytes: u64) -> Option<Nanos> {
+        let LinkConfig { downlink_bps, downlink_queue, .. } = self.config;
+        self.downlinks[to as usize].pass(now, bytes, downlink_bps, downlink_queue)
+    }
+
+    /// When `packets` that are through at `through` have been worked on and are acted upon. All
+    /// but the last were worked on as they came, as far as the processor was free.
+    fn handled(&mut self, through: Nanos, to: NodeId, packets: u64) -> Nanos {
+        let LinkConfig { hop, packet_cpu, .. } = self.config;
         let processor = &mut self.processors[to as usize].busy_until;
-        *processor = (*processor).max(through) + packet_cpu;
-        Some(*processor + hop)
+        let before = (packets - 1) * packet_cpu;
+        *processor = ((*processor).max(through.saturating_sub(before)) + before).max(through);
+        *processor += packet_cpu;
+        *processor + hop
     }
 }
 
@@ -262,6 +286,17 @@ mod tests {
         let mut links = Links::new(&world, config, stream(1, "t", 0));
         assert_eq!(links.enter(0, 1, 1_000), Some(1_000_000 + 2_000 + 100_000));
         assert_eq!(links.enter(0, 1, 1_000), Some(2_000_000 + 2_000 + 100_000));
+    }
+
+    #[test]
+    fn a_stream_is_through_with_its_last_segment_unless_the_downlink_is_busy() {
+        let world = line(2, 2, 0);
+        let config = LinkConfig { downlink_bps: 8_000_000, ..config() };
+        let mut links = Links::new(&world, config, stream(1, "t", 0));
+        // 15,000 bytes take 15 ms, and ten segments 2 µs each of the processor.
+        let at = 50_000_000;
+        assert_eq!(links.enter_streamed(at, 1, 15_000), Some(at + 2_000 + 100_000));
+        assert_eq!(links.enter_streamed(at, 1, 15_000), Some(at + 15_000_000 + 2_000 + 100_000));
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub struct Outcome {
     pub handled: u64,
     /// Events in all.
     pub events: u64,
-    /// When the last event happened.
+    /// When the last event happened, or the horizon if somebody still waited.
     pub end: Nanos,
     /// BLAKE3 over all events in order.
     pub digest: [u8; 32],

@@ -4,6 +4,7 @@
 //! models of what they put on the wire and when; what they compute is in the cost of a hop.
 
 pub mod fragcast;
+pub mod gossip;
 pub mod limit;
 #[cfg(test)]
 mod measure_tmp;

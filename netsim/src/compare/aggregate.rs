@@ -45,7 +45,7 @@ fn millis(nanos: Nanos) -> Option<f64> {
 }
 
 /// The nearest-rank percentile: the least value that `percent` of all do not exceed.
-pub fn percentile(sorted: &[Nanos], percent: usize) -> Option<f64> {
+pub(super) fn percentile(sorted: &[Nanos], percent: usize) -> Option<f64> {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     millis(*sorted.get(rank - 1)?)
 }
@@ -84,7 +84,7 @@ fn cdf(sorted: &[Nanos]) -> Vec<(f64, f64)> {
 }
 
 /// Aggregates the runs of one world.
-pub struct Aggregator<'a> {
+pub(super) struct Aggregator<'a> {
     plan: &'a Plan,
     world: usize,
     limits: &'a [Vec<Vec<Nanos>>],
@@ -92,7 +92,7 @@ pub struct Aggregator<'a> {
 }
 
 impl<'a> Aggregator<'a> {
-    pub fn new(plan: &'a Plan, world: usize, limits: &'a [Vec<Vec<Nanos>>]) -> Self {
+    pub(super) fn new(plan: &'a Plan, world: usize, limits: &'a [Vec<Vec<Nanos>>]) -> Self {
         let mut limit = Sample::default();
         for (case, times) in plan.cases.iter().zip(limits) {
             let mut pairs = Vec::new();
@@ -108,11 +108,10 @@ impl<'a> Aggregator<'a> {
     }
 
     /// The limit as a row of the table.
-    pub fn limit(&self) -> Protocol {
+    pub(super) fn limit(&self) -> Protocol {
         let sorted = self.limit.sorted();
-        let after = |case: usize, broadcast: usize, node: u32| {
-            self.limits[case][broadcast][node as usize]
-        };
+        let after =
+            |case: usize, broadcast: usize, node: u32| self.limits[case][broadcast][node as usize];
         let times = times(&self.limit, &sorted);
         let one = Some(1.0);
         Protocol {
@@ -189,14 +188,13 @@ impl<'a> Aggregator<'a> {
                 *place = (place.0 + u128::from(time), place.1 + 1);
             }
         }
-        let mean = |(sum, n): &(u128, u64)| {
-            (*n > 0).then(|| *sum as f64 / *n as f64 / MILLIS as f64)
-        };
+        let mean =
+            |(sum, n): &(u128, u64)| (*n > 0).then(|| *sum as f64 / *n as f64 / MILLIS as f64);
         sums.iter().map(mean).collect()
     }
 
     /// One contender's row. `runs` are its runs in this world, by case.
-    pub fn protocol(&self, contender: &Contender, runs: &[&Run]) -> Protocol {
+    pub(super) fn protocol(&self, contender: &Contender, runs: &[&Run]) -> Protocol {
         let after = |case: usize, broadcast: usize, node: u32| {
             runs[case].outcome.completions[broadcast].after[node as usize]
         };

@@ -1,0 +1,181 @@
+//! What one node knows: its mesh, what it waits to pass on, what it can still advertise.
+
+use crate::{Nanos, NodeId, SECONDS};
+
+use super::GossipConfig;
+
+/// A message as gossipsub tells them apart, by their content: twice the broadcast's index, plus
+/// one for the second version of an equivocal one.
+pub(super) type Id = u32;
+
+/// A pruned peer is left alone for so long (gossipsub v1.1, `PruneBackoff`).
+const PRUNE_BACKOFF: Nanos = 60 * SECONDS;
+
+/// A message that is being validated, and where it came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pending {
+    pub(super) id: Id,
+    pub(super) from: NodeId,
+    /// It came in answer to an IWANT.
+    pub(super) asked: bool,
+}
+
+/// State of a node.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Node {
+    pub(super) mesh: Vec<NodeId>,
+    pub(super) pending: Vec<Pending>,
+    /// Mesh peers that are known to have a message that this node has not forwarded yet.
+    holders: Vec<(Id, NodeId)>,
+    /// Messages by the number of the first heartbeat after they came: gossipsub's `mcache`.
+    cache: Vec<(Id, u64)>,
+    backoff: Vec<(NodeId, Nanos)>,
+    /// Heartbeats are at `phase`, `phase + heartbeat`, …
+    phase: Nanos,
+    /// When the heartbeat is that a timer has been set for.
+    armed: Option<Nanos>,
+}
+
+impl Node {
+    pub(super) fn new(mesh: Vec<NodeId>, phase: Nanos) -> Self {
+        Self { mesh, phase, ..Self::default() }
+    }
+
+    /// The number of the first heartbeat after `now`.
+    const fn next_beat(&self, now: Nanos, config: &GossipConfig) -> u64 {
+        if now < self.phase { 0 } else { (now - self.phase) / config.heartbeat + 1 }
+    }
+
+    /// When a timer for the next heartbeat must be set, if none is.
+    pub(super) fn arm(&mut self, now: Nanos, config: &GossipConfig) -> Option<Nanos> {
+        // One in the past was lost while the node was down.
+        if self.armed.is_some_and(|at| at >= now) {
+            return None;
+        }
+        let at = self.phase + self.next_beat(now, config) * config.heartbeat;
+        self.armed = Some(at);
+        self.armed
+    }
+
+    /// Whether this is the heartbeat that was waited for.
+    pub(super) fn beats(&mut self, now: Nanos) -> bool {
+        let due = self.armed == Some(now);
+        if due {
+            self.armed = None;
+        }
+        due
+    }
+
+    /// Notes that `peer` has a message.
+    pub(super) fn note_holder(&mut self, id: Id, peer: NodeId) {
+        self.holders.push((id, peer));
+    }
+
+    /// Mesh peers to forward a message to: not those that have it, as far as this node knows.
+    pub(super) fn targets(&mut self, id: Id, from: NodeId) -> Vec<NodeId> {
+        let has = |peer: NodeId| peer == from || self.holders.contains(&(id, peer));
+        let targets = self.mesh.iter().copied().filter(|peer| !has(*peer)).collect();
+        self.holders.retain(|(held, _)| *held != id);
+        targets
+    }
+
+    /// Keeps a message for IHAVE and IWANT.
+    pub(super) fn keep(&mut self, id: Id, now: Nanos, config: &GossipConfig) {
+        let next = self.next_beat(now, config);
+        self.cache.retain(|(_, first)| next - first < config.history.into());
+        self.cache.push((id, next));
+    }
+
+    /// Whether an IWANT of a message can be answered.
+    pub(super) fn serves(&self, id: Id, now: Nanos, config: &GossipConfig) -> bool {
+        let next = self.next_beat(now, config);
+        let fresh = |first: u64| next - first < config.history.into();
+        self.cache.iter().any(|(kept, first)| *kept == id && fresh(*first))
+    }
+
+    /// What the heartbeat at `now` advertises, oldest first.
+    pub(super) fn advertised(&self, now: Nanos, config: &GossipConfig) -> Vec<Id> {
+        let beat = self.next_beat(now, config) - 1;
+        let within = |first: u64| first <= beat && beat - first < config.history_gossip.into();
+        self.cache.iter().filter(|(_, first)| within(*first)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether the next heartbeat will have something to advertise.
+    pub(super) fn has_gossip(&self, now: Nanos, config: &GossipConfig) -> bool {
+        let next = self.next_beat(now, config);
+        self.cache.iter().any(|(_, first)| next - first < config.history_gossip.into())
+    }
+
+    /// Takes a peer into the mesh if there is room.
+    pub(super) fn accept(&mut self, peer: NodeId, config: &GossipConfig) -> bool {
+        if self.mesh.contains(&peer) {
+            return true;
+        }
+        let room = self.mesh.len() < config.d_high as usize;
+        if room {
+            self.mesh.push(peer);
+        }
+        room
+    }
+
+    /// A peer wants this node in its mesh no more.
+    pub(super) fn pruned(&mut self, peer: NodeId, now: Nanos) {
+        self.mesh.retain(|other| *other != peer);
+        self.backoff.retain(|(_, until)| *until > now);
+        self.backoff.push((peer, now + PRUNE_BACKOFF));
+    }
+
+    /// Whether a peer may be grafted.
+    pub(super) fn may_graft(&self, peer: NodeId, now: Nanos) -> bool {
+        let barred = |(other, until): &(NodeId, Nanos)| *other == peer && *until > now;
+        !self.mesh.contains(&peer) && !self.backoff.iter().any(barred)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MILLIS;
+
+    #[test]
+    fn a_message_is_advertised_at_three_heartbeats_and_served_for_twelve() {
+        let config = GossipConfig::based_op();
+        let mut node = Node::new(vec![1], 100 * MILLIS);
+        assert_eq!(node.arm(0, &config), Some(100 * MILLIS));
+        assert_eq!(node.arm(0, &config), None);
+        assert!(!node.beats(99 * MILLIS) && node.beats(100 * MILLIS));
+        assert_eq!(node.arm(100 * MILLIS, &config), Some(600 * MILLIS));
+        // The timer of 600 ms was lost.
+        assert_eq!(node.arm(700 * MILLIS, &config), Some(1_100 * MILLIS));
+        node.keep(7, 700 * MILLIS, &config);
+        for beat in 2..14_u64 {
+            let now = (100 + 500 * beat) * MILLIS;
+            let advertised: &[Id] = if beat < 5 { &[7] } else { &[] };
+            assert_eq!(node.advertised(now, &config), advertised, "{beat}");
+            assert_eq!(node.has_gossip(now, &config), beat < 4, "{beat}");
+            assert_eq!(node.serves(7, now, &config), beat < 13, "{beat}");
+        }
+        assert!(!node.serves(8, 700 * MILLIS, &config));
+        // What came at the instant of a heartbeat waits for the next one.
+        node.keep(8, 9_100 * MILLIS, &config);
+        assert!(node.advertised(9_100 * MILLIS, &config).is_empty());
+        assert_eq!(node.advertised(9_600 * MILLIS, &config), [8]);
+    }
+
+    #[test]
+    fn the_mesh_is_bounded_and_a_pruned_peer_left_alone() {
+        let config = GossipConfig::with_mesh(4);
+        let mut node = Node::new(vec![], 0);
+        let accepted: Vec<bool> = (1..9).map(|peer| node.accept(peer, &config)).collect();
+        assert_eq!(accepted, [true, true, true, true, true, true, false, false]);
+        assert!(node.accept(1, &config), "it is in already");
+        assert!(!node.may_graft(1, 0) && node.may_graft(9, 0));
+        node.pruned(1, SECONDS);
+        assert!(!node.may_graft(1, 60 * SECONDS) && node.may_graft(1, 61 * SECONDS));
+        node.note_holder(3, 4);
+        node.note_holder(9, 5);
+        assert_eq!(node.targets(3, 2), [3, 5, 6]);
+        assert_eq!(node.targets(3, 2), [3, 4, 5, 6], "forgotten once forwarded");
+        assert_eq!(node.targets(9, 2), [3, 4, 6]);
+    }
+}
