@@ -26,6 +26,7 @@ pub mod protocols;
 pub mod queue;
 pub mod random;
 pub mod reliable;
+pub mod report;
 pub mod results;
 pub mod topology;
 pub mod validate;

@@ -1,0 +1,168 @@
+//! The columns of a comparison, the same on a terminal and in a page.
+
+use super::text::{NOTHING, decimal, decimals, thousands};
+use super::{LIMIT, ordered};
+use crate::results::{Protocol, Table};
+
+/// How the numbers of a column are written.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// With at least so many decimals.
+    Decimals(usize),
+    /// A whole number.
+    Count,
+    /// Hosts that one node has, and how many it may have.
+    Degree,
+}
+
+/// One column.
+#[derive(Debug)]
+pub(super) struct Column {
+    /// The upper line of its heading; neighbours with the same one share it.
+    pub(super) group: &'static str,
+    /// The lower line.
+    pub(super) name: &'static str,
+    /// What it says, for a legend.
+    pub(super) meaning: &'static str,
+    /// Whether it says something about the limit, which sends nothing and misses nobody.
+    of_limit: bool,
+    form: Form,
+    number: fn(&Protocol) -> Option<f64>,
+}
+
+const fn column(
+    (group, name, meaning): (&'static str, &'static str, &'static str),
+    of_limit: bool,
+    form: Form,
+    number: fn(&Protocol) -> Option<f64>,
+) -> Column {
+    Column { group, name, meaning, of_limit, form, number }
+}
+
+const TIME: Form = Form::Decimals(1);
+const RATIO: Form = Form::Decimals(2);
+
+impl Column {
+    /// Heading and meaning in one line.
+    pub(super) fn explained(&self) -> (String, &'static str) {
+        let name = match (self.group, self.name) {
+            ("", name) => name.to_owned(),
+            (group, "worst") => format!("worst {group}"),
+            (group, name) => format!("{group} {name}"),
+        };
+        (name, self.meaning)
+    }
+
+    /// The columns whose headings do not say what they mean.
+    pub(super) fn unobvious() -> impl Iterator<Item = &'static Self> {
+        COLUMNS.iter().skip_while(|column| column.name != "worst")
+    }
+}
+
+/// All of them, from left to right. The smallest number of each is the best.
+pub(super) const COLUMNS: [Column; 13] = [
+    column(("time, ms", "mean", "mean time over messages and nodes"), true, TIME, |p| p.times.mean),
+    column(("time, ms", "p50", "half of them"), true, TIME, |p| p.times.p50),
+    column(("time, ms", "p90", "nine of ten"), true, TIME, |p| p.times.p90),
+    column(("time, ms", "p99", "99 of 100"), true, TIME, |p| p.times.p99),
+    column(("× limit", "mean", "mean over the limit's mean"), true, RATIO, |p| p.ratio.mean),
+    column(("× limit", "p99", "p99 over the limit's p99"), true, RATIO, |p| p.ratio.p99),
+    column(
+        ("× limit", "worst", "the largest ratio of means of any one leader"),
+        false,
+        RATIO,
+        |p| p.ratio.worst_leader,
+    ),
+    column(
+        ("", "missed", "pairs of message and node that never completed"),
+        false,
+        Form::Count,
+        |p| Some(p.missed as f64),
+    ),
+    column(("", "repaired", "pairs that had to ask for a part"), false, Form::Count, |p| {
+        Some(p.repaired as f64)
+    }),
+    column(
+        ("bytes", "per byte", "sent per node and payload byte, framing included"),
+        false,
+        RATIO,
+        |p| Some(p.bytes_per_payload_byte),
+    ),
+    column(("next leader", "p99, ms", "99 of 100 messages are there within"), true, TIME, |p| {
+        p.next_leader_p99
+    }),
+    column(
+        ("busiest", "node, MB", "the most that one node sent for a message"),
+        false,
+        RATIO,
+        |p| Some(p.busiest.0),
+    ),
+    column(
+        ("peers", "a node", "the most hosts that one exchanged packets with / that it may"),
+        false,
+        Form::Degree,
+        |p| Some(p.degree.0.into()),
+    ),
+];
+
+/// A number as it is written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Cell {
+    /// The number, or a dash.
+    pub(super) text: String,
+    /// Whether no protocol but the limit has a smaller one, and some have a larger one.
+    pub(super) best: bool,
+}
+
+/// A protocol and its numbers, one for each of [`COLUMNS`].
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    /// The protocol.
+    pub(super) name: &'a str,
+    /// Its numbers.
+    pub(super) cells: Vec<Cell>,
+}
+
+/// The rows of a table, the limit first.
+pub(super) fn rows(table: &Table) -> Vec<Row<'_>> {
+    let protocols = ordered(table);
+    let mut rows: Vec<Row<'_>> =
+        protocols.iter().map(|(name, _)| Row { name, cells: Vec::new() }).collect();
+    for column in &COLUMNS {
+        let number = |name: &str, p: &Protocol| {
+            let shown = column.of_limit || name != LIMIT;
+            (column.number)(p).filter(|value| shown && value.is_finite())
+        };
+        let numbers: Vec<Option<f64>> = protocols.iter().map(|(name, p)| number(name, p)).collect();
+        let texts = write(column.form, &numbers, &protocols);
+        let contest: Vec<usize> =
+            (0..rows.len()).filter(|i| rows[*i].name != LIMIT && numbers[*i].is_some()).collect();
+        let winner = contest.iter().min_by(|a, b| {
+            let of = |i: usize| numbers[i].unwrap_or(f64::INFINITY);
+            of(**a).total_cmp(&of(**b))
+        });
+        let decided = contest.iter().any(|i| winner.is_some_and(|w| texts[*i] != texts[*w]));
+        let best = winner.filter(|_| decided).map(|w| texts[*w].clone());
+        for ((row, text), number) in rows.iter_mut().zip(texts).zip(&numbers) {
+            // What reads the same is marked the same.
+            let best = row.name != LIMIT && number.is_some() && best.as_ref() == Some(&text);
+            row.cells.push(Cell { text, best });
+        }
+    }
+    rows
+}
+
+fn write(form: Form, numbers: &[Option<f64>], protocols: &[(&str, &Protocol)]) -> Vec<String> {
+    let one = |number: Option<f64>, protocol: &Protocol| match (form, number) {
+        (_, None) => NOTHING.into(),
+        (Form::Decimals(least), _) => {
+            decimal(number, decimals(numbers.iter().flatten().copied(), least))
+        }
+        (Form::Count, Some(number)) => thousands(number as u64),
+        (Form::Degree, Some(_)) => match protocol.degree {
+            (most, Some(may)) => format!("{most}/{may}"),
+            (most, None) => most.to_string(),
+        },
+    };
+    numbers.iter().zip(protocols).map(|(number, (_, protocol))| one(*number, protocol)).collect()
+}

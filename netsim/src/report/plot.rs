@@ -1,0 +1,108 @@
+//! Curves over two axes, and figures around drawings.
+
+use super::slot;
+use super::svg::{Scale, Svg};
+use super::text::escape;
+
+/// Widths that every chart is drawn for: a column of a desktop's page, and a phone. Scaling one
+/// drawing to both would make its text too large on one or illegible on the other.
+pub(super) const WIDTHS: [(f64, &str); 2] = [(520.0, "wide"), (350.0, "narrow")];
+
+/// A number's axis.
+#[derive(Debug, Clone)]
+pub(super) struct Axis {
+    /// What it shows, with its unit.
+    pub(super) label: String,
+    /// From where to where.
+    pub(super) range: (f64, f64),
+    /// Whether logarithmic.
+    pub(super) log: bool,
+}
+
+/// A protocol's curve.
+#[derive(Debug, Clone)]
+pub(super) struct Series {
+    /// The protocol.
+    pub(super) name: String,
+    /// Runs of points; between two of them the curve is interrupted.
+    pub(super) runs: Vec<Vec<(f64, f64)>>,
+    /// Points that stand out, with what a pointer on them says.
+    pub(super) dots: Vec<(f64, f64, String)>,
+}
+
+/// Draws curves.
+pub(super) fn curves(label: &str, x: &Axis, y: &Axis, series: &[Series]) -> String {
+    WIDTHS.iter().map(|(width, class)| one(label, x, y, series, *width, class)).collect()
+}
+
+fn one(label: &str, x: &Axis, y: &Axis, series: &[Series], width: f64, class: &str) -> String {
+    let height = if width > 400.0 { 300.0 } else { 260.0 };
+    let (left, right, top, bottom) = (46.0, width - 14.0, 26.0, height - 38.0);
+    let mut svg = Svg::new(width, height, class, label);
+    let horizontal = Scale::new(x.range, x.log, (left, right));
+    let vertical = Scale::new(y.range, y.log, (bottom, top));
+    for (value, text) in vertical.ticks(6) {
+        svg.line("grid", (left, vertical.at(value)), (right, vertical.at(value)));
+        svg.text("tick end", (left - 7.0, vertical.at(value) + 4.0), &text);
+    }
+    for (value, text) in horizontal.ticks(if width > 400.0 { 8 } else { 5 }) {
+        svg.line("grid", (horizontal.at(value), top), (horizontal.at(value), bottom));
+        svg.text("tick middle", (horizontal.at(value), bottom + 16.0), &text);
+    }
+    svg.line("axis", (left, bottom), (right, bottom));
+    // Level, not turned: labels are read more often than they are short of room.
+    svg.text("label start", (0.0, 13.0), &y.label);
+    svg.text("label end", (right, height - 4.0), &x.label);
+    let margin = 4.0;
+    let corner = (left - margin, top - margin);
+    let size = (right - left + 2.0 * margin, bottom - top + 2.0 * margin);
+    svg.window(corner, size, [corner.0, corner.1, size.0, size.1]);
+    // The first one stands for ours or the limit, and so is drawn last, on top.
+    for series in series.iter().rev() {
+        let n = slot(&series.name);
+        svg.group(&format!("p{n} s{n}"));
+        let place = |(x, y): (f64, f64)| (horizontal.at(x), vertical.at(y));
+        for run in &series.runs {
+            let points: Vec<(f64, f64)> = run.iter().map(|point| place(*point)).collect();
+            svg.curve("curve", &points, &series.name);
+        }
+        for (x, y, tip) in &series.dots {
+            let (x, y) = place((*x, *y));
+            svg.disc("dot", (x, y), 3.2, "");
+            // Fingers are wider than dots.
+            svg.disc("hit", (x, y), 11.0, tip);
+        }
+        svg.close();
+    }
+    svg.close_window();
+    svg.finish()
+}
+
+/// A figure of a class: a heading, what it shows in a sentence, which colour is whose, the drawing.
+pub(super) fn figure(
+    class: &str,
+    title: &str,
+    caption: &str,
+    names: &[&str],
+    drawing: &str,
+) -> String {
+    let legend = if names.is_empty() { String::new() } else { legend(names) };
+    let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
+    format!(
+        "<figure{class}><h3>{}</h3><p>{}</p>{legend}{drawing}</figure>\n",
+        escape(title),
+        escape(caption)
+    )
+}
+
+/// Which colour is whose. The script turns these into switches.
+fn legend(names: &[&str]) -> String {
+    let keys: String = names
+        .iter()
+        .map(|name| {
+            let n = slot(name);
+            format!("<span class=\"key p{n}\" data-series=\"{n}\"><i></i>{}</span>", escape(name))
+        })
+        .collect();
+    format!("<div class=\"keys\">{keys}</div>")
+}

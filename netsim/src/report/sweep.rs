@@ -1,0 +1,252 @@
+//! A sweep: how protocols fare as one parameter changes. Of each comparison the first table
+//! counts.
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use super::plot::{Axis, Series, curves, figure};
+use super::text::{decimal, escape, plain, rounded};
+use super::{LIMIT, html, ordered, slot};
+use crate::results::{ORDER, Protocol, Sweep};
+
+/// Beyond this ratio of largest to smallest value the parameter's axis is logarithmic.
+const WIDE: f64 = 12.0;
+
+/// What is drawn over the parameter.
+struct Measure {
+    title: &'static str,
+    caption: &'static str,
+    axis: &'static str,
+    get: fn(&Protocol) -> Option<f64>,
+}
+
+const MEASURES: [Measure; 3] = [
+    Measure {
+        title: "Mean",
+        caption: "Mean time over the limit's mean: 1 is what physics allows.",
+        axis: "× limit",
+        get: |p| p.ratio.mean,
+    },
+    Measure {
+        title: "99 of 100",
+        caption: "99th percentile over the limit's. Curves end where more than 1 % are missed.",
+        axis: "× limit",
+        get: |p| p.ratio.p99,
+    },
+    Measure {
+        title: "Bytes",
+        caption: "Bytes sent per node and payload byte, framing included.",
+        axis: "bytes per byte",
+        get: |p| Some(p.bytes_per_payload_byte),
+    },
+];
+
+/// Protocols that any point has, the limit left out: it is 1 everywhere.
+fn names(sweep: &Sweep) -> Vec<&str> {
+    let tables = sweep.points.iter().filter_map(|(_, c)| c.tables.first());
+    let mut all: Vec<&str> = Vec::new();
+    for (name, _) in tables.flat_map(ordered) {
+        if name != LIMIT && !all.contains(&name) {
+            all.push(name);
+        }
+    }
+    let place = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len());
+    all.sort_by_key(|name| (place(name), *name));
+    all
+}
+
+fn value_at(sweep: &Sweep, point: usize, name: &str, measure: &Measure) -> Option<f64> {
+    let protocol = sweep.points[point].1.tables.first()?.protocols.get(name)?;
+    (measure.get)(protocol).filter(|value| value.is_finite())
+}
+
+/// Rows of text: a heading, then one for each value.
+fn cells(sweep: &Sweep, measure: &Measure) -> Vec<Vec<String>> {
+    let names = names(sweep);
+    let mut heads = vec![plain(&sweep.parameter)];
+    heads.extend(names.iter().map(|name| plain(name)));
+    let rows = sweep.points.iter().enumerate().map(|(i, (value, _))| {
+        let of = |name: &&str| decimal(value_at(sweep, i, name, measure), 2);
+        std::iter::once(rounded(*value)).chain(names.iter().map(of)).collect()
+    });
+    std::iter::once(heads).chain(rows).collect()
+}
+
+/// The least number of a row, if it is not everybody's.
+fn best(row: &[String]) -> Option<&String> {
+    let numbers = || row.iter().skip(1).filter_map(|text| Some((text.parse::<f64>().ok()?, text)));
+    let least = numbers().min_by(|a, b| a.0.total_cmp(&b.0))?;
+    numbers().any(|(number, _)| number > least.0).then_some(least.1)
+}
+
+/// Writes mean × limit for each value and protocol, then notes and digests. With `bold`, the best
+/// of each row stands out (ANSI).
+///
+/// # Errors
+/// Those of `out`.
+pub fn table(out: &mut impl Write, sweep: &Sweep, bold: bool) -> io::Result<()> {
+    let rows = cells(sweep, &MEASURES[0]);
+    let width = |c: usize| rows.iter().map(|row| row[c].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    writeln!(out, "mean × limit\n")?;
+    for (i, row) in rows.iter().enumerate() {
+        let marked = best(row).filter(|_| bold && i > 0);
+        let mut line = String::new();
+        for (c, (text, width)) in row.iter().zip(&widths).enumerate() {
+            line.push_str(&" ".repeat(width - text.chars().count() + if c > 0 { 2 } else { 0 }));
+            match c > 0 && marked == Some(text) {
+                true => line.push_str(&format!("\x1b[1m{text}\x1b[0m")),
+                false => line.push_str(text),
+            }
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    writeln!(out)?;
+    super::table::sentences(out, &notes(sweep))?;
+    for (value, comparison) in &sweep.points {
+        writeln!(out, "digest at {}: {}", rounded(*value), plain(&comparison.digest))?;
+    }
+    Ok(())
+}
+
+/// Notes of all points, each once.
+fn notes(sweep: &Sweep) -> Vec<&str> {
+    let mut all: Vec<&str> = Vec::new();
+    for note in sweep.points.iter().flat_map(|(_, comparison)| &comparison.notes) {
+        if !all.contains(&note.as_str()) {
+            all.push(note);
+        }
+    }
+    all
+}
+
+/// `{"parameter", "points": [{"value", …}]}`; each point has all that [`super::json::value`]
+/// says of its comparison.
+pub fn json(sweep: &Sweep) -> Value {
+    let points = sweep.points.iter().map(|(value, comparison)| {
+        let mut point = super::json::value(comparison);
+        point["value"] = json!(value);
+        point
+    });
+    json!({"parameter": sweep.parameter, "points": points.collect::<Vec<_>>()})
+}
+
+/// The page of a sweep.
+pub fn page(sweep: &Sweep) -> String {
+    let title = format!("Protocols over {}", sweep.parameter);
+    let source = sweep.points.first().and_then(|(_, c)| c.tables.first());
+    let kicker = source.map_or("", |table| table.title.as_str());
+    let mut body = format!(
+        "<header>\n<p class=\"kicker\">{}</p>\n<h1>{}</h1>\n</header>\n",
+        escape(kicker),
+        escape(&title)
+    );
+    if sweep.points.is_empty() {
+        body.push_str("<p>No value was tried.</p>\n");
+    } else {
+        let figures: String = MEASURES.iter().filter_map(|measure| chart(sweep, measure)).collect();
+        body.push_str(&format!("<div class=\"figures\">\n{figures}</div>\n"));
+        for measure in &MEASURES {
+            let heading = format!("{}: {}", measure.title, measure.axis);
+            body.push_str(&format!("<h2>{}</h2>\n{}", escape(&heading), grid(sweep, measure)));
+        }
+    }
+    let notes: Vec<String> = notes(sweep).into_iter().map(str::to_owned).collect();
+    body.push_str(&html::close(&common_settings(sweep), &notes));
+    let digests: String = sweep
+        .points
+        .iter()
+        .map(|(value, c)| {
+            let (value, digest) = (rounded(*value), escape(&c.digest));
+            format!("<tr><th>{value}</th><td><code>{digest}</code></td></tr>")
+        })
+        .collect();
+    body.push_str(&format!(
+        "<h2>Digests</h2>\n<table class=\"settings\"><tbody>{digests}</tbody></table>\n"
+    ));
+    html::shell(&format!("netsim: {title}"), &body)
+}
+
+/// Settings that are the same at every point.
+fn common_settings(sweep: &Sweep) -> Vec<(String, String)> {
+    let Some(((_, first), rest)) = sweep.points.split_first() else { return Vec::new() };
+    let everywhere = |setting: &&(String, String)| {
+        rest.iter().all(|(_, comparison)| comparison.settings.contains(setting))
+    };
+    first.settings.iter().filter(everywhere).cloned().collect()
+}
+
+fn chart(sweep: &Sweep, measure: &Measure) -> Option<String> {
+    let names = names(sweep);
+    let mut series = Vec::new();
+    for name in &names {
+        let mut runs = vec![Vec::new()];
+        let mut dots = Vec::new();
+        for (i, (x, _)) in sweep.points.iter().enumerate() {
+            match value_at(sweep, i, name, measure).filter(|_| x.is_finite()) {
+                Some(y) => {
+                    if let Some(run) = runs.last_mut() {
+                        run.push((*x, y));
+                    }
+                    let what = match measure.axis {
+                        "× limit" => format!("{} × limit", decimal(Some(y), 2)),
+                        other => format!("{} {other}", decimal(Some(y), 2)),
+                    };
+                    let at = format!("{}: {}", sweep.parameter, rounded(*x));
+                    dots.push((*x, y, format!("{name}: {what} at {at}")));
+                }
+                None => runs.push(Vec::new()),
+            }
+        }
+        series.push(Series { name: (*name).into(), runs, dots });
+    }
+    let all = || series.iter().flat_map(|s| s.dots.iter());
+    let range = |of: fn(&(f64, f64, String)) -> f64| {
+        let values = || all().map(of);
+        (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max))
+    };
+    let (x, y) = (range(|dot| dot.0), range(|dot| dot.1));
+    if all().next().is_none() {
+        return None;
+    }
+    let log_x = x.0 > 0.0 && x.1 / x.0 >= WIDE;
+    let log_y = y.0 > 0.0 && y.1 / y.0 >= WIDE;
+    let with = |label: &str, log| format!("{label}{}", if log { " (logarithmic)" } else { "" });
+    // Over the limit nothing can be below 1, so that is the ground; bytes begin at nothing.
+    let ground = if measure.axis == "× limit" { 1.0 } else { 0.0 };
+    let low = if log_y { y.0 * 0.9 } else { y.0.min(ground) };
+    let x = Axis { label: with(&sweep.parameter, log_x), range: x, log: log_x };
+    let y = Axis { label: with(measure.axis, log_y), range: (low, y.1 * 1.04), log: log_y };
+    let label = format!("{} by protocol over {}", measure.title, sweep.parameter);
+    Some(figure("", measure.title, measure.caption, &names, &curves(&label, &x, &y, &series)))
+}
+
+fn grid(sweep: &Sweep, measure: &Measure) -> String {
+    let rows = cells(sweep, measure);
+    let heads: String = rows[0]
+        .iter()
+        .enumerate()
+        .map(|(i, text)| match i {
+            0 => format!("<th>{}</th>", escape(text)),
+            _ => {
+                let (n, text) = (slot(text), escape(text));
+                format!("<th><span class=\"key p{n}\"><i></i>{text}</span></th>")
+            }
+        })
+        .collect();
+    let mut body = String::new();
+    for row in &rows[1..] {
+        let best = best(row);
+        body.push_str(&format!("<tr><th>{}</th>", escape(&row[0])));
+        for text in &row[1..] {
+            let class = if best == Some(text) { " class=\"best\"" } else { "" };
+            body.push_str(&format!("<td{class}>{}</td>", escape(text)));
+        }
+        body.push_str("</tr>\n");
+    }
+    format!(
+        "<div class=\"scroll\"><table><thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody>\
+         </table></div>\n"
+    )
+}

@@ -1,0 +1,165 @@
+//! A comparison on a terminal of 120 columns.
+//!
+//! Widths come from the numbers; if they are unusually large, columns move together rather than
+//! wrap. Bold is all the emphasis there is, and only on request: tables are read in files too.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use super::columns::{COLUMNS, Column, Row, rows};
+use super::ordered;
+use super::text::{decimal, decimals, plain, thousands, wrap};
+use crate::results::{Comparison, Protocol, Table};
+
+/// What fits beside a terminal's edge.
+const WIDTH: usize = 118;
+
+/// Writes all tables, what was tried, notes and digest. With `bold`, the best number of each
+/// column stands out (ANSI).
+///
+/// # Errors
+/// Those of `out`.
+pub fn print(out: &mut impl Write, comparison: &Comparison, bold: bool) -> io::Result<()> {
+    let mut said = Vec::new();
+    for table in &comparison.tables {
+        one(out, table, bold)?;
+        // What it ran with is said once, unless it is another thing under other delays.
+        let details: Vec<String> =
+            ordered(table).into_iter().flat_map(|(name, p)| details(name, p)).collect();
+        for line in details.iter().filter(|line| !said.contains(*line)) {
+            writeln!(out, "{}", wrap(line, WIDTH, "    ").join("\n"))?;
+        }
+        if details.iter().any(|line| !said.contains(line)) {
+            writeln!(out)?;
+        }
+        said = details;
+    }
+    if !comparison.tables.is_empty() {
+        writeln!(out, "{}\n", legend().join("\n"))?;
+    }
+    sentences(out, &comparison.notes)?;
+    writeln!(out, "digest {}", plain(&comparison.digest))
+}
+
+/// Notes, and an empty line after them.
+pub(super) fn sentences<T: AsRef<str>>(out: &mut impl Write, notes: &[T]) -> io::Result<()> {
+    for note in notes {
+        writeln!(out, "{}", wrap(&plain(note.as_ref()), WIDTH, "").join("\n"))?;
+    }
+    if notes.is_empty() { Ok(()) } else { writeln!(out) }
+}
+
+fn one(out: &mut impl Write, table: &Table, bold: bool) -> io::Result<()> {
+    writeln!(out, "{}\n", wrap(&plain(&table.title), WIDTH, "").join("\n"))?;
+    let rows = rows(table);
+    if rows.is_empty() {
+        return writeln!(out, "no protocol was run\n");
+    }
+    grid(out, &rows, bold)?;
+    writeln!(out)
+}
+
+fn grid(out: &mut impl Write, rows: &[Row<'_>], bold: bool) -> io::Result<()> {
+    let length = |text: &str| text.chars().count();
+    let names: Vec<String> = rows.iter().map(|row| plain(row.name)).collect();
+    let first = names.iter().map(|name| length(name)).max().unwrap_or(0).max("protocol".len());
+    let mut widths: Vec<usize> = (0..COLUMNS.len())
+        .map(|c| {
+            let cells = rows.iter().map(|row| length(&row.cells[c].text));
+            cells.max().unwrap_or(0).max(length(COLUMNS[c].name))
+        })
+        .collect();
+    // A heading over one column must fit it; one over several has room.
+    for (c, column) in COLUMNS.iter().enumerate() {
+        if COLUMNS.iter().filter(|other| other.group == column.group).count() == 1 {
+            widths[c] = widths[c].max(length(column.group));
+        }
+    }
+    let total = |gap: usize| first + widths.iter().map(|w| w + gap).sum::<usize>();
+    let gap = if total(2) <= WIDTH { 2 } else { 1 };
+
+    let mut upper = " ".repeat(first);
+    let mut lower = format!("{:<first$}", "protocol");
+    let mut c = 0;
+    while c < COLUMNS.len() {
+        let group = COLUMNS[c].group;
+        let span = if group.is_empty() { 1 } else { same(c) };
+        let room = widths[c..c + span].iter().map(|w| w + gap).sum::<usize>() - gap;
+        let _ = write!(
+            upper,
+            "{:gap$}{}",
+            "",
+            if span > 1 { rule(group, room) } else { right(group, room) }
+        );
+        for (column, width) in COLUMNS[c..c + span].iter().zip(&widths[c..]) {
+            let _ = write!(lower, "{:gap$}{:>width$}", "", column.name);
+        }
+        c += span;
+    }
+    writeln!(out, "{}\n{}", upper.trim_end(), lower.trim_end())?;
+    for (row, name) in rows.iter().zip(&names) {
+        let mut line = format!("{name:<first$}");
+        for (cell, width) in row.cells.iter().zip(&widths) {
+            let _ = write!(line, "{:gap$}", "");
+            // Padding stays outside, so that nothing but the number is bold.
+            let pad = width - length(&cell.text);
+            let _ = match bold && cell.best {
+                true => write!(line, "{:pad$}\x1b[1m{}\x1b[0m", "", cell.text),
+                false => write!(line, "{:pad$}{}", "", cell.text),
+            };
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// How many columns from `c` on share its group.
+fn same(c: usize) -> usize {
+    COLUMNS[c..].iter().take_while(|column| column.group == COLUMNS[c].group).count()
+}
+
+fn right(text: &str, room: usize) -> String {
+    format!("{text:>room$}")
+}
+
+/// A heading over several columns, in the middle of a line.
+fn rule(text: &str, room: usize) -> String {
+    format!("{:─^room$}", format!(" {text} "))
+}
+
+/// What a protocol ran with and where packets found no room, then what else was tried.
+fn details(name: &str, protocol: &Protocol) -> Vec<String> {
+    let mut about = Vec::new();
+    if !protocol.detail.is_empty() {
+        about.push(protocol.detail.clone());
+    }
+    if protocol.dropped > 0 {
+        about.push(format!(
+            "{} packets found queues full or no room for a connection",
+            thousands(protocol.dropped)
+        ));
+    }
+    let mut lines = Vec::new();
+    if !about.is_empty() {
+        lines.push(plain(&format!("{name}: {}", about.join("; "))));
+    }
+    if !protocol.tried.is_empty() {
+        let digits = decimals(protocol.tried.iter().filter_map(|(_, mean)| *mean), 1);
+        let tried = protocol
+            .tried
+            .iter()
+            .map(|(setting, mean)| format!("{setting} {}", decimal(*mean, digits)));
+        let tried = tried.collect::<Vec<_>>().join(" · ");
+        lines.push(plain(&format!("{name}, tried (mean, ms): {tried}")));
+    }
+    lines
+}
+
+/// What columns mean whose headings do not say it.
+fn legend() -> Vec<String> {
+    let parts: Vec<String> = Column::unobvious()
+        .map(Column::explained)
+        .map(|(name, meaning)| format!("{name}: {meaning}"))
+        .collect();
+    wrap(&parts.join("; "), WIDTH, "")
+}
