@@ -6,6 +6,7 @@
 //! digests are combined in the order of the plan.
 
 mod aggregate;
+mod plan;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,8 @@ use crate::random::stream;
 use crate::results::{Comparison, PlaceRow, Table};
 use crate::world::World;
 use crate::{Nanos, NodeId};
+
+pub use plan::{PlanError, PlanOptions};
 
 /// One run's load, faults and seed.
 #[derive(Debug, Clone)]

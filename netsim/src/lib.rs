@@ -12,6 +12,7 @@
 //! different machines are taken from `libm`. The same seed gives the same digest everywhere.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod compare;
 pub mod emulate;
 pub mod engine;
@@ -28,6 +29,7 @@ pub mod random;
 pub mod reliable;
 pub mod report;
 pub mod results;
+pub mod scenario;
 pub mod topology;
 pub mod validate;
 pub mod world;

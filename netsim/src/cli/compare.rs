@@ -1,0 +1,315 @@
+//! `netsim compare` and `netsim run`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::WorldArgs;
+use crate::compare::{Plan, PlanOptions, Run};
+use crate::report;
+use crate::results::{Comparison, ORDER};
+use crate::scenario::{Scenario, Shape, Shares};
+
+/// What all comparing commands take.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CommonArgs {
+    /// Where nodes are.
+    #[command(flatten)]
+    pub world: WorldArgs,
+    /// Leaders, drawn by weight.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub leaders: Option<u32>,
+    /// Bytes of a frag, kB (1,000 bytes).
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub kb: Option<u32>,
+    /// Share of packets lost between two hosts, 0 to 0.5.
+    #[arg(long, value_parser = share)]
+    pub loss: Option<f64>,
+    /// Uplink and downlink of every host, Mbit/s.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=400_000))]
+    pub uplink_mbit: Option<u64>,
+    /// Connections that a fragcast node holds at most.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..=65_536))]
+    pub connections: Option<u32>,
+    /// Seed of everything that is drawn.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// How many seeds are run, from that one on.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub seeds: u64,
+    /// Leaves out the repetition without the factor per pair of places.
+    #[arg(long)]
+    pub once: bool,
+    /// Only these protocols, with commas between.
+    #[arg(long, value_delimiter = ',', value_parser = ["fragcast", "turbine", "rotor", "gossip", "direct"])]
+    pub protocols: Vec<String>,
+    /// Writes a JSON report.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Writes a page with plots and a map.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// Arguments of `netsim compare`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CompareArgs {
+    /// A scenario; without one, 12 leaders send a frag of 36 kB each to 1,000 nodes.
+    pub scenario: Option<PathBuf>,
+    /// Everything else.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// Arguments of `netsim run`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunArgs {
+    /// The scenario.
+    pub scenario: PathBuf,
+    /// Everything else.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(loss) if (0.0..=0.5).contains(&loss) => Ok(loss),
+        _ => Err("a share from 0 to 0.5, such as 0.01, is expected".into()),
+    }
+}
+
+impl CommonArgs {
+    /// The scenario with what the flags override.
+    pub(super) fn scenario(&self, file: Option<&Path>) -> anyhow::Result<Scenario> {
+        let mut scenario = match file {
+            Some(path) => Scenario::read(path)?,
+            None => Scenario::default(),
+        };
+        self.world.apply(&mut scenario)?;
+        if let Some(leaders) = self.leaders {
+            scenario.load.leaders = leaders as usize;
+        }
+        if let Some(kb) = self.kb {
+            scenario.load.frag_bytes = vec![kb * 1_000];
+        }
+        if let Some(loss) = self.loss {
+            scenario.network.links.loss = crate::link::Loss::Independent(loss);
+        }
+        if let Some(mbit) = self.uplink_mbit {
+            scenario.network.links.uplink_bps = mbit * 1_000_000;
+            scenario.network.links.downlink_bps = mbit * 1_000_000;
+        }
+        if let Some(connections) = self.connections {
+            scenario.fragcast.connections = connections;
+        }
+        if let Some(seed) = self.seed {
+            scenario.seed = seed;
+        }
+        Ok(scenario)
+    }
+
+    pub(super) fn options(&self) -> PlanOptions {
+        PlanOptions {
+            protocols: self.protocols.clone(),
+            seeds: self.seeds,
+            repeat_plain: !self.once,
+            ..PlanOptions::default()
+        }
+    }
+
+    /// Writes the files that were asked for.
+    pub(super) fn write(&self, json: &serde_json::Value, page: &str) -> anyhow::Result<()> {
+        if let Some(path) = &self.report {
+            let text = serde_json::to_string_pretty(json)? + "\n";
+            std::fs::write(path, text)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        if let Some(path) = &self.html {
+            std::fs::write(path, page)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Files that cannot be written are better told of before a long run than after it.
+    pub(super) fn check_outputs(&self) -> anyhow::Result<()> {
+        for path in [&self.report, &self.html].into_iter().flatten() {
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+            anyhow::ensure!(
+                folder.is_none_or(Path::is_dir) && !path.is_dir(),
+                "cannot write {}: its folder does not exist, or it is a folder itself",
+                path.display(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Runs a plan under a progress bar, and says how fast that was.
+pub(super) struct Timed {
+    pub(super) runs: Vec<Run>,
+    pub(super) speed: String,
+}
+
+pub(super) fn execute(plan: &Plan) -> anyhow::Result<Timed> {
+    let bar = ProgressBar::new(plan.jobs() as u64);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:40} {pos}/{len} runs, {msg} events, {elapsed}, {eta} left",
+    )?);
+    let events = AtomicU64::new(0);
+    let started = Instant::now();
+    let runs = plan.run(|more| {
+        let all = events.fetch_add(more, Ordering::Relaxed) + more;
+        bar.set_message(millions(all));
+        bar.inc(1);
+    });
+    bar.finish_and_clear();
+    let took = started.elapsed().as_secs_f64();
+    let shreds: u64 = runs.iter().map(|run| run.outcome.handled).sum();
+    let speed = format!(
+        "{} runs, {} events, {} node-shreds in {took:.1} s: {} node-shreds a second",
+        runs.len(),
+        millions(events.into_inner()),
+        millions(shreds),
+        millions((shreds as f64 / took) as u64),
+    );
+    Ok(Timed { runs, speed })
+}
+
+fn millions(n: u64) -> String {
+    match n {
+        0..10_000 => n.to_string(),
+        10_000..1_000_000 => format!("{:.0} k", n as f64 / 1e3),
+        _ => format!("{:.1} M", n as f64 / 1e6),
+    }
+}
+
+/// Ours beside the others.
+pub(super) fn compare(args: &CompareArgs) -> anyhow::Result<bool> {
+    let scenario = args.common.scenario(args.scenario.as_deref())?;
+    go(&args.common, &scenario, &args.common.options())
+}
+
+/// Ours alone.
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<bool> {
+    let scenario = args.common.scenario(Some(&args.scenario))?;
+    let mut options = args.common.options();
+    options.repeat_plain = false;
+    if options.protocols.is_empty() {
+        options.protocols = vec!["fragcast".into()];
+    }
+    go(&args.common, &scenario, &options)
+}
+
+fn go(common: &CommonArgs, scenario: &Scenario, options: &PlanOptions) -> anyhow::Result<bool> {
+    common.check_outputs()?;
+    let plan = Plan::of(scenario, options)?;
+    let timed = execute(&plan)?;
+    let mut comparison = plan.compare(&timed.runs);
+    comparison.settings.push(("command".into(), command()));
+    let mut out = std::io::stdout().lock();
+    if !scenario.description.is_empty() {
+        writeln!(out, "{}: {}\n", scenario.name, scenario.description.trim())?;
+    }
+    report::table::print(&mut out, &comparison, std::io::stdout().is_terminal())?;
+    writeln!(out, "{}", timed.speed)?;
+    if scenario.load.shape == Shape::Blocks {
+        messages(&mut out, &plan, &timed.runs)?;
+    }
+    let as_expected = expectations(&mut out, scenario, &plan, &timed.runs)?;
+    out.flush()?;
+    write_reports(common, &comparison)?;
+    Ok(as_expected)
+}
+
+fn write_reports(common: &CommonArgs, comparison: &Comparison) -> anyhow::Result<()> {
+    common.write(&report::json::value(comparison), &report::html::page(comparison))
+}
+
+/// The command as it was given, without the program's path.
+pub(super) fn command() -> String {
+    std::iter::once("netsim".to_owned())
+        .chain(std::env::args().skip(1))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// What became of each message of a run of blocks, ours.
+fn messages(out: &mut impl std::io::Write, plan: &Plan, runs: &[Run]) -> anyhow::Result<()> {
+    let ours = |run: &&Run| run.world == 0 && plan.contenders[run.contender].name() == "fragcast";
+    for run in runs.iter().filter(ours) {
+        let case = &plan.cases[run.case];
+        writeln!(out, "\nfragcast, message by message (seed {}):", case.seed)?;
+        writeln!(
+            out,
+            "block attempt index kind  at, ms  leader  complete  by repair  mean, ms  last, ms"
+        )?;
+        for (broadcast, completion) in case.load.broadcasts.iter().zip(&run.outcome.completions) {
+            let nodes =
+                crate::compare::counted(completion.after.len(), broadcast.leader, &case.faults);
+            let mut times: Vec<u64> = nodes
+                .iter()
+                .map(|node| completion.after[*node as usize])
+                .filter(|after| *after != crate::outcome::NEVER)
+                .collect();
+            times.sort_unstable();
+            let repaired = nodes.iter().filter(|n| completion.repaired[**n as usize]).count();
+            let ms = |nanos: f64| nanos / crate::MILLIS as f64;
+            let mean = times.iter().sum::<u64>() as f64 / times.len().max(1) as f64;
+            let last = times.last().copied().unwrap_or(0);
+            writeln!(
+                out,
+                "{:5} {:7} {:5} {:4} {:7.0} {:>7} {:4}/{:<4} {:10} {:9.1} {:9.1}{}",
+                broadcast.key.block,
+                broadcast.key.attempt,
+                broadcast.key.message,
+                broadcast.kind.name(),
+                ms(broadcast.at as f64),
+                plan.worlds[0].1.nodes[broadcast.leader as usize].id,
+                times.len(),
+                nodes.len(),
+                repaired,
+                ms(mean),
+                ms(last as f64),
+                if broadcast.expected { "" } else { "  (not expected)" },
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Holds what came of it against the scenario's expectations.
+fn expectations(
+    out: &mut impl std::io::Write,
+    scenario: &Scenario,
+    plan: &Plan,
+    runs: &[Run],
+) -> anyhow::Result<bool> {
+    let mut met = true;
+    for name in ORDER {
+        let Some(expectation) = scenario.expect.get(name) else { continue };
+        // Of several meshes each has to do what is expected.
+        for (index, contender) in plan.contenders.iter().enumerate() {
+            if contender.name() != name {
+                continue;
+            }
+            for run in runs.iter().filter(|run| run.world == 0 && run.contender == index) {
+                let case = &plan.cases[run.case];
+                let shares = Shares::of(&run.outcome, &case.load, &case.faults);
+                let failures = expectation.failures(&shares);
+                if plan.cases.len() == 1 || !failures.is_empty() {
+                    writeln!(out, "{name}: {shares}")?;
+                }
+                for failure in &failures {
+                    met = false;
+                    writeln!(out, "NOT AS EXPECTED, {name}, seed {}: {failure}", scenario.seed)?;
+                }
+            }
+        }
+    }
+    Ok(met)
+}

@@ -1,0 +1,112 @@
+//! `netsim emulate` and `netsim validate`: real nodes.
+
+use std::io::Write as _;
+
+use fragcast_turbine::{Config, Route, RoutePolicy};
+
+use super::WorldArgs;
+use crate::emulate::{EmulateArgs, EmulateError, Emulation};
+use crate::engine::{self, Setup};
+use crate::fault::Faults;
+use crate::protocols::fragcast::{Fragcast, FragcastConfig, Network};
+use crate::scenario::Scenario;
+use crate::topology::{self, Source};
+use crate::validate::{Baseline, Comparison, ValidateArgs};
+use crate::{Nanos, SECONDS};
+
+/// Arguments of `netsim emulate`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EmulateCommand {
+    /// Where nodes are; without flags: 20 over five AWS regions.
+    #[command(flatten)]
+    pub world: WorldArgs,
+    /// Everything else.
+    #[command(flatten)]
+    pub emulate: EmulateArgs,
+}
+
+/// Arguments of `netsim validate`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ValidateCommand {
+    /// Where nodes are; without flags: 20 over five AWS regions.
+    #[command(flatten)]
+    pub world: WorldArgs,
+    /// Everything else.
+    #[command(flatten)]
+    pub validate: ValidateArgs,
+}
+
+/// Four nodes in each of five regions on three continents.
+const REGIONS: &str = "us-east-1:4,us-west-2:4,eu-central-1:4,ap-northeast-1:4,ap-southeast-1:4";
+
+fn emulation(world: &WorldArgs, args: &EmulateArgs) -> anyhow::Result<Emulation> {
+    let mut scenario = Scenario { seed: args.seed, ..Scenario::default() };
+    let asked = world.topology.is_some() || world.nodes.is_some();
+    let world = match asked {
+        true => world.clone(),
+        false => WorldArgs { topology: Some(REGIONS.into()), ..world.clone() },
+    };
+    if world.nodes.is_some() {
+        scenario.network.source = Source::Default { nodes: 20 };
+    }
+    world.apply(&mut scenario)?;
+    let built = topology::build(&scenario.world())?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", built.world.source)?;
+    built.notes.iter().try_for_each(|note| writeln!(out, "  {note}"))?;
+    Ok(args.emulation(built.world))
+}
+
+/// Real nodes.
+pub(super) fn emulate(args: &EmulateCommand) -> anyhow::Result<bool> {
+    let measured = emulation(&args.world, &args.emulate)?.run()?;
+    writeln!(std::io::stdout(), "{measured}")?;
+    Ok(measured.missed() == 0)
+}
+
+/// The same messages over the same links in virtual time: by message and node.
+fn modelled(emulation: &Emulation) -> Result<Vec<Vec<Nanos>>, EmulateError> {
+    let load = emulation.load()?;
+    let faults = Faults::default();
+    let config = FragcastConfig {
+        route: match emulation.route.as_str() {
+            "direct" => RoutePolicy::Fixed(Route::Direct),
+            "rotor" => RoutePolicy::Fixed(Route::Rotor),
+            "turbine" => RoutePolicy::Fixed(Config::TREE),
+            _ => RoutePolicy::Auto,
+        },
+        loss: emulation.coded_loss,
+        connections: 1024,
+        repair: true,
+        uplink_bps: emulation.links.uplink_bps,
+    };
+    let world = &emulation.world;
+    let mut overlay = Fragcast::new(&config, &Network::new(world), &load, &faults, emulation.seed);
+    let setup = Setup {
+        world,
+        links: emulation.links,
+        faults: &faults,
+        load: &load,
+        seed: emulation.seed,
+        patience: 10 * SECONDS,
+    };
+    let outcome = engine::run(setup, &mut overlay);
+    Ok(outcome.completions.into_iter().map(|completion| completion.after).collect())
+}
+
+/// Real nodes against the model.
+pub(super) fn validate(args: &ValidateCommand) -> anyhow::Result<bool> {
+    let emulation = emulation(&args.world, &args.validate.emulate)?;
+    let virtual_times = modelled(&emulation)?;
+    let measured = emulation.run()?;
+    let baseline = match args.validate.no_baseline {
+        true => None,
+        false => {
+            let still = emulation.baseline();
+            Some(Baseline::new(&still.run()?, &modelled(&still)?))
+        }
+    };
+    let comparison = Comparison::new(&measured, &virtual_times, baseline);
+    writeln!(std::io::stdout(), "{comparison}")?;
+    Ok(comparison.holds(args.validate.tolerance))
+}

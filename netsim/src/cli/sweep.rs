@@ -1,0 +1,173 @@
+//! `netsim sweep`: one parameter, several values.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use super::compare::{CommonArgs, command, execute};
+use crate::compare::{Plan, PlanOptions};
+use crate::link::Loss;
+use crate::report;
+use crate::results::Sweep;
+use crate::scenario::{FragcastRoute, Scenario};
+use crate::topology::Source;
+
+/// What is varied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Parameter {
+    /// Nodes of the default topology.
+    Nodes,
+    /// kB of a frag.
+    Frag,
+    /// Loss between two hosts, %.
+    Loss,
+    /// Uplink and downlink of every host, Mbit/s.
+    Uplink,
+    /// Code rate: coding shreds for 32 data shreds of turbine and rotor; fragcast's code is made
+    /// for the loss that asks for as many.
+    CodeRate,
+    /// Fanout of turbine, and of fragcast's tree.
+    Fanout,
+}
+
+impl Parameter {
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Nodes => "nodes",
+            Self::Frag => "frag, kB",
+            Self::Loss => "loss, %",
+            Self::Uplink => "uplink, Mbit/s",
+            Self::CodeRate => "coding shreds for 32 data shreds",
+            Self::Fanout => "fanout",
+        }
+    }
+
+    fn values(self) -> Vec<f64> {
+        match self {
+            Self::Nodes => vec![100.0, 300.0, 1_000.0, 3_000.0],
+            Self::Frag => vec![4.0, 12.0, 36.0, 72.0, 144.0],
+            Self::Loss => vec![0.0, 0.5, 1.0, 2.0, 5.0],
+            Self::Uplink => vec![100.0, 300.0, 1_000.0, 3_000.0, 10_000.0],
+            Self::CodeRate => vec![8.0, 16.0, 24.0, 32.0],
+            Self::Fanout => vec![8.0, 25.0, 50.0, 100.0, 200.0, 400.0],
+        }
+    }
+
+    /// The bounds of its values.
+    const fn range(self) -> (f64, f64) {
+        match self {
+            Self::Nodes => (10.0, 10_000.0),
+            Self::Frag => (1.0, 10_000.0),
+            Self::Loss => (0.0, 50.0),
+            Self::Uplink => (1.0, 400_000.0),
+            Self::CodeRate => (1.0, 32.0),
+            Self::Fanout => (1.0, 10_000.0),
+        }
+    }
+
+    fn apply(self, value: f64, scenario: &mut Scenario, options: &mut PlanOptions) {
+        let links = &mut scenario.network.links;
+        match self {
+            Self::Nodes => scenario.network.source = Source::Default { nodes: value as u32 },
+            Self::Frag => scenario.load.frag_bytes = vec![(value * 1_000.0) as u32],
+            Self::Loss => links.loss = Loss::Independent(value / 100.0),
+            Self::Uplink => {
+                links.uplink_bps = (value * 1e6) as u64;
+                links.downlink_bps = links.uplink_bps;
+            }
+            Self::CodeRate => {
+                options.coding = value as u16;
+                scenario.fragcast.loss = Some(loss_for(value as u8));
+            }
+            Self::Fanout => {
+                scenario.turbine.fanout = value as u32;
+                scenario.fragcast.fanout = value as u32;
+                scenario.fragcast.route = FragcastRoute::Turbine;
+            }
+        }
+    }
+}
+
+/// The loss over three hops for which our code adds `coding` shreds to 32.
+fn loss_for(coding: u8) -> f64 {
+    use fragcast_shredder::rate::MAX_SHARD_LEN;
+    use fragcast_shredder::{CodeRate, LossTarget};
+    let coded = |percent: u32| {
+        let target = LossTarget::over_hops(f64::from(percent) / 200.0, 3, 0.0);
+        CodeRate::new(32 * MAX_SHARD_LEN, target)
+    };
+    let enough = |percent: &u32| {
+        let rate = coded(*percent);
+        u16::from(rate.m) * 32 >= u16::from(coding) * u16::from(rate.k)
+    };
+    f64::from((0..=60).find(enough).unwrap_or(60)) / 200.0
+}
+
+/// Arguments of `netsim sweep`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SweepArgs {
+    /// What is varied.
+    #[arg(value_enum)]
+    pub parameter: Parameter,
+    /// A scenario for everything else.
+    #[arg(long)]
+    pub scenario: Option<PathBuf>,
+    /// Its values, with commas between.
+    #[arg(long, value_delimiter = ',')]
+    pub values: Vec<f64>,
+    /// Everything else.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+pub(super) fn sweep(args: &SweepArgs) -> anyhow::Result<bool> {
+    args.common.check_outputs()?;
+    let parameter = args.parameter;
+    let mut values = match args.values.is_empty() {
+        true => parameter.values(),
+        false => args.values.clone(),
+    };
+    let (low, high) = parameter.range();
+    let bad = values.iter().find(|value| !(low..=high).contains(*value));
+    if let Some(bad) = bad {
+        anyhow::bail!("{bad} is no value of `{}`: {low} to {high}", parameter.title());
+    }
+    values.sort_by(f64::total_cmp);
+    values.dedup();
+    let base = args.common.scenario(args.scenario.as_deref())?;
+    let other_world =
+        !matches!(base.network.source, Source::Default { .. }) || base.network.latency.is_some();
+    if parameter == Parameter::Nodes && other_world {
+        anyhow::bail!("nodes can be varied in the default topology only: leave out --topology");
+    }
+    let mut points = Vec::with_capacity(values.len());
+    let mut out = std::io::stdout().lock();
+    for value in values {
+        let mut scenario = base.clone();
+        // One table a value: a sweep shows how things change, not what a factor does.
+        let mut options = PlanOptions { repeat_plain: false, ..args.common.options() };
+        parameter.apply(value, &mut scenario, &mut options);
+        let plan = Plan::of(&scenario, &options)?;
+        let timed = execute(&plan)?;
+        writeln!(out, "{} = {value}: {}", parameter.title(), timed.speed)?;
+        out.flush()?;
+        let mut comparison = plan.compare(&timed.runs);
+        comparison.settings.push(("command".into(), command()));
+        points.push((value, comparison));
+    }
+    let sweep = Sweep { parameter: parameter.title().into(), points };
+    report::sweep::table(&mut out, &sweep, std::io::stdout().is_terminal())?;
+    args.common.write(&report::sweep::json(&sweep), &report::sweep::page(&sweep))?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_coding_is_made_for_more_loss() {
+        let losses: Vec<f64> = [4, 8, 16, 24, 32].map(loss_for).into();
+        assert!(losses.windows(2).all(|pair| pair[0] <= pair[1]), "{losses:?}");
+        assert!(losses[0] < losses[4] && losses[4] < 0.3, "{losses:?}");
+    }
+}

@@ -1,0 +1,175 @@
+//! From a scenario to what is run.
+
+use fragcast_turbine::{Route, RoutePolicy};
+
+use super::{Case, Contender, Plan};
+use crate::protocols::fragcast::FragcastConfig;
+use crate::protocols::gossip::GossipConfig;
+use crate::protocols::shreds::{CutRule, ShredsConfig, Spread};
+use crate::scenario::{FragcastRoute, Scenario, ScenarioError};
+use crate::topology::{self, WorldError};
+
+/// based-op's mesh: shown beside the best.
+const BASED_OP_MESH: u32 = 8;
+/// How long without a new shred the nodes of `direct` wait before they ask.
+const DIRECT_REPAIR: crate::Nanos = 250 * crate::MILLIS;
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The world.
+    #[error(transparent)]
+    World(#[from] WorldError),
+    /// The scenario.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+}
+
+/// What a plan needs to know beside its scenario.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// Names of the protocols to run; empty: all.
+    pub protocols: Vec<String>,
+    /// Seeds, counted from the scenario's.
+    pub seeds: u64,
+    /// Coding shreds of `turbine` and `rotor` for 32 data shreds.
+    pub coding: u16,
+    /// Whether everything is repeated without the factor per pair of places.
+    pub repeat_plain: bool,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self { protocols: Vec::new(), seeds: 1, coding: 32, repeat_plain: true }
+    }
+}
+
+impl Plan {
+    /// The plan of a scenario.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn of(scenario: &Scenario, options: &PlanOptions) -> Result<Self, PlanError> {
+        let built = topology::build(&scenario.world())?;
+        let mut cases = Vec::new();
+        for seed in 0..options.seeds {
+            let seed = scenario.seed + seed;
+            let seeded = Scenario { seed, ..scenario.clone() };
+            let runs = seeded.load(&built.world)?;
+            cases.extend(runs.into_iter().zip(0u64..).map(|(run, i)| Case {
+                load: run.load,
+                faults: run.faults,
+                // Another leader is another draw of losses.
+                seed: seed.wrapping_mul(1_000_003).wrapping_add(i),
+            }));
+        }
+        let mut worlds = Vec::new();
+        match built.plain {
+            Some(plain) if options.repeat_plain => {
+                let percent = scenario.network.pair_factor * 100.0;
+                worlds.push((
+                    format!("delays with a factor of ±{percent} % per pair of places"),
+                    built.world,
+                ));
+                worlds.push(("delays without that factor".to_owned(), plain));
+            }
+            _ => worlds.push((built.world.source.clone(), built.world)),
+        }
+        let mut contenders = contenders(scenario, options.coding);
+        contenders.retain(|contender| {
+            options.protocols.is_empty()
+                || options.protocols.iter().any(|name| name == contender.name())
+        });
+        let mut notes = built.notes;
+        notes.extend(remarks(scenario, worlds[0].1.len(), &contenders));
+        let mut settings = scenario.settings();
+        if options.seeds > 1 {
+            settings.push(("seeds".into(), options.seeds.to_string()));
+        }
+        Ok(Self {
+            worlds,
+            links: scenario.network.links,
+            cases,
+            contenders,
+            patience: scenario.load.patience,
+            settings,
+            notes,
+        })
+    }
+}
+
+/// Our settings, as a scenario has them.
+fn fragcast(scenario: &Scenario) -> FragcastConfig {
+    let options = &scenario.fragcast;
+    let fanout = u16::try_from(options.fanout).unwrap_or(u16::MAX);
+    FragcastConfig {
+        route: match options.route {
+            FragcastRoute::Auto => RoutePolicy::Auto,
+            FragcastRoute::Direct => RoutePolicy::Fixed(Route::Direct),
+            FragcastRoute::Turbine => RoutePolicy::Fixed(Route::Turbine { fanout }),
+            FragcastRoute::Rotor => RoutePolicy::Fixed(Route::Rotor),
+        },
+        loss: scenario.code_loss(),
+        connections: options.connections,
+        repair: options.repair,
+        uplink_bps: scenario.network.links.uplink_bps,
+    }
+}
+
+fn contenders(scenario: &Scenario, coding: u16) -> Vec<Contender> {
+    let loss = scenario.network.links.loss.mean();
+    let turbine = ShredsConfig {
+        spread: Spread::Turbine { fanout: scenario.turbine.fanout },
+        cut: CutRule::Agave(coding),
+        repair_after: scenario.turbine.repair,
+    };
+    let rotor = ShredsConfig {
+        spread: Spread::Rotor,
+        cut: CutRule::Alpenglow(coding),
+        repair_after: scenario.rotor.repair,
+    };
+    let direct = ShredsConfig {
+        spread: Spread::Direct,
+        cut: CutRule::Fragcast(loss),
+        repair_after: DIRECT_REPAIR,
+    };
+    let mut contenders = vec![
+        Contender::Fragcast(fragcast(scenario)),
+        Contender::Shreds("turbine", turbine),
+        Contender::Shreds("rotor", rotor),
+        Contender::Shreds("direct", direct),
+    ];
+    let mut meshes = scenario.gossip.mesh.clone();
+    if !meshes.contains(&BASED_OP_MESH) {
+        meshes.push(BASED_OP_MESH);
+    }
+    meshes.sort_unstable();
+    contenders.extend(meshes.into_iter().map(|d| {
+        Contender::Gossip(GossipConfig {
+            heartbeat: scenario.gossip.heartbeat,
+            idontwant: scenario.gossip.idontwant,
+            validation: scenario.gossip.validation,
+            ..GossipConfig::with_mesh(d)
+        })
+    }));
+    contenders
+}
+
+/// What a reader must know of our own settings.
+fn remarks(scenario: &Scenario, nodes: usize, contenders: &[Contender]) -> Vec<String> {
+    let mut remarks = vec![
+        "A node that never completes counts in the mean at the end of its run; a node that had to \
+         ask counts at the time of the answer."
+            .to_owned(),
+    ];
+    let limit = scenario.fragcast.connections as usize;
+    if nodes > limit + 1 && contenders.iter().any(|c| matches!(c, Contender::Fragcast(_))) {
+        remarks.push(format!(
+            "fragcast's nodes hold {limit} connections at most and its trees may pair any two of \
+             {nodes} nodes: relays that a node is not connected to are stepped over. \
+             `--connections {}` shows it without that limit.",
+            nodes - 1
+        ));
+    }
+    remarks
+}

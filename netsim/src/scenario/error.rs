@@ -1,0 +1,91 @@
+//! What is wrong with a scenario: every problem with its line, all at once.
+
+use std::fmt;
+
+use crate::input::ReadError;
+
+/// Problems that are printed at most; the others are counted.
+const SHOWN: usize = 30;
+/// Characters of a line that are repeated at most.
+const MAX_LINE: usize = 100;
+
+/// A line of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// From 1; 0: of no line.
+    pub line: usize,
+    /// What it says.
+    pub text: String,
+}
+
+impl Position {
+    /// The line of a byte of the text; past its end, the last one.
+    pub(super) fn of(text: &str, offset: usize) -> Self {
+        let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
+        let breaks = before.iter().filter(|byte| **byte == b'\n').count();
+        let line = breaks.min(text.lines().count().saturating_sub(1));
+        let of = text.lines().nth(line).unwrap_or_default().trim();
+        let mut shown: String = of.chars().filter(|c| !c.is_control()).take(MAX_LINE).collect();
+        if of.chars().nth(MAX_LINE).is_some() {
+            shown.push('…');
+        }
+        Self { line: line + 1, text: shown }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Where.
+    pub position: Position,
+    /// What, and what is allowed.
+    pub message: String,
+}
+
+/// Why there is no scenario, or no load of it.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The file was not read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Something in it is wrong.
+    #[error("{}", Listed(file, problems))]
+    Wrong {
+        /// The file's name.
+        file: String,
+        /// Everything that is wrong with it, in the order of lines.
+        problems: Vec<Problem>,
+    },
+}
+
+impl ScenarioError {
+    /// A scenario's problems, sorted.
+    pub(super) fn wrong(file: &str, mut problems: Vec<Problem>) -> Self {
+        problems.sort();
+        problems.dedup();
+        let file = if file.is_empty() { "scenario" } else { file };
+        Self::Wrong { file: file.into(), problems }
+    }
+}
+
+struct Listed<'a>(&'a str, &'a [Problem]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(file, problems) = self;
+        for (i, Problem { position, message }) in problems.iter().take(SHOWN).enumerate() {
+            let end = if i == 0 { "" } else { "\n" };
+            match position.line {
+                0 => write!(f, "{end}{file}: {message}")?,
+                line => write!(f, "{end}{file}:{line}: {message}")?,
+            }
+            if !position.text.is_empty() {
+                write!(f, "\n    {}", position.text)?;
+            }
+        }
+        match problems.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more"),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What must come of a run, and whether it did.
+
+use crate::NodeId;
+use crate::fault::Faults;
+use crate::load::Load;
+use crate::outcome::{NEVER, Outcome};
+
+/// Protocols that a file may expect something of.
+pub const PROTOCOLS: [&str; 5] = ["fragcast", "turbine", "rotor", "gossip", "direct"];
+
+/// Bounds of the shares of one protocol, both included; `None`: whatever it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Expectation {
+    /// Pairs that complete in the end, see [`Shares::complete`].
+    pub complete: Option<(f64, f64)>,
+    /// Pairs that complete without repair.
+    pub spread: Option<(f64, f64)>,
+    /// Pairs that complete by repair.
+    pub repaired: Option<(f64, f64)>,
+    /// Nodes that hold evidence of the equivocation.
+    pub convicted: Option<(f64, f64)>,
+}
+
+/// What is compared with an [`Expectation`], as counts, so that those of several runs add up.
+///
+/// A *pair* is an expected message and a node that never crashes and is not its leader.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shares {
+    /// All pairs.
+    pub pairs: u64,
+    /// Those that complete without repair.
+    pub spread: u64,
+    /// Those that complete by repair.
+    pub repaired: u64,
+    /// Nodes that never crash and never equivocate: a leader needs no evidence against itself.
+    pub nodes: u64,
+    /// Those that hold evidence of an equivocation.
+    pub convicted: u64,
+}
+
+impl Shares {
+    /// Counts those of one run.
+    pub fn of(outcome: &Outcome, load: &Load, faults: &Faults) -> Self {
+        let crashed = faults.crashed();
+        let mut shares = Self::default();
+        for (broadcast, completion) in load.broadcasts.iter().zip(&outcome.completions) {
+            if !broadcast.expected {
+                continue;
+            }
+            for (node, after) in completion.after.iter().enumerate() {
+                let id = node as NodeId;
+                if id == broadcast.leader || crashed.contains(&id) {
+                    continue;
+                }
+                shares.pairs += 1;
+                if *after != NEVER {
+                    let repaired = u64::from(completion.repaired[node]);
+                    shares.repaired += repaired;
+                    shares.spread += 1 - repaired;
+                }
+            }
+        }
+        let liar = |node| load.broadcasts.iter().any(|b| b.equivocal && b.leader == node);
+        for (node, convicted) in outcome.convicted.iter().enumerate() {
+            let node = node as NodeId;
+            if !crashed.contains(&node) && !liar(node) {
+                shares.nodes += 1;
+                shares.convicted += u64::from(*convicted);
+            }
+        }
+        shares
+    }
+
+    /// Adds those of another run.
+    pub const fn add(&mut self, other: &Self) {
+        self.pairs += other.pairs;
+        self.spread += other.spread;
+        self.repaired += other.repaired;
+        self.nodes += other.nodes;
+        self.convicted += other.convicted;
+    }
+
+    /// Share of pairs that complete in the end. Of no pairs it is 0, as are the others: what
+    /// nothing was sent for holds no expectation.
+    pub fn complete(&self) -> f64 {
+        share(self.spread + self.repaired, self.pairs)
+    }
+
+    /// Share of pairs that complete without repair.
+    pub fn spread(&self) -> f64 {
+        share(self.spread, self.pairs)
+    }
+
+    /// Share of pairs that complete by repair.
+    pub fn repaired(&self) -> f64 {
+        share(self.repaired, self.pairs)
+    }
+
+    /// Share of nodes that hold evidence.
+    pub fn convicted(&self) -> f64 {
+        share(self.convicted, self.nodes)
+    }
+}
+
+impl std::fmt::Display for Shares {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:.2} % of {} pairs complete, {:.2} % without repair, {:.2} % by repair",
+            100.0 * self.complete(),
+            self.pairs,
+            100.0 * self.spread(),
+            100.0 * self.repaired(),
+        )?;
+        if self.convicted > 0 {
+            write!(f, "; {} of {} nodes hold evidence", self.convicted, self.nodes)?;
+        }
+        Ok(())
+    }
+}
+
+fn share(part: u64, of: u64) -> f64 {
+    if of == 0 { 0.0 } else { part as f64 / of as f64 }
+}
+
+impl Expectation {
+    /// Checks a run.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for every share that is out of its bounds.
+    pub fn check(
+        &self,
+        outcome: &Outcome,
+        load: &Load,
+        faults: &Faults,
+    ) -> Result<Shares, Vec<String>> {
+        let shares = Shares::of(outcome, load, faults);
+        let failures = self.failures(&shares);
+        if failures.is_empty() { Ok(shares) } else { Err(failures) }
+    }
+
+    /// A sentence for every share that is out of its bounds: for shares of several runs.
+    pub fn failures(&self, shares: &Shares) -> Vec<String> {
+        let Shares { pairs, spread, repaired, nodes, convicted } = *shares;
+        let rows = [
+            ("complete", self.complete, shares.complete(), spread + repaired, pairs, "pairs"),
+            ("spread", self.spread, shares.spread(), spread, pairs, "pairs"),
+            ("repaired", self.repaired, shares.repaired(), repaired, pairs, "pairs"),
+            ("convicted", self.convicted, shares.convicted(), convicted, nodes, "nodes"),
+        ];
+        let row = |(name, bounds, share, part, of, what): (_, Option<(f64, f64)>, f64, _, _, _)| {
+            let (low, high) = bounds?;
+            let bounds = if low < high { format!("{low} to {high}") } else { low.to_string() };
+            let told =
+                || format!("{name} is {share:.4} ({part} of {of} {what}), expected {bounds}");
+            (share < low || share > high).then(told)
+        };
+        rows.into_iter().filter_map(row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::fault::{ALWAYS, Fault};
+
+    /// Five nodes: 0 leads and sends two messages, the first of them void; 4 crashes.
+    fn run() -> (Outcome, Load, Faults) {
+        let mut load = Load::single(vec![0], 500);
+        load.broadcasts.push(load.broadcasts[0]);
+        load.broadcasts[0].expected = false;
+        load.broadcasts[1].equivocal = true;
+        let mut outcome = Outcome::new(5, 2);
+        outcome.completions[1].after = vec![0, 7, 9, NEVER, 8];
+        outcome.completions[1].repaired = vec![false, false, true, false, false];
+        outcome.convicted = vec![false, true, true, false, true];
+        let nodes = BTreeSet::from([4]);
+        (outcome, load, Faults(vec![Fault::Crash { nodes, span: ALWAYS }]))
+    }
+
+    #[test]
+    fn shares_leave_out_leaders_crashed_nodes_and_void_messages() {
+        let (outcome, load, faults) = run();
+        let shares = Shares::of(&outcome, &load, &faults);
+        let counted = Shares { pairs: 3, spread: 1, repaired: 1, nodes: 3, convicted: 2 };
+        assert_eq!(shares, counted);
+        assert_eq!(shares.complete(), 2.0 / 3.0);
+        let mut twice = shares;
+        twice.add(&shares);
+        assert_eq!((twice.pairs, twice.spread()), (6, 1.0 / 3.0));
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_told() {
+        let (outcome, load, faults) = run();
+        let check = |expectation: Expectation| expectation.check(&outcome, &load, &faults);
+        let third = Some((0.3, 0.4));
+        let fine = Expectation { spread: third, repaired: third, ..Expectation::default() };
+        assert_eq!(check(fine).unwrap(), Shares::of(&outcome, &load, &faults));
+        let exactly = Some((1.0, 1.0));
+        let wrong = Expectation { complete: exactly, convicted: exactly, repaired: third, ..fine };
+        assert_eq!(
+            check(wrong).unwrap_err(),
+            [
+                "complete is 0.6667 (2 of 3 pairs), expected 1",
+                "convicted is 0.6667 (2 of 3 nodes), expected 1"
+            ]
+        );
+        let low = Expectation { spread: Some((0.0, 0.2)), ..Expectation::default() };
+        assert_eq!(check(low).unwrap_err().len(), 1, "too many are wrong as well");
+    }
+
+    #[test]
+    fn nothing_sent_holds_no_expectation() {
+        let all = Expectation { complete: Some((1.0, 1.0)), ..Expectation::default() };
+        assert_eq!(all.failures(&Shares::default()).len(), 1);
+    }
+}

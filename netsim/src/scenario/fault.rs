@@ -1,0 +1,296 @@
+//! What goes wrong, as a file says it: kinds of faults, whom they befall and when.
+
+use super::reader::{Section, Value, whole};
+use super::{LoadOptions, Position, Shape};
+use crate::fault::Span;
+use crate::{MILLIS, Nanos, NodeId};
+
+/// Nodes or places that a fault names at most.
+const MAX_NAMES: usize = 10_000;
+/// The end of time in a file: a hundred days.
+pub(super) const MAX_MS: f64 = 8_640_000_000.0;
+
+/// Something that goes wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FaultOptions {
+    /// What.
+    pub kind: FaultKind,
+    /// Where the file says so.
+    pub position: Position,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FaultKind {
+    /// Hosts neither send nor receive.
+    Crash {
+        /// Which.
+        who: Who,
+        /// When.
+        span: Span,
+    },
+    /// Hosts receive, and never forward or answer.
+    Silent {
+        /// Which.
+        who: Who,
+        /// When.
+        span: Span,
+    },
+    /// Nothing passes between these hosts and the others.
+    Partition {
+        /// One side.
+        who: Who,
+        /// When.
+        span: Span,
+    },
+    /// Hosts have another uplink.
+    SlowUplink {
+        /// Which.
+        who: Who,
+        /// When.
+        span: Span,
+        /// Bits per second.
+        bps: u64,
+    },
+    /// A leader signs two versions of a message and sends each to half of the nodes; of the last
+    /// attempt, if the block is built more than once.
+    Equivocate {
+        /// The block, from 1.
+        block: u64,
+        /// The message, 0 being the Env.
+        message: u16,
+    },
+    /// A leader starts a block over: what was sent of it is void, the rest is not sent, and an
+    /// interval later the next attempt begins. Later blocks are as much later.
+    Rebuild {
+        /// The block, from 1.
+        block: u64,
+        /// The last message of the attempt that is given up.
+        after_message: u16,
+    },
+    /// A leader crashes a millisecond after it has begun to send a message, of the last attempt
+    /// if there are several, and for good. The rest of its block is never sent, nor are its
+    /// later ones; the next leader begins its term on time.
+    LeaderDies {
+        /// The block, from 1.
+        block: u64,
+        /// The last message it sends.
+        after_message: u16,
+    },
+}
+
+/// Whom a fault befalls.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Who {
+    /// Drawn among the nodes that never lead.
+    Share {
+        /// How many, as a share of all nodes; at most all that never lead.
+        share: f64,
+        /// By weight, where they are otherwise equally likely.
+        by_weight: bool,
+    },
+    /// These, whether they lead or not.
+    Nodes(Vec<NodeName>),
+    /// All that are at these places, whether they lead or not.
+    Places(Vec<String>),
+}
+
+/// How a file names a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeName {
+    /// By its id.
+    Id(String),
+    /// By its number in the world's table, from 0.
+    Index(NodeId),
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Crash,
+    Silent,
+    Partition,
+    SlowUplink,
+    Equivocate,
+    Rebuild,
+    LeaderDies,
+}
+
+const KINDS: [(&str, Kind); 7] = [
+    ("crash", Kind::Crash),
+    ("silent", Kind::Silent),
+    ("partition", Kind::Partition),
+    ("slow_uplink", Kind::SlowUplink),
+    ("equivocate", Kind::Equivocate),
+    ("rebuild", Kind::Rebuild),
+    ("leader_dies", Kind::LeaderDies),
+];
+
+impl FaultKind {
+    /// What a file calls it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Crash { .. } => "crash",
+            Self::Silent { .. } => "silent",
+            Self::Partition { .. } => "partition",
+            Self::SlowUplink { .. } => "slow_uplink",
+            Self::Equivocate { .. } => "equivocate",
+            Self::Rebuild { .. } => "rebuild",
+            Self::LeaderDies { .. } => "leader_dies",
+        }
+    }
+
+    /// Why it cannot happen to such a load, if so.
+    pub(super) fn misfit(&self, load: &LoadOptions) -> Option<String> {
+        let (block, message, last) = match self {
+            Self::Equivocate { block, message } => (*block, *message, load.frags + 1),
+            Self::LeaderDies { block, after_message } => (*block, *after_message, load.frags + 1),
+            Self::Rebuild { block, after_message } => (*block, *after_message, load.frags),
+            _ => return None,
+        };
+        let name = self.name();
+        match (load.shape, self) {
+            (Shape::Frag, Self::Rebuild { .. }) => Some(format!(
+                "a fault of kind `{name}` needs whole blocks; set `load.shape` to \"blocks\""
+            )),
+            (Shape::Frag, _) if (block, message) != (1, 1) => Some(format!(
+                "a fault of kind `{name}`: with `load.shape` \"frag\" there is block 1 only, and \
+                 message 1 of it"
+            )),
+            (Shape::Blocks, _) if block > load.blocks => Some(format!(
+                "a fault of kind `{name}` in block {block}, but `load.blocks` is {}",
+                load.blocks
+            )),
+            (Shape::Blocks, _) if message > last => Some(format!(
+                "a fault of kind `{name}` at message {message}, but with `load.frags` {} it can \
+                 be 0 to {last}",
+                load.frags
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl FaultOptions {
+    /// Reads one `[[fault]]`.
+    pub(super) fn read(mut section: Section<'_, '_, '_>) -> Option<Self> {
+        let position = section.position();
+        let mut kind = Kind::Crash;
+        if !section.has("kind") {
+            let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
+            section.missing("kind", &format!("one of {}", names.join(", ")));
+            return None;
+        }
+        if !section.choice("kind", &KINDS, &mut kind) {
+            return None;
+        }
+        let kind = match kind {
+            Kind::Crash => befallen(&mut section).map(|(who, span)| FaultKind::Crash { who, span }),
+            Kind::Silent => {
+                befallen(&mut section).map(|(who, span)| FaultKind::Silent { who, span })
+            }
+            Kind::Partition => {
+                befallen(&mut section).map(|(who, span)| FaultKind::Partition { who, span })
+            }
+            Kind::SlowUplink => {
+                let mut bps = 0;
+                require(&mut section, "mbit", "the uplink's rate");
+                section.scaled("mbit", super::parse::MBIT, 1e6, &mut bps);
+                befallen(&mut section).map(|(who, span)| FaultKind::SlowUplink { who, span, bps })
+            }
+            Kind::Equivocate => at_message(&mut section, "message")
+                .map(|(block, message)| FaultKind::Equivocate { block, message }),
+            Kind::Rebuild => at_message(&mut section, "after_message")
+                .map(|(block, after_message)| FaultKind::Rebuild { block, after_message }),
+            Kind::LeaderDies => at_message(&mut section, "after_message")
+                .map(|(block, after_message)| FaultKind::LeaderDies { block, after_message }),
+        };
+        section.finish();
+        kind.map(|kind| Self { kind, position })
+    }
+}
+
+fn require(section: &mut Section<'_, '_, '_>, key: &str, what: &str) {
+    if !section.has(key) {
+        section.missing(key, what);
+    }
+}
+
+/// The message of a fault of a leader.
+fn at_message(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<(u64, u16)> {
+    require(section, "block", "a block, from 1");
+    require(section, key, "a message of the block: 0 the Env, 1 the first frag");
+    let (mut block, mut message) = (None, None);
+    section.whole_option("block", 1..=super::parse::MAX_BLOCKS, &mut block);
+    section.whole_option(key, 0..=super::parse::MAX_FRAGS + 1, &mut message);
+    block.zip(message)
+}
+
+/// Whom a fault of hosts befalls, and when.
+fn befallen(section: &mut Section<'_, '_, '_>) -> Option<(Who, Span)> {
+    let who = who(section);
+    let from = section.get("from_ms");
+    let until = section.get("until_ms");
+    let time = |value: Option<&Value<'_>>, key, absent| match value {
+        None => Some(absent),
+        Some(value) => {
+            let ms = super::reader::number(value, &(0.0..=MAX_MS));
+            if ms.is_none() {
+                section.wrong(value, key, &super::reader::number_within(&(0.0..=MAX_MS)));
+            }
+            ms.map(|ms| (ms * MILLIS as f64).round() as Nanos)
+        }
+    };
+    let span = time(from, "from_ms", 0).zip(time(until, "until_ms", Nanos::MAX));
+    if let (Some((start, end)), Some(value)) = (span, until)
+        && start >= end
+    {
+        section.wrong(value, "until_ms", "after `from_ms`; leave it out for a fault that stays");
+        return None;
+    }
+    who.zip(span)
+}
+
+fn who(section: &mut Section<'_, '_, '_>) -> Option<Who> {
+    let given = ["share", "nodes", "places"].into_iter().filter(|key| section.has(key)).count();
+    let mut share = f64::NAN;
+    section.number("share", 0.0..=1.0, &mut share);
+    let mut by_weight = false;
+    section.flag("by_weight", &mut by_weight);
+    let names = |value: &Value<'_>| value.get_ref().as_str().map(str::to_owned);
+    let nodes = section.get("nodes").map(|value| {
+        let name = |item: &Value<'_>| match names(item) {
+            Some(id) => Some(NodeName::Id(id)),
+            None => whole(item, &(0..=MAX_NAMES as u64 - 1)).map(NodeName::Index),
+        };
+        listed(section, value, "nodes", "ids in quotes or numbers from 0", name)
+    });
+    let places = section
+        .get("places")
+        .map(|value| listed(section, value, "places", "names in quotes", names));
+    if given != 1 {
+        let message = "whom the fault befalls: one of `share`, `nodes` and `places`, and only one";
+        section.problems.add_at(section.position(), message.into());
+        return None;
+    }
+    match (nodes, places) {
+        (Some(nodes), _) => nodes.map(Who::Nodes),
+        (_, Some(places)) => places.map(Who::Places),
+        _ => (!share.is_nan()).then_some(Who::Share { share, by_weight }),
+    }
+}
+
+/// A list that is not empty.
+fn listed<T>(
+    section: &Section<'_, '_, '_>,
+    value: &Value<'_>,
+    key: &str,
+    of: &str,
+    read: impl FnMut(&Value<'_>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let items = value.get_ref().as_array().filter(|array| (1..=MAX_NAMES).contains(&array.len()));
+    let list = items.and_then(|array| array.iter().map(read).collect());
+    if list.is_none() {
+        section.wrong(value, key, &format!("a list of {of}"));
+    }
+    list
+}

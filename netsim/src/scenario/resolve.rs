@@ -1,0 +1,309 @@
+//! From a scenario and a world to what the engine runs: messages with their times and leaders,
+//! and faults with their nodes.
+//!
+//! Leaders come from the stream "leaders" and each fault's nodes from the stream "faults" of its
+//! number, so that a fault more or less changes nobody else's.
+//!
+//! A block's number tells its leader, by [`Load::leader`]: term 0 would be genesis's, so a run
+//! begins with the first block of term 1, and the first leader drawn stands second in
+//! [`Load::leaders`], which go round.
+
+use std::collections::BTreeSet;
+
+use fragcast_shredder::shred::MAX_ATTEMPTS;
+use fragcast_shredder::{Kind, MessageKey};
+
+use super::reader::{nearest, shortened};
+use super::{
+    FaultKind, FaultOptions, LoadOptions, MAX_PAIRS, NodeName, Position, Problem, Run, Scenario,
+    ScenarioError, Shape, Who,
+};
+use crate::fault::{Fault, Faults};
+use crate::load::{Broadcast, Load};
+use crate::world::World;
+use crate::{MILLIS, Nanos, NodeId, random};
+
+/// How long a leader that dies has to send its last message.
+const LAST_BREATH: Nanos = MILLIS;
+
+/// All runs of a scenario.
+pub(super) fn runs(scenario: &Scenario, world: &World) -> Result<Vec<Run>, ScenarioError> {
+    let mut problems: Vec<Problem> = Vec::new();
+    for fault in &scenario.faults {
+        let message = fault.kind.misfit(&scenario.load);
+        problems.extend(message.map(|message| told(fault, message)));
+    }
+    let nowhere = |message| Problem { position: Position::default(), message };
+    problems.extend(too_large(&scenario.load, world).map(nowhere));
+    let leaders = match leaders(scenario, world) {
+        Ok(leaders) => leaders,
+        Err(message) => {
+            problems.push(nowhere(message));
+            return Err(ScenarioError::wrong(&scenario.file, problems));
+        }
+    };
+    let mut faults = Vec::new();
+    for (index, fault) in scenario.faults.iter().enumerate() {
+        let draw = Draw { seed: scenario.seed, index: index as u64, world, leaders: &leaders };
+        match draw.fault(fault) {
+            Ok(resolved) => faults.extend(resolved),
+            Err(message) => problems.push(told(fault, message)),
+        }
+    }
+    for (index, fault) in scenario.faults.iter().enumerate() {
+        let before = scenario.faults.iter().take(index + 1);
+        if let FaultKind::Rebuild { block, .. } = fault.kind
+            && cuts(before, block).count() >= usize::from(MAX_ATTEMPTS)
+        {
+            let message = format!("block {block} would have more than {MAX_ATTEMPTS} attempts");
+            problems.push(told(fault, message));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(ScenarioError::wrong(&scenario.file, problems));
+    }
+    let faults = Faults(faults);
+    Ok(match scenario.load.shape {
+        Shape::Frag => {
+            (0..leaders.len()).map(|i| frag_run(scenario, &leaders, i, &faults)).collect()
+        }
+        Shape::Blocks => vec![blocks_run(scenario, leaders, faults)],
+    })
+}
+
+fn told(fault: &FaultOptions, message: String) -> Problem {
+    Problem { position: fault.position.clone(), message }
+}
+
+/// Why a run would need more memory than it may have.
+fn too_large(load: &LoadOptions, world: &World) -> Option<String> {
+    let messages = match load.shape {
+        Shape::Frag => 1,
+        Shape::Blocks => load.blocks * (u64::from(load.frags) + 2),
+    };
+    let pairs = messages.saturating_mul(world.len() as u64);
+    (pairs > MAX_PAIRS).then(|| {
+        format!(
+            "{messages} messages to {} nodes are {pairs} pairs, and a run has {MAX_PAIRS} at \
+             most; set fewer `load.blocks`, `load.frags` or nodes",
+            world.len()
+        )
+    })
+}
+
+/// Leaders in the order drawn.
+fn leaders(scenario: &Scenario, world: &World) -> Result<Vec<NodeId>, String> {
+    let wanted = scenario.load.leaders;
+    let mut rng = random::stream(scenario.seed, "leaders", 0);
+    let drawn = random::weighted_sample(&mut rng, &world.weights(), wanted);
+    if drawn.is_empty() || drawn.len() < wanted {
+        return Err(format!(
+            "`load.leaders` is {wanted}, but only {} nodes of this network can lead; set fewer, \
+             or add nodes of weight",
+            drawn.len()
+        ));
+    }
+    Ok(drawn.into_iter().map(|node| node as NodeId).collect())
+}
+
+/// What drawing a fault's nodes depends on.
+struct Draw<'a> {
+    seed: u64,
+    index: u64,
+    world: &'a World,
+    leaders: &'a [NodeId],
+}
+
+impl Draw<'_> {
+    /// A fault of hosts; `None`: it is a leader's.
+    fn fault(&self, fault: &FaultOptions) -> Result<Option<Fault>, String> {
+        Ok(Some(match &fault.kind {
+            FaultKind::Crash { who, span } => Fault::Crash { nodes: self.who(who)?, span: *span },
+            FaultKind::Silent { who, span } => Fault::Silent { nodes: self.who(who)?, span: *span },
+            FaultKind::Partition { who, span } => {
+                Fault::Partition { nodes: self.who(who)?, span: *span }
+            }
+            FaultKind::SlowUplink { who, span, bps } => {
+                Fault::SlowUplink { nodes: self.who(who)?, span: *span, bps: *bps }
+            }
+            FaultKind::Equivocate { .. }
+            | FaultKind::Rebuild { .. }
+            | FaultKind::LeaderDies { .. } => return Ok(None),
+        }))
+    }
+
+    fn who(&self, who: &Who) -> Result<BTreeSet<NodeId>, String> {
+        match who {
+            Who::Share { share, by_weight } => self.share(*share, *by_weight),
+            Who::Nodes(names) => names.iter().map(|name| self.node(name)).collect(),
+            Who::Places(names) => {
+                let mut nodes = BTreeSet::new();
+                for name in names {
+                    nodes.extend(self.place(name)?);
+                }
+                Ok(nodes)
+            }
+        }
+    }
+
+    fn share(&self, share: f64, by_weight: bool) -> Result<BTreeSet<NodeId>, String> {
+        let n = self.world.len();
+        let wanted = (share * n as f64).round() as usize;
+        if wanted == 0 && share > 0.0 {
+            return Err(format!("a share of {share} of {n} nodes is nobody; give a larger one"));
+        }
+        let mut weights = self.world.weights();
+        if !by_weight {
+            weights.fill(1);
+        }
+        for leader in self.leaders {
+            weights[*leader as usize] = 0;
+        }
+        let mut rng = random::stream(self.seed, "faults", self.index);
+        let drawn = random::weighted_sample(&mut rng, &weights, wanted);
+        Ok(drawn.into_iter().map(|node| node as NodeId).collect())
+    }
+
+    fn node(&self, name: &NodeName) -> Result<NodeId, String> {
+        let nodes = &self.world.nodes;
+        let found = match name {
+            NodeName::Index(index) => Some(*index as usize).filter(|index| *index < nodes.len()),
+            NodeName::Id(id) => nodes.iter().position(|node| node.id == *id),
+        };
+        found.map(|node| node as NodeId).ok_or_else(|| match name {
+            NodeName::Index(index) => format!(
+                "there is no node number {index}: they are 0 to {}",
+                nodes.len().saturating_sub(1)
+            ),
+            NodeName::Id(id) => {
+                let ids: Vec<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
+                unknown("node", id, &ids)
+            }
+        })
+    }
+
+    fn place(&self, name: &str) -> Result<BTreeSet<NodeId>, String> {
+        let places = &self.world.places;
+        let Some(place) = places.iter().position(|place| place.name == *name) else {
+            let names: Vec<&str> = places.iter().map(|place| place.name.as_str()).collect();
+            return Err(unknown("place", name, &names));
+        };
+        let nodes = self.world.nodes.iter().enumerate();
+        let here = nodes.filter(|(_, node)| usize::from(node.place) == place);
+        Ok(here.map(|(node, _)| node as NodeId).collect())
+    }
+}
+
+fn unknown(what: &str, name: &str, known: &[&str]) -> String {
+    let name = shortened(name);
+    match nearest(&name, known) {
+        Some(nearest) => format!("there is no {what} `{name}`, did you mean `{nearest}`?"),
+        None => {
+            let some: Vec<&str> = known.iter().copied().take(10).collect();
+            format!("there is no {what} `{name}` in this network; it has {}, …", some.join(", "))
+        }
+    }
+}
+
+/// The message after which a leader dies in a block.
+fn death(faults: &[FaultOptions], of: u64) -> Option<u16> {
+    let after = faults.iter().filter_map(|fault| match fault.kind {
+        FaultKind::LeaderDies { block, after_message } if block == of => Some(after_message),
+        _ => None,
+    });
+    after.min()
+}
+
+/// Messages after which attempts at a block are given up, in the order of the file.
+fn cuts<'a>(faults: impl Iterator<Item = &'a FaultOptions>, of: u64) -> impl Iterator<Item = u16> {
+    faults.filter_map(move |fault| match fault.kind {
+        FaultKind::Rebuild { block, after_message } if block == of => Some(after_message),
+        _ => None,
+    })
+}
+
+fn equivocal(faults: &[FaultOptions], of: (u64, u16)) -> bool {
+    let at = |fault: &FaultOptions| match fault.kind {
+        FaultKind::Equivocate { block, message } => (block, message) == of,
+        _ => false,
+    };
+    faults.iter().any(at)
+}
+
+/// A leader that dies after a broadcast.
+fn crash(broadcast: &Broadcast) -> Fault {
+    let nodes = BTreeSet::from([broadcast.leader]);
+    Fault::Crash { nodes, span: (broadcast.at + LAST_BREATH, Nanos::MAX) }
+}
+
+/// The run of the leader number `i`, who is followed by the others in turn.
+fn frag_run(scenario: &Scenario, leaders: &[NodeId], i: usize, faults: &Faults) -> Run {
+    let mut turn = leaders.to_vec();
+    turn.rotate_left(i);
+    let mut load = Load::single(turn, scenario.load.frag(i));
+    let mut faults = faults.clone();
+    load.broadcasts[0].equivocal = equivocal(&scenario.faults, (1, 1));
+    if death(&scenario.faults, 1).is_some() {
+        faults.0.push(crash(&load.broadcasts[0]));
+    }
+    without_the_dead(load, faults)
+}
+
+/// The run of whole blocks.
+fn blocks_run(scenario: &Scenario, mut leaders: Vec<NodeId>, faults: Faults) -> Run {
+    let Scenario { load: options, faults: all, .. } = scenario;
+    leaders.rotate_right(1);
+    let mut load =
+        Load { broadcasts: Vec::new(), leaders, blocks_per_term: options.blocks_per_term };
+    let mut faults = faults;
+    let mut start = 0;
+    for block in 1..=options.blocks {
+        let number = options.blocks_per_term + block - 1;
+        let leader = load.leader(number);
+        let cuts: Vec<u16> = cuts(all.iter(), block).collect();
+        for (attempt, cut) in cuts.iter().map(|cut| Some(*cut)).chain([None]).enumerate() {
+            let death = death(all, block).filter(|_| cut.is_none());
+            let last = cut.or(death).unwrap_or(options.frags + 1);
+            let messages = (0..=last).map(|message| Broadcast {
+                at: start + options.offset(message),
+                leader,
+                key: MessageKey { block: number, attempt: attempt as u8, message },
+                kind: kind(options, message),
+                bytes: bytes(options, message),
+                expected: cut.is_none(),
+                equivocal: cut.is_none() && equivocal(all, (block, message)),
+            });
+            load.broadcasts.extend(messages);
+            if let (Some(_), Some(broadcast)) = (death, load.broadcasts.last()) {
+                faults.0.push(crash(broadcast));
+            }
+            if cut.is_some() {
+                start += options.offset(last) + options.interval;
+            }
+        }
+        start += options.block_time();
+    }
+    without_the_dead(load, faults)
+}
+
+fn kind(options: &LoadOptions, message: u16) -> Kind {
+    match message {
+        0 => Kind::Env,
+        _ if message <= options.frags => Kind::Frag,
+        _ => Kind::Seal,
+    }
+}
+
+fn bytes(options: &LoadOptions, message: u16) -> u32 {
+    match kind(options, message) {
+        Kind::Env => options.env_bytes,
+        Kind::Frag => options.frag(usize::from(message) - 1),
+        Kind::Seal => options.seal_bytes,
+    }
+}
+
+/// Leaves out what is never sent, because its leader is down: nobody can be expected to have it.
+fn without_the_dead(mut load: Load, faults: Faults) -> Run {
+    load.broadcasts.retain(|broadcast| !faults.is_down(broadcast.leader, broadcast.at));
+    Run { load, faults }
+}
