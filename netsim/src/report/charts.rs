@@ -9,13 +9,15 @@ use crate::results::{Protocol, Table};
 /// Beyond this ratio of largest to smallest an axis is logarithmic.
 const WIDE: f64 = 12.0;
 
-fn finite(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+type Points = Vec<(f64, f64)>;
+
+fn finite(points: &[(f64, f64)]) -> Points {
     points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
 }
 
 /// The share of nodes that have a message, over time.
 pub(super) fn cdf(table: &Table) -> Option<String> {
-    let protocols: Vec<(&str, &Protocol, Vec<(f64, f64)>)> = ordered(table)
+    let protocols: Vec<(&str, &Protocol, Points)> = ordered(table)
         .into_iter()
         .map(|(name, p)| (name, p, finite(&p.cdf)))
         .filter(|(_, _, points)| !points.is_empty())
@@ -175,7 +177,7 @@ fn list(
             let x = scale.within(limit);
             svg.line("limit", (x, first), (x, y));
             // Beside its heading, with a piece of the line: above it there may be no room.
-            let beside = letters(&block.heading) * 1.05 + 16.0;
+            let beside = letters(&block.heading) * 1.1 + 18.0;
             svg.line("limit", (beside, top + 3.0), (beside, top + 16.0));
             let text = format!("limit {}", rounded(limit));
             svg.text("label start", (beside + 7.0, top + 14.0), &text);

@@ -152,6 +152,16 @@ pub(super) fn rows(table: &Table) -> Vec<Row<'_>> {
     rows
 }
 
+/// What a protocol ran with, and where packets found no room; empty if there is nothing to say.
+pub(super) fn about(protocol: &Protocol) -> String {
+    let dropped = (protocol.dropped > 0).then(|| {
+        let packets = thousands(protocol.dropped);
+        format!("{packets} packets found queues full or no room for a connection")
+    });
+    let detail = Some(protocol.detail.clone()).filter(|detail| !detail.is_empty());
+    detail.into_iter().chain(dropped).collect::<Vec<_>>().join("; ")
+}
+
 fn write(form: Form, numbers: &[Option<f64>], protocols: &[(&str, &Protocol)]) -> Vec<String> {
     let one = |number: Option<f64>, protocol: &Protocol| match (form, number) {
         (_, None) => NOTHING.into(),

@@ -5,7 +5,7 @@
 //! the end what it takes to make the page again.
 
 use super::charts;
-use super::columns::{COLUMNS, Column, rows};
+use super::columns::{COLUMNS, Column, about, rows};
 use super::map;
 use super::text::{decimal, escape, rounded, rounded_or_nothing, thousands};
 use super::{LIMIT, OURS, best_peer, ordered, slot};
@@ -126,13 +126,12 @@ fn sentences(table: &Table) -> Vec<String> {
             ));
         }
     }
-    out.push(match (ours.missed, ours.pairs) {
-        (0, _) => "No node missed a message.".into(),
-        (1, pairs) => format!("One of {} never completed.", thousands(pairs)),
-        (missed, pairs) => {
-            format!("{} of {} never completed.", thousands(missed), thousands(pairs))
-        }
-    });
+    let (missed, pairs) = (thousands(ours.missed), thousands(ours.pairs));
+    match (ours.missed, ours.pairs) {
+        (_, 0) => {}
+        (0, _) => out.push("No node missed a message.".into()),
+        _ => out.push(format!("{missed} of {pairs} pairs of message and node never completed.")),
+    }
     out
 }
 
@@ -230,16 +229,8 @@ fn grid(table: &Table) -> String {
 fn details(table: &Table) -> String {
     let mut items = String::new();
     for (name, protocol) in ordered(table) {
-        let mut parts = Vec::new();
-        if !protocol.detail.is_empty() {
-            parts.push(protocol.detail.clone());
-        }
-        if protocol.dropped > 0 {
-            let packets = thousands(protocol.dropped);
-            parts.push(format!("{packets} packets found queues full or no connection"));
-        }
-        if !parts.is_empty() {
-            let text = parts.join("; ");
+        let text = about(protocol);
+        if !text.is_empty() {
             items.push_str(&format!("<dt>{}</dt><dd>{}</dd>", escape(name), escape(&text)));
         }
     }

@@ -16,6 +16,8 @@ const HEIGHT: f64 = 145.0;
 /// Room for degrees at the left and at the bottom.
 const LEFT: f64 = 30.0;
 const BOTTOM: f64 = 16.0;
+/// Room for half a circle at the right.
+const RIGHT: f64 = 8.0;
 
 /// From fast to slow: bright to dark, by our eye after the maps that stay in order for people
 /// who confuse colours and in grey.
@@ -24,7 +26,7 @@ const COLOURS: [(f64, f64, f64); 5] = [
     (106.0, 200.0, 90.0),
     (34.0, 146.0, 140.0),
     (56.0, 88.0, 145.0),
-    (72.0, 20.0, 95.0),
+    (104.0, 38.0, 130.0),
 ];
 
 /// The part of the world that is shown, in degrees.
@@ -105,7 +107,7 @@ impl View {
             (south, north) = (south.min(lat), north.max(lat));
             (west, east) = (west.min(lon), east.max(lon));
         }
-        let shape = (WIDTH - LEFT) / (HEIGHT - BOTTOM);
+        let shape = (WIDTH - LEFT - RIGHT) / (HEIGHT - BOTTOM);
         let height = (north - south + 10.0).max((east - west + 14.0) / shape).max(24.0);
         if height * shape > 250.0 {
             let (width, height) = (360.0, 360.0 / shape);
@@ -125,7 +127,7 @@ fn one(
     by_place: &[Option<f64>],
     colours: &Scale,
 ) -> String {
-    let (right, bottom) = (WIDTH, HEIGHT - BOTTOM);
+    let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
     let x = Scale::new((view.west, view.west + view.width), false, (LEFT, right));
     let y = Scale::new((view.north - view.height, view.north), false, (bottom, 0.0));
     let label = format!("Map of mean arrival times with {name}");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::plot::{Axis, Series, curves, figure};
 use super::text::{decimal, escape, plain, rounded};
-use super::{LIMIT, html, ordered, slot};
+use super::{LIMIT, OURS, best_peer, html, ordered, slot};
 use crate::results::{ORDER, Protocol, Sweep};
 
 /// Beyond this ratio of largest to smallest value the parameter's axis is logarithmic.
@@ -23,20 +23,20 @@ struct Measure {
 
 const MEASURES: [Measure; 3] = [
     Measure {
-        title: "Mean",
-        caption: "Mean time over the limit's mean: 1 is what physics allows.",
+        title: "Mean × limit",
+        caption: "Mean time over the limit's mean; 1 is what physics allows.",
         axis: "× limit",
         get: |p| p.ratio.mean,
     },
     Measure {
-        title: "99 of 100",
+        title: "p99 × limit",
         caption: "99th percentile over the limit's. Curves end where more than 1 % are missed.",
         axis: "× limit",
         get: |p| p.ratio.p99,
     },
     Measure {
-        title: "Bytes",
-        caption: "Bytes sent per node and payload byte, framing included.",
+        title: "Bytes per payload byte",
+        caption: "Bytes that a node sends for each byte of payload, framing included.",
         axis: "bytes per byte",
         get: |p| Some(p.bytes_per_payload_byte),
     },
@@ -145,12 +145,15 @@ pub fn page(sweep: &Sweep) -> String {
     if sweep.points.is_empty() {
         body.push_str("<p>No value was tried.</p>\n");
     } else {
-        let figures: String = MEASURES.iter().filter_map(|measure| chart(sweep, measure)).collect();
-        body.push_str(&format!("<div class=\"figures\">\n{figures}</div>\n"));
-        for measure in &MEASURES {
-            let heading = format!("{}: {}", measure.title, measure.axis);
-            body.push_str(&format!("<h2>{}</h2>\n{}", escape(&heading), grid(sweep, measure)));
+        if let Some(sentence) = sentence(sweep) {
+            body.push_str(&format!("<p class=\"lead\">{}</p>\n", escape(&sentence)));
         }
+        // Each chart beside its numbers.
+        let pairs: String = MEASURES
+            .iter()
+            .map(|m| chart(sweep, m).unwrap_or_default() + &grid(sweep, m))
+            .collect();
+        body.push_str(&format!("<div class=\"figures\">\n{pairs}</div>\n"));
     }
     let notes: Vec<String> = notes(sweep).into_iter().map(str::to_owned).collect();
     body.push_str(&html::close(&common_settings(sweep), &notes));
@@ -168,6 +171,27 @@ pub fn page(sweep: &Sweep) -> String {
     html::shell(&format!("netsim: {title}"), &body)
 }
 
+/// How ours and the best peer of the first point fare from the first to the last.
+fn sentence(sweep: &Sweep) -> Option<String> {
+    let last = sweep.points.len().checked_sub(1)?;
+    let mean = |point, name| value_at(sweep, point, name, &MEASURES[0]);
+    let course = |name| {
+        let (from, to) = (mean(0, name)?, mean(last, name)?);
+        Some(format!("{} to {} × the limit", decimal(Some(from), 2), decimal(Some(to), 2)))
+    };
+    let table = sweep.points[0].1.tables.first()?;
+    let peer = best_peer(table).and_then(|(name, _)| {
+        Some(format!("; {name}, the best peer at first, from {}", course(name)?))
+    });
+    let (from, to) = (rounded(sweep.points[0].0), rounded(sweep.points[last].0));
+    Some(format!(
+        "As the parameter ({}) goes from {from} to {to}, the mean of {OURS} goes from {}{}.",
+        sweep.parameter,
+        course(OURS)?,
+        peer.unwrap_or_default()
+    ))
+}
+
 /// Settings that are the same at every point.
 fn common_settings(sweep: &Sweep) -> Vec<(String, String)> {
     let Some(((_, first), rest)) = sweep.points.split_first() else { return Vec::new() };
@@ -178,9 +202,8 @@ fn common_settings(sweep: &Sweep) -> Vec<(String, String)> {
 }
 
 fn chart(sweep: &Sweep, measure: &Measure) -> Option<String> {
-    let names = names(sweep);
     let mut series = Vec::new();
-    for name in &names {
+    for name in names(sweep) {
         let mut runs = vec![Vec::new()];
         let mut dots = Vec::new();
         for (i, (x, _)) in sweep.points.iter().enumerate() {
@@ -199,7 +222,9 @@ fn chart(sweep: &Sweep, measure: &Measure) -> Option<String> {
                 None => runs.push(Vec::new()),
             }
         }
-        series.push(Series { name: (*name).into(), runs, dots });
+        if !dots.is_empty() {
+            series.push(Series { name: name.into(), runs, dots });
+        }
     }
     let all = || series.iter().flat_map(|s| s.dots.iter());
     let range = |of: fn(&(f64, f64, String)) -> f64| {
@@ -207,9 +232,7 @@ fn chart(sweep: &Sweep, measure: &Measure) -> Option<String> {
         (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max))
     };
     let (x, y) = (range(|dot| dot.0), range(|dot| dot.1));
-    if all().next().is_none() {
-        return None;
-    }
+    all().next()?;
     let log_x = x.0 > 0.0 && x.1 / x.0 >= WIDE;
     let log_y = y.0 > 0.0 && y.1 / y.0 >= WIDE;
     let with = |label: &str, log| format!("{label}{}", if log { " (logarithmic)" } else { "" });
@@ -218,8 +241,9 @@ fn chart(sweep: &Sweep, measure: &Measure) -> Option<String> {
     let low = if log_y { y.0 * 0.9 } else { y.0.min(ground) };
     let x = Axis { label: with(&sweep.parameter, log_x), range: x, log: log_x };
     let y = Axis { label: with(measure.axis, log_y), range: (low, y.1 * 1.04), log: log_y };
+    let drawn: Vec<&str> = series.iter().map(|s| s.name.as_str()).collect();
     let label = format!("{} by protocol over {}", measure.title, sweep.parameter);
-    Some(figure("", measure.title, measure.caption, &names, &curves(&label, &x, &y, &series)))
+    Some(figure("", measure.title, measure.caption, &drawn, &curves(&label, &x, &y, &series)))
 }
 
 fn grid(sweep: &Sweep, measure: &Measure) -> String {

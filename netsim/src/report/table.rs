@@ -6,9 +6,9 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::columns::{COLUMNS, Column, Row, rows};
+use super::columns::{COLUMNS, Column, Row, about, rows};
 use super::ordered;
-use super::text::{decimal, decimals, plain, thousands, wrap};
+use super::text::{decimal, decimals, plain, wrap};
 use crate::results::{Comparison, Protocol, Table};
 
 /// What fits beside a terminal's edge.
@@ -129,19 +129,10 @@ fn rule(text: &str, room: usize) -> String {
 
 /// What a protocol ran with and where packets found no room, then what else was tried.
 fn details(name: &str, protocol: &Protocol) -> Vec<String> {
-    let mut about = Vec::new();
-    if !protocol.detail.is_empty() {
-        about.push(protocol.detail.clone());
-    }
-    if protocol.dropped > 0 {
-        about.push(format!(
-            "{} packets found queues full or no room for a connection",
-            thousands(protocol.dropped)
-        ));
-    }
     let mut lines = Vec::new();
+    let about = about(protocol);
     if !about.is_empty() {
-        lines.push(plain(&format!("{name}: {}", about.join("; "))));
+        lines.push(plain(&format!("{name}: {about}")));
     }
     if !protocol.tried.is_empty() {
         let digits = decimals(protocol.tried.iter().filter_map(|(_, mean)| *mean), 1);

@@ -88,7 +88,7 @@ fn unbalanced(page: &str) -> Option<String> {
         let end = rest.find('>')?;
         let tag = &rest[..end];
         rest = &rest[end + 1..];
-        if tag.matches('"').count() % 2 != 0 || tag.contains('<') {
+        if !tag.matches('"').count().is_multiple_of(2) || tag.contains('<') {
             return Some(format!("quotes of <{tag}>"));
         }
         let name = tag.trim_start_matches('/').split([' ', '/']).next()?;
@@ -229,7 +229,24 @@ fn a_faster_protocol_of_ours_is_said_to_be_so() {
     ours.missed = 1_234;
     let page = html::page(&comparison);
     assert!(page.contains("gossip with 90 ms, 50 % more."), "{page}");
-    assert!(page.contains("1,234 of 12,000 never completed."));
+    assert!(page.contains("1,234 of 12,000 pairs of message and node never completed."));
+}
+
+#[test]
+fn axes_and_maps_fit_what_they_show() {
+    let page = html::page(&comparison());
+    assert!(!page.contains("ms (logarithmic)") && page.contains(">120°W<"));
+    let mut comparison = comparison();
+    // From Lisbon to Helsinki; and one protocol is so slow that it would hide the others.
+    comparison.places.truncate(18);
+    let direct = comparison.tables[0].protocols.get_mut("direct").unwrap();
+    direct.cdf.iter_mut().for_each(|(ms, _)| *ms *= 20.0);
+    direct.busiest.0 = 3.0;
+    let page = html::page(&comparison);
+    keep("other.html", &page);
+    check_page(&page);
+    assert!(page.contains("ms (logarithmic)") && !page.contains(">120°W<"));
+    assert!(page.contains(">15°E<"));
 }
 
 #[test]
@@ -274,6 +291,7 @@ fn what_is_missing_is_a_dash() {
         assert!(!text.contains("NaN") && !text.contains("inf "), "{text}");
         assert_eq!(sweeps::json(&sweep)["points"].as_array().unwrap().len(), 2);
     }
+    assert!(!html::page(&broken()[1]).contains("No node missed"), "there were no messages");
     assert!(text(&broken()[1], false).lines().any(|line| {
         line.starts_with("rotor") && line.matches('–').count() == 10 && line.ends_with(" 0")
     }));
