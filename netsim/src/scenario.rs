@@ -186,6 +186,11 @@ impl LoadOptions {
         self.block.unwrap_or((Nanos::from(self.frags) + 1) * self.interval)
     }
 
+    /// The message index of a block's Seal.
+    pub const fn seal(&self) -> u16 {
+        self.frags.saturating_add(1)
+    }
+
     /// When a message of a block goes out, after its Env.
     pub fn offset(&self, message: u16) -> Nanos {
         if message <= self.frags {
@@ -299,7 +304,12 @@ pub struct GossipOptions {
 
 impl Default for GossipOptions {
     fn default() -> Self {
-        Self { mesh: (6..=12).collect(), heartbeat: 500 * MILLIS, idontwant: true, validation: 0 }
+        Self {
+            mesh: (6..=12).collect(),
+            heartbeat: 500 * MILLIS,
+            idontwant: true,
+            validation: 0,
+        }
     }
 }
 

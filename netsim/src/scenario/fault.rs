@@ -142,8 +142,8 @@ impl FaultKind {
     /// Why it cannot happen to such a load, if so.
     pub(super) fn misfit(&self, load: &LoadOptions) -> Option<String> {
         let (block, message, last) = match self {
-            Self::Equivocate { block, message } => (*block, *message, load.frags + 1),
-            Self::LeaderDies { block, after_message } => (*block, *after_message, load.frags + 1),
+            Self::Equivocate { block, message } => (*block, *message, load.seal()),
+            Self::LeaderDies { block, after_message } => (*block, *after_message, load.seal()),
             Self::Rebuild { block, after_message } => (*block, *after_message, load.frags),
             _ => return None,
         };

@@ -233,7 +233,7 @@ fn load(load: &mut LoadOptions, mut section: Section<'_, '_, '_>) {
     load.block = (block != u64::MAX).then_some(block);
     section.whole("env_bytes", MESSAGE, &mut load.env_bytes);
     section.whole("seal_bytes", MESSAGE, &mut load.seal_bytes);
-    let sealed = load.offset(load.frags + 1);
+    let sealed = load.offset(load.seal());
     if load.shape == Shape::Blocks && load.block_time() < sealed {
         // Blocks are not built at once: a leader's Env comes after the Seal before it.
         let keys = ["block_ms", "seal_after_ms", "interval_ms", "frags"];

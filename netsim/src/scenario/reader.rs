@@ -97,7 +97,12 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
 
     /// A key of this table is not there.
     pub(super) fn missing(&self, key: &str, what: &str) {
-        self.problems.add(&self.span, format!("`{}` is missing: {what}", self.name(key)));
+        let mut position = self.position();
+        if self.prefix.is_empty() {
+            // The file begins there, and whatever its first line says has nothing to do with it.
+            position.text.clear();
+        }
+        self.problems.add_at(position, format!("`{}` is missing: {what}", self.name(key)));
     }
 
     /// Where the table begins.

@@ -263,7 +263,7 @@ fn blocks_run(scenario: &Scenario, mut leaders: Vec<NodeId>, faults: Faults) -> 
         let cuts: Vec<u16> = cuts(all.iter(), block).collect();
         for (attempt, cut) in cuts.iter().map(|cut| Some(*cut)).chain([None]).enumerate() {
             let death = death(all, block).filter(|_| cut.is_none());
-            let last = cut.or(death).unwrap_or(options.frags + 1);
+            let last = cut.or(death).unwrap_or(options.seal());
             let messages = (0..=last).map(|message| Broadcast {
                 at: start + options.offset(message),
                 leader,
