@@ -210,7 +210,8 @@ impl Protocol {
         let fits = |peer: PeerIndex| self.can_ask(peer) && !self.is_busy(now, peer);
         let count = if tries >= TWO_FROM { 2 } else { 1 };
         let mut peers = Vec::with_capacity(2);
-        if tries % LEADER_EVERY == LEADER_EVERY - 1 && fits(leader) {
+        let may_ask_leader = (want.certain || want.holders.contains(&leader)) && fits(leader);
+        if may_ask_leader && tries % LEADER_EVERY == LEADER_EVERY - 1 {
             peers.push(leader);
         }
         let holders = want.holders.len();
@@ -231,7 +232,8 @@ impl Protocol {
             }
         }
         // Nobody else is there.
-        if peers.is_empty() && self.repair.requests.first_until(now).is_none() && fits(leader) {
+        let idle = || self.repair.requests.first_until(now).is_none();
+        if peers.is_empty() && may_ask_leader && idle() {
             peers.push(leader);
         }
         peers
