@@ -10,7 +10,7 @@ fn sum(net: &Net, counter: impl Fn(&Counters) -> u64) -> u64 {
     alive.map(|(node, _)| counter(node.counters())).sum()
 }
 
-fn silent(n: usize) -> Vec<u64> {
+fn equal(n: usize) -> Vec<u64> {
     vec![1; n]
 }
 
@@ -18,9 +18,12 @@ fn silent(n: usize) -> Vec<u64> {
 fn a_lossy_network_ends_complete_by_repair() {
     for (route, loss) in TREES.into_iter().zip([0.40, 0.30, 0.30, 0.35]) {
         // Coded for a loss of 2 %.
-        let mut net = Net::new(World::new(&silent(30), 1), loss, &config(route, 0.02));
+        let mut net = Net::new(World::new(&equal(30), 1), loss, &config(route, 0.02));
         net.block(1, 6, 20_000);
         net.assert_complete(0, 8);
+        let sent = Timestamp::from_nanos(1_000_000_000);
+        let last = net.delivered.iter().flatten().map(|d| d.complete_at).max().unwrap();
+        assert!(last.since(sent) < Duration::from_secs(3), "{route:?}: {:?}", last.since(sent));
         let repaired = net.delivered.iter().flatten().filter(|d| d.repaired).count() as u64;
         assert!(repaired > 0, "{route:?}");
         assert_eq!(sum(&net, |c| c.repaired), repaired);
@@ -39,7 +42,7 @@ fn a_lossy_network_ends_complete_by_repair() {
 #[test]
 fn a_fifth_of_the_relays_silent_costs_no_message() {
     for route in TREES {
-        let mut net = Net::new(World::new(&silent(30), 1), 0.02, &config(route, 0.02));
+        let mut net = Net::new(World::new(&equal(30), 1), 0.02, &config(route, 0.02));
         // They are taken to be connected, and asked like anybody else.
         for node in [3, 7, 12, 18, 22, 29] {
             net.dead[node] = true;
@@ -81,7 +84,7 @@ fn a_lossless_network_asks_nothing_and_then_sleeps() {
 #[test]
 fn a_node_that_was_cut_off_in_mid_block_gets_the_rest() {
     for route in TREES {
-        let mut net = Net::new(World::new(&silent(12), 1), 0.02, &config(route, 0.02));
+        let mut net = Net::new(World::new(&equal(12), 1), 0.02, &config(route, 0.02));
         net.send(env(1), 0);
         net.send(frag(1, 0, 20_000), 0);
         net.run_for(Duration::from_millis(300));
@@ -112,7 +115,7 @@ fn a_node_that_was_cut_off_in_mid_block_gets_the_rest() {
 
 #[test]
 fn a_lost_seal_is_asked_for_at_once() {
-    let mut net = Net::new(World::new(&silent(10), 1), 0.0, &config(TREES[0], 0.02));
+    let mut net = Net::new(World::new(&equal(10), 1), 0.0, &config(TREES[0], 0.02));
     net.send(env(1), 0);
     net.send(frag(1, 0, 20_000), 0);
     net.run_for(Duration::from_secs(1));
@@ -132,7 +135,7 @@ fn a_lost_seal_is_asked_for_at_once() {
 
 #[test]
 fn whole_blocks_that_were_missed_are_asked_for() {
-    let mut net = Net::new(World::new(&silent(12), 1), 0.0, &config(TREES[2], 0.02));
+    let mut net = Net::new(World::new(&equal(12), 1), 0.0, &config(TREES[2], 0.02));
     net.block(1, 2, 5_000);
     net.cut[5] = true;
     for block in 2..7 {
@@ -142,7 +145,7 @@ fn whole_blocks_that_were_missed_are_asked_for() {
     net.block(7, 2, 5_000);
     net.assert_complete(0, 7 * 4);
     // A node that was not there from the beginning asks for nothing older than what it heard.
-    let mut late = Net::new(World::new(&silent(12), 1), 0.0, &config(TREES[2], 0.02));
+    let mut late = Net::new(World::new(&equal(12), 1), 0.0, &config(TREES[2], 0.02));
     late.cut[5] = true;
     late.block(1, 2, 5_000);
     late.send(env(2), 0);
@@ -158,7 +161,7 @@ fn whole_blocks_that_were_missed_are_asked_for() {
 
 #[test]
 fn a_superseded_attempt_is_not_asked_for() {
-    let mut net = Net::new(World::new(&silent(8), 1), 0.0, &config(TREES[0], 0.02));
+    let mut net = Net::new(World::new(&equal(8), 1), 0.0, &config(TREES[0], 0.02));
     net.send(env(1), 0);
     net.run_for(Duration::from_millis(300));
     net.cut[5] = true;
@@ -179,7 +182,7 @@ fn a_superseded_attempt_is_not_asked_for() {
 fn without_repair_nothing_is_said_and_what_is_lost_stays_lost() {
     let mut settings = config(TREES[0], 0.02);
     settings.repair.enabled = false;
-    let mut net = Net::new(World::new(&silent(12), 1), 0.4, &settings);
+    let mut net = Net::new(World::new(&equal(12), 1), 0.4, &settings);
     net.block(1, 6, 20_000);
     assert!(net.delivered.iter().skip(1).any(|delivered| delivered.len() < 8));
     assert_eq!(sum(&net, |c| c.tips + c.repair_requested), 0);

@@ -299,7 +299,7 @@ fn a_flood_of_requests_stays_within_budget() {
     settings.repair.answer_burst = 200_000;
     let mut scene = Scene::with(&settings);
     let shreds = scene.cut(frag(1, 0, 100_000));
-    let leader = std::mem::replace(&mut scene.leader, scene.world.node(1, settings.clone()));
+    let leader = std::mem::replace(&mut scene.leader, scene.world.node(1, settings));
     scene.node = leader;
     let request =
         |set, message, nonce| RepairRequest { nonce, block: 1, attempt: 0, message, set, have: 0 };
