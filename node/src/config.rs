@@ -68,6 +68,10 @@ pub struct P2p {
     pub max_handshakes: usize,
     /// Memory for messages in the making, MiB.
     pub reassembly_mib: usize,
+    /// Whether this node asks others for what it lacks, and answers them.
+    pub repair: bool,
+    /// Memory for recent messages with which it answers, MiB.
+    pub repair_mib: usize,
 }
 
 /// What a gateway's node needs.
@@ -229,6 +233,8 @@ impl Default for P2p {
             max_connections_per_address: 64,
             max_handshakes: 64,
             reassembly_mib: 128,
+            repair: true,
+            repair_mib: 64,
         }
     }
 }

@@ -198,7 +198,8 @@ impl Ingest {
         };
         let MessageKey { block, attempt, message: index } = key;
         // The receiver ends only with the node.
-        let _ = self.own.send(Ordered { block, attempt, index, message, times }).await;
+        let _ =
+            self.own.send(Ordered { block, attempt, index, message, times, repaired: false }).await;
         Ok(true)
     }
 

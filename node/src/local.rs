@@ -67,6 +67,8 @@ pub struct Track {
     sealed: BTreeSet<u64>,
     /// Messages handed on.
     pub messages: u64,
+    /// Of those, messages of which shreds had to be asked for.
+    pub repaired: u64,
     /// Leader to here, µs, for messages that came over the network.
     pub latency: Histogram<u64>,
     /// The same, for blocks before a term of this node's own.
@@ -89,6 +91,7 @@ impl Track {
             blocks: BTreeMap::new(),
             sealed: BTreeSet::new(),
             messages: 0,
+            repaired: 0,
             latency: histogram(),
             as_next_leader: histogram(),
             disorder: 0,
@@ -112,6 +115,7 @@ impl Track {
                 self.disorder += u64::from(roots.len() != usize::from(m.index));
                 roots.push(m.message.root());
                 self.messages += 1;
+                self.repaired += u64::from(m.repaired);
                 if m.message.message().kind() == Kind::Seal {
                     self.sealed.insert(m.block);
                 }

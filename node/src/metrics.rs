@@ -82,6 +82,7 @@ impl Metrics {
         gauge("fragcast_block_opened", "Newest block whose Env was handed on");
         gauge("fragcast_block_sealed", "Newest block whose Seal was handed on");
         gauge("fragcast_reassembly_bytes", "Bytes of messages in the making");
+        gauge("fragcast_repair_bytes", "Bytes of recent messages kept to answer repair requests");
         gauge("fragcast_sequencer_waiting_bytes", "Bytes of messages that wait for earlier ones");
         gauge("fragcast_subscribers", "Open subscriptions");
         gauge("fragcast_peer_rtt_seconds", "Round-trip time by peer");
@@ -145,6 +146,13 @@ impl Metrics {
             ("stepped_over", c.stepped_over),
             ("delivered", c.delivered),
             ("recovered", c.recovered),
+            ("repaired", c.repaired),
+            ("tips", c.tips),
+            ("repair_requested", c.repair_requested),
+            ("repair_useful", c.repair_useful),
+            ("repair_given_up", c.repair_given_up),
+            ("repair_answered_shreds", c.repair_answered_shreds),
+            ("repair_answered_bytes", c.repair_answered_bytes),
         ] {
             self.counter("fragcast_protocol_total", Some(("kind", kind)), n);
         }
@@ -172,6 +180,7 @@ impl Metrics {
         self.gauge("fragcast_peers_connected", None, net.connected as f64);
         self.gauge("fragcast_members", None, net.members as f64);
         self.gauge("fragcast_reassembly_bytes", None, net.reassembly_bytes as f64);
+        self.gauge("fragcast_repair_bytes", None, net.repair_bytes as f64);
         shared.with_progress(|progress| {
             for (fate, n) in progress.fates() {
                 self.counter("fragcast_sequencer_total", Some(("fate", fate)), n);

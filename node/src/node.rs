@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use fragcast_turbine::net::{Handle, Limits, NetConfig};
-use fragcast_turbine::{PeerId, Protocol};
+use fragcast_turbine::{PeerId, Protocol, RepairConfig};
 use jsonrpsee::server::{BatchRequestConfig, PingConfig, Server, ServerConfig, ServerHandle};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
@@ -244,6 +244,7 @@ impl Shared {
             "connected": net.connected,
             "peers": peers,
             "delivered": net.counters.delivered,
+            "repaired": net.counters.repaired,
             "window": [net.window.0, net.window.1],
             "execution": self.execution_status(),
             "ready": self.not_ready().is_none(),
@@ -466,6 +467,11 @@ fn protocol(
         loss: config.leader.loss_per_hop,
         uplink_bps: config.p2p.uplink_mbit * 1_000_000,
         reassembly: fragcast_shredder::Limits { memory: config.p2p.reassembly_mib * 1024 * 1024 },
+        repair: RepairConfig {
+            enabled: config.p2p.repair,
+            memory: config.p2p.repair_mib * 1024 * 1024,
+            ..RepairConfig::default()
+        },
         ..fragcast_turbine::Config::new(network.chain_id)
     };
     Ok(Protocol::new(

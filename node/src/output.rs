@@ -29,6 +29,8 @@ pub struct Ordered {
     pub message: VerifiedMessage,
     /// When it came.
     pub times: Times,
+    /// Whether some of its shreds had to be asked for.
+    pub repaired: bool,
 }
 
 /// Why messages that were handed on are void.

@@ -87,6 +87,8 @@ pub struct Assembled {
     pub wire: Bytes,
     /// The leader's key.
     pub signer: [u8; 32],
+    /// Whether some of its shreds came by repair.
+    pub repaired: bool,
 }
 
 /// A set whose every shred can be made again.
@@ -98,6 +100,8 @@ pub struct RecoveredSet {
     pub root: merkle::Hash,
     /// Which shreds had arrived by themselves, one bit each.
     pub arrived: u64,
+    /// Whether some of those came by repair.
+    pub repaired: bool,
     signature: [u8; SIGNATURE_LEN],
     tree: Tree,
     shards: Vec<u8>,
@@ -137,6 +141,7 @@ struct SetState {
     signature: [u8; SIGNATURE_LEN],
     present: u64,
     complete: bool,
+    repaired: bool,
     leaves: Vec<merkle::Hash>,
     shards: Vec<u8>,
 }
@@ -150,6 +155,7 @@ impl SetState {
             signature: *shred.shred().signature(),
             present: 0,
             complete: false,
+            repaired: false,
             leaves: vec![[0; 32]; header.shards()],
             shards: vec![0; header.shards() * usize::from(header.shard_len)],
         }
@@ -196,6 +202,7 @@ impl SetState {
             header: self.header,
             root: self.root,
             arrived: self.present,
+            repaired: self.repaired,
             signature: self.signature,
             tree,
             shards: self.shards.clone(),
@@ -217,6 +224,7 @@ struct MessageState {
     first: SetHeader,
     progress: Progress,
     complete: u16,
+    repaired: bool,
     sets: BTreeMap<u16, SetState>,
     bytes: usize,
 }
@@ -297,11 +305,48 @@ impl Reassembler {
         }
     }
 
+    /// Whether a block and attempt are taken at all.
+    pub fn admits(&self, key: &MessageKey) -> bool {
+        self.admit(key).is_ok()
+    }
+
+    /// Whether a message was handed on or refused: nothing of it is wanted any more.
+    pub fn is_done(&self, key: &MessageKey) -> bool {
+        let state = self.messages.get(key);
+        state.is_some_and(|state| !matches!(state.progress, Progress::Collecting))
+    }
+
+    /// The sets that a message lacks, each with one bit for every shred it holds; `None` while
+    /// nothing of the message has come.
+    pub fn incomplete(&self, key: &MessageKey) -> Option<impl Iterator<Item = (u16, u64)> + '_> {
+        let state = self.messages.get(key)?;
+        let sets = match state.progress {
+            Progress::Collecting => state.first.sets,
+            Progress::Delivered | Progress::Refused => 0,
+        };
+        Some((0..sets).filter_map(|number| match state.sets.get(&number) {
+            Some(set) if set.complete => None,
+            set => Some((number, set.map_or(0, |set| set.present))),
+        }))
+    }
+
     /// Takes one shred.
     ///
     /// # Errors
     /// [`PushError`]. `BadParity` is the leader's fault, none is the sender's.
     pub fn push(&mut self, shred: &ValidatedShred) -> Result<Push, PushError> {
+        self.take(shred, false)
+    }
+
+    /// Takes one shred that came by repair: its set and message remember that.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_repaired(&mut self, shred: &ValidatedShred) -> Result<Push, PushError> {
+        self.take(shred, true)
+    }
+
+    fn take(&mut self, shred: &ValidatedShred, repaired: bool) -> Result<Push, PushError> {
         let header = *shred.header();
         let key = header.message_key();
         self.admit(&key)?;
@@ -312,6 +357,7 @@ impl Reassembler {
                 first: header,
                 progress: Progress::Collecting,
                 complete: 0,
+                repaired: false,
                 sets: BTreeMap::new(),
                 bytes: 0,
             };
@@ -344,6 +390,8 @@ impl Reassembler {
             return Ok(Push::Late);
         }
         set.store(shred);
+        set.repaired |= repaired;
+        state.repaired |= repaired;
         if set.present.count_ones() < u32::from(header.k) {
             return Ok(Push::Stored);
         }
@@ -415,12 +463,12 @@ impl Reassembler {
             return Err(PushError::BadParity);
         }
         wire.truncate(len);
-        let signer = state.signer;
+        let (signer, repaired) = (state.signer, state.repaired);
         state.progress = Progress::Delivered;
         let due: BTreeSet<u16> =
             self.unchecked.iter().filter(|(k, _)| k == key).map(|(_, set)| *set).collect();
         self.release_sets(key, |number| !due.contains(&number));
-        Ok(Some(Assembled { header: *header, wire: wire.into(), signer }))
+        Ok(Some(Assembled { header: *header, wire: wire.into(), signer, repaired }))
     }
 
     fn charge(&mut self, key: &MessageKey, cost: usize) {

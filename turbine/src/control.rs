@@ -5,7 +5,9 @@
 //! ```
 //!
 //! A kind that a build does not know is counted and passed over, so that later versions can
-//! add plans in deltas, exclusion masks, receipts and repair without a new version number.
+//! add plans in deltas, exclusion masks and receipts without a new version number.
+
+mod repair;
 
 use alloy_primitives::Address;
 use bytes::Bytes;
@@ -15,6 +17,8 @@ use fragcast_shredder::{EquivocationProof, SignatureError};
 
 use crate::delegation::SignedDelegation;
 use crate::plan::{Plan, SignedPlan};
+
+pub use repair::{MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, Tips, WHOLE};
 
 /// The longest control frame.
 pub const MAX_CONTROL_LEN: usize = 1 + Plan::MAX_LEN;
@@ -84,6 +88,12 @@ pub enum Control {
     Plan(SignedPlan),
     /// Somebody equivocated.
     Evidence(Box<Evidence>),
+    /// What the sender has of recent blocks.
+    Tips(Tips),
+    /// The sender asks for shreds.
+    RepairRequest(RepairRequest),
+    /// Shreds that this node asked for.
+    RepairShreds(RepairShreds),
 }
 
 /// Why a frame was not understood.
@@ -105,6 +115,9 @@ impl Control {
             Self::Delegation(body) => (1, codec::encode(body)),
             Self::Plan(body) => (2, codec::encode(body)),
             Self::Evidence(body) => (3, codec::encode(&**body)),
+            Self::Tips(body) => (4, codec::encode(body)),
+            Self::RepairRequest(body) => (5, codec::encode(body)),
+            Self::RepairShreds(body) => (6, body.to_bytes()),
         };
         let mut frame = vec![kind];
         frame.extend(body);
@@ -124,6 +137,9 @@ impl Control {
             1 => Self::Delegation(SignedDelegation::from_bytes(body)?),
             2 => Self::Plan(SignedPlan::from_bytes(body)?),
             3 => Self::Evidence(Box::new(codec::decode_exact::<_, 1024>(body)?)),
+            4 => Self::Tips(Tips::from_bytes(body)?),
+            5 => Self::RepairRequest(RepairRequest::from_bytes(body)?),
+            6 => Self::RepairShreds(RepairShreds::from_bytes(body)?),
             kind => return Err(ControlError::Unknown(*kind)),
         })
     }

@@ -1,14 +1,21 @@
 //! Bodies of the fuzz targets; see `fragcast_shredder::fuzzing`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use fragcast_shredder::{Frag, GatewayKey, Message, MessageKey};
 
-use crate::control::Control;
-use crate::delegation::SignedDelegation;
-use crate::membership::{MemberRecord, sample};
+use crate::control::{
+    Control, MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, Tips, WHOLE,
+};
+use crate::delegation::{Delegation, SignedDelegation};
+use crate::egress::{Lane, Payload};
+use crate::membership::{Member, MemberRecord, sample};
+use crate::peer::PeerId;
 use crate::plan::SignedPlan;
-use crate::protocol::{Config, Protocol};
+use crate::protocol::{Config, Event, Protocol, Setup};
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
@@ -17,7 +24,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] =
-    &[("control", control), ("records", records), ("datagrams", datagrams)];
+    &[("control", control), ("records", records), ("datagrams", datagrams), ("repair", repair)];
 
 /// A control frame that decodes encodes to the same bytes.
 pub fn control(data: &[u8]) {
@@ -64,12 +71,120 @@ pub fn datagrams(data: &[u8]) {
             2 => protocol.handle_control(now, peer, bytes),
             _ => protocol.handle_disconnected(peer),
         }
-        now = now + std::time::Duration::from_millis(u64::from(*op));
+        now = now + Duration::from_millis(u64::from(*op));
         protocol.handle_timeout(now);
         while let Some(event) = protocol.poll_event() {
-            assert!(!matches!(event, crate::protocol::Event::Message(_)), "nobody signed");
+            assert!(!matches!(event, Event::Message(_)), "nobody signed");
         }
         while protocol.poll_transmit(now).is_some() {}
+    }
+}
+
+/// A node that has something and lacks something, among peers that ask, tell and answer
+/// anything: what it answers stays within its budget, and nothing comes out that was not signed.
+pub fn repair(data: &[u8]) {
+    let (members, _) = sample(1, &[1, 1, 1]);
+    let peers: Vec<PeerId> = members.members().iter().map(Member::peer).collect();
+    let gateway = GatewayKey::from_bytes([1; 32]).expect("a key");
+    let leader = SigningKey::from_bytes(&[2; 32]);
+    let delegation = Delegation {
+        chain_id: 1,
+        first: 0,
+        last: 9,
+        sequence: 1,
+        peer: peers[0],
+        key: leader.verifying_key().to_bytes(),
+    };
+    let schedule = Schedule::new(vec![gateway.address()], 30).expect("one gateway");
+    let mut config = Config::new(1);
+    config.repair.answer_bps = 1_000_000;
+    config.repair.answer_burst = 10_000;
+    config.burst = Duration::from_secs(1_000);
+    let signed = [delegation.sign(&gateway)];
+    let setup = Setup::new(config, Arc::new(members), schedule, signed).expect("valid");
+    let mut leading = setup.node(&peers[0], Some(leader)).expect("a member");
+    let mut node = setup.node(&peers[1], None).expect("a member");
+    leading.assume_connected([1, 2]);
+    node.assume_connected([0, 2]);
+    let mut now = Timestamp::from_nanos(1);
+    let start = now;
+    for seq in 0..3u16 {
+        let txs = vec![vec![7; 3_000].into()];
+        let frag =
+            Frag { block_number: 1, seq: seq.into(), is_last: false, blob_gas_used: None, txs };
+        let message = gateway.sign(Message::Frag(frag)).verify(gateway.address()).expect("ours");
+        let key = MessageKey { block: 1, attempt: 0, message: seq + 1 };
+        leading.broadcast(now, key, &message).expect("it leads");
+        // Of the second message a shred is missing, of the third all.
+        let shreds = std::iter::from_fn(|| leading.poll_transmit(now));
+        let shreds = shreds.filter_map(|t| match t.payload {
+            Payload::Shred(bytes) if t.to == 1 => Some((0, bytes)),
+            _ => None,
+        });
+        let take = [usize::MAX, 2, 0][usize::from(seq)];
+        node.handle_datagrams(now, shreds.take(take).collect::<Vec<_>>());
+    }
+    let mut answered = 0;
+    let mut rest = data;
+    while let [op, len, tail @ ..] = rest {
+        let (bytes, tail) = tail.split_at(usize::from(*len % 64).min(tail.len()));
+        rest = tail;
+        let number = |at: usize| u64::from(bytes.get(at).copied().unwrap_or(0));
+        let control = match op % 4 {
+            0 => Control::Tips(Tips {
+                tips: bytes
+                    .chunks(4)
+                    .take(MAX_TIPS)
+                    .map(|c| Tip {
+                        block: u64::from(c[0] % 12),
+                        attempt: c.get(1).copied().unwrap_or(0) % 9,
+                        row: u16::from(c.get(2).copied().unwrap_or(0)) << (op / 16),
+                        above: u64::from(c.get(3).copied().unwrap_or(0)) << (op / 8),
+                    })
+                    .collect(),
+            }),
+            1 => Control::RepairRequest(RepairRequest {
+                nonce: number(0),
+                block: number(1) % 3,
+                attempt: (number(2) % 9) as u8 / 8,
+                message: (number(3) % 4) as u16,
+                set: if op / 4 % 2 == 0 { WHOLE } else { (number(4) % 3) as u16 },
+                have: number(5),
+            }),
+            2 => Control::RepairShreds(RepairShreds {
+                nonce: number(0) % 16,
+                shreds: bytes
+                    .chunks(8)
+                    .take(MAX_ANSWER_SHREDS)
+                    .map(Bytes::copy_from_slice)
+                    .collect(),
+            }),
+            _ => {
+                now = now + Duration::from_millis(number(0) * 4);
+                node.handle_timeout(now);
+                continue;
+            }
+        };
+        node.handle_control(now, u32::from(op / 64) % 3, &control.to_bytes());
+        while let Some(transmit) = node.poll_transmit(now) {
+            if transmit.lane == Lane::Repair {
+                answered += transmit.payload.len();
+            }
+        }
+        while let Some(event) = node.poll_event() {
+            if let Event::Message(message) = event {
+                assert_eq!((message.key.message, message.repaired), (1, false), "nobody repaired");
+            }
+        }
+        // Three peers' bursts and rates; a frame has up to a quarter more than its shreds.
+        let budget = 3 * (10_000 + now.since(start).as_millis() as usize * 125);
+        assert!(answered <= budget * 5 / 4);
+        node.handle_timeout(now);
+        while node.poll_transmit(now).is_some_and(|transmit| {
+            answered += if transmit.lane == Lane::Repair { transmit.payload.len() } else { 0 };
+            true
+        }) {}
+        assert!(node.poll_timeout(now).is_none_or(|at| at > now), "time moves on");
     }
 }
 

@@ -37,7 +37,9 @@ pub use membership::{Member, MemberRecord, Membership, PeerIndex};
 pub use outcome::Outcome;
 pub use peer::PeerId;
 pub use plan::{Plan, PlanView, SignedPlan};
-pub use protocol::{BroadcastError, Config, Delivered, Event, Protocol, RoutePolicy, Setup};
+pub use protocol::{
+    BroadcastError, Config, Delivered, Event, Protocol, RepairConfig, RoutePolicy, Setup,
+};
 pub use route::Route;
 pub use schedule::Schedule;
 pub use time::Timestamp;

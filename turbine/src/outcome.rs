@@ -71,6 +71,14 @@ outcomes! {
     ControlBad = "control_bad",
     /// A control frame that says nothing new.
     ControlStale = "control_stale",
+    /// An answer to a request that is settled already.
+    RepairLate = "repair_late",
+    /// Repaired shreds that this node did not ask that peer for.
+    RepairUnasked = "repair_unasked",
+    /// A request for what this node does not have, or for what cannot exist.
+    RepairLacking = "repair_lacking",
+    /// A request beyond the peer's budget, or the lane's.
+    RepairRefused = "repair_refused",
 }
 
 impl Outcome {

@@ -11,7 +11,8 @@
 //! # Guarantees
 //! * Only validated shreds are forwarded, each at most once to each peer.
 //! * A message comes out at most once per (block, attempt, index), verified.
-//! * Memory stays within [`Config::reassembly`], the validator's capacity and the lanes'.
+//! * Memory stays within [`Config::reassembly`], the validator's capacity, the lanes' and
+//!   [`RepairConfig::memory`].
 //!
 //! The window of blocks follows the messages themselves, from 64 below the newest Seal to 7
 //! above the newest Env, or what the application says by `handle_head`. A node that was away,
@@ -20,6 +21,7 @@
 
 mod ingress;
 mod leading;
+mod repair;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -44,6 +46,9 @@ use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
 pub use leading::BroadcastError;
+pub use repair::RepairConfig;
+
+use repair::Repair;
 
 /// Blocks below the newest Seal that are still taken.
 pub const WINDOW_PAST: u64 = 64;
@@ -97,6 +102,8 @@ pub struct Config {
     pub validator_capacity: usize,
     /// Without progress for this long, while shreds outside the window arrive, start anew.
     pub reanchor: Duration,
+    /// Repair.
+    pub repair: RepairConfig,
 }
 
 impl Config {
@@ -114,6 +121,7 @@ impl Config {
             reassembly: Limits::default(),
             validator_capacity: Validator::DEFAULT_CAPACITY,
             reanchor: Duration::from_secs(5),
+            repair: RepairConfig::default(),
         }
     }
 
@@ -136,6 +144,8 @@ pub struct Delivered {
     pub complete_at: Timestamp,
     /// The peer whose shred completed it.
     pub from: PeerIndex,
+    /// Whether some of its shreds came by repair.
+    pub repaired: bool,
 }
 
 /// What the application learns.
@@ -193,6 +203,20 @@ pub struct Counters {
     pub delivered: u64,
     /// Sets that were complete only after recovery.
     pub recovered: u64,
+    /// Of the delivered messages, those of which shreds came by repair.
+    pub repaired: u64,
+    /// Frames of tips that it sent.
+    pub tips: u64,
+    /// Sets, or whole messages, that it asked a peer for.
+    pub repair_requested: u64,
+    /// Shreds that it got by asking and that were new.
+    pub repair_useful: u64,
+    /// Messages for which it stopped to ask, because nobody answered.
+    pub repair_given_up: u64,
+    /// Shreds with which it answered requests.
+    pub repair_answered_shreds: u64,
+    /// And their bytes.
+    pub repair_answered_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -231,6 +255,7 @@ pub struct Protocol {
     sealed: Option<u64>,
     progress_at: Timestamp,
     checks_due: bool,
+    repair: Repair,
 }
 
 impl std::fmt::Debug for Protocol {
@@ -332,6 +357,7 @@ impl Setup {
             sealed: None,
             progress_at: Timestamp::default(),
             checks_due: false,
+            repair: Repair::new(&config.repair),
             config,
             members: Arc::clone(&self.members),
             schedule: self.schedule.clone(),
@@ -384,6 +410,7 @@ impl Protocol {
         let mut frames = vec![Control::Hello(hello)];
         frames.extend(self.delegations.iter().map(|l| Control::Delegation(l.signed)));
         frames.extend(self.leading.iter().map(|(_, plan)| plan.clone()));
+        frames.extend(self.greet_with_tips());
         for frame in frames {
             self.send_control(peer, &frame);
         }
@@ -394,6 +421,7 @@ impl Protocol {
         if let Some(state) = self.peers.get_mut(peer as usize) {
             state.connected = false;
             self.egress.forget(peer);
+            self.repair.forget_peer(peer);
         }
     }
 
@@ -402,6 +430,7 @@ impl Protocol {
         self.opened = Some(block);
         self.sealed = Some(block);
         self.progress_at = now;
+        self.repair.anchor(block.saturating_add(1));
         self.move_window();
     }
 
@@ -413,13 +442,20 @@ impl Protocol {
                     self.checks_due = false;
                     break;
                 }
-                Some(Ok(set)) => self.send_owed(now, &set),
+                Some(Ok(set)) => {
+                    if !set.repaired {
+                        self.send_owed(now, &set);
+                    }
+                    self.keep(now, Box::new(set));
+                }
                 Some(Err(key)) => {
+                    self.note_refused(&key);
                     self.outcomes.count(Outcome::BadParity);
                     self.events.push_back(Event::BadParity(key));
                 }
             }
         }
+        self.repair_timeout(now);
     }
 
     /// The next thing to send, if pacing allows one now.
@@ -435,7 +471,7 @@ impl Protocol {
     /// When to call [`handle_timeout`](Self::handle_timeout), and poll again.
     pub fn poll_timeout(&self, now: Timestamp) -> Option<Timestamp> {
         let checks = self.checks_due.then_some(now);
-        checks.into_iter().chain(self.egress.next_at(now)).min()
+        checks.into_iter().chain(self.egress.next_at(now)).chain(self.repair.next_timeout()).min()
     }
 
     fn send_control(&mut self, to: PeerIndex, control: &Control) {
@@ -456,6 +492,11 @@ impl Protocol {
     /// Who leads `block`, if a delegation says so.
     fn leader(&self, block: u64) -> Option<&Leader> {
         self.delegations.leader(&self.schedule.gateway(block), block)
+    }
+
+    /// The index of the peer that leads `block`.
+    fn leader_index(&self, block: u64) -> Option<PeerIndex> {
+        self.members.index(&self.leader(block)?.peer)
     }
 
     /// The peers of the next leaders after `block`, nearest first, without `block`'s own.
@@ -486,6 +527,7 @@ impl Protocol {
     fn supersede(&mut self, block: u64, attempt: u8) {
         self.reassembler.supersede(block, attempt);
         self.validator.supersede(block, attempt);
+        self.repair.supersede(block, attempt);
     }
 
     /// The blocks that are taken, both ends included.
@@ -499,6 +541,7 @@ impl Protocol {
         let (low, high) = self.window();
         self.reassembler.set_window(low, high);
         self.validator.forget_below(low);
+        self.repair.set_window(low, high);
         self.arrivals = self.arrivals.split_off(&MessageKey { block: low, attempt: 0, message: 0 });
     }
 

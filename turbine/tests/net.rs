@@ -153,6 +153,32 @@ async fn messages_reach_everybody_in_spite_of_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_code_makes_up_for_is_repaired() {
+    let (world, sockets) = World::new(5);
+    let mut nodes = Vec::new();
+    for (i, socket) in sockets.into_iter().enumerate() {
+        // Half of all shreds; the code is made for 2 %.
+        let net = NetConfig { drop_shreds: Some((0.5, i as u64)), ..NetConfig::default() };
+        nodes.push(world.start(i, socket, &net));
+    }
+    all_connected(&nodes).await;
+    let mut repaired = 0;
+    for seq in 0..5 {
+        let (key, message) = world.frag(seq, 100_000);
+        nodes[0].handle.broadcast(key, message.clone()).await.unwrap();
+        for node in &mut nodes[1..] {
+            let delivered = node.message().await;
+            assert_eq!(delivered.message, message);
+            repaired += usize::from(delivered.repaired);
+        }
+    }
+    assert!(repaired > 0);
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_takes_no_datagrams_is_served_on_streams() {
     let (world, sockets) = World::new(3);
     let mut nodes = Vec::new();

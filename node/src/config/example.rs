@@ -39,6 +39,10 @@ max_connections_per_address = {per_address}
 max_handshakes = {handshakes}
 # Memory for messages in the making, MiB.
 reassembly_mib = {reassembly}
+# Ask other nodes for what is lost on the way, and answer those that ask.
+repair = {repair}
+# Memory for recent messages with which it answers, MiB.
+repair_mib = {repair_mib}
 
 [leader]
 # The ed25519 key that a gateway delegated to. Without this file the node only follows.
@@ -137,6 +141,8 @@ filter = "{filter}"
             per_address = p2p.max_connections_per_address,
             handshakes = p2p.max_handshakes,
             reassembly = p2p.reassembly_mib,
+            repair = p2p.repair,
+            repair_mib = p2p.repair_mib,
             key = leader.key,
             journal = leader.journal,
             route = leader.route,

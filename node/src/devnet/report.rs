@@ -32,10 +32,12 @@ pub(super) fn summary(args: &DevnetArgs, network: &LocalNetwork) -> Value {
     let complete = sealed.iter().all(|sealed| *sealed as u64 == args.blocks);
     let mut all = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).expect("valid bounds");
     let mut next = all.clone();
-    let mut turbine = 0;
+    let (mut turbine, mut repair) = (0, 0);
     for i in 0..n {
         network.track(i, |track| {
-            turbine += track.latency.len();
+            // What came over the network, by what made it whole.
+            turbine += track.latency.len() - track.repaired;
+            repair += track.repaired;
             // Both have the same bounds.
             let _ = all.add(&track.latency);
             let _ = next.add(&track.as_next_leader);
@@ -49,8 +51,8 @@ pub(super) fn summary(args: &DevnetArgs, network: &LocalNetwork) -> Value {
         "verified": verified,
         "rejected": rejected,
         "execution": executed.to_json(),
-        // Gossip and repair carry nothing yet: neither exists.
-        "messages": { "turbine": turbine, "gossip": 0, "repair": 0 },
+        // Gossip carries nothing yet: it does not exist.
+        "messages": { "turbine": turbine, "gossip": 0, "repair": repair },
         "latency_ms": { "all": percentiles(&all), "next_leader": percentiles(&next) },
         "digest": digest,
         "digests_equal": equal,

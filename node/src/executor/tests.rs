@@ -110,6 +110,7 @@ fn output(attempt: u8, message: &Message) -> Output {
         index: message.index().unwrap(),
         message: sign(message.clone()),
         times: Times::default(),
+        repaired: false,
     }))
 }
 

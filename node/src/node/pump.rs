@@ -116,7 +116,8 @@ impl Pump {
 }
 
 fn ordered(delivered: Delivered) -> Ordered {
-    let Delivered { key, message, sent_at_micros, first_shred_at, complete_at, .. } = delivered;
+    let Delivered { key, message, sent_at_micros, first_shred_at, complete_at, repaired, .. } =
+        delivered;
     Ordered {
         block: key.block,
         attempt: key.attempt,
@@ -127,5 +128,6 @@ fn ordered(delivered: Delivered) -> Ordered {
             first_shred_at: first_shred_at.as_nanos(),
             complete_at: complete_at.as_nanos(),
         },
+        repaired,
     }
 }

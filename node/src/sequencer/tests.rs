@@ -14,6 +14,7 @@ fn ordered(message: &VerifiedMessage, attempt: u8) -> Ordered {
         index: message.message().index().unwrap(),
         message: message.clone(),
         times: Times::default(),
+        repaired: false,
     }
 }
 

@@ -99,6 +99,8 @@ pub struct Snapshot {
     pub round_trips: Vec<(PeerId, Duration)>,
     /// Bytes held by the reassembler.
     pub reassembly_bytes: usize,
+    /// Bytes of complete sets kept to answer repair requests.
+    pub repair_bytes: usize,
     /// The blocks that are taken.
     pub window: (u64, u64),
 }
@@ -483,6 +485,7 @@ impl Driver {
                 .filter_map(|(peer, rtt)| Some((self.peer(peer)?, rtt)))
                 .collect(),
             reassembly_bytes: self.protocol.reassembly_bytes(),
+            repair_bytes: self.protocol.repair_bytes(),
             window: self.protocol.window(),
         };
         self.snapshots.send_replace(snapshot);

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use fragcast_shredder::{
-    Assembled, HashedShred, MessageKey, Push, RecoveredSet, SetHeader, Shred, SignedMessage,
-    ValidateError, ValidatedShred,
+    Assembled, HashedShred, MessageKey, Push, PushError, RecoveredSet, SetHeader, Shred,
+    SignedMessage, ValidateError, ValidatedShred,
 };
 
 use super::{Delivered, Event, MAX_ARRIVALS, MAX_EARLY, MAX_PLANS, Protocol};
@@ -44,12 +44,12 @@ impl Protocol {
             }
         }
         for (from, hashed) in senders.into_iter().zip(HashedShred::batch(shreds)) {
-            let outcome = self.handle_shred(now, from, hashed);
+            let outcome = self.handle_shred(now, from, hashed, false);
             self.conclude(from, outcome);
         }
     }
 
-    fn conclude(&mut self, from: PeerIndex, outcome: Outcome) {
+    pub(super) fn conclude(&mut self, from: PeerIndex, outcome: Outcome) {
         self.outcomes.count(outcome);
         let Some(state) = self.peers.get_mut(from as usize) else { return };
         // A peer whose greeting is still on its way may know a delegation that we don't: its
@@ -81,13 +81,21 @@ impl Protocol {
             // Nothing of our window has come for long: perhaps it is we who are elsewhere.
             (self.opened, self.sealed) = (None, None);
             self.progress_at = now;
+            self.repair.forget_anchor();
             self.move_window();
             return Ok(());
         }
         Err(beyond)
     }
 
-    fn handle_shred(&mut self, now: Timestamp, from: PeerIndex, hashed: HashedShred) -> Outcome {
+    /// Takes a shred that came by itself, or one that came by repair, which is not forwarded.
+    pub(super) fn handle_shred(
+        &mut self,
+        now: Timestamp,
+        from: PeerIndex,
+        hashed: HashedShred,
+        repaired: bool,
+    ) -> Outcome {
         let header = *hashed.shred().header();
         let Some(leader) = self.leader(header.block) else { return Outcome::UnknownLeader };
         let (key, peer) = (leader.key, leader.peer);
@@ -105,21 +113,35 @@ impl Protocol {
                 return outcome;
             }
         };
-        match self.reassembler.push(&valid) {
+        let live_from = (!repaired).then_some(from);
+        let pushed = match live_from {
+            Some(_) => self.reassembler.push(&valid),
+            None => self.reassembler.push_repaired(&valid),
+        };
+        match pushed {
             Ok(Push::Stored) => {
                 self.note_arrival(now, header.message_key());
-                self.forward(&valid, leader);
+                self.note_shred(now, &header, live_from);
+                if !repaired {
+                    self.forward(&valid, leader);
+                }
                 Outcome::Stored
             }
             Ok(Push::Duplicate) => Outcome::Duplicate,
             Ok(Push::Late) => Outcome::Late,
             Ok(Push::Complete { recovered, message }) => {
                 self.note_arrival(now, header.message_key());
-                self.forward(&valid, leader);
+                self.note_shred(now, &header, live_from);
+                if !repaired {
+                    self.forward(&valid, leader);
+                }
                 match recovered {
                     Some(set) => {
                         self.counters.recovered += 1;
-                        self.send_owed(now, &set);
+                        if !set.repaired {
+                            self.send_owed(now, &set);
+                        }
+                        self.keep(now, set);
                     }
                     // The rest of a set that arrived whole is owed as well, but its message
                     // goes on first: handle_timeout re-encodes and sends.
@@ -128,7 +150,13 @@ impl Protocol {
                 if let Some(message) = message {
                     self.deliver(now, from, message);
                 }
+                self.note_complete(now, &header);
                 Outcome::Completed
+            }
+            // Inconsistent parity: nobody is asked for more of it.
+            Err(PushError::BadParity) => {
+                self.note_refused(&header.message_key());
+                Outcome::BadParity
             }
             Err(error) => error.into(),
         }
@@ -144,7 +172,7 @@ impl Protocol {
     }
 
     fn deliver(&mut self, now: Timestamp, from: PeerIndex, message: Assembled) {
-        let Assembled { header, wire, .. } = message;
+        let Assembled { header, wire, repaired, .. } = message;
         let key = header.message_key();
         let first_shred_at = self.arrivals.remove(&key).unwrap_or(now);
         let gateway = self.schedule.gateway(key.block);
@@ -163,6 +191,7 @@ impl Protocol {
         match verified {
             Ok(message) => {
                 self.counters.delivered += 1;
+                self.counters.repaired += u64::from(repaired);
                 self.advance(now, &key, header.message_kind());
                 self.events.push_back(Event::Message(Box::new(Delivered {
                     key,
@@ -171,10 +200,12 @@ impl Protocol {
                     first_shred_at,
                     complete_at: now,
                     from,
+                    repaired,
                 })));
             }
             Err(reason) => {
                 self.reassembler.refuse(&key);
+                self.note_refused(&key);
                 self.events.push_back(Event::BadMessage { key, reason });
             }
         }
@@ -268,7 +299,7 @@ impl Protocol {
         self.conclude(from, outcome);
     }
 
-    fn take_control(&mut self, _now: Timestamp, from: PeerIndex, control: Control) -> Outcome {
+    fn take_control(&mut self, now: Timestamp, from: PeerIndex, control: Control) -> Outcome {
         match control {
             Control::Hello(hello) => {
                 self.peers[from as usize].greeted = true;
@@ -281,6 +312,9 @@ impl Protocol {
             }
             Control::Delegation(signed) => self.take_delegation(from, signed),
             Control::Plan(plan) => self.take_plan(&plan),
+            Control::Tips(tips) => self.take_tips(now, from, &tips),
+            Control::RepairRequest(request) => self.take_request(now, from, &request),
+            Control::RepairShreds(answer) => self.take_repaired(now, from, answer),
             Control::Evidence(evidence) => {
                 let id = (evidence.proof.key, evidence.proof.first.header.message_key());
                 if self.evidence.contains(&id) {

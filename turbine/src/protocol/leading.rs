@@ -78,6 +78,7 @@ impl Protocol {
         let cut = shredder.shred(&wire, &params, rate)?;
         self.advance(now, &key, params.kind);
         self.queue(&cut, route, &view);
+        self.keep_own(now, cut);
         Ok(())
     }
 

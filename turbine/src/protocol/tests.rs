@@ -2,6 +2,7 @@
 
 mod hostile;
 mod network;
+mod repair;
 
 use std::sync::Arc;
 

@@ -14,7 +14,14 @@ fn output(attempt: u8, message: Message) -> Output {
     let key = GatewayKey::from_bytes([1; 32]).unwrap();
     let (block, index) = (message.block(), message.index().unwrap());
     let message = key.sign(message).verify(key.address()).unwrap();
-    Output::Message(Arc::new(Ordered { block, attempt, index, message, times: Times::default() }))
+    Output::Message(Arc::new(Ordered {
+        block,
+        attempt,
+        index,
+        message,
+        times: Times::default(),
+        repaired: false,
+    }))
 }
 
 /// An Env; the test server reads the attempt off its gas limit.

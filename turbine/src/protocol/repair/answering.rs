@@ -1,0 +1,198 @@
+//! Telling what this node has, and answering requests within a budget.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fragcast_shredder::shred::MAX_ATTEMPTS;
+
+use super::super::Protocol;
+use super::RepairConfig;
+use super::store::{CompleteSet, Store};
+use crate::control::{
+    Control, MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tips, WHOLE,
+};
+use crate::egress::{Lane, Payload, Transmit};
+use crate::membership::PeerIndex;
+use crate::outcome::Outcome;
+use crate::time::Timestamp;
+
+/// What a request costs of the budget, whatever becomes of it: so many bytes were read for it.
+const REQUEST_COST: usize = 100;
+/// The most that a request for a whole message is answered with: a frag of usual size. The
+/// asker knows the shape then, and asks for the rest by set.
+const MAX_WHOLE: usize = 160 * 1024;
+/// Budgets in use at a time, 24 bytes each.
+const MAX_BUDGETS: usize = 4096;
+
+/// What each peer may still be sent: a token bucket as one time, when all that it got would
+/// have left at its rate (GCRA). A bucket that is full again needs no entry.
+pub(super) struct Budgets {
+    /// Nanoseconds a byte takes, in 2^-16ths.
+    nanos_per_byte: u64,
+    burst: Duration,
+    busy_until: BTreeMap<PeerIndex, Timestamp>,
+}
+
+impl Budgets {
+    pub(super) fn new(config: &RepairConfig) -> Self {
+        let nanos_per_byte = (8_000_000_000u64 << 16) / config.answer_bps.max(1_000);
+        let burst = Self::time(nanos_per_byte, config.answer_burst);
+        Self { nanos_per_byte, burst, busy_until: BTreeMap::new() }
+    }
+
+    fn time(nanos_per_byte: u64, bytes: usize) -> Duration {
+        let nanos = (bytes as u128 * u128::from(nanos_per_byte)) >> 16;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// Takes `bytes` off a peer's budget, or says that it has not so much left.
+    fn take(&mut self, now: Timestamp, peer: PeerIndex, bytes: usize) -> bool {
+        if !self.busy_until.contains_key(&peer) && self.busy_until.len() >= MAX_BUDGETS {
+            self.busy_until.retain(|_, until| *until > now);
+            if self.busy_until.len() >= MAX_BUDGETS {
+                return false;
+            }
+        }
+        let took = Self::time(self.nanos_per_byte, bytes);
+        let until = self.busy_until.entry(peer).or_insert(now);
+        let after = (*until).max(now) + took;
+        if after.since(now) > self.burst {
+            return false;
+        }
+        *until = after;
+        true
+    }
+}
+
+/// Set by set, the shreds that answer a request.
+fn wanted<'a>(store: &'a Store, request: &RepairRequest) -> Vec<(&'a CompleteSet, Vec<u8>)> {
+    let Some(sets) = store.sets(&request.key()) else { return Vec::new() };
+    if request.attempt >= MAX_ATTEMPTS {
+        return Vec::new();
+    }
+    if request.set == WHOLE {
+        let mut left = MAX_WHOLE;
+        let data = |set: &CompleteSet| (0..set.header().k).collect();
+        return sets
+            .values()
+            .take_while(|set| {
+                let len = usize::from(set.header().k) * set.header().shred_len();
+                let first = left == MAX_WHOLE;
+                let fits = len <= left;
+                left = left.saturating_sub(len);
+                fits || first
+            })
+            .map(|set| (set, data(set)))
+            .collect();
+    }
+    let Some(set) = sets.get(&request.set) else { return Vec::new() };
+    let header = set.header();
+    let shards = header.shards() as u8;
+    let has = |index: &u8| request.have >> index & 1 == 1;
+    let held = (0..shards).filter(has).count();
+    let need = usize::from(header.k).saturating_sub(held);
+    let missing: Vec<u8> = (0..shards).filter(|index| !has(index)).take(need).collect();
+    if missing.is_empty() { Vec::new() } else { vec![(set, missing)] }
+}
+
+impl Protocol {
+    /// Tells a few peers what this node has, while there is news of it.
+    pub(super) fn send_tips(&mut self, now: Timestamp) {
+        let config = &self.config.repair;
+        let mut tips = self.repair.store.active(now, MAX_TIPS - 1, config.recent, config.open);
+        if tips.is_empty() {
+            self.repair.tips_at = None;
+            return;
+        }
+        // One older block at a time, for those that were away.
+        if let Some(older) = self.repair.store.after(self.repair.cursor) {
+            self.repair.cursor = (older.block, older.attempt);
+            if !tips.contains(&older) {
+                tips.push(older);
+            }
+        }
+        let frame = Control::Tips(Tips { tips }).to_bytes();
+        let mut told: Vec<PeerIndex> = Vec::new();
+        for n in 0..config.tips_to as u64 {
+            let seed = [u64::from(self.me), self.repair.ticks, n];
+            if let Some(peer) = self.draw_peer(&seed, |peer| told.contains(&peer)) {
+                told.push(peer);
+            }
+        }
+        for to in told {
+            let payload = Payload::Control(frame.clone());
+            let sent = self.egress.push(Transmit { to, lane: Lane::Bulk, payload });
+            self.counters.tips += u64::from(sent);
+        }
+        self.repair.ticks += 1;
+        self.repair.tips_at = Some(now + self.tips_interval());
+    }
+
+    /// Tells a peer that connects what this node has.
+    pub(in crate::protocol) fn greet_with_tips(&self) -> Option<Control> {
+        let tips = self.repair.store.newest(MAX_TIPS);
+        (!tips.is_empty()).then_some(Control::Tips(Tips { tips }))
+    }
+
+    /// Answers a request, or counts why not.
+    pub(in crate::protocol) fn take_request(
+        &mut self,
+        now: Timestamp,
+        from: PeerIndex,
+        request: &RepairRequest,
+    ) -> Outcome {
+        if !self.config.repair.enabled {
+            return Outcome::RepairLacking;
+        }
+        if !self.repair.budgets.take(now, from, REQUEST_COST) {
+            return Outcome::RepairRefused;
+        }
+        let answer = wanted(&self.repair.store, request);
+        if answer.is_empty() {
+            return Outcome::RepairLacking;
+        }
+        for (set, indices) in answer {
+            for indices in indices.chunks(MAX_ANSWER_SHREDS) {
+                let bytes = indices.len() * set.header().shred_len();
+                if !self.repair.budgets.take(now, from, bytes) {
+                    return Outcome::RepairRefused;
+                }
+                let shreds: Vec<Bytes> = indices.iter().map(|index| set.shred(*index)).collect();
+                let frame = RepairShreds { nonce: request.nonce, shreds };
+                let payload = Payload::Control(Control::RepairShreds(frame).to_bytes());
+                if !self.egress.push(Transmit { to: from, lane: Lane::Repair, payload }) {
+                    return Outcome::RepairRefused;
+                }
+                self.counters.repair_answered_shreds += indices.len() as u64;
+                self.counters.repair_answered_bytes += bytes as u64;
+            }
+        }
+        Outcome::Control
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_has_a_burst_and_a_rate_and_forgets_who_is_quiet() {
+        let config =
+            RepairConfig { answer_bps: 8_000_000, answer_burst: 10_000, ..Default::default() };
+        let mut budgets = Budgets::new(&config);
+        let start = Timestamp::from_nanos(5);
+        let taken = (0..20).filter(|_| budgets.take(start, 1, 1_000)).count();
+        assert_eq!(taken, 10, "the burst");
+        assert!(budgets.take(start, 2, 10_000), "another peer has its own");
+        let later = start + Duration::from_millis(3);
+        let taken = (0..20).filter(|_| budgets.take(later, 1, 1_000)).count();
+        assert_eq!(taken, 3, "a megabyte a second");
+        for peer in 0..MAX_BUDGETS as u32 + 10 {
+            budgets.take(later, peer, 1);
+        }
+        assert_eq!(budgets.busy_until.len(), MAX_BUDGETS);
+        assert!(budgets.take(later + Duration::from_secs(1), 9_999, 1));
+        assert_eq!(budgets.busy_until.len(), 1);
+    }
+}

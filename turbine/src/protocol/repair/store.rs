@@ -1,0 +1,247 @@
+//! The complete sets of recent blocks, kept to answer requests.
+//!
+//! Within the window of blocks and a number of bytes; the oldest block goes first, whole, so
+//! that "messages 0 to n" stays true of the others. A set is kept as it was recovered, or as
+//! the leader cut it: any of its shreds can be made without encoding anything anew.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fragcast_shredder::{Kind, MessageKey, RecoveredSet, SetHeader, ShreddedSet};
+
+use crate::control::Tip;
+use crate::time::Timestamp;
+
+/// What the bookkeeping of a set or message is taken to cost beside its shards.
+const ENTRY_COST: usize = 512;
+
+/// A block and an attempt of it.
+pub(super) type Opening = (u64, u8);
+
+pub(super) const fn opening(key: &MessageKey) -> Opening {
+    (key.block, key.attempt)
+}
+
+fn messages_of((block, attempt): Opening) -> std::ops::RangeInclusive<MessageKey> {
+    let key = |message| MessageKey { block, attempt, message };
+    key(0)..=key(u16::MAX)
+}
+
+/// A complete set.
+pub(in crate::protocol) enum CompleteSet {
+    /// Received, and re-encoded.
+    Recovered(Box<RecoveredSet>),
+    /// This node's own.
+    Own(ShreddedSet),
+}
+
+impl CompleteSet {
+    pub(super) const fn header(&self) -> &SetHeader {
+        match self {
+            Self::Recovered(set) => &set.header,
+            Self::Own(set) => &set.header,
+        }
+    }
+
+    pub(super) fn shred(&self, index: u8) -> Bytes {
+        match self {
+            Self::Recovered(set) => set.shred(index),
+            Self::Own(set) => set.shreds[usize::from(index)].clone(),
+        }
+    }
+
+    fn cost(&self) -> usize {
+        let header = self.header();
+        // A recovered set has two hashes a shard, one of our own whole shreds.
+        let each = match self {
+            Self::Recovered(_) => usize::from(header.shard_len) + 64,
+            Self::Own(_) => header.shred_len() + std::mem::size_of::<Bytes>(),
+        };
+        ENTRY_COST + header.shards() * each
+    }
+}
+
+/// What of one opening is kept.
+struct Kept {
+    /// Messages 0 to row − 1 are whole.
+    row: u16,
+    /// Bit i: message row + 1 + i is whole as well.
+    above: u64,
+    /// When a message became whole last.
+    last: Timestamp,
+    /// The Seal is among them.
+    sealed: bool,
+    bytes: usize,
+}
+
+/// Complete sets in bounded memory.
+pub(in crate::protocol) struct Store {
+    memory: usize,
+    bytes: usize,
+    messages: BTreeMap<MessageKey, BTreeMap<u16, CompleteSet>>,
+    openings: BTreeMap<Opening, Kept>,
+}
+
+impl Store {
+    pub(super) const fn new(memory: usize) -> Self {
+        Self { memory, bytes: 0, messages: BTreeMap::new(), openings: BTreeMap::new() }
+    }
+
+    /// Bytes held; never more than the configured memory.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Keeps a set if older blocks leave room for it. Says whether its message is whole by it.
+    pub(super) fn insert(&mut self, now: Timestamp, set: CompleteSet) -> bool {
+        let header = *set.header();
+        let key = header.message_key();
+        if self.messages.get(&key).is_some_and(|sets| sets.contains_key(&header.set)) {
+            return false;
+        }
+        let cost = set.cost();
+        if !self.make_room(opening(&key), cost) {
+            return false;
+        }
+        self.bytes += cost;
+        let sets = self.messages.entry(key).or_default();
+        sets.insert(header.set, set);
+        let whole = sets.len() == usize::from(header.sets);
+        let kept = self.openings.entry(opening(&key)).or_insert(Kept {
+            row: 0,
+            above: 0,
+            last: now,
+            sealed: false,
+            bytes: 0,
+        });
+        kept.bytes += cost;
+        if whole {
+            kept.last = now;
+            kept.sealed |= header.message_kind() == Kind::Seal;
+            self.count(opening(&key));
+        }
+        whole
+    }
+
+    /// Evicts older openings until `cost` fits.
+    fn make_room(&mut self, newest: Opening, cost: usize) -> bool {
+        while self.bytes + cost > self.memory {
+            match self.openings.first_key_value() {
+                Some((oldest, _)) if *oldest < newest => self.remove(*oldest),
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn remove(&mut self, gone: Opening) {
+        if let Some(kept) = self.openings.remove(&gone) {
+            self.bytes -= kept.bytes;
+        }
+        while let Some((key, _)) = self.messages.range(messages_of(gone)).next() {
+            let key = *key;
+            self.messages.remove(&key);
+        }
+    }
+
+    /// Counts anew which messages of an opening are whole.
+    fn count(&mut self, of: Opening) {
+        let Some(kept) = self.openings.get_mut(&of) else { return };
+        let (block, attempt) = of;
+        let whole = |message: u16| {
+            let sets = self.messages.get(&MessageKey { block, attempt, message });
+            sets.and_then(|sets| Some((sets.len(), sets.first_key_value()?.1.header())))
+                .is_some_and(|(len, header)| len == usize::from(header.sets))
+        };
+        while kept.row < u16::MAX && whole(kept.row) {
+            kept.row += 1;
+        }
+        let first = u32::from(kept.row) + 1;
+        let indices = first..(first + 64).min(u32::from(u16::MAX) + 1);
+        let from = MessageKey { block, attempt, message: kept.row };
+        kept.above = self
+            .messages
+            .range(from..=MessageKey { message: u16::MAX, ..from })
+            .map(|(key, _)| u32::from(key.message))
+            .skip_while(|message| *message < first)
+            .take_while(|message| indices.contains(message))
+            .filter(|message| whole(*message as u16))
+            .fold(0, |above, message| above | 1 << (message - first));
+    }
+
+    /// The sets of a message.
+    pub(super) fn sets(&self, key: &MessageKey) -> Option<&BTreeMap<u16, CompleteSet>> {
+        self.messages.get(key)
+    }
+
+    /// Drops a message that turned out to be none.
+    pub(super) fn refuse(&mut self, key: &MessageKey) {
+        let Some(sets) = self.messages.remove(key) else { return };
+        let freed: usize = sets.values().map(CompleteSet::cost).sum();
+        self.bytes -= freed;
+        if let Some(kept) = self.openings.get_mut(&opening(key)) {
+            kept.bytes -= freed;
+            kept.row = kept.row.min(key.message);
+        }
+        self.count(opening(key));
+    }
+
+    /// Drops all blocks outside the window.
+    pub(super) fn set_window(&mut self, low: u64, high: u64) {
+        while let Some((gone, _)) = self.openings.first_key_value().filter(|(o, _)| o.0 < low) {
+            self.remove(*gone);
+        }
+        while let Some((gone, _)) = self.openings.last_key_value().filter(|(o, _)| o.0 > high) {
+            self.remove(*gone);
+        }
+    }
+
+    /// Drops the attempts of `block` below `attempt`.
+    pub(super) fn supersede(&mut self, block: u64, attempt: u8) {
+        while let Some((gone, _)) = self.openings.range((block, 0)..(block, attempt)).next() {
+            self.remove(*gone);
+        }
+    }
+
+    fn tip((block, attempt): Opening, kept: &Kept) -> Option<Tip> {
+        let tip = Tip { block, attempt, row: kept.row, above: kept.above };
+        (tip.end() > 0).then_some(tip)
+    }
+
+    /// Up to `count` openings, newest first.
+    pub(super) fn newest(&self, count: usize) -> Vec<Tip> {
+        let newest = self.openings.iter().rev().take(count);
+        newest.filter_map(|(of, kept)| Self::tip(*of, kept)).collect()
+    }
+
+    /// Of the `count` newest openings those with news within `recent`; or within `open`, if it
+    /// is the newest of all and has no Seal.
+    pub(super) fn active(
+        &self,
+        now: Timestamp,
+        count: usize,
+        recent: Duration,
+        open: Duration,
+    ) -> Vec<Tip> {
+        self.openings
+            .iter()
+            .rev()
+            .take(count)
+            .enumerate()
+            .filter(|(age, (_, kept))| {
+                let limit = if *age == 0 && !kept.sealed { open.max(recent) } else { recent };
+                now.since(kept.last) <= limit
+            })
+            .filter_map(|(_, (of, kept))| Self::tip(*of, kept))
+            .collect()
+    }
+
+    /// The opening after `cursor`, starting over after the last.
+    pub(super) fn after(&self, cursor: Opening) -> Option<Tip> {
+        let above = (std::ops::Bound::Excluded(cursor), std::ops::Bound::Unbounded);
+        let (of, kept) =
+            self.openings.range(above).next().or_else(|| self.openings.first_key_value())?;
+        Self::tip(*of, kept)
+    }
+}

@@ -1,0 +1,287 @@
+//! What is known to exist and is not here.
+//!
+//! A message is *wanted* from its first shred until it is whole, or from when a later message
+//! of its block, or a peer's tips, tell that it exists. What a shred tells is certain: its
+//! leader signed it. What tips tell is hearsay, of which a bounded number is taken, and only
+//! those who said so are asked for it.
+
+use std::collections::BTreeMap;
+
+use fragcast_shredder::MessageKey;
+
+use super::store::Opening;
+use crate::membership::PeerIndex;
+use crate::time::Timestamp;
+
+/// Messages wanted at a time, 100 bytes each; the farthest future makes room.
+const MAX_WANTS: usize = 1024;
+/// Of those, messages of which only tips tell, in all and first told by one peer.
+const MAX_HEARSAY: usize = 512;
+const MAX_HEARSAY_OF_ONE: usize = 64;
+/// Openings of which is remembered what exists, 40 bytes each.
+const MAX_TRACKS: usize = 1024;
+/// Peers that are known to have a message, of which so many are remembered.
+const MAX_HOLDERS: usize = 6;
+
+/// A message that is not whole.
+#[derive(Debug)]
+pub(super) struct Want {
+    /// A shred proves that it exists.
+    pub(super) certain: bool,
+    /// Peers that sent shreds of it, or told that they have it.
+    pub(super) holders: Vec<PeerIndex>,
+    /// When to ask: `quiet` after the last news, or when patience with those asked ends.
+    pub(super) due: Timestamp,
+    /// How often it was asked for since anything came of it.
+    pub(super) tries: u8,
+    /// A set became complete since it was asked for last.
+    pub(super) progress: bool,
+    /// Given up; news after `due` starts it again.
+    pub(super) resting: bool,
+}
+
+impl Want {
+    fn new(due: Timestamp, certain: bool) -> Self {
+        let holders = Vec::new();
+        Self { certain, holders, due, tries: 0, progress: false, resting: false }
+    }
+
+    /// Remembers who has it; of too many the one that stood longest gives way to who told.
+    fn hold(&mut self, peer: PeerIndex, told: bool) {
+        if self.holders.contains(&peer) {
+            return;
+        }
+        if self.holders.len() == MAX_HOLDERS {
+            if !told {
+                return;
+            }
+            self.holders.remove(0);
+        }
+        self.holders.push(peer);
+    }
+
+    /// News of it at `now`: waits until `due`, unless it was asked for already.
+    fn news(&mut self, now: Timestamp, due: Timestamp) {
+        if self.resting && self.due <= now {
+            (self.resting, self.tries, self.due) = (false, 0, due);
+        } else if self.tries == 0 && !self.resting {
+            self.due = due;
+        }
+    }
+}
+
+/// What is known of one opening.
+#[derive(Debug, Clone, Copy, Default)]
+struct Track {
+    /// Messages 0 to row − 1 are done.
+    row: u32,
+    /// Messages 0 to exists − 1 are known to exist, and wanted where they are not done.
+    exists: u32,
+}
+
+/// All that is wanted.
+#[derive(Debug, Default)]
+pub(super) struct Wants {
+    pub(super) messages: BTreeMap<MessageKey, Want>,
+    tracks: BTreeMap<Opening, Track>,
+    hearsay: usize,
+    /// The lowest block of which live traffic was heard: what came before is not asked for.
+    anchor: Option<u64>,
+    /// No want is due before; lazily, so it may come too early.
+    at: Option<Timestamp>,
+}
+
+impl Wants {
+    /// When something may be due.
+    pub(super) fn at(&self) -> Option<Timestamp> {
+        if self.messages.is_empty() { None } else { self.at }
+    }
+
+    pub(super) fn wake(&mut self, at: Timestamp) {
+        self.at = Some(self.at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Looks up anew when something is due.
+    pub(super) fn settle_timer(&mut self) {
+        let awake = self.messages.values().filter(|want| !want.resting);
+        self.at = awake.map(|want| want.due).min();
+    }
+
+    /// Live traffic of `block` was heard, or the application says that it is next.
+    pub(super) fn anchor(&mut self, block: u64) {
+        self.anchor = Some(self.anchor.map_or(block, |anchor| anchor.min(block)));
+    }
+
+    /// A new shred of a message came from `from`: live, or by repair.
+    pub(super) fn shred(
+        &mut self,
+        now: Timestamp,
+        key: MessageKey,
+        live_from: Option<PeerIndex>,
+        due: Timestamp,
+        is_done: impl Fn(&MessageKey) -> bool,
+    ) {
+        if live_from.is_some() {
+            self.anchor(key.block);
+        }
+        self.exists(key, due, is_done);
+        if !self.messages.contains_key(&key) && !self.make_room(&key) {
+            return;
+        }
+        let want = self.messages.entry(key).or_insert_with(|| Want::new(due, true));
+        if !want.certain {
+            want.certain = true;
+            self.hearsay -= 1;
+        }
+        if let Some(from) = live_from {
+            want.hold(from, false);
+            want.news(now, due);
+        }
+        self.wake(due);
+    }
+
+    /// `key` exists, so the messages before it do.
+    fn exists(&mut self, key: MessageKey, due: Timestamp, is_done: impl Fn(&MessageKey) -> bool) {
+        let track = self.tracks.entry((key.block, key.attempt)).or_default();
+        let known = track.exists;
+        if u32::from(key.message) < known {
+            return;
+        }
+        track.exists = u32::from(key.message) + 1;
+        let mut full = None;
+        for message in known..u32::from(key.message) {
+            let key = MessageKey { message: message as u16, ..key };
+            if is_done(&key) {
+                continue;
+            }
+            if let Some(want) = self.messages.get_mut(&key) {
+                self.hearsay -= usize::from(!want.certain);
+                want.certain = true;
+            } else if self.messages.len() < MAX_WANTS {
+                self.messages.insert(key, Want::new(due, true));
+            } else {
+                // The rest when there is room again.
+                full = Some(message);
+                break;
+            }
+        }
+        if let Some(message) = full
+            && let Some(track) = self.tracks.get_mut(&(key.block, key.attempt))
+        {
+            track.exists = message;
+        }
+        if self.tracks.len() > MAX_TRACKS {
+            self.tracks.pop_last();
+        }
+    }
+
+    /// Evicts the farthest future for `key`, or says that there is no room for it.
+    fn make_room(&mut self, key: &MessageKey) -> bool {
+        if self.messages.len() < MAX_WANTS {
+            return true;
+        }
+        let farthest = self.messages.last_key_value().map(|(last, _)| *last);
+        let gone = farthest.filter(|last| last > key);
+        gone.is_some_and(|gone| {
+            self.remove(&gone);
+            true
+        })
+    }
+
+    pub(super) fn remove(&mut self, key: &MessageKey) -> Option<Want> {
+        let want = self.messages.remove(key)?;
+        self.hearsay -= usize::from(!want.certain);
+        Some(want)
+    }
+
+    /// A message is whole, or refused.
+    pub(super) fn done(&mut self, key: &MessageKey, is_done: impl Fn(&MessageKey) -> bool) {
+        self.remove(key);
+        let Some(track) = self.tracks.get_mut(&(key.block, key.attempt)) else { return };
+        let in_row = |row: u32| {
+            u16::try_from(row).is_ok_and(|message| is_done(&MessageKey { message, ..*key }))
+        };
+        while in_row(track.row) {
+            track.row += 1;
+        }
+    }
+
+    /// `peer` says that it has the messages of `has` of an opening. Those that are new are
+    /// wanted from `due` on.
+    pub(super) fn told(
+        &mut self,
+        now: Timestamp,
+        peer: PeerIndex,
+        tip: &crate::control::Tip,
+        due: Timestamp,
+        is_done: impl Fn(&MessageKey) -> bool,
+    ) {
+        let (block, attempt) = (tip.block, tip.attempt);
+        if self.anchor.is_none_or(|anchor| block < anchor) {
+            return;
+        }
+        let track = self.tracks.get(&(block, attempt)).copied().unwrap_or_default();
+        // A node that keeps up ends here.
+        if tip.end() <= track.row {
+            return;
+        }
+        let hearsay = |want: &&Want| !want.certain && want.holders.first() == Some(&peer);
+        let mut left =
+            MAX_HEARSAY_OF_ONE.saturating_sub(self.messages.values().filter(hearsay).count());
+        // A lie makes us look at so many messages and no more.
+        let end = tip.end().min(track.row + 64);
+        for message in (track.row..end).filter_map(|m| u16::try_from(m).ok()) {
+            let key = MessageKey { block, attempt, message };
+            if !tip.has(message) || is_done(&key) {
+                continue;
+            }
+            if !self.messages.contains_key(&key) {
+                let certain = u32::from(message) < track.exists;
+                let full = left == 0 || self.hearsay >= MAX_HEARSAY;
+                if self.messages.len() >= MAX_WANTS || !certain && full {
+                    continue;
+                }
+                self.hearsay += usize::from(!certain);
+                left -= usize::from(!certain);
+                self.messages.insert(key, Want::new(due, certain));
+                self.wake(due);
+            }
+            let want = self.messages.get_mut(&key).expect("present");
+            want.hold(peer, true);
+            // Hearsay of what is quiet already changes nothing but who can be asked.
+            if want.resting && want.due <= now {
+                want.news(now, due);
+                self.wake(due);
+            }
+        }
+    }
+
+    /// Drops what is outside the window.
+    pub(super) fn set_window(&mut self, low: u64, high: u64) {
+        self.tracks.retain(|(block, _), _| (low..=high).contains(block));
+        let gone = |block: u64| block < low || block > high;
+        while let Some((key, _)) = self.messages.first_key_value().filter(|(k, _)| gone(k.block)) {
+            let key = *key;
+            self.remove(&key);
+        }
+        while let Some((key, _)) = self.messages.last_key_value().filter(|(k, _)| gone(k.block)) {
+            let key = *key;
+            self.remove(&key);
+        }
+    }
+
+    /// Drops the attempts of `block` below `attempt`.
+    pub(super) fn supersede(&mut self, block: u64, attempt: u8) {
+        self.tracks.retain(|(of, n), _| *of != block || *n >= attempt);
+        let key = |attempt| MessageKey { block, attempt, message: 0 };
+        while let Some((gone, _)) = self.messages.range(key(0)..key(attempt)).next() {
+            let gone = *gone;
+            self.remove(&gone);
+        }
+    }
+
+    /// The window was dropped: what follows is another stretch of the chain.
+    pub(super) fn forget_anchor(&mut self) {
+        self.anchor = None;
+    }
+}
