@@ -4,8 +4,9 @@
 //! them. Whatever it sends goes through the links of [`crate::link`] and the faults of
 //! [`crate::fault`]; it never sees another node's state but by packets.
 //!
-//! A run ends when everybody has every expected message and nothing is on its way, or at the
-//! horizon. Timers that only keep house (heartbeats, tips) do not hold it up.
+//! A run ends when everybody has every expected message and no part of one is on its way, or at
+//! the horizon. Control packets, and timers that only keep house (heartbeats, tips), do not hold
+//! it up.
 
 use crate::fault::Faults;
 use crate::link::{LinkConfig, Links};
@@ -84,6 +85,16 @@ struct Packet<P> {
     body: P,
 }
 
+impl<P> Packet<P> {
+    /// What it adds to the events that keep a run going: chatter goes on for ever.
+    const fn live(&self) -> u64 {
+        match self.class {
+            Class::Data | Class::Repair => 1,
+            Class::Control => 0,
+        }
+    }
+}
+
 /// What a run is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup<'a> {
@@ -108,7 +119,7 @@ pub struct Context<'a, P> {
     setup: Setup<'a>,
     links: Links<'a>,
     queue: Queue<Event<P>>,
-    /// Events in the queue that are not housekeeping.
+    /// Events in the queue that keep the run going.
     live: u64,
     random: Stream,
     outcome: Outcome,
@@ -238,7 +249,7 @@ impl<'a, P> Context<'a, P> {
     }
 
     fn arrive(&mut self, at: Nanos, packet: Packet<P>) {
-        self.live += 1;
+        self.live += packet.live();
         self.queue.push(at, Event::Arrive(packet));
     }
 
@@ -371,7 +382,7 @@ fn step<O: Overlay>(ctx: &mut Context<'_, O::Packet>, overlay: &mut O, event: Ev
             }
         }
         Event::Arrive(packet) => {
-            ctx.live -= 1;
+            ctx.live -= packet.live();
             ctx.digest.event(now, 1, packet.from, packet.to, packet.bytes.into());
             if ctx.is_down(packet.to) {
                 ctx.outcome.lost += 1;
@@ -385,13 +396,14 @@ fn step<O: Overlay>(ctx: &mut Context<'_, O::Packet>, overlay: &mut O, event: Ev
                 None => ctx.outcome.dropped_downlink += 1,
                 Some(at) => {
                     ctx.outcome.received[packet.to as usize] += u64::from(packet.bytes);
-                    ctx.live += 1;
+                    ctx.live += packet.live();
                     ctx.queue.push(at, Event::Deliver(packet));
                 }
             }
         }
-        Event::Deliver(Packet { from, to, class, body, .. }) => {
-            ctx.live -= 1;
+        Event::Deliver(packet) => {
+            ctx.live -= packet.live();
+            let Packet { from, to, class, body, .. } = packet;
             if !ctx.is_down(to) {
                 ctx.outcome.handled += u64::from(class != Class::Control);
                 overlay.deliver(ctx, from, to, body);

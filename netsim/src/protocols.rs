@@ -6,6 +6,4 @@
 pub mod fragcast;
 pub mod gossip;
 pub mod limit;
-#[cfg(test)]
-mod measure_tmp;
 pub mod shreds;

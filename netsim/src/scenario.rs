@@ -242,6 +242,8 @@ pub struct FragcastOptions {
     pub fanout: u32,
     /// Loss that the code is made for; `None`: that of the network.
     pub loss: Option<f64>,
+    /// Coding shreds for each data shred at least, on routes with relays.
+    pub coding: f64,
     /// Connections that a node may have.
     pub connections: u32,
     /// Whether nodes ask for what is missing.
@@ -254,6 +256,7 @@ impl Default for FragcastOptions {
             route: FragcastRoute::Auto,
             fanout: 200,
             loss: None,
+            coding: 1.0,
             connections: 1_024,
             repair: true,
         }
@@ -304,12 +307,7 @@ pub struct GossipOptions {
 
 impl Default for GossipOptions {
     fn default() -> Self {
-        Self {
-            mesh: (6..=12).collect(),
-            heartbeat: 500 * MILLIS,
-            idontwant: true,
-            validation: 0,
-        }
+        Self { mesh: (6..=12).collect(), heartbeat: 500 * MILLIS, idontwant: true, validation: 0 }
     }
 }
 

@@ -86,6 +86,19 @@ impl CodeRate {
     }
 }
 
+impl CodeRate {
+    /// With at least `ratio` coding shards for each data shard, as far as a set has room.
+    ///
+    /// Where shreds take paths of different length a node is complete with the fastest k of
+    /// k + m, so that more coding than the loss asks for makes it faster.
+    #[must_use]
+    pub fn with_coding(self, ratio: f64) -> Self {
+        let wanted = (f64::from(self.k) * ratio.max(0.0)).ceil() as usize;
+        let m = wanted.clamp(self.m.into(), (MAX_SHARDS - usize::from(self.k)).max(self.m.into()));
+        Self { m: m as u8, ..self }
+    }
+}
+
 /// The least m for k data shards, or `None` if even [`MAX_SHARDS`] in all do not reach the target.
 fn coding_shards(k: usize, target: LossTarget) -> Option<usize> {
     let arrival = target.arrival();
@@ -150,6 +163,21 @@ mod tests {
                 assert!(k + m <= MAX_SHARDS && shard_len <= MAX_SHARD_LEN && m >= 1);
                 assert!(sets * k * shard_len >= len, "{len} bytes are covered");
                 assert!((sets - 1) * k * shard_len < len, "{len} bytes: the last set is used");
+            }
+        }
+    }
+
+    #[test]
+    fn coding_can_be_asked_for_and_never_exceeds_a_set() {
+        for len in [1, 500, 36_000, 144_000, 1 << 20] {
+            for loss in [0.0, 0.01, 0.1, 0.3] {
+                let rate = CodeRate::new(len, LossTarget { loss, busiest: 0.0 });
+                let even = rate.with_coding(1.0);
+                assert!(even.m >= even.k && even.m >= rate.m);
+                assert!(usize::from(even.k + even.m) <= MAX_SHARDS);
+                assert_eq!(rate.with_coding(0.0), rate);
+                assert!(usize::from(rate.with_coding(9.0).m + rate.k) <= MAX_SHARDS);
+                assert_eq!(CodeRate { m: rate.m, ..even }, rate);
             }
         }
     }

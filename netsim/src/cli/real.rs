@@ -76,6 +76,7 @@ fn modelled(emulation: &Emulation) -> Result<Vec<Vec<Nanos>>, EmulateError> {
             _ => RoutePolicy::Auto,
         },
         loss: emulation.coded_loss,
+        coding: Config::new(0).relayed_coding,
         connections: 1024,
         repair: true,
         uplink_bps: emulation.links.uplink_bps,

@@ -22,8 +22,8 @@ pub enum Parameter {
     Loss,
     /// Uplink and downlink of every host, Mbit/s.
     Uplink,
-    /// Code rate: coding shreds for 32 data shreds of turbine and rotor; fragcast's code is made
-    /// for the loss that asks for as many.
+    /// Code rate: coding shreds for 32 data shreds of turbine and rotor; fragcast's least, where
+    /// there are relays.
     CodeRate,
     /// Fanout of turbine, and of fragcast's tree.
     Fanout,
@@ -76,7 +76,7 @@ impl Parameter {
             }
             Self::CodeRate => {
                 options.coding = value as u16;
-                scenario.fragcast.loss = Some(loss_for(value as u8));
+                scenario.fragcast.coding = value / 32.0;
             }
             Self::Fanout => {
                 scenario.turbine.fanout = value as u32;
@@ -85,21 +85,6 @@ impl Parameter {
             }
         }
     }
-}
-
-/// The loss over three hops for which our code adds `coding` shreds to 32.
-fn loss_for(coding: u8) -> f64 {
-    use fragcast_shredder::rate::MAX_SHARD_LEN;
-    use fragcast_shredder::{CodeRate, LossTarget};
-    let coded = |percent: u32| {
-        let target = LossTarget::over_hops(f64::from(percent) / 200.0, 3, 0.0);
-        CodeRate::new(32 * MAX_SHARD_LEN, target)
-    };
-    let enough = |percent: &u32| {
-        let rate = coded(*percent);
-        u16::from(rate.m) * 32 >= u16::from(coding) * u16::from(rate.k)
-    };
-    f64::from((0..=60).find(enough).unwrap_or(60)) / 200.0
 }
 
 /// Arguments of `netsim sweep`.
@@ -158,16 +143,4 @@ pub(super) fn sweep(args: &SweepArgs) -> anyhow::Result<bool> {
     report::sweep::table(&mut out, &sweep, std::io::stdout().is_terminal())?;
     args.common.write(&report::sweep::json(&sweep), &report::sweep::page(&sweep))?;
     Ok(true)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn more_coding_is_made_for_more_loss() {
-        let losses: Vec<f64> = [4, 8, 16, 24, 32].map(loss_for).into();
-        assert!(losses.windows(2).all(|pair| pair[0] <= pair[1]), "{losses:?}");
-        assert!(losses[0] < losses[4] && losses[4] < 0.3, "{losses:?}");
-    }
 }

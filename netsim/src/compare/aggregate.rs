@@ -286,12 +286,14 @@ impl<'a> Aggregator<'a> {
 fn detail(contender: &Contender) -> String {
     match contender {
         Contender::Fragcast(config) => format!(
-            "route {}, code for {} % loss a hop{}",
+            "route {}, code for {} % loss a hop, with relays at least {} coding shreds for a data \
+             shred{}",
             match config.route {
                 fragcast_turbine::RoutePolicy::Auto => "auto",
                 fragcast_turbine::RoutePolicy::Fixed(route) => route.name(),
             },
             config.loss * 100.0,
+            config.coding,
             if config.repair { "" } else { ", no repair" },
         ),
         Contender::Shreds(_, config) => config.describe(),

@@ -110,6 +110,7 @@ fn fragcast(scenario: &Scenario) -> FragcastConfig {
             FragcastRoute::Rotor => RoutePolicy::Fixed(Route::Rotor),
         },
         loss: scenario.code_loss(),
+        coding: options.coding,
         connections: options.connections,
         repair: options.repair,
         uplink_bps: scenario.network.links.uplink_bps,

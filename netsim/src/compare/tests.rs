@@ -23,6 +23,7 @@ fn plan(faults: &Faults) -> Plan {
     let fragcast = FragcastConfig {
         route: RoutePolicy::Auto,
         loss: 0.01,
+        coding: 1.0,
         connections: 1024,
         repair: true,
         uplink_bps: 1_000_000_000,

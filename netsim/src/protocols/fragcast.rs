@@ -19,7 +19,8 @@ use fragcast_shredder::{GatewayKey, MessageKey, VerifiedMessage};
 use fragcast_turbine::egress::FRAMING;
 use fragcast_turbine::membership::{Membership, sample};
 use fragcast_turbine::{
-    Config, Delegation, Event, Lane, Payload, Protocol, RoutePolicy, Schedule, Setup, Timestamp,
+    Config, Delegation, Event, Lane, Payload, Protocol, RepairConfig, RoutePolicy, Schedule, Setup,
+    Timestamp,
 };
 
 use crate::engine::{Class, Context, Overlay};
@@ -36,6 +37,9 @@ mod messages;
 const CHAIN: u64 = 901;
 /// Half of an acknowledgement: QUIC sends one for every second packet.
 const HALF_ACK: u64 = ReliableConfig::QUIC.acknowledgement as u64 / 2;
+/// What a node keeps to answer from: some twenty blocks of the size simulated here. Ten thousand
+/// nodes share this machine's memory.
+const REPAIR_MEMORY: usize = 8 << 20;
 /// Virtual time starts here, so that µs in headers are not zero.
 const EPOCH: Nanos = 1_000 * SECONDS;
 
@@ -46,6 +50,8 @@ pub struct FragcastConfig {
     pub route: RoutePolicy,
     /// Loss per hop that the code is made for.
     pub loss: f64,
+    /// Coding shreds for each data shred at least, where there are relays.
+    pub coding: f64,
     /// Connections of a node at most.
     pub connections: u32,
     /// Whether nodes ask for what they miss.
@@ -170,11 +176,17 @@ impl Fragcast {
         let protocol = Config {
             route: config.route,
             loss: config.loss,
+            relayed_coding: config.coding,
             uplink_bps: config.uplink_bps,
             // Virtual timers are exact, so the burst need not cover their resolution: half a
             // millisecond keeps the link's queue short enough for the lanes to count.
             burst: Duration::from_micros(500),
             lane_capacity: 1 << 30,
+            repair: RepairConfig {
+                enabled: config.repair,
+                memory: REPAIR_MEMORY,
+                ..RepairConfig::default()
+            },
             ..Config::new(CHAIN)
         };
         Setup::new(protocol, Arc::clone(members), schedule, delegations)
@@ -189,7 +201,8 @@ impl Fragcast {
             match event {
                 Event::Message(delivered) => {
                     if let Some(index) = self.by_key.get(&delivered.key) {
-                        ctx.complete(node, *index, How::Spread);
+                        let how = if delivered.repaired { How::Repair } else { How::Spread };
+                        ctx.complete(node, *index, how);
                     }
                 }
                 Event::Equivocation { .. } => ctx.convict(node),
@@ -220,7 +233,10 @@ impl Fragcast {
             let at = at.as_nanos().saturating_sub(EPOCH).max(ctx.now());
             if at < self.armed[node as usize] {
                 self.armed[node as usize] = at;
-                ctx.timer(node, at, at, false);
+                // With nothing to send or check at once it is tips, or a repair: that ends by
+                // completing.
+                let housekeeping = at > ctx.now() && protocol.egress().next_at(now).is_none();
+                ctx.timer(node, at, at, housekeeping);
             }
         }
     }

@@ -1,8 +1,9 @@
 //! What physics allows: for each node the one-way delay from the leader and the transmission of
 //! k shreds as we frame them, over the slower of the leader's uplink and the node's downlink.
 //!
-//! No protocol can be faster but by smaller framing; the leader would have to serve everybody
-//! at once.
+//! The leader would have to serve everybody at once. A node can still be ahead of its limit where
+//! delays break the triangle inequality, as real ones do and as factors per pair of places make
+//! modelled ones do: a relay on the way is then faster than the direct path.
 
 use fragcast_shredder::{CodeRate, LossTarget};
 use fragcast_turbine::egress::FRAMING;

@@ -260,6 +260,7 @@ fn protocols(scenario: &mut Scenario, section: &mut Section<'_, '_, '_>) {
         let mut loss = f64::NAN;
         inner.number("loss", LOSS, &mut loss);
         options.loss = (!loss.is_nan()).then_some(loss);
+        inner.number("coding", 0.0..=63.0, &mut options.coding);
         inner.whole("connections", 1..=MAX_NODES_U64, &mut options.connections);
         inner.flag("repair", &mut options.repair);
         inner.finish();

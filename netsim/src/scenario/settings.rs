@@ -100,6 +100,7 @@ fn protocols(scenario: &Scenario, rows: &mut Rows) {
         ("fragcast.route", route.map_or("", |(name, _)| name).into()),
         ("fragcast.fanout", fragcast.fanout.to_string()),
         ("fragcast.loss", scenario.code_loss().to_string()),
+        ("fragcast.coding", fragcast.coding.to_string()),
         ("fragcast.connections", fragcast.connections.to_string()),
         ("fragcast.repair", fragcast.repair.to_string()),
         ("turbine.fanout", turbine.fanout.to_string()),

@@ -102,7 +102,7 @@ impl Protocol {
         }
         let hops = route.hops(view.relays().len(), !view.leaves().is_empty());
         let target = LossTarget::over_hops(self.config.loss, hops, view.busiest(self.me));
-        (route, CodeRate::new(len, target))
+        (route, CodeRate::new(len, target).with_coding(self.config.relayed_coding))
     }
 
     fn queue(&mut self, cut: &ShreddedMessage, route: Route, view: &PlanView) {

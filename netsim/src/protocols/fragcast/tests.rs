@@ -13,6 +13,7 @@ use crate::world::sample::line;
 const CONFIG: FragcastConfig = FragcastConfig {
     route: RoutePolicy::Auto,
     loss: 0.01,
+    coding: 1.0,
     connections: 1024,
     repair: true,
     uplink_bps: 1_000_000_000,
