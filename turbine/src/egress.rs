@@ -155,9 +155,14 @@ impl Egress {
         Some(transmit)
     }
 
+    /// Whether nothing is queued in any lane.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.iter().all(VecDeque::is_empty)
+    }
+
     /// When [`pop`](Self::pop) will give something, if anything is queued.
     pub fn next_at(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.lanes.iter().all(VecDeque::is_empty) {
+        if self.is_empty() {
             return None;
         }
         let wait = self.busy_until.since(now).saturating_sub(self.burst);

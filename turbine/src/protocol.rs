@@ -479,6 +479,15 @@ impl Protocol {
         checks.into_iter().chain(self.egress.next_at(now)).chain(self.repair.next_timeout()).min()
     }
 
+    /// Whether this node has something to send or to check, or asks, or will ask, for what it
+    /// lacks. Telling others what it has is no business: a simulation may take a timer of a
+    /// node that is not busy for housekeeping. A node whose tail was lost is not busy before
+    /// tips tell it so, so whoever ends a run when nobody is busy must let tips go around once
+    /// ([`RepairConfig::tips_every`]) if somebody is incomplete.
+    pub fn busy(&self) -> bool {
+        self.checks_due || !self.egress.is_empty() || self.repair.is_pending()
+    }
+
     fn send_control(&mut self, to: PeerIndex, control: &Control) {
         let payload = Payload::Control(control.to_bytes());
         self.egress.push(Transmit { to, lane: Lane::Bulk, payload });

@@ -35,7 +35,7 @@ mod wants;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fragcast_shredder::{MessageKey, RecoveredSet, SetHeader, ShreddedMessage};
+use fragcast_shredder::{MessageKey, RecoveredSet, SetHeader, SetKey, ShreddedMessage};
 
 use super::Protocol;
 use crate::membership::PeerIndex;
@@ -134,13 +134,21 @@ impl Repair {
         self.wants.at().into_iter().chain(self.tips_at).min()
     }
 
+    /// Whether something is wanted and not given up.
+    pub(super) fn is_pending(&self) -> bool {
+        self.wants.at().is_some()
+    }
+
     pub(super) fn set_window(&mut self, low: u64, high: u64) {
         self.wants.set_window(low, high);
+        self.requests.settle(|asked| !(low..=high).contains(&asked.message.block));
         self.store.set_window(low, high);
     }
 
     pub(super) fn supersede(&mut self, block: u64, attempt: u8) {
         self.wants.supersede(block, attempt);
+        self.requests
+            .settle(|SetKey { message, .. }| message.block == block && message.attempt < attempt);
         self.store.supersede(block, attempt);
     }
 
@@ -150,6 +158,12 @@ impl Repair {
 
     pub(super) fn anchor(&mut self, block: u64) {
         self.wants.anchor(block);
+    }
+
+    /// Requests whose time is not up.
+    #[cfg(test)]
+    pub(super) fn requests_waiting(&self, now: Timestamp) -> usize {
+        self.requests.waiting(now)
     }
 
     /// The connection to a peer is gone, and with it all that it could answer.

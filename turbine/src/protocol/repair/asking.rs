@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use fragcast_shredder::shred::MAX_ATTEMPTS;
 use fragcast_shredder::{HashedShred, MessageKey, SetKey, Shred};
 
 use super::super::Protocol;
@@ -47,7 +48,7 @@ pub(super) struct Requests {
 
 impl Requests {
     /// How many still wait at `now`.
-    fn waiting(&self, now: Timestamp) -> usize {
+    pub(super) fn waiting(&self, now: Timestamp) -> usize {
         self.by_nonce.values().filter(|request| request.until > now).count()
     }
 
@@ -110,7 +111,8 @@ impl Protocol {
         for tip in &tips.tips {
             let key = MessageKey { block: tip.block, attempt: tip.attempt, message: 0 };
             let theirs = |index| index != self.me;
-            if self.reassembler.admits(&key) && self.leader_index(tip.block).is_some_and(theirs) {
+            let may_be = tip.attempt < MAX_ATTEMPTS && self.reassembler.admits(&key);
+            if may_be && self.leader_index(tip.block).is_some_and(theirs) {
                 let due = self.quiet_until(now, &key);
                 let reassembler = &self.reassembler;
                 self.repair.wants.told(now, from, tip, due, |key| reassembler.is_done(key));

@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 
 use fragcast_shredder::MessageKey;
 
-use super::store::Opening;
+use super::store::{Opening, opening};
 use crate::membership::PeerIndex;
 use crate::time::Timestamp;
 
-/// Messages wanted at a time, 100 bytes each; the farthest future makes room.
+/// Messages wanted at a time, 100 bytes each; what was given up makes room, then the farthest
+/// future. Otherwise one signed shred with an index far away would fill the table with what
+/// nobody has, for as long as its block is in the window.
 const MAX_WANTS: usize = 1024;
 /// Of those, messages of which only tips tell, in all and first told by one peer.
 const MAX_HEARSAY: usize = 512;
@@ -79,6 +81,12 @@ struct Track {
     exists: u32,
 }
 
+/// Whether a message is of another opening than `key`. Of what was given up only such makes
+/// room: else the rest of a series that nobody has would take its place for ever.
+fn of_another(key: MessageKey) -> impl Fn(&MessageKey, &Want) -> bool {
+    move |other, _| opening(other) != opening(&key)
+}
+
 /// All that is wanted.
 #[derive(Debug, Default)]
 pub(super) struct Wants {
@@ -124,6 +132,8 @@ impl Wants {
         if live_from.is_some() {
             self.anchor(key.block);
         }
+        // First of all: what the shred proves may fill the table and leave no room for its own.
+        self.wake(due);
         self.exists(key, due, is_done);
         if !self.messages.contains_key(&key) && !self.make_room(&key) {
             return;
@@ -137,7 +147,6 @@ impl Wants {
             want.hold(from, false);
             want.news(now, due);
         }
-        self.wake(due);
     }
 
     /// `key` exists, so the messages before it do.
@@ -157,7 +166,7 @@ impl Wants {
             if let Some(want) = self.messages.get_mut(&key) {
                 self.hearsay -= usize::from(!want.certain);
                 want.certain = true;
-            } else if self.messages.len() < MAX_WANTS {
+            } else if self.messages.len() < MAX_WANTS || self.evict_resting(of_another(key)) {
                 self.messages.insert(key, Want::new(due, true));
             } else {
                 // The rest when there is room again.
@@ -175,9 +184,16 @@ impl Wants {
         }
     }
 
-    /// Evicts the farthest future for `key`, or says that there is no room for it.
+    /// Drops one message of `which` that was given up, if there is one.
+    fn evict_resting(&mut self, which: impl Fn(&MessageKey, &Want) -> bool) -> bool {
+        let given_up = |(key, want): &(&MessageKey, &Want)| want.resting && which(key, want);
+        let gone = self.messages.iter().rev().find(given_up).map(|(key, _)| *key);
+        gone.is_some_and(|gone| self.remove(&gone).is_some())
+    }
+
+    /// Evicts what was given up or the farthest future for `key`, or says that there is no room for it.
     fn make_room(&mut self, key: &MessageKey) -> bool {
-        if self.messages.len() < MAX_WANTS {
+        if self.messages.len() < MAX_WANTS || self.evict_resting(of_another(*key)) {
             return true;
         }
         let farthest = self.messages.last_key_value().map(|(last, _)| *last);
@@ -191,6 +207,10 @@ impl Wants {
     pub(super) fn remove(&mut self, key: &MessageKey) -> Option<Want> {
         let want = self.messages.remove(key)?;
         self.hearsay -= usize::from(!want.certain);
+        if self.messages.is_empty() {
+            // Or the next message that is wanted would wake us at once.
+            self.at = None;
+        }
         Some(want)
     }
 
@@ -225,7 +245,8 @@ impl Wants {
         if tip.end() <= track.row {
             return;
         }
-        let hearsay = |want: &&Want| !want.certain && want.holders.first() == Some(&peer);
+        let hearsay =
+            |want: &&Want| !want.certain && !want.resting && want.holders.first() == Some(&peer);
         let mut left =
             MAX_HEARSAY_OF_ONE.saturating_sub(self.messages.values().filter(hearsay).count());
         // A lie makes us look at so many messages and no more.
@@ -237,8 +258,13 @@ impl Wants {
             }
             if !self.messages.contains_key(&key) {
                 let certain = u32::from(message) < track.exists;
-                let full = left == 0 || self.hearsay >= MAX_HEARSAY;
-                if self.messages.len() >= MAX_WANTS || !certain && full {
+                if !certain && left == 0 {
+                    continue;
+                }
+                // What liars told and could not answer must not stand in the way of others.
+                let crowded = !certain && self.hearsay >= MAX_HEARSAY;
+                let full = crowded || self.messages.len() >= MAX_WANTS;
+                if full && !self.evict_resting(|_, want| !crowded || !want.certain) {
                     continue;
                 }
                 self.hearsay += usize::from(!certain);

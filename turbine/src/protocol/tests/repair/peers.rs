@@ -20,14 +20,18 @@ impl Scene {
     }
 
     fn with(settings: &Config) -> Self {
-        let world = World::new(&[1; 6], 1);
+        Self::of(6, settings)
+    }
+
+    fn of(nodes: usize, settings: &Config) -> Self {
+        let world = World::new(&vec![1; nodes], 1);
         // Everything leaves at once: pacing is tested elsewhere.
         let settings = &Config { burst: Duration::from_secs(1_000), ..settings.clone() };
         let now = Timestamp::from_nanos(1_000_000_000);
         let mut leader = world.node(0, settings.clone());
-        leader.assume_connected(1..6);
+        leader.assume_connected(1..nodes as PeerIndex);
         let mut node = world.node(3, settings.clone());
-        node.assume_connected([0, 1, 2, 4, 5]);
+        node.assume_connected((0..nodes as PeerIndex).filter(|peer| *peer != 3));
         Self { world, leader, node, now }
     }
 
@@ -396,4 +400,107 @@ fn complete_sets_are_kept_within_memory_and_the_oldest_block_goes_first() {
     // Below the window nothing is kept at all.
     scene.node.handle_head(scene.now, 1_000);
     assert_eq!(scene.node.repair_bytes(), 0);
+}
+
+#[test]
+fn a_node_is_busy_while_it_lacks_something_and_not_by_tips_alone() {
+    let mut scene = Scene::new();
+    assert!(!scene.node.busy());
+    let shreds = scene.cut(env(1));
+    scene.feed(1, &shreds);
+    scene.node.handle_timeout(scene.now);
+    while scene.node.poll_transmit(scene.now).is_some() {}
+    assert!(!scene.node.busy(), "it is whole");
+    assert!(scene.node.poll_timeout(scene.now).is_some(), "and tells of it");
+    let (shreds, peer, request) = scene.asking();
+    assert!(scene.node.busy(), "a request is under way");
+    scene.answer(peer, request.nonce, &shreds[2..]);
+    scene.node.handle_timeout(scene.now);
+    while scene.node.poll_transmit(scene.now).is_some() {}
+    assert!(!scene.node.busy(), "it came");
+    // What is given up is no business either.
+    let shreds = scene.cut(frag(1, 1, 5_000));
+    scene.feed(1, &shreds[..2]);
+    assert!(scene.node.busy());
+    while scene.next(Duration::from_secs(100)) {
+        scene.requests();
+    }
+    assert_eq!(scene.node.counters().repair_given_up, 1);
+    assert!(!scene.node.busy());
+}
+
+#[test]
+fn a_leader_that_signs_an_index_far_away_does_not_end_repair() {
+    let mut scene = Scene::new();
+    let first = scene.cut(env(1));
+    scene.feed(1, &first);
+    scene.settle();
+    // One signed shred tells of thousands of messages that nobody has.
+    let far = scene.cut(frag(1, 40_000, 5_000));
+    scene.feed(1, &far[..2]);
+    while scene.next(Duration::from_secs(1_000)) {
+        scene.requests();
+    }
+    assert!(!scene.node.busy(), "all of it is given up");
+    // The next block loses a little, as blocks do.
+    let first = scene.cut(env(2));
+    scene.feed(1, &first);
+    let shreds = scene.cut(frag(2, 0, 5_000));
+    scene.feed(1, &shreds[..2]);
+    scene.settle();
+    assert!(scene.wait().iter().any(|(_, request)| (request.block, request.message) == (2, 1)));
+}
+
+#[test]
+fn liars_whose_hearsay_was_given_up_make_room_for_others() {
+    let mut scene = Scene::of(16, &config(TREES[1], 0.02));
+    let first = scene.cut(env(1));
+    scene.feed(1, &first);
+    scene.settle();
+    // As many as fill the table, each with what does not exist, in openings of its own.
+    for liar in 5..15 {
+        let tip =
+            Tip { block: 2 + u64::from(liar) % 7, attempt: liar as u8 / 7, row: 64, above: 0 };
+        scene.control(liar, &Control::Tips(Tips { tips: vec![tip] }));
+    }
+    assert!(scene.node.busy());
+    while scene.next(Duration::from_secs(1_000)) {
+        scene.requests();
+    }
+    assert_eq!(scene.node.counters().repair_given_up, 512, "the table was full");
+    // Another one, and one of the liars, tell the truth about two tails.
+    for (peer, message) in [(1, 1), (5, 2)] {
+        let tip = Tip { block: 1, attempt: 0, row: 1, above: 1 << message >> 2 };
+        let tip = if message == 1 { Tip { row: 2, ..tip } } else { tip };
+        scene.control(peer, &Control::Tips(Tips { tips: vec![tip] }));
+        let asked = scene.wait();
+        assert!(asked.iter().all(|(to, r)| (*to, r.block, r.message) == (peer, 1, message)));
+    }
+}
+
+#[test]
+fn no_attempt_that_cannot_be_is_asked_for() {
+    let mut scene = Scene::new();
+    let first = scene.cut(env(1));
+    scene.feed(1, &first);
+    scene.settle();
+    let tip = |attempt| Tip { block: 1, attempt, row: 1, above: 0 };
+    let tips = vec![tip(8), tip(255)];
+    scene.control(4, &Control::Tips(Tips { tips }));
+    assert!(!scene.node.busy(), "an attempt is below eight");
+}
+
+#[test]
+fn requests_of_superseded_attempts_and_old_blocks_are_forgotten() {
+    let mut scene = Scene::new();
+    let (_, _, request) = scene.asking();
+    assert_eq!((request.block, request.message), (1, 1));
+    assert_eq!(scene.node.repair.requests_waiting(scene.now), 1);
+    scene.node.supersede(1, 1);
+    assert_eq!(scene.node.repair.requests_waiting(scene.now), 0);
+    let mut scene = Scene::new();
+    scene.asking();
+    scene.node.handle_head(scene.now, 1_000);
+    assert_eq!(scene.node.repair.requests_waiting(scene.now), 0);
+    assert!(!scene.node.busy());
 }
