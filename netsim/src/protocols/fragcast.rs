@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{GatewayKey, MessageKey, VerifiedMessage};
+use fragcast_shredder::{GatewayKey, Kind, MessageKey, VerifiedMessage};
 use fragcast_turbine::egress::FRAMING;
 use fragcast_turbine::membership::{Membership, sample};
 use fragcast_turbine::{
@@ -140,6 +140,7 @@ impl Fragcast {
             })
             .collect();
         connect(&mut nodes, config.connections, faults, seed);
+        open_blocks(&mut nodes, load);
         let messages = load
             .broadcasts
             .iter()
@@ -233,10 +234,7 @@ impl Fragcast {
             let at = at.as_nanos().saturating_sub(EPOCH).max(ctx.now());
             if at < self.armed[node as usize] {
                 self.armed[node as usize] = at;
-                // With nothing to send or check at once it is tips, or a repair: that ends by
-                // completing.
-                let housekeeping = at > ctx.now() && protocol.egress().next_at(now).is_none();
-                ctx.timer(node, at, at, housekeeping);
+                ctx.timer(node, at, at, !protocol.busy());
             }
         }
     }
@@ -257,6 +255,52 @@ impl Fragcast {
             protocol
                 .broadcast(timestamp(ctx.now() + 1_000), broadcast.key, twin)
                 .expect("it leads, and its lanes are wide");
+        }
+    }
+}
+
+/// A load that begins in mid-block, as a single frag does, finds the block open: everybody has
+/// its Env, or all would ask for it.
+fn open_blocks(nodes: &mut [Protocol], load: &Load) {
+    let mut blocks: BTreeMap<u64, &Broadcast> = BTreeMap::new();
+    for broadcast in &load.broadcasts {
+        let first = blocks.entry(broadcast.key.block).or_insert(broadcast);
+        if broadcast.key.message < first.key.message {
+            *first = broadcast;
+        }
+    }
+    for (block, first) in blocks.into_iter().filter(|(_, first)| first.key.message > 0) {
+        let key = MessageKey { block, attempt: first.key.attempt, message: 0 };
+        let env = Broadcast { key, kind: Kind::Env, ..*first };
+        let message = messages::signed(&env, 0, &gateway_key(env.leader));
+        let leader = &mut nodes[env.leader as usize];
+        let mut now = Timestamp::from_nanos(EPOCH - 20 * SECONDS);
+        leader.broadcast(now, key, &message).expect("it leads, and its lanes are wide");
+        // What it sends goes to everybody at once, each shred once.
+        let mut shreds = std::collections::BTreeSet::new();
+        loop {
+            while let Some(transmit) = leader.poll_transmit(now) {
+                if let Payload::Shred(bytes) = transmit.payload {
+                    shreds.insert(bytes);
+                }
+            }
+            match leader.egress().next_at(now) {
+                Some(at) => now = now.max(at),
+                None => break,
+            }
+        }
+        for (index, node) in nodes.iter_mut().enumerate() {
+            if index as NodeId != env.leader {
+                let burst = shreds.iter().map(|bytes| (env.leader, bytes.clone()));
+                node.handle_datagrams(now, burst);
+            }
+            while node.poll_event().is_some() {}
+            // What they would forward, check or tell has been by the time the run begins: the
+            // block has been open for longer than nodes tell of an open block.
+            for at in [now, Timestamp::from_nanos(EPOCH - SECONDS)] {
+                node.handle_timeout(at);
+                while node.poll_transmit(at).is_some() {}
+            }
         }
     }
 }
@@ -296,6 +340,12 @@ fn connect(nodes: &mut [Protocol], limit: u32, faults: &Faults, seed: u64) {
 
 impl Overlay for Fragcast {
     type Packet = Packet;
+
+    fn start(&mut self, ctx: &mut Context<'_, Packet>) {
+        for node in 0..self.nodes.len() as NodeId {
+            self.pump(ctx, node);
+        }
+    }
 
     fn broadcast(&mut self, ctx: &mut Context<'_, Packet>, index: usize) {
         let broadcast = ctx.load().broadcasts[index];

@@ -1,0 +1,61 @@
+//! Every scenario file ends as it says, with the digest that is pinned here: the same events, on
+//! any machine. A change of the protocol or a model changes digests; pin them anew if it was
+//! meant to, after looking at what became of the expectations.
+
+use std::path::PathBuf;
+
+use netsim::compare::{Plan, PlanOptions};
+use netsim::scenario::{Scenario, Shares};
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(format!("{name}.toml"))
+}
+
+/// Runs the protocols of which the file expects something, checks that, and the digest.
+fn ends_as_it_says(name: &str, digest: &str) {
+    let scenario = Scenario::read(&file(name)).unwrap();
+    let protocols: Vec<String> = scenario.expect.keys().cloned().collect();
+    assert!(protocols.iter().any(|p| p == "fragcast"), "{name}.toml expects nothing of ours");
+    let options = PlanOptions { protocols, repeat_plain: false, ..PlanOptions::default() };
+    let plan = Plan::of(&scenario, &options).unwrap();
+    let runs = plan.run(|_| {});
+    for run in &runs {
+        let contender = plan.contenders[run.contender].name();
+        let case = &plan.cases[run.case];
+        let shares = Shares::of(&run.outcome, &case.load, &case.faults);
+        println!("{name}, {contender}, case {}: {shares}", run.case);
+        let failures = scenario.expect[contender].failures(&shares);
+        assert!(failures.is_empty(), "{name}, {contender}, seed {}: {failures:?}", scenario.seed);
+    }
+    let found = plan.compare(&runs).digest;
+    assert_eq!(&found[..16], digest, "{name}.toml (seed {}) runs differently", scenario.seed);
+}
+
+macro_rules! scenarios {
+    ($($test:ident: $name:literal = $digest:literal,)*) => {
+        $(#[test] fn $test() { ends_as_it_says($name, $digest); })*
+
+        #[test]
+        fn every_file_has_a_test() {
+            let tested = [$($name),*];
+            for entry in std::fs::read_dir(file("x").parent().unwrap()).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_stem().unwrap().to_str().unwrap();
+                assert!(name == "default" || tested.contains(&name), "{name} has no test");
+            }
+        }
+    };
+}
+
+scenarios! {
+    a_whole_block: "block" = "",
+    losses_in_bursts: "bursty" = "",
+    crashed_nodes: "crashed" = "",
+    an_equivocating_leader: "equivocation" = "",
+    a_leader_that_dies_in_mid_block: "leader-dies" = "",
+    a_partition_that_heals: "partition" = "",
+    a_rebuilt_block: "rebuild" = "",
+    silent_relays: "silent" = "",
+    a_slow_uplink: "slow-uplink" = "",
+    terms_and_hand_over: "terms" = "",
+}
