@@ -152,7 +152,7 @@ impl Plan {
         let setup = Setup { world, links, faults, load, seed: *seed, patience };
         match (&self.contenders[contender], network) {
             (Contender::Fragcast(config), Some(network)) => {
-                let mut fragcast = Fragcast::new(config, network, load, faults, *seed);
+                let mut fragcast = Fragcast::new(config, network, load, *seed);
                 engine::run(setup, &mut fragcast)
             }
             (Contender::Fragcast(_), None) => unreachable!("made where there is such a contender"),

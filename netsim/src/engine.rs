@@ -9,7 +9,7 @@
 //! it up.
 
 use crate::fault::Faults;
-use crate::link::{LinkConfig, Links};
+use crate::link::{LinkConfig, Links, serialisation};
 use crate::load::Load;
 use crate::outcome::{Digest, How, NEVER, Outcome};
 use crate::queue::Queue;
@@ -108,7 +108,8 @@ pub struct Setup<'a> {
     pub load: &'a Load,
     /// Seed of losses, jitter and all that the overlay draws.
     pub seed: u64,
-    /// How long after the last broadcast, or the end of the last fault, a node may still wait.
+    /// How long after the last broadcast, or the end of the last fault, a node may still wait,
+    /// beside the time in which a host could send the largest message to everybody four times.
     pub patience: Nanos,
 }
 
@@ -169,7 +170,7 @@ impl<'a, P> Context<'a, P> {
     /// Sends an unreliable packet of `bytes` on the wire, framing included.
     pub fn send(&mut self, from: NodeId, to: NodeId, bytes: u32, class: Class, body: P) {
         let Some(departed) = self.admit(from, to, bytes.into(), class) else { return };
-        if self.setup.faults.is_cut(from, to, self.now) {
+        if self.setup.faults.is_cut(from, to, departed) {
             self.outcome.lost += 1;
             return;
         }
@@ -206,6 +207,11 @@ impl<'a, P> Context<'a, P> {
             self.outcome.dropped_uplink += 1;
             return None;
         };
+        if faults.is_down(from, departed) {
+            // It was still waiting in the queue when its host went down.
+            self.outcome.lost += 1;
+            return None;
+        }
         self.count_sent(from, bytes);
         Some(departed)
     }
@@ -347,7 +353,10 @@ pub fn run<O: Overlay>(setup: Setup<'_>, overlay: &mut O) -> Outcome {
         ctx.queue.push(broadcast.at, Event::Broadcast(index as u32));
     }
     let last = broadcasts.iter().map(|b| b.at).max().unwrap_or(0).max(setup.faults.healed_at());
-    let horizon = last + setup.patience;
+    // A leader that serves everybody itself, twice over, is not cut off.
+    let largest = broadcasts.iter().map(|b| u64::from(b.bytes)).max().unwrap_or(0);
+    let everybody = serialisation(4 * largest * nodes as u64, setup.links.uplink_bps);
+    let horizon = last.saturating_add(setup.patience).saturating_add(everybody);
     overlay.start(&mut ctx);
     while let Some((at, event)) = ctx.queue.pop() {
         if at > horizon {

@@ -24,7 +24,7 @@ pub enum Fault {
         /// When.
         span: Span,
     },
-    /// The hosts receive, and never forward or answer. Leaders still send their own messages.
+    /// The hosts receive, and never forward or answer. Hosts that lead in the run are exempt.
     Silent {
         /// Which.
         nodes: BTreeSet<NodeId>,

@@ -16,7 +16,7 @@
 //! * Hop: each packet occupies the receiver's processor for [`LinkConfig::packet_cpu`], and is
 //!   acted upon [`LinkConfig::hop`] later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::random::{self, Stream};
 use crate::world::World;
@@ -125,8 +125,8 @@ pub struct Links<'a> {
     processors: Vec<Pipe>,
     /// Rates of hosts whose uplink is not the configured one.
     slow: BTreeMap<NodeId, u64>,
-    /// Ordered pairs of hosts that are in a burst of losses.
-    bursts: std::collections::HashSet<(NodeId, NodeId)>,
+    /// Whether an ordered pair of hosts is in a burst of losses; looked up, never iterated.
+    bursts: HashMap<(NodeId, NodeId), bool>,
     random: Stream,
 }
 
@@ -141,7 +141,7 @@ impl<'a> Links<'a> {
             downlinks: vec![Pipe::default(); n],
             processors: vec![Pipe::default(); n],
             slow: BTreeMap::new(),
-            bursts: std::collections::HashSet::new(),
+            bursts: HashMap::new(),
             random,
         }
     }
@@ -204,17 +204,13 @@ impl<'a> Links<'a> {
                 // bad one is left with 1/burst, and entered so that `mean` is lost in all.
                 let leave = 1.0 / burst.max(1.0);
                 let enter = leave * mean / (1.0 - mean).max(f64::MIN_POSITIVE);
-                let bad = self.bursts.contains(&(from, to));
-                let bad = if bad {
-                    !random::chance(&mut self.random, leave)
-                } else {
-                    random::chance(&mut self.random, enter)
+                // A pair that has not met is in the state that pairs are in on average.
+                let bad = match self.bursts.get(&(from, to)) {
+                    Some(true) => !random::chance(&mut self.random, leave),
+                    Some(false) => random::chance(&mut self.random, enter),
+                    None => random::chance(&mut self.random, mean),
                 };
-                if bad {
-                    self.bursts.insert((from, to));
-                } else {
-                    self.bursts.remove(&(from, to));
-                }
+                self.bursts.insert((from, to), bad);
                 bad
             }
         }
@@ -310,6 +306,12 @@ mod tests {
         let bursts = lost.windows(2).filter(|w| !w[0] && w[1]).count() as f64;
         let length = share * lost.len() as f64 / bursts;
         assert!((length - 4.0).abs() < 0.2, "{length}");
+        // The first packets of many pairs, too: trees send one a pair.
+        let many = line(300, 2, 0);
+        let mut links = Links::new(&many, config, stream(3, "t", 0));
+        let pairs = (0..300u32).flat_map(|a| (0..300u32).map(move |b| (a, b)));
+        let first = pairs.filter(|(a, b)| links.loses(*a, *b)).count() as f64 / 90_000.0;
+        assert!((first - 0.05).abs() < 0.004, "{first}");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct ReliableConfig {
 
 impl ReliableConfig {
     /// TCP over IPv4 with timestamps on a path of 1,500 bytes: 20 + 32 bytes of headers.
-    pub const TCP: Self = Self { segment: 1448, framing: 52, acknowledgement: 52, window: 256 };
+    pub const TCP: Self = Self { segment: 1448, framing: 52, acknowledgement: 52, window: 4096 };
     /// A QUIC stream as `fragcast` sets its transport up: packets of 1,200 bytes over UDP, of
     /// which 28 are IP and UDP, some 37 QUIC header, frame header and authentication tag.
     pub const QUIC: Self = Self { segment: 1163, framing: 65, acknowledgement: 60, window: 4096 };

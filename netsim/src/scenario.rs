@@ -256,7 +256,7 @@ impl Default for FragcastOptions {
             route: FragcastRoute::Auto,
             fanout: 200,
             loss: None,
-            coding: 1.0,
+            coding: 1.5,
             connections: 1_024,
             repair: true,
         }

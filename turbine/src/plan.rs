@@ -92,8 +92,10 @@ impl SignedPlan {
     }
 }
 
-/// Positions of all draws that a plan remembers, 4 MB; see `PlanView::drawn`.
+/// What a plan remembers of draws, in positions of 4 bytes: 4 MB; see `PlanView::drawn`.
 const MAX_DRAWN: usize = 1 << 20;
+/// What an entry costs beside its positions, in positions: 200 bytes.
+const DRAW_COST: usize = 50;
 
 /// A draw: its seed, and the relay that is left out.
 type DrawKey = ([u8; 32], Option<usize>);
@@ -108,16 +110,16 @@ struct Drawn {
 
 impl Drawn {
     fn insert(&mut self, key: DrawKey, order: Arc<[PeerIndex]>) {
-        self.positions += order.len();
+        self.positions += order.len() + DRAW_COST;
         match self.orders.insert(key, order) {
-            Some(shorter) => self.positions -= shorter.len(),
+            Some(shorter) => self.positions -= shorter.len() + DRAW_COST,
             None => self.age.push_back(key),
         }
         while self.positions > MAX_DRAWN
             && self.age.len() > 1
             && let Some(oldest) = self.age.pop_front()
         {
-            self.positions -= self.orders.remove(&oldest).map_or(0, |order| order.len());
+            self.positions -= self.orders.remove(&oldest).map_or(0, |o| o.len() + DRAW_COST);
         }
     }
 }
@@ -294,7 +296,10 @@ mod tests {
             assert_ne!(view.drawn(&seed, Some(all[0] as usize), 1)[0], all[0]);
             let drawn = view.drawn.lock().unwrap();
             assert!(drawn.positions <= MAX_DRAWN && drawn.orders.len() == drawn.age.len());
-            assert_eq!(drawn.positions, drawn.orders.values().map(|o| o.len()).sum::<usize>());
+            assert_eq!(
+                drawn.positions,
+                drawn.orders.values().map(|o| o.len() + DRAW_COST).sum::<usize>()
+            );
         }
     }
 

@@ -70,7 +70,8 @@ const CHECKS_AT_ONCE: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoutePolicy {
     /// Direct if the leader can send the message to everybody within
-    /// [`Config::direct_within`], else turbine with the usual fanout.
+    /// [`Config::direct_within`], else over one relay a shred if no relay has more to do than
+    /// [`Config::relay_within`], else turbine with the usual fanout.
     Auto,
     /// Always this one.
     Fixed(Route),
@@ -87,11 +88,14 @@ pub struct Config {
     pub route: RoutePolicy,
     /// Time in which `Auto` lets the leader send directly.
     pub direct_within: Duration,
+    /// Time in which the busiest relay may serve everybody for `Auto` to use one relay a shred:
+    /// about what another hop over the world costs.
+    pub relay_within: Duration,
     /// Loss per hop that the code rate is made for.
     pub loss: f64,
-    /// Coding shreds for each data shred at least, on routes with relays. One, as `netsim sweep
-    /// code-rate` found: it costs less than Turbine's bytes and takes a quarter to a third off
-    /// the time, because a node waits for the fastest k of k + m shreds only.
+    /// Coding shreds for each data shred at least, on routes with relays. `netsim sweep
+    /// code-rate` shows why more than the loss asks for: a node waits for the fastest k of k + m
+    /// shreds only.
     pub relayed_coding: f64,
     /// What this node sends at most, bits per second.
     pub uplink_bps: u64,
@@ -118,8 +122,9 @@ impl Config {
             dialect: Dialect::default(),
             route: RoutePolicy::Auto,
             direct_within: Duration::from_millis(2),
+            relay_within: Duration::from_millis(60),
             loss: 0.02,
-            relayed_coding: 1.0,
+            relayed_coding: 1.5,
             uplink_bps: 1_000_000_000,
             burst: Duration::from_millis(2),
             lane_capacity: 16 * 1024 * 1024,

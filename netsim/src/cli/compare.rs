@@ -90,8 +90,13 @@ impl CommonArgs {
             None => Scenario::default(),
         };
         self.world.apply(&mut scenario)?;
-        if let Some(leaders) = self.leaders {
-            scenario.load.leaders = leaders as usize;
+        match (self.leaders, &scenario.network.source) {
+            (Some(leaders), _) => scenario.load.leaders = leaders as usize,
+            // Of ten nodes not twelve can lead.
+            (None, crate::topology::Source::Default { nodes }) if file.is_none() => {
+                scenario.load.leaders = scenario.load.leaders.min(*nodes as usize);
+            }
+            _ => {}
         }
         if let Some(kb) = self.kb {
             scenario.load.frag_bytes = vec![kb * 1_000];
@@ -292,6 +297,9 @@ fn expectations(
     let mut met = true;
     for name in ORDER {
         let Some(expectation) = scenario.expect.get(name) else { continue };
+        if !plan.contenders.iter().any(|contender| contender.name() == name) {
+            writeln!(out, "{name} did not run: what the scenario expects of it was not checked")?;
+        }
         // Of several meshes each has to do what is expected.
         for (index, contender) in plan.contenders.iter().enumerate() {
             if contender.name() != name {
@@ -306,7 +314,11 @@ fn expectations(
                 }
                 for failure in &failures {
                     met = false;
-                    writeln!(out, "NOT AS EXPECTED, {name}, seed {}: {failure}", scenario.seed)?;
+                    writeln!(
+                        out,
+                        "NOT AS EXPECTED, {name}, run {} of seed {} (--seed): {failure}",
+                        run.case, scenario.seed,
+                    )?;
                 }
             }
         }

@@ -82,7 +82,7 @@ fn modelled(emulation: &Emulation) -> Result<Vec<Vec<Nanos>>, EmulateError> {
         uplink_bps: emulation.links.uplink_bps,
     };
     let world = &emulation.world;
-    let mut overlay = Fragcast::new(&config, &Network::new(world), &load, &faults, emulation.seed);
+    let mut overlay = Fragcast::new(&config, &Network::new(world), &load, emulation.seed);
     let setup = Setup {
         world,
         links: emulation.links,

@@ -67,7 +67,10 @@ impl Parameter {
     fn apply(self, value: f64, scenario: &mut Scenario, options: &mut PlanOptions) {
         let links = &mut scenario.network.links;
         match self {
-            Self::Nodes => scenario.network.source = Source::Default { nodes: value as u32 },
+            Self::Nodes => {
+                scenario.network.source = Source::Default { nodes: value as u32 };
+                scenario.load.leaders = scenario.load.leaders.min(value as usize);
+            }
             Self::Frag => scenario.load.frag_bytes = vec![(value * 1_000.0) as u32],
             Self::Loss => links.loss = Loss::Independent(value / 100.0),
             Self::Uplink => {
@@ -115,6 +118,10 @@ pub(super) fn sweep(args: &SweepArgs) -> anyhow::Result<bool> {
     let bad = values.iter().find(|value| !(low..=high).contains(*value));
     if let Some(bad) = bad {
         anyhow::bail!("{bad} is no value of `{}`: {low} to {high}", parameter.title());
+    }
+    let whole = matches!(parameter, Parameter::Nodes | Parameter::CodeRate | Parameter::Fanout);
+    if let Some(part) = values.iter().find(|value| whole && value.fract() != 0.0) {
+        anyhow::bail!("{part} is no value of `{}`: a whole number is", parameter.title());
     }
     values.sort_by(f64::total_cmp);
     values.dedup();

@@ -1,18 +1,21 @@
 //! From outcomes to the numbers of a table.
 
+use std::collections::BTreeMap;
+
 use super::{Contender, Plan, Run, counted};
 use crate::outcome::NEVER;
 use crate::results::{Protocol, Ratio, Times};
-use crate::{MILLIS, Nanos};
+use crate::{MILLIS, Nanos, NodeId};
 
 /// Points of a curve at most.
 const POINTS: usize = 200;
 
-/// Times of pairs, kept apart by case so that the worst leader can be told.
+/// Times of pairs, kept apart so that the worst leader can be told.
 #[derive(Debug, Default, Clone)]
 struct Sample {
-    /// By case: the time of each pair, `NEVER` for a missed one, and what it counts as in a mean.
-    by_case: Vec<Vec<(Nanos, Nanos)>>,
+    /// By case and leader: the time of each pair, `NEVER` for a missed one, and what it counts as
+    /// in a mean.
+    by_leader: BTreeMap<(usize, NodeId), Vec<(Nanos, Nanos)>>,
 }
 
 impl Sample {
@@ -26,15 +29,20 @@ impl Sample {
     }
 
     fn mean(&self) -> Option<f64> {
-        Self::mean_of(self.by_case.iter().flatten().map(|pair| pair.1))
+        Self::mean_of(self.by_leader.values().flatten().map(|pair| pair.1))
     }
 
-    fn case_means(&self) -> Vec<Option<f64>> {
-        self.by_case.iter().map(|case| Self::mean_of(case.iter().map(|pair| pair.1))).collect()
+    fn leader_means(&self) -> Vec<Option<f64>> {
+        let mean = |pairs: &Vec<(Nanos, Nanos)>| Self::mean_of(pairs.iter().map(|pair| pair.1));
+        self.by_leader.values().map(mean).collect()
+    }
+
+    fn push(&mut self, case: usize, leader: NodeId, time: Nanos, counts_as: Nanos) {
+        self.by_leader.entry((case, leader)).or_default().push((time, counts_as));
     }
 
     fn sorted(&self) -> Vec<Nanos> {
-        let mut all: Vec<Nanos> = self.by_case.iter().flatten().map(|pair| pair.0).collect();
+        let mut all: Vec<Nanos> = self.by_leader.values().flatten().map(|pair| pair.0).collect();
         all.sort_unstable();
         all
     }
@@ -94,15 +102,15 @@ pub(super) struct Aggregator<'a> {
 impl<'a> Aggregator<'a> {
     pub(super) fn new(plan: &'a Plan, world: usize, limits: &'a [Vec<Vec<Nanos>>]) -> Self {
         let mut limit = Sample::default();
-        for (case, times) in plan.cases.iter().zip(limits) {
-            let mut pairs = Vec::new();
+        for (c, (case, times)) in plan.cases.iter().zip(limits).enumerate() {
             for (broadcast, times) in case.load.broadcasts.iter().zip(times) {
                 if broadcast.expected {
-                    let nodes = counted(times.len(), broadcast.leader, &case.faults);
-                    pairs.extend(nodes.iter().map(|n| (times[*n as usize], times[*n as usize])));
+                    for node in counted(times.len(), broadcast.leader, &case.faults) {
+                        let time = times[node as usize];
+                        limit.push(c, broadcast.leader, time, time);
+                    }
                 }
             }
-            limit.by_case.push(pairs);
         }
         Self { plan, world, limits, limit }
     }
@@ -170,6 +178,7 @@ impl<'a> Aggregator<'a> {
             for (b, broadcast) in case.load.broadcasts.iter().enumerate() {
                 if let Some(next) = case.load.next_leader(broadcast.key.block)
                     && broadcast.expected
+                    && !case.faults.crashed().contains(&next)
                 {
                     times.push(after(c, b, next));
                 }
@@ -198,7 +207,7 @@ impl<'a> Aggregator<'a> {
         let after = |case: usize, broadcast: usize, node: u32| {
             runs[case].outcome.completions[broadcast].after[node as usize]
         };
-        let mut sample = Sample { by_case: vec![Vec::new(); runs.len()] };
+        let mut sample = Sample::default();
         let (mut missed, mut repaired) = (0, 0);
         for (case, b, node, time) in self.pairs(after) {
             let outcome = &runs[case].outcome;
@@ -208,16 +217,17 @@ impl<'a> Aggregator<'a> {
             };
             missed += u64::from(time == NEVER);
             repaired += u64::from(outcome.completions[b].repaired[node as usize]);
-            sample.by_case[case].push((time, counts_as));
+            let leader = self.plan.cases[case].load.broadcasts[b].leader;
+            sample.push(case, leader, time, counts_as);
         }
         let sorted = sample.sorted();
         let times = times(&sample, &sorted);
         let limit_sorted = self.limit.sorted();
         let limit = self::times(&self.limit, &limit_sorted);
         let worst = sample
-            .case_means()
+            .leader_means()
             .into_iter()
-            .zip(self.limit.case_means())
+            .zip(self.limit.leader_means())
             .filter_map(|(ours, limit)| over(ours, limit))
             .max_by(f64::total_cmp);
         let (sent_mb, busiest) = self.sent(runs);

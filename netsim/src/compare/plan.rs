@@ -53,7 +53,7 @@ impl Plan {
         let built = topology::build(&scenario.world())?;
         let mut cases = Vec::new();
         for seed in 0..options.seeds {
-            let seed = scenario.seed + seed;
+            let seed = scenario.seed.wrapping_add(seed);
             let seeded = Scenario { seed, ..scenario.clone() };
             let runs = seeded.load(&built.world)?;
             cases.extend(runs.into_iter().zip(0u64..).map(|(run, i)| Case {

@@ -2,9 +2,9 @@
 //! runs, with real signatures, codes and trees.
 //!
 //! Shreds are QUIC datagrams, control frames and repair go over QUIC streams; pacing, lanes,
-//! routes, validation and repair are the protocol's. Connections are up when a run begins, but
-//! those to hosts that are down by then. A host that goes down later is noticed by QUIC's idle
-//! time-out only, 6 s, which is longer than the runs here: until then others send to it in vain.
+//! routes, validation and repair are the protocol's. Connections are up when a run begins, those
+//! to hosts that are down by then as well: QUIC's idle time-out notices after 6 s, which is
+//! longer than most runs here, and the other protocols' nodes do not know it either.
 //!
 //! A node holds at most [`FragcastConfig::connections`] connections, as the daemon does. In a
 //! larger network everybody is connected to that many others, drawn at random.
@@ -24,7 +24,6 @@ use fragcast_turbine::{
 };
 
 use crate::engine::{Class, Context, Overlay};
-use crate::fault::Faults;
 use crate::load::{Broadcast, Load};
 use crate::outcome::How;
 use crate::reliable::{Reliable, ReliableConfig};
@@ -37,9 +36,9 @@ mod messages;
 const CHAIN: u64 = 901;
 /// Half of an acknowledgement: QUIC sends one for every second packet.
 const HALF_ACK: u64 = ReliableConfig::QUIC.acknowledgement as u64 / 2;
-/// What a node keeps to answer from: some twenty blocks of the size simulated here. Ten thousand
-/// nodes share this machine's memory.
-const REPAIR_MEMORY: usize = 8 << 20;
+/// What all nodes of a run together keep to answer from, but each at least one message of the
+/// largest size with its coding.
+const REPAIR_MEMORY: usize = 1 << 30;
 /// Virtual time starts here, so that µs in headers are not zero.
 const EPOCH: Nanos = 1_000 * SECONDS;
 
@@ -121,13 +120,7 @@ impl Fragcast {
     ///
     /// # Panics
     /// If a leader of the load is no node of the network.
-    pub fn new(
-        config: &FragcastConfig,
-        network: &Network,
-        load: &Load,
-        faults: &Faults,
-        seed: u64,
-    ) -> Self {
+    pub fn new(config: &FragcastConfig, network: &Network, load: &Load, seed: u64) -> Self {
         let members = &network.members;
         let setup = Self::setup(config, members, load);
         let is_leader = |node: NodeId| load.leaders.contains(&node);
@@ -139,7 +132,7 @@ impl Fragcast {
                 setup.node(&peer, key).expect("a member of the table")
             })
             .collect();
-        connect(&mut nodes, config.connections, faults, seed);
+        connect(&mut nodes, config.connections, seed);
         open_blocks(&mut nodes, load);
         let messages = load
             .broadcasts
@@ -174,6 +167,7 @@ impl Fragcast {
             };
             delegation.sign(&gateway_key(*leader))
         });
+        let largest = load.broadcasts.iter().map(|b| b.bytes as usize).max().unwrap_or(0);
         let protocol = Config {
             route: config.route,
             loss: config.loss,
@@ -182,10 +176,11 @@ impl Fragcast {
             // Virtual timers are exact, so the burst need not cover their resolution: half a
             // millisecond keeps the link's queue short enough for the lanes to count.
             burst: Duration::from_micros(500),
-            lane_capacity: 1 << 30,
+            // The load decides what is sent; the links' queues are what overflows.
+            lane_capacity: usize::MAX / 2,
             repair: RepairConfig {
                 enabled: config.repair,
-                memory: REPAIR_MEMORY,
+                memory: (REPAIR_MEMORY / members.len()).max(4 * largest),
                 ..RepairConfig::default()
             },
             ..Config::new(CHAIN)
@@ -232,7 +227,9 @@ impl Fragcast {
         }
         if let Some(at) = protocol.poll_timeout(now) {
             let at = at.as_nanos().saturating_sub(EPOCH).max(ctx.now());
-            if at < self.armed[node as usize] {
+            // A timer that was due while the host was down never came.
+            let armed = self.armed[node as usize];
+            if at < armed || armed < ctx.now() {
                 self.armed[node as usize] = at;
                 ctx.timer(node, at, at, !protocol.busy());
             }
@@ -306,19 +303,17 @@ fn open_blocks(nodes: &mut [Protocol], load: &Load) {
 }
 
 /// Connects everybody to everybody, or to as many as allowed.
-fn connect(nodes: &mut [Protocol], limit: u32, faults: &Faults, seed: u64) {
+fn connect(nodes: &mut [Protocol], limit: u32, seed: u64) {
     let n = nodes.len();
-    let up: Vec<bool> = (0..n as NodeId).map(|node| !faults.is_down(node, 0)).collect();
     if n <= limit as usize + 1 {
         for (me, node) in nodes.iter_mut().enumerate() {
-            let peers = (0..n).filter(|peer| *peer != me && up[*peer]).map(|peer| peer as NodeId);
-            node.assume_connected(peers);
+            node.assume_connected((0..n).filter(|peer| *peer != me).map(|peer| peer as NodeId));
         }
         return;
     }
     let mut rng = random::stream(seed, "connections", 0);
     let mut peers: Vec<std::collections::BTreeSet<NodeId>> = vec![Default::default(); n];
-    let mut order: Vec<usize> = (0..n).filter(|node| up[*node]).collect();
+    let mut order: Vec<usize> = (0..n).collect();
     random::shuffle(&mut rng, &mut order);
     for &me in &order {
         // Whoever comes late finds others full; a bounded number of attempts is enough.

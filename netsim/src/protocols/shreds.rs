@@ -10,10 +10,11 @@
 //!   1.1, section 2.2).
 //!
 //! Data shreds of all sets are sent before coding shreds. A set is complete with any k of its
-//! shreds, a message with all its sets. A node that lacks some `repair_after` the first shred
-//! asks peers drawn by stake, one for each shred that it lacks, until it is complete; what is
-//! repaired is not sent on. (`direct` waits until no shred has come for so long.) A node that saw nothing at all learns of the message with what
-//! follows it, [`UNSEEN`] after it was sent.
+//! shreds, a message with all its sets. A relay of Turbine that completes a set sends the shreds
+//! of it that it still owed, as Agave's does. A node to which no new shred has come for
+//! `repair_after` asks peers drawn by stake, one for each shred that it lacks, until it is
+//! complete; what is repaired is not sent on. A node that saw nothing at all learns of the
+//! message with what follows it, [`UNSEEN`] after it was sent.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,8 @@ use crate::{MILLIS, Nanos, NodeId};
 
 /// Solana's slot: so long after a message the next one tells whoever saw nothing of it.
 pub const UNSEEN: Nanos = 400 * MILLIS;
+/// Messages whose trees are kept: 8 bytes a node and shred.
+const KEPT_TREES: u32 = 32;
 /// A repair request: a signed header of Agave's, and IP and UDP.
 const REQUEST: u32 = 132 + 28;
 
@@ -107,8 +110,8 @@ pub struct ShredsConfig {
     pub spread: Spread,
     /// The cut of each message, by its bytes.
     pub cut: CutRule,
-    /// How long after the first shred of a message a node begins to ask for the rest, and how
-    /// often it asks again.
+    /// How long after the latest new shred of a message a node begins to ask for the rest, and
+    /// how often it asks again.
     pub repair_after: Nanos,
 }
 
@@ -230,6 +233,9 @@ impl Shreds {
             let weightless = (0..self.weights.len()).filter(|i| self.weights[*i] == 0);
             order.extend(weightless.map(|i| i as NodeId).filter(|i| *i != leader));
         }
+        if self.config.spread == Spread::Rotor {
+            return Positions { order, position: Vec::new() };
+        }
         let mut position = vec![u32::MAX; self.weights.len()];
         for (at, node) in order.iter().enumerate() {
             position[*node as usize] = at as u32;
@@ -251,16 +257,15 @@ impl Shreds {
         if node == message.leader {
             return tree.order.first().copied().into_iter().collect();
         }
-        let position = tree.position[node as usize];
         match self.config.spread {
             Spread::Direct => Vec::new(),
-            Spread::Rotor if position == 0 => {
+            Spread::Rotor if tree.order.first() == Some(&node) => {
                 let first = u32::from(set) * 64 + u32::from(index);
                 others(first.wrapping_mul(0x9e37) % n).collect()
             }
             Spread::Rotor => Vec::new(),
             Spread::Turbine { fanout } => {
-                let last = tree.order.len() as u32;
+                let (position, last) = (tree.position[node as usize], tree.order.len() as u32);
                 turbine_children(position, fanout, last).map(|at| tree.order[at as usize]).collect()
             }
         }
@@ -276,6 +281,24 @@ impl Shreds {
         let bytes = message.cut.bytes(index);
         for to in self.children(message, node, set, index) {
             ctx.send(node, to, bytes, Class::Data, Packet::Shred(broadcast, set, index));
+        }
+    }
+
+    /// A relay of Turbine that can make all shreds of a set sends those that it had not received.
+    fn send_owed(&mut self, ctx: &mut Context<'_, Packet>, node: NodeId, broadcast: u32, set: u16) {
+        let turbine = matches!(self.config.spread, Spread::Turbine { .. });
+        let Some(message) = self.messages.get_mut(&broadcast) else { return };
+        let slot = node as usize * usize::from(message.cut.sets) + usize::from(set);
+        let have = message.have[slot];
+        if !turbine
+            || have.count_ones() != u32::from(message.cut.k)
+            || message.repaired[node as usize]
+        {
+            return;
+        }
+        message.have[slot] = u64::MAX;
+        for index in (0..message.cut.shards()).filter(|index| have >> index & 1 == 0) {
+            self.forward(ctx, node, (broadcast, set, index));
         }
     }
 
@@ -340,6 +363,12 @@ impl Overlay for Shreds {
             }
         }
         let mut have = vec![0; n * usize::from(cut.sets)];
+        // Nothing of a message is on its way any more when so many have followed it.
+        if let Some(old) = (index as u32).checked_sub(KEPT_TREES)
+            && let Some(message) = self.messages.get_mut(&old)
+        {
+            message.trees.clear();
+        }
         let start = leader as usize * usize::from(cut.sets);
         have[start..start + usize::from(cut.sets)].fill(u64::MAX);
         let (waiting, repaired) = (vec![false; n], vec![false; n]);
@@ -359,6 +388,7 @@ impl Overlay for Shreds {
             Packet::Shred(broadcast, set, index) => {
                 if self.store(ctx, to, (broadcast, set, index), false) {
                     self.forward(ctx, to, (broadcast, set, index));
+                    self.send_owed(ctx, to, broadcast, set);
                 }
             }
             Packet::Repaired(broadcast, set, index) => {
@@ -391,8 +421,9 @@ impl Overlay for Shreds {
         }
         message.waiting[node as usize] = true;
         let quiet_at = message.latest[node as usize] + self.config.repair_after;
-        if self.config.spread == Spread::Direct && quiet_at > ctx.now() {
-            // The leader is still sending: hundreds of milliseconds, to a large network.
+        if quiet_at > ctx.now() {
+            // Shreds are still coming: from a leader that serves everybody for hundreds of
+            // milliseconds.
             ctx.timer(node, quiet_at, token, true);
             return;
         }

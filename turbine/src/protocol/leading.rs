@@ -94,15 +94,34 @@ impl Protocol {
                 let took = Duration::from_nanos(
                     bits.saturating_mul(1_000_000_000) / self.config.uplink_bps.max(1),
                 );
-                if took <= self.config.direct_within { Route::Direct } else { Config::TREE }
+                if took <= self.config.direct_within {
+                    Route::Direct
+                } else {
+                    self.relayed(len, view)
+                }
             }
         };
         if route == Route::Direct {
             return (route, direct);
         }
+        (route, self.relayed_rate(len, route, view))
+    }
+
+    /// One relay or a tree. A layer more costs the way between two members once more; one relay
+    /// costs the time in which the busiest sends its shreds to everybody.
+    fn relayed(&self, len: usize, view: &PlanView) -> Route {
+        let rate = self.relayed_rate(len, Route::Rotor, view);
+        let shreds = f64::from(rate.sets) * f64::from(u16::from(rate.k) + u16::from(rate.m));
+        let shred = (usize::from(rate.shard_len) + 305 + FRAMING) * self.peers.len() * 8;
+        let burst = shred as f64 / self.config.uplink_bps.max(1) as f64;
+        let work = (shreds * view.busiest(self.me) / 2.0).max(1.0) * burst;
+        if work <= self.config.relay_within.as_secs_f64() { Route::Rotor } else { Config::TREE }
+    }
+
+    fn relayed_rate(&self, len: usize, route: Route, view: &PlanView) -> CodeRate {
         let hops = route.hops(view.relays().len(), !view.leaves().is_empty());
         let target = LossTarget::over_hops(self.config.loss, hops, view.busiest(self.me));
-        (route, CodeRate::new(len, target).with_coding(self.config.relayed_coding))
+        CodeRate::new(len, target).with_coding(self.config.relayed_coding)
     }
 
     fn queue(&mut self, cut: &ShreddedMessage, route: Route, view: &PlanView) {

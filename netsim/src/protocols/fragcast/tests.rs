@@ -5,7 +5,7 @@ use fragcast_turbine::{Outcome as Fate, Route};
 use super::*;
 use crate::MILLIS;
 use crate::engine::{Setup as Run, run};
-use crate::fault::Fault;
+use crate::fault::{Fault, Faults};
 use crate::link::{LinkConfig, Loss};
 use crate::outcome::{NEVER, Outcome};
 use crate::world::sample::line;
@@ -23,7 +23,7 @@ fn go(config: &FragcastConfig, load: &Load, faults: &Faults, n: usize) -> (Outco
     let world = line(n, 10, 5 * MILLIS);
     let links = LinkConfig { loss: Loss::Independent(config.loss), ..LinkConfig::default() };
     let network = Network::new(&world);
-    let mut fragcast = Fragcast::new(config, &network, load, faults, 1);
+    let mut fragcast = Fragcast::new(config, &network, load, 1);
     let run_of = Run { world: &world, links, faults, load, seed: 1, patience: 3 * SECONDS };
     let outcome = run(run_of, &mut fragcast);
     (outcome, fragcast)
@@ -67,12 +67,27 @@ fn an_equivocating_leader_is_convicted_by_everybody() {
 }
 
 #[test]
-fn hosts_that_are_down_from_the_start_are_stepped_over() {
-    let nodes: BTreeSet<NodeId> = (10..16).collect();
+fn hosts_that_are_down_cost_shreds_and_nobody_else_a_message() {
+    let nodes: BTreeSet<NodeId> = (10..14).collect();
     let faults = Faults(vec![Fault::Crash { nodes: nodes.clone(), span: (0, Nanos::MAX) }]);
     let (outcome, _) = go(&CONFIG, &Load::single(vec![3, 5], 36_000), &faults, 40);
     for (node, after) in outcome.completions[0].after.iter().enumerate() {
         assert_eq!(*after == NEVER, nodes.contains(&(node as NodeId)), "{node}");
+    }
+}
+
+#[test]
+fn a_leader_that_was_down_leads_again() {
+    let mut load = Load::single(vec![3], 36_000);
+    let key = |block| MessageKey { block, ..load.broadcasts[0].key };
+    let again = |block, at| Broadcast { at, key: key(block), ..load.broadcasts[0] };
+    let later = [again(2, 600 * MILLIS), again(3, 800 * MILLIS)];
+    load.broadcasts.extend(later);
+    let nodes = BTreeSet::from([3]);
+    let faults = Faults(vec![Fault::Crash { nodes, span: (2 * MILLIS, 500 * MILLIS) }]);
+    let (outcome, _) = go(&CONFIG, &load, &faults, 40);
+    for completion in &outcome.completions[1..] {
+        assert!(completion.after.iter().all(|after| *after != NEVER));
     }
 }
 
