@@ -284,10 +284,12 @@ pub(super) fn close(settings: &[(String, String)], notes: &[String]) -> String {
         out.push_str(&format!("<h2>To read this right</h2>\n<ul class=\"notes\">{items}</ul>\n"));
     }
     if let Some((_, command)) = settings.iter().find(|(name, _)| name == "command") {
+        // Lines break between words, and not after the hyphens that options begin with.
+        let words = command.split(' ').map(|word| format!("<span>{}</span>", escape(word)));
         out.push_str(&format!(
             "<h2>To make this again</h2>\n<p>The same command gives the same digest.</p>\n\
              <pre>{}</pre>\n",
-            escape(command)
+            words.collect::<Vec<_>>().join(" ")
         ));
     }
     let others: Vec<_> = settings.iter().filter(|(name, _)| name != "command").collect();

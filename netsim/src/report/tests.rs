@@ -219,7 +219,7 @@ fn a_page_says_who_wins_in_words() {
         "based-op&#39;s 8",
         "never: too many missed",
         "7Np41oeY…KCT4K2",
-        "netsim compare --nodes 1000",
+        "<span>netsim</span> <span>compare</span> <span>--nodes</span> <span>1000</span>",
         &comparison().digest,
     ] {
         assert!(page.contains(words), "{words}");
