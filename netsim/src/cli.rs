@@ -15,7 +15,13 @@ pub use world::{FitArgs, WorldArgs};
 
 /// How fast would this reach everyone?
 #[derive(Debug, clap::Parser)]
-#[command(name = "netsim", version, about, max_term_width = 100)]
+#[command(
+    name = "netsim",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "Exit codes: 0; 1 if an expectation or a validation failed; 2 for wrong input."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

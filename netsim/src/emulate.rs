@@ -229,13 +229,13 @@ fn share(text: &str) -> Result<f64, String> {
 #[derive(Debug, Clone, clap::Args)]
 pub struct EmulateArgs {
     /// Blocks; each has an Env, its frags and a Seal.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub blocks: u32,
     /// Frags of a block.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub frags: u32,
     /// Bytes of a frag, kB.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub kb: u32,
     /// From message to message, milliseconds.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000))]

@@ -19,7 +19,9 @@ pub struct Broadcast {
     pub bytes: u32,
     /// Whether everybody is to have it in the end. Not so for an attempt that is superseded.
     pub expected: bool,
-    /// The leader signs two versions of it under one key, and sends each to half of the nodes.
+    /// The leader signs two versions of it under one key. Fragcast's sends both to everybody,
+    /// gossip's one to each half of its mesh; the models of shreds know nothing of content and
+    /// send one.
     pub equivocal: bool,
 }
 

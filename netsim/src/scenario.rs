@@ -174,8 +174,8 @@ impl Default for LoadOptions {
             interval: 200 * MILLIS,
             seal_after: 20 * MILLIS,
             block: None,
-            env_bytes: 450,
-            seal_bytes: 450,
+            env_bytes: 249,
+            seal_bytes: 257,
         }
     }
 }
@@ -268,13 +268,16 @@ impl Default for FragcastOptions {
 pub struct TurbineOptions {
     /// Children of a node.
     pub fanout: u32,
+    /// Whether a relay that recovers a set sends the shreds of it that it still owed, as Agave's
+    /// does.
+    pub owed: bool,
     /// How long a node waits before it asks.
     pub repair: Nanos,
 }
 
 impl Default for TurbineOptions {
     fn default() -> Self {
-        Self { fanout: 200, repair: 250 * MILLIS }
+        Self { fanout: 200, owed: true, repair: 250 * MILLIS }
     }
 }
 

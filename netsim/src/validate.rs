@@ -25,8 +25,8 @@ pub struct ValidateArgs {
     /// Leaves out the run without delays that tells what processing takes.
     #[arg(long)]
     pub no_baseline: bool,
-    /// How much of the real median may be unexplained, % of the model's; beyond it the program
-    /// fails.
+    /// How much of the real median and 90th percentile may be unexplained, % of the model's;
+    /// beyond it the program fails.
     #[arg(long, default_value_t = 10.0)]
     pub tolerance: f64,
 }
@@ -173,11 +173,25 @@ impl Comparison {
         Some(beyond - beyond.clamp(0.0, most))
     }
 
-    /// Whether everybody got everything, and the median is explained up to this share of the
-    /// model's, %.
+    /// The same of the 90th percentiles.
+    pub fn unexplained_p90(&self) -> Option<f64> {
+        let most = match &self.baseline {
+            Some(still) => (still.real.p90? - still.modelled.p90?).max(0.0),
+            None => 0.0,
+        };
+        let beyond = self.real.p90? - self.modelled.p90?;
+        Some(beyond - beyond.clamp(0.0, most))
+    }
+
+    /// Whether everybody got everything, and median and 90th percentile are explained up to this
+    /// share of the model's, %.
     pub fn holds(&self, tolerance: f64) -> bool {
-        let share = self.unexplained().zip(self.modelled.p50).map(|(left, p50)| left.abs() / p50);
-        self.real.missed == 0 && share.is_some_and(|share| share * 100.0 <= tolerance)
+        let within = |left: Option<f64>, of: Option<f64>| {
+            left.zip(of).is_some_and(|(left, of)| left.abs() * 100.0 <= tolerance * of)
+        };
+        self.real.missed == 0
+            && within(self.unexplained(), self.modelled.p50)
+            && within(self.unexplained_p90(), self.modelled.p90)
     }
 }
 

@@ -20,22 +20,22 @@ pub struct CommonArgs {
     /// Where nodes are.
     #[command(flatten)]
     pub world: WorldArgs,
-    /// Leaders, drawn by weight.
+    /// Leaders, drawn by weight [default: 12].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub leaders: Option<u32>,
-    /// Bytes of a frag, kB (1,000 bytes).
+    /// Bytes of a frag, kB (1,000 bytes) [default: 36].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub kb: Option<u32>,
-    /// Share of packets lost between two hosts, 0 to 0.5.
+    /// Share of packets lost between two hosts, 0 to 0.5 [default: 0.01].
     #[arg(long, value_parser = share)]
     pub loss: Option<f64>,
-    /// Uplink and downlink of every host, Mbit/s.
+    /// Uplink and downlink of every host, Mbit/s [default: 1000].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=400_000))]
     pub uplink_mbit: Option<u64>,
-    /// Connections that a fragcast node holds at most.
+    /// Connections that a fragcast node holds at most [default: 1024].
     #[arg(long, value_parser = clap::value_parser!(u32).range(2..=65_536))]
     pub connections: Option<u32>,
-    /// Seed of everything that is drawn.
+    /// Seed of everything that is drawn [default: 1].
     #[arg(long)]
     pub seed: Option<u64>,
     /// How many seeds are run, from that one on.
@@ -143,13 +143,16 @@ impl CommonArgs {
     /// Files that cannot be written are better told of before a long run than after it.
     pub(super) fn check_outputs(&self) -> anyhow::Result<()> {
         for path in [&self.report, &self.html].into_iter().flatten() {
-            let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-            anyhow::ensure!(
-                folder.is_none_or(Path::is_dir) && !path.is_dir(),
-                "cannot write {}: its folder does not exist, or it is a folder itself",
-                path.display(),
-            );
+            std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
+        anyhow::ensure!(
+            self.report.is_none() || self.report != self.html,
+            "--report and --html name the same file",
+        );
         Ok(())
     }
 }
@@ -217,7 +220,7 @@ fn go(common: &CommonArgs, scenario: &Scenario, options: &PlanOptions) -> anyhow
     let mut comparison = plan.compare(&timed.runs);
     comparison.settings.push(("command".into(), command()));
     let mut out = std::io::stdout().lock();
-    if !scenario.description.is_empty() {
+    if !scenario.file.is_empty() {
         writeln!(out, "{}: {}\n", scenario.name, scenario.description.trim())?;
     }
     report::table::print(&mut out, &comparison, std::io::stdout().is_terminal())?;

@@ -99,7 +99,7 @@ pub struct SweepArgs {
     /// A scenario for everything else.
     #[arg(long)]
     pub scenario: Option<PathBuf>,
-    /// Its values, with commas between.
+    /// Its values, with commas between, in its unit: loss in %.
     #[arg(long, value_delimiter = ',')]
     pub values: Vec<f64>,
     /// Everything else.

@@ -23,12 +23,19 @@ pub struct WorldArgs {
     /// The same at the 90th percentile: delays then vary from run to run.
     #[arg(long, value_name = "JSON", requires = "latency")]
     pub latency_p90: Option<PathBuf>,
-    /// Nodes of the default topology, 10 to 10,000.
+    /// Nodes of the default topology, 10 to 10,000 [default: 1000]; emulation takes 30 at most.
     #[arg(long, value_parser = clap::value_parser!(u32).range(10..=10_000))]
     pub nodes: Option<u32>,
-    /// Standard deviation of the factor of a pair of places; 0: none.
-    #[arg(long, value_name = "SIGMA")]
+    /// Standard deviation of the factor of a pair of places; 0: none [default: 0.12].
+    #[arg(long, value_name = "SIGMA", value_parser = sigma)]
     pub pair_factor: Option<f64>,
+}
+
+fn sigma(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(sigma) if (0.0..=1.0).contains(&sigma) => Ok(sigma),
+        _ => Err("a standard deviation from 0 to 1, such as 0.12, is expected".into()),
+    }
 }
 
 impl WorldArgs {
@@ -45,6 +52,9 @@ impl WorldArgs {
             Some(text) if text.contains(':') && !PathBuf::from(text).exists() => {
                 network.source = Source::Regions(parse_regions(text)?);
             }
+            Some(name) if crate::geo::region(name).is_some() => {
+                anyhow::bail!("how many nodes are in {name}? Write --topology {name}:30");
+            }
             Some(path) => network.source = Source::Csv(path.into()),
         }
         if let Some(path) = &self.latency {
@@ -56,8 +66,8 @@ impl WorldArgs {
         if let Some(nodes) = self.nodes {
             anyhow::ensure!(
                 matches!(network.source, Source::Default { .. }) && network.latency.is_none(),
-                "--nodes is for the default topology; a file or a list of regions says how many \
-                 nodes there are",
+                "--nodes is for the built-in cities: leave out --latency, and any --topology but \
+                 `default`; a file or a list of regions says how many nodes there are",
             );
             network.source = Source::Default { nodes };
         }

@@ -122,16 +122,19 @@ fn contenders(scenario: &Scenario, coding: u16) -> Vec<Contender> {
     let turbine = ShredsConfig {
         spread: Spread::Turbine { fanout: scenario.turbine.fanout },
         cut: CutRule::Agave(coding),
+        owed: scenario.turbine.owed,
         repair_after: scenario.turbine.repair,
     };
     let rotor = ShredsConfig {
         spread: Spread::Rotor,
         cut: CutRule::Alpenglow(coding),
+        owed: false,
         repair_after: scenario.rotor.repair,
     };
     let direct = ShredsConfig {
         spread: Spread::Direct,
         cut: CutRule::Fragcast(loss),
+        owed: false,
         repair_after: DIRECT_REPAIR,
     };
     let mut contenders = vec![
@@ -161,6 +164,10 @@ fn remarks(scenario: &Scenario, nodes: usize, contenders: &[Contender]) -> Vec<S
     let mut remarks = vec![
         "A node that never completes counts in the mean at the end of its run; a node that had to \
          ask counts at the time of the answer."
+            .to_owned(),
+        "A relay can beat the limit, which is the direct path, where delays break the triangle \
+         inequality; turbine, rotor and direct send datagrams without connections, so that \
+         nothing limits their peers."
             .to_owned(),
     ];
     let limit = scenario.fragcast.connections as usize;

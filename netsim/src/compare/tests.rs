@@ -11,7 +11,7 @@ use crate::world::sample::line;
 use crate::{MILLIS, SECONDS};
 
 fn shreds(spread: Spread, cut: CutRule) -> ShredsConfig {
-    ShredsConfig { spread, cut, repair_after: 250 * MILLIS }
+    ShredsConfig { spread, cut, owed: false, repair_after: 250 * MILLIS }
 }
 
 fn plan(faults: &Faults) -> Plan {

@@ -110,6 +110,8 @@ pub struct ShredsConfig {
     pub spread: Spread,
     /// The cut of each message, by its bytes.
     pub cut: CutRule,
+    /// Whether a relay that completes a set sends the shreds of it that it still owed.
+    pub owed: bool,
     /// How long after the latest new shred of a message a node begins to ask for the rest, and
     /// how often it asks again.
     pub repair_after: Nanos,
@@ -284,13 +286,12 @@ impl Shreds {
         }
     }
 
-    /// A relay of Turbine that can make all shreds of a set sends those that it had not received.
+    /// A relay that can make all shreds of a set sends those that it had not received.
     fn send_owed(&mut self, ctx: &mut Context<'_, Packet>, node: NodeId, broadcast: u32, set: u16) {
-        let turbine = matches!(self.config.spread, Spread::Turbine { .. });
         let Some(message) = self.messages.get_mut(&broadcast) else { return };
         let slot = node as usize * usize::from(message.cut.sets) + usize::from(set);
         let have = message.have[slot];
-        if !turbine
+        if !self.config.owed
             || have.count_ones() != u32::from(message.cut.k)
             || message.repaired[node as usize]
         {

@@ -267,6 +267,7 @@ fn protocols(scenario: &mut Scenario, section: &mut Section<'_, '_, '_>) {
     }
     if let Some(mut inner) = section.table("turbine") {
         inner.whole("fanout", 1..=MAX_NODES_U64, &mut scenario.turbine.fanout);
+        inner.flag("owed", &mut scenario.turbine.owed);
         inner.scaled("repair_ms", REPAIR_MS, 1e6, &mut scenario.turbine.repair);
         inner.finish();
     }

@@ -104,6 +104,7 @@ fn protocols(scenario: &Scenario, rows: &mut Rows) {
         ("fragcast.connections", fragcast.connections.to_string()),
         ("fragcast.repair", fragcast.repair.to_string()),
         ("turbine.fanout", turbine.fanout.to_string()),
+        ("turbine.owed", turbine.owed.to_string()),
         ("turbine.repair_ms", ms(turbine.repair)),
         ("rotor.repair_ms", ms(rotor.repair)),
         ("gossip.mesh", list(&gossip.mesh)),

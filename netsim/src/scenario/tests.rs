@@ -66,7 +66,7 @@ fn every_file_parses_and_resolves_in_its_own_world() {
         assert!(scenario.expect.contains_key("fragcast"), "{}", path.display());
         names.insert(scenario.name);
     }
-    assert_eq!(names.len(), 11, "{names:?}: each has a name of its own");
+    assert_eq!(names.len(), 12, "{names:?}: each has a name of its own");
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn blocks_follow_one_another_and_leaders_take_turns() {
     let expected = [block(0, a, 1), block(300, b, 2), block(600, a, 3)].concat();
     assert_eq!(rows(load), expected);
     let first: Vec<(Kind, u32)> = load.broadcasts[..4].iter().map(|b| (b.kind, b.bytes)).collect();
-    assert_eq!(first, [(Kind::Env, 450), (Kind::Frag, 500), (Kind::Frag, 900), (Kind::Seal, 450)]);
+    assert_eq!(first, [(Kind::Env, 249), (Kind::Frag, 500), (Kind::Frag, 900), (Kind::Seal, 257)]);
     let terms = runs(&format!("{BLOCKS}blocks_per_term = 2"), &world);
     let leads: Vec<(u64, NodeId)> =
         rows(&terms[0].load).iter().filter(|r| r.4 == 0).map(|r| (r.2, r.1)).collect();

@@ -70,6 +70,17 @@ mod tests {
     use crate::load::Load;
 
     #[test]
+    fn env_and_seal_have_the_bytes_that_scenarios_say() {
+        let key = GatewayKey::from_bytes([7; 32]).unwrap();
+        let defaults = crate::scenario::LoadOptions::default();
+        let frag = Load::single(vec![0], 500).broadcasts[0];
+        for (kind, bytes) in [(Kind::Env, defaults.env_bytes), (Kind::Seal, defaults.seal_bytes)] {
+            let message = signed(&Broadcast { kind, ..frag }, 0, &key);
+            assert_eq!(message.to_wire().len(), bytes as usize, "{kind:?}");
+        }
+    }
+
+    #[test]
     fn a_frag_has_the_bytes_that_the_load_says() {
         let key = GatewayKey::from_bytes([7; 32]).unwrap();
         for bytes in [500, 36_000, 144_000] {

@@ -18,10 +18,14 @@ const SPREADS: [(Spread, CutRule); 3] = [
 ];
 
 fn go(spread: (Spread, CutRule), loss: f64, faults: &Faults, n: usize) -> Outcome {
+    go_with(spread, loss, faults, n, matches!(spread.0, Spread::Turbine { .. }))
+}
+
+fn go_with(spread: (Spread, CutRule), loss: f64, faults: &Faults, n: usize, owed: bool) -> Outcome {
     let world = line(n, 10, 5 * MILLIS);
     let load = Load::single(vec![3, 5], 36_000);
     let links = LinkConfig { loss: Loss::Independent(loss), ..LinkConfig::default() };
-    let config = ShredsConfig { spread: spread.0, cut: spread.1, repair_after: 250 * MILLIS };
+    let config = ShredsConfig { spread: spread.0, cut: spread.1, owed, repair_after: 250 * MILLIS };
     let mut shreds = Shreds::new(config, &world, 1);
     let setup = Setup { world: &world, links, faults, load: &load, seed: 1, patience: 5 * SECONDS };
     run(setup, &mut shreds)
@@ -54,11 +58,20 @@ fn sizes_are_those_of_the_protocols() {
 #[test]
 fn what_is_lost_is_repaired() {
     for spread in SPREADS {
-        let outcome = go(spread, 0.25, &Faults::default(), 60);
+        let outcome = go_with(spread, 0.25, &Faults::default(), 60, false);
         let completion = &outcome.completions[0];
         assert!(completion.after.iter().all(|a| *a != NEVER), "{spread:?}");
         assert!(completion.repaired.iter().any(|repaired| *repaired), "{spread:?}");
     }
+}
+
+#[test]
+fn relays_that_send_what_they_owe_spare_others_the_repair() {
+    let repaired = |owed| {
+        let outcome = go_with(SPREADS[1], 0.25, &Faults::default(), 60, owed);
+        outcome.completions[0].repaired.iter().filter(|repaired| **repaired).count()
+    };
+    assert!(repaired(true) < repaired(false) / 2, "{} {}", repaired(true), repaired(false));
 }
 
 #[test]
