@@ -12,7 +12,7 @@
 //! without their script; a plotting library would bring fonts, a runtime or a network access,
 //! and none draws a limit the way this comparison needs it.
 
-use crate::results::{ORDER, Protocol, Table};
+use crate::results::{ORDER, Protocol, Table, Times};
 
 mod charts;
 mod columns;
@@ -43,14 +43,46 @@ fn slot(name: &str) -> usize {
     ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len())
 }
 
-/// The protocol other than ours and the limit whose mean is the least.
-fn best_peer(table: &Table) -> Option<(&str, &Protocol)> {
+/// The protocol other than ours and the limit that is the fastest by one of its times, and that
+/// time.
+fn fastest_peer(table: &Table, time: fn(&Times) -> Option<f64>) -> Option<(&str, &Protocol, f64)> {
     let peers = ordered(table).into_iter().filter(|(name, _)| *name != LIMIT && *name != OURS);
-    let finite = |p: &Protocol| p.times.mean.filter(|mean| mean.is_finite());
     peers
-        .filter_map(|(name, p)| finite(p).map(|mean| (mean, name, p)))
-        .min_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name, p)| (name, p))
+        .filter_map(|(name, p)| {
+            let ms = time(&p.times).filter(|ms| ms.is_finite())?;
+            Some((name, p, ms))
+        })
+        .min_by(|a, b| a.2.total_cmp(&b.2))
+}
+
+/// What a reader must know where protocols are ahead of the limit, if any is in any table.
+fn ahead_of_limit<'a>(tables: impl IntoIterator<Item = &'a Table>) -> Option<String> {
+    let ahead = |table: &Table, p: &Protocol| {
+        let limit = table.protocols.get(LIMIT).and_then(|p| p.next_leader_p99);
+        let leader = p.next_leader_p99.and_then(|ms| Some(ms / limit.filter(|l| *l > 0.0)?));
+        let r = &p.ratio;
+        // What would be written as 1.00 looks like no contradiction.
+        [r.mean, r.p50, r.p90, r.p99, r.worst_leader, leader]
+            .into_iter()
+            .flatten()
+            .any(|ratio| ratio < 0.995)
+    };
+    let mut names: Vec<&str> = Vec::new();
+    for table in tables {
+        for (name, p) in ordered(table) {
+            if name != LIMIT && ahead(table, p) && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    let names = match names.split_last()? {
+        (last, []) => (*last).to_owned(),
+        (last, others) => format!("{} and {last}", others.join(", ")),
+    };
+    Some(format!(
+        "Some numbers are below the limit's ({names}): the limit is the direct path from the \
+         leader, and a relay is faster where delays break the triangle inequality."
+    ))
 }
 
 #[cfg(test)]

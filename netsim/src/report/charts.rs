@@ -289,7 +289,8 @@ pub(super) fn busiest(table: &Table) -> Option<String> {
     }
     let values = || items.iter().filter_map(|item| item.value).filter(|mb| *mb > 0.0);
     let largest = values().fold(0.0, f64::max);
-    let log = largest > WIDE * values().fold(largest, f64::min);
+    // Bars say more than stems as long as the shortest one can be seen.
+    let log = largest > 30.0 * values().fold(largest, f64::min);
     let block = Block { heading: String::new(), items, limit: None };
     let axis = if log { "MB (logarithmic)" } else { "MB" };
     Some(figure(

@@ -84,9 +84,10 @@ pub(super) const COLUMNS: [Column; 13] = [
     }),
     column(
         ("bytes", "per byte", "sent per node and payload byte, framing included"),
-        false,
+        true,
         RATIO,
-        |p| Some(p.bytes_per_payload_byte),
+        // The limit's are those of k shreds; without any it has nothing to say.
+        |p| Some(p.bytes_per_payload_byte).filter(|bytes| *bytes > 0.0),
     ),
     column(("next leader", "p99, ms", "99 of 100 messages are there within"), true, TIME, |p| {
         p.next_leader_p99

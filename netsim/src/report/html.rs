@@ -8,7 +8,7 @@ use super::charts;
 use super::columns::{COLUMNS, Column, about, rows};
 use super::map;
 use super::text::{decimal, escape, rounded, rounded_or_nothing, thousands};
-use super::{LIMIT, OURS, best_peer, ordered, slot};
+use super::{LIMIT, OURS, ahead_of_limit, fastest_peer, ordered, slot};
 use crate::results::{Comparison, Protocol, Table};
 
 const STYLE: &str = include_str!("page.css");
@@ -29,7 +29,7 @@ pub fn page(comparison: &Comparison) -> String {
             said = details;
         }
         if i == 0 {
-            body.push_str(&legend());
+            body.push_str(&legend(ahead_of_limit(&comparison.tables)));
         }
     }
     if let Some(table) = comparison.tables.first() {
@@ -57,7 +57,8 @@ fn head(comparison: &Comparison) -> String {
     let mut out = format!(
         "<header>\n<p class=\"kicker\">{}</p>\n<h1>{}</h1>\n",
         escape(kicker),
-        escape(&headline(comparison))
+        // A number stays on the line of its unit.
+        escape(&headline(comparison).replace(" ×", "\u{a0}×").replace(" ms", "\u{a0}ms"))
     );
     if let Some(table) = comparison.tables.first() {
         let sentences = sentences(table);
@@ -79,18 +80,27 @@ fn headline(comparison: &Comparison) -> String {
         return "Nothing was compared".into();
     };
     let Some(ours) = table.protocols.get(OURS) else {
-        return match best_peer(table) {
-            Some((name, p)) => format!("{name} is the fastest: {} ms on average", ms(p.times.mean)),
+        return match fastest_peer(table, |times| times.mean) {
+            Some((name, _, mean)) => {
+                format!("{name} is the fastest: {} ms on average", rounded(mean))
+            }
             None => "No protocol was run".into(),
         };
     };
-    match (finite(ours.times.p50), finite(ours.ratio.p50)) {
+    let reach = match (finite(ours.times.p50), finite(ours.ratio.p50)) {
         (Some(p50), Some(ratio)) => {
             let p50 = rounded(p50);
             format!("{OURS} reaches half of the nodes in {p50} ms, {} × the limit", near(ratio))
         }
         (Some(p50), None) => format!("{OURS} reaches half of the nodes in {} ms", rounded(p50)),
         (None, _) => format!("{OURS} does not reach half of the nodes"),
+    };
+    // By the same measure, whoever is ahead.
+    match fastest_peer(table, |times| times.p50) {
+        Some((name, _, p50)) => {
+            format!("{reach}; the fastest peer, {name}, in {} ms", rounded(p50))
+        }
+        None => reach,
     }
 }
 
@@ -109,15 +119,14 @@ fn sentences(table: &Table) -> Vec<String> {
     let Some(ours) = table.protocols.get(OURS) else { return out };
     if let Some(mean) = finite(ours.times.mean) {
         let limit = table.protocols.get(LIMIT).and_then(|p| finite(p.times.mean));
-        let against =
-            limit.map_or_else(String::new, |l| format!("; physics allows {}", rounded(l)));
+        let against = limit.map_or_else(String::new, |l| {
+            format!("; on the direct path from the leader physics allows {}", rounded(l))
+        });
         out.push(format!("On average a node has a message after {} ms{against}.", rounded(mean)));
-        if let Some((name, peer)) = best_peer(table)
-            && let Some(other) = finite(peer.times.mean)
-        {
+        if let Some((name, peer, other)) = fastest_peer(table, |times| times.mean) {
             let bytes = |p: &Protocol| decimal(Some(p.bytes_per_payload_byte), 1);
             out.push(format!(
-                "The best peer is {name} with {} ms{}. {OURS} sends {} bytes for each byte of \
+                "The best peer by that is {name} with {} ms{}. {OURS} sends {} bytes for each byte of \
                  payload and node, {name} {}.",
                 rounded(other),
                 than(mean, other),
@@ -169,9 +178,9 @@ fn tiles(table: &Table) -> String {
         out.push_str(&tile(OURS, ours, "mean"));
     }
     if let Some(limit) = table.protocols.get(LIMIT) {
-        out.push_str(&tile(LIMIT, limit, "mean that physics allows"));
+        out.push_str(&tile(LIMIT, limit, "mean delay from the leader, and transmission"));
     }
-    if let Some((name, peer)) = best_peer(table) {
+    if let Some((name, peer, _)) = fastest_peer(table, |times| times.mean) {
         out.push_str(&tile(name, peer, "mean of the best peer"));
     }
     if let Some(ours) = table.protocols.get(OURS) {
@@ -237,13 +246,17 @@ fn details(table: &Table) -> String {
     if items.is_empty() { String::new() } else { format!("<dl>{items}</dl>\n") }
 }
 
-fn legend() -> String {
+fn legend(more: Option<String>) -> String {
     let explained = Column::unobvious().map(|column| {
         let (name, meaning) = column.explained();
         format!("<b>{}</b>: {}", escape(&name), escape(meaning))
     });
     let text = explained.collect::<Vec<_>>().join("; ");
-    format!("<p class=\"legend\">The best of each column is bold. {text}.</p>\n")
+    let mut out = format!("<p class=\"legend\">The best of each column is bold. {text}.</p>\n");
+    if let Some(more) = more {
+        out.push_str(&format!("<p class=\"legend\">{}</p>\n", escape(&more)));
+    }
+    out
 }
 
 fn pictures(comparison: &Comparison, table: &Table) -> String {
@@ -271,10 +284,12 @@ pub(super) fn close(settings: &[(String, String)], notes: &[String]) -> String {
         out.push_str(&format!("<h2>To read this right</h2>\n<ul class=\"notes\">{items}</ul>\n"));
     }
     if let Some((_, command)) = settings.iter().find(|(name, _)| name == "command") {
+        // Lines break between words, and not after the hyphens that options begin with.
+        let words = command.split(' ').map(|word| format!("<span>{}</span>", escape(word)));
         out.push_str(&format!(
             "<h2>To make this again</h2>\n<p>The same command gives the same digest.</p>\n\
              <pre>{}</pre>\n",
-            escape(command)
+            words.collect::<Vec<_>>().join(" ")
         ));
     }
     let others: Vec<_> = settings.iter().filter(|(name, _)| name != "command").collect();
@@ -284,7 +299,8 @@ pub(super) fn close(settings: &[(String, String)], notes: &[String]) -> String {
             .map(|(name, v)| format!("<tr><th>{}</th><td>{}</td></tr>\n", escape(name), escape(v)))
             .collect();
         out.push_str(&format!(
-            "<h2>Settings</h2>\n<table class=\"settings\"><tbody>\n{rows}</tbody></table>\n"
+            "<h2>Settings</h2>\n<div class=\"columns\"><table class=\"settings\"><tbody>\n{rows}\
+             </tbody></table></div>\n"
         ));
     }
     out

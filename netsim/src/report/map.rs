@@ -82,8 +82,8 @@ pub(super) fn maps(comparison: &Comparison) -> String {
         return figure("", title, "There is no map: no node of any place had a message.", &[], "");
     }
     let caption = format!(
-        "Mean time at each of {} places; a circle's area is the number of nodes there. All maps \
-         have the same colours.",
+        "Mean time at each of {} places; circles grow with the number of nodes there. All maps have \
+         the same colours.",
         thousands(places.len() as u64)
     );
     let drawing = format!("{}<div class=\"maps\">{maps}</div>", legend(&colours));

@@ -105,7 +105,7 @@ const fn shape(
 }
 
 const SHAPES: [Shape; 6] = [
-    shape(("limit", 60.0, 0.0, 0.0), (0, 0.0, 0.0, 0.0)),
+    shape(("limit", 60.0, 0.0, 0.0), (0, 1.14, 0.0, 0.0)),
     shape(("fragcast", 130.0, 0.3, 0.12), (0, 2.24, 0.71, 0.08)),
     shape(("turbine", 140.0, 0.35, 0.3), (3, 4.41, 5.2, 0.006)),
     shape(("rotor", 105.0, 0.3, 0.2), (0, 4.83, 2.9, 0.1)),
@@ -252,8 +252,9 @@ fn of_setting(name: &str) -> (&'static str, &'static [(&'static str, f64)]) {
         "turbine" => ("fanout 200, 32 + 32 shreds", &[]),
         "rotor" => ("32 + 32 shreds, relays by weight", &[]),
         "gossip" => {
-            let tried = &[("D=6", 104.2), ("D=8", 96.8), ("D=12", 90.0), ("based-op's 8", 98.1)];
-            ("gossipsub, D=12 (best of 4)", tried)
+            let tried =
+                &[("D = 6", 104.2), ("D = 8", 96.8), ("D = 12", 90.0), ("based-op's 8", 98.1)];
+            ("gossipsub, D = 12 (best of 4)", tried)
         }
         "direct" => ("a stream to everybody", &[]),
         _ => ("", &[]),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::plot::{Axis, Series, curves, figure};
 use super::text::{decimal, escape, plain, rounded};
-use super::{LIMIT, OURS, best_peer, html, ordered, slot};
+use super::{LIMIT, OURS, ahead_of_limit, fastest_peer, html, ordered, slot};
 use crate::results::{ORDER, Protocol, Sweep};
 
 /// Beyond this ratio of largest to smallest value the parameter's axis is logarithmic.
@@ -24,7 +24,7 @@ struct Measure {
 const MEASURES: [Measure; 3] = [
     Measure {
         title: "Mean × limit",
-        caption: "Mean time over the limit's mean; 1 is what physics allows.",
+        caption: "Mean time over the limit's mean; 1 is the direct path from the leader.",
         axis: "× limit",
         get: |p| p.ratio.mean,
     },
@@ -110,14 +110,16 @@ pub fn table(out: &mut impl Write, sweep: &Sweep, bold: bool) -> io::Result<()> 
     Ok(())
 }
 
-/// Notes of all points, each once.
-fn notes(sweep: &Sweep) -> Vec<&str> {
-    let mut all: Vec<&str> = Vec::new();
+/// Notes of all points, each once, and one more if protocols are ahead of the limit.
+fn notes(sweep: &Sweep) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
     for note in sweep.points.iter().flat_map(|(_, comparison)| &comparison.notes) {
-        if !all.contains(&note.as_str()) {
-            all.push(note);
+        if !all.contains(note) {
+            all.push(note.clone());
         }
     }
+    let first = sweep.points.iter().filter_map(|(_, comparison)| comparison.tables.first());
+    all.extend(ahead_of_limit(first));
     all
 }
 
@@ -155,8 +157,7 @@ pub fn page(sweep: &Sweep) -> String {
             .collect();
         body.push_str(&format!("<div class=\"figures\">\n{pairs}</div>\n"));
     }
-    let notes: Vec<String> = notes(sweep).into_iter().map(str::to_owned).collect();
-    body.push_str(&html::close(&common_settings(sweep), &notes));
+    body.push_str(&html::close(&common_settings(sweep), &notes(sweep)));
     let digests: String = sweep
         .points
         .iter()
@@ -177,15 +178,19 @@ fn sentence(sweep: &Sweep) -> Option<String> {
     let mean = |point, name| value_at(sweep, point, name, &MEASURES[0]);
     let course = |name| {
         let (from, to) = (mean(0, name)?, mean(last, name)?);
-        Some(format!("{} to {} × the limit", decimal(Some(from), 2), decimal(Some(to), 2)))
+        let (from, to) = (decimal(Some(from), 2), decimal(Some(to), 2));
+        Some(match from == to {
+            true => format!("stays {to} × the limit"),
+            false => format!("goes from {from} to {to} × the limit"),
+        })
     };
     let table = sweep.points[0].1.tables.first()?;
-    let peer = best_peer(table).and_then(|(name, _)| {
-        Some(format!("; {name}, the best peer at first, from {}", course(name)?))
+    let peer = fastest_peer(table, |times| times.mean).and_then(|(name, ..)| {
+        Some(format!("; that of {name}, the best peer at first, {}", course(name)?))
     });
     let (from, to) = (rounded(sweep.points[0].0), rounded(sweep.points[last].0));
     Some(format!(
-        "As the parameter ({}) goes from {from} to {to}, the mean of {OURS} goes from {}{}.",
+        "As the parameter ({}) goes from {from} to {to}, the mean of {OURS} {}{}.",
         sweep.parameter,
         course(OURS)?,
         peer.unwrap_or_default()
@@ -236,9 +241,18 @@ fn chart(sweep: &Sweep, measure: &Measure) -> Option<String> {
     let log_x = x.0 > 0.0 && x.1 / x.0 >= WIDE;
     let log_y = y.0 > 0.0 && y.1 / y.0 >= WIDE;
     let with = |label: &str, log| format!("{label}{}", if log { " (logarithmic)" } else { "" });
-    // Over the limit nothing can be below 1, so that is the ground; bytes begin at nothing.
-    let ground = if measure.axis == "× limit" { 1.0 } else { 0.0 };
-    let low = if log_y { y.0 * 0.9 } else { y.0.min(ground) };
+    // Multiples stand above the limit's line, or a little below it; bytes begin at nothing.
+    let of_limit = measure.axis == "× limit";
+    let low = match (of_limit, log_y) {
+        (true, true) => y.0.min(1.0) * 0.9,
+        (true, false) => y.0.min(1.0) - 0.05 * (y.1 - y.0.min(1.0)),
+        (false, true) => y.0 * 0.9,
+        (false, false) => y.0.min(0.0),
+    };
+    if of_limit {
+        let line = vec![(x.0, 1.0), (x.1, 1.0)];
+        series.insert(0, Series { name: LIMIT.into(), runs: vec![line], dots: Vec::new() });
+    }
     let x = Axis { label: with(&sweep.parameter, log_x), range: x, log: log_x };
     let y = Axis { label: with(measure.axis, log_y), range: (low, y.1 * 1.04), log: log_y };
     let drawn: Vec<&str> = series.iter().map(|s| s.name.as_str()).collect();

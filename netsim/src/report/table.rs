@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::columns::{COLUMNS, Column, Row, about, rows};
-use super::ordered;
 use super::text::{decimal, decimals, plain, wrap};
+use super::{ahead_of_limit, ordered};
 use crate::results::{Comparison, Protocol, Table};
 
 /// What fits beside a terminal's edge.
@@ -36,15 +36,18 @@ pub fn print(out: &mut impl Write, comparison: &Comparison, bold: bool) -> io::R
     }
     if !comparison.tables.is_empty() {
         writeln!(out, "{}\n", legend().join("\n"))?;
+        if let Some(sentence) = ahead_of_limit(&comparison.tables) {
+            writeln!(out, "{}\n", wrap(&plain(&sentence), WIDTH, "").join("\n"))?;
+        }
     }
     sentences(out, &comparison.notes)?;
     writeln!(out, "digest {}", plain(&comparison.digest))
 }
 
 /// Notes, and an empty line after them.
-pub(super) fn sentences<T: AsRef<str>>(out: &mut impl Write, notes: &[T]) -> io::Result<()> {
+pub(super) fn sentences(out: &mut impl Write, notes: &[String]) -> io::Result<()> {
     for note in notes {
-        writeln!(out, "{}", wrap(&plain(note.as_ref()), WIDTH, "").join("\n"))?;
+        writeln!(out, "{}", wrap(&plain(note), WIDTH, "").join("\n"))?;
     }
     if notes.is_empty() { Ok(()) } else { writeln!(out) }
 }
@@ -139,7 +142,10 @@ fn details(name: &str, protocol: &Protocol) -> Vec<String> {
         let tried = protocol
             .tried
             .iter()
-            .map(|(setting, mean)| format!("{setting} {}", decimal(*mean, digits)));
+            // Close together, so that all of them fit a line.
+            .map(|(name, mean)| {
+                format!("{}: {}", name.replace(" = ", "="), decimal(*mean, digits))
+            });
         let tried = tried.collect::<Vec<_>>().join(" · ");
         lines.push(plain(&format!("{name}, tried (mean, ms): {tried}")));
     }

@@ -168,6 +168,15 @@ fn columns_move_together_before_they_wrap() {
 }
 
 #[test]
+fn all_meshes_of_gossip_fit_a_line() {
+    let mut comparison = comparison();
+    let gossip = comparison.tables[0].protocols.get_mut("gossip").unwrap();
+    gossip.tried = (6..=12).map(|d| (format!("D = {d}"), Some(150.0 - f64::from(d)))).collect();
+    let text = text(&comparison, false);
+    assert!(text.lines().any(|line| line.contains("D=6: 144.0") && line.contains("D=12: 138.0")));
+}
+
+#[test]
 fn json_keeps_the_contract() {
     let value = json::value(&comparison());
     assert_eq!(value["digest"].as_str().unwrap().len(), 64);
@@ -183,7 +192,7 @@ fn json_keeps_the_contract() {
     }
     assert!((mean(&value["protocols"]["gossip"]) - 90.0).abs() < 1e-6);
     assert!(value["protocols"]["direct"]["p99"].is_null(), "more than 1 % missed");
-    assert_eq!(value["protocols"]["gossip"]["tried"][2]["setting"], "D=12");
+    assert_eq!(value["protocols"]["gossip"]["tried"][2]["setting"], "D = 12");
     assert_eq!(value["protocols"]["fragcast"]["busiest"]["node"], "n0412");
     assert_eq!(value["tables"][0]["protocols"], value["protocols"]);
     assert_eq!(value["tables"].as_array().unwrap().len(), 2);
@@ -199,8 +208,9 @@ fn a_page_says_who_wins_in_words() {
     keep("page.html", &page);
     check_page(&page);
     for words in [
-        "fragcast reaches half of the nodes in",
-        "The best peer is gossip with 90 ms, 31 % less.",
+        "<h1>fragcast reaches half of the nodes in 136\u{a0}ms, 2.16\u{a0}× the limit; the \
+         fastest peer, gossip, in 90.1\u{a0}ms</h1>",
+        "The best peer by that is gossip with 90 ms, 31 % less.",
         "No node missed a message.",
         "When nodes have a message",
         "Where it arrives when",
@@ -209,7 +219,7 @@ fn a_page_says_who_wins_in_words() {
         "based-op&#39;s 8",
         "never: too many missed",
         "7Np41oeY…KCT4K2",
-        "netsim compare --nodes 1000",
+        "<span>netsim</span> <span>compare</span> <span>--nodes</span> <span>1000</span>",
         &comparison().digest,
     ] {
         assert!(page.contains(words), "{words}");
@@ -230,6 +240,47 @@ fn a_faster_protocol_of_ours_is_said_to_be_so() {
     let page = html::page(&comparison);
     assert!(page.contains("gossip with 90 ms, 50 % more."), "{page}");
     assert!(page.contains("1,234 of 12,000 pairs of message and node never completed."));
+}
+
+#[test]
+fn the_fastest_peer_is_that_of_the_time_in_question() {
+    let mut comparison = comparison();
+    let rotor = comparison.tables[0].protocols.get_mut("rotor").unwrap();
+    rotor.times.p50 = Some(80.0);
+    let page = html::page(&comparison);
+    assert!(
+        page.contains("the fastest peer, rotor, in 80\u{a0}ms") && page.contains("is gossip with")
+    );
+}
+
+#[test]
+fn numbers_below_the_limit_are_explained() {
+    let why = "where delays break the triangle inequality";
+    let plain = comparison();
+    let sweep = |comparison: &Comparison| Sweep {
+        parameter: "x".into(),
+        points: vec![(0.0, comparison.clone())],
+    };
+    for text in [text(&plain, false), html::page(&plain), sweep_text(&sweep(&plain))] {
+        assert!(!text.contains(why), "nobody is ahead");
+    }
+    let mut ahead = comparison();
+    let protocols = &mut ahead.tables[0].protocols;
+    let limit = protocols["limit"].next_leader_p99;
+    protocols.get_mut("gossip").unwrap().ratio.p99 = Some(0.97);
+    protocols.get_mut("rotor").unwrap().ratio.p99 = Some(0.998);
+    protocols.get_mut("fragcast").unwrap().next_leader_p99 = limit.map(|ms| ms * 0.9);
+    let pages = [html::page(&ahead), sweeps::page(&sweep(&ahead))];
+    for text in [text(&ahead, false), sweep_text(&sweep(&ahead))].iter().chain(&pages) {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            text.contains("below the limit's (fragcast and gossip)")
+                || text.contains("below the limit&#39;s (fragcast and gossip)"),
+            "{text}"
+        );
+        assert!(text.contains(why));
+    }
+    pages.iter().for_each(|page| check_page(page));
 }
 
 #[test]
@@ -311,6 +362,11 @@ fn a_sweep_has_a_row_for_each_value() {
     let page = sweeps::page(&sweep);
     check_page(&page);
     assert_eq!(page.matches("<figure").count(), 3);
+    // The limit is a line where multiples of it are drawn, on both widths.
+    assert_eq!(page.matches("<g class=\"p0 s0\">").count(), 4);
+    assert!(page.contains("the mean of fragcast goes from 2.17 to 2.38 × the limit"), "{page}");
+    let one = Sweep { parameter: "x".into(), points: sweep.points[..1].to_vec() };
+    assert!(sweeps::page(&one).contains("the mean of fragcast stays 2.17 × the limit"));
     // Settings that differ are no settings of the sweep.
     assert!(page.contains("12 % factor per pair") && !page.contains("loss here"));
     let none = Sweep { parameter: "x".into(), points: Vec::new() };
