@@ -161,7 +161,7 @@ impl Plan {
             }
             (Contender::Gossip(config), _) => {
                 let broadcasts = load.broadcasts.len();
-                engine::run(setup, &mut Gossip::new(config.clone(), world, broadcasts, *seed))
+                engine::run(setup, &mut Gossip::new(*config, world, broadcasts, *seed))
             }
         }
     }

@@ -315,6 +315,6 @@ fn limit_of(contender: &Contender) -> Option<u32> {
     match contender {
         Contender::Fragcast(config) => Some(config.connections),
         Contender::Shreds(..) => None,
-        Contender::Gossip(config) => Some(config.connections as u32),
+        Contender::Gossip(config) => Some(config.connections),
     }
 }
