@@ -217,6 +217,7 @@ fn outputs(messages: Vec<Message>) -> Vec<Output> {
             attempt: 0,
             index: message.index().expect("few messages"),
             message: gateway.sign(message).verify(gateway.address()).expect("its own signature"),
+            repaired: false,
             times: Times::default(),
         }))
     });
