@@ -152,11 +152,6 @@ impl<'a, P> Context<'a, P> {
         self.setup.world
     }
 
-    /// The links, for transports that need to know more than whether a packet arrives.
-    pub const fn links(&mut self) -> &mut Links<'a> {
-        &mut self.links
-    }
-
     /// The overlay's random numbers.
     pub const fn random(&mut self) -> &mut Stream {
         &mut self.random
@@ -221,11 +216,6 @@ impl<'a, P> Context<'a, P> {
         self.outcome.sent[from as usize] += bytes;
     }
 
-    /// Counts a packet that is lost on the way.
-    pub const fn count_lost(&mut self, packets: u64) {
-        self.outcome.lost += packets;
-    }
-
     /// Sends `bytes` of content over a connection that delivers reliably and in order.
     ///
     /// What a crash or a partition of more than a minute swallows is lost all the same.
@@ -277,11 +267,6 @@ impl<'a, P> Context<'a, P> {
         completion.repaired[node as usize] = how == How::Repair;
         self.open -= u64::from(broadcast.expected && self.awaited[node as usize]);
         self.digest.event(self.now, 5, node, index as u32, u64::from(how == How::Repair));
-    }
-
-    /// Whether `node` has the message of broadcast `index`.
-    pub fn has(&self, node: NodeId, index: usize) -> bool {
-        self.outcome.completions[index].after[node as usize] != NEVER
     }
 
     /// `node` holds evidence that the leader equivocated.

@@ -57,6 +57,21 @@ pub(crate) fn shared_data(path: &str) -> Option<PathBuf> {
     Some(path)
 }
 
+/// Insertions, deletions and replacements that lead from one to the other (Levenshtein).
+pub(crate) fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, to) in b.iter().enumerate() {
+            let replaced = above[j] + usize::from(from != *to);
+            row.push(replaced.min(above[j + 1] + 1).min(row[j] + 1));
+        }
+        above = row;
+    }
+    above[b.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +88,13 @@ mod tests {
         let error = read_text(&path, 5).unwrap_err().to_string();
         assert!(error.contains("five.txt") && error.contains("text file"), "{error}");
         assert_eq!(file_name(&path), "five.txt");
+    }
+
+    #[test]
+    fn edits_are_counted() {
+        for (a, b, n) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("abc", "abc", 0)]
+        {
+            assert_eq!((edits(a, b), edits(b, a)), (n, n));
+        }
     }
 }

@@ -356,7 +356,7 @@ pub(super) fn shortened(name: &str) -> String {
 /// two begins with the other.
 pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let name = shortened(name).to_lowercase();
-    let distance = |known: &str| edits(&name, &known.to_lowercase());
+    let distance = |known: &str| crate::input::edits(&name, &known.to_lowercase());
     let best = known.iter().copied().min_by_key(|known| distance(known))?;
     if distance(best) <= 1 + best.chars().count() / 4 {
         return Some(best);
@@ -366,19 +366,4 @@ pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         shorter > 2 && (known.starts_with(&name) || name.starts_with(known))
     };
     known.iter().copied().find(|known| begins(known))
-}
-
-/// Insertions, deletions and replacements that lead from one to the other (Levenshtein).
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut above: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, to) in b.iter().enumerate() {
-            let replaced = above[j] + usize::from(from != *to);
-            row.push(replaced.min(above[j + 1] + 1).min(row[j] + 1));
-        }
-        above = row;
-    }
-    above[b.len()]
 }
