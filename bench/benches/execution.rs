@@ -21,7 +21,7 @@ use fragcast::exec::{
     Envelope, OnInvalid, OpenBlock, Parent, SourceError, StateSource, StateView, Tx, Verdict,
 };
 use fragcast::executor::{ChainView, Executor, ExecutorConfig};
-use fragcast::output::{Ordered, Output, Times};
+use fragcast::output::{Ordered, Output, Times, Via};
 use fragcast::workload::{DevnetConfig, DevnetGateway, Genesis, RecordedBlock};
 use fragcast_shredder::{Dialect, Env, GatewayKey, Message};
 use jsonrpsee::core::client::ClientT;
@@ -217,7 +217,7 @@ fn outputs(messages: Vec<Message>) -> Vec<Output> {
             attempt: 0,
             index: message.index().expect("few messages"),
             message: gateway.sign(message).verify(gateway.address()).expect("its own signature"),
-            repaired: false,
+            via: Via::Turbine,
             times: Times::default(),
         }))
     });

@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::journal::{Journal, JournalError};
 use crate::leading::{Leading, OrderError, Step};
-use crate::output::{Ordered, Times};
+use crate::output::{Ordered, Times, Via};
 
 /// What a gateway posts.
 #[derive(Debug, Deserialize)]
@@ -199,7 +199,7 @@ impl Ingest {
         let MessageKey { block, attempt, message: index } = key;
         // The receiver ends only with the node.
         let _ =
-            self.own.send(Ordered { block, attempt, index, message, times, repaired: false }).await;
+            self.own.send(Ordered { block, attempt, index, message, times, via: Via::Own }).await;
         Ok(true)
     }
 

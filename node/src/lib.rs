@@ -31,13 +31,13 @@ pub mod local;
 pub mod metrics;
 pub mod network;
 pub mod node;
-pub mod output;
 pub mod replay;
 pub mod rpc;
-pub mod sequencer;
 pub mod store;
 pub mod trie;
 pub mod workload;
+
+pub use fragcast_turbine::{output, sequencer};
 
 #[cfg(test)]
 mod testing;

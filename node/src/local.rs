@@ -25,7 +25,7 @@ use crate::journal::Journal;
 use crate::keys;
 use crate::network::{MemberEntry, Network, NetworkFile};
 use crate::node::{Execution, Node, Parts, Sockets};
-use crate::output::Output;
+use crate::output::{Output, Via};
 
 /// What a local network is like.
 #[derive(Debug, Clone)]
@@ -67,8 +67,8 @@ pub struct Track {
     sealed: BTreeSet<u64>,
     /// Messages handed on.
     pub messages: u64,
-    /// Of those, messages of which shreds had to be asked for.
-    pub repaired: u64,
+    /// The same by the way that was first.
+    pub by_way: BTreeMap<Via, u64>,
     /// Leader to here, µs, for messages that came over the network.
     pub latency: Histogram<u64>,
     /// The same, for blocks before a term of this node's own.
@@ -91,7 +91,7 @@ impl Track {
             blocks: BTreeMap::new(),
             sealed: BTreeSet::new(),
             messages: 0,
-            repaired: 0,
+            by_way: BTreeMap::new(),
             latency: histogram(),
             as_next_leader: histogram(),
             disorder: 0,
@@ -115,7 +115,7 @@ impl Track {
                 self.disorder += u64::from(roots.len() != usize::from(m.index));
                 roots.push(m.message.root());
                 self.messages += 1;
-                self.repaired += u64::from(m.repaired);
+                *self.by_way.entry(m.via).or_default() += 1;
                 if m.message.message().kind() == Kind::Seal {
                     self.sealed.insert(m.block);
                 }

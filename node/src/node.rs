@@ -126,8 +126,15 @@ impl Progress {
 
     /// Noteworthy events by kind.
     pub fn events(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        const KINDS: [&str; 6] =
-            ["bad_parity", "bad_message", "equivocation", "barred", "mismatch", "retracted"];
+        const KINDS: [&str; 7] = [
+            "bad_parity",
+            "bad_message",
+            "equivocation",
+            "barred",
+            "mismatch",
+            "retracted",
+            "fallback",
+        ];
         KINDS.iter().map(|k| (*k, self.events.get(k).copied().unwrap_or(0)))
     }
 }
@@ -198,6 +205,10 @@ impl Shared {
         (!alone && net.connected == 0)
             .then(|| format!("not connected to any of {} peers", self.network.members.len() - 1))
     }
+
+    fn note_change(&self, _change: fragcast_turbine::health::Change) {}
+
+    fn note_race(&self, _race: &fragcast_turbine::protocol::Race) {}
 
     fn execution_status(&self) -> Value {
         let Some(executor) = &self.executor else { return Value::Null };

@@ -1,58 +1,6 @@
-//! Messages for the tests of this crate.
+//! Messages and chains for the tests of this crate.
 
 pub(crate) mod chain;
 pub(crate) mod client;
 
-use alloy_primitives::{Address, B256, Bytes, U256};
-use fragcast_shredder::{Env, Frag, GatewayKey, Message, Seal, VerifiedMessage};
-
-pub(crate) fn gateway() -> GatewayKey {
-    GatewayKey::from_bytes([0x11; 32]).unwrap()
-}
-
-pub(crate) fn sign(message: Message) -> VerifiedMessage {
-    gateway().sign(message).verify(gateway().address()).unwrap()
-}
-
-pub(crate) fn env_at(number: u64, timestamp: u64) -> VerifiedMessage {
-    sign(Message::Env(Env {
-        number,
-        parent_hash: B256::ZERO,
-        beneficiary: Address::ZERO,
-        timestamp,
-        gas_limit: 30_000_000,
-        basefee: 7,
-        difficulty: U256::ZERO,
-        prevrandao: B256::ZERO,
-        extra_data: Bytes::new(),
-        parent_beacon_block_root: B256::ZERO,
-    }))
-}
-
-pub(crate) fn env(number: u64) -> VerifiedMessage {
-    env_at(number, number)
-}
-
-pub(crate) fn frag_with(block_number: u64, seq: u64, is_last: bool, tx: u8) -> VerifiedMessage {
-    let txs = vec![vec![tx; 20].into()];
-    sign(Message::Frag(Frag { block_number, seq, is_last, blob_gas_used: None, txs }))
-}
-
-pub(crate) fn frag(block_number: u64, seq: u64) -> VerifiedMessage {
-    frag_with(block_number, seq, false, 1)
-}
-
-pub(crate) fn seal(block_number: u64, total_frags: u64) -> VerifiedMessage {
-    sign(Message::Seal(Seal {
-        total_frags,
-        block_number,
-        gas_used: 0,
-        gas_limit: 30_000_000,
-        parent_hash: B256::ZERO,
-        transactions_root: B256::ZERO,
-        receipts_root: B256::ZERO,
-        state_root: B256::ZERO,
-        block_hash: B256::ZERO,
-        blob_gas_used: None,
-    }))
-}
+pub(crate) use fragcast_turbine::testing::{env, env_at, frag, frag_with, seal, sign};

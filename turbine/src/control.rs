@@ -7,6 +7,7 @@
 //! A kind that a build does not know is counted and passed over, so that later versions can
 //! add plans in deltas, exclusion masks and receipts without a new version number.
 
+mod listeners;
 mod repair;
 
 use alloy_primitives::Address;
@@ -18,6 +19,7 @@ use fragcast_shredder::{EquivocationProof, SignatureError};
 use crate::delegation::SignedDelegation;
 use crate::plan::{Plan, SignedPlan};
 
+pub use listeners::{Listeners, MAX_TOLD};
 pub use repair::{MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, Tips, WHOLE};
 
 /// The longest control frame.
@@ -94,6 +96,8 @@ pub enum Control {
     RepairRequest(RepairRequest),
     /// Shreds that this node asked for.
     RepairShreds(RepairShreds),
+    /// Who listens to gossip at the sender, and is no member.
+    Listeners(Listeners),
 }
 
 /// Why a frame was not understood.
@@ -118,6 +122,7 @@ impl Control {
             Self::Tips(body) => (4, codec::encode(body)),
             Self::RepairRequest(body) => (5, codec::encode(body)),
             Self::RepairShreds(body) => (6, body.to_bytes()),
+            Self::Listeners(body) => (7, codec::encode(body)),
         };
         let mut frame = vec![kind];
         frame.extend(body);
@@ -140,6 +145,7 @@ impl Control {
             4 => Self::Tips(Tips::from_bytes(body)?),
             5 => Self::RepairRequest(RepairRequest::from_bytes(body)?),
             6 => Self::RepairShreds(RepairShreds::from_bytes(body)?),
+            7 => Self::Listeners(Listeners::from_bytes(body)?),
             kind => return Err(ControlError::Unknown(*kind)),
         })
     }

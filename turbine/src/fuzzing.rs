@@ -173,7 +173,11 @@ pub fn repair(data: &[u8]) {
         }
         while let Some(event) = node.poll_event() {
             if let Event::Message(message) = event {
-                assert_eq!((message.key.message, message.repaired), (1, false), "nobody repaired");
+                assert_eq!(
+                    (message.key.message, message.via),
+                    (1, crate::Via::Turbine),
+                    "nobody repaired"
+                );
             }
         }
         // Three peers' bursts and rates; a frame has up to a quarter more than its shreds.

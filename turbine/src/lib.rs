@@ -8,6 +8,7 @@
 //! schedule   block → gateway, by term            plan    who relays, signed by the leader
 //! delegation gateway → peer and ed25519 key      route   plan + set's root → who sends to whom
 //! members    peers, weights, signed records      egress  lanes of strict priority, pacing
+//! gossip     the fallback: gate, topics, links   health  when this node needs it
 //! ```
 #![forbid(unsafe_code)]
 
@@ -16,14 +17,20 @@ pub mod delegation;
 pub mod egress;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod gossip;
+pub mod health;
 pub mod membership;
 pub mod outcome;
+pub mod output;
 pub mod peer;
 pub mod plan;
 pub mod protocol;
 pub mod route;
 pub mod schedule;
+pub mod sequencer;
 pub mod shuffle;
+#[doc(hidden)]
+pub mod testing;
 pub mod time;
 
 #[cfg(feature = "net")]
@@ -33,12 +40,16 @@ pub mod net;
 pub use control::{Control, Evidence};
 pub use delegation::{Delegation, Delegations, SignedDelegation};
 pub use egress::{Lane, Payload, Transmit};
+pub use gossip::{GossipAction, Listener, Mode, Policy};
+pub use health::Health;
 pub use membership::{Member, MemberRecord, Membership, PeerIndex};
 pub use outcome::Outcome;
+pub use output::Via;
 pub use peer::PeerId;
 pub use plan::{Plan, PlanView, SignedPlan};
 pub use protocol::{
-    BroadcastError, Config, Delivered, Event, Protocol, RepairConfig, RoutePolicy, Setup,
+    BroadcastError, Config, Delivered, Event, GossipConfig, Protocol, Race, RepairConfig,
+    RoutePolicy, Setup,
 };
 pub use route::Route;
 pub use schedule::Schedule;

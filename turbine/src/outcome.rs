@@ -61,6 +61,8 @@ outcomes! {
     Conflict = "conflict",
     /// The leader's parity is inconsistent.
     BadParity = "bad_parity",
+    /// The operator has this node live on gossip alone.
+    Forced = "forced",
     /// Sent by a peer that is barred.
     Barred = "barred",
     /// A control frame that was taken.

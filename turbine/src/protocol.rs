@@ -19,6 +19,7 @@
 //! or was lied to by the first leader it heard, finds nothing but shreds outside its window:
 //! after [`Config::reanchor`] without progress it drops the window and starts anew.
 
+mod fallback;
 mod ingress;
 mod leading;
 mod repair;
@@ -37,17 +38,21 @@ use fragcast_shredder::{
 use crate::control::{Control, Evidence, Hello};
 use crate::delegation::{DelegationError, Delegations, Leader, SignedDelegation};
 use crate::egress::{Egress, Lane, Payload, Transmit};
+use crate::health::Change;
 use crate::membership::{Membership, PeerIndex};
 use crate::outcome::{Outcome, Outcomes};
+use crate::output::Via;
 use crate::peer::PeerId;
 use crate::plan::{Plan, PlanView};
 use crate::route::{DEFAULT_FANOUT, Route};
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
+pub use fallback::{GossipConfig, Race};
 pub use leading::BroadcastError;
 pub use repair::RepairConfig;
 
+use fallback::Fallback;
 use repair::Repair;
 
 /// Blocks below the newest Seal that are still taken.
@@ -112,6 +117,8 @@ pub struct Config {
     pub reanchor: Duration,
     /// Repair.
     pub repair: RepairConfig,
+    /// Gossip.
+    pub gossip: GossipConfig,
 }
 
 impl Config {
@@ -132,6 +139,7 @@ impl Config {
             validator_capacity: Validator::DEFAULT_CAPACITY,
             reanchor: Duration::from_secs(5),
             repair: RepairConfig::default(),
+            gossip: GossipConfig::default(),
         }
     }
 
@@ -152,10 +160,11 @@ pub struct Delivered {
     pub first_shred_at: Timestamp,
     /// When it was whole and verified.
     pub complete_at: Timestamp,
-    /// The peer whose shred completed it.
-    pub from: PeerIndex,
-    /// Whether some of its shreds came by repair.
-    pub repaired: bool,
+    /// The peer whose shred completed it; `None` for what came by gossip.
+    pub from: Option<PeerIndex>,
+    /// Which way it came. Of what came by gossip, `key.attempt` is a guess: gossip's frags name
+    /// no Env.
+    pub via: Via,
 }
 
 /// What the application learns.
@@ -187,6 +196,10 @@ pub enum Event {
         /// What.
         outcome: Outcome,
     },
+    /// This node counts on another way from now on.
+    Health(Change),
+    /// A message came both ways.
+    Race(Race),
     /// A peer's first frame says that it lives in another network.
     Mismatch {
         /// Who.
@@ -227,6 +240,14 @@ pub struct Counters {
     pub repair_answered_shreds: u64,
     /// And their bytes.
     pub repair_answered_bytes: u64,
+    /// Messages that came by gossip, new to it.
+    pub gossip: u64,
+    /// Of those, messages that gossip had first.
+    pub gossip_first: u64,
+    /// Messages that were handed to gossip, as their leader or for listeners.
+    pub published: u64,
+    /// Messages for gossip that were dropped because its driver did not take them.
+    pub publish_dropped: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -266,6 +287,7 @@ pub struct Protocol {
     progress_at: Timestamp,
     checks_due: bool,
     repair: Repair,
+    fallback: Fallback,
 }
 
 impl std::fmt::Debug for Protocol {
@@ -368,6 +390,7 @@ impl Setup {
             progress_at: Timestamp::default(),
             checks_due: false,
             repair: Repair::new(&config.repair),
+            fallback: Fallback::new(config.gossip),
             config,
             members: Arc::clone(&self.members),
             schedule: self.schedule.clone(),
@@ -397,6 +420,7 @@ impl Protocol {
     pub fn assume_connected(&mut self, peers: impl IntoIterator<Item = PeerIndex>) {
         for peer in peers {
             if let Some(state) = self.peers.get_mut(peer as usize) {
+                self.fallback.count_peer(state.connected, true);
                 *state = PeerState { connected: true, greeted: true, ..PeerState::default() };
             }
         }
@@ -405,6 +429,7 @@ impl Protocol {
     /// A connection to `peer` is up; frames to it can be sent.
     pub fn handle_connected(&mut self, peer: PeerIndex) {
         let Some(state) = self.peers.get_mut(peer as usize) else { return };
+        self.fallback.count_peer(state.connected, true);
         // A second connection of the same peer changes nothing of what is known about it.
         *state = PeerState {
             connected: true,
@@ -424,14 +449,17 @@ impl Protocol {
         for frame in frames {
             self.send_control(peer, &frame);
         }
+        self.greet_with_listeners(peer);
     }
 
     /// The connection to `peer` is gone.
     pub fn handle_disconnected(&mut self, peer: PeerIndex) {
         if let Some(state) = self.peers.get_mut(peer as usize) {
+            self.fallback.count_peer(state.connected, false);
             state.connected = false;
             self.egress.forget(peer);
             self.repair.forget_peer(peer);
+            self.forget_told(peer);
         }
     }
 
@@ -466,6 +494,7 @@ impl Protocol {
             }
         }
         self.repair_timeout(now);
+        self.fallback_timeout(now);
     }
 
     /// The next thing to send, if pacing allows one now.
@@ -481,7 +510,12 @@ impl Protocol {
     /// When to call [`handle_timeout`](Self::handle_timeout), and poll again.
     pub fn poll_timeout(&self, now: Timestamp) -> Option<Timestamp> {
         let checks = self.checks_due.then_some(now);
-        checks.into_iter().chain(self.egress.next_at(now)).chain(self.repair.next_timeout()).min()
+        checks
+            .into_iter()
+            .chain(self.egress.next_at(now))
+            .chain(self.repair.next_timeout())
+            .chain(self.fallback.next_timeout())
+            .min()
     }
 
     /// Whether this node has something to send or to check, or asks, or will ask, for what it
@@ -490,7 +524,10 @@ impl Protocol {
     /// tips tell it so, so whoever ends a run when nobody is busy must let tips go around once
     /// ([`RepairConfig::tips_every`]) if somebody is incomplete.
     pub fn busy(&self) -> bool {
-        self.checks_due || !self.egress.is_empty() || self.repair.is_pending()
+        self.checks_due
+            || !self.egress.is_empty()
+            || self.repair.is_pending()
+            || self.fallback.is_pending()
     }
 
     fn send_control(&mut self, to: PeerIndex, control: &Control) {
@@ -529,15 +566,18 @@ impl Protocol {
     }
 
     fn advance(&mut self, now: Timestamp, key: &MessageKey, kind: Kind) {
+        self.advance_window(now, key.block, kind);
+        if kind == Kind::Env && key.attempt > 0 {
+            self.supersede(key.block, key.attempt);
+        }
+    }
+
+    /// What came by gossip moves the window and nothing else: its attempts are guesses.
+    fn advance_window(&mut self, now: Timestamp, block: u64, kind: Kind) {
         self.progress_at = now;
         match kind {
-            Kind::Env => {
-                self.opened = self.opened.max(Some(key.block));
-                if key.attempt > 0 {
-                    self.supersede(key.block, key.attempt);
-                }
-            }
-            Kind::Seal => self.sealed = self.sealed.max(Some(key.block)),
+            Kind::Env => self.opened = self.opened.max(Some(block)),
+            Kind::Seal => self.sealed = self.sealed.max(Some(block)),
             Kind::Frag => {}
         }
         self.move_window();
@@ -561,6 +601,7 @@ impl Protocol {
         self.reassembler.set_window(low, high);
         self.validator.forget_below(low);
         self.repair.set_window(low, high);
+        self.fallback_window(low);
         self.arrivals = self.arrivals.split_off(&MessageKey { block: low, attempt: 0, message: 0 });
     }
 

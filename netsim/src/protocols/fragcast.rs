@@ -197,7 +197,8 @@ impl Fragcast {
             match event {
                 Event::Message(delivered) => {
                     if let Some(index) = self.by_key.get(&delivered.key) {
-                        let how = if delivered.repaired { How::Repair } else { How::Spread };
+                        let how =
+                            if delivered.via == Via::Repair { How::Repair } else { How::Spread };
                         ctx.complete(node, *index, how);
                     }
                 }
@@ -205,6 +206,8 @@ impl Fragcast {
                 Event::BadParity(_)
                 | Event::BadMessage { .. }
                 | Event::Bar { .. }
+                | Event::Health(_)
+                | Event::Race(_)
                 | Event::Mismatch { .. } => {}
             }
         }

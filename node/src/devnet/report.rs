@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::DevnetArgs;
 use crate::executor::BlockReport;
 use crate::local::LocalNetwork;
+use crate::output::Via;
 
 fn percentiles(histogram: &Histogram<u64>) -> Value {
     if histogram.is_empty() {
@@ -36,8 +37,8 @@ pub(super) fn summary(args: &DevnetArgs, network: &LocalNetwork) -> Value {
     for i in 0..n {
         network.track(i, |track| {
             // What came over the network, by what made it whole.
-            turbine += track.latency.len() - track.repaired;
-            repair += track.repaired;
+            turbine += track.by_way.get(&Via::Turbine).copied().unwrap_or(0);
+            repair += track.by_way.get(&Via::Repair).copied().unwrap_or(0);
             // Both have the same bounds.
             let _ = all.add(&track.latency);
             let _ = next.add(&track.as_next_leader);

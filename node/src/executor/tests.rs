@@ -11,7 +11,7 @@ use super::*;
 use crate::client::{ClientBlock, ClientHeads};
 use crate::exec::memory::{MemorySource, MemoryState};
 use crate::exec::{Anchor, Invalid, SourceError, Unverified, Verdict};
-use crate::output::Times;
+use crate::output::{Times, Via};
 use crate::testing::sign;
 use crate::workload::{DevnetConfig, DevnetGateway, Genesis};
 
@@ -110,7 +110,7 @@ fn output(attempt: u8, message: &Message) -> Output {
         index: message.index().unwrap(),
         message: sign(message.clone()),
         times: Times::default(),
-        repaired: false,
+        via: Via::Turbine,
     }))
 }
 

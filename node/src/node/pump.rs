@@ -7,6 +7,8 @@ use fragcast_turbine::{Delivered, Event};
 use tokio::sync::{broadcast, mpsc};
 
 use super::{Shared, Tap};
+use fragcast_turbine::health::Change;
+
 use crate::engine::EngineHandle;
 use crate::output::{Ordered, Output, Times};
 use crate::sequencer::Sequencer;
@@ -78,6 +80,18 @@ impl Pump {
                 tracing::warn!(?peer, reason = outcome.label(), "barred a peer");
                 "barred"
             }
+            Event::Health(change) => {
+                let (from, to) = (change.from.name(), change.to.name());
+                let (reason, why) = (change.reason.name(), change.reason.describe());
+                let Change { block, dwell, .. } = change;
+                tracing::warn!(from, to, reason, block, dwell, "{why}");
+                self.shared.note_change(change);
+                "fallback"
+            }
+            Event::Race(race) => {
+                self.shared.note_race(&race);
+                return outputs;
+            }
             Event::Mismatch { peer, what } => {
                 let peer = self.shared.network.members.get(peer).map(|m| m.peer());
                 tracing::warn!(?peer, "a peer's {what} differs: compare the network files");
@@ -116,7 +130,7 @@ impl Pump {
 }
 
 fn ordered(delivered: Delivered) -> Ordered {
-    let Delivered { key, message, sent_at_micros, first_shred_at, complete_at, repaired, .. } =
+    let Delivered { key, message, sent_at_micros, first_shred_at, complete_at, via, .. } =
         delivered;
     Ordered {
         block: key.block,
@@ -128,6 +142,6 @@ fn ordered(delivered: Delivered) -> Ordered {
             first_shred_at: first_shred_at.as_nanos(),
             complete_at: complete_at.as_nanos(),
         },
-        repaired,
+        via,
     }
 }

@@ -11,8 +11,10 @@ use super::{Delivered, Event, MAX_ARRIVALS, MAX_EARLY, MAX_PLANS, Protocol};
 use crate::control::{Control, ControlError};
 use crate::delegation::{DelegationError, SignedDelegation};
 use crate::egress::{Lane, Payload, Transmit};
+use crate::gossip::Mode;
 use crate::membership::PeerIndex;
 use crate::outcome::Outcome;
+use crate::output::Via;
 use crate::plan::{PlanView, SignedPlan};
 use crate::route::{Route, Tree};
 use crate::time::Timestamp;
@@ -27,11 +29,17 @@ impl Protocol {
     ) {
         let mut senders = Vec::new();
         let mut shreds = Vec::new();
+        let mut heard = false;
         for (from, bytes) in burst {
+            if self.mode() == Mode::Gossip {
+                self.outcomes.count(Outcome::Forced);
+                continue;
+            }
             if self.peers.get(from as usize).is_none_or(|peer| peer.barred) {
                 self.outcomes.count(Outcome::Barred);
                 continue;
             }
+            heard = true;
             match Shred::parse(bytes) {
                 Ok(shred) => match self.precheck(now, shred.header()) {
                     Ok(()) => {
@@ -42,6 +50,9 @@ impl Protocol {
                 },
                 Err(error) => self.conclude(from, error.into()),
             }
+        }
+        if heard {
+            self.note_heard(now);
         }
         for (from, hashed) in senders.into_iter().zip(HashedShred::batch(shreds)) {
             let outcome = self.handle_shred(now, from, hashed, false);
@@ -193,14 +204,15 @@ impl Protocol {
                 self.counters.delivered += 1;
                 self.counters.repaired += u64::from(repaired);
                 self.advance(now, &key, header.message_kind());
+                self.note_turbine(now, key, &message);
                 self.events.push_back(Event::Message(Box::new(Delivered {
                     key,
                     message,
                     sent_at_micros: header.sent_at,
                     first_shred_at,
                     complete_at: now,
-                    from,
-                    repaired,
+                    from: Some(from),
+                    via: if repaired { Via::Repair } else { Via::Turbine },
                 })));
             }
             Err(reason) => {
@@ -290,6 +302,7 @@ impl Protocol {
         let outcome = if self.peers.get(from as usize).is_none_or(|peer| peer.barred) {
             Outcome::Barred
         } else {
+            self.note_heard(now);
             match Control::from_bytes(frame) {
                 Ok(control) => self.take_control(now, from, control),
                 Err(ControlError::Unknown(_)) => Outcome::ControlUnknown,
@@ -301,6 +314,11 @@ impl Protocol {
 
     fn take_control(&mut self, now: Timestamp, from: PeerIndex, control: Control) -> Outcome {
         match control {
+            Control::Tips(_) | Control::RepairRequest(_) | Control::RepairShreds(_)
+                if self.mode() == Mode::Gossip =>
+            {
+                Outcome::Forced
+            }
             Control::Hello(hello) => {
                 self.peers[from as usize].greeted = true;
                 if hello.chain_id != self.config.chain_id {
@@ -314,6 +332,7 @@ impl Protocol {
             Control::Plan(plan) => self.take_plan(&plan),
             Control::Tips(tips) => self.take_tips(now, from, &tips),
             Control::RepairRequest(request) => self.take_request(now, from, &request),
+            Control::Listeners(told) => self.take_listeners(from, &told),
             Control::RepairShreds(answer) => self.take_repaired(now, from, answer),
             Control::Evidence(evidence) => {
                 let id = (evidence.proof.key, evidence.proof.first.header.message_key());

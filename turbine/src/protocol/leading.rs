@@ -11,6 +11,7 @@ use fragcast_shredder::{
 
 use super::{Config, Protocol, RoutePolicy};
 use crate::egress::{FRAMING, Lane, Payload, Transmit};
+use crate::gossip::Mode;
 use crate::membership::PeerIndex;
 use crate::plan::PlanView;
 use crate::route::{Route, Tree};
@@ -62,6 +63,10 @@ impl Protocol {
         if !self.egress.has_room() {
             return Err(BroadcastError::Busy);
         }
+        if self.mode() == Mode::Gossip {
+            self.lead_on_gossip(now, key, message);
+            return Ok(());
+        }
         let view = self.leading.as_ref().expect("a leader has a plan").0.clone();
         let wire = message.to_wire();
         let (route, rate) = self.shape(wire.len(), &view);
@@ -79,7 +84,14 @@ impl Protocol {
         self.advance(now, &key, params.kind);
         self.queue(&cut, route, &view);
         self.keep_own(now, cut);
+        self.note_own(now, key, message);
         Ok(())
+    }
+
+    /// Without a single shred.
+    fn lead_on_gossip(&mut self, now: Timestamp, key: MessageKey, message: &VerifiedMessage) {
+        self.advance(now, &key, message.message().kind());
+        self.note_own(now, key, message);
     }
 
     /// Chooses route and code rate for a message of `len` bytes.

@@ -38,6 +38,7 @@ use std::time::Duration;
 use fragcast_shredder::{MessageKey, RecoveredSet, SetHeader, SetKey, ShreddedMessage};
 
 use super::Protocol;
+use crate::health::Missing;
 use crate::membership::PeerIndex;
 use crate::time::Timestamp;
 use answering::Budgets;
@@ -134,6 +135,16 @@ impl Repair {
         self.wants.at().into_iter().chain(self.tips_at).min()
     }
 
+    /// Whether this node tells what it has, because something is going on: then others do too.
+    pub(super) fn is_telling(&self) -> bool {
+        self.tips_at.is_some()
+    }
+
+    /// Since when something is missing.
+    pub(super) fn missing(&self) -> Missing {
+        self.wants.missing()
+    }
+
     /// Whether something is wanted and not given up.
     pub(super) fn is_pending(&self) -> bool {
         self.wants.at().is_some()
@@ -205,8 +216,13 @@ impl Protocol {
         }
         let key = header.message_key();
         let due = self.quiet_until(now, &key);
-        let reassembler = &self.reassembler;
-        self.repair.wants.shred(now, key, live_from, due, |key| reassembler.is_done(key));
+        let (reassembler, fallback) = (&self.reassembler, &self.fallback);
+        let has = |key: &MessageKey| reassembler.is_done(key) || fallback.has(key);
+        if has(&key) {
+            // Gossip has brought it: what shreds of it still come need no help.
+            return;
+        }
+        self.repair.wants.shred(now, key, live_from, due, has);
     }
 
     /// A set is complete, and perhaps its message with it.
@@ -217,8 +233,7 @@ impl Protocol {
         let key = header.message_key();
         let reassembler = &self.reassembler;
         if reassembler.is_done(&key) {
-            self.repair.requests.settle(|asked| asked.message == key);
-            self.repair.wants.done(&key, |key| reassembler.is_done(key));
+            self.repair_settled(&key);
             return;
         }
         self.repair.requests.settle(|asked| *asked == header.set_key());
@@ -235,10 +250,15 @@ impl Protocol {
     /// The leader's parity is inconsistent, or its message is none: nothing of it is asked for
     /// or served any more.
     pub(super) fn note_refused(&mut self, key: &MessageKey) {
-        let reassembler = &self.reassembler;
         self.repair.store.refuse(key);
+        self.repair_settled(key);
+    }
+
+    /// A message is here, or will never be: nobody is asked for it any more.
+    pub(super) fn repair_settled(&mut self, key: &MessageKey) {
+        let (reassembler, fallback) = (&self.reassembler, &self.fallback);
         self.repair.requests.settle(|asked| asked.message == *key);
-        self.repair.wants.done(key, |key| reassembler.is_done(key));
+        self.repair.wants.done(key, |key| reassembler.is_done(key) || fallback.has(key));
     }
 
     /// Keeps a set that was received, to answer others.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use alloy_primitives::{B256, Bytes, U256};
 use fragcast_shredder::{Env, Frag, GatewayKey, Message, Seal};
 
-use crate::output::{Ordered, Output, RetractReason, Times};
+use crate::output::{Ordered, Output, RetractReason, Times, Via};
 
 /// The secret of the forwarder under test.
 pub(crate) const SECRET: [u8; 32] = [7; 32];
@@ -20,7 +20,7 @@ fn output(attempt: u8, message: Message) -> Output {
         index,
         message,
         times: Times::default(),
-        repaired: false,
+        via: Via::Turbine,
     }))
 }
 

@@ -114,8 +114,9 @@ impl Protocol {
             let may_be = tip.attempt < MAX_ATTEMPTS && self.reassembler.admits(&key);
             if may_be && self.leader_index(tip.block).is_some_and(theirs) {
                 let due = self.quiet_until(now, &key);
-                let reassembler = &self.reassembler;
-                self.repair.wants.told(now, from, tip, due, |key| reassembler.is_done(key));
+                let (reassembler, fallback) = (&self.reassembler, &self.fallback);
+                let has = |key: &MessageKey| reassembler.is_done(key) || fallback.has(key);
+                self.repair.wants.told(now, from, tip, due, has);
             }
         }
         Outcome::Control

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use fragcast_shredder::MessageKey;
 
 use super::store::{Opening, opening};
+use crate::health::Missing;
 use crate::membership::PeerIndex;
 use crate::time::Timestamp;
 
@@ -40,12 +41,16 @@ pub(super) struct Want {
     pub(super) progress: bool,
     /// Given up; news after `due` starts it again.
     pub(super) resting: bool,
+    /// Since when it is wanted.
+    since: Timestamp,
+    /// Peers that told that they have it whole, two at most.
+    told_by: Vec<PeerIndex>,
 }
 
 impl Want {
-    fn new(due: Timestamp, certain: bool) -> Self {
-        let holders = Vec::new();
-        Self { certain, holders, due, tries: 0, progress: false, resting: false }
+    fn new(since: Timestamp, due: Timestamp, certain: bool) -> Self {
+        let (holders, told_by) = (Vec::new(), Vec::new());
+        Self { certain, holders, due, tries: 0, progress: false, resting: false, since, told_by }
     }
 
     /// Remembers who has it; of too many the one that stood longest gives way to who told.
@@ -134,11 +139,11 @@ impl Wants {
         }
         // First of all: what the shred proves may fill the table and leave no room for its own.
         self.wake(due);
-        self.exists(key, due, is_done);
+        self.exists(now, key, due, is_done);
         if !self.messages.contains_key(&key) && !self.make_room(&key) {
             return;
         }
-        let want = self.messages.entry(key).or_insert_with(|| Want::new(due, true));
+        let want = self.messages.entry(key).or_insert_with(|| Want::new(now, due, true));
         if !want.certain {
             want.certain = true;
             self.hearsay -= 1;
@@ -150,7 +155,13 @@ impl Wants {
     }
 
     /// `key` exists, so the messages before it do.
-    fn exists(&mut self, key: MessageKey, due: Timestamp, is_done: impl Fn(&MessageKey) -> bool) {
+    fn exists(
+        &mut self,
+        now: Timestamp,
+        key: MessageKey,
+        due: Timestamp,
+        is_done: impl Fn(&MessageKey) -> bool,
+    ) {
         let track = self.tracks.entry((key.block, key.attempt)).or_default();
         let known = track.exists;
         if u32::from(key.message) < known {
@@ -167,7 +178,7 @@ impl Wants {
                 self.hearsay -= usize::from(!want.certain);
                 want.certain = true;
             } else if self.messages.len() < MAX_WANTS || self.evict_resting(of_another(key)) {
-                self.messages.insert(key, Want::new(due, true));
+                self.messages.insert(key, Want::new(now, due, true));
             } else {
                 // The rest when there is room again.
                 full = Some(message);
@@ -269,16 +280,33 @@ impl Wants {
                 }
                 self.hearsay += usize::from(!certain);
                 left -= usize::from(!certain);
-                self.messages.insert(key, Want::new(due, certain));
+                self.messages.insert(key, Want::new(now, due, certain));
                 self.wake(due);
             }
             let want = self.messages.get_mut(&key).expect("present");
             want.hold(peer, true);
+            if want.told_by.len() < 2 && !want.told_by.contains(&peer) {
+                want.told_by.push(peer);
+            }
             // Hearsay of what is quiet already changes nothing but who can be asked.
             if want.resting && want.due <= now {
                 want.news(now, due);
                 self.wake(due);
             }
+        }
+    }
+
+    /// Since when a message is wanted of which two peers told, and one that must exist. Only
+    /// what was asked for already counts: before that nothing is known to be missing.
+    pub(super) fn missing(&self) -> Missing {
+        let asked = |want: &&Want| want.tries > 0 || want.resting;
+        let since = |which: &dyn Fn(&&Want) -> bool| {
+            let all = self.messages.values().filter(asked);
+            all.filter(which).map(|want| want.since).min()
+        };
+        Missing {
+            told: since(&|want| want.told_by.len() > 1),
+            certain: since(&|want| want.certain),
         }
     }
 

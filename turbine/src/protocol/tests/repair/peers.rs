@@ -152,7 +152,7 @@ fn what_comes_by_repair_is_delivered_and_never_forwarded() {
     scene.answer(peer, request.nonce, &shreds[2..]);
     let events = scene.events();
     let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
-    assert!(message.repaired && message.from == peer);
+    assert!(message.via == Via::Repair && message.from == Some(peer));
     // The set arrived whole and is re-encoded now; nothing of it is owed.
     while scene.next(Duration::from_secs(100)) {
         assert!(scene.requests().is_empty(), "panics on shreds, too");

@@ -16,6 +16,34 @@ pub struct Times {
     pub complete_at: u64,
 }
 
+/// Which way a message came first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Via {
+    /// Handed in by this node's own gateway.
+    Own,
+    /// By the overlay, every shred of it without being asked for.
+    Turbine,
+    /// By the overlay, some of it in answer to a request.
+    Repair,
+    /// By gossip.
+    Gossip,
+}
+
+impl Via {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Own, Self::Turbine, Self::Repair, Self::Gossip];
+
+    /// The name used in reports and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Turbine => "turbine",
+            Self::Repair => "repair",
+            Self::Gossip => "gossip",
+        }
+    }
+}
+
 /// A verified message in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ordered {
@@ -29,8 +57,8 @@ pub struct Ordered {
     pub message: VerifiedMessage,
     /// When it came.
     pub times: Times,
-    /// Whether some of its shreds had to be asked for.
-    pub repaired: bool,
+    /// Which way it came.
+    pub via: Via,
 }
 
 /// Why messages that were handed on are void.

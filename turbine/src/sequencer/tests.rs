@@ -4,7 +4,7 @@ use fragcast_shredder::VerifiedMessage;
 use proptest::prelude::*;
 
 use super::*;
-use crate::output::Times;
+use crate::output::{Times, Via};
 use crate::testing::{env, env_at, frag, frag_with, seal};
 
 fn ordered(message: &VerifiedMessage, attempt: u8) -> Ordered {
@@ -14,7 +14,7 @@ fn ordered(message: &VerifiedMessage, attempt: u8) -> Ordered {
         index: message.message().index().unwrap(),
         message: message.clone(),
         times: Times::default(),
-        repaired: false,
+        via: Via::Turbine,
     }
 }
 

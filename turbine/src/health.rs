@@ -1,0 +1,580 @@
+//! Whether this node can live on the overlay alone: the state machine behind the fallback.
+//!
+//! ```text
+//!          silence, gap              gossip had it, the overlay did not
+//!  Turbine ──────────▶ Probing ───────────────────────────────▶ Gossip
+//!     ▲ ▲                 │                                        │
+//!     │ └─ heard, empty ──┘                                        │
+//!     └──── as many blocks as the dwell, by the overlay alone ─────┘
+//! ```
+//!
+//! Pure; every node decides for itself. The question is whether the *path* works, not whether
+//! anybody has something to say: a leader that died, a slow gateway, a term that nobody builds
+//! in look the same to everybody, and gossip would have nothing either. So nothing here is
+//! triggered by the mere absence of messages:
+//!
+//! * [`Reason::TipsAhead`]: two peers or more have told for [`HealthConfig::patience`] of a
+//!   message that this node could not get.
+//! * [`Reason::NoRelay`]: no peer is connected.
+//! * [`Reason::Gap`]: what must exist was not to be had for as long, repair included. A leader
+//!   that died in the middle of a message leaves everybody such a gap, so the node only
+//!   *probes*: it listens to gossip for a while.
+//! * [`Reason::Silence`]: peers are connected and have stopped to tell what they have, which
+//!   they do 20 times a second while a block is open. That may be a dead path or a dead peer,
+//!   so the node probes.
+//! * [`Reason::GossipAhead`]: a message came by gossip, and not by the overlay within
+//!   [`HealthConfig::grace`]. A probe looks for one; a node that listens all the time, by its
+//!   policy, and stops to ask for what gossip has given it, takes [`MISSES`] in a row.
+//!
+//! The way back is judged on what the overlay alone completed: [`Health::dwell`] blocks in a
+//! row. The dwell doubles with each relapse, from 2 to 64 blocks (hysteresis).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// Messages that came by gossip first and for which the overlay still has time.
+const MAX_AHEAD: usize = 64;
+/// Messages in a row that the overlay must have missed, where gossip is always on.
+pub const MISSES: u32 = 3;
+/// Blocks of which it is counted what the overlay completed.
+const MAX_BLOCKS: usize = 16;
+
+/// Configuration of the state machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthConfig {
+    /// Peers that are connected and have something to tell are silent for so long: probe.
+    pub silence: Duration,
+    /// What came by gossip first must come by the overlay within this.
+    pub grace: Duration,
+    /// What peers have must be here within this.
+    pub patience: Duration,
+    /// No peer is connected for so long.
+    pub alone: Duration,
+    /// The same, after the start: connecting takes its time.
+    pub alone_at_start: Duration,
+    /// How long a probe listens.
+    pub probe: Duration,
+    /// Pause after a probe that heard nothing, at first and at most: it doubles.
+    pub pause: (Duration, Duration),
+    /// Blocks in a row that the overlay must complete alone, at first and at most.
+    pub dwell: (u64, u64),
+    /// A fallback within so many blocks of the last return is a relapse.
+    pub relapse: u64,
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self {
+            silence: Duration::from_millis(400),
+            grace: Duration::from_millis(250),
+            patience: Duration::from_millis(700),
+            alone: Duration::from_millis(300),
+            alone_at_start: Duration::from_secs(5),
+            probe: Duration::from_secs(2),
+            pause: (Duration::from_secs(1), Duration::from_secs(16)),
+            dwell: (2, 64),
+            relapse: 64,
+        }
+    }
+}
+
+/// Which way this node counts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// The overlay is well.
+    Turbine,
+    /// It may not be: this node listens to gossip to find out.
+    Probing,
+    /// It is not: this node lives on gossip until the overlay has proved itself.
+    Gossip,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Turbine, Self::Probing, Self::Gossip];
+
+    /// The name used in logs, status and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Turbine => "turbine",
+            Self::Probing => "probing",
+            Self::Gossip => "gossip",
+        }
+    }
+}
+
+/// Why the state changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Peers have had a message for long that this node cannot get.
+    TipsAhead,
+    /// A message that must exist could not be had.
+    Gap,
+    /// No peer is connected.
+    NoRelay,
+    /// Connected peers tell nothing any more.
+    Silence,
+    /// Gossip had a message that the overlay had not.
+    GossipAhead,
+    /// Peers are heard again.
+    Heard,
+    /// What was missing is here.
+    Filled,
+    /// A probe heard nothing on gossip either: the leader is silent, not the path.
+    ProbeEmpty,
+    /// The overlay alone completed as many blocks as the dwell.
+    Recovered,
+    /// The operator said so.
+    Operator,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::TipsAhead,
+        Self::Gap,
+        Self::NoRelay,
+        Self::Silence,
+        Self::GossipAhead,
+        Self::Heard,
+        Self::Filled,
+        Self::ProbeEmpty,
+        Self::Recovered,
+        Self::Operator,
+    ];
+
+    /// The name used in logs, status and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TipsAhead => "tips_ahead",
+            Self::Gap => "gap",
+            Self::NoRelay => "no_relay",
+            Self::Silence => "silence",
+            Self::GossipAhead => "gossip_ahead",
+            Self::Heard => "heard",
+            Self::Filled => "filled",
+            Self::ProbeEmpty => "probe_empty",
+            Self::Recovered => "recovered",
+            Self::Operator => "operator",
+        }
+    }
+
+    /// The reason in a sentence for people.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::TipsAhead => "peers have messages that cannot be had over the overlay",
+            Self::Gap => "a message could not be had over the overlay, repair included",
+            Self::NoRelay => "no peer is connected over the overlay: is UDP blocked?",
+            Self::Silence => "connected peers have stopped to tell what they have",
+            Self::GossipAhead => "gossip had a message that the overlay had not",
+            Self::Heard => "peers are heard again",
+            Self::Filled => "what was missing is here",
+            Self::ProbeEmpty => "gossip has nothing either: the leader is silent, not the path",
+            Self::Recovered => "the overlay alone completed blocks again",
+            Self::Operator => "the operator said so",
+        }
+    }
+}
+
+/// One change of state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// When.
+    pub at: Timestamp,
+    /// From what.
+    pub from: State,
+    /// To what.
+    pub to: State,
+    /// Why.
+    pub reason: Reason,
+    /// The newest block that this node had heard of.
+    pub block: u64,
+    /// Blocks that the overlay must complete before the way back, if `to` is gossip.
+    pub dwell: u64,
+}
+
+/// What the overlay has completed of one block.
+#[derive(Debug, Clone, Copy, Default)]
+struct Block {
+    attempt: u8,
+    /// Messages that the overlay delivered.
+    messages: u32,
+    /// Messages that there are, once its Seal is here, whichever way.
+    of: Option<u32>,
+    /// When the block is judged, if the overlay has not completed it by then.
+    judge_at: Option<Timestamp>,
+    judged: bool,
+}
+
+/// What is missing, as repair sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Missing {
+    /// Since when two peers or more have told of a message that is not here.
+    pub told: Option<Timestamp>,
+    /// Since when a message is missing that must exist.
+    pub certain: Option<Timestamp>,
+}
+
+/// The state machine of one node.
+#[derive(Debug, Clone)]
+pub struct Health {
+    config: HealthConfig,
+    started: bool,
+    state: State,
+    since: Timestamp,
+    /// The reason of the last change, `None` before the first.
+    reason: Option<Reason>,
+    /// Peers connected.
+    peers: usize,
+    /// Since when there are none.
+    alone_since: Option<Timestamp>,
+    ever_connected: bool,
+    heard_at: Timestamp,
+    /// Peers would be telling what they have.
+    expecting: bool,
+    missing: Missing,
+    /// When a probe ends.
+    probe_until: Option<Timestamp>,
+    /// No probe before.
+    probe_after: Timestamp,
+    pause: Duration,
+    /// Messages that gossip had first, by block and index, with the end of the overlay's grace.
+    ahead: BTreeMap<(u64, u16), Timestamp>,
+    /// Those whose grace is over, since the overlay completed one last.
+    misses: u32,
+    /// Only while in [`State::Gossip`].
+    blocks: BTreeMap<u64, Block>,
+    /// Blocks in a row, and the last of them.
+    streak: u64,
+    last_good: Option<u64>,
+    dwell: u64,
+    returned_at: Option<u64>,
+    newest: u64,
+    changes: Vec<Change>,
+}
+
+impl Health {
+    /// On the overlay; its time begins with the first call that has one.
+    pub const fn new(config: HealthConfig) -> Self {
+        let now = Timestamp::from_nanos(0);
+        Self {
+            started: false,
+            state: State::Turbine,
+            since: now,
+            reason: None,
+            peers: 0,
+            alone_since: None,
+            ever_connected: false,
+            heard_at: now,
+            expecting: false,
+            missing: Missing { told: None, certain: None },
+            probe_until: None,
+            probe_after: now,
+            pause: config.pause.0,
+            ahead: BTreeMap::new(),
+            misses: 0,
+            blocks: BTreeMap::new(),
+            streak: 0,
+            last_good: None,
+            dwell: config.dwell.0,
+            returned_at: None,
+            newest: 0,
+            changes: Vec::new(),
+            config,
+        }
+    }
+
+    /// The state.
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// When it began.
+    pub const fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    /// Why it began; `None` before the first change.
+    pub const fn reason(&self) -> Option<Reason> {
+        self.reason
+    }
+
+    /// Blocks in a row that the overlay must complete for the way back.
+    pub const fn dwell(&self) -> u64 {
+        self.dwell
+    }
+
+    /// How many it has completed so far.
+    pub const fn streak(&self) -> u64 {
+        self.streak
+    }
+
+    /// What changed since the last call, oldest first.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    fn start(&mut self, now: Timestamp) {
+        if !self.started {
+            (self.started, self.since, self.heard_at, self.probe_after) = (true, now, now, now);
+            self.alone_since = (self.peers == 0).then_some(now);
+        }
+    }
+
+    /// So many peers are connected.
+    pub fn connected(&mut self, now: Timestamp, peers: usize) {
+        self.start(now);
+        if peers > self.peers {
+            // Somebody new counts as heard of.
+            self.heard_at = now;
+        }
+        self.peers = peers;
+        self.ever_connected |= peers > 0;
+        self.alone_since = match self.alone_since {
+            _ if peers > 0 => None,
+            None => Some(now),
+            since => since,
+        };
+    }
+
+    /// Something came from a peer over the overlay.
+    pub fn heard(&mut self, now: Timestamp) {
+        self.heard_at = now;
+        if self.state == State::Probing && self.reason == Some(Reason::Silence) {
+            self.pause = self.config.pause.0;
+            self.change(now, State::Turbine, Reason::Heard);
+        }
+    }
+
+    /// Whether peers would be telling what they have, because something is going on.
+    pub fn expect(&mut self, now: Timestamp, expecting: bool) {
+        if expecting && !self.expecting {
+            self.heard_at = self.heard_at.max(now);
+        }
+        self.expecting = expecting;
+    }
+
+    /// What repair lacks.
+    pub const fn missing(&mut self, missing: Missing) {
+        self.missing = missing;
+    }
+
+    /// Message `index` of `block` came by gossip, and has not come by the overlay. With
+    /// `of`, it was the Seal, and the block has so many messages.
+    pub fn gossip(
+        &mut self,
+        now: Timestamp,
+        (block, attempt, index): (u64, u8, u16),
+        of: Option<u32>,
+    ) {
+        self.newest = self.newest.max(block);
+        if self.state == State::Gossip {
+            self.sealed(now, block, attempt, of);
+        } else if self.ahead.len() < MAX_AHEAD {
+            self.ahead.entry((block, index)).or_insert(now + self.config.grace);
+        }
+    }
+
+    /// The overlay completed a message. With `of`, it was the Seal.
+    pub fn turbine(
+        &mut self,
+        now: Timestamp,
+        (block, attempt, index): (u64, u8, u16),
+        of: Option<u32>,
+    ) {
+        self.newest = self.newest.max(block);
+        self.ahead.remove(&(block, index));
+        self.misses = 0;
+        if self.state != State::Gossip {
+            return;
+        }
+        if let Some(entry) = self.block(block, attempt) {
+            entry.messages += 1;
+            self.sealed(now, block, attempt, of);
+            self.judge(now, block, false);
+        }
+    }
+
+    fn block(&mut self, block: u64, attempt: u8) -> Option<&mut Block> {
+        if !self.blocks.contains_key(&block) && self.blocks.len() >= MAX_BLOCKS {
+            let oldest = *self.blocks.first_key_value()?.0;
+            if block < oldest {
+                return None;
+            }
+            self.blocks.pop_first();
+        }
+        let entry = self.blocks.entry(block).or_default();
+        if attempt > entry.attempt {
+            *entry = Block { attempt, ..Block::default() };
+        }
+        (attempt == entry.attempt).then_some(entry)
+    }
+
+    fn sealed(&mut self, now: Timestamp, block: u64, attempt: u8, of: Option<u32>) {
+        let Some(of) = of else { return };
+        let grace = self.config.grace;
+        if let Some(entry) = self.block(block, attempt) {
+            entry.of = Some(of);
+            entry.judge_at.get_or_insert(now + grace);
+        }
+    }
+
+    /// Judges a block that the overlay has completed, or whose time is up.
+    fn judge(&mut self, now: Timestamp, block: u64, late: bool) {
+        let Some(entry) = self.blocks.get_mut(&block).filter(|entry| !entry.judged) else { return };
+        let complete = entry.of.is_some_and(|of| entry.messages >= of);
+        if !complete && !late {
+            return;
+        }
+        entry.judged = true;
+        entry.judge_at = None;
+        if complete {
+            let follows = self.last_good.is_none_or(|last| block == last + 1);
+            self.streak = if follows { self.streak + 1 } else { 1 };
+            self.last_good = Some(block);
+        } else {
+            self.streak = 0;
+            self.last_good = None;
+        }
+        if self.streak >= self.dwell {
+            self.returned_at = Some(block);
+            self.change(now, State::Turbine, Reason::Recovered);
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.start(now);
+        match self.state {
+            State::Turbine | State::Probing => self.look_for_trouble(now),
+            State::Gossip => {
+                let due = |entry: &Block| entry.judge_at.is_some_and(|at| at <= now);
+                let late: Vec<u64> = self
+                    .blocks
+                    .iter()
+                    .filter(|(_, entry)| due(entry))
+                    .map(|(block, _)| *block)
+                    .collect();
+                late.into_iter().for_each(|block| self.judge(now, block, true));
+            }
+        }
+    }
+
+    fn look_for_trouble(&mut self, now: Timestamp) {
+        let config = self.config;
+        let passed = |since: Option<Timestamp>, limit| since.is_some_and(|at| at + limit <= now);
+        let before = self.ahead.len();
+        self.ahead.retain(|_, until| *until > now);
+        self.misses += (before - self.ahead.len()) as u32;
+        let enough = if self.state == State::Probing { 1 } else { MISSES };
+        if passed(self.alone_since, self.alone_limit()) {
+            self.fall_back(now, Reason::NoRelay);
+        } else if self.misses >= enough {
+            self.fall_back(now, Reason::GossipAhead);
+        } else if passed(self.missing.told, config.patience) {
+            self.fall_back(now, Reason::TipsAhead);
+        } else if self.state == State::Probing {
+            if self.reason == Some(Reason::Gap) && self.missing.certain.is_none() {
+                self.change(now, State::Turbine, Reason::Filled);
+            } else if self.probe_until.is_some_and(|at| at <= now) {
+                self.probe_after = now + self.pause;
+                self.pause = (self.pause * 2).min(config.pause.1);
+                self.change(now, State::Turbine, Reason::ProbeEmpty);
+            }
+        } else if self.silence_at().is_some_and(|at| at <= now) {
+            self.probe(now, Reason::Silence);
+        } else if self.gap_at().is_some_and(|at| at <= now) {
+            self.probe(now, Reason::Gap);
+        }
+    }
+
+    fn probe(&mut self, now: Timestamp, reason: Reason) {
+        let missing = self.missing;
+        self.change(now, State::Probing, reason);
+        self.missing = missing;
+        self.probe_until = Some(now + self.config.probe);
+    }
+
+    const fn alone_limit(&self) -> Duration {
+        if self.ever_connected { self.config.alone } else { self.config.alone_at_start }
+    }
+
+    /// When silence becomes a reason to probe.
+    fn silence_at(&self) -> Option<Timestamp> {
+        let quiet = self.expecting && self.peers > 0 && self.state == State::Turbine;
+        quiet.then(|| (self.heard_at + self.config.silence).max(self.probe_after))
+    }
+
+    /// When a gap becomes a reason to probe.
+    fn gap_at(&self) -> Option<Timestamp> {
+        let certain = self.missing.certain.filter(|_| self.state == State::Turbine)?;
+        Some((certain + self.config.patience).max(self.probe_after))
+    }
+
+    fn fall_back(&mut self, now: Timestamp, reason: Reason) {
+        let (first, most) = self.config.dwell;
+        let relapse = self
+            .returned_at
+            .is_some_and(|at| self.newest.saturating_sub(at) <= self.config.relapse);
+        self.dwell = if relapse { (self.dwell * 2).min(most) } else { first };
+        self.change(now, State::Gossip, reason);
+    }
+
+    /// The operator puts the node into a state; `Probing` is none that can be ordered.
+    pub fn order(&mut self, now: Timestamp, state: State) {
+        if state != self.state {
+            self.change(now, state, Reason::Operator);
+        }
+    }
+
+    fn change(&mut self, now: Timestamp, to: State, reason: Reason) {
+        let from = std::mem::replace(&mut self.state, to);
+        self.changes.push(Change {
+            at: now,
+            from,
+            to,
+            reason,
+            block: self.newest,
+            dwell: self.dwell,
+        });
+        (self.since, self.reason) = (now, Some(reason));
+        self.blocks.clear();
+        self.ahead.clear();
+        (self.streak, self.last_good, self.misses) = (0, None, 0);
+        self.missing = Missing::default();
+        if to != State::Probing {
+            self.probe_until = None;
+        }
+        if to == State::Turbine {
+            // A fresh start: what is old by now does not count against the overlay.
+            self.heard_at = self.heard_at.max(now);
+            self.alone_since = (self.peers == 0).then_some(now);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        if !self.started {
+            return Some(Timestamp::from_nanos(0));
+        }
+        if self.state == State::Gossip {
+            return self.blocks.values().filter_map(|entry| entry.judge_at).min();
+        }
+        let alone = self.alone_since.map(|at| at + self.alone_limit());
+        let told = self.missing.told.map(|at| at + self.config.patience);
+        let ahead = self.ahead.values().min().copied();
+        let probe = self.probe_until;
+        let all = [alone, told, ahead, probe, self.silence_at(), self.gap_at()];
+        all.into_iter().flatten().min()
+    }
+
+    /// Whether a decision is on its way: a driver in virtual time must not stop before it.
+    pub fn is_pending(&self) -> bool {
+        self.state == State::Probing || !self.ahead.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

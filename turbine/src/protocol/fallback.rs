@@ -1,0 +1,411 @@
+//! The bridge between the overlay and gossip, for one node.
+//!
+//! ```text
+//! handle_gossip, handle_listener ──▶ Fallback ──▶ poll_gossip: Listen, Publish
+//! messages, tips, repair, peers ───▶ Health ────▶ Event::Health
+//! ```
+//!
+//! # Guarantees
+//! * A message that came by gossip counts as received: it is not asked for, and this node has
+//!   it for others. Shreds of it are still taken and forwarded, since those below this node in
+//!   the tree need them, and since the way back is judged by them.
+//! * While the overlay is well and the policy is standby, this node is in no mesh. Whoever is,
+//!   a *listener*, gets each message from its leader and [`HOLDERS`](crate::gossip::links::HOLDERS) others, if they are
+//!   connected to it.
+//! * What comes by gossip never supersedes an attempt of the overlay: gossip's frags name no
+//!   Env, so its attempts are guesses, which the sequencer settles.
+//! * Memory: [`GossipConfig::memory`] for recent messages, 256 listeners, 64 of
+//!   each peer, 16,384 messages of which arrivals are remembered, and as many bytes of
+//!   actions as of recent messages.
+
+mod publishing;
+mod recent;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use alloy_primitives::B256;
+use fragcast_shredder::{Kind, MessageKey, VerifiedMessage};
+
+use super::{Delivered, Event, Protocol};
+use crate::gossip::{GossipAction, Mode, Policy};
+use crate::health::{Health, HealthConfig, State};
+use crate::output::Via;
+use crate::time::Timestamp;
+use publishing::Publishing;
+use recent::Recent;
+
+/// Messages whose arrivals are remembered, about 120 bytes each.
+const MAX_SEEN: usize = 16_384;
+/// Messages of one place in a block: as often as a block can be opened.
+const MAX_VERSIONS: usize = 8;
+
+/// Configuration of the fallback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GossipConfig {
+    /// How much this node has to do with gossip. `Off` costs nothing.
+    pub policy: Policy,
+    /// Which way messages travel.
+    pub mode: Mode,
+    /// When this node falls back, and returns.
+    pub health: HealthConfig,
+    /// Bytes of recent messages kept for listeners and for those who ask.
+    pub memory: usize,
+}
+
+impl Default for GossipConfig {
+    /// Off: a driver that has no gossip must not be asked for any.
+    fn default() -> Self {
+        Self {
+            policy: Policy::Off,
+            mode: Mode::Auto,
+            health: HealthConfig::default(),
+            memory: 32 * 1024 * 1024,
+        }
+    }
+}
+
+/// A message that came both ways: how much earlier one of them was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Race {
+    /// Block and index; the attempt is the overlay's.
+    pub key: MessageKey,
+    /// Which of the three.
+    pub kind: Kind,
+    /// When the overlay had it whole and verified.
+    pub turbine_at: Timestamp,
+    /// When gossip had it verified.
+    pub gossip_at: Timestamp,
+}
+
+/// One message as it arrived.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    root: B256,
+    attempt: u8,
+    turbine_at: Option<Timestamp>,
+    gossip_at: Option<Timestamp>,
+}
+
+/// The state of the bridge.
+pub(super) struct Fallback {
+    policy: Policy,
+    mode: Mode,
+    health: Health,
+    /// Peers that are connected, and how many health was told of.
+    connected: usize,
+    told_connected: Option<usize>,
+    /// What the driver was told last.
+    listening: bool,
+    actions: VecDeque<GossipAction>,
+    publishing: Publishing,
+    /// By block and index.
+    seen: BTreeMap<(u64, u16), Vec<Seen>>,
+    seen_count: usize,
+    recent: Recent,
+}
+
+impl Fallback {
+    pub(super) fn new(config: GossipConfig) -> Self {
+        Self {
+            policy: config.policy,
+            mode: config.mode,
+            health: Health::new(config.health),
+            connected: 0,
+            told_connected: None,
+            listening: false,
+            actions: VecDeque::new(),
+            publishing: Publishing::default(),
+            seen: BTreeMap::new(),
+            seen_count: 0,
+            recent: Recent::new(config.memory),
+        }
+    }
+
+    fn is_on(&self) -> bool {
+        self.policy != Policy::Off
+    }
+
+    /// Whether health decides: not if the operator has.
+    fn is_judging(&self) -> bool {
+        self.is_on() && self.mode == Mode::Auto
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Timestamp> {
+        if self.told_connected != Some(self.connected) && self.is_on() {
+            return Some(Timestamp::from_nanos(0));
+        }
+        if self.is_judging() { self.health.next_timeout() } else { None }
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        !self.actions.is_empty() || (self.is_judging() && self.health.is_pending())
+    }
+
+    /// A peer connects, or its connection is gone.
+    pub(super) const fn count_peer(&mut self, was: bool, is: bool) {
+        self.connected = self.connected + is as usize - was as usize;
+    }
+
+    /// Whether gossip has brought a message under this key.
+    pub(super) fn has(&self, key: &MessageKey) -> bool {
+        let seen = self.seen.get(&(key.block, key.message));
+        let by_gossip = |seen: &Seen| seen.gossip_at.is_some() && seen.attempt == key.attempt;
+        seen.is_some_and(|all| all.iter().any(by_gossip))
+    }
+
+    /// The attempt that a message of gossip most likely belongs to: an Env opens the next one,
+    /// the rest goes with the newest Env that is known.
+    fn guess(&self, block: u64, kind: Kind) -> u8 {
+        let envs = self.seen.get(&(block, 0)).map_or(&[][..], Vec::as_slice);
+        let newest = envs.iter().map(|seen| seen.attempt).max();
+        match (kind, newest) {
+            (_, None) => 0,
+            (Kind::Env, Some(newest)) => newest.saturating_add(1).min(MAX_VERSIONS as u8 - 1),
+            (_, Some(newest)) => newest,
+        }
+    }
+
+    /// The entry of a message, if there is room for it; and whether it is new.
+    fn entry(&mut self, key: MessageKey, root: B256) -> Option<(&mut Seen, bool)> {
+        let place = (key.block, key.message);
+        let known = self.seen.get(&place).and_then(|all| all.iter().position(|s| s.root == root));
+        if known.is_none() {
+            let versions = self.seen.get(&place).map_or(0, Vec::len);
+            if versions >= MAX_VERSIONS {
+                return None;
+            }
+            while self.seen_count >= MAX_SEEN {
+                let (first, gone) = self.seen.pop_first()?;
+                self.seen_count -= gone.len();
+                if first >= place {
+                    return None;
+                }
+            }
+            self.seen_count += 1;
+            let attempt = key.attempt;
+            let seen = Seen { root, attempt, turbine_at: None, gossip_at: None };
+            self.seen.entry(place).or_default().push(seen);
+        }
+        let all = self.seen.get_mut(&place)?;
+        let at = known.unwrap_or(all.len() - 1);
+        Some((&mut all[at], known.is_none()))
+    }
+
+    fn set_window(&mut self, low: u64) {
+        let kept = self.seen.split_off(&(low, 0));
+        let gone = std::mem::replace(&mut self.seen, kept);
+        self.seen_count -= gone.values().map(Vec::len).sum::<usize>();
+        self.recent.forget_below(low);
+    }
+}
+
+/// Messages of a block, if `message` is its Seal.
+fn count_of(message: &VerifiedMessage) -> Option<u32> {
+    let seal = message.message().kind() == Kind::Seal;
+    message.message().index().filter(|_| seal).map(|index| u32::from(index) + 1)
+}
+
+impl Protocol {
+    /// Takes a message that came by gossip and passed the [gate](crate::gossip::Gate).
+    pub fn handle_gossip(&mut self, now: Timestamp, message: VerifiedMessage) {
+        let (block, kind) = (message.message().block(), message.message().kind());
+        let (low, high) = self.window();
+        let Some(index) = message.message().index() else { return };
+        if !self.fallback.is_on()
+            || self.fallback.mode == Mode::Turbine
+            || !(low..=high).contains(&block)
+            || self.leader_index(block) == Some(self.me)
+        {
+            return;
+        }
+        let attempt = self.fallback.guess(block, kind);
+        let key = MessageKey { block, attempt, message: index };
+        let Some((seen, _)) = self.fallback.entry(key, message.root()) else { return };
+        if seen.gossip_at.replace(now).is_some() {
+            return;
+        }
+        let key = MessageKey { attempt: seen.attempt, ..key };
+        let turbine_at = seen.turbine_at;
+        self.counters.gossip += 1;
+        if let Some(turbine_at) = turbine_at {
+            self.events.push_back(Event::Race(Race { key, kind, turbine_at, gossip_at: now }));
+            return;
+        }
+        self.counters.gossip_first += 1;
+        if self.leader(block).is_some() && self.fallback.is_judging() {
+            let place = (block, key.attempt, index);
+            self.fallback.health.gossip(now, place, count_of(&message));
+        }
+        self.repair_settled(&key);
+        self.advance_window(now, block, kind);
+        self.remember(now, key, &message);
+        self.events.push_back(Event::Message(Box::new(Delivered {
+            key,
+            message,
+            sent_at_micros: 0,
+            first_shred_at: now,
+            complete_at: now,
+            from: None,
+            via: Via::Gossip,
+        })));
+        self.settle_fallback(now);
+    }
+
+    /// The overlay delivered a message.
+    pub(super) fn note_turbine(
+        &mut self,
+        now: Timestamp,
+        key: MessageKey,
+        message: &VerifiedMessage,
+    ) {
+        if !self.fallback.is_on() {
+            return;
+        }
+        if self.fallback.is_judging() {
+            let place = (key.block, key.attempt, key.message);
+            self.fallback.health.turbine(now, place, count_of(message));
+        }
+        let mut race = None;
+        if let Some((seen, _)) = self.fallback.entry(key, message.root()) {
+            // What the overlay says of attempts is signed.
+            seen.attempt = key.attempt;
+            if seen.turbine_at.is_none() {
+                seen.turbine_at = Some(now);
+                race = seen.gossip_at;
+            }
+        }
+        if let Some(gossip_at) = race {
+            let kind = message.message().kind();
+            self.events.push_back(Event::Race(Race { key, kind, turbine_at: now, gossip_at }));
+        }
+        self.remember(now, key, message);
+        self.offer(&key, message);
+        self.settle_fallback(now);
+    }
+
+    /// This node leads and has sent a message.
+    pub(super) fn note_own(&mut self, now: Timestamp, key: MessageKey, message: &VerifiedMessage) {
+        if self.fallback.is_on() {
+            self.remember(now, key, message);
+            self.offer(&key, message);
+            self.settle_fallback(now);
+        }
+    }
+
+    /// Something came from a peer over the overlay.
+    pub(super) fn note_heard(&mut self, now: Timestamp) {
+        if self.fallback.is_judging() {
+            self.fallback.health.heard(now);
+            self.settle_fallback(now);
+        }
+    }
+
+    pub(super) fn fallback_window(&mut self, low: u64) {
+        self.fallback.set_window(low);
+    }
+
+    pub(super) fn fallback_timeout(&mut self, now: Timestamp) {
+        if !self.fallback.is_on() {
+            return;
+        }
+        let connected = self.fallback.connected;
+        if self.fallback.told_connected.replace(connected) != Some(connected) {
+            // Who has no peers by design misses none.
+            let alone = self.peers.len() == 1;
+            self.fallback.health.connected(now, connected + usize::from(alone));
+        }
+        if self.fallback.is_judging() {
+            let health = &mut self.fallback.health;
+            health.expect(now, self.repair.is_telling());
+            health.missing(self.repair.missing());
+            health.handle_timeout(now);
+        }
+        self.settle_fallback(now);
+    }
+
+    /// Takes over what health has decided.
+    pub(super) fn settle_fallback(&mut self, now: Timestamp) {
+        let Fallback { mode, policy, .. } = self.fallback;
+        let health = &mut self.fallback.health;
+        match mode {
+            Mode::Auto => {}
+            Mode::Turbine => health.order(now, State::Turbine),
+            Mode::Gossip => health.order(now, State::Gossip),
+        }
+        for change in health.take_changes() {
+            self.events.push_back(Event::Health(change));
+        }
+        let listening = match mode {
+            _ if policy == Policy::Off => false,
+            Mode::Turbine => false,
+            Mode::Gossip => true,
+            Mode::Auto => {
+                policy == Policy::Always
+                    || self.fallback.health.state() != State::Turbine
+                    || self.is_gossip_term()
+            }
+        };
+        if listening != self.fallback.listening {
+            self.fallback.listening = listening;
+            self.fallback.actions.push_back(GossipAction::Listen(listening));
+        }
+    }
+
+    /// Whether the newest block, or the next, is led by a gateway that is not one of ours: it
+    /// has no delegation, and speaks gossip alone.
+    fn is_gossip_term(&self) -> bool {
+        match self.opened {
+            Some(block) => {
+                self.leader(block).is_none() || self.leader(block.saturating_add(1)).is_none()
+            }
+            // Where the chain stands is not known yet.
+            None => {
+                let gateways = self.schedule.gateways();
+                let ours = |g| self.delegations.iter().any(|l| l.signed.gateway().ok() == Some(g));
+                !gateways.iter().all(|gateway| ours(*gateway))
+            }
+        }
+    }
+
+    /// What the gossip driver is to do next.
+    pub fn poll_gossip(&mut self) -> Option<GossipAction> {
+        let action = self.fallback.actions.pop_front()?;
+        self.fallback.publishing.taken(&action);
+        Some(action)
+    }
+
+    /// The operator says which way messages travel.
+    pub fn set_mode(&mut self, now: Timestamp, mode: Mode) {
+        self.fallback.mode = mode;
+        self.settle_fallback(now);
+    }
+
+    /// The operator says how much this node has to do with gossip. To and from
+    /// [`Policy::Off`] it cannot be changed, since the driver must be started for it.
+    pub fn set_policy(&mut self, now: Timestamp, policy: Policy) {
+        if self.fallback.is_on() && policy != Policy::Off {
+            self.fallback.policy = policy;
+            self.settle_fallback(now);
+        }
+    }
+
+    /// Which way messages travel.
+    pub const fn mode(&self) -> Mode {
+        self.fallback.mode
+    }
+
+    /// How much this node has to do with gossip.
+    pub const fn policy(&self) -> Policy {
+        self.fallback.policy
+    }
+
+    /// Whether this node is in the meshes of gossip.
+    pub const fn is_listening(&self) -> bool {
+        self.fallback.listening
+    }
+
+    /// The state machine behind the fallback.
+    pub const fn health(&self) -> &Health {
+        &self.fallback.health
+    }
+}

@@ -1,0 +1,74 @@
+//! Recent messages, whole, for listeners and for those who ask.
+
+use std::collections::BTreeMap;
+
+use fragcast_shredder::{Message, MessageKey, VerifiedMessage};
+
+/// About what a message takes beside its transactions.
+const ENTRY_COST: usize = 512;
+
+fn cost(message: &VerifiedMessage) -> usize {
+    let body = match message.message() {
+        Message::Frag(frag) => frag.txs.iter().map(|tx| tx.len() + 32).sum(),
+        Message::Env(_) | Message::Seal(_) => 0,
+    };
+    ENTRY_COST + body
+}
+
+/// Messages in bounded memory; the oldest block goes first.
+#[derive(Debug)]
+pub(super) struct Recent {
+    memory: usize,
+    bytes: usize,
+    messages: BTreeMap<MessageKey, VerifiedMessage>,
+}
+
+impl Recent {
+    pub(super) const fn new(memory: usize) -> Self {
+        Self { memory, bytes: 0, messages: BTreeMap::new() }
+    }
+
+    /// Keeps a message if older ones leave room for it.
+    pub(super) fn insert(&mut self, key: MessageKey, message: VerifiedMessage) {
+        if self.messages.contains_key(&key) {
+            return;
+        }
+        let cost = cost(&message);
+        while self.bytes + cost > self.memory {
+            match self.messages.first_key_value() {
+                Some((oldest, _)) if *oldest < key => self.remove_first(),
+                _ => return,
+            }
+        }
+        self.bytes += cost;
+        self.messages.insert(key, message);
+    }
+
+    fn remove_first(&mut self) {
+        if let Some((_, gone)) = self.messages.pop_first() {
+            self.bytes -= cost(&gone);
+        }
+    }
+
+    /// Drops the blocks below `low`.
+    pub(super) fn forget_below(&mut self, low: u64) {
+        while self.messages.first_key_value().is_some_and(|(key, _)| key.block < low) {
+            self.remove_first();
+        }
+    }
+
+    /// A message.
+    pub(super) fn get(&self, key: &MessageKey) -> Option<&VerifiedMessage> {
+        self.messages.get(key)
+    }
+
+    /// Messages of `block` and of those above it, in order.
+    pub(super) fn from(&self, block: u64) -> impl Iterator<Item = (&MessageKey, &VerifiedMessage)> {
+        self.messages.range(MessageKey { block, attempt: 0, message: 0 }..)
+    }
+
+    /// Bytes held.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
