@@ -20,7 +20,7 @@ use fragcast_turbine::egress::FRAMING;
 use fragcast_turbine::membership::{Membership, sample};
 use fragcast_turbine::{
     Config, Delegation, Event, Lane, Payload, Protocol, RepairConfig, RoutePolicy, Schedule, Setup,
-    Timestamp,
+    Timestamp, Via,
 };
 
 use crate::engine::{Class, Context, Overlay};
