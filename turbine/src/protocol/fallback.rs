@@ -238,7 +238,7 @@ impl Protocol {
         }
         self.repair_settled(&key);
         self.advance_window(now, block, kind);
-        self.remember(now, key, &message);
+        self.remember(key, &message);
         self.events.push_back(Event::Message(Box::new(Delivered {
             key,
             message,
@@ -278,7 +278,7 @@ impl Protocol {
             let kind = message.message().kind();
             self.events.push_back(Event::Race(Race { key, kind, turbine_at: now, gossip_at }));
         }
-        self.remember(now, key, message);
+        self.remember(key, message);
         self.offer(&key, message);
         self.settle_fallback(now);
     }
@@ -286,7 +286,7 @@ impl Protocol {
     /// This node leads and has sent a message.
     pub(super) fn note_own(&mut self, now: Timestamp, key: MessageKey, message: &VerifiedMessage) {
         if self.fallback.is_on() {
-            self.remember(now, key, message);
+            self.remember(key, message);
             self.offer(&key, message);
             self.settle_fallback(now);
         }
@@ -343,6 +343,7 @@ impl Protocol {
                 policy == Policy::Always
                     || self.fallback.health.state() != State::Turbine
                     || self.is_gossip_term()
+                    || self.leader_listens()
             }
         };
         if listening != self.fallback.listening {
@@ -365,6 +366,16 @@ impl Protocol {
                 !gateways.iter().all(|gateway| ours(*gateway))
             }
         }
+    }
+
+    /// Whether a leader of now listens to gossip. It does because nothing reaches it over the
+    /// overlay, so perhaps nothing that it sends arrives there either; and that is what nobody
+    /// else can tell from a leader that is dead.
+    fn leader_listens(&self) -> bool {
+        let Some(block) = self.opened else { return false };
+        let blocks = [block, block.saturating_add(1)];
+        let leaders = blocks.into_iter().filter_map(|block| self.leader_index(block));
+        leaders.into_iter().any(|leader| leader != self.me && self.is_listener(leader))
     }
 
     /// What the gossip driver is to do next.
