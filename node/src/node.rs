@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use fragcast_turbine::net::{Handle, Limits, NetConfig};
+use fragcast_turbine::net::{Handle, Limits, NetConfig, Running};
 use fragcast_turbine::{PeerId, Protocol, RepairConfig};
 use jsonrpsee::server::{BatchRequestConfig, PingConfig, Server, ServerConfig, ServerHandle};
 use serde_json::{Value, json};
@@ -313,7 +313,7 @@ impl Node {
         let leads = leader.is_some();
         let protocol = protocol(&config, &network, &peer, leader)?;
         let net_config = net_config(&config, drop_shreds);
-        let (net, events, driver) =
+        let Running { handle: net, events, task: driver, .. } =
             fragcast_turbine::net::spawn(protocol, identity, sockets.p2p, &net_config)?;
 
         let (engine, engine_stats) = match start_engine(&config)? {

@@ -17,8 +17,10 @@
 mod clock;
 mod congestion;
 mod connections;
+mod cut;
 mod dial;
 mod driver;
+mod link;
 mod listen;
 mod streams;
 mod tls;
@@ -26,9 +28,12 @@ mod transport;
 
 pub use clock::Clock;
 pub use congestion::FixedWindow;
-pub use driver::{BroadcastReply, Handle, NetError, Snapshot, spawn};
+pub use driver::{BroadcastReply, FallbackSnapshot, Handle, NetError, Running, Snapshot, spawn};
+pub use link::{GossipInput, GossipLink};
 pub use transport::bind;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Limits on who may connect and how often.
@@ -74,6 +79,8 @@ pub struct NetConfig {
     pub datagrams: bool,
     /// For experiments: the share of outgoing shreds that is thrown away, and the seed.
     pub drop_shreds: Option<(f64, u64)>,
+    /// For experiments: while this is true, no packet passes either way.
+    pub cut: Option<Arc<AtomicBool>>,
     /// Limits.
     pub limits: Limits,
     /// First and longest pause between attempts to reach a peer.
@@ -88,6 +95,7 @@ impl Default for NetConfig {
             uplink_bps: 1_000_000_000,
             datagrams: true,
             drop_shreds: None,
+            cut: None,
             limits: Limits::default(),
             backoff: (Duration::from_millis(200), Duration::from_secs(5)),
             idle_timeout: Duration::from_secs(6),

@@ -6,13 +6,14 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use alloy_primitives::Bytes;
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{Frag, GatewayKey, Message, MessageKey, VerifiedMessage};
 use fragcast_turbine::membership::RecordBody;
-use fragcast_turbine::net::{Handle, NetConfig, bind, spawn};
+use fragcast_turbine::net::{Handle, NetConfig, Running, bind, spawn};
 use fragcast_turbine::{
     Config, Delegation, Delivered, Event, Member, Membership, PeerId, Protocol, Route, RoutePolicy,
     Schedule, SignedDelegation, Via,
@@ -110,7 +111,8 @@ impl World {
             [self.delegation],
             (index == 0).then(|| self.leader.clone()),
         );
-        let (handle, events, task) = spawn(protocol.unwrap(), identity, socket, net).unwrap();
+        let running = spawn(protocol.unwrap(), identity, socket, net).unwrap();
+        let Running { handle, events, task, .. } = running;
         Node { handle, events, task }
     }
 
@@ -231,6 +233,47 @@ async fn a_restarted_peer_is_taken_back() {
     assert_eq!(back.message().await.message, message);
     assert_eq!(nodes[1].message().await.message, message);
     back.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_cut_off_comes_back_over_the_same_connection() {
+    let (world, sockets) = World::new(2);
+    let cut = Arc::new(AtomicBool::new(false));
+    let mut nodes = Vec::new();
+    for (i, socket) in sockets.into_iter().enumerate() {
+        let net = NetConfig {
+            cut: (i == 1).then(|| cut.clone()),
+            idle_timeout: GUARD * 2,
+            ..NetConfig::default()
+        };
+        nodes.push(world.start(i, socket, &net));
+    }
+    all_connected(&nodes).await;
+    let (key, message) = world.frag(0, 10_000);
+    nodes[0].handle.broadcast(key, message.clone()).await.unwrap();
+    assert_eq!(nodes[1].message().await.message, message);
+    let calls = |nodes: &[Node]| nodes[0].handle.snapshot().calls.iter().map(|c| c.1).sum::<u64>();
+    let before = calls(&nodes);
+
+    cut.store(true, Ordering::Relaxed);
+    // What was under way before.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    while nodes[1].events.try_recv().is_ok() {}
+    let (key, message) = world.frag(1, 10_000);
+    nodes[0].handle.broadcast(key, message.clone()).await.unwrap();
+    let silence = Duration::from_millis(500);
+    assert!(tokio::time::timeout(silence, nodes[1].message()).await.is_err());
+
+    cut.store(false, Ordering::Relaxed);
+    // By repair: its shreds were lost.
+    assert_eq!(nodes[1].message().await.message, message);
+    let (key, message) = world.frag(2, 10_000);
+    nodes[0].handle.broadcast(key, message.clone()).await.unwrap();
+    assert_eq!(nodes[1].message().await.message, message);
+    assert_eq!(calls(&nodes), before);
+    for node in nodes {
+        node.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

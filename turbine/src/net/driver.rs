@@ -8,16 +8,20 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{MessageKey, VerifiedMessage};
-use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime, VarInt};
+use quinn::{Endpoint, EndpointConfig, Runtime, ServerConfig, TokioRuntime, VarInt};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::connections::{Change, Connections, Drops, Inbound, Received};
+use super::cut::CutSocket;
 use super::dial::{Bars, Dialler};
+use super::link::{self, DriverLink, GossipInput, GossipLink};
 use super::listen::{Calls, listen};
 use super::{Clock, NetConfig, tls, transport};
 use crate::egress::{Lane, Payload, Transmit};
+use crate::gossip::{Mode, Policy};
+use crate::health::{Reason, State};
 use crate::membership::PeerIndex;
 use crate::outcome::Outcomes;
 use crate::peer::PeerId;
@@ -75,6 +79,8 @@ enum Command {
     },
     Head(u64),
     Leads(u64, oneshot::Sender<bool>),
+    Mode(Mode),
+    Policy(Policy),
     Shutdown,
 }
 
@@ -103,6 +109,69 @@ pub struct Snapshot {
     pub repair_bytes: usize,
     /// The blocks that are taken.
     pub window: (u64, u64),
+    /// Gossip, as the protocol sees it.
+    pub fallback: FallbackSnapshot,
+}
+
+/// What the protocol has to do with gossip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FallbackSnapshot {
+    /// Which way messages travel, as the operator decided.
+    pub mode: Mode,
+    /// How much this node has to do with gossip.
+    pub policy: Policy,
+    /// Whether this node is in the meshes.
+    pub listening: bool,
+    /// Which way this node counts on.
+    pub state: State,
+    /// Why; `None` before the first change.
+    pub reason: Option<Reason>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Blocks in a row that the overlay must complete for the way back.
+    pub dwell: u64,
+    /// How many it has completed.
+    pub streak: u64,
+    /// Listeners that this node is connected to.
+    pub listeners: usize,
+    /// Bytes of recent messages kept for listeners and for those who ask.
+    pub recent_bytes: usize,
+}
+
+impl Default for FallbackSnapshot {
+    /// What a node is that has nothing to do with gossip.
+    fn default() -> Self {
+        Self {
+            mode: Mode::Auto,
+            policy: Policy::Off,
+            listening: false,
+            state: State::Turbine,
+            reason: None,
+            since: Timestamp::default(),
+            dwell: 0,
+            streak: 0,
+            listeners: 0,
+            recent_bytes: 0,
+        }
+    }
+}
+
+impl FallbackSnapshot {
+    fn of(protocol: &Protocol) -> Self {
+        let health = protocol.health();
+        Self {
+            mode: protocol.mode(),
+            policy: protocol.policy(),
+            listening: protocol.is_listening(),
+            state: health.state(),
+            reason: health.reason(),
+            since: health.since(),
+            dwell: health.dwell(),
+            streak: health.streak(),
+            listeners: protocol.listeners(),
+            recent_bytes: protocol.recent_bytes(),
+        }
+    }
 }
 
 /// Controls a running driver. When the last handle is gone, the driver ends.
@@ -144,6 +213,17 @@ impl Handle {
         let _ = self.commands.send(Command::Head(block)).await;
     }
 
+    /// The operator says which way messages travel.
+    pub async fn set_mode(&self, mode: Mode) {
+        let _ = self.commands.send(Command::Mode(mode)).await;
+    }
+
+    /// The operator says how much this node has to do with gossip; to and from
+    /// [`Policy::Off`] only a restart leads.
+    pub async fn set_policy(&self, policy: Policy) {
+        let _ = self.commands.send(Command::Policy(policy)).await;
+    }
+
     /// The newest numbers.
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot.borrow().clone()
@@ -160,10 +240,20 @@ impl Handle {
     }
 }
 
-/// Starts the driver on a socket from [`bind`](super::bind): its handle, what happens, and the task, which ends after the last
-/// handle is gone.
-///
-/// The receiver of events must be drained by something that does not wait for the network.
+/// A running driver.
+#[derive(Debug)]
+pub struct Running {
+    /// Controls it.
+    pub handle: Handle,
+    /// What happens; must be drained by something that does not wait for the network.
+    pub events: mpsc::Receiver<Event>,
+    /// The task, which ends after the last handle is gone.
+    pub task: JoinHandle<()>,
+    /// For the gossip task; dropped where there is none.
+    pub gossip: GossipLink,
+}
+
+/// Starts the driver on a socket from [`bind`](super::bind).
 ///
 /// # Errors
 /// [`NetError`].
@@ -172,7 +262,7 @@ pub fn spawn(
     identity: SigningKey,
     socket: UdpSocket,
     config: &NetConfig,
-) -> Result<(Handle, mpsc::Receiver<Event>, JoinHandle<()>), NetError> {
+) -> Result<Running, NetError> {
     let members = protocol.members().clone();
     let me = protocol.me();
     let found = PeerId(identity.verifying_key().to_bytes());
@@ -190,13 +280,24 @@ pub fn spawn(
         .migration(false);
     let local = socket.local_addr()?;
     let runtime = Arc::new(TokioRuntime);
-    let endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)?;
+    let mut socket = runtime.wrap_udp_socket(socket)?;
+    if let Some(cut) = config.cut.clone() {
+        socket = Arc::new(CutSocket { inner: socket, cut });
+    }
+    let endpoint = Endpoint::new_with_abstract_socket(
+        EndpointConfig::default(),
+        Some(server),
+        socket,
+        runtime,
+    )?;
 
     let (inbound, inbound_rx) = mpsc::channel(INBOUND_QUEUE);
     let (changes, changes_rx) = mpsc::channel(256);
     let (commands, commands_rx) = mpsc::channel(PENDING_BROADCASTS);
     let (events, events_rx) = mpsc::channel(4096);
-    let (snapshots, snapshot) = watch::channel(Snapshot::default());
+    let fallback = FallbackSnapshot::of(&protocol);
+    let (snapshots, snapshot) = watch::channel(Snapshot { fallback, ..Snapshot::default() });
+    let (link, gossip) = link::pair();
     let (bars, calls, drops) =
         (Arc::new(Bars::default()), Arc::new(Calls::default()), Arc::new(Drops::default()));
     let connections = Connections::new(members.len(), drops.clone(), inbound, changes.clone());
@@ -232,6 +333,7 @@ pub fn spawn(
         connections,
         clock,
         events,
+        link,
         pending: VecDeque::new(),
         snapshots,
         bars,
@@ -247,7 +349,8 @@ pub fn spawn(
         tasks.shutdown().await;
         let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
     });
-    Ok((Handle { commands, snapshot, clock, local }, events_rx, task))
+    let handle = Handle { commands, snapshot, clock, local };
+    Ok(Running { handle, events: events_rx, task, gossip })
 }
 
 /// Throws away a share of the shreds, by a seeded generator.
@@ -278,6 +381,7 @@ struct Driver {
     connections: Connections,
     clock: Clock,
     events: mpsc::Sender<Event>,
+    link: DriverLink,
     /// Broadcasts that found the lanes full, in their order.
     pending: VecDeque<Pending>,
     snapshots: watch::Sender<Snapshot>,
@@ -322,7 +426,8 @@ impl Driver {
                         return;
                     }
                     self.receive(&mut received);
-                    // A flood must not keep the rest waiting: one of each for every burst.
+                    // A flood must not keep the rest waiting: some of each for every burst.
+                    self.take_gossip();
                     self.protocol.handle_timeout(self.clock.now());
                     if self.pending.len() < PENDING_BROADCASTS {
                         match commands.try_recv() {
@@ -339,6 +444,13 @@ impl Driver {
                     Some(Command::Shutdown) | None => return,
                     Some(command) => self.command(command),
                 },
+                () = self.link.ready() => {
+                    self.take_gossip();
+                    self.protocol.handle_timeout(self.clock.now());
+                    if self.published.elapsed() > SNAPSHOT_INTERVAL {
+                        self.publish();
+                    }
+                }
                 () = due => self.protocol.handle_timeout(self.clock.now()),
                 _ = publish.tick() => self.publish(),
             }
@@ -364,7 +476,20 @@ impl Driver {
                 sent += 1;
             }
             if !self.retry_pending() {
+                self.link.drain(&mut self.protocol);
                 return Ok(());
+            }
+        }
+    }
+
+    fn take_gossip(&mut self) {
+        let now = self.clock.now();
+        for input in self.link.take() {
+            match input {
+                GossipInput::Message(message) => self.protocol.handle_gossip(now, message),
+                GossipInput::Listener(listener, present) => {
+                    self.protocol.handle_listener(now, listener, present);
+                }
             }
         }
     }
@@ -410,6 +535,16 @@ impl Driver {
             // The loop has ended by then.
             Command::Shutdown => {}
             Command::Head(block) => self.protocol.handle_head(self.clock.now(), block),
+            Command::Mode(mode) => {
+                tracing::info!(%mode, "the operator says which way messages travel");
+                self.protocol.set_mode(self.clock.now(), mode);
+                self.publish();
+            }
+            Command::Policy(policy) => {
+                tracing::info!(%policy, "the operator says how much gossip there is");
+                self.protocol.set_policy(self.clock.now(), policy);
+                self.publish();
+            }
         }
     }
 
@@ -487,6 +622,7 @@ impl Driver {
             reassembly_bytes: self.protocol.reassembly_bytes(),
             repair_bytes: self.protocol.repair_bytes(),
             window: self.protocol.window(),
+            fallback: FallbackSnapshot::of(&self.protocol),
         };
         self.snapshots.send_replace(snapshot);
     }
