@@ -19,6 +19,9 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use fragcast_turbine::Timestamp;
+use fragcast_turbine::health::State;
+
 use crate::node::Shared;
 
 /// Seconds; from a loopback hop to a message that should have been given up.
@@ -76,6 +79,16 @@ impl Metrics {
         counter("fragcast_events_total", "Noteworthy events by kind");
         counter("fragcast_engine_total", "Forwarding to the execution client by outcome");
         counter("fragcast_subscribers_dropped_total", "Subscribers dropped for being slow");
+        counter("fragcast_first_total", "Messages by the way that was first");
+        counter("fragcast_changes_total", "Changes of the way this node counts on, by reason");
+        counter("fragcast_gossip_messages_total", "Gossip messages by what became of them");
+        counter("fragcast_gossip_total", "What gossip's driver did, by kind");
+        counter("fragcast_gossip_bytes_total", "Bytes over TCP, by direction");
+        gauge("fragcast_way", "1 for the way this node counts on");
+        gauge("fragcast_gossip_connections", "Peers connected over TCP");
+        gauge("fragcast_gossip_mesh", "Peers in the mesh, by topic");
+        gauge("fragcast_gossip_listeners", "Connected peers that have subscribed to our topics");
+        gauge("fragcast_gossip_recent_bytes", "Recent messages kept for those who listen or ask");
         gauge("fragcast_lane_queued_bytes", "Bytes that wait, by lane");
         gauge("fragcast_peers_connected", "Peers connected");
         gauge("fragcast_members", "Members of the network");
@@ -111,6 +124,11 @@ impl Metrics {
             None,
             "From the leader's sending to verified, by the two nodes' clocks".into(),
         );
+        self.recorder.describe_histogram(
+            "fragcast_lead_seconds".into(),
+            None,
+            "How much earlier the first way was, of messages that came both ways".into(),
+        );
     }
 
     fn counter(&self, name: &'static str, label: Option<(&'static str, &str)>, value: u64) {
@@ -129,6 +147,20 @@ impl Metrics {
                 &METADATA,
             )
             .record(took.as_secs_f64());
+    }
+
+    /// Records a message that came both ways: a positive lead is the overlay's.
+    pub fn race(&self, kind: &'static str, turbine_at: Timestamp, gossip_at: Timestamp) {
+        let lead = |later: Timestamp, earlier: Timestamp| later.since(earlier).as_secs_f64();
+        let (first, lead) = if turbine_at <= gossip_at {
+            ("turbine", lead(gossip_at, turbine_at))
+        } else {
+            ("gossip", lead(turbine_at, gossip_at))
+        };
+        let labels = vec![Label::new("first", first), Label::new("kind", kind)];
+        self.recorder
+            .register_histogram(&Key::from_parts("fragcast_lead_seconds", labels), &METADATA)
+            .record(lead);
     }
 
     /// Copies all numbers and writes them in Prometheus' text format.
@@ -153,6 +185,10 @@ impl Metrics {
             ("repair_given_up", c.repair_given_up),
             ("repair_answered_shreds", c.repair_answered_shreds),
             ("repair_answered_bytes", c.repair_answered_bytes),
+            ("gossip", c.gossip),
+            ("gossip_first", c.gossip_first),
+            ("published", c.published),
+            ("publish_dropped", c.publish_dropped),
         ] {
             self.counter("fragcast_protocol_total", Some(("kind", kind)), n);
         }
@@ -215,6 +251,7 @@ impl Metrics {
             }
             self.gauge("fragcast_engine_last_valid_block", None, s.last_valid_block as f64);
         }
+        self.gossip(shared);
         self.execution(shared);
         self.handle.run_upkeep();
         self.handle.render()

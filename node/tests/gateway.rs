@@ -37,6 +37,9 @@ impl Net {
             gateway_url: None,
             http_port: 0,
             preconf_as_latest: false,
+            policy: Policy::Off,
+            mode: Mode::Turbine,
+            gossip_port: 0,
         };
         let network = LocalNetwork::start(&options, None).await.unwrap();
         network.connected(GUARD).await.unwrap();

@@ -132,6 +132,9 @@ impl Nodes<'_> {
             gateway_url: None,
             http_port: 0,
             preconf_as_latest: false,
+            policy: Policy::Off,
+            mode: Mode::Turbine,
+            gossip_port: 0,
         };
         let (spec, switches) = (Arc::clone(&case.spec), self.switches.clone());
         let factory = move |index: usize, _: &Path, tap: ReportTap| {
