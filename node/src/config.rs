@@ -90,9 +90,9 @@ pub struct Gossip {
     /// Peers beside the members, such as op-node's, as multiaddrs that end in `/p2p/<id>`.
     pub peers: Vec<String>,
     /// Connections in all.
-    pub max_connections: u32,
+    pub max_connections: usize,
     /// Connections from one IP address.
-    pub max_connections_per_address: u32,
+    pub max_connections_per_address: usize,
     /// Memory for recent messages, for listeners and for those who ask, MiB.
     pub memory_mib: usize,
 }

@@ -6,7 +6,8 @@ use anyhow::Context;
 use ed25519_dalek::SigningKey;
 use fragcast_turbine::gossip::Gate;
 use fragcast_turbine::net::GossipLink;
-use fragcast_turbine::net::gossip::{GossipNetConfig, Limits, Protocol, spawn};
+use fragcast_turbine::net::gossip::libp2p::multiaddr::Protocol;
+use fragcast_turbine::net::gossip::{GossipLimits, GossipNetConfig, spawn};
 use fragcast_turbine::protocol::Race;
 use fragcast_turbine::{PeerId, Policy};
 use hdrhistogram::Histogram;
@@ -16,7 +17,8 @@ use tokio::task::JoinHandle;
 use crate::config::Config;
 use crate::network::Network;
 
-pub use fragcast_turbine::net::gossip::{GossipHandle, Multiaddr};
+pub use fragcast_turbine::net::gossip::GossipHandle;
+pub use fragcast_turbine::net::gossip::libp2p::Multiaddr;
 
 fn parse(text: &str) -> Result<Multiaddr, String> {
     let example = "/ip4/192.0.2.1/tcp/9222";
@@ -68,6 +70,12 @@ pub fn peer_address(text: &str) -> Result<Multiaddr, String> {
     }
 }
 
+/// Where a node listens, as others have to write it: with its peer id.
+pub(crate) fn addresses(handle: &GossipHandle) -> Vec<Multiaddr> {
+    let id = Protocol::P2p(handle.local_peer_id());
+    handle.listen_addrs().into_iter().map(|address| address.with(id.clone())).collect()
+}
+
 /// Starts the gossip task, unless the policy is off.
 ///
 /// # Errors
@@ -82,15 +90,17 @@ pub(crate) async fn start(
     if config.gossip.policy == Policy::Off {
         return Ok(None);
     }
+    let total = config.gossip.max_connections;
     let settings = GossipNetConfig {
-        chain_id: network.chain_id,
-        listen: config.gossip_listen().map_err(anyhow::Error::msg)?,
-        peers: config.gossip_peers().map_err(anyhow::Error::msg)?,
-        limits: Limits {
-            connections: config.gossip.max_connections,
+        listen: config.gossip_listen().map_err(anyhow::Error::msg)?.into_iter().collect(),
+        bootstrap: config.gossip_peers().map_err(anyhow::Error::msg)?,
+        limits: GossipLimits {
+            total,
+            incoming: total / 2,
             per_address: config.gossip.max_connections_per_address,
-            ..Limits::default()
+            ..GossipLimits::default()
         },
+        ..GossipNetConfig::new(network.chain_id)
     };
     let gate = Gate::new(network.dialect, network.schedule.clone());
     let me = network.members.index(peer).context("this node is no member")?;

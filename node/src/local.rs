@@ -12,8 +12,8 @@ use alloy_primitives::{B256, keccak256};
 use anyhow::{Context, bail};
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{Dialect, GatewayKey, Kind, Message, VerifiedMessage};
-use fragcast_turbine::membership::RecordBody;
 use fragcast_turbine::gossip::links;
+use fragcast_turbine::membership::RecordBody;
 use fragcast_turbine::{Delegation, Mode, PeerId, Policy};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -231,7 +231,7 @@ fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Prepared> {
     }
     config.gossip.policy = options.policy;
     config.gossip.mode = options.mode;
-    config.gossip.max_connections = u32::try_from(4 * options.nodes + 64).unwrap_or(u32::MAX);
+    config.gossip.max_connections = 4 * options.nodes + 64;
     config.gossip.max_connections_per_address = config.gossip.max_connections;
     let gossip_port = if index == 0 { options.gossip_port } else { 0 };
     // libp2p takes no socket, and the others must know the port: it is held until the node starts.
@@ -416,7 +416,7 @@ impl LocalNetwork {
             let links = all.min(links::LINKS / 4);
             let apart = |node: &Node| {
                 let shared = node.shared();
-                let gossip = shared.gossip.as_ref().map(|gossip| gossip.snapshot().connections);
+                let gossip = shared.gossip.as_ref().map(|gossip| gossip.snapshot().members);
                 shared.net.snapshot().connected < all || gossip.is_some_and(|n| n < links)
             };
             while self.nodes.iter().any(apart) {

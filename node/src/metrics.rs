@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use fragcast_turbine::Timestamp;
 use fragcast_turbine::health::State;
 
+use crate::gossip::GossipHandle;
 use crate::node::Shared;
 
 /// Seconds; from a loopback hop to a message that should have been given up.
@@ -83,6 +84,9 @@ impl Metrics {
         counter("fragcast_changes_total", "Changes of the way this node counts on, by reason");
         counter("fragcast_gossip_messages_total", "Gossip messages by what became of them");
         counter("fragcast_gossip_total", "What gossip's driver did, by kind");
+        counter("fragcast_gossip_not_published_total", "Messages not published, by reason");
+        counter("fragcast_gossip_barred_total", "Peers that were barred, by reason");
+        counter("fragcast_gossip_refused_total", "Connections that were refused, by reason");
         counter("fragcast_gossip_bytes_total", "Bytes over TCP, by direction");
         gauge("fragcast_way", "1 for the way this node counts on");
         gauge("fragcast_gossip_connections", "Peers connected over TCP");
@@ -255,6 +259,58 @@ impl Metrics {
         self.execution(shared);
         self.handle.run_upkeep();
         self.handle.render()
+    }
+
+    /// Copies the numbers of gossip.
+    fn gossip(&self, shared: &Shared) {
+        shared.with_progress(|progress| {
+            for (way, n) in progress.first() {
+                self.counter("fragcast_first_total", Some(("way", way)), n);
+            }
+            for (to, reason, n) in progress.changed() {
+                let labels = vec![Label::new("to", to), Label::new("reason", reason)];
+                let key = Key::from_parts("fragcast_changes_total", labels);
+                self.recorder.register_counter(&key, &METADATA).absolute(n);
+            }
+        });
+        let fallback = shared.net.snapshot().fallback;
+        for state in State::ALL {
+            let is = f64::from(u8::from(state == fallback.state));
+            self.gauge("fragcast_way", Some(("way", state.name())), is);
+        }
+        self.gauge("fragcast_gossip_listeners", None, fallback.listeners as f64);
+        self.gauge("fragcast_gossip_recent_bytes", None, fallback.recent_bytes as f64);
+        let Some(net) = shared.gossip.as_ref().map(GossipHandle::snapshot) else { return };
+        for (outcome, n) in net.outcomes.iter() {
+            self.counter("fragcast_gossip_messages_total", Some(("outcome", outcome.label())), n);
+        }
+        self.gauge("fragcast_gossip_connections", None, net.connections as f64);
+        for (topic, n) in ["envs", "fragments", "seals"].into_iter().zip(net.mesh) {
+            self.gauge("fragcast_gossip_mesh", Some(("topic", topic)), n as f64);
+        }
+        let kinds = [
+            ("published", net.published),
+            ("caught_up", net.caught_up),
+            ("overrun", net.overrun),
+            ("slow_peers", net.slow_peers),
+            ("handshakes_failed", net.handshakes_failed),
+            ("dial_failures", net.dial_failures),
+        ];
+        for (kind, n) in kinds {
+            self.counter("fragcast_gossip_total", Some(("kind", kind)), n);
+        }
+        for (name, all) in [
+            ("fragcast_gossip_not_published_total", &net.not_published),
+            ("fragcast_gossip_barred_total", &net.barred),
+            ("fragcast_gossip_refused_total", &net.refused),
+        ] {
+            for (reason, n) in all {
+                self.counter(name, Some(("reason", reason)), *n);
+            }
+        }
+        for (direction, n) in [("received", net.bytes_received), ("sent", net.bytes_sent)] {
+            self.counter("fragcast_gossip_bytes_total", Some(("direction", direction)), n);
+        }
     }
 
     /// Copies the numbers of execution.

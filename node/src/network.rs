@@ -198,7 +198,8 @@ impl NetworkFile {
             let addresses = entry.gossip.iter().map(|text| gossip::member_address(text));
             let addresses: Vec<Multiaddr> = addresses.collect::<Result<_, _>>().map_err(member)?;
             let record: MemberRecord = entry.record.parse().map_err(member)?;
-            if let Some(index) = members.index(&record.body.peer).filter(|_| !addresses.is_empty()) {
+            if let Some(index) = members.index(&record.body.peer).filter(|_| !addresses.is_empty())
+            {
                 all.insert(index, addresses);
             }
         }

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use fragcast_turbine::net::{Handle, Limits, NetConfig, Running};
 use fragcast_turbine::health::{Change, Reason, State};
+use fragcast_turbine::net::{Handle, Limits, NetConfig, Running};
 use fragcast_turbine::protocol::Race;
 use fragcast_turbine::{GossipConfig, Mode, PeerId, Protocol, RepairConfig, Via};
 use jsonrpsee::server::{BatchRequestConfig, PingConfig, Server, ServerConfig, ServerHandle};
@@ -505,7 +505,7 @@ impl Node {
         let events = tokio::spawn(pump.run(events, own_rx));
         let addresses = Addresses {
             p2p,
-            gossip: gossip.as_ref().map_or_else(Vec::new, |(handle, _)| handle.addresses()),
+            gossip: gossip.as_ref().map_or_else(Vec::new, |(handle, _)| gossip::addresses(handle)),
             ingest: ingest_address,
             http: http_address,
             admin: admin_address,

@@ -7,6 +7,7 @@ use fragcast::engine::http::HttpClient;
 use fragcast::ingest;
 use fragcast::local::{LocalNetwork, LocalOptions};
 use fragcast_shredder::{Dialect, Env, Frag, GatewayKey, Message, Seal, Signature, SignedMessage};
+use fragcast_turbine::{Mode, Policy};
 use jsonrpsee::core::client::{ClientT, SubscriptionClientT};
 use jsonrpsee::rpc_params;
 use jsonrpsee::ws_client::WsClientBuilder;

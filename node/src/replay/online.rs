@@ -16,6 +16,7 @@ use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, keccak256};
 use anyhow::{Context, bail};
 use fragcast_shredder::Message;
+use fragcast_turbine::{Mode, Policy};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::runtime::Handle;

@@ -214,7 +214,6 @@ impl Protocol {
         if !self.fallback.is_on()
             || self.fallback.mode == Mode::Turbine
             || !(low..=high).contains(&block)
-            || self.leader_index(block) == Some(self.me)
         {
             return;
         }
@@ -232,7 +231,9 @@ impl Protocol {
             return;
         }
         self.counters.gossip_first += 1;
-        if self.leader(block).is_some() && self.fallback.is_judging() {
+        // Of a foreign gateway, and of its own, this node gets nothing over the overlay.
+        let comes_by_turbine = self.leader_index(block).is_some_and(|leader| leader != self.me);
+        if comes_by_turbine && self.fallback.is_judging() {
             let place = (block, key.attempt, index);
             self.fallback.health.gossip(now, place, count_of(&message));
         }
