@@ -218,7 +218,7 @@ impl Protocol {
         let due = self.quiet_until(now, &key);
         let (reassembler, fallback) = (&self.reassembler, &self.fallback);
         let has = |key: &MessageKey| reassembler.is_done(key) || fallback.has(key);
-        if has(&key) {
+        if fallback.has(&key) {
             // Gossip has brought it: what shreds of it still come need no help.
             return;
         }
