@@ -8,6 +8,7 @@
 //! add plans in deltas, exclusion masks and receipts without a new version number.
 
 mod listeners;
+mod parts;
 mod repair;
 
 use alloy_primitives::Address;
@@ -20,6 +21,7 @@ use crate::delegation::SignedDelegation;
 use crate::plan::{Plan, SignedPlan};
 
 pub use listeners::{Listeners, MAX_TOLD};
+pub use parts::{MAX_ANSWER_PARTS, MessagePart, PART_LEN};
 pub use repair::{MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, Tips, WHOLE};
 
 /// The longest control frame.
@@ -98,6 +100,8 @@ pub enum Control {
     RepairShreds(RepairShreds),
     /// Who listens to gossip at the sender, and is no member.
     Listeners(Listeners),
+    /// A part of a message that this node asked for.
+    MessagePart(MessagePart),
 }
 
 /// Why a frame was not understood.
@@ -123,6 +127,7 @@ impl Control {
             Self::RepairRequest(body) => (5, codec::encode(body)),
             Self::RepairShreds(body) => (6, body.to_bytes()),
             Self::Listeners(body) => (7, codec::encode(body)),
+            Self::MessagePart(body) => (8, body.to_bytes()),
         };
         let mut frame = vec![kind];
         frame.extend(body);
@@ -146,6 +151,7 @@ impl Control {
             5 => Self::RepairRequest(RepairRequest::from_bytes(body)?),
             6 => Self::RepairShreds(RepairShreds::from_bytes(body)?),
             7 => Self::Listeners(Listeners::from_bytes(body)?),
+            8 => Self::MessagePart(MessagePart::from_bytes(body)?),
             kind => return Err(ControlError::Unknown(*kind)),
         })
     }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{Frag, GatewayKey, Message, MessageKey};
+use fragcast_shredder::{Frag, GatewayKey, Kind, Message, MessageKey};
 
 use crate::control::{
-    Control, MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, Tips, WHOLE,
+    Control, MAX_ANSWER_SHREDS, MAX_TIPS, MessagePart, RepairRequest, RepairShreds, Tip, Tips,
+    WHOLE,
 };
 use crate::delegation::{Delegation, SignedDelegation};
 use crate::egress::{Lane, Payload};
@@ -100,6 +101,7 @@ pub fn repair(data: &[u8]) {
     config.repair.answer_bps = 1_000_000;
     config.repair.answer_burst = 10_000;
     config.burst = Duration::from_secs(1_000);
+    config.gossip.policy = crate::Policy::Always;
     let signed = [delegation.sign(&gateway)];
     let setup = Setup::new(config, Arc::new(members), schedule, signed).expect("valid");
     let mut leading = setup.node(&peers[0], Some(leader)).expect("a member");
@@ -108,11 +110,17 @@ pub fn repair(data: &[u8]) {
     node.assume_connected([0, 2]);
     let mut now = Timestamp::from_nanos(1);
     let start = now;
-    for seq in 0..3u16 {
-        let txs = vec![vec![7; 3_000].into()];
+    let sign = |seq: u16, len: usize| {
+        let txs = vec![vec![7; len].into()];
         let frag =
             Frag { block_number: 1, seq: seq.into(), is_last: false, blob_gas_used: None, txs };
-        let message = gateway.sign(Message::Frag(frag)).verify(gateway.address()).expect("ours");
+        gateway.sign(Message::Frag(frag)).verify(gateway.address()).expect("ours")
+    };
+    // Gossip has brought one, so it has no shreds of that.
+    node.handle_gossip(now, sign(3, 20_000));
+    let wire = Bytes::from(sign(2, 20_000).to_wire());
+    for seq in 0..3u16 {
+        let message = sign(seq, if seq == 2 { 20_000 } else { 3_000 });
         let key = MessageKey { block: 1, attempt: 0, message: seq + 1 };
         leading.broadcast(now, key, &message).expect("it leads");
         // Of the second message a shred is missing, of the third all.
@@ -130,7 +138,7 @@ pub fn repair(data: &[u8]) {
         let (bytes, tail) = tail.split_at(usize::from(*len % 64).min(tail.len()));
         rest = tail;
         let number = |at: usize| u64::from(bytes.get(at).copied().unwrap_or(0));
-        let control = match op % 4 {
+        let control = match op % 5 {
             0 => Control::Tips(Tips {
                 tips: bytes
                     .chunks(4)
@@ -147,8 +155,8 @@ pub fn repair(data: &[u8]) {
                 nonce: number(0),
                 block: number(1) % 3,
                 attempt: (number(2) % 9) as u8 / 8,
-                message: (number(3) % 4) as u16,
-                set: if op / 4 % 2 == 0 { WHOLE } else { (number(4) % 3) as u16 },
+                message: (number(3) % 5) as u16,
+                set: if op / 5 % 2 == 0 { WHOLE } else { (number(4) % 3) as u16 },
                 have: number(5),
             }),
             2 => Control::RepairShreds(RepairShreds {
@@ -159,6 +167,18 @@ pub fn repair(data: &[u8]) {
                     .map(Bytes::copy_from_slice)
                     .collect(),
             }),
+            3 => {
+                let nonce = number(0) % 16;
+                let junk = Bytes::from(vec![op / 5; usize::from(op / 5) * 500]);
+                let (wire, kind) = match number(1) % 4 {
+                    0 => (&junk, Kind::Frag),
+                    1 => (&wire, Kind::Seal),
+                    _ => (&wire, Kind::Frag),
+                };
+                let part = MessagePart::of(nonce, kind, wire, (number(2) % 4) as usize);
+                let Some(part) = part else { continue };
+                Control::MessagePart(part)
+            }
             _ => {
                 now = now + Duration::from_millis(number(0) * 4);
                 node.handle_timeout(now);
@@ -173,11 +193,16 @@ pub fn repair(data: &[u8]) {
         }
         while let Some(event) = node.poll_event() {
             if let Event::Message(message) = event {
-                assert_eq!(
-                    (message.key.message, message.via),
-                    (1, crate::Via::Turbine),
-                    "nobody repaired"
-                );
+                let known = match message.via {
+                    crate::Via::Turbine => 1,
+                    crate::Via::Gossip => 4,
+                    via => {
+                        assert_eq!(via, crate::Via::Repair);
+                        assert_eq!(message.message.to_wire(), wire, "it was told the truth");
+                        3
+                    }
+                };
+                assert_eq!(message.key.message, known);
             }
         }
         // Three peers' bursts and rates; a frame has up to a quarter more than its shreds.
@@ -203,7 +228,7 @@ mod tests {
                 let mut data = vec![0; (round * 7) % 1400];
                 stream.fill(&mut data);
                 if let Some(first) = data.first_mut() {
-                    *first %= 5;
+                    *first %= 9;
                 }
                 let result = std::panic::catch_unwind(|| target(&data));
                 assert!(result.is_ok(), "{name} panicked in round {round}");

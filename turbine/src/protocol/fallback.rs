@@ -20,16 +20,16 @@
 
 mod publishing;
 mod recent;
+mod whole;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use alloy_primitives::B256;
 use fragcast_shredder::{Kind, MessageKey, VerifiedMessage};
 
-use super::{Delivered, Event, Protocol};
+use super::{Event, Protocol};
 use crate::gossip::{GossipAction, Mode, Policy};
 use crate::health::{Health, HealthConfig, State};
-use crate::output::Via;
 use crate::time::Timestamp;
 use publishing::Publishing;
 use recent::Recent;
@@ -84,6 +84,8 @@ struct Seen {
     attempt: u8,
     turbine_at: Option<Timestamp>,
     gossip_at: Option<Timestamp>,
+    /// Bit i: a peer has answered with it, as one of attempt i.
+    answered: u8,
 }
 
 /// The state of the bridge.
@@ -146,11 +148,12 @@ impl Fallback {
         self.connected = self.connected + is as usize - was as usize;
     }
 
-    /// Whether gossip has brought a message under this key.
+    /// Whether gossip has brought a message under this key, here or to a peer that answered.
     pub(super) fn has(&self, key: &MessageKey) -> bool {
         let seen = self.seen.get(&(key.block, key.message));
         let by_gossip = |seen: &Seen| seen.gossip_at.is_some() && seen.attempt == key.attempt;
-        seen.is_some_and(|all| all.iter().any(by_gossip))
+        let answered = |seen: &Seen| seen.answered.checked_shr(key.attempt.into()).unwrap_or(0);
+        seen.is_some_and(|all| all.iter().any(|seen| by_gossip(seen) || answered(seen) & 1 == 1))
     }
 
     /// The attempt that a message of gossip most likely belongs to: an Env opens the next one,
@@ -183,7 +186,7 @@ impl Fallback {
             }
             self.seen_count += 1;
             let attempt = key.attempt;
-            let seen = Seen { root, attempt, turbine_at: None, gossip_at: None };
+            let seen = Seen { root, attempt, turbine_at: None, gossip_at: None, answered: 0 };
             self.seen.entry(place).or_default().push(seen);
         }
         let all = self.seen.get_mut(&place)?;
@@ -224,32 +227,14 @@ impl Protocol {
             return;
         }
         let key = MessageKey { attempt: seen.attempt, ..key };
-        let turbine_at = seen.turbine_at;
+        let (turbine_at, answered) = (seen.turbine_at, seen.answered != 0);
         self.counters.gossip += 1;
         if let Some(turbine_at) = turbine_at {
             self.events.push_back(Event::Race(Race { key, kind, turbine_at, gossip_at: now }));
-            return;
+        } else if !answered {
+            self.counters.gossip_first += 1;
+            self.take_whole(now, key, message, None);
         }
-        self.counters.gossip_first += 1;
-        // Of a foreign gateway, and of its own, this node gets nothing over the overlay.
-        let comes_by_turbine = self.leader_index(block).is_some_and(|leader| leader != self.me);
-        if comes_by_turbine && self.fallback.is_judging() {
-            let place = (block, key.attempt, index);
-            self.fallback.health.gossip(now, place, count_of(&message));
-        }
-        self.repair_settled(&key);
-        self.advance_window(now, block, kind);
-        self.remember(key, &message);
-        self.events.push_back(Event::Message(Box::new(Delivered {
-            key,
-            message,
-            sent_at_micros: 0,
-            first_shred_at: now,
-            complete_at: now,
-            from: None,
-            via: Via::Gossip,
-        })));
-        self.settle_fallback(now);
     }
 
     /// The overlay delivered a message.
@@ -269,7 +254,11 @@ impl Protocol {
         let mut race = None;
         if let Some((seen, _)) = self.fallback.entry(key, message.root()) {
             // What the overlay says of attempts is signed.
+            let guess = MessageKey { attempt: seen.attempt, ..key };
             seen.attempt = key.attempt;
+            if guess != key {
+                self.repair.forget_message(&guess);
+            }
             if seen.turbine_at.is_none() {
                 seen.turbine_at = Some(now);
                 race = seen.gossip_at;

@@ -194,6 +194,7 @@ impl Protocol {
     /// Keeps a message for listeners and for those who ask.
     pub(in crate::protocol) fn remember(&mut self, key: MessageKey, message: &VerifiedMessage) {
         self.fallback.recent.insert(key, message.clone());
+        self.repair.forget_messages_below(self.fallback.recent.oldest());
     }
 
     /// Bytes of recent messages that are kept for listeners and for those who ask.
