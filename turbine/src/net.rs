@@ -20,6 +20,8 @@ mod connections;
 mod cut;
 mod dial;
 mod driver;
+#[cfg(feature = "gossip")]
+pub mod gossip;
 mod link;
 mod listen;
 mod streams;

@@ -4,12 +4,43 @@
 //! Pure, and apart from the protocol: recovering a signature takes 42 µs, and whoever floods
 //! gossip must not delay shreds. The driver checks in the task that talks to libp2p, and hands
 //! on what is verified.
+//!
+//! # Guarantees
+//! * What is forwarded or handed on was signed by the gateway that the schedule names for its
+//!   block. Every message is handed on at most once while its block is in the window.
+//! * The cheapest question comes first: length, layout, window, form of the signature; only
+//!   then the tree hash, and last of all one recovery, never a second.
+//! * A message that fails leaves nothing behind. Those that pass are remembered within the
+//!   bounds of [`seen`], 7 MB at most, which only gateways can fill.
+//! * *Reject* is for what no honest node could have forwarded, whatever its schedule, window or
+//!   memory; everything else is *ignored*, since libp2p holds a rejection against the sender.
+//!
+//! # Other forms of a signature
+//! The signed root says nothing of the signature's form, so anybody can turn a valid message
+//! into another byte string with another v. To based-op's nodes that is a new message id under
+//! a valid signature, and the frag that comes a second time makes based-op-geth throw its whole
+//! unsealed block away. Hence:
+//!
+//! * v of 27 or 28 is handed on, since its content is as good as any, but not forwarded. Nor may
+//!   anybody publish it in canonical form because of it: that would be the second message id
+//!   that does the harm, made by ourselves.
+//! * The canonical form that comes after it *is* forwarded ([`GossipOutcome::Canonical`]).
+//!   Otherwise whoever is faster with another v could keep the original from everybody that
+//!   hears it through us.
+//! * High s is rejected: leaders make theirs low before they publish.
+
+pub mod seen;
 
 use alloy_primitives::Bytes;
-use fragcast_shredder::{Dialect, Kind, VerifiedMessage};
+use fragcast_shredder::signature::SIGNATURE_LEN;
+use fragcast_shredder::{
+    Dialect, Kind, MAX_MESSAGE_LEN, Message, Signature, SignatureError, SignedMessage,
+    VerifiedMessage,
+};
 
 use super::outcome::GossipOutcome;
 use crate::schedule::Schedule;
+use seen::{Known, MAX_BLOCKS, Seen};
 
 /// What libp2p is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +56,7 @@ pub enum Verdict {
 /// What became of a message.
 #[derive(Debug, Clone)]
 pub struct Checked {
-    /// What libp2p is told.
+    /// What libp2p is told: [`GossipOutcome::verdict`].
     pub verdict: Verdict,
     /// The reason, to be counted.
     pub outcome: GossipOutcome,
@@ -34,44 +65,113 @@ pub struct Checked {
 }
 
 /// The gate of one node.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Gate {
     dialect: Dialect,
     schedule: Schedule,
     window: (u64, u64),
+    seen: Seen,
 }
 
 impl Gate {
     /// A gate that takes every block until it is told of a window.
     pub const fn new(dialect: Dialect, schedule: Schedule) -> Self {
-        Self { dialect, schedule, window: (0, u64::MAX) }
+        Self { dialect, schedule, window: (0, u64::MAX), seen: Seen::new() }
     }
 
-    /// Blocks below `low` and above `high` are ignored from now on.
-    pub const fn set_window(&mut self, low: u64, high: u64) {
+    /// Blocks below `low` and above `high` are ignored from now on, and what is remembered of
+    /// them is dropped. A window wider than [`MAX_BLOCKS`] is cut from below: its memory would
+    /// not suffice, and gossip brings what is new. `u64::MAX` says that the head is unknown.
+    pub fn set_window(&mut self, low: u64, high: u64) {
+        let low = match high {
+            u64::MAX => low,
+            _ => low.max(high.saturating_sub(MAX_BLOCKS as u64 - 1)),
+        };
         self.window = (low, high);
+        self.seen.keep(low, high);
+    }
+
+    /// How many messages are remembered.
+    pub fn remembered(&self) -> usize {
+        self.seen.len()
     }
 
     /// Judges what came on the topic of `kind`.
     pub fn check(&mut self, kind: Kind, data: &Bytes) -> Checked {
-        use fragcast_shredder::SignedMessage;
-        let reject = |outcome| Checked { verdict: Verdict::Reject, outcome, message: None };
-        let Ok(signed) = SignedMessage::from_wire(kind, self.dialect, data) else {
-            return reject(GossipOutcome::Malformed);
+        let (outcome, message) = match self.judge(kind, data) {
+            Ok(judged) => judged,
+            Err(outcome) => (outcome, None),
         };
-        let block = signed.message.block();
-        if !(self.window.0..=self.window.1).contains(&block) {
-            let outcome =
-                if block < self.window.0 { GossipOutcome::Past } else { GossipOutcome::Future };
-            return Checked { verdict: Verdict::Ignore, outcome, message: None };
+        Checked { verdict: outcome.verdict(), outcome, message }
+    }
+
+    fn judge(
+        &mut self,
+        kind: Kind,
+        data: &Bytes,
+    ) -> Result<(GossipOutcome, Option<VerifiedMessage>), GossipOutcome> {
+        if data.len() > MAX_MESSAGE_LEN {
+            return Err(GossipOutcome::TooLong);
         }
-        match signed.verify(self.schedule.gateway(block)) {
-            Ok(message) => Checked {
-                verdict: Verdict::Accept,
-                outcome: GossipOutcome::Accepted,
-                message: Some(message),
-            },
-            Err(_) => reject(GossipOutcome::WrongSigner),
+        let (signature, body) =
+            data.split_first_chunk::<SIGNATURE_LEN>().ok_or(GossipOutcome::Truncated)?;
+        let message = Message::decode_body(kind, self.dialect, &data.slice_ref(body))?;
+        let (block, index) = (message.block(), message.index());
+        if block < self.window.0 {
+            return Err(GossipOutcome::Past);
         }
+        if block > self.window.1 {
+            return Err(GossipOutcome::Future);
+        }
+        let (signature, is_canonical) = form(signature).ok_or(GossipOutcome::BadSignature)?;
+        // Here the tree is hashed, which of a long message takes longer than all the rest.
+        let signed = SignedMessage::new(message, signature);
+        let known = Known { kind, index: index.unwrap_or(0), root: signed.root(), signature };
+        // The same signature over the same root needs no second recovery. Any other one does:
+        // were a known root ignored whatever stands before it, junk would cost a peer nothing,
+        // and the recovery that it saves is not more than any other junk costs.
+        if let Some(first) = self.seen.get(block, &known)
+            && first.r_s() == known.r_s()
+        {
+            if first.signature != signature {
+                // The mirrored point: it is another key's signature, never the gateway's.
+                return Err(GossipOutcome::WrongSigner);
+            }
+            return Err(self.seen.note(block, known, is_canonical));
+        }
+        let message = match signed.verify(self.schedule.gateway(block)) {
+            Ok(message) => message,
+            Err(SignatureError::WrongSigner { found, .. })
+                if self.schedule.gateways().contains(&found) =>
+            {
+                // Our schedule may be behind: a miss is ignored, not punished.
+                return Err(GossipOutcome::NotScheduled);
+            }
+            Err(error) => return Err((&error).into()),
+        };
+        if index.is_none() {
+            // To based-op's nodes, whose numbers are u64s, this is a valid message. So it is the
+            // gateway's doing, and not to be held against an honest node that forwards it;
+            // without the gateway's signature nobody gets here.
+            return Err(GossipOutcome::Index);
+        }
+        let outcome = self.seen.note(block, known, is_canonical);
+        let is_new = matches!(outcome, GossipOutcome::Accepted | GossipOutcome::OtherV);
+        Ok((outcome, is_new.then_some(message)))
     }
 }
+
+/// The signature with v of 0 or 1, and whether it came so; nothing if s is high or v none of
+/// the four.
+fn form(bytes: &[u8; SIGNATURE_LEN]) -> Option<(Signature, bool)> {
+    let mut bytes = *bytes;
+    let is_canonical = !matches!(bytes[SIGNATURE_LEN - 1], 27 | 28);
+    if !is_canonical {
+        bytes[SIGNATURE_LEN - 1] -= 27;
+    }
+    let signature = Signature::from_bytes(bytes);
+    signature.is_canonical().then_some((signature, is_canonical))
+}
+
+#[cfg(test)]
+mod tests;

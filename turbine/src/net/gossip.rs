@@ -1,0 +1,256 @@
+//! The gossip driver: speaks libp2p gossipsub as based-op's nodes do, in a task of its own.
+//!
+//! ```text
+//! TCP · noise · yamux ─▶ Doorman: limits, bars ─▶ gossipsub ─▶ Gate ─▶ GossipLink ─▶ driver
+//!                                                     ▲                    │
+//!                                                     └── Listen, Publish ◀┘
+//! ```
+//!
+//! The libp2p identity is the node's ed25519 key, so that a member is known on gossip by the
+//! handshake. rust-libp2p's own gossipsub instead of one of ours: its wire format is what the
+//! other side speaks, and a mesh with scores is a long way to get right.
+//!
+//! # Guarantees
+//! * Nothing reaches the protocol, or is forwarded, that the [`Gate`] has not judged.
+//! * Whoever sends [`GossipLimits::rejects`] messages that are rejected, or traffic that no
+//!   honest node has, is disconnected and barred for [`GossipLimits::bar`].
+//! * A flood keeps neither publishing nor the other peers waiting: the swarm gets
+//!   [`task::BURST`] events between two looks at what else there is to do.
+//!
+//! # Memory
+//! Of each connection at most: a frame of 12 MiB in the making, 32 streams of 256 KiB, and 64
+//! messages that wait to be sent. [`GossipLimits::total`] connections. gossipsub's cache holds
+//! what came in within 6 s, that is, only what the gate accepted, or has yet to see, on topics
+//! that are listened to; of anything else a single entry is kept. Ids are kept for 65 s.
+
+mod behaviour;
+mod bucket;
+mod dial;
+mod doorman;
+mod identity;
+mod known;
+mod meter;
+mod peers;
+mod snapshot;
+mod task;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use libp2p::{Multiaddr, PeerId as Libp2pId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::link::GossipLink;
+use crate::gossip::Gate;
+use crate::membership::{Membership, PeerIndex};
+
+pub use identity::{libp2p_id_of, peer_id_of};
+pub use libp2p;
+pub use snapshot::GossipSnapshot;
+
+/// Limits on who may connect and what they may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GossipLimits {
+    /// Connections that others opened, of those who are neither members nor bootstrap peers.
+    pub incoming: usize,
+    /// Connections in all.
+    pub total: usize,
+    /// Connections to one peer.
+    pub per_peer: usize,
+    /// Handshakes of others in progress.
+    pub pending: usize,
+    /// Connections, and handshakes, that others opened from one IP address.
+    pub per_address: usize,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long somebody who is no member may stay without a subscription to our topics.
+    pub idle: Duration,
+    /// How long a peer that misbehaved stays out.
+    pub bar: Duration,
+    /// Rejected messages for which a peer is barred; one is forgotten every ten seconds.
+    pub rejects: u32,
+    /// Ignored messages a second of a peer, and at once: honest nodes have one for each copy of
+    /// a message that is late, or of a term that we know nothing of, about six a second.
+    pub ignored: (u32, u32),
+    /// Bytes a second from a peer while listening, and at once. An honest one sends what the
+    /// chain makes, once, at most 5 MB/s in blocks of 10 MB.
+    pub bytes: (u64, u64),
+    /// Bytes a second from a peer while not listening, when there are only control messages.
+    pub quiet_bytes: u64,
+}
+
+impl Default for GossipLimits {
+    fn default() -> Self {
+        Self {
+            incoming: 64,
+            total: 128,
+            per_peer: 2,
+            pending: 32,
+            per_address: 16,
+            handshake_timeout: Duration::from_secs(5),
+            idle: Duration::from_secs(60),
+            bar: Duration::from_secs(60),
+            rejects: 32,
+            ignored: (64, 1024),
+            bytes: (16 * 1024 * 1024, 64 * 1024 * 1024),
+            quiet_bytes: 256 * 1024,
+        }
+    }
+}
+
+/// Configuration of the gossip driver.
+#[derive(Debug, Clone)]
+pub struct GossipNetConfig {
+    /// Names the topics.
+    pub chain_id: u64,
+    /// Where to listen, such as `/ip4/0.0.0.0/tcp/9222`; nowhere if empty.
+    pub listen: Vec<Multiaddr>,
+    /// Peers to stay connected to, such as `/dns4/example.org/tcp/9222/p2p/16Uiu2…`.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Limits.
+    pub limits: GossipLimits,
+    /// First and longest pause between attempts to reach a peer.
+    pub backoff: (Duration, Duration),
+    /// How long the member with the higher index waits to be called before it calls itself.
+    pub patience: Duration,
+}
+
+impl GossipNetConfig {
+    /// Defaults for a chain: listens on every interface, on the port of op-node.
+    pub fn new(chain_id: u64) -> Self {
+        Self {
+            chain_id,
+            listen: vec!["/ip4/0.0.0.0/tcp/9222".parse().expect("a multiaddr")],
+            bootstrap: Vec::new(),
+            limits: GossipLimits::default(),
+            backoff: (Duration::from_millis(200), Duration::from_secs(30)),
+            patience: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Why gossip cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum GossipNetError {
+    /// A bootstrap address names no peer.
+    #[error("`{0}` does not say who is there: append /p2p/ and the peer's id")]
+    NoPeer(Multiaddr),
+    /// An address names somebody else.
+    #[error("`{address}` names {found}, but member {member} is {expected}: correct the address")]
+    OtherPeer {
+        /// The address.
+        address: Multiaddr,
+        /// Whose it should be.
+        member: PeerIndex,
+        /// The peer id of that member.
+        expected: Libp2pId,
+        /// The peer id in the address.
+        found: Libp2pId,
+    },
+    /// An address of a kind that is not spoken.
+    #[error("`{0}` is no TCP address: it should look like /ip4/1.2.3.4/tcp/9222")]
+    Unsupported(Multiaddr),
+    /// The listener.
+    #[error(
+        "cannot listen for gossip on `{address}`: {source}; is another node running there? \
+         choose another port"
+    )]
+    Listen {
+        /// The configured address.
+        address: Multiaddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A listener gave no address.
+    #[error("nothing is known of the gossip listeners after {0:?}: does the interface exist?")]
+    NoAddress(Duration),
+    /// The identity key is not that of member `me`.
+    #[error("the identity key is not that of member {0}: check the membership table")]
+    Identity(PeerIndex),
+    /// A part of libp2p refuses its parameters, which is a bug.
+    #[error("libp2p refuses its parameters: {0}; please report this")]
+    Setup(String),
+}
+
+/// Controls a running gossip driver.
+#[derive(Debug, Clone)]
+pub struct GossipHandle {
+    stop: mpsc::Sender<()>,
+    fresh: mpsc::Sender<oneshot::Sender<GossipSnapshot>>,
+    snapshot: watch::Receiver<GossipSnapshot>,
+    local: Libp2pId,
+}
+
+impl GossipHandle {
+    /// The newest numbers, a fifth of a second old at most.
+    pub fn snapshot(&self) -> GossipSnapshot {
+        self.snapshot.borrow().clone()
+    }
+
+    /// The numbers of this moment, or the last ones if the driver has ended.
+    pub async fn fresh_snapshot(&self) -> GossipSnapshot {
+        let (reply, answer) = oneshot::channel();
+        if self.fresh.send(reply).await.is_ok()
+            && let Ok(snapshot) = answer.await
+        {
+            return snapshot;
+        }
+        self.snapshot()
+    }
+
+    /// Who this node is on gossip.
+    pub const fn local_peer_id(&self) -> Libp2pId {
+        self.local
+    }
+
+    /// Where it listens, with the ports that the system chose, and without the peer id.
+    pub fn listen_addrs(&self) -> Vec<Multiaddr> {
+        self.snapshot.borrow().listening_on.clone()
+    }
+
+    /// Ends the driver.
+    pub async fn shutdown(&self) {
+        let _ = self.stop.send(()).await;
+    }
+}
+
+/// Starts gossip as member `me`: connects to those of the members whose link it is, by
+/// `addresses`, and to the bootstrap peers. Returns once the listeners are bound. The task ends
+/// by [`GossipHandle::shutdown`], or when the driver at the other end of `link` has ended.
+///
+/// Addresses of members may end in /p2p/ and the peer id, or not.
+///
+/// # Errors
+/// [`GossipNetError`].
+pub async fn spawn(
+    config: GossipNetConfig,
+    identity: &SigningKey,
+    gate: Gate,
+    members: Arc<Membership>,
+    me: PeerIndex,
+    addresses: BTreeMap<PeerIndex, Vec<Multiaddr>>,
+    link: GossipLink,
+) -> Result<(GossipHandle, JoinHandle<()>), GossipNetError> {
+    let own = members.get(me).map(|member| member.peer());
+    if own.is_none_or(|own| own.0 != identity.verifying_key().to_bytes()) {
+        return Err(GossipNetError::Identity(me));
+    }
+    let targets = dial::Targets::new(&config, &members, me, addresses)?;
+    let meters = meter::Meters::default();
+    let mut built = behaviour::swarm(&config, identity, &members, &targets, &meters)?;
+    let listening_on = task::listen(&mut built.swarm, &config.listen).await?;
+
+    let (stop, stop_rx) = mpsc::channel(1);
+    let (fresh, fresh_rx) = mpsc::channel(4);
+    let first = GossipSnapshot { listening_on: listening_on.clone(), ..GossipSnapshot::default() };
+    let (snapshots, snapshot) = watch::channel(first);
+    let local = *built.swarm.local_peer_id();
+    tracing::info!(peer_id = %local, listening_on = ?listening_on, "gossip is up");
+    let parts = task::Parts { config, gate, members, targets, meters, built, snapshots };
+    let driver = task::Driver::new(parts, listening_on, link.inputs);
+    let task = tokio::spawn(driver.run(link.actions, link.window, stop_rx, fresh_rx));
+    Ok((GossipHandle { stop, fresh, snapshot, local }, task))
+}

@@ -1,0 +1,265 @@
+//! Who may connect: limits, and bars.
+//!
+//! One behaviour of ours instead of libp2p's for limits and for block lists: those know
+//! nothing of IP addresses, count no reasons, and cannot keep room for members when strangers
+//! have taken what there is for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::task::{Context, Poll};
+
+use libp2p::core::transport::PortUse;
+use libp2p::core::{ConnectedPoint, Endpoint};
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, ListenFailure};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm, dummy,
+};
+use libp2p::{Multiaddr, PeerId};
+use tokio::time::Instant;
+
+use super::GossipLimits;
+
+/// Bars at a time, about 100 bytes each; then the one that ends first goes.
+const MAX_BARS: usize = 4096;
+
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub(super) enum Refused {
+    /// Too many handshakes in progress.
+    #[error("too many handshakes")]
+    Pending,
+    /// Too many from its IP address.
+    #[error("too many connections from this address")]
+    Address,
+    /// Too many of others' in all.
+    #[error("too many incoming connections")]
+    Incoming,
+    /// Too many in all.
+    #[error("too many connections")]
+    Total,
+    /// Too many to this peer.
+    #[error("too many connections of this peer")]
+    Peer,
+    /// It has misbehaved.
+    #[error("barred")]
+    Barred,
+}
+
+impl Refused {
+    const ALL: [Self; 6] =
+        [Self::Pending, Self::Address, Self::Incoming, Self::Total, Self::Peer, Self::Barred];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Address => "address",
+            Self::Incoming => "incoming",
+            Self::Total => "total",
+            Self::Peer => "peer",
+            Self::Barred => "barred",
+        }
+    }
+}
+
+struct Connection {
+    peer: PeerId,
+    /// The address of whoever opened it, if that was not this node.
+    from: Option<Option<IpAddr>>,
+}
+
+/// Counts connections and refuses those in excess.
+pub(super) struct Doorman {
+    limits: GossipLimits,
+    /// Members and bootstrap peers: [`GossipLimits::incoming`] is not for them.
+    friends: BTreeSet<PeerId>,
+    pending: BTreeMap<ConnectionId, Option<IpAddr>>,
+    established: BTreeMap<ConnectionId, Connection>,
+    bars: BTreeMap<PeerId, Instant>,
+    refused: [u64; Refused::ALL.len()],
+}
+
+impl Doorman {
+    pub(super) const fn new(limits: GossipLimits, friends: BTreeSet<PeerId>) -> Self {
+        Self {
+            limits,
+            friends,
+            pending: BTreeMap::new(),
+            established: BTreeMap::new(),
+            bars: BTreeMap::new(),
+            refused: [0; Refused::ALL.len()],
+        }
+    }
+
+    /// Refuses a peer for the time of a bar.
+    pub(super) fn bar(&mut self, now: Instant, peer: PeerId) {
+        self.expire(now);
+        if self.bars.len() >= MAX_BARS
+            && let Some(first) = self.bars.iter().min_by_key(|(_, until)| **until)
+        {
+            let first = *first.0;
+            self.bars.remove(&first);
+        }
+        self.bars.insert(peer, now + self.limits.bar);
+    }
+
+    /// Forgets bars that have ended.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.bars.retain(|_, until| *until > now);
+    }
+
+    pub(super) fn is_barred(&self, peer: &PeerId) -> bool {
+        self.bars.get(peer).is_some_and(|until| *until > Instant::now())
+    }
+
+    pub(super) fn barred(&self) -> usize {
+        self.bars.len()
+    }
+
+    /// Whether it is a member or a bootstrap peer.
+    pub(super) fn is_friend(&self, peer: &PeerId) -> bool {
+        self.friends.contains(peer)
+    }
+
+    /// Refused connections, by reason.
+    pub(super) fn refused(&self) -> Vec<(&'static str, u64)> {
+        Refused::ALL.iter().map(|why| (why.label(), self.refused[*why as usize])).collect()
+    }
+
+    /// Connections, and those of them that others opened.
+    pub(super) fn connections(&self) -> (usize, usize) {
+        let incoming = self.established.values().filter(|one| one.from.is_some()).count();
+        (self.established.len(), incoming)
+    }
+
+    fn refuse(&mut self, why: Refused) -> ConnectionDenied {
+        self.refused[why as usize] += 1;
+        ConnectionDenied::new(why)
+    }
+
+    fn check(&self, peer: &PeerId, incoming: bool) -> Result<(), Refused> {
+        if self.is_barred(peer) {
+            return Err(Refused::Barred);
+        }
+        let of_peer = self.established.values().filter(|one| one.peer == *peer).count();
+        if of_peer >= self.limits.per_peer {
+            return Err(Refused::Peer);
+        }
+        if self.established.len() >= self.limits.total {
+            return Err(Refused::Total);
+        }
+        let strangers = self.established.values().filter(|one| {
+            let incoming = one.from.is_some();
+            incoming && !self.is_friend(&one.peer)
+        });
+        if incoming && !self.is_friend(peer) && strangers.count() >= self.limits.incoming {
+            return Err(Refused::Incoming);
+        }
+        Ok(())
+    }
+
+    /// Before anything is computed for the caller.
+    fn check_pending(&self, from: Option<IpAddr>) -> Result<(), Refused> {
+        if self.pending.len() >= self.limits.pending {
+            return Err(Refused::Pending);
+        }
+        let pending = self.pending.values().filter(|ip| **ip == from).count();
+        let established = self.established.values().filter(|one| one.from == Some(from)).count();
+        if pending + established >= self.limits.per_address {
+            return Err(Refused::Address);
+        }
+        Ok(())
+    }
+}
+
+/// The IP address that a multiaddr begins with.
+fn ip(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.to_canonical()),
+        _ => None,
+    }
+}
+
+impl NetworkBehaviour for Doorman {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        _local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        let from = ip(remote);
+        self.check_pending(from).map_err(|why| self.refuse(why))?;
+        self.pending.insert(id, from);
+        Ok(())
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _local: &Multiaddr,
+        _remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.pending.remove(&id);
+        self.check(&peer, true).map_err(|why| self.refuse(why))?;
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _id: ConnectionId,
+        peer: PeerId,
+        _address: &Multiaddr,
+        _role: Endpoint,
+        _port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.check(&peer, false).map_err(|why| self.refuse(why))?;
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            }) => {
+                let from = match endpoint {
+                    ConnectedPoint::Listener { send_back_addr, .. } => Some(ip(send_back_addr)),
+                    ConnectedPoint::Dialer { .. } => None,
+                };
+                self.established.insert(connection_id, Connection { peer: peer_id, from });
+            }
+            FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
+                self.established.remove(&connection_id);
+            }
+            FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => {
+                self.pending.remove(&connection_id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        _peer: PeerId,
+        _id: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {}
+    }
+
+    fn poll(
+        &mut self,
+        _cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}
