@@ -292,8 +292,7 @@ impl Pubsub {
             return;
         }
         this.outside = !on;
-        let (fanout, mesh) =
-            (std::mem::take(&mut this.fanout), std::mem::take(&mut this.mesh));
+        let (fanout, mesh) = (std::mem::take(&mut this.fanout), std::mem::take(&mut this.mesh));
         for peer in self.connections[node as usize].clone() {
             self.send(ctx, (node, peer), wire::subscription(), Packet::Subscribe(on));
         }

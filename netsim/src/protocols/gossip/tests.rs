@@ -1,13 +1,13 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::{MILLIS, Nanos, SECONDS};
 use crate::engine::{Setup, run};
 use crate::fault::{ALWAYS, Fault, Faults, Span};
 use crate::link::{LinkConfig, Loss};
 use crate::load::Load;
 use crate::outcome::{NEVER, Outcome};
 use crate::world::sample::line;
+use crate::{MILLIS, Nanos, SECONDS};
 
 const BYTES: u32 = 36_000;
 
