@@ -48,9 +48,10 @@ mod topology;
 mod wire;
 
 pub use config::GossipConfig;
-use node::Id;
+pub(super) use node::{Id, Pending};
 pub use pubsub::{DEAD_AFTER, Packet};
 pub(super) use pubsub::{Heard, Pubsub, TIMERS};
+pub(super) use topology::Graph;
 
 /// Gossipsub at all nodes, everybody in the mesh.
 #[derive(Debug)]
