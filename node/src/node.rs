@@ -301,6 +301,7 @@ impl Shared {
             "streak": fallback.streak,
             "lastChange": last,
             "connected": net.as_ref().map(|n| n.connections),
+            "barred": net.as_ref().map(|n| n.barred.iter().map(|(_, n)| n).sum::<u64>()),
             "listeners": fallback.listeners,
             "published": counters.published,
             "received": counters.gossip,

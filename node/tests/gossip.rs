@@ -12,7 +12,7 @@ use std::time::Duration;
 use alloy_primitives::{Address, B256, U256, hex};
 use fragcast::keys;
 use fragcast_shredder::{Env, Frag, Message, VerifiedMessage};
-use jsonrpsee::core::client::{Subscription, SubscriptionClientT};
+use jsonrpsee::core::client::{ClientT, Subscription, SubscriptionClientT};
 use jsonrpsee::rpc_params;
 use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
 use serde_json::{Value, json};
@@ -319,6 +319,22 @@ async fn what_a_js_libp2p_peer_publishes_reaches_all_our_nodes() {
                 }
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_js_libp2p_peer_that_floods_is_barred_and_frags_go_on() {
+    let Some(packages) = packages() else { return };
+    let devnet = Devnet::start(&["--policy", "always"]);
+    let mut peer = Peer::start(packages.path(), devnet.gossip(2));
+    let (client, mut told) = devnet.subscribe(2).await;
+    peer.next(|said| said.get("ready").map(drop));
+    peer.order(&json!({ "flood": FRAGMENTS, "count": 200_000, "size": 400 }));
+    peer.next(|said| said.get("closed").map(drop));
+    let status: Value = client.request("fragcast_status", rpc_params![]).await.unwrap();
+    assert_eq!(status["gossip"]["barred"], 1, "{status:#}");
+    for _ in 0..12 {
+        tokio::time::timeout(GUARD, told.next()).await.unwrap().unwrap().unwrap();
     }
 }
 
