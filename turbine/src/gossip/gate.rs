@@ -7,13 +7,14 @@
 //!
 //! # Guarantees
 //! * What is forwarded or handed on was signed by the gateway that the schedule names for its
-//!   block. Every message is handed on at most once while its block is in the window.
+//!   block. Every message is handed on at most once as long as its block is remembered.
 //! * The cheapest question comes first: length, layout, window, form of the signature; only
 //!   then the tree hash, and last of all one recovery, never a second.
 //! * A message that fails leaves nothing behind. Those that pass are remembered within the
 //!   bounds of [`seen`], 7 MB at most, which only gateways can fill.
-//! * *Reject* is for what no honest node could have forwarded, whatever its schedule, window or
-//!   memory; everything else is *ignored*, since libp2p holds a rejection against the sender.
+//! * libp2p holds a rejection against the sender, so *reject* is for what no node could have
+//!   forwarded that knows the same gateways, whatever its window or memory; everything else is
+//!   *ignored*. The one exception is high s, below.
 //!
 //! # Other forms of a signature
 //! The signed root says nothing of the signature's form, so anybody can turn a valid message
@@ -27,7 +28,8 @@
 //! * The canonical form that comes after it *is* forwarded ([`GossipOutcome::Canonical`]).
 //!   Otherwise whoever is faster with another v could keep the original from everybody that
 //!   hears it through us.
-//! * High s is rejected: leaders make theirs low before they publish.
+//! * High s is rejected, before anything is hashed. based-op's nodes would forward it, so a
+//!   gateway whose signer makes it must lower it before it publishes, as our leaders do.
 
 pub mod seen;
 
