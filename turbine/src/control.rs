@@ -174,4 +174,32 @@ mod tests {
         assert!(Control::from_bytes(&[]).is_err());
         assert!(Control::from_bytes(&bytes[..10]).is_err());
     }
+
+    #[test]
+    fn listeners_are_pinned_and_bounded() {
+        let told = Control::Listeners(Listeners { ids: vec![0x0807_0605_0403_0201, u64::MAX] });
+        let bytes = told.to_bytes();
+        assert_eq!(
+            alloy_primitives::hex::encode(&bytes),
+            "0702000000000000000102030405060708ffffffffffffffff"
+        );
+        assert_eq!(Control::from_bytes(&bytes), Ok(told));
+        assert!(Control::from_bytes(&bytes[..bytes.len() - 1]).is_err());
+        assert!(Control::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+        let of = |count| Control::Listeners(Listeners { ids: vec![1; count] }).to_bytes();
+        assert!(Control::from_bytes(&of(0)).is_ok());
+        assert!(Control::from_bytes(&of(MAX_TOLD)).is_ok());
+        assert!(Control::from_bytes(&of(MAX_TOLD + 1)).is_err());
+        // A list that claims what is not there allocates nothing.
+        let mut claims = of(1).to_vec();
+        claims[1..9].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(Control::from_bytes(&claims).is_err());
+    }
+
+    #[test]
+    fn the_number_of_an_outsider_is_pinned() {
+        // The first eight bytes of derive(`fragcast 2026 gossip listener`, 00010203).
+        let expected = crate::gossip::Listener::Outside(0x43be55e35658906f);
+        assert_eq!(crate::gossip::outsider(&[0, 1, 2, 3]), expected);
+    }
 }

@@ -1,11 +1,12 @@
 //! Bodies of the fuzz targets; see `fragcast_shredder::fuzzing`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{Frag, GatewayKey, Kind, Message, MessageKey};
+use fragcast_shredder::{Dialect, Frag, GatewayKey, Kind, Message, MessageKey, SignedMessage};
 
 use crate::control::{
     Control, MAX_ANSWER_SHREDS, MAX_TIPS, MessagePart, RepairRequest, RepairShreds, Tip, Tips,
@@ -13,6 +14,8 @@ use crate::control::{
 };
 use crate::delegation::{Delegation, SignedDelegation};
 use crate::egress::{Lane, Payload};
+use crate::gossip::topic::message_id;
+use crate::gossip::{Gate, Topics, Verdict};
 use crate::membership::{Member, MemberRecord, sample};
 use crate::peer::PeerId;
 use crate::plan::SignedPlan;
@@ -24,8 +27,13 @@ use crate::time::Timestamp;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] =
-    &[("control", control), ("records", records), ("datagrams", datagrams), ("repair", repair)];
+pub const TARGETS: &[Target] = &[
+    ("control", control),
+    ("records", records),
+    ("datagrams", datagrams),
+    ("repair", repair),
+    ("gossip", gossip),
+];
 
 /// A control frame that decodes encodes to the same bytes.
 pub fn control(data: &[u8]) {
@@ -117,7 +125,7 @@ pub fn repair(data: &[u8]) {
         gateway.sign(Message::Frag(frag)).verify(gateway.address()).expect("ours")
     };
     // Gossip has brought one, so it has no shreds of that.
-    node.handle_gossip(now, sign(3, 20_000));
+    node.handle_gossip(now, sign(3, 20_000), true);
     let wire = Bytes::from(sign(2, 20_000).to_wire());
     for seq in 0..3u16 {
         let message = sign(seq, if seq == 2 { 20_000 } else { 3_000 });
@@ -214,6 +222,75 @@ pub fn repair(data: &[u8]) {
             true
         }) {}
         assert!(node.poll_timeout(now).is_none_or(|at| at > now), "time moves on");
+    }
+}
+
+/// A gate that is fed anything, valid messages among it whole and changed: what it hands on is
+/// signed and new, what it forwards is canonical, and it holds no more than what passed.
+pub fn gossip(data: &[u8]) {
+    let gateways = [GatewayKey::from_bytes([1; 32]), GatewayKey::from_bytes([2; 32])];
+    let gateways = gateways.map(|key| key.expect("a key"));
+    let addresses = gateways.iter().map(GatewayKey::address).collect();
+    let schedule = Schedule::new(addresses, 4).expect("two gateways");
+    let topics = Topics::new(901);
+    let Some((first, mut rest)) = data.split_first() else { return };
+    let dialect = if first % 2 == 0 { Dialect::V0 } else { Dialect::V0Blob };
+    let mut gate = Gate::new(dialect, schedule.clone());
+    let (mut handed_on, mut passed) = (BTreeSet::new(), 0);
+    while let [op, number, len, tail @ ..] = rest {
+        let (bytes, tail) = tail.split_at(usize::from(len / 4).min(tail.len()));
+        rest = tail;
+        let any_kind = Kind::from_byte(number % 3).expect("three kinds");
+        let block = u64::from(number % 8);
+        let (kind, wire) = match op % 8 {
+            0 => (any_kind, bytes.to_vec()),
+            1 => {
+                gate.set_window(block, block + u64::from(*len));
+                // What is dropped may pass again.
+                handed_on.clear();
+                passed = gate.remembered();
+                continue;
+            }
+            // Signed by the first gateway, whoever leads: changed or whole.
+            change => {
+                let frag = Frag {
+                    block_number: block,
+                    seq: u64::from(number / 128),
+                    is_last: false,
+                    blob_gas_used: (dialect == Dialect::V0Blob).then_some(1),
+                    txs: vec![vec![op / 16; 30].into()],
+                };
+                let mut wire = gateways[0].sign(Message::Frag(frag)).to_wire();
+                match change {
+                    2 => bytes.chunks_exact(2).for_each(|change| {
+                        let at = usize::from(change[0]) % wire.len();
+                        wire[at] ^= change[1];
+                    }),
+                    3 => wire[64] = wire[64].wrapping_add(*len),
+                    4 => wire[64] += 27,
+                    _ => {}
+                }
+                (if change == 7 { any_kind } else { Kind::Frag }, wire)
+            }
+        };
+        let id = message_id(topics.name(kind), &wire);
+        assert_eq!(id, message_id(topics.name(kind), &wire));
+        let wire = alloy_primitives::Bytes::from(wire);
+        let checked = gate.check(kind, &wire);
+        assert_eq!(checked.verdict, checked.outcome.verdict());
+        if let Some(message) = checked.message {
+            let signed = SignedMessage::from_wire(kind, dialect, &wire).expect("it passed");
+            let leader = schedule.gateway(signed.message.block());
+            let expected = signed.normalise_and_verify(leader).expect("it passed");
+            assert_eq!(message, expected);
+            assert!(handed_on.insert(message.root()), "once");
+            passed += 1;
+        }
+        if checked.verdict == Verdict::Accept {
+            let signed = SignedMessage::from_wire(kind, dialect, &wire).expect("it passed");
+            assert!(signed.signature.is_canonical());
+        }
+        assert!(gate.remembered() <= passed);
     }
 }
 

@@ -324,7 +324,7 @@ impl Fragcast {
             }
             gossip::Heard::Message(message) => {
                 if let Some(verified) = door.check(protocol.window(), to, message.id) {
-                    protocol.handle_gossip(now, verified);
+                    protocol.handle_gossip(now, verified, true);
                     door.forward(ctx, to, message);
                 }
             }

@@ -84,6 +84,8 @@ struct Seen {
     attempt: u8,
     turbine_at: Option<Timestamp>,
     gossip_at: Option<Timestamp>,
+    /// It came with another v, and must not be published in canonical form.
+    unpublished: bool,
     /// Bit i: a peer has answered with it, as one of attempt i.
     answered: u8,
 }
@@ -186,12 +188,18 @@ impl Fallback {
             }
             self.seen_count += 1;
             let attempt = key.attempt;
-            let seen = Seen { root, attempt, turbine_at: None, gossip_at: None, answered: 0 };
+            let seen = Seen { root, attempt, turbine_at: None, gossip_at: None, unpublished: false, answered: 0 };
             self.seen.entry(place).or_default().push(seen);
         }
         let all = self.seen.get_mut(&place)?;
         let at = known.unwrap_or(all.len() - 1);
         Some((&mut all[at], known.is_none()))
+    }
+
+    /// Whether a message must not be published by this node.
+    fn is_unpublished(&self, key: &MessageKey, root: B256) -> bool {
+        let seen = self.seen.get(&(key.block, key.message));
+        seen.is_some_and(|all| all.iter().any(|seen| seen.root == root && seen.unpublished))
     }
 
     fn set_window(&mut self, low: u64) {
@@ -210,7 +218,11 @@ fn count_of(message: &VerifiedMessage) -> Option<u32> {
 
 impl Protocol {
     /// Takes a message that came by gossip and passed the [gate](crate::gossip::Gate).
-    pub fn handle_gossip(&mut self, now: Timestamp, message: VerifiedMessage) {
+    ///
+    /// One that is not `forwarded`, because its signature came with another v, is used like any
+    /// other, and never published: in canonical form it would be a second message to based-op's
+    /// nodes, which throws their unsealed block away.
+    pub fn handle_gossip(&mut self, now: Timestamp, message: VerifiedMessage, forwarded: bool) {
         let (block, kind) = (message.message().block(), message.message().kind());
         let (low, high) = self.window();
         let Some(index) = message.message().index() else { return };
@@ -226,6 +238,7 @@ impl Protocol {
         if seen.gossip_at.replace(now).is_some() {
             return;
         }
+        seen.unpublished = !forwarded;
         let key = MessageKey { attempt: seen.attempt, ..key };
         let (turbine_at, answered) = (seen.turbine_at, seen.answered != 0);
         self.counters.gossip += 1;
@@ -261,6 +274,8 @@ impl Protocol {
             }
             if seen.turbine_at.is_none() {
                 seen.turbine_at = Some(now);
+                // The leader's own form of it: what its leader publishes is no second message.
+                seen.unpublished = false;
                 race = seen.gossip_at;
             }
         }

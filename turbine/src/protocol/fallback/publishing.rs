@@ -171,7 +171,8 @@ impl Protocol {
             .from(from)
             .filter(|(key, message)| {
                 let leads = self.leader_index(key.block) == Some(self.me);
-                leads || self.is_holder(key.block, message, listener)
+                let mine = leads || self.is_holder(key.block, message, listener);
+                mine && !self.fallback.is_unpublished(key, message.root())
             })
             .map(|(_, message)| message.clone())
             .collect();

@@ -44,6 +44,8 @@ impl Protocol {
         let Some((seen, _)) = self.fallback.entry(key, message.root()) else {
             return Outcome::Quota;
         };
+        // The peer has it from gossip, perhaps with another v: it is published there already.
+        seen.unpublished |= seen.turbine_at.is_none() && seen.gossip_at.is_none();
         seen.answered |= 1u8.checked_shl(key.attempt.into()).unwrap_or(0);
         // Of another attempt it is known already, perhaps: then the sequencer settles which.
         self.counters.repair_messages += 1;

@@ -156,7 +156,7 @@ impl Net {
                     let signed = SignedMessage::from_wire(kind, dialect, &wire.into()).unwrap();
                     let gateway = self.world.schedule.gateway(signed.message.block());
                     let message = signed.verify(gateway).unwrap();
-                    self.nodes[to].handle_gossip(self.now, message);
+                    self.nodes[to].handle_gossip(self.now, message, true);
                 }
             }
         }
