@@ -212,7 +212,7 @@ fn the_second_way_and_its_repetitions_are_no_first_arrivals() {
     let mut scene = Scene::with(&standby());
     let (shreds, peer, request) = scene.asking();
     let message = scene.world.sign(frag(1, 0, 5_000));
-    scene.parts(peer, request.nonce, &message.to_wire(), 0..1);
+    scene.parts(peer, request.nonce, &message.to_wire().into(), 0..1);
     assert!(matches!(told(&mut scene)[..], [Event::Message(_)]));
     scene.node.handle_gossip(scene.now, message);
     assert!(told(&mut scene).is_empty());

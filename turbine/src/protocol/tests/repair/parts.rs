@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use fragcast_shredder::{Kind, MAX_MESSAGE_LEN};
 
 use super::peers::Scene;
@@ -10,10 +11,9 @@ use crate::control::{MAX_ANSWER_PARTS, MessagePart, PART_LEN, Tip, Tips, WHOLE};
 
 impl Scene {
     /// A peer sends some parts of a frag.
-    pub(super) fn parts(&mut self, from: PeerIndex, nonce: u64, wire: &[u8], which: Range<usize>) {
-        let wire = bytes::Bytes::copy_from_slice(wire);
+    pub(super) fn parts(&mut self, from: PeerIndex, nonce: u64, wire: &Bytes, which: Range<usize>) {
         for index in which {
-            let part = MessagePart::of(nonce, Kind::Frag, &wire, index).unwrap();
+            let part = MessagePart::of(nonce, Kind::Frag, wire, index).unwrap();
             self.control(from, &Control::MessagePart(part));
         }
     }
@@ -23,8 +23,8 @@ impl Scene {
         (0..6).filter(|n| *n != peer).for_each(|n| self.node.handle_disconnected(n));
     }
 
-    fn wire(&self, len: usize) -> Vec<u8> {
-        self.world.sign(frag(1, 0, len)).to_wire()
+    fn wire(&self, len: usize) -> Bytes {
+        self.world.sign(frag(1, 0, len)).to_wire().into()
     }
 }
 
@@ -74,7 +74,8 @@ fn parts_that_nobody_asked_for_are_counted_and_not_taken() {
 
 #[test]
 fn who_answers_with_another_message_is_barred() {
-    let lies: [(&str, fn(&Scene) -> (Kind, Vec<u8>), Outcome); 6] = [
+    type Lie = fn(&Scene) -> (Kind, Vec<u8>);
+    let lies: [(&str, Lie, Outcome); 6] = [
         (
             "signed by somebody else",
             |_| {
@@ -86,7 +87,7 @@ fn who_answers_with_another_message_is_barred() {
         (
             "changed on the way",
             |scene| {
-                let mut wire = scene.wire(20_000);
+                let mut wire = scene.wire(20_000).to_vec();
                 wire[15_000] ^= 1;
                 (Kind::Frag, wire)
             },
@@ -103,13 +104,13 @@ fn who_answers_with_another_message_is_barred() {
             |scene| (Kind::Frag, scene.world.sign(frag(2, 0, 20_000)).to_wire()),
             Outcome::ControlBad,
         ),
-        ("of another kind", |scene| (Kind::Seal, scene.wire(20_000)), Outcome::ControlBad),
+        ("of another kind", |scene| (Kind::Seal, scene.wire(20_000).to_vec()), Outcome::ControlBad),
     ];
     for (what, lie, outcome) in lies {
         let mut scene = Scene::new();
         let (_, peer, request) = scene.asking_for(20_000);
         let (kind, wire) = lie(&scene);
-        let wire = bytes::Bytes::from(wire);
+        let wire = Bytes::from(wire);
         for part in (0..).map_while(|n| MessagePart::of(request.nonce, kind, &wire, n)) {
             scene.control(peer, &Control::MessagePart(part));
         }
@@ -134,7 +135,7 @@ fn who_changes_its_mind_between_parts_is_barred() {
     ] {
         let mut scene = Scene::new();
         let (_, peer, request) = scene.asking_for(20_000);
-        let wire = bytes::Bytes::from(scene.wire(20_000));
+        let wire = scene.wire(20_000);
         scene.parts(peer, request.nonce, &wire, 0..1);
         let mut part = MessagePart::of(request.nonce, Kind::Frag, &wire, 1).unwrap();
         change(&mut part);
@@ -226,7 +227,7 @@ fn an_assembly_goes_with_what_it_is_for() {
 fn a_peer_that_drips_does_not_keep_others_from_being_asked() {
     let mut scene = Scene::new();
     let (_, liar, request) = scene.asking_for(20_000);
-    let junk = vec![7; MAX_MESSAGE_LEN];
+    let junk = Bytes::from(vec![7; MAX_MESSAGE_LEN]);
     let (begun, mut nonce, mut next) = (scene.now, request.nonce, 0);
     loop {
         scene.parts(liar, nonce, &junk, next..next + 1);
@@ -253,7 +254,7 @@ fn a_thousand_liars_take_four_places_and_no_more_memory_than_they_send() {
     let first = scene.cut(env(1));
     scene.feed(1, &first);
     scene.settle();
-    let junk = bytes::Bytes::from(vec![7; MAX_MESSAGE_LEN]);
+    let junk = Bytes::from(vec![7; MAX_MESSAGE_LEN]);
     let (mut asked, mut most) = (0, (0, 0));
     for liar in 4..1_004 {
         // All of them tell of messages that do not exist, and send but the beginning of each.
