@@ -65,7 +65,9 @@ impl MessagePart {
         let len = u64::from_le_bytes(len.try_into().map_err(|_| malformed)?);
         let (total, offset) = (u32::from_le_bytes(*total), u32::from_le_bytes(*offset));
         let due = total.checked_sub(offset).ok_or(malformed)?.min(PART_LEN as u32);
-        let fits = total as usize <= MAX_MESSAGE_LEN && offset as usize % PART_LEN == 0 && due > 0;
+        let fits = total as usize <= MAX_MESSAGE_LEN
+            && (offset as usize).is_multiple_of(PART_LEN)
+            && due > 0;
         if !fits || len != u64::from(due) || bytes.len() < due as usize {
             return Err(malformed);
         }

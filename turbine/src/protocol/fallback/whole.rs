@@ -30,9 +30,9 @@ impl Protocol {
         from: PeerIndex,
         key: MessageKey,
         kind: Kind,
-        wire: Bytes,
+        wire: &Bytes,
     ) -> Outcome {
-        let Ok(signed) = SignedMessage::from_wire(kind, self.config.dialect, &wire) else {
+        let Ok(signed) = SignedMessage::from_wire(kind, self.config.dialect, wire) else {
             return Outcome::ControlBad;
         };
         if (signed.message.block(), signed.message.index()) != (key.block, Some(key.message)) {

@@ -174,7 +174,7 @@ impl Protocol {
         let assemblies = &mut self.repair.requests.assemblies;
         match assemblies.take(now, patience, from, message, part) {
             Step::Whole(kind, wire) => {
-                let outcome = self.take_answered(now, from, message, kind, wire.into());
+                let outcome = self.take_answered(now, from, message, kind, &wire.into());
                 if outcome.convicts_sender() {
                     self.repair.requests.assemblies.forget(from);
                 }
