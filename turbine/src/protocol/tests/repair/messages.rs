@@ -24,7 +24,7 @@ fn one_on_gossip(nodes: usize) -> Net {
 fn gossip(net: &mut Net, node: usize, message: Message) {
     let message = net.world.sign(message);
     let now = net.now;
-    net.nodes[node].handle_gossip(now, message);
+    net.nodes[node].handle_gossip(now, message, true);
 }
 
 /// Shreds of a message that the leader never sent.
@@ -129,7 +129,7 @@ fn a_message_from_gossip_stops_the_requests_for_it() {
     let (shreds, peer, request) = scene.asking();
     assert_eq!(request.message, 1);
     let message = scene.world.sign(frag(1, 0, 5_000));
-    scene.node.handle_gossip(scene.now, message);
+    scene.node.handle_gossip(scene.now, message, true);
     assert_eq!(scene.node.repair.requests_waiting(scene.now), 0);
     // Nor do shreds of it that come now, or tips, start it again.
     scene.feed(2, &shreds[2..3]);
@@ -154,7 +154,7 @@ fn shreds_of_what_gossip_brought_first_are_forwarded_and_give_a_race() {
         let shreds = scene.cut(frag(1, 0, 20_000));
         if by_gossip {
             let message = scene.world.sign(frag(1, 0, 20_000));
-            scene.node.handle_gossip(scene.now, message);
+            scene.node.handle_gossip(scene.now, message, true);
         }
         let gossip_at = scene.now;
         scene.now = scene.now + Duration::from_millis(30);
@@ -198,14 +198,14 @@ fn the_second_way_and_its_repetitions_are_no_first_arrivals() {
     let message = scene.world.sign(frag(1, 0, 5_000));
     scene.feed(1, &shreds);
     assert!(matches!(told(&mut scene)[..], [Event::Message(_)]));
-    scene.node.handle_gossip(scene.now, message.clone());
+    scene.node.handle_gossip(scene.now, message.clone(), true);
     assert!(matches!(told(&mut scene)[..], [Event::Race(_)]));
-    scene.node.handle_gossip(scene.now, message);
+    scene.node.handle_gossip(scene.now, message, true);
     assert!(told(&mut scene).is_empty());
     // Gossip first, again, and then what a peer answers or the overlay brings.
     let message = scene.world.sign(frag(1, 1, 5_000));
-    scene.node.handle_gossip(scene.now, message.clone());
-    scene.node.handle_gossip(scene.now, message);
+    scene.node.handle_gossip(scene.now, message.clone(), true);
+    scene.node.handle_gossip(scene.now, message, true);
     let counters = *scene.node.counters();
     assert_eq!((counters.gossip, counters.gossip_first), (2, 1));
     // By an answer first, then by gossip: it had been here, and gossip's time is not lost.
@@ -214,7 +214,7 @@ fn the_second_way_and_its_repetitions_are_no_first_arrivals() {
     let message = scene.world.sign(frag(1, 0, 5_000));
     scene.parts(peer, request.nonce, &message.to_wire().into(), 0..1);
     assert!(matches!(told(&mut scene)[..], [Event::Message(_)]));
-    scene.node.handle_gossip(scene.now, message);
+    scene.node.handle_gossip(scene.now, message, true);
     assert!(told(&mut scene).is_empty());
     let counters = *scene.node.counters();
     assert_eq!((counters.repair_messages, counters.gossip, counters.gossip_first), (1, 1, 0));
@@ -251,7 +251,7 @@ fn an_answer_has_twenty_parts_and_begins_once_for_all_sets() {
     let mut scene = Scene::with(&standby());
     let message = scene.world.sign(frag(1, 0, 400_000));
     let count = message.to_wire().len().div_ceil(PART_LEN);
-    scene.node.handle_gossip(scene.now, message);
+    scene.node.handle_gossip(scene.now, message, true);
     let ask = |set, have| RepairRequest { set, have, ..REQUEST };
     let all: Vec<usize> = (0..count).collect();
     assert_eq!(answer(&mut scene, ask(3, 0b11)), all[..MAX_ANSWER_PARTS], "of any set");
@@ -284,7 +284,7 @@ fn the_last_bytes_of_a_long_message_cost_what_encoding_costs() {
     // Two of them, so that neither stays encoded.
     for seq in 0..2 {
         let message = scene.world.sign(frag(1, seq, 20 * PART_LEN - 64));
-        scene.node.handle_gossip(scene.now, message);
+        scene.node.handle_gossip(scene.now, message, true);
     }
     let mut served = 0;
     for nonce in 0..2_000 {
@@ -347,7 +347,7 @@ fn what_is_remembered_no_longer_is_told_no_longer() {
     let mut scene = Scene::with(&settings);
     for block in 1..7 {
         let message = scene.world.sign(frag(block, 0, 20_000));
-        scene.node.handle_gossip(scene.now, message);
+        scene.node.handle_gossip(scene.now, message, true);
     }
     let blocks: Vec<u64> = tips(&scene).iter().map(|tip| tip.0).collect();
     assert_eq!(blocks, [6, 5], "two of them fit");
@@ -363,7 +363,7 @@ fn what_is_remembered_no_longer_is_told_no_longer() {
     };
     for timestamp in [5, 6] {
         let message = scene.world.sign(other(timestamp));
-        scene.node.handle_gossip(scene.now, message);
+        scene.node.handle_gossip(scene.now, message, true);
     }
     assert_eq!(tips(&scene), [(1, 1, 1, 0), (1, 0, 1, 0)]);
     let message = scene.world.sign(other(6));
