@@ -45,8 +45,8 @@
 //! dropped first; [`MAX_KEPT`] bytes of messages that were handed on and may be again, the oldest
 //! block is let go first, and one that is complete as the overlay says at once. Of one place at
 //! most 4 messages and of one block 8 Envs that gossip alone has brought. A block is handed on at
-//! most 24 times, for the later of two frags of gossip's only while the number is below 8;
-//! from there on gossip's frags need a Seal. 64 choices are tried for a Seal.
+//! most 32 times: for the later of two frags of gossip's only while the number is below 8, from
+//! there on gossip's frags need a Seal that proves them, and from 16 on the overlay alone counts. 64 choices are tried for a Seal.
 
 use std::collections::BTreeMap;
 
@@ -69,9 +69,12 @@ pub const MAX_KEPT: usize = 64 * 1024 * 1024;
 pub const MAX_MESSAGES: usize = 4096;
 /// Numbers that the leader has for the attempts of a block.
 const MAX_ATTEMPTS: u8 = 8;
-/// Numbers that the sequencer has: the same again for Envs that gossip alone brought, and for
-/// what the Seal or the overlay corrects.
-const MAX_NUMBERS: u8 = 3 * MAX_ATTEMPTS;
+/// Numbers that are used for what only gossip says: as many again, for Envs that gossip alone
+/// brought and for what Seals correct.
+const MAX_GUESSED: u8 = 2 * MAX_ATTEMPTS;
+/// Numbers that the sequencer has: from [`MAX_GUESSED`] on, each of the leader's attempts needs
+/// two at most, one for its Env and one if a Seal had proven a frag that the overlay contradicts.
+const MAX_NUMBERS: u8 = 4 * MAX_ATTEMPTS;
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

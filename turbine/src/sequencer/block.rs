@@ -16,7 +16,7 @@ use fragcast_shredder::{Kind, Message};
 use super::candidates::{Candidate, Held, MAX_CANDIDATES, bit};
 use super::openings::{MAX_UNSIGNED, Opening, Openings};
 use super::search::search;
-use super::{Fate, MAX_ATTEMPTS, MAX_MESSAGES, MAX_NUMBERS};
+use super::{Fate, MAX_ATTEMPTS, MAX_GUESSED, MAX_MESSAGES, MAX_NUMBERS};
 use crate::output::{Ordered, Output, RetractReason, Via};
 
 /// Where a message goes.
@@ -56,8 +56,10 @@ struct View {
     rank: u32,
     /// No other can have been before it: what came before its Env is its own.
     lone: bool,
-    /// So many numbers are used up that guesses are not worth one more.
+    /// So many numbers are used up that guesses are not worth one more: a Seal must prove them.
     strict: bool,
+    /// So many that the rest is for what the overlay says alone.
+    certain: bool,
     /// The later message may replace one that was handed on.
     reorder: bool,
 }
@@ -145,14 +147,14 @@ impl Block {
     /// Lets everything go that was handed on. The block cannot be handed on again then, except
     /// for another opening.
     pub(super) fn let_go(&mut self) {
-        self.release(|candidate| candidate.passed);
+        self.release(|candidate| candidate.kept);
     }
 
     /// Lets everything go that waits.
     pub(super) fn drop_waiting(&mut self) {
         let (mut held, mut count) = (self.held, self.count);
         let mut keep = |candidate: &Candidate| {
-            let keep = candidate.passed || candidate.ordered.is_none();
+            let keep = candidate.kept || candidate.ordered.is_none();
             if !keep {
                 held.sub(candidate);
                 count -= 1;
@@ -255,7 +257,7 @@ impl Block {
         let was = (candidate.signed, candidate.gossip, candidate.ordered.is_some());
         candidate.signed |= signed;
         candidate.gossip |= signed == 0;
-        if candidate.ordered.is_none() && wanted && (signed != 0 || !candidate.passed) {
+        if candidate.ordered.is_none() && wanted {
             candidate.ordered = Some(Arc::new(ordered));
             held.add(candidate);
         }
@@ -283,7 +285,7 @@ impl Block {
             signed,
             gossip: signed == 0,
             rank: self.ranks,
-            passed: false,
+            kept: false,
         };
         self.ranks += 1;
         self.count += 1;
@@ -344,10 +346,18 @@ impl Block {
         oldest.is_some()
     }
 
-    /// An attempt of the overlay has taken over: what it said of lower ones is of no more use.
+    /// An attempt of the overlay has taken over: what waited of lower ones waits no more. It is
+    /// kept, since a frag may be the same in both, and gossip brings it once.
     fn forget_below(&mut self, number: u8) {
         let below = bit(number) - 1;
-        self.release(|c| c.signed != 0 && c.signed & !below == 0 && !c.gossip);
+        let mut held = self.held;
+        let gone = |c: &&mut Candidate| c.signed != 0 && c.signed & !below == 0 && !c.kept;
+        for candidate in self.all().filter(gone) {
+            held.sub(candidate);
+            candidate.kept = true;
+            held.add(candidate);
+        }
+        self.held = held;
     }
 
     /// What became of a message that is known now and was not handed on.
@@ -389,6 +399,7 @@ impl Block {
             rank: env.rank,
             lone: self.openings.0.len() == 1 && number == 0,
             strict: self.last >= Some(MAX_ATTEMPTS),
+            certain: self.last >= Some(MAX_GUESSED),
             reorder: self.next_number(number) < MAX_ATTEMPTS && !self.is_sealed(),
         })
     }
@@ -464,7 +475,7 @@ impl Block {
         let Some(candidate) = self.find(place, root) else { return false };
         let Some(ordered) = candidate.ordered.clone() else { return false };
         held.sub(candidate);
-        candidate.passed = true;
+        candidate.kept = true;
         held.add(candidate);
         self.held = held;
         if let Some(handed) = &mut self.handed {
@@ -513,6 +524,7 @@ impl Block {
             let others = || self.openings.0.iter().filter(|o| o.env.root != view.env);
             let before = seal.rank < view.rank && others().any(|other| other.fits(seal));
             seal.signed == 0
+                && !view.certain
                 && seal.ordered.is_some()
                 && (view.lone || opening.fits(seal) && !before)
         };
@@ -624,7 +636,11 @@ impl Block {
                 let here = wanted.iter().all(|(place, root)| {
                     self.at(*place).any(|c| c.root == *root && c.ordered.is_some())
                 });
-                if next >= MAX_NUMBERS || !here {
+                // What the overlay says: the Env, or else the first that differs.
+                let (place, root) = wanted[common];
+                let certain = self.at(place).any(|c| c.root == root && c.is_of(view.number));
+                let limit = if certain { MAX_NUMBERS } else { MAX_GUESSED };
+                if next >= limit || !here {
                     return;
                 }
                 let reason = match common {

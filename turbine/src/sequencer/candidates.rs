@@ -27,8 +27,8 @@ pub(super) struct Candidate {
     pub(super) gossip: bool,
     /// Its place in the order of arrival, whichever the way.
     pub(super) rank: u32,
-    /// It was handed on, if only for a while.
-    pub(super) passed: bool,
+    /// It waits no more: it was handed on, or its attempt is superseded. It may be needed again.
+    pub(super) kept: bool,
 }
 
 impl Candidate {
@@ -80,7 +80,7 @@ pub(super) struct Held {
 impl Held {
     fn of(&mut self, candidate: &Candidate) -> (&mut usize, usize) {
         let cost = candidate.ordered.as_ref().map_or(0, |ordered| cost(ordered));
-        (if candidate.passed { &mut self.kept } else { &mut self.waiting }, cost)
+        (if candidate.kept { &mut self.kept } else { &mut self.waiting }, cost)
     }
 
     pub(super) fn add(&mut self, candidate: &Candidate) {

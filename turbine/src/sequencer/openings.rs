@@ -14,6 +14,7 @@
 
 use alloy_primitives::B256;
 
+use super::MAX_ATTEMPTS;
 use super::candidates::{Candidate, bit};
 
 /// Openings that gossip alone has brought.
@@ -71,6 +72,8 @@ impl Openings {
         let known = self.0.iter().fold(0, |known, opening| known | opening.env.signed);
         let mut old = (0..signed.unwrap_or(0)).filter(|n| known & bit(*n) == 0);
         let mut new = signed.map_or(0, |n| n + 1);
+        // The overlay has so many attempts and no more: what would be newer is made up.
+        let is_possible = |number: u8| signed.is_none() || number < MAX_ATTEMPTS;
         let mut newest = None;
         for (at, opening) in self.0.iter().enumerate() {
             let number = match opening.attempt() {
@@ -81,9 +84,13 @@ impl Openings {
                     new - 1
                 }),
             };
-            newest = newest.max(Some((number, at)));
+            if is_possible(number) {
+                newest = newest.max(Some((number, at)));
+            }
         }
-        if let Some((at, least)) = last {
+        if let Some((at, least)) = last
+            && is_possible(new.max(least))
+        {
             newest = Some((new.max(least), at));
         }
         newest.map(|(number, at)| (at, number))

@@ -272,6 +272,43 @@ fn an_env_taken_for_an_old_one_counts_when_a_seal_fits_it() {
 }
 
 #[test]
+fn a_frag_of_a_superseded_attempt_is_there_for_the_next_that_has_the_same() {
+    let mut bench = Bench::default();
+    let (first, second, shared, own) = (env_at(7, 1), env_at(7, 2), f(0, 1), f(1, 2));
+    bench.turbine(&first, 0);
+    bench.turbine(&shared, 0);
+    bench.turbine(&second, 1);
+    // Gossip brings the rest, and what is known not again.
+    bench.gossip(&own);
+    let seal = true_seal(0, &[&shared, &own]);
+    assert_eq!(bench.gossip(&seal).1, ["7.1.1", "7.1.2", "7.1.3"]);
+    bench.holds(&[&second, &shared, &own, &seal]);
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
+    let mut bench = Bench::default();
+    let big = |block_number, tx| {
+        let txs = vec![vec![tx; 30 * 1024 * 1024].into()];
+        sign(Message::Frag(Frag { block_number, seq: 0, is_last: false, blob_gas_used: None, txs }))
+    };
+    let mut out = Vec::new();
+    for number in [7, 8, 9] {
+        for message in [env(number), big(number, 1)] {
+            let ordered = Ordered { via: Via::Gossip, ..ordered(&message, 0) };
+            assert_eq!(bench.sequencer.push(ordered, &mut out), Fate::Passed);
+            assert!(bench.sequencer.kept() <= MAX_KEPT);
+        }
+    }
+    assert_eq!(bench.sequencer.blocks[&7].held(), Held::default());
+    assert!(bench.sequencer.blocks[&8].held().kept > 0);
+    // Block 7 stays as it is, and goes on; only another opening can replace it.
+    out.iter().filter(|o| describe(o).starts_with('7')).for_each(|o| bench.consumer.take(o));
+    assert_eq!(bench.turbine(&f(0, 2), 0).1, [""; 0]);
+    assert_eq!(bench.turbine(&env_at(7, 9), 1).1, ["-7.0 superseded", "7.1.0"]);
+}
+
+#[test]
 fn a_gateway_that_floods_is_bounded() {
     let mut bench = Bench::default();
     for round in 0..40u8 {
@@ -281,16 +318,15 @@ fn a_gateway_that_floods_is_bounded() {
         }
         bench.gossip(&true_seal(0, &[&f(0, round)]));
     }
-    assert!(bench.consumer.last < Some(MAX_NUMBERS), "{:?}", bench.consumer.log);
+    assert!(bench.consumer.last < Some(MAX_GUESSED), "{:?}", bench.consumer.log);
     let before = bench.sequencer.kept() + bench.sequencer.waiting();
     assert!(before < 64 * 1024, "{before}");
-    // The overlay's word still gets through.
-    let env = env_at(7, 100);
-    bench.turbine(&env, 6);
-    bench.turbine(&env_at(7, 101), 7);
-    bench.turbine(&f(0, 200), 7);
-    let open = [&env_at(7, 101), &f(0, 200)];
-    bench.holds(&open);
+    // The overlay's word gets through, since nothing can be newer than the last attempt.
+    for attempt in 0..8u8 {
+        bench.turbine(&env_at(7, 100 + u64::from(attempt)), attempt);
+        bench.turbine(&f(0, 200 + attempt), attempt);
+    }
+    bench.holds(&[&env_at(7, 107), &f(0, 207)]);
 }
 
 /// A history of block 7: its openings and, for each, its frags; only the last has a Seal.
@@ -333,6 +369,20 @@ struct Arrival {
     message: VerifiedMessage,
     attempt: u8,
     via: Via,
+}
+
+impl Arrival {
+    fn describe(&self) -> String {
+        let what = match self.message.message() {
+            Message::Env(env) => format!("env {}", env.timestamp),
+            Message::Frag(frag) => format!("frag {} {}", frag.seq, frag.txs[0][0]),
+            Message::Seal(seal) => format!("seal {}", seal.total_frags),
+        };
+        match self.via {
+            Via::Gossip => what,
+            _ => format!("{what} of {}", self.attempt),
+        }
+    }
 }
 
 impl History {
@@ -409,6 +459,7 @@ proptest! {
         let last = history.frags.last().unwrap().iter();
         let whole: Vec<_> = history.envs.last().into_iter().chain(last).chain([&history.seal]).collect();
         let roots: Vec<_> = whole.iter().map(|m| m.root()).collect();
-        prop_assert_eq!(&bench.consumer.roots, &roots, "{:#?}", bench.consumer.log);
+        let came: Vec<_> = arrivals.iter().map(Arrival::describe).collect();
+        prop_assert_eq!(&bench.consumer.roots, &roots, "{:?} {:?}", came, bench.consumer.log);
     }
 }
