@@ -40,8 +40,8 @@
 //! parent hash and gas limit in common cannot be told apart by a Seal; the later Env counts.
 //!
 //! # Bounds
-//! [`MAX_BLOCKS`] blocks of [`MAX_MESSAGES`] messages, 128 bytes each for what is remembered of
-//! them; [`MAX_WAITING`] bytes of messages that wait for an earlier one, the farthest future is
+//! [`MAX_BLOCKS`] blocks of [`MAX_MESSAGES`] messages, about 250 bytes each for what is
+//! remembered of them (1 MiB for the worst block, 2 kB for a usual one); [`MAX_WAITING`] bytes of messages that wait for an earlier one, the farthest future is
 //! dropped first; [`MAX_KEPT`] bytes of messages that were handed on and may be again, the oldest
 //! block is let go first, and one that is complete as the overlay says at once. Of one place at
 //! most 4 messages and of one block 8 Envs that gossip alone has brought. A block is handed on at

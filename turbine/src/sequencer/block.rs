@@ -1,11 +1,13 @@
 //! One block: what is known of it, what it should be, and what was handed on.
 //!
 //! Whatever comes, the block is looked at afresh: which opening counts
-//! ([`openings`](super::openings)) and which messages are its own ([`Block::wanted`]). If what
+//! ([`openings`](super::openings)) and which messages are its own ([`choice`]). If what
 //! was handed on is the beginning of that, the rest follows; else it is retracted and the block
 //! handed on again under the next number. So the end does not depend on the way there, as it
 //! would if every arrival changed what the one before had decided. As long as nothing about a
 //! block is doubtful, only the next messages are looked for ([`Block::extend`]).
+
+mod choice;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +17,6 @@ use fragcast_shredder::{Kind, Message};
 
 use super::candidates::{Candidate, Held, MAX_CANDIDATES, bit};
 use super::openings::{MAX_UNSIGNED, Opening, Openings};
-use super::search::search;
 use super::{Fate, MAX_ATTEMPTS, MAX_GUESSED, MAX_MESSAGES, MAX_NUMBERS};
 use crate::output::{Ordered, Output, RetractReason, Via};
 
@@ -34,17 +35,6 @@ struct Handed {
     number: u8,
     roots: Vec<B256>,
     sealed: bool,
-}
-
-/// How sure it is that a Seal ends the block, and that these are its frags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Trust {
-    /// There are others, none of them fits, and these are preferred.
-    Preferred,
-    /// There are no others.
-    Only,
-    /// The transactions have the Seal's root.
-    Proven,
 }
 
 /// The opening that counts, and how its messages are chosen.
@@ -92,8 +82,8 @@ pub(super) struct Block {
     settled: bool,
     /// The frags of Seals whose root was found.
     proofs: BTreeMap<B256, Vec<B256>>,
-    /// For each Seal the options of the last search, which failed.
-    failed: BTreeMap<B256, Vec<u32>>,
+    /// For each Seal a hash of the options of the last search, if it failed.
+    failed: BTreeMap<B256, blake3::Hash>,
     hashed: usize,
 }
 
@@ -104,6 +94,14 @@ impl Block {
 
     pub(super) const fn held(&self) -> Held {
         self.held
+    }
+
+    /// The same, counted.
+    #[cfg(test)]
+    pub(super) fn count_held(&mut self) -> Held {
+        let mut held = Held::default();
+        self.all().for_each(|candidate| held.add(candidate));
+        held
     }
 
     pub(super) const fn is_opened(&self) -> bool {
@@ -490,143 +488,6 @@ impl Block {
         true
     }
 
-    /// The message of this index that is most likely the opening's, of those that may be handed
-    /// on without a Seal's word.
-    fn preferred(&self, view: &View, index: u16) -> Option<&Candidate> {
-        let all = self.frags.get(&index)?;
-        if let Some(signed) = all.iter().find(|c| c.is_of(view.number)) {
-            return Some(signed);
-        }
-        let handed = self.handed.as_ref().filter(|handed| handed.roots[0] == view.env);
-        let root = handed.and_then(|handed| handed.roots.get(usize::from(index)));
-        let handed = root.and_then(|root| all.iter().find(|c| c.root == *root));
-        if handed.is_some() && !view.reorder {
-            return handed;
-        }
-        let mut guesses = all.iter().filter(|c| c.signed == 0 && c.ordered.is_some());
-        let best = if view.strict {
-            None
-        } else if view.lone {
-            guesses.min_by_key(|c| c.rank)
-        } else {
-            guesses.rfind(|c| c.rank > view.rank)
-        };
-        best.or(handed)
-    }
-
-    /// What should be handed on.
-    fn wanted(&mut self, view: &View) -> Vec<(Place, B256)> {
-        let opening = &self.openings.0[view.at];
-        let handed = self.handed.as_ref().map_or(&[][..], |handed| &handed.roots);
-        let signed: Option<usize> = self.seals.iter().position(|seal| seal.is_of(view.number));
-        // A Seal that came before the Env is an older opening's if it fits one.
-        let mine = |seal: &Candidate| {
-            let others = || self.openings.0.iter().filter(|o| o.env.root != view.env);
-            let before = seal.rank < view.rank && others().any(|other| other.fits(seal));
-            seal.signed == 0
-                && !view.certain
-                && seal.ordered.is_some()
-                && (view.lone || opening.fits(seal) && !before)
-        };
-        let mut seals: Vec<usize> = match signed {
-            Some(signed) => vec![signed],
-            None => (0..self.seals.len()).filter(|at| mine(&self.seals[*at])).collect(),
-        };
-        if !view.lone {
-            seals.reverse();
-        }
-        let doubtful = seals.len() > 1;
-        let is_handed = |at: usize| handed.contains(&self.seals[at].root);
-        let handed_seal = seals.iter().copied().find(|at| is_handed(*at));
-        let mut best: Option<(Trust, usize, Vec<B256>)> = None;
-        for at in seals.iter().copied() {
-            let Some((trust, frags)) = self.ended_by(view, at, doubtful) else { continue };
-            let better = best.as_ref().is_none_or(|(other, _, _)| {
-                trust > *other
-                    || trust == *other && trust != Trust::Proven && handed_seal == Some(at)
-            });
-            if better {
-                best = Some((trust, at, frags));
-            }
-        }
-        let mut wanted = vec![(Place::Env, view.env)];
-        let frag = |(at, root): (usize, B256)| (Place::Frag(at as u16 + 1), root);
-        if let Some((_, at, frags)) = best {
-            wanted.extend(frags.into_iter().enumerate().map(frag));
-            wanted.push((Place::Seal, self.seals[at].root));
-            return wanted;
-        }
-        // Nothing passes behind a Seal that is surely this opening's.
-        let sure = signed.or_else(|| seals.first().copied().filter(|_| view.lone && !doubtful));
-        let end = sure.and_then(|at| index_of(&self.seals[at])).unwrap_or(u16::MAX);
-        let frags = (1..end).map_while(|index| self.preferred(view, index));
-        wanted.extend(frags.enumerate().map(|(at, c)| frag((at, c.root))));
-        wanted
-    }
-
-    /// The frags that end with this Seal, and how sure that is; None if some are missing or the
-    /// Seal does not fit what is there.
-    fn ended_by(&mut self, view: &View, seal: usize, doubtful: bool) -> Option<(Trust, Vec<B256>)> {
-        let (seal_root, rank) = (self.seals[seal].root, self.seals[seal].rank);
-        let signed = self.seals[seal].is_of(view.number);
-        let end = index_of(&self.seals[seal])?;
-        let tx_root = self.seals[seal].seal()?.transactions_root;
-        if usize::from(end) > self.count {
-            return None;
-        }
-        let mut hashed = self.hashed;
-        let mut options = Vec::new();
-        let mut guesses = Vec::new();
-        for index in 1..end {
-            let all = self.frags.get(&index)?;
-            let preferred = self.preferred(view, index);
-            guesses.push(preferred.map(|c| c.root));
-            let mut these: Vec<&Candidate> = preferred.into_iter().collect();
-            if !these.iter().any(|c| c.is_of(view.number)) {
-                let chosen = preferred.map(|c| c.root);
-                let others = all.iter().rev();
-                these.extend(others.filter(|c| Some(c.root) != chosen && c.ordered.is_some()));
-            }
-            if these.is_empty() {
-                return None;
-            }
-            options.push(these);
-        }
-        let guesses: Option<Vec<B256>> = guesses.into_iter().collect();
-        let several = options.iter().any(|these| these.len() > 1);
-        let in_time = signed || view.lone || rank > view.rank;
-        if let Some(guesses) = guesses.clone()
-            && in_time
-            && !several
-            && !doubtful
-            && (!view.strict || signed)
-        {
-            return Some((Trust::Only, guesses));
-        }
-        let found = match self.proofs.get(&seal_root) {
-            Some(proof) if is_among(proof, &options) => Some(proof.clone()),
-            _ => {
-                let ranks: Vec<u32> = options.iter().flatten().map(|c| c.rank).collect();
-                if self.failed.get(&seal_root) == Some(&ranks) {
-                    None
-                } else if let Some(found) = search(&options, tx_root, &mut hashed) {
-                    let proof: Vec<B256> = found.iter().map(|c| c.root).collect();
-                    self.proofs.insert(seal_root, proof.clone());
-                    Some(proof)
-                } else {
-                    self.failed.insert(seal_root, ranks);
-                    None
-                }
-            }
-        };
-        self.hashed = hashed;
-        match found {
-            Some(proof) => Some((Trust::Proven, proof)),
-            None if in_time && !view.strict => Some((Trust::Preferred, guesses?)),
-            None => None,
-        }
-    }
-
     /// Hands on what is wanted, after a retraction if it is not what was handed on.
     fn reconcile(&mut self, view: &View, wanted: &[(Place, B256)], out: &mut Vec<Output>) {
         if let Some(handed) = &self.handed {
@@ -693,10 +554,4 @@ fn number_of(signed: u8) -> u8 {
 /// A Seal's message index, while it is here.
 fn index_of(seal: &Candidate) -> Option<u16> {
     seal.ordered.as_ref().map(|ordered| ordered.index)
-}
-
-/// Whether there is one root among the options of each place.
-fn is_among(roots: &[B256], options: &[Vec<&Candidate>]) -> bool {
-    roots.len() == options.len()
-        && roots.iter().zip(options).all(|(root, these)| these.iter().any(|c| c.root == *root))
 }

@@ -462,4 +462,32 @@ proptest! {
         let came: Vec<_> = arrivals.iter().map(Arrival::describe).collect();
         prop_assert_eq!(&bench.consumer.roots, &roots, "{:?} {:?}", came, bench.consumer.log);
     }
+
+    #[test]
+    fn whatever_comes_what_is_handed_on_is_in_order_and_the_sums_are_right(
+        arrivals in proptest::collection::vec((0..40usize, 0..10u8, any::<bool>()), 1..120),
+    ) {
+        let mut pool: Vec<_> = (0..6).map(|at| env_on(at % 2, at.into())).collect();
+        pool.extend((0..24).map(|at| f(u64::from(at % 4), at)));
+        let pair = |a: usize, b: usize| true_seal((a % 2) as u8, &[&pool[6 + 4 * a], &pool[7 + 4 * b]]);
+        let seals: Vec<_> = (0..9).map(|at| pair(at / 3, at % 3)).collect();
+        pool.extend(seals);
+        let mut bench = Bench::default();
+        for (at, attempt, overlay) in arrivals {
+            match pool.get(at) {
+                Some(message) => {
+                    let via = if overlay { Via::Turbine } else { Via::Gossip };
+                    bench.push(message, attempt, via);
+                }
+                None => {
+                    let mut out = Vec::new();
+                    bench.sequencer.bad_parity(7, attempt, &mut out);
+                    out.iter().for_each(|output| bench.consumer.take(output));
+                }
+            }
+            if let Some(block) = bench.sequencer.blocks.get_mut(&7) {
+                prop_assert_eq!(block.held(), block.count_held());
+            }
+        }
+    }
 }
