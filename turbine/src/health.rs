@@ -67,7 +67,7 @@ pub struct HealthConfig {
 impl Default for HealthConfig {
     fn default() -> Self {
         Self {
-            silence: Duration::from_millis(400),
+            silence: Duration::from_millis(300),
             grace: Duration::from_millis(250),
             patience: Duration::from_millis(700),
             alone: Duration::from_millis(300),

@@ -177,8 +177,7 @@ impl Fallback {
             all.falls.push(to(State::Gossip));
             let back = |c: &&Change| c.from == State::Gossip && c.to == State::Turbine;
             all.returns.push(changes.iter().filter(back).count());
-            let fallback = node.shared().net.snapshot().fallback;
-            all.on_gossip += usize::from(fallback.state == State::Gossip);
+            all.on_gossip += usize::from(changes.last().is_some_and(|c| c.to == State::Gossip));
             for change in &changes {
                 let what = format!("{}: {}", change.to.name(), change.reason.name());
                 *all.reasons.entry(what).or_default() += 1;

@@ -77,7 +77,7 @@ fn silence_probes_and_an_empty_probe_ends_and_pauses_longer_each_time() {
             }
         }
     }
-    assert_eq!(probes[..6], [400, 3_400, 7_400, 13_400, 23_400, 41_400]);
+    assert_eq!(probes[..6], [300, 3_300, 7_300, 13_300, 23_300, 41_300]);
     // Whoever is heard again starts afresh.
     health.heard(at(last));
     health.handle_timeout(at(last));

@@ -188,7 +188,14 @@ impl Fallback {
             }
             self.seen_count += 1;
             let attempt = key.attempt;
-            let seen = Seen { root, attempt, turbine_at: None, gossip_at: None, unpublished: false, answered: 0 };
+            let seen = Seen {
+                root,
+                attempt,
+                turbine_at: None,
+                gossip_at: None,
+                unpublished: false,
+                answered: 0,
+            };
             self.seen.entry(place).or_default().push(seen);
         }
         let all = self.seen.get_mut(&place)?;

@@ -306,8 +306,8 @@ fn tips_tell_of_messages_without_shreds_as_long_as_they_can_be_served() {
     let mut scene = Scene::with(&standby());
     let message = |scene: &Scene, seq| scene.world.sign(frag(1, seq, 5_000));
     let (second, fourth) = (message(&scene, 1), message(&scene, 3));
-    scene.node.handle_gossip(scene.now, fourth);
-    scene.node.handle_gossip(scene.now, second);
+    scene.node.handle_gossip(scene.now, fourth, true);
+    scene.node.handle_gossip(scene.now, second, true);
     assert_eq!(tips(&scene), [(1, 0, 0, 0b1010)]);
     let shreds = scene.cut(env(1));
     scene.feed(1, &shreds);
@@ -333,7 +333,7 @@ fn tips_tell_of_messages_without_shreds_as_long_as_they_can_be_served() {
     scene.node.supersede(1, 1);
     assert!(tips(&scene).is_empty());
     let third = scene.world.sign(frag(2, 0, 100));
-    scene.node.handle_gossip(scene.now, third);
+    scene.node.handle_gossip(scene.now, third, true);
     assert_eq!(tips(&scene).len(), 1);
     scene.node.handle_head(scene.now, 1_000);
     assert!(tips(&scene).is_empty());
@@ -392,19 +392,19 @@ fn of_gossip_terms_and_by_order_nothing_is_told() {
     };
     let now = Timestamp::from_nanos(1);
     let mut foreign = node(&settings);
-    foreign.handle_gossip(now, world.sign(frag(10, 0, 100)));
+    foreign.handle_gossip(now, world.sign(frag(10, 0, 100)), true);
     assert_eq!(foreign.counters().gossip_first, 1);
     assert!(foreign.greet_with_tips().is_none(), "nobody could ask for it");
-    foreign.handle_gossip(now, world.sign(frag(9, 0, 100)));
+    foreign.handle_gossip(now, world.sign(frag(9, 0, 100)), true);
     assert!(foreign.greet_with_tips().is_some());
     settings.gossip.mode = crate::gossip::Mode::Gossip;
     let mut alone = node(&settings);
-    alone.handle_gossip(now, world.sign(frag(9, 0, 100)));
+    alone.handle_gossip(now, world.sign(frag(9, 0, 100)), true);
     assert_eq!(alone.counters().gossip_first, 1);
     assert!(alone.greet_with_tips().is_none());
     settings.gossip.mode = crate::gossip::Mode::Auto;
     settings.repair.enabled = false;
     let mut silent = node(&settings);
-    silent.handle_gossip(now, world.sign(frag(9, 0, 100)));
+    silent.handle_gossip(now, world.sign(frag(9, 0, 100)), true);
     assert!(silent.greet_with_tips().is_none());
 }
