@@ -23,7 +23,7 @@ pub(super) const INPUTS_AT_ONCE: usize = 16;
 #[derive(Debug, Clone)]
 pub enum GossipInput {
     /// A message that passed the gate.
-    Message(VerifiedMessage),
+    Message(Box<VerifiedMessage>),
     /// A peer has subscribed to our topics, or is gone.
     Listener(Listener, bool),
 }

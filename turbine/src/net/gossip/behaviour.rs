@@ -257,7 +257,7 @@ fn gossip(
     )
     .map_err(setup)?;
     let (params, thresholds) = scores(topics, limits);
-    gossipsub.with_peer_score(params, thresholds).map_err(|e| GossipNetError::Setup(e.clone()))?;
+    gossipsub.with_peer_score(params, thresholds).map_err(GossipNetError::Setup)?;
     Ok(gossipsub)
 }
 
