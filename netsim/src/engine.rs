@@ -11,7 +11,7 @@
 use crate::fault::Faults;
 use crate::link::{LinkConfig, Links, serialisation};
 use crate::load::Load;
-use crate::outcome::{Digest, How, NEVER, Outcome};
+use crate::outcome::{Change, Digest, How, NEVER, Outcome};
 use crate::queue::Queue;
 use crate::random::{self, Stream};
 use crate::reliable::Reliable;
@@ -162,10 +162,11 @@ impl<'a, P> Context<'a, P> {
         self.setup.faults.is_down(node, self.now)
     }
 
-    /// Sends an unreliable packet of `bytes` on the wire, framing included.
+    /// Sends an unreliable packet of `bytes` on the wire, framing included, over UDP.
     pub fn send(&mut self, from: NodeId, to: NodeId, bytes: u32, class: Class, body: P) {
         let Some(departed) = self.admit(from, to, bytes.into(), class) else { return };
-        if self.setup.faults.is_cut(from, to, departed) {
+        let faults = self.setup.faults;
+        if faults.is_cut(from, to, departed) || faults.is_udp_blocked(from, to, departed) {
             self.outcome.lost += 1;
             return;
         }
@@ -218,7 +219,7 @@ impl<'a, P> Context<'a, P> {
 
     /// Sends `bytes` of content over a connection that delivers reliably and in order.
     ///
-    /// What a crash or a partition of more than a minute swallows is lost all the same.
+    /// What a crash or a partition swallows that outlasts the connection is lost all the same.
     pub fn send_reliably(
         &mut self,
         transport: &mut Reliable,
@@ -230,11 +231,19 @@ impl<'a, P> Context<'a, P> {
         let wire = transport.wire_bytes(bytes.into());
         let Some(departed) = self.admit(from, to, wire, class) else { return };
         let faults = self.setup.faults;
-        let blocked = |at: Nanos| faults.is_cut(from, to, at) || faults.is_down(to, at);
+        let udp = transport.over_udp();
+        let blocked = |at: Nanos| {
+            faults.is_cut(from, to, at)
+                || faults.is_down(to, at)
+                || (udp && faults.is_udp_blocked(from, to, at))
+        };
+        let by_tcp = |bytes: u64| if udp { 0 } else { bytes };
+        self.outcome.sent_by_tcp += by_tcp(wire);
         match transport.transfer(&mut self.links, departed, (from, to), bytes.into(), blocked) {
             Some(crossed) => {
                 self.count_sent(from, crossed.resent);
                 self.count_sent(to, crossed.acknowledged);
+                self.outcome.sent_by_tcp += by_tcp(crossed.resent + crossed.acknowledged);
                 self.outcome.lost += crossed.lost;
                 let bytes = u32::try_from(wire).unwrap_or(u32::MAX);
                 let packet = Packet { from, to, bytes, class, streamed: true, body };
@@ -265,8 +274,16 @@ impl<'a, P> Context<'a, P> {
         }
         *after = self.now - broadcast.at;
         completion.repaired[node as usize] = how == How::Repair;
+        completion.gossiped[node as usize] = how == How::Gossip;
         self.open -= u64::from(broadcast.expected && self.awaited[node as usize]);
-        self.digest.event(self.now, 5, node, index as u32, u64::from(how == How::Repair));
+        self.digest.event(self.now, 5, node, index as u32, how as u64);
+    }
+
+    /// A node counts on another way from now on.
+    pub fn change(&mut self, change: Change) {
+        let Change { at, node, from, to, reason, .. } = change;
+        self.digest.event(at, 6, node, (from as u32) << 8 | to as u32, reason as u64);
+        self.outcome.changes.push(change);
     }
 
     /// `node` holds evidence that the leader equivocated.

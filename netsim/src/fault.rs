@@ -38,6 +38,13 @@ pub enum Fault {
         /// When.
         span: Span,
     },
+    /// UDP is blocked between these hosts and all others: datagrams and QUIC vanish, TCP passes.
+    TurbineDown {
+        /// Which.
+        nodes: BTreeSet<NodeId>,
+        /// When.
+        span: Span,
+    },
     /// The hosts have another uplink.
     SlowUplink {
         /// Which.
@@ -84,6 +91,33 @@ impl Faults {
         })
     }
 
+    /// Whether UDP is blocked between two hosts.
+    pub fn is_udp_blocked(&self, from: NodeId, to: NodeId, at: Nanos) -> bool {
+        self.udp_blocks(from, to).any(|span| within(span, at))
+    }
+
+    /// Whether it is blocked without a break from `span.0` up to `span.1`.
+    pub fn is_udp_blocked_throughout(&self, from: NodeId, to: NodeId, span: Span) -> bool {
+        let mut at = span.0;
+        while at < span.1 {
+            let open = self.udp_blocks(from, to).filter(|block| within(*block, at));
+            match open.map(|block| block.1).max() {
+                Some(end) => at = end,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn udp_blocks(&self, from: NodeId, to: NodeId) -> impl Iterator<Item = Span> + '_ {
+        self.0.iter().filter_map(move |fault| match fault {
+            Fault::TurbineDown { nodes, span } => {
+                (nodes.contains(&from) || nodes.contains(&to)).then_some(*span)
+            }
+            _ => None,
+        })
+    }
+
     /// Times at which uplinks change, with host and rate (`None`: the configured one again).
     pub fn uplink_changes(&self) -> Vec<(Nanos, NodeId, Option<u64>)> {
         let mut changes = Vec::new();
@@ -119,6 +153,7 @@ impl Faults {
             Fault::Crash { span, .. }
             | Fault::Silent { span, .. }
             | Fault::Partition { span, .. }
+            | Fault::TurbineDown { span, .. }
             | Fault::SlowUplink { span, .. } => span.1,
         });
         spans.filter(|end| *end < Nanos::MAX).max().unwrap_or(0)
@@ -146,5 +181,21 @@ mod tests {
         assert_eq!(faults.uplink_changes(), [(7, 3, Some(5)), (9, 3, None)]);
         assert_eq!(faults.healed_at(), 20);
         assert_eq!(faults.crashed(), nodes());
+    }
+
+    #[test]
+    fn blocks_of_udp_add_up() {
+        let block = |nodes: &[NodeId], span| {
+            let nodes = nodes.iter().copied().collect();
+            Fault::TurbineDown { nodes, span }
+        };
+        let faults = Faults(vec![block(&[1], (10, 20)), block(&[2], (15, 30))]);
+        let blocked = |a, b, at| faults.is_udp_blocked(a, b, at);
+        assert!(blocked(1, 3, 10) && blocked(3, 1, 19) && !blocked(1, 3, 20) && !blocked(3, 4, 12));
+        assert!(!faults.is_cut(1, 3, 15) && !faults.is_down(1, 15));
+        assert!(faults.is_udp_blocked_throughout(1, 2, (10, 30)));
+        assert!(!faults.is_udp_blocked_throughout(1, 2, (10, 31)));
+        assert!(!faults.is_udp_blocked_throughout(1, 3, (10, 21)));
+        assert_eq!(faults.healed_at(), 30);
     }
 }

@@ -1,5 +1,7 @@
 //! What came of a run.
 
+use fragcast_turbine::health::{Reason, State};
+
 use crate::{Nanos, NodeId};
 
 /// How a node got a message.
@@ -9,6 +11,8 @@ pub enum How {
     Spread,
     /// It had to ask for a part.
     Repair,
+    /// By gossip, where that is not how the protocol spreads it: our own fallback.
+    Gossip,
 }
 
 /// Stands for "never".
@@ -21,6 +25,28 @@ pub struct Completion {
     pub after: Vec<Nanos>,
     /// Nodes that had to ask, by node.
     pub repaired: Vec<bool>,
+    /// Nodes that had it by the fallback first, by node.
+    pub gossiped: Vec<bool>,
+}
+
+/// A node counts on another way from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// When.
+    pub at: Nanos,
+    /// Who.
+    pub node: NodeId,
+    /// From what.
+    pub from: State,
+    /// To what.
+    pub to: State,
+    /// Why.
+    pub reason: Reason,
+    /// Blocks that the overlay must complete before the way back, if `to` is gossip.
+    pub dwell: u64,
+    /// If `to` is gossip: how long before the oldest message was sent that the overlay has not
+    /// brought since the node was on it last; `None` if it lacks none.
+    pub missing_for: Option<Nanos>,
 }
 
 /// Numbers of a run.
@@ -30,12 +56,16 @@ pub struct Outcome {
     pub completions: Vec<Completion>,
     /// Bytes that each node sent, framing included.
     pub sent: Vec<u64>,
+    /// Of all those bytes, what went over TCP: gossip's.
+    pub sent_by_tcp: u64,
     /// Bytes that each node received.
     pub received: Vec<u64>,
     /// Hosts that each node exchanged packets with.
     pub degree: Vec<u32>,
     /// Nodes that hold evidence of an equivocation.
     pub convicted: Vec<bool>,
+    /// How nodes changed between overlay and gossip, in the order of time.
+    pub changes: Vec<Change>,
     /// Packets lost on the way.
     pub lost: u64,
     /// Packets that did not fit into an uplink's queue.
@@ -56,13 +86,17 @@ pub struct Outcome {
 
 impl Outcome {
     pub(crate) fn new(nodes: usize, broadcasts: usize) -> Self {
-        let completion = Completion { after: vec![NEVER; nodes], repaired: vec![false; nodes] };
+        let no = vec![false; nodes];
+        let completion =
+            Completion { after: vec![NEVER; nodes], repaired: no.clone(), gossiped: no };
         Self {
             completions: vec![completion; broadcasts],
             sent: vec![0; nodes],
+            sent_by_tcp: 0,
             received: vec![0; nodes],
             degree: vec![0; nodes],
             convicted: vec![false; nodes],
+            changes: Vec::new(),
             lost: 0,
             dropped_uplink: 0,
             dropped_downlink: 0,

@@ -31,14 +31,33 @@ pub struct ReliableConfig {
     pub acknowledgement: u32,
     /// Congestion window of a warm connection, in segments.
     pub window: u32,
+    /// Whether it runs over UDP.
+    pub udp: bool,
+    /// After so long without any answer a connection is dead, and what it carries lost.
+    pub give_up: Nanos,
 }
 
 impl ReliableConfig {
     /// TCP over IPv4 with timestamps on a path of 1,500 bytes: 20 + 32 bytes of headers.
-    pub const TCP: Self = Self { segment: 1448, framing: 52, acknowledgement: 52, window: 4096 };
+    pub const TCP: Self = Self {
+        segment: 1448,
+        framing: 52,
+        acknowledgement: 52,
+        window: 4096,
+        udp: false,
+        give_up: 60 * SECONDS,
+    };
     /// A QUIC stream as `fragcast` sets its transport up: packets of 1,200 bytes over UDP, of
-    /// which 28 are IP and UDP, some 37 QUIC header, frame header and authentication tag.
-    pub const QUIC: Self = Self { segment: 1163, framing: 65, acknowledgement: 60, window: 4096 };
+    /// which 28 are IP and UDP, some 37 QUIC header, frame header and authentication tag; idle
+    /// for 6 s it is dead.
+    pub const QUIC: Self = Self {
+        segment: 1163,
+        framing: 65,
+        acknowledgement: 60,
+        window: 4096,
+        udp: true,
+        give_up: 6 * SECONDS,
+    };
 }
 
 /// How a transfer went.
@@ -54,8 +73,6 @@ pub struct Crossed {
     pub lost: u64,
 }
 
-/// After so long without any answer a connection is dead.
-const GIVE_UP: Nanos = 60 * SECONDS;
 /// The least retransmission time-out, as Linux has it.
 const MIN_RTO: Nanos = 200 * MILLIS;
 
@@ -71,6 +88,17 @@ impl Reliable {
     /// Connections that are up.
     pub fn new(config: ReliableConfig) -> Self {
         Self { config, latest: HashMap::new() }
+    }
+
+    /// Whether it runs over UDP.
+    pub const fn over_udp(&self) -> bool {
+        self.config.udp
+    }
+
+    /// The connection is another one from now on: nothing waits for what the old one carried.
+    pub fn reconnect(&mut self, a: NodeId, b: NodeId) {
+        self.latest.remove(&(a, b));
+        self.latest.remove(&(b, a));
     }
 
     fn segments(&self, bytes: u64) -> u64 {
@@ -104,7 +132,7 @@ impl Reliable {
             if blocked(time) {
                 // Nothing comes back: exponential back-off (RFC 6298).
                 lost += 1;
-                if time - departed > GIVE_UP {
+                if time - departed > self.config.give_up {
                     return None;
                 }
                 time += timeout;

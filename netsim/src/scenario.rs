@@ -21,6 +21,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use fragcast_turbine::{Mode, Policy};
+
 use crate::input::{file_name, read_text};
 use crate::link::LinkConfig;
 use crate::load::Load;
@@ -37,7 +39,7 @@ mod resolve;
 mod settings;
 
 pub use error::{Position, Problem, ScenarioError};
-pub use expect::{Expectation, PROTOCOLS, Shares};
+pub use expect::{Changes, Expectation, PROTOCOLS, Shares};
 pub use fault::{FaultKind, FaultOptions, NodeName, Who};
 
 /// Bytes of a scenario's file at most.
@@ -248,6 +250,10 @@ pub struct FragcastOptions {
     pub connections: u32,
     /// Whether nodes ask for what is missing.
     pub repair: bool,
+    /// How much nodes have to do with gossip, their fallback.
+    pub gossip: Policy,
+    /// Which way messages travel, where there is gossip.
+    pub mode: Mode,
 }
 
 impl Default for FragcastOptions {
@@ -259,6 +265,8 @@ impl Default for FragcastOptions {
             coding: 1.5,
             connections: 1_024,
             repair: true,
+            gossip: Policy::Off,
+            mode: Mode::Auto,
         }
     }
 }

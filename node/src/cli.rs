@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use fragcast_turbine::{Mode, Policy};
 
 use crate::config::Config;
 use crate::devnet::DevnetArgs;
@@ -62,6 +63,18 @@ struct Overrides {
     /// UDP address for QUIC.
     #[arg(long = "p2p.listen", env = "FRAGCAST_P2P_LISTEN")]
     p2p_listen: Option<SocketAddr>,
+    /// Which way messages travel: auto, turbine or gossip.
+    #[arg(long = "mode", env = "FRAGCAST_MODE")]
+    mode: Option<Mode>,
+    /// How much this node has to do with gossip: off, standby or always.
+    #[arg(long = "gossip.policy", env = "FRAGCAST_GOSSIP_POLICY")]
+    gossip_policy: Option<Policy>,
+    /// TCP multiaddr to listen on for gossip.
+    #[arg(long = "gossip.listen", env = "FRAGCAST_GOSSIP_LISTEN")]
+    gossip_listen: Option<String>,
+    /// A gossip peer's multiaddr, which ends in /p2p/<id>; may be repeated.
+    #[arg(long = "gossip.peer", env = "FRAGCAST_GOSSIP_PEERS", value_delimiter = ',')]
+    gossip_peers: Vec<String>,
     /// What this node sends at most, Mbit/s.
     #[arg(long = "p2p.uplink-mbit", env = "FRAGCAST_P2P_UPLINK_MBIT")]
     uplink_mbit: Option<u64>,
@@ -117,6 +130,10 @@ impl Overrides {
             }
         }
         set(&mut config.p2p.listen, self.p2p_listen.as_ref());
+        set(&mut config.gossip.mode, self.mode.as_ref());
+        set(&mut config.gossip.policy, self.gossip_policy.as_ref());
+        set(&mut config.gossip.listen, self.gossip_listen.as_ref());
+        config.gossip.peers.extend(self.gossip_peers.iter().cloned());
         set(&mut config.p2p.uplink_mbit, self.uplink_mbit.as_ref());
         if let Some(ip) = self.http_addr {
             config.http.listen.set_ip(ip);
@@ -219,6 +236,7 @@ async fn run(config: Config) -> anyhow::Result<i32> {
         sockets,
         execution,
         drop_shreds: None,
+        cut: None,
         tap: None,
     };
     let mut node = Node::start(parts).await?;
@@ -226,6 +244,7 @@ async fn run(config: Config) -> anyhow::Result<i32> {
     tracing::info!(
         peer = %node.shared().peer,
         p2p = %addresses.p2p,
+        gossip = ?addresses.gossip,
         ingest = %addresses.ingest,
         http = %addresses.http,
         metrics = %addresses.metrics,

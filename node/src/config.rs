@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fragcast_turbine::route::DEFAULT_FANOUT;
-use fragcast_turbine::{Route, RoutePolicy};
+use fragcast_turbine::{Mode, Policy, Route, RoutePolicy};
 use serde::{Deserialize, Serialize};
 
 use crate::eth::EthConfig;
 use crate::eth_call::CallConfig;
 use crate::forward::ForwardConfig;
+use crate::gossip::{self, Multiaddr};
 
 /// `node.toml`. Relative paths are relative to the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub struct Config {
     pub identity: PathBuf,
     /// The overlay.
     pub p2p: P2p,
+    /// Gossip: the fallback, and the door to nodes that know nothing else.
+    pub gossip: Gossip,
     /// What a gateway's node needs.
     pub leader: Leader,
     /// Where the gateway hands in its messages.
@@ -72,6 +75,26 @@ pub struct P2p {
     pub repair: bool,
     /// Memory for recent messages with which it answers, MiB.
     pub repair_mib: usize,
+}
+
+/// Gossip: the fallback, and the door to nodes that know nothing else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gossip {
+    /// How much this node has to do with gossip.
+    pub policy: Policy,
+    /// Which way messages travel.
+    pub mode: Mode,
+    /// TCP address to listen on, as a multiaddr. Empty: connections are only made.
+    pub listen: String,
+    /// Peers beside the members, such as op-node's, as multiaddrs that end in `/p2p/<id>`.
+    pub peers: Vec<String>,
+    /// Connections in all.
+    pub max_connections: usize,
+    /// Connections from one IP address.
+    pub max_connections_per_address: usize,
+    /// Memory for recent messages, for listeners and for those who ask, MiB.
+    pub memory_mib: usize,
 }
 
 /// What a gateway's node needs.
@@ -209,6 +232,7 @@ impl Default for Config {
             network: "network.toml".into(),
             identity: "identity.key".into(),
             p2p: P2p::default(),
+            gossip: Gossip::default(),
             leader: Leader::default(),
             ingest: Ingest::default(),
             execution: Execution::default(),
@@ -235,6 +259,21 @@ impl Default for P2p {
             reassembly_mib: 128,
             repair: true,
             repair_mib: 64,
+        }
+    }
+}
+
+impl Default for Gossip {
+    fn default() -> Self {
+        Self {
+            policy: Policy::Standby,
+            mode: Mode::Auto,
+            // op-node's port.
+            listen: "/ip4/0.0.0.0/tcp/9222".into(),
+            peers: Vec::new(),
+            max_connections: 128,
+            max_connections_per_address: 16,
+            memory_mib: 32,
         }
     }
 }
@@ -409,6 +448,7 @@ impl Config {
                 "must be at least 32: one message of 10 MiB with its coding shreds needs 30".into(),
             );
         }
+        self.check_gossip()?;
         if !(0.0..=0.5).contains(&self.leader.loss_per_hop) {
             return value("leader.loss_per_hop", "must be 0 to 0.5".into());
         }
@@ -445,6 +485,47 @@ impl Config {
             return value("engine.jwt_secret", "the engine API needs a secret file".into());
         }
         Ok(())
+    }
+
+    fn check_gossip(&self) -> Result<(), ConfigError> {
+        let gossip = &self.gossip;
+        let value = |key, problem: String| Err(ConfigError::Value { key, problem });
+        if gossip.mode == Mode::Gossip && gossip.policy == Policy::Off {
+            let problem = "must be standby or always for gossip.mode = \"gossip\"".into();
+            return value("gossip.policy", problem);
+        }
+        if gossip.max_connections < 2 || gossip.max_connections_per_address == 0 {
+            let problem = "must be at least 2, and 1".into();
+            return value("gossip.max_connections, gossip.max_connections_per_address", problem);
+        }
+        if gossip.memory_mib < 12 {
+            let problem = "must be at least 12: a message has up to 10 MiB".into();
+            return value("gossip.memory_mib", problem);
+        }
+        if let Err(error) = self.gossip_listen() {
+            return value("gossip.listen", error);
+        }
+        if let Err(error) = self.gossip_peers() {
+            return value("gossip.peers", error);
+        }
+        Ok(())
+    }
+
+    /// Where to listen for gossip, if anywhere.
+    ///
+    /// # Errors
+    /// What is wrong with the address.
+    pub fn gossip_listen(&self) -> Result<Option<Multiaddr>, String> {
+        let text = &self.gossip.listen;
+        if text.is_empty() { Ok(None) } else { gossip::listen_address(text).map(Some) }
+    }
+
+    /// Peers beside the members.
+    ///
+    /// # Errors
+    /// Which is wrong, and how.
+    pub fn gossip_peers(&self) -> Result<Vec<Multiaddr>, String> {
+        self.gossip.peers.iter().map(|text| gossip::peer_address(text)).collect()
     }
 
     /// The leader's route policy.

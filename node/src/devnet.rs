@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use fragcast_shredder::{Dialect, Message};
+use fragcast_turbine::{Mode, Policy};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -31,16 +32,6 @@ use report::{View, print_table, summary};
 /// How long anything may take before it counts as missed.
 const GUARD: Duration = Duration::from_secs(20);
 const FRAG_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Which way messages may travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Mode {
-    /// Whatever works.
-    #[default]
-    Auto,
-    /// The overlay alone.
-    Turbine,
-}
 
 /// Arguments of `fragcast devnet`.
 #[derive(Debug, Clone, clap::Args)]
@@ -60,9 +51,19 @@ pub struct DevnetArgs {
     /// Blocks that a gateway leads at a time.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     pub term: u64,
-    /// Which way messages travel: the same for both until there is another way than the overlay.
-    #[arg(long, value_enum, default_value_t)]
+    /// Which way messages travel: auto, turbine (the overlay alone) or gossip.
+    #[arg(long, default_value_t)]
     pub mode: Mode,
+    /// How much nodes have to do with gossip: off, standby or always. Without the flag: standby,
+    /// or off for more than 64 nodes, whose connections a usual limit of open files forbids.
+    #[arg(long)]
+    pub policy: Option<Policy>,
+    /// Blocks all UDP before this block, so that the overlay fails for everybody.
+    #[arg(long, value_name = "BLOCK")]
+    pub fail_turbine_at: Option<u64>,
+    /// Lets UDP pass again before this block.
+    #[arg(long, value_name = "BLOCK", requires = "fail_turbine_at")]
+    pub heal_at: Option<u64>,
     /// Route of the leader: auto, direct, turbine or rotor.
     #[arg(long, default_value = "turbine")]
     pub route: String,
@@ -91,6 +92,9 @@ pub struct DevnetArgs {
     /// TCP port of node 0's public JSON-RPC; 0: one of the system's choice.
     #[arg(long = "http.port", default_value_t = 0)]
     pub http_port: u16,
+    /// TCP port of node 0's gossip; 0: one of the system's choice.
+    #[arg(long = "gossip.port", default_value_t = 0)]
+    pub gossip_port: u16,
     /// TCP port at which the gateway takes transactions; 0: one of the system's choice.
     #[arg(long = "gateway.port", default_value_t = 0)]
     pub gateway_port: u16,
@@ -105,11 +109,43 @@ pub struct DevnetArgs {
     pub dir: Option<PathBuf>,
 }
 
+/// The largest network that has gossip without being told to.
+const GOSSIP_NODES: u16 = 64;
+
+impl DevnetArgs {
+    fn policy(&self) -> Policy {
+        let small = self.nodes <= GOSSIP_NODES;
+        self.policy.unwrap_or(if small || self.mode == Mode::Gossip {
+            Policy::Standby
+        } else {
+            Policy::Off
+        })
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let Some(fail) = self.fail_turbine_at else { return Ok(()) };
+        if fail >= self.blocks {
+            bail!("--fail-turbine-at {fail}: the last block is {}", self.blocks - 1);
+        }
+        if self.heal_at.is_some_and(|heal| heal <= fail || heal >= self.blocks) {
+            bail!("--heal-at must be a block after {fail} and before {}", self.blocks);
+        }
+        if self.policy() == Policy::Off || self.mode == Mode::Turbine {
+            bail!(
+                "--fail-turbine-at: without gossip nothing would arrive; leave out --mode turbine, \
+                 and set --policy standby"
+            );
+        }
+        Ok(())
+    }
+}
+
 /// Runs it; the exit code.
 ///
 /// # Errors
 /// What could not be set up or written.
 pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
+    args.check()?;
     let temporary = tempfile::tempdir()?;
     let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -133,6 +169,9 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         gateway_url: Some(format!("http://{gateway}")),
         http_port: args.http_port,
         preconf_as_latest: args.preconf_as_latest,
+        policy: args.policy(),
+        mode: args.mode,
+        gossip_port: args.gossip_port,
     };
     let genesis = Genesis::devnet(&chain);
     let spec = Arc::new(genesis.chain_spec("dev")?);
@@ -169,7 +208,13 @@ fn announce(args: &DevnetArgs, network: &LocalNetwork, gateway: SocketAddr) -> a
     let http: Vec<String> =
         network.nodes().iter().map(|node| format!("http://{}", node.addresses().http)).collect();
     if args.addresses {
-        let all = json!({ "http": http, "gateway": format!("http://{gateway}") });
+        let gossip: Vec<Vec<String>> = network
+            .nodes()
+            .iter()
+            .map(|node| node.addresses().gossip.iter().map(ToString::to_string).collect())
+            .collect();
+        let gateway = format!("http://{gateway}");
+        let all = json!({ "http": http, "gateway": gateway, "gossip": gossip });
         writeln!(out, "{all}")?;
     } else if let Some(first) = http.first() {
         writeln!(
@@ -211,6 +256,12 @@ async fn build(
         let opened_at = start + FRAG_INTERVAL * u32::from(args.frags) * block as u32;
         if !args.fast {
             tokio::time::sleep_until(opened_at).await;
+        }
+        if args.fail_turbine_at == Some(block) {
+            network.fail_turbine(true);
+        }
+        if args.heal_at == Some(block) {
+            network.fail_turbine(false);
         }
         let env = gateway.open(unix_seconds())?;
         let number = env.number;

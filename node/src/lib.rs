@@ -23,6 +23,7 @@ pub mod executor;
 pub mod forward;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod gossip;
 pub mod ingest;
 pub mod journal;
 pub mod keys;

@@ -2,17 +2,19 @@
 //! endpoint and directory, and somebody who looks at all of them. `devnet` and `replay` run on it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::{B256, keccak256};
 use anyhow::{Context, bail};
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{Dialect, GatewayKey, Kind, Message, VerifiedMessage};
+use fragcast_turbine::gossip::links;
 use fragcast_turbine::membership::RecordBody;
-use fragcast_turbine::{Delegation, PeerId};
+use fragcast_turbine::{Delegation, Mode, PeerId, Policy};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -56,6 +58,12 @@ pub struct LocalOptions {
     pub http_port: u16,
     /// Reads of `latest` see the newest executed frag.
     pub preconf_as_latest: bool,
+    /// How much the nodes have to do with gossip.
+    pub policy: Policy,
+    /// Which way messages travel.
+    pub mode: Mode,
+    /// Port of node 0's gossip; 0: one of the system's choice.
+    pub gossip_port: u16,
 }
 
 /// What one node has handed on.
@@ -119,7 +127,8 @@ impl Track {
                 if m.message.message().kind() == Kind::Seal {
                     self.sealed.insert(m.block);
                 }
-                if !own {
+                // Gossip does not say when a message was sent.
+                if !own && m.via != Via::Gossip {
                     let micros = m.times.complete_at.saturating_sub(m.times.sent_at) / 1_000;
                     self.latency.saturating_record(micros.max(1));
                     if next_leader {
@@ -161,6 +170,26 @@ pub struct LocalNetwork {
     http: HttpClient,
     /// What was handed in, by block.
     sent: BTreeMap<u64, Vec<B256>>,
+    /// While it is true, no UDP packet passes.
+    cut: Arc<AtomicBool>,
+    /// When that was so, and when the first message was handed in after it began.
+    cuts: Vec<Cut>,
+}
+
+/// A time in which no UDP packet passed, in nanoseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    /// When it began.
+    pub from: u64,
+    /// When the first message was handed in after that: the first that the overlay missed.
+    pub missing: Option<u64>,
+    /// When it ended.
+    pub until: Option<u64>,
+}
+
+fn unix_nanos() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn lock(track: &Mutex<Track>) -> MutexGuard<'_, Track> {
@@ -172,6 +201,7 @@ struct Prepared {
     identity: SigningKey,
     leader: Option<(SigningKey, Journal)>,
     sockets: Sockets,
+    gossip: TcpListener,
 }
 
 /// Makes a node's directory: keys, journal, configuration, and sockets on ports of the system's
@@ -199,6 +229,15 @@ fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Prepared> {
     if index == 0 {
         config.http.listen.set_port(options.http_port);
     }
+    config.gossip.policy = options.policy;
+    config.gossip.mode = options.mode;
+    config.gossip.max_connections = 4 * options.nodes + 64;
+    config.gossip.max_connections_per_address = config.gossip.max_connections;
+    let gossip_port = if index == 0 { options.gossip_port } else { 0 };
+    // libp2p takes no socket, and the others must know the port: it is held until the node starts.
+    let gossip = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], gossip_port)))
+        .with_context(|| format!("cannot listen on TCP port {gossip_port} for gossip"))?;
+    config.gossip.listen = format!("/ip4/127.0.0.1/tcp/{}", gossip.local_addr()?.port());
     config.rpc.preconf_as_latest = options.preconf_as_latest;
     config.admin.listen = any;
     config.metrics.listen = any;
@@ -219,7 +258,7 @@ fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Prepared> {
         None
     };
     write(&dir.join("node.toml"), &config.example())?;
-    Ok(Prepared { config, identity, leader, sockets })
+    Ok(Prepared { config, identity, leader, sockets, gossip })
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
@@ -243,7 +282,11 @@ fn network_file(
             coordinates: [0; 4],
             addresses: vec![node.config.p2p.listen.into()],
         };
-        MemberEntry { record: body.sign(&node.identity).to_string(), weight: 1 }
+        MemberEntry {
+            record: body.sign(&node.identity).to_string(),
+            weight: 1,
+            gossip: vec![node.config.gossip.listen.clone()],
+        }
     });
     let delegations = gateways.iter().zip(nodes).filter_map(|(gateway, node)| {
         let delegation = Delegation {
@@ -300,6 +343,7 @@ impl LocalNetwork {
         )?;
         let network = file.check()?;
 
+        let cut = Arc::new(AtomicBool::new(false));
         let news = Arc::new(Notify::new());
         let mut nodes = Vec::new();
         let mut tracks = Vec::new();
@@ -334,23 +378,48 @@ impl LocalNetwork {
                 sockets: node.sockets,
                 drop_shreds: (options.loss > 0.0)
                     .then_some((options.loss, options.seed.wrapping_add(index as u64))),
+                cut: Some(Arc::clone(&cut)),
                 tap: Some(Box::new(tap)),
             };
+            drop(node.gossip);
             nodes.push(Node::start(parts).await.with_context(|| format!("node {index}"))?);
             tracks.push(track);
         }
         let http = HttpClient { timeout: Duration::from_secs(60), ..HttpClient::default() };
-        Ok(Self { nodes, gateways, network, tracks, news, http, sent: BTreeMap::new() })
+        let (sent, cuts) = (BTreeMap::new(), Vec::new());
+        Ok(Self { nodes, gateways, network, tracks, news, http, sent, cut, cuts })
     }
 
-    /// Waits until every node is connected to every other.
+    /// Lets no UDP packet pass from now on, as a firewall would, or lets them pass again.
+    pub fn fail_turbine(&mut self, fail: bool) {
+        self.cut.store(fail, Ordering::Relaxed);
+        match (fail, self.cuts.last_mut()) {
+            (true, _) => self.cuts.push(Cut { from: unix_nanos(), missing: None, until: None }),
+            (false, Some(cut)) => cut.until = Some(unix_nanos()),
+            (false, None) => {}
+        }
+    }
+
+    /// When no UDP packet passed.
+    pub fn cuts(&self) -> &[Cut] {
+        &self.cuts
+    }
+
+    /// Waits until every node is connected to every other that it is to be connected to.
     ///
     /// # Errors
     /// If that takes longer than `guard`.
     pub async fn connected(&self, guard: Duration) -> anyhow::Result<()> {
         let all = self.nodes.len() - 1;
         let wait = async {
-            while self.nodes.iter().any(|n| n.shared().net.snapshot().connected < all) {
+            // Of gossip's links each has at least one; small networks are linked completely.
+            let links = all.min(links::LINKS / 4);
+            let apart = |node: &Node| {
+                let shared = node.shared();
+                let gossip = shared.gossip.as_ref().map(|gossip| gossip.snapshot().members);
+                shared.net.snapshot().connected < all || gossip.is_some_and(|n| n < links)
+            };
+            while self.nodes.iter().any(apart) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -373,6 +442,9 @@ impl LocalNetwork {
             sent.clear();
         }
         sent.push(verified.root());
+        if let Some(cut) = self.cuts.last_mut().filter(|cut| cut.until.is_none()) {
+            cut.missing.get_or_insert_with(unix_nanos);
+        }
         self.call(leader, &verified).await
     }
 

@@ -19,6 +19,10 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use fragcast_turbine::Timestamp;
+use fragcast_turbine::health::State;
+
+use crate::gossip::GossipHandle;
 use crate::node::Shared;
 
 /// Seconds; from a loopback hop to a message that should have been given up.
@@ -76,6 +80,19 @@ impl Metrics {
         counter("fragcast_events_total", "Noteworthy events by kind");
         counter("fragcast_engine_total", "Forwarding to the execution client by outcome");
         counter("fragcast_subscribers_dropped_total", "Subscribers dropped for being slow");
+        counter("fragcast_first_total", "Messages by the way that was first");
+        counter("fragcast_changes_total", "Changes of the way this node counts on, by reason");
+        counter("fragcast_gossip_messages_total", "Gossip messages by what became of them");
+        counter("fragcast_gossip_total", "What gossip's driver did, by kind");
+        counter("fragcast_gossip_not_published_total", "Messages not published, by reason");
+        counter("fragcast_gossip_barred_total", "Peers that were barred, by reason");
+        counter("fragcast_gossip_refused_total", "Connections that were refused, by reason");
+        counter("fragcast_gossip_bytes_total", "Bytes over TCP, by direction");
+        gauge("fragcast_way", "1 for the way this node counts on");
+        gauge("fragcast_gossip_connections", "Peers connected over TCP");
+        gauge("fragcast_gossip_mesh", "Peers in the mesh, by topic");
+        gauge("fragcast_gossip_listeners", "Connected peers that have subscribed to our topics");
+        gauge("fragcast_gossip_recent_bytes", "Recent messages kept for those who listen or ask");
         gauge("fragcast_lane_queued_bytes", "Bytes that wait, by lane");
         gauge("fragcast_peers_connected", "Peers connected");
         gauge("fragcast_members", "Members of the network");
@@ -111,6 +128,11 @@ impl Metrics {
             None,
             "From the leader's sending to verified, by the two nodes' clocks".into(),
         );
+        self.recorder.describe_histogram(
+            "fragcast_lead_seconds".into(),
+            None,
+            "How much earlier the first way was, of messages that came both ways".into(),
+        );
     }
 
     fn counter(&self, name: &'static str, label: Option<(&'static str, &str)>, value: u64) {
@@ -129,6 +151,20 @@ impl Metrics {
                 &METADATA,
             )
             .record(took.as_secs_f64());
+    }
+
+    /// Records a message that came both ways: a positive lead is the overlay's.
+    pub fn race(&self, kind: &'static str, turbine_at: Timestamp, gossip_at: Timestamp) {
+        let lead = |later: Timestamp, earlier: Timestamp| later.since(earlier).as_secs_f64();
+        let (first, lead) = if turbine_at <= gossip_at {
+            ("turbine", lead(gossip_at, turbine_at))
+        } else {
+            ("gossip", lead(turbine_at, gossip_at))
+        };
+        let labels = vec![Label::new("first", first), Label::new("kind", kind)];
+        self.recorder
+            .register_histogram(&Key::from_parts("fragcast_lead_seconds", labels), &METADATA)
+            .record(lead);
     }
 
     /// Copies all numbers and writes them in Prometheus' text format.
@@ -153,6 +189,10 @@ impl Metrics {
             ("repair_given_up", c.repair_given_up),
             ("repair_answered_shreds", c.repair_answered_shreds),
             ("repair_answered_bytes", c.repair_answered_bytes),
+            ("gossip", c.gossip),
+            ("gossip_first", c.gossip_first),
+            ("published", c.published),
+            ("publish_dropped", c.publish_dropped),
         ] {
             self.counter("fragcast_protocol_total", Some(("kind", kind)), n);
         }
@@ -215,9 +255,62 @@ impl Metrics {
             }
             self.gauge("fragcast_engine_last_valid_block", None, s.last_valid_block as f64);
         }
+        self.gossip(shared);
         self.execution(shared);
         self.handle.run_upkeep();
         self.handle.render()
+    }
+
+    /// Copies the numbers of gossip.
+    fn gossip(&self, shared: &Shared) {
+        shared.with_progress(|progress| {
+            for (way, n) in progress.first() {
+                self.counter("fragcast_first_total", Some(("way", way)), n);
+            }
+            for (to, reason, n) in progress.changed() {
+                let labels = vec![Label::new("to", to), Label::new("reason", reason)];
+                let key = Key::from_parts("fragcast_changes_total", labels);
+                self.recorder.register_counter(&key, &METADATA).absolute(n);
+            }
+        });
+        let fallback = shared.net.snapshot().fallback;
+        for state in State::ALL {
+            let is = f64::from(u8::from(state == fallback.state));
+            self.gauge("fragcast_way", Some(("way", state.name())), is);
+        }
+        self.gauge("fragcast_gossip_listeners", None, fallback.listeners as f64);
+        self.gauge("fragcast_gossip_recent_bytes", None, fallback.recent_bytes as f64);
+        let Some(net) = shared.gossip.as_ref().map(GossipHandle::snapshot) else { return };
+        for (outcome, n) in net.outcomes.iter() {
+            self.counter("fragcast_gossip_messages_total", Some(("outcome", outcome.label())), n);
+        }
+        self.gauge("fragcast_gossip_connections", None, net.connections as f64);
+        for (topic, n) in ["envs", "fragments", "seals"].into_iter().zip(net.mesh) {
+            self.gauge("fragcast_gossip_mesh", Some(("topic", topic)), n as f64);
+        }
+        let kinds = [
+            ("published", net.published),
+            ("caught_up", net.caught_up),
+            ("overrun", net.overrun),
+            ("slow_peers", net.slow_peers),
+            ("handshakes_failed", net.handshakes_failed),
+            ("dial_failures", net.dial_failures),
+        ];
+        for (kind, n) in kinds {
+            self.counter("fragcast_gossip_total", Some(("kind", kind)), n);
+        }
+        for (name, all) in [
+            ("fragcast_gossip_not_published_total", &net.not_published),
+            ("fragcast_gossip_barred_total", &net.barred),
+            ("fragcast_gossip_refused_total", &net.refused),
+        ] {
+            for (reason, n) in all {
+                self.counter(name, Some(("reason", reason)), *n);
+            }
+        }
+        for (direction, n) in [("received", net.bytes_received), ("sent", net.bytes_sent)] {
+            self.counter("fragcast_gossip_bytes_total", Some(("direction", direction)), n);
+        }
     }
 
     /// Copies the numbers of execution.

@@ -10,8 +10,12 @@ use std::sync::Arc;
 use alloy_primitives::Address;
 use fragcast_shredder::Dialect;
 use fragcast_turbine::schedule::{BLOCKS_PER_TERM, ScheduleError};
-use fragcast_turbine::{Delegations, Member, MemberRecord, Membership, Schedule, SignedDelegation};
+use fragcast_turbine::{
+    Delegations, Member, MemberRecord, Membership, PeerIndex, Schedule, SignedDelegation,
+};
 use serde::{Deserialize, Serialize};
+
+use crate::gossip::{self, Multiaddr};
 
 /// One member as the file has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +26,9 @@ pub struct MemberEntry {
     /// Its stake.
     #[serde(default = "one")]
     pub weight: u64,
+    /// Where it listens for gossip, as multiaddrs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gossip: Vec<String>,
 }
 
 const fn one() -> u64 {
@@ -123,6 +130,8 @@ pub struct Network {
     pub delegations: Vec<SignedDelegation>,
     /// The table.
     pub members: Arc<Membership>,
+    /// Where members listen for gossip.
+    pub gossip: BTreeMap<PeerIndex, Vec<Multiaddr>>,
 }
 
 impl NetworkFile {
@@ -152,6 +161,7 @@ impl NetworkFile {
         });
         let members =
             Membership::new(self.chain_id, members.collect::<Result<_, NetworkError>>()?)?;
+        let gossip = self.gossip(&members)?;
         for (gateway, url) in &self.gateway_urls {
             crate::engine::http::check_url(url).map_err(|e| NetworkError::GatewayUrl {
                 gateway: *gateway,
@@ -174,6 +184,25 @@ impl NetworkFile {
             gateway_urls: self.gateway_urls.clone(),
             delegations,
             members: Arc::new(members),
+            gossip,
         })
+    }
+
+    fn gossip(
+        &self,
+        members: &Membership,
+    ) -> Result<BTreeMap<PeerIndex, Vec<Multiaddr>>, NetworkError> {
+        let mut all = BTreeMap::new();
+        for (number, entry) in (1..).zip(&self.members) {
+            let member = |reason| NetworkError::Member { number, reason };
+            let addresses = entry.gossip.iter().map(|text| gossip::member_address(text));
+            let addresses: Vec<Multiaddr> = addresses.collect::<Result<_, _>>().map_err(member)?;
+            let record: MemberRecord = entry.record.parse().map_err(member)?;
+            if let Some(index) = members.index(&record.body.peer).filter(|_| !addresses.is_empty())
+            {
+                all.insert(index, addresses);
+            }
+        }
+        Ok(all)
     }
 }

@@ -7,14 +7,17 @@ pub mod execution;
 mod public;
 mod pump;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
+use fragcast_turbine::health::{Change, Reason, State};
 use fragcast_turbine::net::{Handle, Limits, NetConfig, Running};
-use fragcast_turbine::{PeerId, Protocol, RepairConfig};
+use fragcast_turbine::protocol::Race;
+use fragcast_turbine::{GossipConfig, Mode, PeerId, Protocol, RepairConfig, Via};
 use jsonrpsee::server::{BatchRequestConfig, PingConfig, Server, ServerConfig, ServerHandle};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
@@ -26,6 +29,7 @@ use crate::engine::{self, EngineConfig, EngineHandle, EngineStats, JwtSecret};
 use crate::eth::EthContext;
 use crate::executor::Executor;
 use crate::forward::Forwarder;
+use crate::gossip::{self, GossipHandle, Multiaddr, Races};
 use crate::ingest::{Ingest, IngestStats};
 use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
@@ -101,9 +105,14 @@ pub struct Parts {
     pub execution: Option<Execution>,
     /// For experiments: share of outgoing shreds thrown away, and a seed.
     pub drop_shreds: Option<(f64, u64)>,
+    /// For experiments: while it is true, no UDP packet passes in or out.
+    pub cut: Option<Arc<AtomicBool>>,
     /// An observer.
     pub tap: Option<Tap>,
 }
+
+/// Changes of the way this node counts on that are remembered.
+const MAX_CHANGES: usize = 64;
 
 /// How far a node has come.
 #[derive(Debug, Default)]
@@ -114,6 +123,12 @@ pub struct Progress {
     pub sealed: Option<u64>,
     /// Bytes of messages that wait for earlier ones.
     pub waiting: usize,
+    /// The last changes of the way this node counts on, oldest first.
+    pub changes: VecDeque<Change>,
+    /// Changes in all, by what to and why.
+    changed: BTreeMap<(&'static str, &'static str), u64>,
+    /// Messages by the way that was first.
+    first: BTreeMap<&'static str, u64>,
     fates: BTreeMap<&'static str, u64>,
     events: BTreeMap<&'static str, u64>,
 }
@@ -122,6 +137,18 @@ impl Progress {
     /// Verified messages by what became of them.
     pub fn fates(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         Fate::ALL.iter().map(|f| (f.label(), self.fates.get(f.label()).copied().unwrap_or(0)))
+    }
+
+    /// Messages that others sent, by the way that was first.
+    pub fn first(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        [Via::Turbine, Via::Repair, Via::Gossip]
+            .iter()
+            .map(|via| (via.name(), self.first.get(via.name()).copied().unwrap_or(0)))
+    }
+
+    /// Changes of the way this node counts on, by what to and why.
+    pub fn changed(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
+        self.changed.iter().map(|((to, reason), n)| (*to, *reason, *n))
     }
 
     /// Noteworthy events by kind.
@@ -163,6 +190,10 @@ pub struct Shared {
     pub eth: OnceLock<Arc<EthContext>>,
     /// Transactions on their way.
     pub forwarder: OnceLock<Arc<Forwarder>>,
+    /// The gossip task, if there is one.
+    pub gossip: Option<GossipHandle>,
+    /// How much earlier one way was than the other.
+    pub races: Races,
     network: Network,
     leads: bool,
     progress: Mutex<Progress>,
@@ -202,13 +233,82 @@ impl Shared {
                 return Some(format!("the database is not written any more: {failure}"));
             }
         }
-        (!alone && net.connected == 0)
-            .then(|| format!("not connected to any of {} peers", self.network.members.len() - 1))
+        let by_gossip = self.gossip.as_ref().map_or(0, |gossip| gossip.snapshot().connections);
+        (!alone && net.connected == 0 && (by_gossip == 0 || !net.fallback.listening)).then(|| {
+            format!(
+                "not connected to any of {} peers, and nobody is heard on gossip either",
+                self.network.members.len() - 1
+            )
+        })
     }
 
-    fn note_change(&self, _change: fragcast_turbine::health::Change) {}
+    fn note_change(&self, change: Change) {
+        self.update(|p| {
+            *p.changed.entry((change.to.name(), change.reason.name())).or_default() += 1;
+            if p.changes.len() >= MAX_CHANGES {
+                p.changes.pop_front();
+            }
+            p.changes.push_back(change);
+        });
+    }
 
-    fn note_race(&self, _race: &fragcast_turbine::protocol::Race) {}
+    fn note_race(&self, race: &Race) {
+        self.metrics.race(race.kind.name(), race.turbine_at, race.gossip_at);
+        self.races.record(race);
+    }
+
+    /// Which way this node counts on, for people.
+    pub fn way(&self) -> String {
+        let fallback = self.net.snapshot().fallback;
+        let why = fallback.reason.map_or("", Reason::describe);
+        match (fallback.mode, fallback.state) {
+            (Mode::Turbine, _) => "on the overlay alone, as ordered".into(),
+            (Mode::Gossip, _) => "on gossip alone, as ordered".into(),
+            (Mode::Auto, State::Turbine) => "on the overlay".into(),
+            (Mode::Auto, State::Probing) => format!("on the overlay, probing gossip: {why}"),
+            (Mode::Auto, State::Gossip) => format!(
+                "on gossip: {why}; back after {} blocks by the overlay alone, {} so far",
+                fallback.dwell, fallback.streak
+            ),
+        }
+    }
+
+    fn gossip_status(&self) -> Value {
+        let fallback = self.net.snapshot().fallback;
+        let net = self.gossip.as_ref().map(GossipHandle::snapshot);
+        let counters = self.net.snapshot().counters;
+        let (first, last) = self.with_progress(|p| {
+            let first: serde_json::Map<String, Value> =
+                p.first().map(|(way, n)| (way.to_owned(), n.into())).collect();
+            let last = p.changes.back().map(|change| {
+                json!({
+                    "from": change.from.name(),
+                    "to": change.to.name(),
+                    "reason": change.reason.name(),
+                    "block": change.block,
+                    "at": change.at.as_micros(),
+                })
+            });
+            (first, last)
+        });
+        json!({
+            "policy": fallback.policy,
+            "mode": fallback.mode,
+            "state": fallback.state.name(),
+            "way": self.way(),
+            "listening": fallback.listening,
+            "dwell": fallback.dwell,
+            "streak": fallback.streak,
+            "lastChange": last,
+            "connected": net.as_ref().map(|n| n.connections),
+            "barred": net.as_ref().map(|n| n.barred.iter().map(|(_, n)| n).sum::<u64>()),
+            "listeners": fallback.listeners,
+            "published": counters.published,
+            "received": counters.gossip,
+            "first": first,
+            "race": self.races.status(),
+        })
+    }
 
     fn execution_status(&self) -> Value {
         let Some(executor) = &self.executor else { return Value::Null };
@@ -254,6 +354,7 @@ impl Shared {
             "members": self.network.members.len(),
             "connected": net.connected,
             "peers": peers,
+            "gossip": self.gossip_status(),
             "delivered": net.counters.delivered,
             "repaired": net.counters.repaired,
             "window": [net.window.0, net.window.1],
@@ -267,10 +368,12 @@ impl Shared {
 }
 
 /// Where a running node listens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Addresses {
     /// UDP.
     pub p2p: SocketAddr,
+    /// Gossip, with `/p2p/` and the peer id.
+    pub gossip: Vec<Multiaddr>,
     /// The gateway's door.
     pub ingest: SocketAddr,
     /// The public JSON-RPC.
@@ -292,6 +395,7 @@ pub struct Node {
     metrics: JoinHandle<()>,
     /// `None` once it is known to have ended.
     driver: Option<JoinHandle<()>>,
+    gossip: Option<JoinHandle<()>>,
     events: JoinHandle<()>,
 }
 
@@ -301,7 +405,7 @@ impl Node {
     /// # Errors
     /// What could not be set up.
     pub async fn start(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { config, network, identity, leader, sockets, execution, drop_shreds, tap } =
+        let Parts { config, network, identity, leader, sockets, execution, drop_shreds, cut, tap } =
             parts;
         let peer = PeerId(identity.verifying_key().to_bytes());
         let (leader, journal) = leader.unzip();
@@ -312,9 +416,11 @@ impl Node {
         }
         let leads = leader.is_some();
         let protocol = protocol(&config, &network, &peer, leader)?;
-        let net_config = net_config(&config, drop_shreds);
-        let Running { handle: net, events, task: driver, .. } =
+        let net_config = NetConfig { cut, ..net_config(&config, drop_shreds) };
+        let gossip_identity = identity.clone();
+        let Running { handle: net, events, task: driver, gossip: link } =
             fragcast_turbine::net::spawn(protocol, identity, sockets.p2p, &net_config)?;
+        let gossip = gossip::start(&config, &network, &peer, &gossip_identity, link).await?;
 
         let (engine, engine_stats) = match start_engine(&config)? {
             Some((handle, stats)) => (Some(handle), Some(stats)),
@@ -347,6 +453,8 @@ impl Node {
                 .map(|e| Arc::clone(&e.follow)),
             eth: OnceLock::new(),
             forwarder: OnceLock::new(),
+            gossip: gossip.as_ref().map(|(handle, _)| handle.clone()),
+            races: Races::default(),
             network,
             leads,
             progress: Mutex::default(),
@@ -398,6 +506,7 @@ impl Node {
         let events = tokio::spawn(pump.run(events, own_rx));
         let addresses = Addresses {
             p2p,
+            gossip: gossip.as_ref().map_or_else(Vec::new, |(handle, _)| gossip::addresses(handle)),
             ingest: ingest_address,
             http: http_address,
             admin: admin_address,
@@ -412,13 +521,14 @@ impl Node {
             tasks,
             metrics,
             driver: Some(driver),
+            gossip: gossip.map(|(_, task)| task),
             events,
         })
     }
 
     /// Where it listens.
-    pub const fn addresses(&self) -> Addresses {
-        self.addresses
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// Its numbers.
@@ -452,6 +562,14 @@ impl Node {
         }
         self.metrics.abort();
         let _ = self.metrics.await;
+        if let Some(handle) = &self.shared.gossip {
+            handle.shutdown().await;
+        }
+        if let Some(mut gossip) = self.gossip
+            && tokio::time::timeout(Duration::from_secs(3), &mut gossip).await.is_err()
+        {
+            gossip.abort();
+        }
         self.shared.net.shutdown().await;
         if let Some(mut driver) = self.driver
             && tokio::time::timeout(Duration::from_secs(3), &mut driver).await.is_err()
@@ -482,6 +600,12 @@ fn protocol(
             enabled: config.p2p.repair,
             memory: config.p2p.repair_mib * 1024 * 1024,
             ..RepairConfig::default()
+        },
+        gossip: GossipConfig {
+            policy: config.gossip.policy,
+            mode: config.gossip.mode,
+            memory: config.gossip.memory_mib * 1024 * 1024,
+            ..GossipConfig::default()
         },
         ..fragcast_turbine::Config::new(network.chain_id)
     };

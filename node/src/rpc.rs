@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use alloy_primitives::hex;
 use fragcast_shredder::messages::json::MessageJson;
+use fragcast_turbine::{Mode, Policy};
 use jsonrpsee::core::SubscriptionError;
 use jsonrpsee::server::SendTimeoutError;
 use jsonrpsee::types::ErrorObjectOwned;
@@ -39,6 +40,7 @@ pub fn describe(output: &Output) -> Value {
             "root": m.message.root(),
             "signature": hex::encode_prefixed(m.message.signature().as_bytes()),
             "message": MessageJson::from(m.message.message()),
+            "via": m.via.name(),
             "times": {
                 "sentAt": m.times.sent_at / 1_000,
                 "firstShredAt": m.times.first_shred_at / 1_000,
@@ -92,8 +94,10 @@ pub fn module(
     module
 }
 
-/// The operator's methods: `fragcast_status`, `admin_peers`, and `fragcast_setHead`, which moves
-/// the window of blocks that are taken, as an execution client would.
+/// The operator's methods: `fragcast_status`, `admin_peers`; `fragcast_setHead`, which moves
+/// the window of blocks that are taken, as an execution client would; `fragcast_setMode` and
+/// `fragcast_setPolicy`, which say which way messages travel and how much this node has to do
+/// with gossip, until the next start.
 pub fn admin(shared: Arc<Shared>) -> RpcModule<Arc<Shared>> {
     let mut module = RpcModule::new(shared);
     let status = |_: jsonrpsee::types::Params<'_>, shared: &Arc<Shared>, _: &_| {
@@ -113,6 +117,34 @@ pub fn admin(shared: Arc<Shared>) -> RpcModule<Arc<Shared>> {
         })
         .expect("a name of its own");
     module
+        .register_async_method("fragcast_setMode", |params, shared, _| async move {
+            let (mode,): (Mode,) = params.parse()?;
+            let policy = shared.net.snapshot().fallback.policy;
+            if mode == Mode::Gossip && policy == Policy::Off {
+                return Err(refused("gossip.policy is off: set it to standby and start again"));
+            }
+            tracing::warn!(%mode, "the operator says which way messages travel");
+            shared.net.set_mode(mode).await;
+            Ok::<_, ErrorObjectOwned>(true)
+        })
+        .expect("a name of its own");
+    module
+        .register_async_method("fragcast_setPolicy", |params, shared, _| async move {
+            let (policy,): (Policy,) = params.parse()?;
+            if shared.net.snapshot().fallback.policy == Policy::Off || policy == Policy::Off {
+                let why = "to and from off leads only a restart: set gossip.policy";
+                return Err(refused(why));
+            }
+            tracing::warn!(%policy, "the operator says how much there is to do with gossip");
+            shared.net.set_policy(policy).await;
+            Ok::<_, ErrorObjectOwned>(true)
+        })
+        .expect("a name of its own");
+    module
+}
+
+fn refused(why: &str) -> ErrorObjectOwned {
+    ErrorObjectOwned::owned(-32_000, why, None::<()>)
 }
 
 /// How a subscription ended.

@@ -7,6 +7,7 @@ use fragcast::engine::http::HttpClient;
 use fragcast::ingest;
 use fragcast::local::{LocalNetwork, LocalOptions};
 use fragcast_shredder::{Dialect, Env, Frag, GatewayKey, Message, Seal, Signature, SignedMessage};
+use fragcast_turbine::{Mode, Policy};
 use jsonrpsee::core::client::{ClientT, SubscriptionClientT};
 use jsonrpsee::rpc_params;
 use jsonrpsee::ws_client::WsClientBuilder;
@@ -37,6 +38,9 @@ impl Net {
             gateway_url: None,
             http_port: 0,
             preconf_as_latest: false,
+            policy: Policy::Off,
+            mode: Mode::Turbine,
+            gossip_port: 0,
         };
         let network = LocalNetwork::start(&options, None).await.unwrap();
         network.connected(GUARD).await.unwrap();

@@ -168,7 +168,7 @@ impl Network {
         let processes: Vec<Process> = (0..n)
             .map(|i| {
                 let dir = path(&format!("node-{i}"));
-                let [p2p, ingest, http, metrics, admin] = std::array::from_fn(|_| port());
+                let [p2p, ingest, http, metrics, admin, gossip] = std::array::from_fn(|_| port());
                 let address = format!("127.0.0.1:{p2p}");
                 let made = fragcast(&[
                     "init",
@@ -180,9 +180,13 @@ impl Network {
                     &address,
                     "--advertise",
                     &address,
+                    "--gossip-port",
+                    &gossip.to_string(),
                 ]);
                 let record = field(&made, "record");
-                members += &format!("\n[[members]]\nrecord = \"{record}\"\n");
+                let gossip = field(&made, "gossip");
+                members +=
+                    &format!("\n[[members]]\nrecord = \"{record}\"\ngossip = [\"{gossip}\"]\n");
                 if i == 0 {
                     delegation = Some(fragcast(&[
                         "delegate",

@@ -8,6 +8,7 @@
 //! add plans in deltas, exclusion masks and receipts without a new version number.
 
 mod listeners;
+mod parts;
 mod repair;
 
 use alloy_primitives::Address;
@@ -20,6 +21,7 @@ use crate::delegation::SignedDelegation;
 use crate::plan::{Plan, SignedPlan};
 
 pub use listeners::{Listeners, MAX_TOLD};
+pub use parts::{MAX_ANSWER_PARTS, MessagePart, PART_LEN};
 pub use repair::{MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, Tips, WHOLE};
 
 /// The longest control frame.
@@ -98,6 +100,8 @@ pub enum Control {
     RepairShreds(RepairShreds),
     /// Who listens to gossip at the sender, and is no member.
     Listeners(Listeners),
+    /// A part of a message that this node asked for.
+    MessagePart(MessagePart),
 }
 
 /// Why a frame was not understood.
@@ -123,6 +127,7 @@ impl Control {
             Self::RepairRequest(body) => (5, codec::encode(body)),
             Self::RepairShreds(body) => (6, body.to_bytes()),
             Self::Listeners(body) => (7, codec::encode(body)),
+            Self::MessagePart(body) => (8, body.to_bytes()),
         };
         let mut frame = vec![kind];
         frame.extend(body);
@@ -146,6 +151,7 @@ impl Control {
             5 => Self::RepairRequest(RepairRequest::from_bytes(body)?),
             6 => Self::RepairShreds(RepairShreds::from_bytes(body)?),
             7 => Self::Listeners(Listeners::from_bytes(body)?),
+            8 => Self::MessagePart(MessagePart::from_bytes(body)?),
             kind => return Err(ControlError::Unknown(*kind)),
         })
     }
@@ -167,5 +173,33 @@ mod tests {
         assert_eq!(Control::from_bytes(&[9, 1, 2]), Err(ControlError::Unknown(9)));
         assert!(Control::from_bytes(&[]).is_err());
         assert!(Control::from_bytes(&bytes[..10]).is_err());
+    }
+
+    #[test]
+    fn listeners_are_pinned_and_bounded() {
+        let told = Control::Listeners(Listeners { ids: vec![0x0807_0605_0403_0201, u64::MAX] });
+        let bytes = told.to_bytes();
+        assert_eq!(
+            alloy_primitives::hex::encode(&bytes),
+            "0702000000000000000102030405060708ffffffffffffffff"
+        );
+        assert_eq!(Control::from_bytes(&bytes), Ok(told));
+        assert!(Control::from_bytes(&bytes[..bytes.len() - 1]).is_err());
+        assert!(Control::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+        let of = |count| Control::Listeners(Listeners { ids: vec![1; count] }).to_bytes();
+        assert!(Control::from_bytes(&of(0)).is_ok());
+        assert!(Control::from_bytes(&of(MAX_TOLD)).is_ok());
+        assert!(Control::from_bytes(&of(MAX_TOLD + 1)).is_err());
+        // A list that claims what is not there allocates nothing.
+        let mut claims = of(1).to_vec();
+        claims[1..9].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(Control::from_bytes(&claims).is_err());
+    }
+
+    #[test]
+    fn the_number_of_an_outsider_is_pinned() {
+        // The first eight bytes of derive(`fragcast 2026 gossip listener`, 00010203).
+        let expected = crate::gossip::Listener::Outside(0x43be55e35658906f);
+        assert_eq!(crate::gossip::outsider(&[0, 1, 2, 3]), expected);
     }
 }

@@ -1,17 +1,21 @@
 //! Bodies of the fuzz targets; see `fragcast_shredder::fuzzing`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{Frag, GatewayKey, Message, MessageKey};
+use fragcast_shredder::{Dialect, Frag, GatewayKey, Kind, Message, MessageKey, SignedMessage};
 
 use crate::control::{
-    Control, MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, Tips, WHOLE,
+    Control, MAX_ANSWER_SHREDS, MAX_TIPS, MessagePart, RepairRequest, RepairShreds, Tip, Tips,
+    WHOLE,
 };
 use crate::delegation::{Delegation, SignedDelegation};
 use crate::egress::{Lane, Payload};
+use crate::gossip::topic::message_id;
+use crate::gossip::{Gate, Topics, Verdict};
 use crate::membership::{Member, MemberRecord, sample};
 use crate::peer::PeerId;
 use crate::plan::SignedPlan;
@@ -23,8 +27,13 @@ use crate::time::Timestamp;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] =
-    &[("control", control), ("records", records), ("datagrams", datagrams), ("repair", repair)];
+pub const TARGETS: &[Target] = &[
+    ("control", control),
+    ("records", records),
+    ("datagrams", datagrams),
+    ("repair", repair),
+    ("gossip", gossip),
+];
 
 /// A control frame that decodes encodes to the same bytes.
 pub fn control(data: &[u8]) {
@@ -100,6 +109,7 @@ pub fn repair(data: &[u8]) {
     config.repair.answer_bps = 1_000_000;
     config.repair.answer_burst = 10_000;
     config.burst = Duration::from_secs(1_000);
+    config.gossip.policy = crate::Policy::Always;
     let signed = [delegation.sign(&gateway)];
     let setup = Setup::new(config, Arc::new(members), schedule, signed).expect("valid");
     let mut leading = setup.node(&peers[0], Some(leader)).expect("a member");
@@ -108,11 +118,17 @@ pub fn repair(data: &[u8]) {
     node.assume_connected([0, 2]);
     let mut now = Timestamp::from_nanos(1);
     let start = now;
-    for seq in 0..3u16 {
-        let txs = vec![vec![7; 3_000].into()];
+    let sign = |seq: u16, len: usize| {
+        let txs = vec![vec![7; len].into()];
         let frag =
             Frag { block_number: 1, seq: seq.into(), is_last: false, blob_gas_used: None, txs };
-        let message = gateway.sign(Message::Frag(frag)).verify(gateway.address()).expect("ours");
+        gateway.sign(Message::Frag(frag)).verify(gateway.address()).expect("ours")
+    };
+    // Gossip has brought one, so it has no shreds of that.
+    node.handle_gossip(now, sign(3, 20_000), true);
+    let wire = Bytes::from(sign(2, 20_000).to_wire());
+    for seq in 0..3u16 {
+        let message = sign(seq, if seq == 2 { 20_000 } else { 3_000 });
         let key = MessageKey { block: 1, attempt: 0, message: seq + 1 };
         leading.broadcast(now, key, &message).expect("it leads");
         // Of the second message a shred is missing, of the third all.
@@ -130,7 +146,7 @@ pub fn repair(data: &[u8]) {
         let (bytes, tail) = tail.split_at(usize::from(*len % 64).min(tail.len()));
         rest = tail;
         let number = |at: usize| u64::from(bytes.get(at).copied().unwrap_or(0));
-        let control = match op % 4 {
+        let control = match op % 5 {
             0 => Control::Tips(Tips {
                 tips: bytes
                     .chunks(4)
@@ -147,8 +163,8 @@ pub fn repair(data: &[u8]) {
                 nonce: number(0),
                 block: number(1) % 3,
                 attempt: (number(2) % 9) as u8 / 8,
-                message: (number(3) % 4) as u16,
-                set: if op / 4 % 2 == 0 { WHOLE } else { (number(4) % 3) as u16 },
+                message: (number(3) % 5) as u16,
+                set: if op / 5 % 2 == 0 { WHOLE } else { (number(4) % 3) as u16 },
                 have: number(5),
             }),
             2 => Control::RepairShreds(RepairShreds {
@@ -159,6 +175,18 @@ pub fn repair(data: &[u8]) {
                     .map(Bytes::copy_from_slice)
                     .collect(),
             }),
+            3 => {
+                let nonce = number(0) % 16;
+                let junk = Bytes::from(vec![op / 5; usize::from(op / 5) * 500]);
+                let (wire, kind) = match number(1) % 4 {
+                    0 => (&junk, Kind::Frag),
+                    1 => (&wire, Kind::Seal),
+                    _ => (&wire, Kind::Frag),
+                };
+                let part = MessagePart::of(nonce, kind, wire, (number(2) % 4) as usize);
+                let Some(part) = part else { continue };
+                Control::MessagePart(part)
+            }
             _ => {
                 now = now + Duration::from_millis(number(0) * 4);
                 node.handle_timeout(now);
@@ -173,11 +201,16 @@ pub fn repair(data: &[u8]) {
         }
         while let Some(event) = node.poll_event() {
             if let Event::Message(message) = event {
-                assert_eq!(
-                    (message.key.message, message.via),
-                    (1, crate::Via::Turbine),
-                    "nobody repaired"
-                );
+                let known = match message.via {
+                    crate::Via::Turbine => 1,
+                    crate::Via::Gossip => 4,
+                    via => {
+                        assert_eq!(via, crate::Via::Repair);
+                        assert_eq!(message.message.to_wire(), wire, "it was told the truth");
+                        3
+                    }
+                };
+                assert_eq!(message.key.message, known);
             }
         }
         // Three peers' bursts and rates; a frame has up to a quarter more than its shreds.
@@ -192,6 +225,75 @@ pub fn repair(data: &[u8]) {
     }
 }
 
+/// A gate that is fed anything, valid messages among it whole and changed: what it hands on is
+/// signed and new, what it forwards is canonical, and it holds no more than what passed.
+pub fn gossip(data: &[u8]) {
+    let gateways = [GatewayKey::from_bytes([1; 32]), GatewayKey::from_bytes([2; 32])];
+    let gateways = gateways.map(|key| key.expect("a key"));
+    let addresses = gateways.iter().map(GatewayKey::address).collect();
+    let schedule = Schedule::new(addresses, 4).expect("two gateways");
+    let topics = Topics::new(901);
+    let Some((first, mut rest)) = data.split_first() else { return };
+    let dialect = if first % 2 == 0 { Dialect::V0 } else { Dialect::V0Blob };
+    let mut gate = Gate::new(dialect, schedule.clone());
+    let (mut handed_on, mut passed) = (BTreeSet::new(), 0);
+    while let [op, number, len, tail @ ..] = rest {
+        let (bytes, tail) = tail.split_at(usize::from(len / 4).min(tail.len()));
+        rest = tail;
+        let any_kind = Kind::from_byte(number % 3).expect("three kinds");
+        let block = u64::from(number % 8);
+        let (kind, wire) = match op % 8 {
+            0 => (any_kind, bytes.to_vec()),
+            1 => {
+                gate.set_window(block, block + u64::from(*len));
+                // What is dropped may pass again.
+                handed_on.clear();
+                passed = gate.remembered();
+                continue;
+            }
+            // Signed by the first gateway, whoever leads: changed or whole.
+            change => {
+                let frag = Frag {
+                    block_number: block,
+                    seq: u64::from(number / 128),
+                    is_last: false,
+                    blob_gas_used: (dialect == Dialect::V0Blob).then_some(1),
+                    txs: vec![vec![op / 16; 30].into()],
+                };
+                let mut wire = gateways[0].sign(Message::Frag(frag)).to_wire();
+                match change {
+                    2 => bytes.chunks_exact(2).for_each(|change| {
+                        let at = usize::from(change[0]) % wire.len();
+                        wire[at] ^= change[1];
+                    }),
+                    3 => wire[64] = wire[64].wrapping_add(*len),
+                    4 => wire[64] += 27,
+                    _ => {}
+                }
+                (if change == 7 { any_kind } else { Kind::Frag }, wire)
+            }
+        };
+        let id = message_id(topics.name(kind), &wire);
+        assert_eq!(id, message_id(topics.name(kind), &wire));
+        let wire = alloy_primitives::Bytes::from(wire);
+        let checked = gate.check(kind, &wire);
+        assert_eq!(checked.verdict, checked.outcome.verdict());
+        if let Some(message) = checked.message {
+            let signed = SignedMessage::from_wire(kind, dialect, &wire).expect("it passed");
+            let leader = schedule.gateway(signed.message.block());
+            let expected = signed.normalise_and_verify(leader).expect("it passed");
+            assert_eq!(message, expected);
+            assert!(handed_on.insert(message.root()), "once");
+            passed += 1;
+        }
+        if checked.verdict == Verdict::Accept {
+            let signed = SignedMessage::from_wire(kind, dialect, &wire).expect("it passed");
+            assert!(signed.signature.is_canonical());
+        }
+        assert!(gate.remembered() <= passed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     /// Runs every target on bytes of a fixed generator.
@@ -203,7 +305,7 @@ mod tests {
                 let mut data = vec![0; (round * 7) % 1400];
                 stream.fill(&mut data);
                 if let Some(first) = data.first_mut() {
-                    *first %= 5;
+                    *first %= 9;
                 }
                 let result = std::panic::catch_unwind(|| target(&data));
                 assert!(result.is_ok(), "{name} panicked in round {round}");

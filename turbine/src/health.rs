@@ -417,7 +417,9 @@ impl Health {
         let grace = self.config.grace;
         if let Some(entry) = self.block(block, attempt) {
             entry.of = Some(of);
-            entry.judge_at.get_or_insert(now + grace);
+            if !entry.judged {
+                entry.judge_at.get_or_insert(now + grace);
+            }
         }
     }
 

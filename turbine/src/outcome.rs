@@ -75,11 +75,11 @@ outcomes! {
     ControlStale = "control_stale",
     /// An answer to a request that is settled already.
     RepairLate = "repair_late",
-    /// Repaired shreds that this node did not ask that peer for.
+    /// An answer that this node did not ask that peer for.
     RepairUnasked = "repair_unasked",
     /// A request for what this node does not have, or for what cannot exist.
     RepairLacking = "repair_lacking",
-    /// A request beyond the peer's budget, or the lane's.
+    /// A request beyond the peer's budget, or the lane's, or for a message that is on its way.
     RepairRefused = "repair_refused",
 }
 

@@ -49,7 +49,9 @@ impl Via {
 pub struct Ordered {
     /// Block number.
     pub block: u64,
-    /// Attempt of the block, 0 to 7.
+    /// Attempt of the block. Of what comes in: 0 to 7, signed by the leader, or over gossip a
+    /// guess. Of what the sequencer hands on: its own number, which is the leader's unless
+    /// gossip had told of another order; see [`sequencer`](crate::sequencer).
     pub attempt: u8,
     /// Message index: 0 is Env, then the frags, last the Seal.
     pub index: u16,
@@ -71,6 +73,9 @@ pub enum RetractReason {
     },
     /// The leader signed parity that is no code word: not every node could have the message.
     BadParity,
+    /// Gossip, whose frags name no Env, had brought a message of another opening; the block is
+    /// handed on again under the next attempt.
+    Reordered,
 }
 
 impl RetractReason {
@@ -79,6 +84,7 @@ impl RetractReason {
         match self {
             Self::Superseded { .. } => "superseded",
             Self::BadParity => "bad_parity",
+            Self::Reordered => "gossip_order",
         }
     }
 }

@@ -240,6 +240,10 @@ pub struct Counters {
     pub repair_answered_shreds: u64,
     /// And their bytes.
     pub repair_answered_bytes: u64,
+    /// Messages without shreds with which it answered, to their end.
+    pub repair_answered_messages: u64,
+    /// Messages without shreds that it got as answers.
+    pub repair_messages: u64,
     /// Messages that came by gossip, new to it.
     pub gossip: u64,
     /// Of those, messages that gossip had first.

@@ -1,22 +1,80 @@
 //! Puts verified messages in order: Env, the frags by `seq`, the Seal. Pure.
 //!
 //! Several blocks may be open at once, and each has its own order; what comes early waits. A
-//! higher attempt takes over with its Env; what was handed on of the lower one is retracted.
+//! leader may open a block again; the newest opening counts, and what was handed on of another
+//! is retracted.
 //!
-//! Bounds: [`MAX_BLOCKS`] blocks, and [`MAX_WAITING`] bytes of messages that wait for an
-//! earlier one; the farthest future is dropped first.
+//! ```text
+//! push ─▶ candidates: what is known of each place, by root
+//!           ├─▶ openings: which Env counts, which attempt it is
+//!           └─▶ block: which messages are its own ─▶ search: the Seal decides
+//!                 └─▶ Message, Retracted
+//! ```
+//!
+//! The overlay's shreds are signed with the attempt, so there nothing is to decide. Over gossip
+//! frags and Seals name no Env, and arrive in any order; `attempt` is a guess there, and not
+//! looked at. A message that came both ways, either first, is one message, known by its root.
+//!
+//! # What belongs to an opening
+//! 1. What the overlay says is of its attempt, always.
+//! 2. Else, of what only gossip has brought: if the block was opened once, the first; if it may
+//!    have been opened before, the latest after the Env.
+//! 3. Anything, if there is more than one choice and the transactions root of the opening's
+//!    Seal says so. Where there is one choice nothing is checked here: the executor checks all.
+//!
+//! A message that was handed on and turns out to be another opening's is taken back, and the
+//! block handed on again.
+//!
+//! # Numbers
+//! What is handed on is numbered by the sequencer: max(the leader's attempt, the number used last
+//! plus one). So numbers rise, each stands for one opening and one choice of messages, and
+//! without doubts about gossip they are the leader's. An opening is *not* handed on again merely
+//! because the overlay numbers it otherwise than was presumed, higher or lower: its messages are
+//! the same, consumers only need numbers that rise, and a higher number of ours that the leader
+//! never used hurts nobody. `bad_parity` takes the leader's number.
+//!
+//! # What cannot be known
+//! Over gossip alone, a Seal that came before an Env belongs to a block that is now opened again:
+//! the Env takes over. If gossip had swapped the two, the Env is an old one, and the block stays
+//! wrong until the overlay tells, or the executor finds that there is no Seal. Two openings with
+//! parent hash and gas limit in common cannot be told apart by a Seal; the later Env counts.
+//!
+//! # Bounds
+//! [`MAX_BLOCKS`] blocks of [`MAX_MESSAGES`] messages, about 250 bytes each for what is
+//! remembered of them (1 MiB for the worst block, 2 kB for a usual one); [`MAX_WAITING`] bytes of messages that wait for an earlier one, the farthest future is
+//! dropped first; [`MAX_KEPT`] bytes of messages that were handed on and may be again, the oldest
+//! block is let go first, and one that is complete as the overlay says at once. Of one place at
+//! most 4 messages and of one block 8 Envs that gossip alone has brought. A block is handed on at
+//! most 32 times: for the later of two frags of gossip's only while the number is below 8, from
+//! there on gossip's frags need a Seal that proves them, and from 16 on the overlay alone counts. 64 choices are tried for a Seal.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use fragcast_shredder::{Kind, Message};
+use crate::output::{Ordered, Output};
+use block::Block;
+use candidates::Held;
 
-use crate::output::{Ordered, Output, RetractReason};
+mod block;
+mod candidates;
+mod openings;
+mod search;
 
 /// Blocks that are remembered: the protocol's window with room to spare.
 pub const MAX_BLOCKS: usize = 128;
 /// Bytes of messages that wait for an earlier one.
 pub const MAX_WAITING: usize = 64 * 1024 * 1024;
+/// Bytes of messages that were handed on, and are kept since they may have to be once more.
+pub const MAX_KEPT: usize = 64 * 1024 * 1024;
+/// Messages that are remembered of a block, all attempts together: ten minutes of frags.
+pub const MAX_MESSAGES: usize = 4096;
+/// Numbers that the leader has for the attempts of a block.
+const MAX_ATTEMPTS: u8 = 8;
+/// Numbers that are used for what only gossip says: as many again, for Envs that gossip alone
+/// brought and for what Seals correct.
+const MAX_GUESSED: u8 = 2 * MAX_ATTEMPTS;
+/// Numbers that the sequencer has: from [`MAX_GUESSED`] on, each of the leader's attempts needs
+/// two at most, one for its Env and one if a Seal had proven a frag that the overlay contradicts.
+const MAX_NUMBERS: u8 = 4 * MAX_ATTEMPTS;
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,45 +121,13 @@ impl Fate {
     }
 }
 
-#[derive(Debug, Default)]
-struct Attempt {
-    /// Roots of what was handed on, by index.
-    passed: Vec<alloy_primitives::B256>,
-    waiting: BTreeMap<u16, Arc<Ordered>>,
-    /// The Seal's index, once it is here.
-    end: Option<u16>,
-    void: bool,
-}
-
-impl Attempt {
-    fn sealed(&self) -> bool {
-        self.end.is_some_and(|end| self.passed.len() > usize::from(end))
-    }
-}
-
-#[derive(Debug, Default)]
-struct Block {
-    /// The attempt whose Env was handed on last.
-    current: u8,
-    attempts: BTreeMap<u8, Attempt>,
-}
-
 /// The sequencer.
 #[derive(Debug, Default)]
 pub struct Sequencer {
     blocks: BTreeMap<u64, Block>,
-    waiting: usize,
+    held: Held,
     opened: Option<u64>,
     sealed: Option<u64>,
-}
-
-/// About what a message takes in memory.
-fn cost(ordered: &Ordered) -> usize {
-    let body = match ordered.message.message() {
-        Message::Frag(frag) => frag.txs.iter().map(|tx| tx.len() + 32).sum(),
-        Message::Env(_) | Message::Seal(_) => 512,
-    };
-    256 + body
 }
 
 impl Sequencer {
@@ -117,102 +143,50 @@ impl Sequencer {
 
     /// Bytes that wait.
     pub const fn waiting(&self) -> usize {
-        self.waiting
+        self.held.waiting
+    }
+
+    /// Bytes that were handed on and are kept.
+    pub const fn kept(&self) -> usize {
+        self.held.kept
     }
 
     /// Takes a message and appends to `out` what can be handed on.
     pub fn push(&mut self, ordered: Ordered, out: &mut Vec<Output>) -> Fate {
-        let Ordered { block: number, attempt: tried, index, .. } = ordered;
+        let number = ordered.block;
         if !self.admit(number) {
             return Fate::OutOfBounds;
         }
-        let block = self.blocks.entry(number).or_default();
-        if tried < block.current {
-            return Fate::Stale;
-        }
-        let attempt = block.attempts.entry(tried).or_default();
-        if attempt.void {
-            return Fate::Stale;
-        }
-        let root = ordered.message.root();
-        let known = attempt.passed.get(usize::from(index)).copied();
-        let known = known.or_else(|| attempt.waiting.get(&index).map(|m| m.message.root()));
-        if let Some(known) = known {
-            return if known == root { Fate::Duplicate } else { Fate::Conflict };
-        }
-        if attempt.end.is_some_and(|end| index > end) {
-            return Fate::BehindSeal;
-        }
-        if ordered.message.message().kind() == Kind::Seal {
-            attempt.end = Some(index);
-            // What was sent beyond the end that its own Seal gives the block never counts.
-            let beyond = attempt.waiting.split_off(&index);
-            self.waiting -= beyond.values().map(|m| cost(m)).sum::<usize>();
-        }
-        self.waiting += cost(&ordered);
-        let ordered = Arc::new(ordered);
-        attempt.waiting.insert(index, ordered);
-        let passed = self.pass(number, tried, out);
-        self.shrink(number);
-        if passed {
-            Fate::Passed
-        } else if self.blocks.contains_key(&number) {
-            Fate::Waiting
-        } else {
-            Fate::OutOfBounds
-        }
-    }
-
-    /// Voids an attempt whose message turned out to be none.
-    pub fn bad_parity(&mut self, number: u64, tried: u8, out: &mut Vec<Output>) {
-        let Some(block) = self.blocks.get_mut(&number) else { return };
-        let Some(attempt) = block.attempts.get_mut(&tried) else { return };
-        let waiting = std::mem::take(&mut attempt.waiting);
-        self.waiting -= waiting.values().map(|m| cost(m)).sum::<usize>();
-        if !attempt.void && !attempt.passed.is_empty() {
-            let reason = RetractReason::BadParity;
-            out.push(Output::Retracted { block: number, attempt: tried, reason });
-        }
-        attempt.void = true;
-    }
-
-    /// Hands on what has no gap before it; says whether there was anything.
-    fn pass(&mut self, number: u64, tried: u8, out: &mut Vec<Output>) -> bool {
-        self.take_over(number, tried, out);
-        let block = self.blocks.get_mut(&number).expect("just entered");
-        let attempt = block.attempts.get_mut(&tried).expect("just entered");
-        let mut passed = false;
-        while let Some(ordered) = attempt.waiting.remove(&(attempt.passed.len() as u16)) {
-            self.waiting -= cost(&ordered);
-            attempt.passed.push(ordered.message.root());
-            out.push(Output::Message(ordered));
-            passed = true;
-        }
-        if passed {
+        self.blocks.entry(number).or_insert_with(|| Block::new(number));
+        let fate = self.with(number, |block| {
+            let fate = block.push(ordered, out);
+            (fate, block.is_opened(), block.is_sealed())
+        });
+        let Some((fate, opened, sealed)) = fate else { return Fate::OutOfBounds };
+        if opened {
             self.opened = self.opened.max(Some(number));
-            if attempt.sealed() {
-                self.sealed = self.sealed.max(Some(number));
-            }
         }
-        passed
+        if sealed {
+            self.sealed = self.sealed.max(Some(number));
+        }
+        let dropped = self.shrink(number);
+        if dropped && fate == Fate::Waiting { Fate::OutOfBounds } else { fate }
     }
 
-    /// If a higher attempt's Env is here, that attempt counts from now on.
-    fn take_over(&mut self, number: u64, tried: u8, out: &mut Vec<Output>) {
-        let block = self.blocks.get_mut(&number).expect("just entered");
-        if tried <= block.current || !block.attempts[&tried].waiting.contains_key(&0) {
-            return;
-        }
-        let old = std::mem::replace(&mut block.current, tried);
-        let kept = block.attempts.split_off(&tried);
-        let gone = std::mem::replace(&mut block.attempts, kept);
-        let bytes = |a: &Attempt| a.waiting.values().map(|m| cost(m)).sum::<usize>();
-        self.waiting -= gone.values().map(bytes).sum::<usize>();
-        // Only what was handed on, and not taken back already, has to be told.
-        if gone.get(&old).is_some_and(|a| !a.passed.is_empty() && !a.void) {
-            let reason = RetractReason::Superseded { by: tried };
-            out.push(Output::Retracted { block: number, attempt: old, reason });
-        }
+    /// Voids an attempt whose message turned out to be none; `tried` is the leader's number.
+    pub fn bad_parity(&mut self, number: u64, tried: u8, out: &mut Vec<Output>) {
+        self.with(number, |block| block.bad_parity(tried, out));
+    }
+
+    /// Does something with a block, and keeps the sums right.
+    fn with<T>(&mut self, number: u64, act: impl FnOnce(&mut Block) -> T) -> Option<T> {
+        let block = self.blocks.get_mut(&number)?;
+        self.held.waiting -= block.held().waiting;
+        self.held.kept -= block.held().kept;
+        let result = act(block);
+        self.held.waiting += block.held().waiting;
+        self.held.kept += block.held().kept;
+        Some(result)
     }
 
     /// Makes room for a block number; false if it is older than all that is remembered.
@@ -225,25 +199,32 @@ impl Sequencer {
             return false;
         }
         if let Some((_, gone)) = self.blocks.pop_first() {
-            self.forget(&gone);
+            self.held.waiting -= gone.held().waiting;
+            self.held.kept -= gone.held().kept;
         }
         true
     }
 
-    fn forget(&mut self, block: &Block) {
-        let waiting = block.attempts.values().flat_map(|a| a.waiting.values());
-        self.waiting -= waiting.map(|m| cost(m)).sum::<usize>();
-    }
-
-    /// Drops the farthest blocks while too much waits; `number` itself only if it is the farthest.
-    fn shrink(&mut self, number: u64) {
-        while self.waiting > MAX_WAITING {
-            let Some((farthest, block)) = self.blocks.pop_last() else { return };
-            self.forget(&block);
-            if farthest == number {
-                return;
+    /// Drops what waits of the farthest blocks while too much waits, and what is kept of the
+    /// oldest while too much is; says whether anything waiting of `number` was dropped.
+    fn shrink(&mut self, number: u64) -> bool {
+        let mut dropped = false;
+        while self.held.waiting > MAX_WAITING {
+            let farthest = self.blocks.iter().rfind(|(_, block)| block.held().waiting > 0);
+            let Some((&farthest, block)) = farthest else { break };
+            let opened = block.is_opened();
+            self.with(farthest, Block::drop_waiting);
+            if !opened {
+                self.blocks.remove(&farthest);
             }
+            dropped |= farthest == number;
         }
+        while self.held.kept > MAX_KEPT {
+            let oldest = self.blocks.iter().find(|(_, block)| block.held().kept > 0);
+            let Some((&oldest, _)) = oldest else { break };
+            self.with(oldest, Block::let_go);
+        }
+        dropped
     }
 }
 

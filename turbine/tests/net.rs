@@ -413,7 +413,7 @@ async fn what_gossip_brings_comes_out_and_is_published_for_listeners() {
 
     let env = fragcast_turbine::testing::env(2).message().clone();
     let other = world.gateway.sign(env).verify(world.gateway.address()).unwrap();
-    let input = GossipInput::Message(Box::new(other.clone()));
+    let input = GossipInput::Message { message: Box::new(other.clone()), forwarded: true };
     follower.gossip.inputs.send(input).await.unwrap();
     loop {
         let event = tokio::time::timeout(GUARD, follower.events.recv()).await.expect("in time");

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use fragcast_turbine::{Config, Route, RoutePolicy};
+use fragcast_turbine::{Config, Mode, Policy, Route, RoutePolicy};
 
 use super::WorldArgs;
 use crate::emulate::{EmulateArgs, EmulateError, Emulation};
@@ -75,6 +75,9 @@ fn modelled(emulation: &Emulation) -> Result<Vec<Vec<Nanos>>, EmulateError> {
     let load = emulation.load()?;
     let faults = Faults::default();
     let config = FragcastConfig {
+        gossip: Policy::Off,
+        mode: Mode::Auto,
+        heartbeat: 0,
         route: match emulation.route.as_str() {
             "direct" => RoutePolicy::Fixed(Route::Direct),
             "rotor" => RoutePolicy::Fixed(Route::Rotor),

@@ -114,6 +114,9 @@ fn fragcast(scenario: &Scenario) -> FragcastConfig {
         connections: options.connections,
         repair: options.repair,
         uplink_bps: scenario.network.links.uplink_bps,
+        gossip: options.gossip,
+        mode: options.mode,
+        heartbeat: scenario.gossip.heartbeat,
     }
 }
 

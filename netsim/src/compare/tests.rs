@@ -21,6 +21,9 @@ fn plan(faults: &Faults) -> Plan {
         seed,
     };
     let fragcast = FragcastConfig {
+        gossip: fragcast_turbine::Policy::Off,
+        mode: fragcast_turbine::Mode::Auto,
+        heartbeat: 0,
         route: RoutePolicy::Auto,
         loss: 0.01,
         coding: 1.0,

@@ -4,7 +4,10 @@
 //! Shreds are QUIC datagrams, control frames and repair go over QUIC streams; pacing, lanes,
 //! routes, validation and repair are the protocol's. Connections are up when a run begins, those
 //! to hosts that are down by then as well: QUIC's idle time-out notices after 6 s, which is
-//! longer than most runs here, and the other protocols' nodes do not know it either.
+//! longer than most runs here, and the other protocols' nodes do not know it either. Where UDP
+//! is blocked for longer they do end, and are made anew, see [`connections`].
+//!
+//! With a policy other than `off` nodes speak gossip too, as their fallback, see [`door`].
 //!
 //! A node holds at most [`FragcastConfig::connections`] connections, as the daemon does. In a
 //! larger network everybody is connected to that many others, drawn at random.
@@ -15,12 +18,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{GatewayKey, Kind, MessageKey, VerifiedMessage};
+use fragcast_shredder::{GatewayKey, MessageKey, VerifiedMessage};
 use fragcast_turbine::egress::FRAMING;
 use fragcast_turbine::membership::{Membership, sample};
 use fragcast_turbine::{
-    Config, Delegation, Event, Lane, Payload, Protocol, RepairConfig, RoutePolicy, Schedule, Setup,
-    Timestamp, Via,
+    Config, Delegation, Event, GossipConfig, Lane, Listener, Mode, Payload, Policy, Protocol,
+    RepairConfig, RoutePolicy, Schedule, Setup, Timestamp, Via,
 };
 
 use crate::engine::{Class, Context, Overlay};
@@ -28,9 +31,16 @@ use crate::load::{Broadcast, Load};
 use crate::outcome::How;
 use crate::reliable::{Reliable, ReliableConfig};
 use crate::world::World;
-use crate::{Nanos, NodeId, SECONDS, random};
+use crate::{Nanos, NodeId, SECONDS};
 
+mod beginning;
+mod connections;
+mod door;
 mod messages;
+
+use super::gossip;
+use connections::Connections;
+use door::Door;
 
 /// The simulated chain.
 const CHAIN: u64 = 901;
@@ -39,6 +49,8 @@ const HALF_ACK: u64 = ReliableConfig::QUIC.acknowledgement as u64 / 2;
 /// What all nodes of a run together keep to answer from, but each at least one message of the
 /// largest size with its coding.
 const REPAIR_MEMORY: usize = 1 << 30;
+/// What they keep together for listeners, but each at least two blocks' worth of messages.
+const GOSSIP_MEMORY: usize = 1 << 28;
 /// Virtual time starts here, so that µs in headers are not zero.
 const EPOCH: Nanos = 1_000 * SECONDS;
 
@@ -57,6 +69,12 @@ pub struct FragcastConfig {
     pub repair: bool,
     /// The uplink that nodes are configured with, bits per second.
     pub uplink_bps: u64,
+    /// How much nodes have to do with gossip.
+    pub gossip: Policy,
+    /// Which way messages travel.
+    pub mode: Mode,
+    /// From heartbeat to heartbeat of gossip.
+    pub heartbeat: Nanos,
 }
 
 /// The membership table of a world: member i is node i. Signing 10,000 records takes a second,
@@ -83,7 +101,10 @@ pub struct Fragcast {
     messages: Vec<(VerifiedMessage, Option<VerifiedMessage>)>,
     by_key: BTreeMap<MessageKey, usize>,
     streams: Reliable,
-    connections: u32,
+    connections: Connections,
+    /// The fallback, where there is one.
+    door: Option<Door>,
+    max_degree: u32,
 }
 
 impl std::fmt::Debug for Fragcast {
@@ -99,6 +120,14 @@ pub enum Packet {
     Shred(Bytes),
     /// A frame of the control stream.
     Control(Bytes),
+    /// Of gossip.
+    Gossip(gossip::Packet),
+}
+
+impl From<gossip::Packet> for Packet {
+    fn from(packet: gossip::Packet) -> Self {
+        Self::Gossip(packet)
+    }
 }
 
 fn gateway_key(leader: NodeId) -> GatewayKey {
@@ -132,9 +161,9 @@ impl Fragcast {
                 setup.node(&peer, key).expect("a member of the table")
             })
             .collect();
-        connect(&mut nodes, config.connections, seed);
-        open_blocks(&mut nodes, load);
-        let messages = load
+        beginning::connect(&mut nodes, config.connections, seed);
+        beginning::open_blocks(&mut nodes, load);
+        let messages: Vec<_> = load
             .broadcasts
             .iter()
             .map(|broadcast| {
@@ -143,13 +172,18 @@ impl Fragcast {
                 (version(0), broadcast.equivocal.then(|| version(1)))
             })
             .collect();
+        let door = (config.gossip != Policy::Off)
+            .then(|| Door::new(config, &mut nodes, load, &messages, seed));
         Self {
             armed: vec![Nanos::MAX; nodes.len()],
-            nodes,
-            messages,
             by_key: load.broadcasts.iter().enumerate().map(|(i, b)| (b.key, i)).collect(),
             streams: Reliable::new(ReliableConfig::QUIC),
-            connections: config.connections,
+            connections: Connections::default(),
+            // Gossip's connections are beside those of the overlay.
+            max_degree: config.connections + door.as_ref().map_or(0, Door::max_degree),
+            door,
+            nodes,
+            messages,
         }
     }
 
@@ -183,6 +217,12 @@ impl Fragcast {
                 memory: (REPAIR_MEMORY / members.len()).max(4 * largest),
                 ..RepairConfig::default()
             },
+            gossip: GossipConfig {
+                policy: config.gossip,
+                mode: config.mode,
+                memory: (GOSSIP_MEMORY / members.len()).max(32 * largest),
+                ..GossipConfig::default()
+            },
             ..Config::new(CHAIN)
         };
         Setup::new(protocol, Arc::clone(members), schedule, delegations)
@@ -195,20 +235,43 @@ impl Fragcast {
         let protocol = &mut self.nodes[node as usize];
         while let Some(event) = protocol.poll_event() {
             match event {
+                Event::Message(delivered) if delivered.via == Via::Gossip => {
+                    let door = self.door.as_ref().expect("gossip came by it");
+                    if let Some(index) = door.index_of(&delivered.message) {
+                        ctx.complete(node, index, How::Gossip);
+                    }
+                }
                 Event::Message(delivered) => {
                     if let Some(index) = self.by_key.get(&delivered.key) {
                         let how =
                             if delivered.via == Via::Repair { How::Repair } else { How::Spread };
                         ctx.complete(node, *index, how);
+                        if let Some(door) = &mut self.door {
+                            door.note_overlay(node, *index);
+                        }
+                    }
+                }
+                Event::Race(race) => {
+                    let index = self.by_key.get(&race.key);
+                    if let (Some(index), Some(door)) = (index, &mut self.door) {
+                        door.note_overlay(node, *index);
+                    }
+                }
+                Event::Health(change) => {
+                    if let Some(door) = &mut self.door {
+                        door.note_change(ctx, node, &change);
                     }
                 }
                 Event::Equivocation { .. } => ctx.convict(node),
                 Event::BadParity(_)
                 | Event::BadMessage { .. }
                 | Event::Bar { .. }
-                | Event::Health(_)
-                | Event::Race(_)
                 | Event::Mismatch { .. } => {}
+            }
+        }
+        if let Some(door) = &mut self.door {
+            while let Some(action) = protocol.poll_gossip() {
+                door.act(ctx, node, action);
             }
         }
         while let Some(transmit) = protocol.poll_transmit(now) {
@@ -244,6 +307,31 @@ impl Fragcast {
         &self.nodes[node as usize]
     }
 
+    /// What gossip has brought to a node goes on to its protocol, and to its mesh if it is valid.
+    fn heard(
+        &mut self,
+        ctx: &mut Context<'_, Packet>,
+        (from, to): (NodeId, NodeId),
+        heard: gossip::Heard,
+    ) {
+        let Some(door) = &mut self.door else { return };
+        let protocol = &mut self.nodes[to as usize];
+        let now = timestamp(ctx.now());
+        match heard {
+            gossip::Heard::Nothing => return,
+            gossip::Heard::Subscribed(on) => {
+                protocol.handle_listener(now, Listener::Member(from), on)
+            }
+            gossip::Heard::Message(message) => {
+                if let Some(verified) = door.check(protocol.window(), to, message.id) {
+                    protocol.handle_gossip(now, verified, true);
+                    door.forward(ctx, to, message);
+                }
+            }
+        }
+        self.pump(ctx, to);
+    }
+
     fn lead(&mut self, ctx: &Context<'_, Packet>, broadcast: &Broadcast, index: usize) {
         let protocol = &mut self.nodes[broadcast.leader as usize];
         let (message, twin) = &self.messages[index];
@@ -259,87 +347,14 @@ impl Fragcast {
     }
 }
 
-/// A load that begins in mid-block, as a single frag does, finds the block open: everybody has
-/// its Env, or all would ask for it.
-fn open_blocks(nodes: &mut [Protocol], load: &Load) {
-    let mut blocks: BTreeMap<u64, &Broadcast> = BTreeMap::new();
-    for broadcast in &load.broadcasts {
-        let first = blocks.entry(broadcast.key.block).or_insert(broadcast);
-        if broadcast.key.message < first.key.message {
-            *first = broadcast;
-        }
-    }
-    for (block, first) in blocks.into_iter().filter(|(_, first)| first.key.message > 0) {
-        let key = MessageKey { block, attempt: first.key.attempt, message: 0 };
-        let env = Broadcast { key, kind: Kind::Env, ..*first };
-        let message = messages::signed(&env, 0, &gateway_key(env.leader));
-        let leader = &mut nodes[env.leader as usize];
-        let mut now = Timestamp::from_nanos(EPOCH - 20 * SECONDS);
-        leader.broadcast(now, key, &message).expect("it leads, and its lanes are wide");
-        // What it sends goes to everybody at once, each shred once.
-        let mut shreds = std::collections::BTreeSet::new();
-        loop {
-            while let Some(transmit) = leader.poll_transmit(now) {
-                if let Payload::Shred(bytes) = transmit.payload {
-                    shreds.insert(bytes);
-                }
-            }
-            match leader.egress().next_at(now) {
-                Some(at) => now = now.max(at),
-                None => break,
-            }
-        }
-        for (index, node) in nodes.iter_mut().enumerate() {
-            if index as NodeId != env.leader {
-                let burst = shreds.iter().map(|bytes| (env.leader, bytes.clone()));
-                node.handle_datagrams(now, burst);
-            }
-            while node.poll_event().is_some() {}
-            // What they would forward, check or tell has been by the time the run begins: the
-            // block has been open for longer than nodes tell of an open block.
-            for at in [now, Timestamp::from_nanos(EPOCH - SECONDS)] {
-                node.handle_timeout(at);
-                while node.poll_transmit(at).is_some() {}
-            }
-        }
-    }
-}
-
-/// Connects everybody to everybody, or to as many as allowed.
-fn connect(nodes: &mut [Protocol], limit: u32, seed: u64) {
-    let n = nodes.len();
-    if n <= limit as usize + 1 {
-        for (me, node) in nodes.iter_mut().enumerate() {
-            node.assume_connected((0..n).filter(|peer| *peer != me).map(|peer| peer as NodeId));
-        }
-        return;
-    }
-    let mut rng = random::stream(seed, "connections", 0);
-    let mut peers: Vec<std::collections::BTreeSet<NodeId>> = vec![Default::default(); n];
-    let mut order: Vec<usize> = (0..n).collect();
-    random::shuffle(&mut rng, &mut order);
-    for &me in &order {
-        // Whoever comes late finds others full; a bounded number of attempts is enough.
-        for _ in 0..4 * limit {
-            if peers[me].len() >= limit as usize {
-                break;
-            }
-            let other = order[random::below(&mut rng, order.len())];
-            if other != me && peers[other].len() < limit as usize {
-                peers[me].insert(other as NodeId);
-                peers[other].insert(me as NodeId);
-            }
-        }
-    }
-    for (node, peers) in nodes.iter_mut().zip(peers) {
-        node.assume_connected(peers);
-    }
-}
-
 impl Overlay for Fragcast {
     type Packet = Packet;
 
     fn start(&mut self, ctx: &mut Context<'_, Packet>) {
+        Connections::start(ctx);
+        if let Some(door) = &mut self.door {
+            door.start(ctx);
+        }
         for node in 0..self.nodes.len() as NodeId {
             self.pump(ctx, node);
         }
@@ -360,11 +375,31 @@ impl Overlay for Fragcast {
                 protocol.handle_datagrams(now, [(from, bytes)]);
             }
             Packet::Control(frame) => protocol.handle_control(now, from, &frame),
+            Packet::Gossip(packet) => {
+                let door = self.door.as_mut().expect("gossip came by it");
+                let heard = door.deliver(ctx, from, to, packet);
+                self.heard(ctx, (from, to), heard);
+                return;
+            }
         }
         self.pump(ctx, to);
     }
 
     fn timer(&mut self, ctx: &mut Context<'_, Packet>, node: NodeId, token: u64) {
+        if token & gossip::TIMERS != 0 {
+            let door = self.door.as_mut().expect("it set the timer");
+            let heard = door.timer(ctx, node, token);
+            self.heard(ctx, (node, node), heard);
+            return;
+        }
+        if token & connections::TIMERS != 0 {
+            for touched in
+                self.connections.timer(ctx, &mut self.nodes, &mut self.streams, node, token)
+            {
+                self.pump(ctx, touched);
+            }
+            return;
+        }
         if self.armed[node as usize] != token {
             // Another one was scheduled for earlier, and this one came true by it.
             return;
@@ -379,7 +414,7 @@ impl Overlay for Fragcast {
     }
 
     fn max_degree(&self) -> Option<u32> {
-        Some(self.connections)
+        Some(self.max_degree)
     }
 }
 

@@ -1,9 +1,11 @@
 //! What must come of a run, and whether it did.
 
-use crate::NodeId;
+use fragcast_turbine::health::State;
+
 use crate::fault::Faults;
 use crate::load::Load;
 use crate::outcome::{NEVER, Outcome};
+use crate::{MILLIS, Nanos, NodeId};
 
 /// Protocols that a file may expect something of.
 pub const PROTOCOLS: [&str; 5] = ["fragcast", "turbine", "rotor", "gossip", "direct"];
@@ -19,6 +21,21 @@ pub struct Expectation {
     pub repaired: Option<(f64, f64)>,
     /// Nodes that hold evidence of the equivocation.
     pub convicted: Option<(f64, f64)>,
+    /// Pairs that complete by the fallback, gossip.
+    pub gossiped: Option<(f64, f64)>,
+    /// Gossip's share of all bytes sent.
+    pub gossip_bytes: Option<(f64, f64)>,
+    /// Nodes that count on the overlay in the end.
+    pub on_turbine: Option<(f64, f64)>,
+    /// How often nodes fell back on gossip, in all.
+    pub fallbacks: Option<(f64, f64)>,
+    /// How often they returned, in all.
+    pub returns: Option<(f64, f64)>,
+    /// The same two together, of the node that changed most.
+    pub flaps: Option<(f64, f64)>,
+    /// The longest from when a message was sent that the overlay did not bring to the fallback,
+    /// see [`Change::missing_for`](crate::outcome::Change::missing_for), ms.
+    pub fall_back_ms: Option<(f64, f64)>,
 }
 
 /// What is compared with an [`Expectation`], as counts, so that those of several runs add up.
@@ -36,13 +53,87 @@ pub struct Shares {
     pub nodes: u64,
     /// Those that hold evidence of an equivocation.
     pub convicted: u64,
+    /// Of the pairs, those that complete by the fallback.
+    pub gossiped: u64,
+    /// How nodes changed between the overlay and gossip.
+    pub changes: Changes,
+    /// Bytes that all nodes sent.
+    pub bytes: u64,
+    /// Those that gossip sent.
+    pub gossip_bytes: u64,
+}
+
+/// How nodes changed between the overlay and gossip. Probes are no change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Changes {
+    /// From the overlay to gossip.
+    pub fallbacks: u64,
+    /// And back.
+    pub returns: u64,
+    /// Times that a node listened to gossip to find out.
+    pub probes: u64,
+    /// Both together, of the node that changed most.
+    pub flaps: u64,
+    /// The longest from when a message was sent that the overlay did not bring to the fallback,
+    /// ns.
+    pub slowest: Nanos,
+    /// The most blocks that a node had to wait for the way back.
+    pub dwell: u64,
+    /// Nodes, crashed ones included.
+    pub nodes: u64,
+    /// Those that do not count on the overlay in the end.
+    pub on_gossip: u64,
+}
+
+impl Changes {
+    /// Those of one run.
+    pub fn of(outcome: &Outcome) -> Self {
+        let nodes = outcome.sent.len();
+        let mut all = Self { nodes: nodes as u64, ..Self::default() };
+        let mut flaps = vec![0; nodes];
+        let mut last = vec![State::Turbine; nodes];
+        for change in &outcome.changes {
+            let node = change.node as usize;
+            last[node] = change.to;
+            all.probes += u64::from(change.to == State::Probing);
+            let falls = change.to == State::Gossip;
+            let returns = change.from == State::Gossip;
+            all.fallbacks += u64::from(falls);
+            all.returns += u64::from(returns);
+            flaps[node] += u64::from(falls) + u64::from(returns);
+            if falls {
+                all.dwell = all.dwell.max(change.dwell);
+                all.slowest = all.slowest.max(change.missing_for.unwrap_or(0));
+            }
+        }
+        all.flaps = flaps.into_iter().max().unwrap_or(0);
+        all.on_gossip = last.iter().filter(|state| **state != State::Turbine).count() as u64;
+        all
+    }
+
+    /// Adds those of another run.
+    pub const fn add(&mut self, other: &Self) {
+        self.fallbacks += other.fallbacks;
+        self.returns += other.returns;
+        self.probes += other.probes;
+        self.nodes += other.nodes;
+        self.on_gossip += other.on_gossip;
+        self.flaps = if self.flaps > other.flaps { self.flaps } else { other.flaps };
+        self.dwell = if self.dwell > other.dwell { self.dwell } else { other.dwell };
+        self.slowest = if self.slowest > other.slowest { self.slowest } else { other.slowest };
+    }
 }
 
 impl Shares {
     /// Counts those of one run.
     pub fn of(outcome: &Outcome, load: &Load, faults: &Faults) -> Self {
         let crashed = faults.crashed();
-        let mut shares = Self::default();
+        let mut shares = Self {
+            changes: Changes::of(outcome),
+            bytes: outcome.sent.iter().sum(),
+            gossip_bytes: outcome.sent_by_tcp,
+            ..Self::default()
+        };
         for (broadcast, completion) in load.broadcasts.iter().zip(&outcome.completions) {
             if !broadcast.expected {
                 continue;
@@ -55,8 +146,10 @@ impl Shares {
                 shares.pairs += 1;
                 if *after != NEVER {
                     let repaired = u64::from(completion.repaired[node]);
+                    let gossiped = u64::from(completion.gossiped[node]);
                     shares.repaired += repaired;
-                    shares.spread += 1 - repaired;
+                    shares.gossiped += gossiped;
+                    shares.spread += 1 - repaired - gossiped;
                 }
             }
         }
@@ -78,15 +171,19 @@ impl Shares {
         self.repaired += other.repaired;
         self.nodes += other.nodes;
         self.convicted += other.convicted;
+        self.gossiped += other.gossiped;
+        self.changes.add(&other.changes);
+        self.bytes += other.bytes;
+        self.gossip_bytes += other.gossip_bytes;
     }
 
     /// Share of pairs that complete in the end. Of no pairs it is 0, as are the others: what
     /// nothing was sent for holds no expectation.
     pub fn complete(&self) -> f64 {
-        share(self.spread + self.repaired, self.pairs)
+        share(self.spread + self.repaired + self.gossiped, self.pairs)
     }
 
-    /// Share of pairs that complete without repair.
+    /// Share of pairs that complete without repair, by the protocol's own way.
     pub fn spread(&self) -> f64 {
         share(self.spread, self.pairs)
     }
@@ -94,6 +191,11 @@ impl Shares {
     /// Share of pairs that complete by repair.
     pub fn repaired(&self) -> f64 {
         share(self.repaired, self.pairs)
+    }
+
+    /// Share of pairs that complete by the fallback.
+    pub fn gossiped(&self) -> f64 {
+        share(self.gossiped, self.pairs)
     }
 
     /// Share of nodes that hold evidence.
@@ -114,6 +216,20 @@ impl std::fmt::Display for Shares {
         )?;
         if self.convicted > 0 {
             write!(f, "; {} of {} nodes hold evidence", self.convicted, self.nodes)?;
+        }
+        let Changes { fallbacks, returns, probes, flaps, slowest, dwell, nodes, on_gossip } =
+            self.changes;
+        if fallbacks + probes > 0 || self.gossiped > 0 {
+            write!(
+                f,
+                "; {:.2} % by gossip, which sent {:.1} % of the bytes; {fallbacks} fallbacks, the \
+                 slowest after {:.0} ms, {returns} returns, {flaps} changes of one node at most, \
+                 dwell up to {dwell}, {probes} probes; {on_gossip} of {nodes} nodes are not back \
+                 on the overlay",
+                100.0 * self.gossiped(),
+                100.0 * share(self.gossip_bytes, self.bytes),
+                slowest as f64 / MILLIS as f64,
+            )?;
         }
         Ok(())
     }
@@ -142,12 +258,20 @@ impl Expectation {
 
     /// A sentence for every share that is out of its bounds: for shares of several runs.
     pub fn failures(&self, shares: &Shares) -> Vec<String> {
-        let Shares { pairs, spread, repaired, nodes, convicted } = *shares;
+        let Shares { pairs, spread, repaired, nodes, convicted, gossiped, changes, .. } = *shares;
+        let Shares { bytes, gossip_bytes, .. } = *shares;
+        let complete = spread + repaired + gossiped;
+        let back = changes.nodes - changes.on_gossip;
+        let on_turbine = share(back, changes.nodes);
+        let of_bytes = share(gossip_bytes, bytes);
         let rows = [
-            ("complete", self.complete, shares.complete(), spread + repaired, pairs, "pairs"),
+            ("complete", self.complete, shares.complete(), complete, pairs, "pairs"),
             ("spread", self.spread, shares.spread(), spread, pairs, "pairs"),
             ("repaired", self.repaired, shares.repaired(), repaired, pairs, "pairs"),
             ("convicted", self.convicted, shares.convicted(), convicted, nodes, "nodes"),
+            ("gossiped", self.gossiped, shares.gossiped(), gossiped, pairs, "pairs"),
+            ("gossip_bytes", self.gossip_bytes, of_bytes, gossip_bytes, bytes, "bytes"),
+            ("on_turbine", self.on_turbine, on_turbine, back, changes.nodes, "nodes"),
         ];
         let row = |(name, bounds, share, part, of, what): (_, Option<(f64, f64)>, f64, _, _, _)| {
             let (low, high) = bounds?;
@@ -156,7 +280,18 @@ impl Expectation {
                 || format!("{name} is {share:.4} ({part} of {of} {what}), expected {bounds}");
             (share < low || share > high).then(told)
         };
-        rows.into_iter().filter_map(row).collect()
+        let counts = [
+            ("fallbacks", self.fallbacks, changes.fallbacks as f64),
+            ("returns", self.returns, changes.returns as f64),
+            ("flaps", self.flaps, changes.flaps as f64),
+            ("fall_back_ms", self.fall_back_ms, changes.slowest as f64 / MILLIS as f64),
+        ];
+        let count = |(name, bounds, number): (_, Option<(f64, f64)>, f64)| {
+            let (low, high) = bounds?;
+            let told = || format!("{name} is {number}, expected {low} to {high}");
+            (number < low || number > high).then(told)
+        };
+        rows.into_iter().filter_map(row).chain(counts.into_iter().filter_map(count)).collect()
     }
 }
 
@@ -185,7 +320,15 @@ mod tests {
     fn shares_leave_out_leaders_crashed_nodes_and_void_messages() {
         let (outcome, load, faults) = run();
         let shares = Shares::of(&outcome, &load, &faults);
-        let counted = Shares { pairs: 3, spread: 1, repaired: 1, nodes: 3, convicted: 2 };
+        let counted = Shares {
+            pairs: 3,
+            spread: 1,
+            repaired: 1,
+            nodes: 3,
+            convicted: 2,
+            changes: Changes { nodes: 5, ..Changes::default() },
+            ..Shares::default()
+        };
         assert_eq!(shares, counted);
         assert_eq!(shares.complete(), 2.0 / 3.0);
         let mut twice = shares;

@@ -43,6 +43,13 @@ pub enum FaultKind {
         /// When.
         span: Span,
     },
+    /// UDP is blocked between these hosts and all others.
+    TurbineDown {
+        /// Which.
+        who: Who,
+        /// When.
+        span: Span,
+    },
     /// Hosts have another uplink.
     SlowUplink {
         /// Which.
@@ -89,6 +96,8 @@ pub enum Who {
         /// By weight, where they are otherwise equally likely.
         by_weight: bool,
     },
+    /// Everybody, leaders included.
+    All,
     /// These, whether they lead or not.
     Nodes(Vec<NodeName>),
     /// All that are at these places, whether they lead or not.
@@ -109,16 +118,18 @@ enum Kind {
     Crash,
     Silent,
     Partition,
+    TurbineDown,
     SlowUplink,
     Equivocate,
     Rebuild,
     LeaderDies,
 }
 
-const KINDS: [(&str, Kind); 7] = [
+const KINDS: [(&str, Kind); 8] = [
     ("crash", Kind::Crash),
     ("silent", Kind::Silent),
     ("partition", Kind::Partition),
+    ("turbine_down", Kind::TurbineDown),
     ("slow_uplink", Kind::SlowUplink),
     ("equivocate", Kind::Equivocate),
     ("rebuild", Kind::Rebuild),
@@ -132,6 +143,7 @@ impl FaultKind {
             Self::Crash { .. } => "crash",
             Self::Silent { .. } => "silent",
             Self::Partition { .. } => "partition",
+            Self::TurbineDown { .. } => "turbine_down",
             Self::SlowUplink { .. } => "slow_uplink",
             Self::Equivocate { .. } => "equivocate",
             Self::Rebuild { .. } => "rebuild",
@@ -171,8 +183,8 @@ impl FaultKind {
 }
 
 impl FaultOptions {
-    /// Reads one `[[fault]]`.
-    pub(super) fn read(mut section: Section<'_, '_, '_>) -> Option<Self> {
+    /// Reads one `[[fault]]` of a scenario with this load.
+    pub(super) fn read(mut section: Section<'_, '_, '_>, load: &LoadOptions) -> Option<Self> {
         let position = section.position();
         let mut kind = Kind::Crash;
         if !section.has("kind") {
@@ -183,27 +195,35 @@ impl FaultOptions {
         if !section.choice("kind", &KINDS, &mut kind) {
             return None;
         }
-        let kind = match kind {
-            Kind::Crash => befallen(&mut section).map(|(who, span)| FaultKind::Crash { who, span }),
-            Kind::Silent => {
-                befallen(&mut section).map(|(who, span)| FaultKind::Silent { who, span })
-            }
-            Kind::Partition => {
-                befallen(&mut section).map(|(who, span)| FaultKind::Partition { who, span })
-            }
-            Kind::SlowUplink => {
-                let mut bps = 0;
-                require(&mut section, "mbit", "the uplink's rate");
-                section.scaled("mbit", super::parse::MBIT, 1e6, &mut bps);
-                befallen(&mut section).map(|(who, span)| FaultKind::SlowUplink { who, span, bps })
-            }
-            Kind::Equivocate => at_message(&mut section, "message")
-                .map(|(block, message)| FaultKind::Equivocate { block, message }),
-            Kind::Rebuild => at_message(&mut section, "after_message")
-                .map(|(block, after_message)| FaultKind::Rebuild { block, after_message }),
-            Kind::LeaderDies => at_message(&mut section, "after_message")
-                .map(|(block, after_message)| FaultKind::LeaderDies { block, after_message }),
-        };
+        let kind =
+            match kind {
+                Kind::Crash => {
+                    befallen(&mut section, load).map(|(who, span)| FaultKind::Crash { who, span })
+                }
+                Kind::Silent => {
+                    befallen(&mut section, load).map(|(who, span)| FaultKind::Silent { who, span })
+                }
+                Kind::Partition => befallen(&mut section, load)
+                    .map(|(who, span)| FaultKind::Partition { who, span }),
+                Kind::TurbineDown => befallen(&mut section, load)
+                    .map(|(who, span)| FaultKind::TurbineDown { who, span }),
+                Kind::SlowUplink => {
+                    let mut bps = 0;
+                    require(&mut section, "mbit", "the uplink's rate");
+                    section.scaled("mbit", super::parse::MBIT, 1e6, &mut bps);
+                    befallen(&mut section, load).map(|(who, span)| FaultKind::SlowUplink {
+                        who,
+                        span,
+                        bps,
+                    })
+                }
+                Kind::Equivocate => at_message(&mut section, "message")
+                    .map(|(block, message)| FaultKind::Equivocate { block, message }),
+                Kind::Rebuild => at_message(&mut section, "after_message")
+                    .map(|(block, after_message)| FaultKind::Rebuild { block, after_message }),
+                Kind::LeaderDies => at_message(&mut section, "after_message")
+                    .map(|(block, after_message)| FaultKind::LeaderDies { block, after_message }),
+            };
         section.finish();
         kind.map(|kind| Self { kind, position })
     }
@@ -226,10 +246,21 @@ fn at_message(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<(u
 }
 
 /// Whom a fault of hosts befalls, and when.
-fn befallen(section: &mut Section<'_, '_, '_>) -> Option<(Who, Span)> {
+///
+/// A block begins when its Env is sent, if none before it is rebuilt.
+fn befallen(section: &mut Section<'_, '_, '_>, load: &LoadOptions) -> Option<(Who, Span)> {
     let who = who(section);
     let from = section.get("from_ms");
     let until = section.get("until_ms");
+    let mut begins = |key: &'static str, beside: Option<&Value<'_>>| {
+        let mut block: Option<u64> = None;
+        section.whole_option(key, 1..=super::parse::MAX_BLOCKS, &mut block);
+        if let (Some(value), true) = (section.get(key), beside.is_some()) {
+            section.wrong(value, key, "alone, without the same in ms");
+        }
+        block.map(|block| (block - 1) * load.block_time())
+    };
+    let (from_block, until_block) = (begins("from_block", from), begins("until_block", until));
     let time = |value: Option<&Value<'_>>, key, absent| match value {
         None => Some(absent),
         Some(value) => {
@@ -240,11 +271,16 @@ fn befallen(section: &mut Section<'_, '_, '_>) -> Option<(Who, Span)> {
             ms.map(|ms| (ms * MILLIS as f64).round() as Nanos)
         }
     };
-    let span = time(from, "from_ms", 0).zip(time(until, "until_ms", Nanos::MAX));
+    let (from, until_ms) = (time(from, "from_ms", 0), time(until, "until_ms", Nanos::MAX));
+    let span = from_block.or(from).zip(until_block.or(until_ms));
+    let (key, until) = match until {
+        Some(value) => ("until_ms", Some(value)),
+        None => ("until_block", section.get("until_block")),
+    };
     if let (Some((start, end)), Some(value)) = (span, until)
         && start >= end
     {
-        section.wrong(value, "until_ms", "after `from_ms`; leave it out for a fault that stays");
+        section.wrong(value, key, "after `from_ms`; leave it out for a fault that stays");
         return None;
     }
     who.zip(span)
@@ -257,7 +293,8 @@ fn who(section: &mut Section<'_, '_, '_>) -> Option<Who> {
     let mut by_weight = false;
     section.flag("by_weight", &mut by_weight);
     let names = |value: &Value<'_>| value.get_ref().as_str().map(str::to_owned);
-    let nodes = section.get("nodes").map(|value| {
+    let all = section.get("nodes").is_some_and(|value| value.get_ref().as_str() == Some("all"));
+    let nodes = section.get("nodes").filter(|_| !all).map(|value| {
         let name = |item: &Value<'_>| match names(item) {
             Some(id) => Some(NodeName::Id(id)),
             None => whole(item, &(0..=MAX_NAMES as u64 - 1)).map(NodeName::Index),
@@ -273,6 +310,7 @@ fn who(section: &mut Section<'_, '_, '_>) -> Option<Who> {
         return None;
     }
     match (nodes, places) {
+        _ if all => Some(Who::All),
         (Some(nodes), _) => nodes.map(Who::Nodes),
         (_, Some(places)) => places.map(Who::Places),
         _ => (!share.is_nan()).then_some(Who::Share { share, by_weight }),

@@ -3,6 +3,7 @@
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
+use fragcast_turbine::{Mode, Policy};
 use toml::de::DeTable;
 
 use super::expect::{Expectation, PROTOCOLS};
@@ -20,6 +21,10 @@ pub(super) const MBIT: RangeInclusive<f64> = 0.01..=400_000.0;
 pub(super) const MAX_BLOCKS: u64 = 1_000;
 /// Frags of a block at most.
 pub(super) const MAX_FRAGS: u64 = 1_000;
+const POLICIES: [(&str, Policy); 3] =
+    [("off", Policy::Off), ("standby", Policy::Standby), ("always", Policy::Always)];
+const MODES: [(&str, Mode); 3] =
+    [("auto", Mode::Auto), ("turbine", Mode::Turbine), ("gossip", Mode::Gossip)];
 const MAX_LEADERS: u64 = 100;
 const MAX_FAULTS: usize = 100;
 const MAX_NODES_U64: u64 = MAX_NODES as u64;
@@ -81,7 +86,8 @@ fn root(scenario: &mut Scenario, mut section: Section<'_, '_, '_>, folder: &Path
         let message = format!("more than {MAX_FAULTS} faults; name several nodes in one");
         section.problems.add_at(more.position(), message);
     }
-    scenario.faults = faults.into_iter().take(MAX_FAULTS).filter_map(FaultOptions::read).collect();
+    let read = |section| FaultOptions::read(section, &scenario.load);
+    scenario.faults = faults.into_iter().take(MAX_FAULTS).filter_map(read).collect();
     if let Some(mut inner) = section.table("expect") {
         for protocol in PROTOCOLS {
             if let Some(shares) = inner.table(protocol) {
@@ -263,6 +269,14 @@ fn protocols(scenario: &mut Scenario, section: &mut Section<'_, '_, '_>) {
         inner.number("coding", 0.0..=63.0, &mut options.coding);
         inner.whole("connections", 1..=MAX_NODES_U64, &mut options.connections);
         inner.flag("repair", &mut options.repair);
+        inner.choice("gossip", &POLICIES, &mut options.gossip);
+        inner.choice("mode", &MODES, &mut options.mode);
+        if options.mode == Mode::Gossip
+            && options.gossip == Policy::Off
+            && let Some(value) = inner.get("mode")
+        {
+            inner.wrong(value, "mode", "another one, or `gossip` beside it \"standby\"");
+        }
         inner.finish();
     }
     if let Some(mut inner) = section.table("turbine") {
@@ -292,6 +306,14 @@ fn expectation(mut section: Section<'_, '_, '_>) -> Expectation {
     section.pair("spread", &share, &mut expectation.spread);
     section.pair("repaired", &share, &mut expectation.repaired);
     section.pair("convicted", &share, &mut expectation.convicted);
+    section.pair("gossiped", &share, &mut expectation.gossiped);
+    section.pair("gossip_bytes", &share, &mut expectation.gossip_bytes);
+    section.pair("on_turbine", &share, &mut expectation.on_turbine);
+    let count = 0.0..=1e9;
+    section.pair("fallbacks", &count, &mut expectation.fallbacks);
+    section.pair("returns", &count, &mut expectation.returns);
+    section.pair("flaps", &count, &mut expectation.flaps);
+    section.pair("fall_back_ms", &count, &mut expectation.fall_back_ms);
     section.finish();
     expectation
 }

@@ -123,6 +123,9 @@ impl Draw<'_> {
             FaultKind::Partition { who, span } => {
                 Fault::Partition { nodes: self.who(who)?, span: *span }
             }
+            FaultKind::TurbineDown { who, span } => {
+                Fault::TurbineDown { nodes: self.who(who)?, span: *span }
+            }
             FaultKind::SlowUplink { who, span, bps } => {
                 Fault::SlowUplink { nodes: self.who(who)?, span: *span, bps: *bps }
             }
@@ -135,6 +138,7 @@ impl Draw<'_> {
     fn who(&self, who: &Who) -> Result<BTreeSet<NodeId>, String> {
         match who {
             Who::Share { share, by_weight } => self.share(*share, *by_weight),
+            Who::All => Ok((0..self.world.len() as NodeId).collect()),
             Who::Nodes(names) => names.iter().map(|name| self.node(name)).collect(),
             Who::Places(names) => {
                 let mut nodes = BTreeSet::new();

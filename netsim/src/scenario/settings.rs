@@ -103,6 +103,8 @@ fn protocols(scenario: &Scenario, rows: &mut Rows) {
         ("fragcast.coding", fragcast.coding.to_string()),
         ("fragcast.connections", fragcast.connections.to_string()),
         ("fragcast.repair", fragcast.repair.to_string()),
+        ("fragcast.gossip", fragcast.gossip.to_string()),
+        ("fragcast.mode", fragcast.mode.to_string()),
         ("turbine.fanout", turbine.fanout.to_string()),
         ("turbine.owed", turbine.owed.to_string()),
         ("turbine.repair_ms", ms(turbine.repair)),
@@ -119,7 +121,8 @@ fn told(kind: &FaultKind) -> String {
     match kind {
         FaultKind::Crash { who, span }
         | FaultKind::Silent { who, span }
-        | FaultKind::Partition { who, span } => format!("{}, {}", whom(who), when(*span)),
+        | FaultKind::Partition { who, span }
+        | FaultKind::TurbineDown { who, span } => format!("{}, {}", whom(who), when(*span)),
         FaultKind::SlowUplink { who, span, bps } => {
             format!("{}, {}, at {} Mbit/s", whom(who), when(*span), mbit(*bps))
         }
@@ -144,6 +147,7 @@ fn whom(who: &Who) -> String {
             });
             some("nodes", names)
         }
+        Who::All => "all nodes".into(),
         Who::Places(names) => some("places", names.iter().cloned()),
     }
 }

@@ -121,7 +121,7 @@ fn the_reference_has_examples_of_all_that_it_does_not_set() {
         .replace("\nnodes = 1000", "")
         .replace("\nshape = \"frag\"", "\nshape = \"blocks\"");
     let scenario = Scenario::parse(&all, "all.toml", dir.path()).unwrap();
-    assert_eq!(scenario.faults.len(), 7);
+    assert_eq!(scenario.faults.len(), 8);
     assert_eq!(scenario.load.block, Some(LoadOptions::default().block_time()));
     assert_eq!(scenario.network.latency, Some(dir.path().join("rtt.json")));
     let expectation = scenario.expect["fragcast"];
@@ -131,7 +131,7 @@ fn the_reference_has_examples_of_all_that_it_does_not_set() {
     let value = |name: &str| &settings.iter().find(|(key, _)| key == name).unwrap().1;
     assert_eq!(value("network.latency"), "rtt.json", "no private path");
     assert_eq!(value("fault 3 (partition)"), "places Frankfurt, from 700 to 1900 ms");
-    assert_eq!(value("fault 7 (leader dies)"), "block 3, after message 5");
+    assert_eq!(value("fault 8 (leader dies)"), "block 3, after message 5");
 }
 
 #[test]

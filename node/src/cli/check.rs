@@ -3,8 +3,9 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use alloy_primitives::Address;
 use anyhow::{Context, bail};
-use fragcast_turbine::PeerId;
+use fragcast_turbine::{PeerId, Policy};
 use serde_json::{Value, json};
 
 use crate::config::Config;
@@ -69,7 +70,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
             })
             .collect();
         let to = if delegated.is_empty() {
-            "nobody: its blocks cannot be carried".to_owned()
+            "nobody: its blocks come by gossip alone".to_owned()
         } else {
             delegated.join("; ")
         };
@@ -92,6 +93,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
         JwtSecret::from_hex_file(&config.engine.jwt_secret)?;
         writeln!(out, "engine       {}", config.engine.url)?;
     }
+    check_gossip(&config, &network, &mut out)?;
     check_execution(&config, &network, &mut out)?;
     if !config.admin.listen.ip().is_loopback() {
         writeln!(out, "warning: admin.listen is not on loopback; keep it behind a firewall")?;
@@ -101,6 +103,47 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
     }
     writeln!(out, "ok")?;
     Ok(0)
+}
+
+/// How gossip is reached, and whether anything is missing for it.
+fn check_gossip(
+    config: &Config,
+    network: &Network,
+    out: &mut impl std::io::Write,
+) -> anyhow::Result<()> {
+    let gossip = &config.gossip;
+    if gossip.policy == Policy::Off {
+        writeln!(out, "gossip       off")?;
+        let ours = |gateway: &Address| {
+            let mut delegations = network.delegations.iter();
+            delegations.any(|d| d.gateway().is_ok_and(|g| g == *gateway))
+        };
+        if !network.schedule.gateways().iter().all(ours) {
+            writeln!(
+                out,
+                "warning: some gateways have no delegation and are heard on gossip alone: set \
+                 gossip.policy = \"standby\""
+            )?;
+        }
+        return Ok(());
+    }
+    let listen = if gossip.listen.is_empty() { "no address" } else { &gossip.listen };
+    writeln!(
+        out,
+        "gossip       {}, mode {}, at {listen}; {} members and {} other peers to connect to",
+        gossip.policy,
+        gossip.mode,
+        network.gossip.len(),
+        gossip.peers.len(),
+    )?;
+    if network.gossip.is_empty() && gossip.peers.is_empty() {
+        writeln!(
+            out,
+            "warning: no member has a gossip address in the network file, and gossip.peers is \
+             empty: there is nobody to fall back to"
+        )?;
+    }
+    Ok(())
 }
 
 /// What would be executed, on what; and what the execution client can do.

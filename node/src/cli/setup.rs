@@ -1,7 +1,7 @@
 //! `init`, `keygen`, `delegate`: what is done once, before a node runs.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use alloy_primitives::hex;
@@ -31,6 +31,9 @@ pub(super) struct InitArgs {
     /// UDP address under which other nodes reach this one.
     #[arg(long)]
     advertise: SocketAddr,
+    /// TCP port to listen on for gossip, at the same IP addresses.
+    #[arg(long, default_value_t = 9222)]
+    gossip_port: u16,
     /// `v0` or `v0-blob`.
     #[arg(long, default_value_t)]
     dialect: Dialect,
@@ -97,11 +100,17 @@ fn create_leader(key: &Path, journal: &Path) -> anyhow::Result<SigningKey> {
     })
 }
 
+fn tcp_multiaddr(ip: IpAddr, port: u16) -> String {
+    let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
+    format!("/{family}/{ip}/tcp/{port}")
+}
+
 pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
     let dir = &args.dir;
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let mut config = Config::default();
     config.p2p.listen = args.listen;
+    config.gossip.listen = tcp_multiaddr(args.listen.ip(), args.gossip_port);
     let in_dir = |path: &Path| dir.join(path);
     let node = dir.join("node.toml");
     let network = in_dir(&config.network);
@@ -124,7 +133,11 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
         coordinates: [0; 4],
         addresses: vec![args.advertise.into()],
     };
-    let member = MemberEntry { record: body.sign(&identity).to_string(), weight: 1 };
+    let member = MemberEntry {
+        record: body.sign(&identity).to_string(),
+        weight: 1,
+        gossip: vec![tcp_multiaddr(args.advertise.ip(), args.gossip_port)],
+    };
     let mut out = std::io::stdout().lock();
     if network.exists() {
         writeln!(out, "{} exists and was left as it is.", network.display())?;
@@ -152,7 +165,7 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
     writeln!(out, "\npeer id     {peer}")?;
     writeln!(out, "leader key  {}", hex::encode(leader.verifying_key().to_bytes()))?;
     writeln!(out, "\nadd this to the network file of every node:\n")?;
-    writeln!(out, "[[members]]\nrecord = \"{}\"\nweight = {}", member.record, member.weight)?;
+    writeln!(out, "[[members]]\n{}", toml::to_string(&member)?)?;
     writeln!(
         out,
         "\nif a gateway is to lead through this node, let it sign:\n\n\

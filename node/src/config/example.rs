@@ -8,6 +8,7 @@ impl Config {
     pub fn example(&self) -> String {
         let Self {
             p2p,
+            gossip,
             leader,
             ingest,
             execution,
@@ -43,6 +44,21 @@ reassembly_mib = {reassembly}
 repair = {repair}
 # Memory for recent messages with which it answers, MiB.
 repair_mib = {repair_mib}
+
+[gossip]
+# libp2p gossip on based-op's topics: the fallback, and the door to nodes that know nothing else.
+# off: none of it. standby: connected, in a mesh only while the overlay fails. always: both ways.
+policy = "{gossip_policy}"
+# auto: the overlay, and gossip where that fails. turbine, gossip: one of them alone.
+mode = "{gossip_mode}"
+# TCP address, as a multiaddr. Empty: connections are only made.
+listen = "{gossip_listen}"
+# Peers beside the members, such as "/ip4/192.0.2.1/tcp/9222/p2p/16Uiu2…".
+peers = {gossip_peers:?}
+max_connections = {gossip_connections}
+max_connections_per_address = {gossip_per_address}
+# Memory for recent messages, for those who listen or ask, MiB.
+memory_mib = {gossip_mib}
 
 [leader]
 # The ed25519 key that a gateway delegated to. Without this file the node only follows.
@@ -143,6 +159,13 @@ filter = "{filter}"
             reassembly = p2p.reassembly_mib,
             repair = p2p.repair,
             repair_mib = p2p.repair_mib,
+            gossip_policy = gossip.policy,
+            gossip_mode = gossip.mode,
+            gossip_listen = gossip.listen,
+            gossip_peers = gossip.peers,
+            gossip_connections = gossip.max_connections,
+            gossip_per_address = gossip.max_connections_per_address,
+            gossip_mib = gossip.memory_mib,
             key = leader.key,
             journal = leader.journal,
             route = leader.route,

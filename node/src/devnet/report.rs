@@ -1,7 +1,9 @@
 //! What a devnet shows: a line a node while it runs, a table and a report at the end.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
+use fragcast_turbine::health::{Change, State};
 use hdrhistogram::Histogram;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -33,12 +35,12 @@ pub(super) fn summary(args: &DevnetArgs, network: &LocalNetwork) -> Value {
     let complete = sealed.iter().all(|sealed| *sealed as u64 == args.blocks);
     let mut all = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).expect("valid bounds");
     let mut next = all.clone();
-    let (mut turbine, mut repair) = (0, 0);
+    let mut ways: BTreeMap<Via, u64> = BTreeMap::new();
     for i in 0..n {
         network.track(i, |track| {
-            // What came over the network, by what made it whole.
-            turbine += track.by_way.get(&Via::Turbine).copied().unwrap_or(0);
-            repair += track.by_way.get(&Via::Repair).copied().unwrap_or(0);
+            for (via, n) in &track.by_way {
+                *ways.entry(*via).or_default() += n;
+            }
             // Both have the same bounds.
             let _ = all.add(&track.latency);
             let _ = next.add(&track.as_next_leader);
@@ -52,8 +54,13 @@ pub(super) fn summary(args: &DevnetArgs, network: &LocalNetwork) -> Value {
         "verified": verified,
         "rejected": rejected,
         "execution": executed.to_json(),
-        // Gossip carries nothing yet: it does not exist.
-        "messages": { "turbine": turbine, "gossip": 0, "repair": repair },
+        // What came over the network, by the way that was first.
+        "messages": {
+            "turbine": ways.get(&Via::Turbine).copied().unwrap_or(0),
+            "gossip": ways.get(&Via::Gossip).copied().unwrap_or(0),
+            "repair": ways.get(&Via::Repair).copied().unwrap_or(0),
+        },
+        "fallback": Fallback::of(network).to_json(),
         "latency_ms": { "all": percentiles(&all), "next_leader": percentiles(&next) },
         "digest": digest,
         "digests_equal": equal,
@@ -115,6 +122,15 @@ pub(super) fn print_table(
     for (i, reason) in complaints(network) {
         writeln!(out, "node {i}: {reason}")?;
     }
+    let messages = &summary["messages"];
+    writeln!(
+        out,
+        "messages by the way that was first: turbine {}, repair {}, gossip {}",
+        messages["turbine"], messages["repair"], messages["gossip"]
+    )?;
+    if let Some(text) = Fallback::of(network).describe() {
+        writeln!(out, "{text}")?;
+    }
     let verified = summary["verified"]
         .as_array()
         .map_or(0, |all| all.iter().filter(|n| n.as_u64() == Some(args.blocks)).count());
@@ -130,6 +146,85 @@ pub(super) fn print_table(
         summary["latency_ms"]["next_leader"],
     )?;
     Ok(())
+}
+
+/// Who fell back, when, and who returned.
+struct Fallback {
+    /// Changes to gossip, and back, by node.
+    falls: Vec<usize>,
+    returns: Vec<usize>,
+    /// Nodes that count on gossip at the end.
+    on_gossip: usize,
+    /// From the first message that the overlay missed to the node's change, milliseconds; nodes
+    /// that led then, and so missed nothing, are left out.
+    took_ms: Vec<f64>,
+    reasons: BTreeMap<String, u64>,
+}
+
+impl Fallback {
+    fn of(network: &LocalNetwork) -> Self {
+        let mut all = Self {
+            falls: Vec::new(),
+            returns: Vec::new(),
+            on_gossip: 0,
+            took_ms: Vec::new(),
+            reasons: BTreeMap::new(),
+        };
+        for node in network.nodes() {
+            let changes: Vec<Change> =
+                node.shared().with_progress(|p| p.changes.iter().copied().collect());
+            let to = |state| changes.iter().filter(|change| change.to == state).count();
+            all.falls.push(to(State::Gossip));
+            let back = |c: &&Change| c.from == State::Gossip && c.to == State::Turbine;
+            all.returns.push(changes.iter().filter(back).count());
+            let fallback = node.shared().net.snapshot().fallback;
+            all.on_gossip += usize::from(fallback.state == State::Gossip);
+            for change in &changes {
+                let what = format!("{}: {}", change.to.name(), change.reason.name());
+                *all.reasons.entry(what).or_default() += 1;
+            }
+            for cut in network.cuts() {
+                let Some(missing) = cut.missing else { continue };
+                let fell = |c: &&Change| c.to == State::Gossip && c.at.as_nanos() >= cut.from;
+                if let Some(fell) = changes.iter().find(fell) {
+                    let took = fell.at.as_nanos().saturating_sub(missing);
+                    all.took_ms.push(took as f64 / 1e6);
+                }
+            }
+        }
+        all
+    }
+
+    fn worst_ms(&self) -> Option<f64> {
+        self.took_ms.iter().copied().max_by(f64::total_cmp)
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "falls": self.falls,
+            "returns": self.returns,
+            "on_gossip": self.on_gossip,
+            "worst_ms": self.worst_ms(),
+            "changes": self.reasons,
+        })
+    }
+
+    fn describe(&self) -> Option<String> {
+        let falls: usize = self.falls.iter().sum();
+        if falls == 0 {
+            return None;
+        }
+        let within = self.worst_ms().map_or(String::new(), |ms| {
+            format!(" within {ms:.0} ms of the first message that the overlay missed")
+        });
+        Some(format!(
+            "{} nodes fell back to gossip {falls} times{within}; {} returned, {} count on gossip \
+             at the end",
+            self.falls.iter().filter(|n| **n > 0).count(),
+            self.returns.iter().filter(|n| **n > 0).count(),
+            self.on_gossip,
+        ))
+    }
 }
 
 /// At most so many blocks that were not verified are told one by one.

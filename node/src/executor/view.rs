@@ -78,7 +78,7 @@ pub enum ChainEvent {
     Retracted {
         /// What had been executed of it.
         snapshot: Arc<Snapshot>,
-        /// Why: `superseded`, `bad_parity`, `rejected`, `parent_retracted`, `contradicted`.
+        /// Why: `superseded`, `bad_parity`, `gossip_order`, `rejected`, `parent_retracted`, `contradicted`.
         reason: &'static str,
     },
     /// A verified block is not canonical any more. Newest first.

@@ -10,8 +10,8 @@ use super::{Shared, Tap};
 use fragcast_turbine::health::Change;
 
 use crate::engine::EngineHandle;
-use crate::output::{Ordered, Output, Times};
-use crate::sequencer::Sequencer;
+use crate::output::{Ordered, Output, Times, Via};
+use crate::sequencer::{Fate, Sequencer};
 
 /// Turns what happens into outputs. It never waits for anybody, since the driver waits for it.
 pub(super) struct Pump {
@@ -45,8 +45,15 @@ impl Pump {
 
     fn message(&mut self, ordered: Ordered) -> Vec<Output> {
         let mut outputs = Vec::new();
+        let via = ordered.via;
         let fate = self.sequencer.push(ordered, &mut outputs);
-        self.shared.update(|p| *p.fates.entry(fate.label()).or_default() += 1);
+        let first = matches!(fate, Fate::Passed | Fate::Waiting);
+        self.shared.update(|p| {
+            *p.fates.entry(fate.label()).or_default() += 1;
+            if first {
+                *p.first.entry(via.name()).or_default() += 1;
+            }
+        });
         outputs
     }
 
@@ -58,7 +65,10 @@ impl Pump {
                 let times = ordered.times;
                 let took = times.complete_at.saturating_sub(times.sent_at);
                 let kind = ordered.message.message().kind().name();
-                self.shared.metrics.latency(kind, Duration::from_nanos(took));
+                // Gossip does not say when a message was sent.
+                if ordered.via != Via::Gossip {
+                    self.shared.metrics.latency(kind, Duration::from_nanos(took));
+                }
                 return self.message(ordered);
             }
             Event::BadParity(key) => {

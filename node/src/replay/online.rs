@@ -16,6 +16,7 @@ use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, keccak256};
 use anyhow::{Context, bail};
 use fragcast_shredder::Message;
+use fragcast_turbine::{Mode, Policy};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -132,6 +133,9 @@ impl Nodes<'_> {
             gateway_url: None,
             http_port: 0,
             preconf_as_latest: false,
+            policy: Policy::Off,
+            mode: Mode::Turbine,
+            gossip_port: 0,
         };
         let (spec, switches) = (Arc::clone(&case.spec), self.switches.clone());
         let factory = move |index: usize, _: &Path, tap: ReportTap| {

@@ -7,13 +7,14 @@
 //!
 //! # Guarantees
 //! * What is forwarded or handed on was signed by the gateway that the schedule names for its
-//!   block. Every message is handed on at most once while its block is in the window.
+//!   block. Every message is handed on at most once as long as its block is remembered.
 //! * The cheapest question comes first: length, layout, window, form of the signature; only
 //!   then the tree hash, and last of all one recovery, never a second.
 //! * A message that fails leaves nothing behind. Those that pass are remembered within the
 //!   bounds of [`seen`], 7 MB at most, which only gateways can fill.
-//! * *Reject* is for what no honest node could have forwarded, whatever its schedule, window or
-//!   memory; everything else is *ignored*, since libp2p holds a rejection against the sender.
+//! * libp2p holds a rejection against the sender, so *reject* is for what no node could have
+//!   forwarded that knows the same gateways, whatever its window or memory; everything else is
+//!   *ignored*. The one exception is high s, below.
 //!
 //! # Other forms of a signature
 //! The signed root says nothing of the signature's form, so anybody can turn a valid message
@@ -27,7 +28,8 @@
 //! * The canonical form that comes after it *is* forwarded ([`GossipOutcome::Canonical`]).
 //!   Otherwise whoever is faster with another v could keep the original from everybody that
 //!   hears it through us.
-//! * High s is rejected: leaders make theirs low before they publish.
+//! * High s is rejected, before anything is hashed. based-op's nodes would forward it, so a
+//!   gateway whose signer makes it must lower it before it publishes, as our leaders do.
 
 pub mod seen;
 
@@ -41,6 +43,12 @@ use fragcast_shredder::{
 use super::outcome::GossipOutcome;
 use crate::schedule::Schedule;
 use seen::{Known, MAX_BLOCKS, Seen};
+
+/// Transactions of a frag that may have any length.
+const CROWD: usize = 1_024;
+
+/// Bytes of a transaction, on average, where there are more than [`CROWD`].
+const MIN_TX_LEN: usize = 52;
 
 /// What libp2p is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +132,9 @@ impl Gate {
             return Err(GossipOutcome::Future);
         }
         let (signature, is_canonical) = form(signature).ok_or(GossipOutcome::BadSignature)?;
+        if is_crowded(&message) {
+            return Err(GossipOutcome::Crowded);
+        }
         // Here the tree is hashed, which of a long message takes longer than all the rest.
         let signed = SignedMessage::new(message, signature);
         let known = Known { kind, index: index.unwrap_or(0), root: signed.root(), signature };
@@ -159,6 +170,17 @@ impl Gate {
         let is_new = matches!(outcome, GossipOutcome::Accepted | GossipOutcome::OtherV);
         Ok((outcome, is_new.then_some(message)))
     }
+}
+
+/// Whether a frag has more transactions than its bytes can hold. The tree hash takes 26 hashes
+/// for each, however short, so that 10 MiB of empty ones would keep the gate busy for many
+/// seconds, and nobody could be blamed before. Nothing that can be executed is lost: a signature
+/// has 64 bytes, a deposit's source hash and sender have 52. Ignored and not rejected, since
+/// a gateway may have signed it.
+fn is_crowded(message: &Message) -> bool {
+    let Message::Frag(frag) = message else { return false };
+    let bytes: usize = frag.txs.iter().map(|tx| tx.len()).sum();
+    frag.txs.len() > CROWD && bytes < frag.txs.len() * MIN_TX_LEN
 }
 
 /// The signature with v of 0 or 1, and whether it came so; nothing if s is high or v none of

@@ -47,3 +47,6 @@ pub fn links(me: PeerIndex, members: &[PeerId]) -> Vec<PeerIndex> {
 pub fn rank(root: &B256, holder: PeerIndex) -> u64 {
     key(b"rank", root.as_slice(), &holder.to_le_bytes())
 }
+
+#[cfg(test)]
+mod tests;

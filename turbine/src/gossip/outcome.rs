@@ -45,6 +45,8 @@ outcomes! {
     NotScheduled = "not_scheduled",
     /// Signed by its gateway, with a number that no shred can carry.
     Index = "index",
+    /// A frag of more transactions than its bytes can hold.
+    Crowded = "crowded",
     /// Over the size limit. Rejected.
     TooLong = "too_long",
     /// Shorter than what it must have. Rejected.
@@ -74,6 +76,7 @@ impl GossipOutcome {
             | Self::Future
             | Self::NotScheduled
             | Self::Index
+            | Self::Crowded
             | Self::Topic => Verdict::Ignore,
             Self::TooLong
             | Self::Truncated

@@ -395,7 +395,9 @@ impl Driver {
         let now = self.clock.now();
         for input in self.link.take() {
             match input {
-                GossipInput::Message(message) => self.protocol.handle_gossip(now, *message),
+                GossipInput::Message { message, forwarded } => {
+                    self.protocol.handle_gossip(now, *message, forwarded);
+                }
                 GossipInput::Listener(listener, present) => {
                     self.protocol.handle_listener(now, listener, present);
                 }

@@ -23,7 +23,12 @@ pub(super) const INPUTS_AT_ONCE: usize = 16;
 #[derive(Debug, Clone)]
 pub enum GossipInput {
     /// A message that passed the gate.
-    Message(Box<VerifiedMessage>),
+    Message {
+        /// The message.
+        message: Box<VerifiedMessage>,
+        /// Whether it is forwarded: not if its signature came with another v.
+        forwarded: bool,
+    },
     /// A peer has subscribed to our topics, or is gone.
     Listener(Listener, bool),
 }

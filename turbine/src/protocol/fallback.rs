@@ -20,16 +20,16 @@
 
 mod publishing;
 mod recent;
+mod whole;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use alloy_primitives::B256;
 use fragcast_shredder::{Kind, MessageKey, VerifiedMessage};
 
-use super::{Delivered, Event, Protocol};
+use super::{Event, Protocol};
 use crate::gossip::{GossipAction, Mode, Policy};
 use crate::health::{Health, HealthConfig, State};
-use crate::output::Via;
 use crate::time::Timestamp;
 use publishing::Publishing;
 use recent::Recent;
@@ -84,6 +84,10 @@ struct Seen {
     attempt: u8,
     turbine_at: Option<Timestamp>,
     gossip_at: Option<Timestamp>,
+    /// It came with another v, and must not be published in canonical form.
+    unpublished: bool,
+    /// Bit i: a peer has answered with it, as one of attempt i.
+    answered: u8,
 }
 
 /// The state of the bridge.
@@ -146,11 +150,12 @@ impl Fallback {
         self.connected = self.connected + is as usize - was as usize;
     }
 
-    /// Whether gossip has brought a message under this key.
+    /// Whether gossip has brought a message under this key, here or to a peer that answered.
     pub(super) fn has(&self, key: &MessageKey) -> bool {
         let seen = self.seen.get(&(key.block, key.message));
         let by_gossip = |seen: &Seen| seen.gossip_at.is_some() && seen.attempt == key.attempt;
-        seen.is_some_and(|all| all.iter().any(by_gossip))
+        let answered = |seen: &Seen| seen.answered.checked_shr(key.attempt.into()).unwrap_or(0);
+        seen.is_some_and(|all| all.iter().any(|seen| by_gossip(seen) || answered(seen) & 1 == 1))
     }
 
     /// The attempt that a message of gossip most likely belongs to: an Env opens the next one,
@@ -183,12 +188,18 @@ impl Fallback {
             }
             self.seen_count += 1;
             let attempt = key.attempt;
-            let seen = Seen { root, attempt, turbine_at: None, gossip_at: None };
+            let seen = Seen { root, attempt, turbine_at: None, gossip_at: None, unpublished: false, answered: 0 };
             self.seen.entry(place).or_default().push(seen);
         }
         let all = self.seen.get_mut(&place)?;
         let at = known.unwrap_or(all.len() - 1);
         Some((&mut all[at], known.is_none()))
+    }
+
+    /// Whether a message must not be published by this node.
+    fn is_unpublished(&self, key: &MessageKey, root: B256) -> bool {
+        let seen = self.seen.get(&(key.block, key.message));
+        seen.is_some_and(|all| all.iter().any(|seen| seen.root == root && seen.unpublished))
     }
 
     fn set_window(&mut self, low: u64) {
@@ -207,14 +218,17 @@ fn count_of(message: &VerifiedMessage) -> Option<u32> {
 
 impl Protocol {
     /// Takes a message that came by gossip and passed the [gate](crate::gossip::Gate).
-    pub fn handle_gossip(&mut self, now: Timestamp, message: VerifiedMessage) {
+    ///
+    /// One that is not `forwarded`, because its signature came with another v, is used like any
+    /// other, and never published: in canonical form it would be a second message to based-op's
+    /// nodes, which throws their unsealed block away.
+    pub fn handle_gossip(&mut self, now: Timestamp, message: VerifiedMessage, forwarded: bool) {
         let (block, kind) = (message.message().block(), message.message().kind());
         let (low, high) = self.window();
         let Some(index) = message.message().index() else { return };
         if !self.fallback.is_on()
             || self.fallback.mode == Mode::Turbine
             || !(low..=high).contains(&block)
-            || self.leader_index(block) == Some(self.me)
         {
             return;
         }
@@ -224,31 +238,16 @@ impl Protocol {
         if seen.gossip_at.replace(now).is_some() {
             return;
         }
+        seen.unpublished = !forwarded;
         let key = MessageKey { attempt: seen.attempt, ..key };
-        let turbine_at = seen.turbine_at;
+        let (turbine_at, answered) = (seen.turbine_at, seen.answered != 0);
         self.counters.gossip += 1;
         if let Some(turbine_at) = turbine_at {
             self.events.push_back(Event::Race(Race { key, kind, turbine_at, gossip_at: now }));
-            return;
+        } else if !answered {
+            self.counters.gossip_first += 1;
+            self.take_whole(now, key, message, None);
         }
-        self.counters.gossip_first += 1;
-        if self.leader(block).is_some() && self.fallback.is_judging() {
-            let place = (block, key.attempt, index);
-            self.fallback.health.gossip(now, place, count_of(&message));
-        }
-        self.repair_settled(&key);
-        self.advance_window(now, block, kind);
-        self.remember(now, key, &message);
-        self.events.push_back(Event::Message(Box::new(Delivered {
-            key,
-            message,
-            sent_at_micros: 0,
-            first_shred_at: now,
-            complete_at: now,
-            from: None,
-            via: Via::Gossip,
-        })));
-        self.settle_fallback(now);
     }
 
     /// The overlay delivered a message.
@@ -268,9 +267,15 @@ impl Protocol {
         let mut race = None;
         if let Some((seen, _)) = self.fallback.entry(key, message.root()) {
             // What the overlay says of attempts is signed.
+            let guess = MessageKey { attempt: seen.attempt, ..key };
             seen.attempt = key.attempt;
+            if guess != key {
+                self.repair.forget_message(&guess);
+            }
             if seen.turbine_at.is_none() {
                 seen.turbine_at = Some(now);
+                // The leader's own form of it: what its leader publishes is no second message.
+                seen.unpublished = false;
                 race = seen.gossip_at;
             }
         }
@@ -278,7 +283,7 @@ impl Protocol {
             let kind = message.message().kind();
             self.events.push_back(Event::Race(Race { key, kind, turbine_at: now, gossip_at }));
         }
-        self.remember(now, key, message);
+        self.remember(key, message);
         self.offer(&key, message);
         self.settle_fallback(now);
     }
@@ -286,7 +291,7 @@ impl Protocol {
     /// This node leads and has sent a message.
     pub(super) fn note_own(&mut self, now: Timestamp, key: MessageKey, message: &VerifiedMessage) {
         if self.fallback.is_on() {
-            self.remember(now, key, message);
+            self.remember(key, message);
             self.offer(&key, message);
             self.settle_fallback(now);
         }
@@ -343,6 +348,7 @@ impl Protocol {
                 policy == Policy::Always
                     || self.fallback.health.state() != State::Turbine
                     || self.is_gossip_term()
+                    || self.leader_listens()
             }
         };
         if listening != self.fallback.listening {
@@ -365,6 +371,16 @@ impl Protocol {
                 !gateways.iter().all(|gateway| ours(*gateway))
             }
         }
+    }
+
+    /// Whether a leader of now listens to gossip. It does because nothing reaches it over the
+    /// overlay, so perhaps nothing that it sends arrives there either; and that is what nobody
+    /// else can tell from a leader that is dead.
+    fn leader_listens(&self) -> bool {
+        let Some(block) = self.opened else { return false };
+        let blocks = [block, block.saturating_add(1)];
+        let leaders = blocks.into_iter().filter_map(|block| self.leader_index(block));
+        leaders.into_iter().any(|leader| leader != self.me && self.is_listener(leader))
     }
 
     /// What the gossip driver is to do next.

@@ -314,7 +314,10 @@ impl Protocol {
 
     fn take_control(&mut self, now: Timestamp, from: PeerIndex, control: Control) -> Outcome {
         match control {
-            Control::Tips(_) | Control::RepairRequest(_) | Control::RepairShreds(_)
+            Control::Tips(_)
+            | Control::RepairRequest(_)
+            | Control::RepairShreds(_)
+            | Control::MessagePart(_)
                 if self.mode() == Mode::Gossip =>
             {
                 Outcome::Forced
@@ -334,6 +337,7 @@ impl Protocol {
             Control::RepairRequest(request) => self.take_request(now, from, &request),
             Control::Listeners(told) => self.take_listeners(from, &told),
             Control::RepairShreds(answer) => self.take_repaired(now, from, answer),
+            Control::MessagePart(part) => self.take_part(now, from, &part),
             Control::Evidence(evidence) => {
                 let id = (evidence.proof.key, evidence.proof.first.header.message_key());
                 if self.evidence.contains(&id) {

@@ -5,17 +5,25 @@
 //!              │ quiet, due                peers tell
 //!              ▼
 //!           requests ──▶ peers' stores ──▶ shreds, validated and reassembled as any others
+//!                    └─▶ peers' gossip ──▶ the message in parts, verified when it is whole
 //! ```
+//!
+//! A peer that has a message from gossip has no shreds of it, since gossip carries no signature
+//! of the leader over them. It answers with the message itself, whose own signature is checked.
+//! Such an answer is hearsay in one respect: gossip's frags name no Env, so the attempt under
+//! which the peer has it may be a guess. The sequencer settles what belongs together.
 //!
 //! # Guarantees
 //! * Nothing that a peer says is believed but that it can be asked: every shred of an answer
-//!   is checked like one that came by itself, and taken only from whom it was asked.
+//!   is checked like one that came by itself, every message like one of gossip, and taken only
+//!   from whom it was asked.
 //! * Repaired shreds are never forwarded, and a relay owes nothing of a set that needed them:
 //!   whoever was below it repairs for itself, from peers that are whole.
 //! * Whatever is lost, nobody is asked before a message has been quiet for
 //!   [`RepairConfig::quiet`]: a lossless network asks nothing.
 //! * Memory: [`RepairConfig::memory`] for the sets that are kept, 1,024 wants, 128 requests,
-//!   256 round-trip times, and a budget for as many peers as asked within the last second.
+//!   256 round-trip times, a budget for as many peers as asked within the last second, and of
+//!   messages in parts four at a time as they come, with one that is sent: 50 MiB at most.
 //! * No work grows with the number of members, and without anything open or missing there is
 //!   no timer.
 //!
@@ -29,6 +37,8 @@
 
 mod answering;
 mod asking;
+mod messages;
+mod parts;
 mod store;
 mod wants;
 
@@ -43,6 +53,7 @@ use crate::membership::PeerIndex;
 use crate::time::Timestamp;
 use answering::Budgets;
 use asking::Requests;
+use messages::Encoded;
 use store::{CompleteSet, Opening, Store};
 use wants::Wants;
 
@@ -108,6 +119,7 @@ pub(super) struct Repair {
     round_trips: BTreeMap<PeerIndex, Duration>,
     store: Store,
     budgets: Budgets,
+    encoded: Encoded,
     /// When tips are due.
     tips_at: Option<Timestamp>,
     /// How often they were sent.
@@ -124,6 +136,7 @@ impl Repair {
             round_trips: BTreeMap::new(),
             store: Store::new(config.memory),
             budgets: Budgets::new(config),
+            encoded: Encoded::default(),
             tips_at: None,
             ticks: 0,
             cursor: (0, 0),
@@ -218,7 +231,7 @@ impl Protocol {
         let due = self.quiet_until(now, &key);
         let (reassembler, fallback) = (&self.reassembler, &self.fallback);
         let has = |key: &MessageKey| reassembler.is_done(key) || fallback.has(key);
-        if has(&key) {
+        if fallback.has(&key) {
             // Gossip has brought it: what shreds of it still come need no help.
             return;
         }
@@ -276,7 +289,14 @@ impl Protocol {
     }
 
     fn keep_set(&mut self, now: Timestamp, set: CompleteSet) {
-        if self.repair.store.insert(now, set) && self.repair.tips_at.is_none() {
+        if self.repair.store.insert(now, set) {
+            self.tell(now);
+        }
+    }
+
+    /// There is something to tell of.
+    fn tell(&mut self, now: Timestamp) {
+        if self.repair.tips_at.is_none() {
             self.repair.tips_at = Some(now + self.tips_interval());
         }
     }

@@ -1,5 +1,7 @@
 //! Whole networks in virtual time, and peers that lie.
 
+mod fallback;
+mod gossip;
 mod hostile;
 mod network;
 mod repair;

@@ -71,7 +71,7 @@ impl Node {
 
     fn take(&mut self, input: GossipInput) {
         match input {
-            GossipInput::Message(message) => self.messages.push_back(*message),
+            GossipInput::Message { message, .. } => self.messages.push_back(*message),
             GossipInput::Listener(listener, present) => self.listeners.push((listener, present)),
         }
     }

@@ -17,6 +17,9 @@ const CONFIG: FragcastConfig = FragcastConfig {
     connections: 1024,
     repair: true,
     uplink_bps: 1_000_000_000,
+    gossip: Policy::Off,
+    mode: Mode::Auto,
+    heartbeat: 500 * MILLIS,
 };
 
 fn go(config: &FragcastConfig, load: &Load, faults: &Faults, n: usize) -> (Outcome, Fragcast) {

@@ -1,20 +1,22 @@
 //! What one node knows: its mesh, what it waits to pass on, what it can still advertise.
 
+use std::collections::BTreeSet;
+
 use crate::{Nanos, NodeId, SECONDS};
 
 use super::GossipConfig;
 
 /// A message as gossipsub tells them apart, by their content: twice the broadcast's index, plus
 /// one for the second version of an equivocal one.
-pub(super) type Id = u32;
+pub(in crate::protocols) type Id = u32;
 
 /// A pruned peer is left alone for so long (gossipsub v1.1, `PruneBackoff`).
-const PRUNE_BACKOFF: Nanos = 60 * SECONDS;
+pub(super) const PRUNE_BACKOFF: Nanos = 60 * SECONDS;
 
 /// A message that is being validated, and where it came from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pending {
-    pub(super) id: Id,
+pub(in crate::protocols) struct Pending {
+    pub(in crate::protocols) id: Id,
     pub(super) from: NodeId,
     /// It came in answer to an IWANT.
     pub(super) asked: bool,
@@ -24,6 +26,12 @@ pub(super) struct Pending {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Node {
     pub(super) mesh: Vec<NodeId>,
+    /// It has not subscribed to the topics.
+    pub(super) outside: bool,
+    /// Connections that have; `None`: all, as nobody ever unsubscribes.
+    pub(super) subscribers: Option<BTreeSet<NodeId>>,
+    /// Whom it publishes to while it is outside.
+    pub(super) fanout: Vec<NodeId>,
     pub(super) pending: Vec<Pending>,
     /// Mesh peers that are known to have a message that this node has not forwarded yet.
     holders: Vec<(Id, NodeId)>,
@@ -31,14 +39,19 @@ pub(super) struct Node {
     cache: Vec<(Id, u64)>,
     backoff: Vec<(NodeId, Nanos)>,
     /// Heartbeats are at `phase`, `phase + heartbeat`, …
-    phase: Nanos,
+    pub(super) phase: Nanos,
     /// When the heartbeat is that a timer has been set for.
     armed: Option<Nanos>,
 }
 
 impl Node {
-    pub(super) fn new(mesh: Vec<NodeId>, phase: Nanos) -> Self {
-        Self { mesh, phase, ..Self::default() }
+    /// A node with a mesh, which is subscribed or not and knows who of its connections is.
+    pub(super) fn new(
+        mesh: Vec<NodeId>,
+        subscribed: bool,
+        subscribers: Option<BTreeSet<NodeId>>,
+    ) -> Self {
+        Self { mesh, outside: !subscribed, subscribers, ..Self::default() }
     }
 
     /// The number of the first heartbeat after `now`.
@@ -106,23 +119,40 @@ impl Node {
         self.cache.iter().any(|(_, first)| next - first < config.history_gossip.into())
     }
 
-    /// Takes a peer into the mesh if there is room.
+    /// Whether a connection is known to have subscribed.
+    pub(super) fn knows(&self, peer: NodeId) -> bool {
+        self.subscribers.as_ref().is_none_or(|known| known.contains(&peer))
+    }
+
+    /// A connection has subscribed, or has unsubscribed.
+    pub(super) fn learn(&mut self, peer: NodeId, subscribed: bool) {
+        let known = self.subscribers.get_or_insert_default();
+        if subscribed {
+            known.insert(peer);
+        } else {
+            known.remove(&peer);
+            self.mesh.retain(|other| *other != peer);
+            self.fanout.retain(|other| *other != peer);
+        }
+    }
+
+    /// Takes a peer into the mesh if this node is in it and there is room.
     pub(super) fn accept(&mut self, peer: NodeId, config: &GossipConfig) -> bool {
         if self.mesh.contains(&peer) {
             return true;
         }
-        let room = self.mesh.len() < config.d_high as usize;
+        let room = !self.outside && self.mesh.len() < config.d_high as usize;
         if room {
             self.mesh.push(peer);
         }
         room
     }
 
-    /// A peer wants this node in its mesh no more.
-    pub(super) fn pruned(&mut self, peer: NodeId, now: Nanos) {
+    /// A peer wants this node in its mesh no more, or the other way round.
+    pub(super) fn pruned(&mut self, peer: NodeId, now: Nanos, backoff: Nanos) {
         self.mesh.retain(|other| *other != peer);
         self.backoff.retain(|(_, until)| *until > now);
-        self.backoff.push((peer, now + PRUNE_BACKOFF));
+        self.backoff.push((peer, now + backoff));
     }
 
     /// Whether a peer may be grafted.
@@ -140,7 +170,7 @@ mod tests {
     #[test]
     fn a_message_is_advertised_at_three_heartbeats_and_served_for_twelve() {
         let config = GossipConfig::based_op();
-        let mut node = Node::new(vec![1], 100 * MILLIS);
+        let mut node = Node { mesh: vec![1], phase: 100 * MILLIS, ..Node::default() };
         assert_eq!(node.arm(0, &config), Some(100 * MILLIS));
         assert_eq!(node.arm(0, &config), None);
         assert!(!node.beats(99 * MILLIS) && node.beats(100 * MILLIS));
@@ -165,12 +195,12 @@ mod tests {
     #[test]
     fn the_mesh_is_bounded_and_a_pruned_peer_left_alone() {
         let config = GossipConfig::with_mesh(4);
-        let mut node = Node::new(vec![], 0);
+        let mut node = Node::default();
         let accepted: Vec<bool> = (1..9).map(|peer| node.accept(peer, &config)).collect();
         assert_eq!(accepted, [true, true, true, true, true, true, false, false]);
         assert!(node.accept(1, &config), "it is in already");
         assert!(!node.may_graft(1, 0) && node.may_graft(9, 0));
-        node.pruned(1, SECONDS);
+        node.pruned(1, SECONDS, PRUNE_BACKOFF);
         assert!(!node.may_graft(1, 60 * SECONDS) && node.may_graft(1, 61 * SECONDS));
         node.note_holder(3, 4);
         node.note_holder(9, 5);

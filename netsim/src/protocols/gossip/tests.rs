@@ -1,13 +1,13 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::MILLIS;
 use crate::engine::{Setup, run};
-use crate::fault::{ALWAYS, Faults, Span};
+use crate::fault::{ALWAYS, Fault, Faults, Span};
 use crate::link::{LinkConfig, Loss};
 use crate::load::Load;
 use crate::outcome::{NEVER, Outcome};
 use crate::world::sample::line;
+use crate::{MILLIS, Nanos, SECONDS};
 
 const BYTES: u32 = 36_000;
 
@@ -158,7 +158,7 @@ fn crashed_peers_are_replaced_and_come_back() {
         outcome.completions[index].repaired[nodes].iter().filter(|asked| **asked).count()
     };
     assert!(asked(0, 0..100) < 10 && asked(1, 0..200) < 10 && asked(0, 100..200) > 10);
-    let degrees: Vec<usize> = gossip.nodes.iter().map(|node| node.mesh.len()).collect();
+    let degrees: Vec<usize> = gossip.0.meshes().map(<[NodeId]>::len).collect();
     assert!(degrees.iter().all(|degree| (6..=12).contains(degree)), "{degrees:?}");
     assert!(outcome.refused == 0 && outcome.degree.iter().all(|degree| *degree <= 50));
 
@@ -167,8 +167,8 @@ fn crashed_peers_are_replaced_and_come_back() {
     let (outcome, gossip) =
         go(GossipConfig::based_op(), &frags(&[3 * SECONDS], BYTES), vec![gone], 1);
     assert!(outcome.completions[0].after[..100].iter().all(|after| *after < SECONDS));
-    for node in &gossip.nodes[..100] {
-        assert!(node.mesh.len() >= 6 && node.mesh.iter().all(|peer| *peer < 100));
+    for mesh in gossip.0.meshes().take(100) {
+        assert!(mesh.len() >= 6 && mesh.iter().all(|peer| *peer < 100));
     }
 }
 
@@ -180,7 +180,7 @@ fn both_versions_of_an_equivocal_message_spread_and_nobody_can_tell() {
     let (outcome, gossip) = go(GossipConfig::based_op(), &load, vec![], 1);
     assert_eq!(missing(&outcome), 0);
     assert!(!outcome.convicted.contains(&true));
-    let both = (0..200).all(|node| gossip.has_seen(node, 0) && gossip.has_seen(node, 1));
+    let both = (0..200).all(|node| gossip.0.has_seen(node, 0) && gossip.0.has_seen(node, 1));
     assert!(both);
     let single = copies(&go(GossipConfig::based_op(), &honest, vec![], 1).0, &honest);
     assert!((1.8..2.2).contains(&(copies(&outcome, &load) / single)));

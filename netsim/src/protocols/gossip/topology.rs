@@ -18,7 +18,7 @@ use crate::random::{self, Stream, shuffle};
 use super::GossipConfig;
 
 /// Neighbours of each node.
-pub(super) type Graph = Vec<Vec<NodeId>>;
+pub(in crate::protocols) type Graph = Vec<Vec<NodeId>>;
 
 /// Connections and mesh of `n` nodes.
 pub(super) fn draw(n: usize, config: &GossipConfig, seed: u64) -> (Graph, Graph) {
@@ -50,7 +50,7 @@ fn link(graph: &mut Graph, a: NodeId, b: NodeId) {
     }
 }
 
-fn graft(connections: &Graph, config: &GossipConfig, rng: &mut Stream) -> Graph {
+pub(super) fn graft(connections: &Graph, config: &GossipConfig, rng: &mut Stream) -> Graph {
     let n = connections.len();
     let [d_low, d, d_high] = [config.d_low, config.d, config.d_high].map(|d| d as usize);
     let mut mesh: Graph = vec![Vec::new(); n];

@@ -85,6 +85,11 @@ pub(super) fn prune() -> u32 {
     control(KINDS.iter().map(|kind| field(field(topic(*kind)) + BACKOFF)).sum())
 }
 
+/// A subscription to all topics, or its end: a flag and the topic's name each.
+pub(super) fn subscription() -> u32 {
+    connection(KINDS.iter().map(|kind| field(2 + field(topic(*kind)))).sum())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +108,6 @@ mod tests {
         assert_eq!(ihave([0, 1, 0]), 1 + (2 + 2 + 29 + 22) + 12 + 18);
         assert_eq!(graft(), 1 + 2 + (2 + 24) + (2 + 29) + (2 + 25) + 12 + 18);
         assert_eq!(prune(), graft() + 3 * 2);
+        assert_eq!(subscription(), 1 + (2 + 2 + 24) + (2 + 2 + 29) + (2 + 2 + 25) + 12 + 18);
     }
 }

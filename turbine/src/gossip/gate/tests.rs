@@ -356,6 +356,29 @@ fn a_number_that_no_shred_carries_is_the_gateways_fault_alone() {
     assert_eq!(gate.remembered(), 1);
 }
 
+/// 10 MiB of empty transactions took the tree hash most of a minute.
+#[test]
+fn a_frag_of_many_empty_transactions_is_not_hashed() {
+    let mut gate = gate();
+    let many = |count: usize, len: usize| {
+        let txs = vec![vec![7; len].into(); count];
+        let frag = Frag { block_number: 1, seq: 0, is_last: false, blob_gas_used: None, txs };
+        Message::Frag(frag)
+    };
+    let mut junk = vec![1; 65];
+    many((MAX_MESSAGE_LEN - 65 - 21) / 4, 0).encode_body(&mut junk);
+    assert_eq!(junk.len(), MAX_MESSAGE_LEN - 2);
+    assert_eq!(outcome(&mut gate, Kind::Frag, &junk.into()), GossipOutcome::Crowded);
+    for (count, len, expected) in [
+        (CROWD, 0, GossipOutcome::Accepted),
+        (CROWD + 1, 0, GossipOutcome::Crowded),
+        (CROWD + 1, MIN_TX_LEN - 1, GossipOutcome::Crowded),
+        (CROWD + 1, MIN_TX_LEN, GossipOutcome::Accepted),
+    ] {
+        assert_eq!(outcome(&mut gate, Kind::Frag, &wire(many(count, len))), expected);
+    }
+}
+
 #[test]
 fn a_place_has_as_many_versions_as_a_block_has_attempts() {
     let mut gate = gate();

@@ -9,6 +9,7 @@ use super::super::Protocol;
 use crate::control::{Control, Listeners, MAX_TOLD};
 use crate::gossip::links::{self, HOLDERS};
 use crate::gossip::{GossipAction, Listener, Mode, Policy};
+use crate::health::State;
 use crate::membership::PeerIndex;
 use crate::outcome::Outcome;
 use crate::time::Timestamp;
@@ -65,8 +66,14 @@ impl Protocol {
             self.send_control_to_all(&frame, None);
         }
         if present {
-            self.catch_up(now, listener);
+            self.catch_up(listener);
         }
+        self.settle_fallback(now);
+    }
+
+    /// Whether a member is known to listen to gossip.
+    pub(in crate::protocol) fn is_listener(&self, member: PeerIndex) -> bool {
+        self.fallback.publishing.listeners.contains(&Listener::Member(member))
     }
 
     /// Tells a peer that connects which listeners this node has.
@@ -107,8 +114,9 @@ impl Protocol {
     pub(in crate::protocol) fn offer(&mut self, key: &MessageKey, message: &VerifiedMessage) {
         let leads = self.leader_index(key.block) == Some(self.me);
         let publishing = &self.fallback.publishing;
-        let everything =
-            self.fallback.policy == Policy::Always || self.fallback.mode == Mode::Gossip;
+        let everything = self.fallback.policy == Policy::Always
+            || self.fallback.mode == Mode::Gossip
+            || self.fallback.health.state() != State::Turbine;
         let mine = (leads && everything)
             || publishing.listeners.iter().any(|l| leads || self.is_holder(key.block, message, *l));
         if mine {
@@ -121,12 +129,14 @@ impl Protocol {
         let publishing = &self.fallback.publishing;
         let leader = self.leader_index(block);
         let mine = links::rank(&message.root(), self.me);
-        // Others who are connected to the listener, and are no listeners themselves.
+        // Others who are connected to the listener. Who listens itself is taken not to get much
+        // over the overlay, unless this node does both as well.
+        let both = self.is_listening();
         let ahead = |other: PeerIndex| {
             other != self.me
                 && Some(other) != leader
                 && Listener::Member(other) != listener
-                && !publishing.listeners.contains(&Listener::Member(other))
+                && (both || !publishing.listeners.contains(&Listener::Member(other)))
                 && links::rank(&message.root(), other) < mine
         };
         let before = match listener {
@@ -149,7 +159,7 @@ impl Protocol {
     }
 
     /// Publishes what a new listener has missed of the blocks that are under way.
-    fn catch_up(&mut self, _now: Timestamp, listener: Listener) {
+    fn catch_up(&mut self, listener: Listener) {
         let from = match (self.sealed, self.opened) {
             (Some(sealed), _) => sealed,
             (None, Some(opened)) => opened,
@@ -161,7 +171,8 @@ impl Protocol {
             .from(from)
             .filter(|(key, message)| {
                 let leads = self.leader_index(key.block) == Some(self.me);
-                leads || self.is_holder(key.block, message, listener)
+                let mine = leads || self.is_holder(key.block, message, listener);
+                mine && !self.fallback.is_unpublished(key, message.root())
             })
             .map(|(_, message)| message.clone())
             .collect();
@@ -182,13 +193,9 @@ impl Protocol {
     }
 
     /// Keeps a message for listeners and for those who ask.
-    pub(in crate::protocol) fn remember(
-        &mut self,
-        _now: Timestamp,
-        key: MessageKey,
-        message: &VerifiedMessage,
-    ) {
+    pub(in crate::protocol) fn remember(&mut self, key: MessageKey, message: &VerifiedMessage) {
         self.fallback.recent.insert(key, message.clone());
+        self.repair.forget_messages_below(self.fallback.recent.oldest());
     }
 
     /// Bytes of recent messages that are kept for listeners and for those who ask.

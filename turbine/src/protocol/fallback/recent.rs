@@ -7,7 +7,8 @@ use fragcast_shredder::{Message, MessageKey, VerifiedMessage};
 /// About what a message takes beside its transactions.
 const ENTRY_COST: usize = 512;
 
-fn cost(message: &VerifiedMessage) -> usize {
+/// What a message is taken to cost.
+pub(super) fn cost(message: &VerifiedMessage) -> usize {
     let body = match message.message() {
         Message::Frag(frag) => frag.txs.iter().map(|tx| tx.len() + 32).sum(),
         Message::Env(_) | Message::Seal(_) => 0,
@@ -65,6 +66,11 @@ impl Recent {
     /// Messages of `block` and of those above it, in order.
     pub(super) fn from(&self, block: u64) -> impl Iterator<Item = (&MessageKey, &VerifiedMessage)> {
         self.messages.range(MessageKey { block, attempt: 0, message: 0 }..)
+    }
+
+    /// The lowest of all.
+    pub(super) fn oldest(&self) -> Option<&MessageKey> {
+        self.messages.first_key_value().map(|(key, _)| key)
     }
 
     /// Bytes held.

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fragcast_shredder::MessageKey;
 use fragcast_shredder::shred::MAX_ATTEMPTS;
 
 use super::super::Protocol;
 use super::RepairConfig;
+use super::messages::ONCE_WITHIN;
 use super::store::{CompleteSet, Store};
 use crate::control::{
     Control, MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tips, WHOLE,
@@ -22,23 +24,31 @@ const REQUEST_COST: usize = 100;
 /// The most that a request for a whole message is answered with: a frag of usual size. The
 /// asker knows the shape then, and asks for the rest by set.
 const MAX_WHOLE: usize = 160 * 1024;
-/// Budgets in use at a time, 24 bytes each.
+/// Budgets in use at a time, 64 bytes each.
 const MAX_BUDGETS: usize = 4096;
 
-/// What each peer may still be sent: a token bucket as one time, when all that it got would
-/// have left at its rate (GCRA). A bucket that is full again needs no entry.
+/// One peer's budget.
+struct Budget {
+    /// When all that it got would have left at its rate.
+    busy_until: Timestamp,
+    /// The message that it was sent last, from the beginning, and when.
+    message: Option<(MessageKey, Timestamp)>,
+}
+
+/// What each peer may still be sent: a token bucket as one time (GCRA). A bucket that is full
+/// again needs no entry.
 pub(super) struct Budgets {
     /// Nanoseconds a byte takes, in 2^-16ths.
     nanos_per_byte: u64,
     burst: Duration,
-    busy_until: BTreeMap<PeerIndex, Timestamp>,
+    peers: BTreeMap<PeerIndex, Budget>,
 }
 
 impl Budgets {
     pub(super) fn new(config: &RepairConfig) -> Self {
         let nanos_per_byte = (8_000_000_000u64 << 16) / config.answer_bps.max(1_000);
         let burst = Self::time(nanos_per_byte, config.answer_burst);
-        Self { nanos_per_byte, burst, busy_until: BTreeMap::new() }
+        Self { nanos_per_byte, burst, peers: BTreeMap::new() }
     }
 
     fn time(nanos_per_byte: u64, bytes: usize) -> Duration {
@@ -47,21 +57,34 @@ impl Budgets {
     }
 
     /// Takes `bytes` off a peer's budget, or says that it has not so much left.
-    fn take(&mut self, now: Timestamp, peer: PeerIndex, bytes: usize) -> bool {
-        if !self.busy_until.contains_key(&peer) && self.busy_until.len() >= MAX_BUDGETS {
-            self.busy_until.retain(|_, until| *until > now);
-            if self.busy_until.len() >= MAX_BUDGETS {
+    pub(super) fn take(&mut self, now: Timestamp, peer: PeerIndex, bytes: usize) -> bool {
+        if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_BUDGETS {
+            self.peers.retain(|_, budget| budget.busy_until > now);
+            if self.peers.len() >= MAX_BUDGETS {
                 return false;
             }
         }
         let took = Self::time(self.nanos_per_byte, bytes);
-        let until = self.busy_until.entry(peer).or_insert(now);
-        let after = (*until).max(now) + took;
+        let budget = self.peers.entry(peer).or_insert(Budget { busy_until: now, message: None });
+        let after = budget.busy_until.max(now) + took;
         if after.since(now) > self.burst {
             return false;
         }
-        *until = after;
+        budget.busy_until = after;
         true
+    }
+
+    /// Whether a peer has not been sent a message just now.
+    pub(super) fn is_first(&self, now: Timestamp, peer: PeerIndex, key: &MessageKey) -> bool {
+        let last = self.peers.get(&peer).and_then(|budget| budget.message);
+        last.is_none_or(|(of, at)| of != *key || now.since(at) >= ONCE_WITHIN)
+    }
+
+    /// A peer was sent a message.
+    pub(super) fn answered(&mut self, now: Timestamp, peer: PeerIndex, key: MessageKey) {
+        if let Some(budget) = self.peers.get_mut(&peer) {
+            budget.message = Some((key, now));
+        }
     }
 }
 
@@ -148,6 +171,9 @@ impl Protocol {
         if !self.repair.budgets.take(now, from, REQUEST_COST) {
             return Outcome::RepairRefused;
         }
+        if let Some(outcome) = self.answer_with_message(now, from, request) {
+            return outcome;
+        }
         let answer = wanted(&self.repair.store, request);
         if answer.is_empty() {
             return Outcome::RepairLacking;
@@ -191,8 +217,8 @@ mod tests {
         for peer in 0..MAX_BUDGETS as u32 + 10 {
             budgets.take(later, peer, 1);
         }
-        assert_eq!(budgets.busy_until.len(), MAX_BUDGETS);
+        assert_eq!(budgets.peers.len(), MAX_BUDGETS);
         assert!(budgets.take(later + Duration::from_secs(1), 9_999, 1));
-        assert_eq!(budgets.busy_until.len(), 1);
+        assert_eq!(budgets.peers.len(), 1);
     }
 }

@@ -8,6 +8,7 @@ use fragcast_shredder::{HashedShred, MessageKey, SetKey, Shred};
 
 use super::super::Protocol;
 use super::mix;
+use super::parts::Assemblies;
 use crate::control::{Control, RepairRequest, RepairShreds, Tips, WHOLE};
 use crate::egress::{Lane, Payload, Transmit};
 use crate::membership::PeerIndex;
@@ -43,6 +44,8 @@ struct Request {
 pub(super) struct Requests {
     by_nonce: BTreeMap<u64, Request>,
     settled: VecDeque<(u64, PeerIndex)>,
+    /// Answers that come in parts.
+    pub(super) assemblies: Assemblies,
     last_nonce: u64,
 }
 
@@ -88,12 +91,26 @@ impl Requests {
             }
             !settle
         });
+        self.forget_settled();
+        self.assemblies.settle(which);
+    }
+
+    /// One that is answered needs no more of its answer.
+    pub(super) fn retire(&mut self, nonce: u64) {
+        if let Some(request) = self.by_nonce.remove(&nonce) {
+            self.settled.push_back((nonce, request.peer));
+            self.forget_settled();
+        }
+    }
+
+    fn forget_settled(&mut self) {
         let surplus = self.settled.len().saturating_sub(MAX_SETTLED);
         self.settled.drain(..surplus);
     }
 
     pub(super) fn forget(&mut self, peer: PeerIndex) {
         self.by_nonce.retain(|_, request| request.peer != peer);
+        self.assemblies.forget(peer);
     }
 }
 
@@ -174,28 +191,39 @@ impl Protocol {
         for peer in peers {
             let for_peer = self.patience(peer);
             patience = patience.max(for_peer);
-            for (set, have) in &sets {
+            // What came in parts goes on where it ended.
+            let resumed = self.repair.requests.assemblies.resume(peer, &key);
+            let resumed = resumed.map(|parts| [(WHOLE, parts as u64)]);
+            for (set, have) in resumed.as_ref().map_or(&sets[..], |resumed| &resumed[..]) {
                 if self.repair.requests.waiting(now) >= most || self.is_busy(now, peer) {
                     break;
                 }
-                let nonce = self.repair.requests.insert(Request {
-                    peer,
-                    set: SetKey { message: key, set: *set },
-                    sent: now,
-                    until: now + for_peer,
-                    answered: false,
-                });
-                let MessageKey { block, attempt, message } = key;
-                let request =
-                    RepairRequest { nonce, block, attempt, message, set: *set, have: *have };
-                let payload = Payload::Control(Control::RepairRequest(request).to_bytes());
-                // A few bytes that a whole round trip waits for.
-                self.egress.push(Transmit { to: peer, lane: Lane::Data, payload });
-                self.counters.repair_requested += 1;
+                let set = SetKey { message: key, set: *set };
+                self.request(now, peer, set, *have, for_peer);
             }
         }
         let want = self.repair.wants.messages.get_mut(&key).expect("due");
         (want.tries, want.due) = (tries + 1, now + patience);
+    }
+
+    /// Asks a peer for a set, or for a whole message from part `have` on.
+    pub(super) fn request(
+        &mut self,
+        now: Timestamp,
+        peer: PeerIndex,
+        asked: SetKey,
+        have: u64,
+        patience: Duration,
+    ) {
+        let until = now + patience;
+        let request = Request { peer, set: asked, sent: now, until, answered: false };
+        let nonce = self.repair.requests.insert(request);
+        let SetKey { message: MessageKey { block, attempt, message }, set } = asked;
+        let request = RepairRequest { nonce, block, attempt, message, set, have };
+        let payload = Payload::Control(Control::RepairRequest(request).to_bytes());
+        // A few bytes that a whole round trip waits for.
+        self.egress.push(Transmit { to: peer, lane: Lane::Data, payload });
+        self.counters.repair_requested += 1;
     }
 
     /// Whether a peer is asked for as much as may be.
@@ -243,7 +271,7 @@ impl Protocol {
     }
 
     /// How long a peer is waited for.
-    fn patience(&self, peer: PeerIndex) -> Duration {
+    pub(super) fn patience(&self, peer: PeerIndex) -> Duration {
         match self.repair.round_trips.get(&peer) {
             Some(rtt) => (*rtt * 3 / 2 + Duration::from_millis(20)).clamp(PATIENCE.0, PATIENCE.1),
             None => self.config.repair.first_retry,
@@ -264,6 +292,25 @@ impl Protocol {
         }
     }
 
+    /// What an answer is for, if it was asked of who sends it.
+    pub(super) fn note_answer(
+        &mut self,
+        now: Timestamp,
+        from: PeerIndex,
+        nonce: u64,
+    ) -> Result<SetKey, Outcome> {
+        let requests = &mut self.repair.requests;
+        let Some(request) = requests.by_nonce.get_mut(&nonce).filter(|r| r.peer == from) else {
+            let late = requests.settled.contains(&(nonce, from));
+            return Err(if late { Outcome::RepairLate } else { Outcome::RepairUnasked });
+        };
+        let (asked, sent) = (request.set, request.sent);
+        if !std::mem::replace(&mut request.answered, true) {
+            self.note_round_trip(from, now.since(sent));
+        }
+        Ok(asked)
+    }
+
     /// Takes an answer: each of its shreds as if it had come by itself, but for forwarding.
     pub(in crate::protocol) fn take_repaired(
         &mut self,
@@ -271,16 +318,10 @@ impl Protocol {
         from: PeerIndex,
         answer: RepairShreds,
     ) -> Outcome {
-        let requests = &mut self.repair.requests;
-        let request = requests.by_nonce.get_mut(&answer.nonce).filter(|r| r.peer == from);
-        let Some(request) = request else {
-            let late = requests.settled.contains(&(answer.nonce, from));
-            return if late { Outcome::RepairLate } else { Outcome::RepairUnasked };
+        let asked = match self.note_answer(now, from, answer.nonce) {
+            Ok(asked) => asked,
+            Err(outcome) => return outcome,
         };
-        let (asked, sent) = (request.set, request.sent);
-        if !std::mem::replace(&mut request.answered, true) {
-            self.note_round_trip(from, now.since(sent));
-        }
         let mut shreds = Vec::with_capacity(answer.shreds.len());
         for bytes in answer.shreds {
             match Shred::parse(bytes) {

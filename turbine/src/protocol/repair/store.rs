@@ -2,9 +2,11 @@
 //!
 //! Within the window of blocks and a number of bytes; the oldest block goes first, whole, so
 //! that "messages 0 to n" stays true of the others. A set is kept as it was recovered, or as
-//! the leader cut it: any of its shreds can be made without encoding anything anew.
+//! the leader cut it: any of its shreds can be made without encoding anything anew. Messages that
+//! gossip brought have no sets; they are kept elsewhere and marked here, so that tips tell of
+//! them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +17,8 @@ use crate::time::Timestamp;
 
 /// What the bookkeeping of a set or message is taken to cost beside its shards.
 const ENTRY_COST: usize = 512;
+/// And that of a message that is kept elsewhere.
+const MARK_COST: usize = 64;
 
 /// A block and an attempt of it.
 pub(super) type Opening = (u64, u8);
@@ -62,7 +66,7 @@ impl CompleteSet {
     }
 }
 
-/// What of one opening is kept.
+/// What of one opening is kept. Whole is a message of which all sets are here, or which is marked.
 struct Kept {
     /// Messages 0 to row − 1 are whole.
     row: u16,
@@ -80,12 +84,21 @@ pub(in crate::protocol) struct Store {
     memory: usize,
     bytes: usize,
     messages: BTreeMap<MessageKey, BTreeMap<u16, CompleteSet>>,
+    /// Messages that are here without their sets: gossip has brought them, and they are kept
+    /// with its recent messages. None of which all sets are here as well.
+    marked: BTreeSet<MessageKey>,
     openings: BTreeMap<Opening, Kept>,
 }
 
 impl Store {
     pub(super) const fn new(memory: usize) -> Self {
-        Self { memory, bytes: 0, messages: BTreeMap::new(), openings: BTreeMap::new() }
+        Self {
+            memory,
+            bytes: 0,
+            messages: BTreeMap::new(),
+            marked: BTreeSet::new(),
+            openings: BTreeMap::new(),
+        }
     }
 
     /// Bytes held; never more than the configured memory.
@@ -108,20 +121,74 @@ impl Store {
         let sets = self.messages.entry(key).or_default();
         sets.insert(header.set, set);
         let whole = sets.len() == usize::from(header.sets);
-        let kept = self.openings.entry(opening(&key)).or_insert(Kept {
-            row: 0,
-            above: 0,
-            last: now,
-            sealed: false,
-            bytes: 0,
-        });
-        kept.bytes += cost;
+        self.kept(now, &key).bytes += cost;
         if whole {
-            kept.last = now;
-            kept.sealed |= header.message_kind() == Kind::Seal;
-            self.count(opening(&key));
+            self.unmark(&key);
+            self.became_whole(now, &key, header.message_kind() == Kind::Seal);
         }
         whole
+    }
+
+    fn kept(&mut self, now: Timestamp, key: &MessageKey) -> &mut Kept {
+        let new = Kept { row: 0, above: 0, last: now, sealed: false, bytes: 0 };
+        self.openings.entry(opening(key)).or_insert(new)
+    }
+
+    fn became_whole(&mut self, now: Timestamp, key: &MessageKey, seal: bool) {
+        let kept = self.kept(now, key);
+        kept.last = now;
+        kept.sealed |= seal;
+        self.count(opening(key));
+    }
+
+    /// A message is here without its sets. Says whether it was not here before, and there is
+    /// room for the mark.
+    pub(super) fn mark(&mut self, now: Timestamp, key: &MessageKey, seal: bool) -> bool {
+        if self.is_whole(key) || !self.make_room(opening(key), MARK_COST) {
+            return false;
+        }
+        self.bytes += MARK_COST;
+        self.marked.insert(*key);
+        self.kept(now, key).bytes += MARK_COST;
+        self.became_whole(now, key, seal);
+        true
+    }
+
+    /// A message is no longer here without its sets.
+    pub(super) fn unmark(&mut self, key: &MessageKey) {
+        if self.marked.remove(key) {
+            self.bytes -= MARK_COST;
+            if let Some(kept) = self.openings.get_mut(&opening(key)) {
+                kept.bytes -= MARK_COST;
+                kept.row = kept.row.min(key.message);
+            }
+            self.count(opening(key));
+        }
+    }
+
+    /// Messages below `oldest` are not kept with those of gossip any more, or none at all.
+    pub(super) fn unmark_below(&mut self, oldest: Option<&MessageKey>) {
+        let gone = |key: &MessageKey| oldest.is_none_or(|oldest| key < oldest);
+        while let Some(key) = self.marked.first().copied().filter(gone) {
+            self.unmark(&key);
+        }
+    }
+
+    /// Whether a message is here without its sets.
+    pub(super) fn is_marked(&self, key: &MessageKey) -> bool {
+        self.marked.contains(key)
+    }
+
+    /// Whether a set is here.
+    pub(super) fn has_set(&self, key: &MessageKey, set: u16) -> bool {
+        self.messages.get(key).is_some_and(|sets| sets.contains_key(&set))
+    }
+
+    fn is_whole(&self, key: &MessageKey) -> bool {
+        let sets = self.messages.get(key);
+        let first = sets.and_then(|sets| Some((sets.len(), sets.first_key_value()?.1.header())));
+        let by_sets = first.is_some_and(|(len, header)| len == usize::from(header.sets));
+        by_sets || self.marked.contains(key)
     }
 
     /// Evicts older openings until `cost` fits.
@@ -143,31 +210,31 @@ impl Store {
             let key = *key;
             self.messages.remove(&key);
         }
+        while let Some(key) = self.marked.range(messages_of(gone)).next().copied() {
+            self.marked.remove(&key);
+        }
     }
 
     /// Counts anew which messages of an opening are whole.
     fn count(&mut self, of: Opening) {
-        let Some(kept) = self.openings.get_mut(&of) else { return };
+        let Some(kept) = self.openings.get(&of) else { return };
         let (block, attempt) = of;
-        let whole = |message: u16| {
-            let sets = self.messages.get(&MessageKey { block, attempt, message });
-            sets.and_then(|sets| Some((sets.len(), sets.first_key_value()?.1.header())))
-                .is_some_and(|(len, header)| len == usize::from(header.sets))
-        };
-        while kept.row < u16::MAX && whole(kept.row) {
-            kept.row += 1;
+        let key = |message| MessageKey { block, attempt, message };
+        let mut row = kept.row;
+        while row < u16::MAX && self.is_whole(&key(row)) {
+            row += 1;
         }
-        let first = u32::from(kept.row) + 1;
-        let indices = first..(first + 64).min(u32::from(u16::MAX) + 1);
-        let from = MessageKey { block, attempt, message: kept.row };
-        kept.above = self
-            .messages
-            .range(from..=MessageKey { message: u16::MAX, ..from })
-            .map(|(key, _)| u32::from(key.message))
-            .skip_while(|message| *message < first)
-            .take_while(|message| indices.contains(message))
-            .filter(|message| whole(*message as u16))
-            .fold(0, |above, message| above | 1 << (message - first));
+        let mut above = 0;
+        if let Some(first) = row.checked_add(1) {
+            let next = key(first)..=key(first.saturating_add(63));
+            let sets = self.messages.range(next.clone()).map(|(key, _)| key);
+            for key in sets.chain(self.marked.range(next)).filter(|key| self.is_whole(key)) {
+                above |= 1 << (key.message - first);
+            }
+        }
+        if let Some(kept) = self.openings.get_mut(&of) {
+            (kept.row, kept.above) = (row, above);
+        }
     }
 
     /// The sets of a message.
@@ -177,6 +244,7 @@ impl Store {
 
     /// Drops a message that turned out to be none.
     pub(super) fn refuse(&mut self, key: &MessageKey) {
+        self.unmark(key);
         let Some(sets) = self.messages.remove(key) else { return };
         let freed: usize = sets.values().map(CompleteSet::cost).sum();
         self.bytes -= freed;

@@ -2,7 +2,11 @@
 
 use std::collections::BinaryHeap;
 
+use fragcast_shredder::SignedMessage;
+
+use super::gossip::Arrival;
 use super::*;
+use crate::gossip::Listener;
 
 /// A packet on its way, ordered by time and then by the order of sending.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +34,7 @@ pub(super) struct Net {
     pub(super) others: Vec<Vec<Event>>,
     /// A hash over everything that was sent, in order.
     digest: blake3::Hasher,
+    pub(super) gossip: super::gossip::Gossip,
     /// Shreds sent from leader to each peer, in order of sending, with their lanes.
     first_hops: Vec<(PeerIndex, Lane)>,
 }
@@ -53,6 +58,7 @@ impl Net {
             delivered: vec![Vec::new(); n],
             others: vec![Vec::new(); n],
             digest: blake3::Hasher::new(),
+            gossip: super::gossip::Gossip::new(n),
             first_hops: Vec::new(),
             world,
         };
@@ -72,6 +78,11 @@ impl Net {
             match event {
                 Event::Message(delivered) => self.delivered[node].push(*delivered),
                 other => self.others[node].push(other),
+            }
+        }
+        while let Some(action) = self.nodes[node].poll_gossip() {
+            if !self.dead[node] {
+                self.gossip.act(self.now, node, action);
             }
         }
         while let Some(Transmit { to, lane, payload }) = self.nodes[node].poll_transmit(self.now) {
@@ -122,7 +133,9 @@ impl Net {
             .filter(|node| !self.dead[*node])
             .filter_map(|node| self.nodes[node].poll_timeout(self.now))
             .min();
-        let Some(next) = packet.into_iter().chain(timeout).min() else { return false };
+        let gossip = self.gossip.next();
+        let due = packet.into_iter().chain(timeout).chain(gossip);
+        let Some(next) = due.min() else { return false };
         if end.is_some_and(|end| next > end) {
             return false;
         }
@@ -130,6 +143,21 @@ impl Net {
         for node in 0..self.nodes.len() {
             if self.nodes[node].poll_timeout(self.now).is_some_and(|at| at <= self.now) {
                 self.nodes[node].handle_timeout(self.now);
+            }
+        }
+        for (to, what) in self.gossip.due(self.now) {
+            match what {
+                _ if self.dead[to] => {}
+                Arrival::Listener(of, is) => {
+                    self.nodes[to].handle_listener(self.now, Listener::Member(of), is);
+                }
+                Arrival::Message(kind, wire) => {
+                    let dialect = self.nodes[to].config.dialect;
+                    let signed = SignedMessage::from_wire(kind, dialect, &wire.into()).unwrap();
+                    let gateway = self.world.schedule.gateway(signed.message.block());
+                    let message = signed.verify(gateway).unwrap();
+                    self.nodes[to].handle_gossip(self.now, message, true);
+                }
             }
         }
         while self.packets.peek().is_some_and(|p| p.at.0.0 <= self.now) {

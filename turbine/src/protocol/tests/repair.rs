@@ -1,5 +1,7 @@
 //! Repair: networks that lose much end complete, and nobody gains by lying to it.
 
+mod messages;
+mod parts;
 mod peers;
 
 use super::network::{Net, TREES, config};

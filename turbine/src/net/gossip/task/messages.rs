@@ -103,7 +103,8 @@ impl Driver {
         let checked = self.gate.check(kind, &data.into());
         self.numbers.outcomes.count(checked.outcome);
         if let Some(message) = checked.message {
-            room.send(GossipInput::Message(Box::new(message)));
+            let forwarded = checked.verdict == Verdict::Accept;
+            room.send(GossipInput::Message { message: Box::new(message), forwarded });
         }
         match checked.verdict {
             Verdict::Accept => {

@@ -7,23 +7,23 @@ use super::*;
 use crate::control::{RepairRequest, RepairShreds, Tip, Tips, WHOLE};
 
 /// Node 3 of six, connected to all, and what the leader sends to it and to others.
-struct Scene {
-    world: World,
-    leader: Protocol,
-    node: Protocol,
-    now: Timestamp,
+pub(super) struct Scene {
+    pub(super) world: World,
+    pub(super) leader: Protocol,
+    pub(super) node: Protocol,
+    pub(super) now: Timestamp,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(&config(TREES[1], 0.02))
     }
 
-    fn with(settings: &Config) -> Self {
+    pub(super) fn with(settings: &Config) -> Self {
         Self::of(6, settings)
     }
 
-    fn of(nodes: usize, settings: &Config) -> Self {
+    pub(super) fn of(nodes: usize, settings: &Config) -> Self {
         let world = World::new(&vec![1; nodes], 1);
         // Everything leaves at once: pacing is tested elsewhere.
         let settings = &Config { burst: Duration::from_secs(1_000), ..settings.clone() };
@@ -36,7 +36,7 @@ impl Scene {
     }
 
     /// All shreds of a message, and the index of its key.
-    fn cut(&mut self, message: Message) -> Vec<Bytes> {
+    pub(super) fn cut(&mut self, message: Message) -> Vec<Bytes> {
         let message = self.world.sign(message);
         let key = key(message.message(), 0);
         self.leader.broadcast(self.now, key, &message).unwrap();
@@ -54,15 +54,15 @@ impl Scene {
         shreds
     }
 
-    fn feed(&mut self, from: PeerIndex, shreds: &[Bytes]) {
+    pub(super) fn feed(&mut self, from: PeerIndex, shreds: &[Bytes]) {
         self.node.handle_datagrams(self.now, shreds.iter().map(|bytes| (from, bytes.clone())));
     }
 
-    fn control(&mut self, from: PeerIndex, control: &Control) {
+    pub(super) fn control(&mut self, from: PeerIndex, control: &Control) {
         self.node.handle_control(self.now, from, &control.to_bytes());
     }
 
-    fn answer(&mut self, from: PeerIndex, nonce: u64, shreds: &[Bytes]) {
+    pub(super) fn answer(&mut self, from: PeerIndex, nonce: u64, shreds: &[Bytes]) {
         for shreds in shreds.chunks(8) {
             let frame = RepairShreds { nonce, shreds: shreds.to_vec() };
             self.control(from, &Control::RepairShreds(frame));
@@ -70,7 +70,7 @@ impl Scene {
     }
 
     /// What the node sends now, as requests; panics on shreds.
-    fn requests(&mut self) -> Vec<(PeerIndex, RepairRequest)> {
+    pub(super) fn requests(&mut self) -> Vec<(PeerIndex, RepairRequest)> {
         let sent = std::iter::from_fn(|| self.node.poll_transmit(self.now));
         sent.filter_map(|t| match t.payload {
             Payload::Shred(_) => panic!("a shred was sent"),
@@ -83,7 +83,7 @@ impl Scene {
     }
 
     /// Goes to the next timeout within `time`; says whether there was one.
-    fn next(&mut self, time: Duration) -> bool {
+    pub(super) fn next(&mut self, time: Duration) -> bool {
         let at = self.node.poll_timeout(self.now).filter(|at| *at <= self.now + time);
         let Some(at) = at else { return false };
         self.now = self.now.max(at);
@@ -92,7 +92,7 @@ impl Scene {
     }
 
     /// Waits for the first requests.
-    fn wait(&mut self) -> Vec<(PeerIndex, RepairRequest)> {
+    pub(super) fn wait(&mut self) -> Vec<(PeerIndex, RepairRequest)> {
         for _ in 0..1_000 {
             let requests = self.requests();
             if !requests.is_empty() {
@@ -103,11 +103,11 @@ impl Scene {
         panic!("nothing is asked");
     }
 
-    fn events(&mut self) -> Vec<Event> {
+    pub(super) fn events(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.node.poll_event()).collect()
     }
 
-    fn barred(&mut self) -> Vec<(PeerIndex, Outcome)> {
+    pub(super) fn barred(&mut self) -> Vec<(PeerIndex, Outcome)> {
         let bars = self.events().into_iter().filter_map(|e| match e {
             Event::Bar { peer, outcome } => Some((peer, outcome)),
             _ => None,
@@ -115,12 +115,12 @@ impl Scene {
         bars.collect()
     }
 
-    fn count(&self, outcome: Outcome) -> u64 {
+    pub(super) fn count(&self, outcome: Outcome) -> u64 {
         self.node.outcomes().get(outcome)
     }
 
     /// Checks what is due, and forgets what is sent and told up to now.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.node.handle_timeout(self.now);
         while self.node.poll_transmit(self.now).is_some() {}
         self.events();
@@ -128,17 +128,22 @@ impl Scene {
     }
 
     /// A node that has two shreds of a message and asks for the others.
-    fn asking(&mut self) -> (Vec<Bytes>, PeerIndex, RepairRequest) {
+    pub(super) fn asking(&mut self) -> (Vec<Bytes>, PeerIndex, RepairRequest) {
+        self.asking_for(5_000)
+    }
+
+    /// The same for a message of `len` bytes.
+    pub(super) fn asking_for(&mut self, len: usize) -> (Vec<Bytes>, PeerIndex, RepairRequest) {
         let first = self.cut(env(1));
         self.feed(1, &first);
         self.settle();
-        let shreds = self.cut(frag(1, 0, 5_000));
+        let shreds = self.cut(frag(1, 0, len));
         // Whatever the node relays itself is sent at once, and not what is tested here.
         self.feed(1, &shreds[..2]);
         self.settle();
         let requests = self.wait();
-        let [(peer, request)] = requests[..] else { panic!("{requests:?}") };
-        assert_eq!(peer, 1, "it sent shreds of it");
+        let (peer, request) = requests[0];
+        assert!(requests.iter().all(|(to, _)| *to == 1), "it sent shreds: {requests:?}");
         (shreds, peer, request)
     }
 }

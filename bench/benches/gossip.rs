@@ -1,0 +1,308 @@
+//! What gossip costs a healthy network in standby, and what a peer that floods it does to frags.
+//!
+//! Not a divan benchmark: whole networks of real nodes on loopback, in real time, and ratios of
+//! what happened in the same run.
+//!
+//! * **standby**: bytes sent over TCP by gossip, handshakes included, beside the bytes that the
+//!   overlay sent, framing included.
+//! * **flood**: the network has gossip always on; a peer publishes 10,000 junk messages a second
+//!   to one node, comes back under a new name each time it is barred, and every other block is
+//!   left in peace for comparison. Its CPU time comes out of the same two cores.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use alloy_primitives::{Address, B256, U256};
+use fragcast::local::{LocalNetwork, LocalOptions};
+use fragcast_shredder::{Dialect, Env, Frag, Message, Seal};
+use fragcast_turbine::net::gossip::libp2p;
+use fragcast_turbine::{Mode, Policy};
+use libp2p::futures::StreamExt;
+use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, ValidationMode};
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, SwarmBuilder, noise, tcp, yamux};
+
+const CHAIN: u64 = 901;
+/// The rhythm of based-op: a frag every 200 ms, ten a block.
+const FRAG: Duration = Duration::from_millis(200);
+const FRAGS: u64 = 10;
+/// A frag of usual size.
+const FRAG_LEN: usize = 36_000;
+const GUARD: Duration = Duration::from_secs(60);
+/// Junk messages a second.
+const JUNK: u64 = 10_000;
+
+fn options(nodes: usize, policy: Policy, dir: &std::path::Path) -> LocalOptions {
+    LocalOptions {
+        nodes,
+        gateways: 1,
+        blocks_per_term: 30,
+        chain_id: CHAIN,
+        dialect: Dialect::V0,
+        loss: 0.0,
+        uplink_mbit: 1_000,
+        route: "turbine".into(),
+        dir: dir.to_owned(),
+        seed: 0,
+        gateway_url: None,
+        http_port: 0,
+        preconf_as_latest: false,
+        policy,
+        mode: Mode::Auto,
+        gossip_port: 0,
+    }
+}
+
+fn env(number: u64) -> Message {
+    Message::Env(Env {
+        number,
+        parent_hash: B256::ZERO,
+        beneficiary: Address::ZERO,
+        timestamp: number,
+        gas_limit: 30_000_000,
+        basefee: 7,
+        difficulty: U256::ZERO,
+        prevrandao: B256::ZERO,
+        extra_data: Default::default(),
+        parent_beacon_block_root: B256::ZERO,
+    })
+}
+
+fn frag(block_number: u64, seq: u64) -> Message {
+    let tx = fragcast_bench::payload(FRAG_LEN);
+    let txs = vec![tx.into(), vec![block_number as u8, seq as u8].into()];
+    let is_last = seq + 1 == FRAGS;
+    Message::Frag(Frag { block_number, seq, is_last, blob_gas_used: None, txs })
+}
+
+fn seal(block_number: u64) -> Message {
+    Message::Seal(Seal {
+        total_frags: FRAGS,
+        block_number,
+        gas_used: 0,
+        gas_limit: 30_000_000,
+        parent_hash: B256::ZERO,
+        transactions_root: B256::ZERO,
+        receipts_root: B256::ZERO,
+        state_root: B256::ZERO,
+        block_hash: B256::ZERO,
+        blob_gas_used: None,
+    })
+}
+
+async fn block(network: &mut LocalNetwork, number: u64) {
+    network.post(env(number)).await.expect("the Env is taken");
+    for seq in 0..FRAGS {
+        tokio::time::sleep(FRAG).await;
+        network.post(frag(number, seq)).await.expect("the frag is taken");
+    }
+    network.post(seal(number)).await.expect("the Seal is taken");
+    assert!(network.arrived(number, GUARD).await, "block {number} is complete everywhere");
+}
+
+/// Bytes that all nodes have sent: by the overlay, and by gossip.
+async fn sent(network: &LocalNetwork) -> (u64, u64) {
+    let (mut overlay, mut gossip) = (0, 0);
+    for node in network.nodes() {
+        let lanes = node.shared().net.snapshot().lanes;
+        overlay += lanes.iter().map(|(_, _, sent, _)| sent).sum::<u64>();
+        if let Some(handle) = &node.shared().gossip {
+            gossip += handle.fresh_snapshot().await.bytes_sent;
+        }
+    }
+    (overlay, gossip)
+}
+
+async fn standby(blocks: u64) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let options = options(8, Policy::Standby, dir.path());
+    let mut network = LocalNetwork::start(&options, None).await.expect("a network");
+    network.connected(GUARD).await.expect("connected");
+    let (_, handshakes) = sent(&network).await;
+    for number in 1..=blocks {
+        block(&mut network, number).await;
+    }
+    // Published five times a second.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (overlay, gossip) = sent(&network).await;
+    let share = |gossip: u64| 100.0 * gossip as f64 / (overlay + gossip) as f64;
+    let _ = writeln!(
+        std::io::stdout(),
+        "standby: 8 nodes, {blocks} blocks of {FRAGS} frags of {FRAG_LEN} B\n\
+         overlay {overlay} B, gossip {gossip} B: {:.3} % of all; without its handshakes {:.3} %",
+        share(gossip),
+        share(gossip - handshakes),
+    );
+    network.stop().await;
+}
+
+/// A peer that publishes junk while it is `on`, and comes back under a new name.
+async fn junk(address: Multiaddr, on: Arc<AtomicBool>, end: Arc<AtomicBool>, sent: Arc<AtomicU64>) {
+    let mut state = 7u64;
+    while !end.load(Ordering::Relaxed) {
+        if !on.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
+        }
+        let mut swarm = SwarmBuilder::with_new_identity()
+            .with_tokio()
+            .with_tcp(
+                tcp::Config::default().nodelay(true),
+                noise::Config::new,
+                yamux::Config::default,
+            )
+            .expect("noise")
+            .with_behaviour(|_| {
+                let config = gossipsub::ConfigBuilder::default()
+                    .validation_mode(ValidationMode::Anonymous)
+                    .message_id_fn(|m| gossipsub::MessageId::new(&m.data[..16]))
+                    .build()
+                    .expect("valid");
+                gossipsub::Behaviour::<gossipsub::IdentityTransform>::new(
+                    MessageAuthenticity::Anonymous,
+                    config,
+                )
+                .expect("valid")
+            })
+            .expect("a behaviour")
+            .build();
+        let topic = IdentTopic::new(format!("/optimism/{CHAIN}/0/fragments"));
+        let _ = swarm.behaviour_mut().subscribe(&topic);
+        if swarm.dial(address.clone()).is_err() {
+            continue;
+        }
+        let mut tick = tokio::time::interval(Duration::from_millis(1));
+        loop {
+            tokio::select! {
+                event = swarm.select_next_some() => match event {
+                    SwarmEvent::ConnectionClosed { .. }
+                    | SwarmEvent::OutgoingConnectionError { .. } => break,
+                    _ => {}
+                },
+                _ = tick.tick() => {
+                    if !on.load(Ordering::Relaxed) || end.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    for _ in 0..JUNK / 1_000 {
+                        let mut data = vec![0; 300];
+                        for chunk in data.chunks_mut(8) {
+                            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(9);
+                            chunk.copy_from_slice(&(state ^ state >> 31).to_le_bytes()[..chunk.len()]);
+                        }
+                        if swarm.behaviour_mut().publish(topic.clone(), data).is_ok() {
+                            sent.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Resident memory, MiB.
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
+    kib.map_or(f64::NAN, |kib: f64| kib / 1024.0)
+}
+
+async fn flood(pairs: u64) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let options = options(4, Policy::Always, dir.path());
+    let mut network = LocalNetwork::start(&options, None).await.expect("a network");
+    network.connected(GUARD).await.expect("connected");
+    // Node 2 is flooded, a follower.
+    let address = network.nodes()[2].addresses().gossip[0].clone();
+    let (on, end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let sent = Arc::new(AtomicU64::new(0));
+    let attacker = {
+        let (on, end, sent) = (Arc::clone(&on), Arc::clone(&end), Arc::clone(&sent));
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(junk(address, on, end, sent));
+        })
+    };
+    // By what the block was: latencies of messages at node 2, and of all followers.
+    let mut at_node = [(); 2].map(|()| Vec::new());
+    let mut at_all = [(); 2].map(|()| Vec::new());
+    let mut flooded = Duration::ZERO;
+    let mut before = 0.0;
+    for number in 1..=2 * pairs {
+        let junk = number % 2 == 0;
+        on.store(junk, Ordering::Relaxed);
+        if number == 2 {
+            before = resident();
+        }
+        let start = Instant::now();
+        let histograms: Vec<_> =
+            (1..4).map(|node| network.track(node, |track| track.latency.clone())).collect();
+        block(&mut network, number).await;
+        if junk {
+            flooded += start.elapsed();
+        }
+        for (node, old) in (1..4).zip(histograms) {
+            let mut new = network.track(node, |track| track.latency.clone());
+            // It only grew.
+            let _ = new.subtract(&old);
+            let values = new.iter_recorded().flat_map(|v| {
+                std::iter::repeat_n(v.value_iterated_to(), v.count_at_value() as usize)
+            });
+            let values: Vec<u64> = values.collect();
+            if node == 2 {
+                at_node[usize::from(junk)].extend(&values);
+            }
+            at_all[usize::from(junk)].extend(values);
+        }
+    }
+    let after = resident();
+    on.store(false, Ordering::Relaxed);
+    end.store(true, Ordering::Relaxed);
+    let _ = attacker.join();
+    let handle = network.nodes()[2].shared().gossip.clone().expect("gossip is on");
+    let snapshot = handle.fresh_snapshot().await;
+    let barred: u64 = snapshot.barred.iter().map(|(_, n)| n).sum();
+    let mut out = std::io::stdout().lock();
+    let sent = sent.load(Ordering::Relaxed);
+    let _ = writeln!(
+        out,
+        "\nflood: 4 nodes, gossip always on, {pairs} blocks in peace and {pairs} flooded at one node\n\
+         {sent} junk messages in {:.1} s ({:.0} a second), barred {barred} times, {} refused at the \
+         door\nresident memory {before:.1} MiB before the first junk, {after:.1} MiB after",
+        flooded.as_secs_f64(),
+        sent as f64 / flooded.as_secs_f64(),
+        snapshot.refused.iter().map(|(_, n)| n).sum::<u64>(),
+    );
+    let _ = writeln!(
+        out,
+        "{:<22}{:>10}{:>10}{:>8}",
+        "latency of messages", "peace ms", "flood ms", "×"
+    );
+    for (what, mut values) in [("the flooded node", at_node), ("all followers", at_all)] {
+        values.iter_mut().for_each(|v| v.sort_unstable());
+        for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
+            let ms = |v: &[u64]| v[((v.len() - 1) as f64 * share) as usize] as f64 / 1_000.0;
+            let (peace, flood) = (ms(&values[0]), ms(&values[1]));
+            let label = format!("{what}, {name}");
+            let _ = writeln!(out, "{label:<22}{peace:>10.2}{flood:>10.2}{:>8.2}", flood / peace);
+        }
+    }
+    drop(out);
+    network.stop().await;
+}
+
+fn main() {
+    // `cargo test --benches` and `cargo bench -- --test` only want to know that it runs.
+    let short = std::env::args().any(|arg| arg == "--test");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        standby(if short { 1 } else { 6 }).await;
+        flood(if short { 1 } else { 10 }).await;
+    });
+}

@@ -1,0 +1,87 @@
+//! How our nodes stand when a run begins: connected, and with the block open that they are in.
+
+use std::collections::BTreeMap;
+
+use fragcast_shredder::{Kind, MessageKey};
+use fragcast_turbine::{Payload, Protocol, Timestamp};
+
+use super::{EPOCH, gateway_key, messages};
+use crate::load::{Broadcast, Load};
+use crate::{NodeId, SECONDS, random};
+
+/// A load that begins in mid-block, as a single frag does, finds the block open: everybody has
+/// its Env, or all would ask for it.
+pub(super) fn open_blocks(nodes: &mut [Protocol], load: &Load) {
+    let mut blocks: BTreeMap<u64, &Broadcast> = BTreeMap::new();
+    for broadcast in &load.broadcasts {
+        let first = blocks.entry(broadcast.key.block).or_insert(broadcast);
+        if broadcast.key.message < first.key.message {
+            *first = broadcast;
+        }
+    }
+    for (block, first) in blocks.into_iter().filter(|(_, first)| first.key.message > 0) {
+        let key = MessageKey { block, attempt: first.key.attempt, message: 0 };
+        let env = Broadcast { key, kind: Kind::Env, ..*first };
+        let message = messages::signed(&env, 0, &gateway_key(env.leader));
+        let leader = &mut nodes[env.leader as usize];
+        let mut now = Timestamp::from_nanos(EPOCH - 20 * SECONDS);
+        leader.broadcast(now, key, &message).expect("it leads, and its lanes are wide");
+        // What it sends goes to everybody at once, each shred once.
+        let mut shreds = std::collections::BTreeSet::new();
+        loop {
+            while let Some(transmit) = leader.poll_transmit(now) {
+                if let Payload::Shred(bytes) = transmit.payload {
+                    shreds.insert(bytes);
+                }
+            }
+            match leader.egress().next_at(now) {
+                Some(at) => now = now.max(at),
+                None => break,
+            }
+        }
+        for (index, node) in nodes.iter_mut().enumerate() {
+            if index as NodeId != env.leader {
+                let burst = shreds.iter().map(|bytes| (env.leader, bytes.clone()));
+                node.handle_datagrams(now, burst);
+            }
+            while node.poll_event().is_some() {}
+            // What they would forward, check or tell has been by the time the run begins: the
+            // block has been open for longer than nodes tell of an open block.
+            for at in [now, Timestamp::from_nanos(EPOCH - SECONDS)] {
+                node.handle_timeout(at);
+                while node.poll_transmit(at).is_some() {}
+            }
+        }
+    }
+}
+
+/// Connects everybody to everybody, or to as many as allowed.
+pub(super) fn connect(nodes: &mut [Protocol], limit: u32, seed: u64) {
+    let n = nodes.len();
+    if n <= limit as usize + 1 {
+        for (me, node) in nodes.iter_mut().enumerate() {
+            node.assume_connected((0..n).filter(|peer| *peer != me).map(|peer| peer as NodeId));
+        }
+        return;
+    }
+    let mut rng = random::stream(seed, "connections", 0);
+    let mut peers: Vec<std::collections::BTreeSet<NodeId>> = vec![Default::default(); n];
+    let mut order: Vec<usize> = (0..n).collect();
+    random::shuffle(&mut rng, &mut order);
+    for &me in &order {
+        // Whoever comes late finds others full; a bounded number of attempts is enough.
+        for _ in 0..4 * limit {
+            if peers[me].len() >= limit as usize {
+                break;
+            }
+            let other = order[random::below(&mut rng, order.len())];
+            if other != me && peers[other].len() < limit as usize {
+                peers[me].insert(other as NodeId);
+                peers[other].insert(me as NodeId);
+            }
+        }
+    }
+    for (node, peers) in nodes.iter_mut().zip(peers) {
+        node.assume_connected(peers);
+    }
+}

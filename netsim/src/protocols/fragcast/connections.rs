@@ -1,0 +1,149 @@
+//! Connections of our nodes while UDP is blocked.
+//!
+//! A connection on which nothing has come for 6 s (`idle_timeout` of the daemon's transport) is
+//! dead, and both ends notice at the same time here. Both then call each other with growing
+//! pauses, as the daemon's dialler does: 200 ms, doubling to 5 s, each call waiting up to 3 s for
+//! an answer. The first call that begins when the path is open gets through.
+//!
+//! An outage that is shorter leaves connections as they are.
+
+use std::collections::BTreeMap;
+
+use fragcast_turbine::Protocol;
+
+use super::Packet;
+use crate::engine::Context;
+use crate::fault::Fault;
+use crate::reliable::Reliable;
+use crate::{MILLIS, Nanos, NodeId, SECONDS};
+
+/// Tokens of timers have this bit; times have not.
+pub(super) const TIMERS: u64 = 1 << 62;
+/// A block of UDP began so long ago as a connection can be idle.
+const IDLE: u64 = TIMERS;
+/// A block of UDP is over.
+const HEALED: u64 = TIMERS + 1;
+/// A call gets through: this, and the number of who is called.
+const UP: u64 = TIMERS | 1 << 32;
+
+/// See [`Connections`].
+const IDLE_TIMEOUT: Nanos = 6 * SECONDS;
+/// The first pause before a call, and the longest.
+const PAUSE: (Nanos, Nanos) = (200 * MILLIS, 5 * SECONDS);
+/// How long a call waits for an answer.
+const PATIENCE: Nanos = 3 * SECONDS;
+
+/// Connections that are dead.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    /// By the two ends, the lower first: since when.
+    dead: BTreeMap<(NodeId, NodeId), Nanos>,
+}
+
+/// When the first call after `open` begins, if the connection has been dead since `dead`.
+fn call_after(open: Nanos, dead: Nanos) -> Nanos {
+    let (mut at, mut pause) = (dead + PAUSE.0, PAUSE.0);
+    while at < open {
+        pause = (2 * pause).min(PAUSE.1);
+        at += PATIENCE + pause;
+    }
+    at
+}
+
+impl Connections {
+    /// Sets the timers that faults call for.
+    pub(super) fn start(ctx: &mut Context<'_, Packet>) {
+        for fault in &ctx.setup().faults.0 {
+            if let Fault::TurbineDown { nodes, span } = fault {
+                for node in nodes {
+                    ctx.timer(*node, span.0 + IDLE_TIMEOUT, IDLE, true);
+                    if span.1 < Nanos::MAX {
+                        ctx.timer(*node, span.1, HEALED, true);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what a timer of `node` is for. The nodes whose protocols have something to say.
+    pub(super) fn timer(
+        &mut self,
+        ctx: &mut Context<'_, Packet>,
+        nodes: &mut [Protocol],
+        streams: &mut Reliable,
+        node: NodeId,
+        token: u64,
+    ) -> Vec<NodeId> {
+        match token {
+            IDLE => return self.cut(ctx, nodes, streams, node),
+            HEALED => self.call(ctx, node),
+            token => {
+                let peer = token as u32;
+                let pair = (node.min(peer), node.max(peer));
+                let blocked = ctx.setup().faults.is_udp_blocked(node, peer, ctx.now());
+                if !blocked && self.dead.remove(&pair).is_some() {
+                    nodes[node as usize].handle_connected(peer);
+                    nodes[peer as usize].handle_connected(node);
+                    return vec![node, peer];
+                }
+            }
+        }
+        Vec::new()
+    }
+
+    fn cut(
+        &mut self,
+        ctx: &Context<'_, Packet>,
+        nodes: &mut [Protocol],
+        streams: &mut Reliable,
+        node: NodeId,
+    ) -> Vec<NodeId> {
+        let idle = (ctx.now() - IDLE_TIMEOUT, ctx.now());
+        let faults = ctx.setup().faults;
+        let mut touched = Vec::new();
+        for peer in 0..nodes.len() as NodeId {
+            let connected = nodes[node as usize].is_connected(peer);
+            if connected && faults.is_udp_blocked_throughout(node, peer, idle) {
+                nodes[node as usize].handle_disconnected(peer);
+                nodes[peer as usize].handle_disconnected(node);
+                streams.reconnect(node, peer);
+                self.dead.insert((node.min(peer), node.max(peer)), ctx.now());
+                touched.push(peer);
+            }
+        }
+        touched.push(node);
+        touched
+    }
+
+    /// The path of a node is open again, to whom it is open: who calls first gets through, a
+    /// round trip and a half later.
+    fn call(&self, ctx: &mut Context<'_, Packet>, node: NodeId) {
+        let now = ctx.now();
+        let others = self.dead.iter().filter_map(|((a, b), since)| match node {
+            node if node == *a => Some((*b, *since)),
+            node if node == *b => Some((*a, *since)),
+            _ => None,
+        });
+        for (peer, since) in others {
+            if !ctx.setup().faults.is_udp_blocked(node, peer, now) {
+                let world = ctx.world();
+                let (there, back) = (world.delay(node, peer), world.delay(peer, node));
+                let up = call_after(now, since) + 2 * there + back;
+                ctx.timer(node, up, UP | u64::from(peer), true);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_made_with_growing_pauses() {
+        let ms = |open| call_after(open * MILLIS, 0) / MILLIS;
+        assert_eq!([0, 200, 201, 3_600, 3_601].map(ms), [200, 200, 3_600, 3_600, 7_400]);
+        // The longest pause is 8 s with the wait for an answer.
+        assert!((0..60_000).all(|open| ms(open) - open <= 8_000));
+    }
+}

@@ -1,0 +1,506 @@
+//! The routing of gossipsub at all nodes, whatever takes the messages: the contender of
+//! [`gossip`](super), or our own nodes, which use it as their fallback.
+//!
+//! Nodes may subscribe and unsubscribe while a run is under way: they tell all their connections,
+//! and graft or prune as rust-libp2p does. Who publishes without being subscribed sends to its
+//! fanout, D peers that are.
+
+use crate::engine::{Class, Context};
+use crate::fault::Fault;
+use crate::random::{self, shuffle};
+use crate::reliable::Reliable;
+use crate::{Nanos, NodeId, SECONDS};
+
+use super::node::{Id, Node, PRUNE_BACKOFF, Pending};
+use super::topology::{self, Graph};
+use super::{GossipConfig, wire};
+
+/// A peer that has been down for so long is taken out of the mesh.
+pub const DEAD_AFTER: Nanos = SECONDS;
+/// Mesh peers of a node that unsubscribes are left alone for so long (`UnsubscribeBackoff`).
+const UNSUBSCRIBE_BACKOFF: Nanos = 10 * SECONDS;
+
+/// Tokens of timers have this bit, so that an overlay that has others can tell.
+pub(in crate::protocols) const TIMERS: u64 = 1 << 63;
+/// A heartbeat of the node.
+const BEAT: u64 = u64::MAX;
+/// The node is up again.
+const RESUME: u64 = u64::MAX - 1;
+
+/// What travels.
+#[derive(Debug, Clone)]
+pub enum Packet {
+    /// A message.
+    Message {
+        /// Which: twice the index of the broadcast, plus one for a second version.
+        id: u32,
+        /// In answer to an IWANT.
+        asked: bool,
+    },
+    /// The sender has these.
+    IHave(Box<[u32]>),
+    /// The sender lacks these.
+    IWant(Box<[u32]>),
+    /// The sender has this one and needs no other copy.
+    IDontWant(u32),
+    /// The sender has taken the receiver into its mesh.
+    Graft,
+    /// The sender has taken the receiver out of its mesh, and wants no graft for so long.
+    Prune(Nanos),
+    /// The sender has subscribed to the topics, or has unsubscribed.
+    Subscribe(bool),
+}
+
+/// What comes of a packet or timer, for whom the messages are.
+#[derive(Debug)]
+pub(in crate::protocols) enum Heard {
+    /// Nothing.
+    Nothing,
+    /// A message that is new to the node: to be taken, and [forwarded](Pubsub::forward) if it
+    /// is valid.
+    Message(Pending),
+    /// The sender has subscribed, or has unsubscribed.
+    Subscribed(bool),
+}
+
+/// Gossipsub at all nodes.
+#[derive(Debug)]
+pub(in crate::protocols) struct Pubsub {
+    config: GossipConfig,
+    connections: Graph,
+    nodes: Vec<Node>,
+    /// One bit for each node and message.
+    seen: Vec<u64>,
+    /// Words of `seen` for one node.
+    words: usize,
+    transport: Reliable,
+    /// Meshes change in this run, so heartbeats look after them even if nothing is sent.
+    tending: bool,
+}
+
+impl Pubsub {
+    /// A warmed-up network of `n` nodes, all of them subscribed, for so many broadcasts.
+    pub(super) fn of_all(config: GossipConfig, n: usize, broadcasts: usize, seed: u64) -> Self {
+        let config = config.in_range();
+        let (connections, mesh) = topology::draw(n, &config, seed);
+        let nodes = mesh.into_iter().map(|mesh| Node::new(mesh, true, None)).collect();
+        Self::new(config, connections, nodes, broadcasts, seed)
+    }
+
+    /// A warmed-up network with these connections, where some nodes are subscribed and the others
+    /// know of those that they are connected to.
+    pub(in crate::protocols) fn of_some(
+        config: GossipConfig,
+        connections: Graph,
+        subscribed: &[bool],
+        broadcasts: usize,
+        seed: u64,
+    ) -> Self {
+        let config = config.in_range();
+        let is = |node: &NodeId| subscribed[*node as usize];
+        let known: Graph =
+            connections.iter().map(|peers| peers.iter().copied().filter(is).collect()).collect();
+        let among = known.iter().zip(subscribed);
+        let among: Graph =
+            among.map(|(peers, is)| if *is { peers.clone() } else { Vec::new() }).collect();
+        let mesh = topology::graft(&among, &config, &mut random::stream(seed, "gossip mesh", 0));
+        let nodes = mesh.into_iter().zip(known).zip(subscribed);
+        let node = |((mesh, known), is): ((_, Vec<NodeId>), &bool)| {
+            Node::new(mesh, *is, Some(known.into_iter().collect()))
+        };
+        let nodes = nodes.map(node).collect();
+        let tending = true;
+        Self { tending, ..Self::new(config, connections, nodes, broadcasts, seed) }
+    }
+
+    fn new(
+        config: GossipConfig,
+        connections: Graph,
+        mut nodes: Vec<Node>,
+        broadcasts: usize,
+        seed: u64,
+    ) -> Self {
+        let mut rng = random::stream(seed, "gossip phases", 0);
+        let heartbeat = usize::try_from(config.heartbeat).unwrap_or(usize::MAX);
+        for node in &mut nodes {
+            node.phase = random::below(&mut rng, heartbeat) as Nanos;
+        }
+        let words = (2 * broadcasts).div_ceil(64);
+        Self {
+            seen: vec![0; words * nodes.len()],
+            words,
+            transport: Reliable::new(config.transport),
+            tending: false,
+            config,
+            connections,
+            nodes,
+        }
+    }
+
+    /// Connections of a node at most.
+    pub(super) const fn max_degree(&self) -> u32 {
+        self.config.connections
+    }
+
+    /// Whom a subscribed leader sends its message to.
+    pub(super) fn audience(&self, leader: NodeId) -> &[NodeId] {
+        if self.config.flood_publish {
+            &self.connections[leader as usize]
+        } else {
+            &self.nodes[leader as usize].mesh
+        }
+    }
+
+    pub(super) fn has_seen(&self, node: NodeId, id: Id) -> bool {
+        let word = self.seen[node as usize * self.words + id as usize / 64];
+        word >> (id % 64) & 1 == 1
+    }
+
+    pub(super) fn mark_seen(&mut self, node: NodeId, id: Id) {
+        self.seen[node as usize * self.words + id as usize / 64] |= 1 << (id % 64);
+    }
+
+    fn send<P: From<Packet>>(
+        &mut self,
+        ctx: &mut Context<'_, P>,
+        way: (NodeId, NodeId),
+        bytes: u32,
+        packet: Packet,
+    ) {
+        let class = match packet {
+            Packet::Message { asked: false, .. } => Class::Data,
+            Packet::Message { asked: true, .. } => Class::Repair,
+            _ => Class::Control,
+        };
+        ctx.send_reliably(&mut self.transport, way, bytes, class, packet.into());
+    }
+
+    pub(super) fn send_message<P: From<Packet>>(
+        &mut self,
+        ctx: &mut Context<'_, P>,
+        way: (NodeId, NodeId),
+        id: Id,
+        asked: bool,
+    ) {
+        let broadcast = &ctx.load().broadcasts[id as usize / 2];
+        let bytes = wire::message(broadcast.kind, broadcast.bytes);
+        self.send(ctx, way, bytes, Packet::Message { id, asked });
+    }
+
+    /// A message has come.
+    fn receive<P: From<Packet>>(
+        &mut self,
+        ctx: &mut Context<'_, P>,
+        node: NodeId,
+        message: Pending,
+    ) -> Heard {
+        let Pending { id, from, .. } = message;
+        if self.has_seen(node, id) {
+            self.hold(node, id, from);
+            return Heard::Nothing;
+        }
+        if self.nodes[node as usize].outside {
+            // What was on its way when the node unsubscribed is none of its topics.
+            return Heard::Nothing;
+        }
+        self.mark_seen(node, id);
+        let bytes = ctx.load().broadcasts[id as usize / 2].bytes;
+        if self.config.idontwant && bytes >= self.config.idontwant_threshold {
+            let mut peers = self.nodes[node as usize].mesh.clone();
+            peers.retain(|peer| *peer != from);
+            shuffle(ctx.random(), &mut peers);
+            for peer in peers {
+                self.send(ctx, (node, peer), wire::ids(1), Packet::IDontWant(id));
+            }
+        }
+        if self.config.validation == 0 {
+            return Heard::Message(message);
+        }
+        self.nodes[node as usize].pending.push(message);
+        ctx.timer(node, ctx.now() + self.config.validation, TIMERS | u64::from(id), false);
+        Heard::Nothing
+    }
+
+    /// `peer` is known to have a message. That matters until the node has forwarded it.
+    fn hold(&mut self, node: NodeId, id: Id, peer: NodeId) {
+        let forwarded = self.has_seen(node, id)
+            && !self.nodes[node as usize].pending.iter().any(|pending| pending.id == id);
+        if !forwarded {
+            self.nodes[node as usize].note_holder(id, peer);
+        }
+    }
+
+    /// A message has proved valid.
+    pub(in crate::protocols) fn forward<P: From<Packet>>(
+        &mut self,
+        ctx: &mut Context<'_, P>,
+        node: NodeId,
+        message: Pending,
+    ) {
+        let Pending { id, from, .. } = message;
+        self.keep(ctx, node, id);
+        let mut peers = self.nodes[node as usize].targets(id, from);
+        shuffle(ctx.random(), &mut peers);
+        for peer in peers {
+            self.send_message(ctx, (node, peer), id, false);
+        }
+    }
+
+    /// Publishes a message of `node`'s own or another's: to the mesh, filled up to D, or to the
+    /// fanout. Says whether it left. It does not if the node has seen it on gossip, or published
+    /// it before: libp2p takes that for a duplicate. Nor if nobody is known to be subscribed.
+    pub(in crate::protocols) fn publish<P: From<Packet>>(
+        &mut self,
+        ctx: &mut Context<'_, P>,
+        node: NodeId,
+        id: Id,
+    ) -> bool {
+        if self.has_seen(node, id) {
+            return false;
+        }
+        let this = &self.nodes[node as usize];
+        let mut peers = if this.outside { this.fanout.clone() } else { this.mesh.clone() };
+        let mut more = self.connections[node as usize].clone();
+        more.retain(|peer| this.knows(*peer) && !peers.contains(peer) && !is_dead(ctx, *peer));
+        shuffle(ctx.random(), &mut more);
+        more.truncate((self.config.d as usize).saturating_sub(peers.len()));
+        peers.extend(more);
+        if peers.is_empty() {
+            return false;
+        }
+        if self.nodes[node as usize].outside {
+            self.nodes[node as usize].fanout.clone_from(&peers);
+        }
+        self.mark_seen(node, id);
+        self.keep(ctx, node, id);
+        shuffle(ctx.random(), &mut peers);
+        for peer in peers {
+            self.send_message(ctx, (node, peer), id, false);
+        }
+        true
+    }
+
+    /// Subscribes to the topics and joins their meshes, or leaves them.
+    pub(in crate::protocols) fn subscribe<P: From<Packet>>(
+        &mut self,
+        ctx: &mut Context<'_, P>,
+        node: NodeId,
+        on: bool,
+    ) {
+        let this = &mut self.nodes[node as usize];
+        if this.outside != on {
+            return;
+        }
+        this.outside = !on;
+        let (fanout, mesh) = (std::mem::take(&mut this.fanout), std::mem::take(&mut this.mesh));
+        for peer in self.connections[node as usize].clone() {
+            self.send(ctx, (node, peer), wire::subscription(), Packet::Subscribe(on));
+        }
+        if on {
+            self.graft(ctx, node, fanout);
+            self.arm(ctx, node);
+            return;
+        }
+        for peer in mesh {
+            self.nodes[node as usize].pruned(peer, ctx.now(), UNSUBSCRIBE_BACKOFF);
+            let prune = Packet::Prune(UNSUBSCRIBE_BACKOFF);
+            self.send(ctx, (node, peer), wire::prune(), prune);
+        }
+    }
+
+    pub(super) fn keep<P>(&mut self, ctx: &mut Context<'_, P>, node: NodeId, id: Id) {
+        self.nodes[node as usize].keep(id, ctx.now(), &self.config);
+        self.arm(ctx, node);
+    }
+
+    /// Sees to it that the node's next heartbeat takes place.
+    fn arm<P>(&mut self, ctx: &mut Context<'_, P>, node: NodeId) {
+        if let Some(at) = self.nodes[node as usize].arm(ctx.now(), &self.config) {
+            ctx.timer(node, at, BEAT, true);
+        }
+    }
+
+    /// Whether a node looks after its mesh.
+    fn tends(&self, node: NodeId) -> bool {
+        self.tending && !self.nodes[node as usize].outside
+    }
+
+    fn beat<P: From<Packet>>(&mut self, ctx: &mut Context<'_, P>, node: NodeId) {
+        let now = ctx.now();
+        if !self.nodes[node as usize].beats(now) {
+            return;
+        }
+        if self.tends(node) {
+            self.tend(ctx, node);
+        }
+        self.advertise(ctx, node);
+        if self.tends(node) || self.nodes[node as usize].has_gossip(now, &self.config) {
+            self.arm(ctx, node);
+        }
+    }
+
+    /// Drops peers that are gone, grafts others. Nobody ever has more than D_high, because who
+    /// is full refuses.
+    fn tend<P: From<Packet>>(&mut self, ctx: &mut Context<'_, P>, node: NodeId) {
+        let this = &mut self.nodes[node as usize];
+        this.mesh.retain(|peer| !is_dead(ctx, *peer));
+        if this.mesh.len() < self.config.d_low as usize {
+            self.graft(ctx, node, Vec::new());
+        }
+    }
+
+    /// Fills the mesh up to D, with those of `first` first.
+    fn graft<P: From<Packet>>(
+        &mut self,
+        ctx: &mut Context<'_, P>,
+        node: NodeId,
+        mut first: Vec<NodeId>,
+    ) {
+        let this = &self.nodes[node as usize];
+        let may = |peer: NodeId| {
+            this.knows(peer) && this.may_graft(peer, ctx.now()) && !is_dead(ctx, peer)
+        };
+        first.retain(|peer| may(*peer));
+        let mut candidates = self.connections[node as usize].clone();
+        candidates.retain(|peer| may(*peer) && !first.contains(peer));
+        shuffle(ctx.random(), &mut candidates);
+        first.extend(candidates);
+        first.truncate((self.config.d as usize).saturating_sub(this.mesh.len()));
+        for peer in first {
+            self.nodes[node as usize].mesh.push(peer);
+            self.send(ctx, (node, peer), wire::graft(), Packet::Graft);
+        }
+    }
+
+    fn advertise<P: From<Packet>>(&mut self, ctx: &mut Context<'_, P>, node: NodeId) {
+        let this = &self.nodes[node as usize];
+        let ids: Box<[Id]> = this.advertised(ctx.now(), &self.config).into();
+        if ids.is_empty() {
+            return;
+        }
+        let have = if this.outside { &this.fanout } else { &this.mesh };
+        let mut peers = self.connections[node as usize].clone();
+        peers.retain(|peer| this.knows(*peer) && !have.contains(peer) && !is_dead(ctx, *peer));
+        let share = (peers.len() as f64 * self.config.gossip_factor) as usize;
+        shuffle(ctx.random(), &mut peers);
+        peers.truncate(share.max(self.config.d_lazy as usize));
+        let counts = wire::KINDS.map(|kind| {
+            let of_kind = |id: &&Id| ctx.load().broadcasts[**id as usize / 2].kind == kind;
+            ids.iter().filter(of_kind).count() as u32
+        });
+        for peer in peers {
+            self.send(ctx, (node, peer), wire::ihave(counts), Packet::IHave(ids.clone()));
+        }
+    }
+
+    /// Before the first message.
+    pub(in crate::protocols) fn start<P>(&mut self, ctx: &mut Context<'_, P>) {
+        for fault in &ctx.setup().faults.0 {
+            if let Fault::Crash { nodes, span } = fault {
+                self.tending = true;
+                for node in nodes.iter().filter(|_| span.1 < Nanos::MAX) {
+                    ctx.timer(*node, span.1, RESUME, true);
+                }
+            }
+        }
+        for node in 0..self.nodes.len() as NodeId {
+            if self.tends(node) {
+                self.arm(ctx, node);
+            }
+        }
+    }
+
+    /// A packet has come.
+    pub(in crate::protocols) fn deliver<P: From<Packet>>(
+        &mut self,
+        ctx: &mut Context<'_, P>,
+        from: NodeId,
+        to: NodeId,
+        packet: Packet,
+    ) -> Heard {
+        match packet {
+            Packet::Message { id, asked } => {
+                return self.receive(ctx, to, Pending { id, from, asked });
+            }
+            // Asks everybody who advertises until the message is there, as go-libp2p-pubsub
+            // does: silent peers advertise too. Three advertisements by one peer are within
+            // what it answers (`GossipRetransmission`).
+            Packet::IHave(ids) => {
+                let lacking = ids.iter().copied().filter(|id| !self.has_seen(to, *id));
+                let lacking: Box<[Id]> = lacking.collect();
+                if !lacking.is_empty() && !self.nodes[to as usize].outside {
+                    let bytes = wire::ids(lacking.len() as u32);
+                    self.send(ctx, (to, from), bytes, Packet::IWant(lacking));
+                }
+            }
+            Packet::IWant(ids) => {
+                for id in ids {
+                    if self.nodes[to as usize].serves(id, ctx.now(), &self.config) {
+                        self.send_message(ctx, (to, from), id, true);
+                    }
+                }
+            }
+            Packet::IDontWant(id) => self.hold(to, id, from),
+            Packet::Graft => {
+                if !self.nodes[to as usize].accept(from, &self.config) {
+                    self.send(ctx, (to, from), wire::prune(), Packet::Prune(PRUNE_BACKOFF));
+                }
+            }
+            Packet::Prune(backoff) => self.nodes[to as usize].pruned(from, ctx.now(), backoff),
+            Packet::Subscribe(on) => {
+                let this = &mut self.nodes[to as usize];
+                this.learn(from, on);
+                if on
+                    && !this.outside
+                    && this.mesh.len() < self.config.d_low as usize
+                    && this.may_graft(from, ctx.now())
+                {
+                    this.mesh.push(from);
+                    self.send(ctx, (to, from), wire::graft(), Packet::Graft);
+                }
+                return Heard::Subscribed(on);
+            }
+        }
+        Heard::Nothing
+    }
+
+    /// A timer, whose token has the bit of [`TIMERS`].
+    pub(in crate::protocols) fn timer<P: From<Packet>>(
+        &mut self,
+        ctx: &mut Context<'_, P>,
+        node: NodeId,
+        token: u64,
+    ) -> Heard {
+        match token {
+            BEAT => self.beat(ctx, node),
+            RESUME => {
+                // After a short outage connections are still there.
+                let before = ctx.now().saturating_sub(DEAD_AFTER);
+                if ctx.setup().faults.is_down(node, before) {
+                    self.nodes[node as usize].mesh.clear();
+                }
+                self.arm(ctx, node);
+            }
+            token => {
+                let pending = &mut self.nodes[node as usize].pending;
+                let is_it = |pending: &Pending| TIMERS | u64::from(pending.id) == token;
+                if let Some(i) = pending.iter().position(is_it) {
+                    return Heard::Message(pending.swap_remove(i));
+                }
+            }
+        }
+        Heard::Nothing
+    }
+
+    /// Mesh peers of each node.
+    #[cfg(test)]
+    pub(in crate::protocols) fn meshes(&self) -> impl Iterator<Item = &[NodeId]> {
+        self.nodes.iter().map(|node| node.mesh.as_slice())
+    }
+}
+
+/// Whether connections to a peer have died.
+fn is_dead<P>(ctx: &Context<'_, P>, peer: NodeId) -> bool {
+    let before = ctx.now().checked_sub(DEAD_AFTER);
+    ctx.is_down(peer) && before.is_some_and(|then| ctx.setup().faults.is_down(peer, then))
+}

@@ -1,0 +1,117 @@
+//! Messages that are here without shreds: gossip has brought them, or a peer that has them from
+//! gossip. Others are told of them and answered with the message itself.
+
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use bytes::Bytes;
+use fragcast_shredder::{Kind, MessageKey};
+
+use super::super::Protocol;
+use super::Repair;
+use crate::control::{Control, MAX_ANSWER_PARTS, MessagePart, RepairRequest, WHOLE};
+use crate::egress::{Lane, Payload, Transmit};
+use crate::gossip::Mode;
+use crate::membership::PeerIndex;
+use crate::outcome::Outcome;
+use crate::time::Timestamp;
+
+/// Whoever lacks several sets of a message asks for each of them, and gets the message once.
+pub(super) const ONCE_WITHIN: Duration = Duration::from_millis(100);
+/// What encoding a message costs of the budget, as a part of its length: about the time that
+/// sending so many bytes takes at the usual rate. Otherwise the last bytes of a long message,
+/// asked for again and again, would cost far more than they weigh.
+const ENCODING_SHARE: usize = 64;
+
+/// The message that was encoded last, for who asks for the rest of it. At most
+/// `MAX_MESSAGE_LEN`.
+#[derive(Default)]
+pub(super) struct Encoded(Option<(B256, Bytes)>);
+
+impl Encoded {
+    fn get(&self, root: &B256) -> Option<&Bytes> {
+        self.0.as_ref().filter(|(of, _)| of == root).map(|(_, wire)| wire)
+    }
+}
+
+impl Repair {
+    /// Messages below `oldest` are no longer remembered, or none at all.
+    pub(in crate::protocol) fn forget_messages_below(&mut self, oldest: Option<&MessageKey>) {
+        self.store.unmark_below(oldest);
+    }
+
+    /// A message is not of this attempt.
+    pub(in crate::protocol) fn forget_message(&mut self, key: &MessageKey) {
+        self.store.unmark(key);
+    }
+}
+
+impl Protocol {
+    /// A message is here without shreds, and remembered: this node has it for others. Of
+    /// gossip terms nobody asks over the overlay, and who lives on gossip alone answers nobody.
+    pub(in crate::protocol) fn note_message(
+        &mut self,
+        now: Timestamp,
+        key: &MessageKey,
+        kind: Kind,
+    ) {
+        let tells = self.config.repair.enabled && self.mode() != Mode::Gossip;
+        let remembered = self.fallback.remembered(key).is_some();
+        if tells
+            && remembered
+            && self.leader(key.block).is_some()
+            && self.repair.store.mark(now, key, kind == Kind::Seal)
+        {
+            self.tell(now);
+        }
+    }
+
+    /// Answers with the message itself where nothing else of what is asked for is here.
+    pub(super) fn answer_with_message(
+        &mut self,
+        now: Timestamp,
+        from: PeerIndex,
+        request: &RepairRequest,
+    ) -> Option<Outcome> {
+        let key = request.key();
+        if !self.repair.store.is_marked(&key) || self.repair.store.has_set(&key, request.set) {
+            return None;
+        }
+        let (message, cost) = self.fallback.remembered(&key)?;
+        let (root, kind) = (message.root(), message.message().kind());
+        let first = if request.set == WHOLE { request.have } else { 0 };
+        if first == 0 && !self.repair.budgets.is_first(now, from, &key) {
+            return Some(Outcome::RepairRefused);
+        }
+        let wire = match self.repair.encoded.get(&root) {
+            Some(wire) => wire.clone(),
+            None => {
+                if !self.repair.budgets.take(now, from, cost / ENCODING_SHARE) {
+                    return Some(Outcome::RepairRefused);
+                }
+                let wire = Bytes::from(message.to_wire().into_boxed_slice());
+                self.repair.encoded.0 = Some((root, wire.clone()));
+                wire
+            }
+        };
+        let first = usize::try_from(first).unwrap_or(usize::MAX);
+        let parts = (first..first.saturating_add(MAX_ANSWER_PARTS))
+            .map_while(|index| MessagePart::of(request.nonce, kind, &wire, index));
+        let mut end = 0;
+        for part in parts {
+            let len = part.bytes.len();
+            end = part.offset as usize + len;
+            if !self.repair.budgets.take(now, from, len) {
+                return Some(Outcome::RepairRefused);
+            }
+            let payload = Payload::Control(Control::MessagePart(part).to_bytes());
+            if !self.egress.push(Transmit { to: from, lane: Lane::Repair, payload }) {
+                return Some(Outcome::RepairRefused);
+            }
+            self.repair.budgets.answered(now, from, key);
+            self.counters.repair_answered_bytes += len as u64;
+        }
+        self.counters.repair_answered_messages += u64::from(end == wire.len());
+        Some(if end > 0 { Outcome::Control } else { Outcome::RepairLacking })
+    }
+}

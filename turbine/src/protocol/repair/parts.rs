@@ -1,0 +1,222 @@
+//! Messages that come in parts, from peers that have them from gossip and no shreds of them.
+//!
+//! An answer in parts is put together in order and checked when it is whole. Until then nothing
+//! of it is known to be true, so it is bounded by what it costs who sends it: memory is taken as
+//! parts come and not as a total is claimed, a slot is held only by who sends fast enough, and
+//! others are asked again after [`HOLD`] whatever comes. Parts out of turn are passed over
+//! rather than kept: a control stream keeps its order, so they tell of a frame that was dropped,
+//! and what is missing is asked for again.
+
+use std::time::Duration;
+
+use fragcast_shredder::{Kind, MessageKey, SetKey};
+
+use super::super::Protocol;
+use crate::control::{MAX_ANSWER_PARTS, MessagePart, PART_LEN, WHOLE};
+use crate::membership::PeerIndex;
+use crate::outcome::Outcome;
+use crate::time::Timestamp;
+
+/// Messages that are put together at a time, of `MAX_MESSAGE_LEN` at most: 40 MiB, if peers
+/// send as much.
+const MAX_ASSEMBLIES: usize = 4;
+/// Of those, from one peer.
+const MAX_ASSEMBLIES_OF_ONE: usize = 2;
+/// What a byte adds to the time of an assembly: who is slower than 333 kB/s gives way to others.
+const TIME_PER_BYTE: Duration = Duration::from_micros(3);
+/// Others are not asked for a message so long, if its parts go on coming.
+const HOLD: Duration = Duration::from_secs(2);
+
+/// What one answer in parts has brought so far.
+struct Assembly {
+    peer: PeerIndex,
+    message: MessageKey,
+    kind: Kind,
+    total: usize,
+    bytes: Vec<u8>,
+    /// Bytes after which the rest is asked for.
+    more_at: usize,
+    started: Timestamp,
+    /// When others may have its place.
+    until: Timestamp,
+}
+
+/// What a part has led to.
+enum Step {
+    /// More of the same answer is to come.
+    Waiting,
+    /// The answer is complete and the message is not: the parts from this one on come next.
+    More(usize),
+    /// signature ‖ body, not verified.
+    Whole(Kind, Vec<u8>),
+    /// It is here already, or what stands before it is not.
+    OutOfTurn,
+    /// Other answers hold all places.
+    Full,
+    /// It is of another message than the parts before it.
+    Contradiction,
+}
+
+/// Messages that are being put together.
+#[derive(Default)]
+pub(super) struct Assemblies(Vec<Assembly>);
+
+impl Assemblies {
+    fn find(&mut self, peer: PeerIndex, message: &MessageKey) -> Option<&mut Assembly> {
+        self.0.iter_mut().find(|a| a.peer == peer && a.message == *message)
+    }
+
+    fn take(
+        &mut self,
+        now: Timestamp,
+        patience: Duration,
+        peer: PeerIndex,
+        message: MessageKey,
+        part: &MessagePart,
+    ) -> Step {
+        let (total, offset) = (part.total as usize, part.offset as usize);
+        if let Some(known) = self.find(peer, &message) {
+            if (known.kind, known.total) != (part.kind, total) {
+                return Step::Contradiction;
+            }
+        } else if offset != 0 {
+            return Step::OutOfTurn;
+        } else if part.bytes.len() == total {
+            return Step::Whole(part.kind, part.bytes.to_vec());
+        } else if self.make_room(now, peer) {
+            self.0.push(Assembly {
+                peer,
+                message,
+                kind: part.kind,
+                total,
+                bytes: Vec::new(),
+                more_at: MAX_ANSWER_PARTS * PART_LEN,
+                started: now,
+                until: now + patience,
+            });
+        } else {
+            return Step::Full;
+        }
+        let Some(assembly) = self.find(peer, &message) else { return Step::Full };
+        let len = assembly.bytes.len();
+        if offset != len {
+            return Step::OutOfTurn;
+        }
+        if assembly.bytes.capacity() - len < part.bytes.len() {
+            // Twice as much as has come, but never more than the message.
+            assembly.bytes.reserve_exact(len.max(part.bytes.len()).min(total - len));
+        }
+        assembly.bytes.extend_from_slice(&part.bytes);
+        assembly.until = assembly.until + TIME_PER_BYTE * part.bytes.len() as u32;
+        let (len, more) = (assembly.bytes.len(), assembly.bytes.len() >= assembly.more_at);
+        if len == total {
+            let (kind, bytes) = (assembly.kind, std::mem::take(&mut assembly.bytes));
+            self.0.retain(|a| (a.peer, a.message) != (peer, message));
+            return Step::Whole(kind, bytes);
+        }
+        if more {
+            return self.resume(peer, &message).map_or(Step::Waiting, Step::More);
+        }
+        Step::Waiting
+    }
+
+    /// Makes room for an answer of `peer`, if one that is too slow holds a place.
+    fn make_room(&mut self, now: Timestamp, peer: PeerIndex) -> bool {
+        let of_peer = self.0.iter().filter(|a| a.peer == peer).count();
+        let crowded = of_peer >= MAX_ASSEMBLIES_OF_ONE;
+        if !crowded && self.0.len() < MAX_ASSEMBLIES {
+            return true;
+        }
+        let slow = |a: &&Assembly| a.until <= now && (!crowded || a.peer == peer);
+        let slowest = self.0.iter().filter(slow).min_by_key(|a| a.until);
+        let Some((peer, message)) = slowest.map(|a| (a.peer, a.message)) else { return false };
+        self.0.retain(|a| (a.peer, a.message) != (peer, message));
+        true
+    }
+
+    /// The part from which on `peer` is to be asked for a message, if it has sent some already.
+    pub(super) fn resume(&mut self, peer: PeerIndex, message: &MessageKey) -> Option<usize> {
+        let assembly = self.find(peer, message)?;
+        let parts = assembly.bytes.len() / PART_LEN;
+        assembly.more_at = (parts + MAX_ANSWER_PARTS) * PART_LEN;
+        Some(parts)
+    }
+
+    /// Drops what is for `which`.
+    pub(super) fn settle(&mut self, which: impl Fn(&SetKey) -> bool) {
+        self.0.retain(|a| !which(&SetKey { message: a.message, set: WHOLE }));
+    }
+
+    pub(super) fn forget(&mut self, peer: PeerIndex) {
+        self.0.retain(|a| a.peer != peer);
+    }
+
+    /// How many there are, and the bytes they have taken.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.0.len(), self.0.iter().map(|a| a.bytes.capacity()).sum())
+    }
+}
+
+impl Protocol {
+    /// Takes a part of a message that this node asked for.
+    pub(in crate::protocol) fn take_part(
+        &mut self,
+        now: Timestamp,
+        from: PeerIndex,
+        part: &MessagePart,
+    ) -> Outcome {
+        let message = match self.note_answer(now, from, part.nonce) {
+            Ok(asked) => asked.message,
+            Err(outcome) => return outcome,
+        };
+        let patience = self.patience(from);
+        let assemblies = &mut self.repair.requests.assemblies;
+        match assemblies.take(now, patience, from, message, part) {
+            Step::Whole(kind, wire) => {
+                let outcome = self.take_answered(now, from, message, kind, &wire.into());
+                if outcome.convicts_sender() {
+                    self.repair.requests.assemblies.forget(from);
+                }
+                outcome
+            }
+            Step::Waiting => {
+                self.hold(now, from, &message);
+                Outcome::Control
+            }
+            Step::More(next) => {
+                self.hold(now, from, &message);
+                self.repair.requests.retire(part.nonce);
+                let set = SetKey { message, set: WHOLE };
+                self.request(now, from, set, next as u64, patience);
+                Outcome::Control
+            }
+            Step::OutOfTurn => Outcome::ControlStale,
+            Step::Full => Outcome::Quota,
+            Step::Contradiction => {
+                self.repair.requests.assemblies.forget(from);
+                Outcome::ControlBad
+            }
+        }
+    }
+
+    /// The rest of an answer is on its way: others are not asked meanwhile.
+    fn hold(&mut self, now: Timestamp, from: PeerIndex, message: &MessageKey) {
+        let patience = self.patience(from);
+        let Some(assembly) = self.repair.requests.assemblies.find(from, message) else { return };
+        let until = (now + patience).min(assembly.started + HOLD);
+        if let Some(want) = self.repair.wants.messages.get_mut(message)
+            && want.due > now
+            && until > now
+        {
+            want.due = want.due.max(until);
+            want.progress = true;
+        }
+    }
+
+    /// Messages that are being put together, and the bytes they have taken.
+    #[cfg(test)]
+    pub(in crate::protocol) fn assembling(&self) -> (usize, usize) {
+        self.repair.requests.assemblies.held()
+    }
+}

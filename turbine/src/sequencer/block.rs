@@ -1,0 +1,557 @@
+//! One block: what is known of it, what it should be, and what was handed on.
+//!
+//! Whatever comes, the block is looked at afresh: which opening counts
+//! ([`openings`](super::openings)) and which messages are its own ([`choice`]). If what
+//! was handed on is the beginning of that, the rest follows; else it is retracted and the block
+//! handed on again under the next number. So the end does not depend on the way there, as it
+//! would if every arrival changed what the one before had decided. As long as nothing about a
+//! block is doubtful, only the next messages are looked for ([`Block::extend`]).
+
+mod choice;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use alloy_primitives::B256;
+use fragcast_shredder::{Kind, Message};
+
+use super::candidates::{Candidate, Held, MAX_CANDIDATES, bit};
+use super::openings::{MAX_UNSIGNED, Opening, Openings};
+use super::{Fate, MAX_ATTEMPTS, MAX_GUESSED, MAX_MESSAGES, MAX_NUMBERS};
+use crate::output::{Ordered, Output, RetractReason, Via};
+
+/// Where a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Env,
+    /// By message index.
+    Frag(u16),
+    Seal,
+}
+
+/// What was handed on, and not retracted.
+#[derive(Debug)]
+struct Handed {
+    number: u8,
+    roots: Vec<B256>,
+    sealed: bool,
+}
+
+/// The opening that counts, and how its messages are chosen.
+#[derive(Debug, Clone, Copy)]
+struct View {
+    at: usize,
+    number: u8,
+    env: B256,
+    rank: u32,
+    /// No other can have been before it: what came before its Env is its own.
+    lone: bool,
+    /// So many numbers are used up that guesses are not worth one more: a Seal must prove them.
+    strict: bool,
+    /// So many that the rest is for what the overlay says alone.
+    certain: bool,
+    /// The later message may replace one that was handed on.
+    reorder: bool,
+}
+
+/// A block.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    number: u64,
+    openings: Openings,
+    /// By message index.
+    frags: BTreeMap<u16, Vec<Candidate>>,
+    seals: Vec<Candidate>,
+    /// Attempts that are void, one bit each.
+    void: u8,
+    /// Messages that came.
+    ranks: u32,
+    /// Messages that are known.
+    count: usize,
+    held: Held,
+    handed: Option<Handed>,
+    /// The number used last.
+    last: Option<u8>,
+    /// Attempts that the overlay has told of, one bit each.
+    attempts: u8,
+    /// Gossip has told of something that the overlay has not.
+    guessed: bool,
+    /// A place has had more than one candidate.
+    contested: bool,
+    /// Handed on whole as the overlay says: nothing that gossip says of frags counts.
+    settled: bool,
+    /// The frags of Seals whose root was found.
+    proofs: BTreeMap<B256, Vec<B256>>,
+    /// For each Seal a hash of the options of the last search, if it failed.
+    failed: BTreeMap<B256, blake3::Hash>,
+    hashed: usize,
+}
+
+impl Block {
+    pub(super) fn new(number: u64) -> Self {
+        Self { number, ..Self::default() }
+    }
+
+    pub(super) const fn held(&self) -> Held {
+        self.held
+    }
+
+    /// The same, counted.
+    #[cfg(test)]
+    pub(super) fn count_held(&mut self) -> Held {
+        let mut held = Held::default();
+        self.all().for_each(|candidate| held.add(candidate));
+        held
+    }
+
+    pub(super) const fn is_opened(&self) -> bool {
+        self.last.is_some()
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.handed.as_ref().is_some_and(|handed| handed.sealed)
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Candidate> {
+        let envs = self.openings.0.iter_mut().map(|opening| &mut opening.env);
+        envs.chain(self.frags.values_mut().flatten()).chain(&mut self.seals)
+    }
+
+    fn at(&self, place: Place) -> Box<dyn Iterator<Item = &Candidate> + '_> {
+        match place {
+            Place::Env => Box::new(self.openings.0.iter().map(|opening| &opening.env)),
+            Place::Frag(index) => Box::new(self.frags.get(&index).into_iter().flatten()),
+            Place::Seal => Box::new(self.seals.iter()),
+        }
+    }
+
+    fn find(&mut self, place: Place, root: B256) -> Option<&mut Candidate> {
+        match place {
+            Place::Env => self.openings.0.iter_mut().map(|o| &mut o.env).find(|c| c.root == root),
+            Place::Frag(index) => self.frags.get_mut(&index)?.iter_mut().find(|c| c.root == root),
+            Place::Seal => self.seals.iter_mut().find(|c| c.root == root),
+        }
+    }
+
+    /// Lets messages go that `which` names; their roots stay.
+    fn release(&mut self, which: impl Fn(&Candidate) -> bool) {
+        let mut held = self.held;
+        for candidate in self.all().filter(|candidate| which(candidate)) {
+            held.release(candidate);
+        }
+        self.held = held;
+    }
+
+    /// Lets everything go that was handed on. The block cannot be handed on again then, except
+    /// for another opening.
+    pub(super) fn let_go(&mut self) {
+        self.release(|candidate| candidate.kept);
+    }
+
+    /// Lets everything go that waits.
+    pub(super) fn drop_waiting(&mut self) {
+        let (mut held, mut count) = (self.held, self.count);
+        let mut keep = |candidate: &Candidate| {
+            let keep = candidate.kept || candidate.ordered.is_none();
+            if !keep {
+                held.sub(candidate);
+                count -= 1;
+            }
+            keep
+        };
+        self.openings.0.retain(|opening| keep(&opening.env));
+        self.frags.values_mut().for_each(|all| all.retain(&mut keep));
+        self.seals.retain(keep);
+        self.frags.retain(|_, all| !all.is_empty());
+        (self.held, self.count) = (held, count);
+    }
+
+    /// Takes a message and appends to `out` what can be handed on.
+    pub(super) fn push(&mut self, ordered: Ordered, out: &mut Vec<Output>) -> Fate {
+        let (index, root) = (ordered.index, ordered.message.root());
+        let place = match ordered.message.message().kind() {
+            Kind::Env => Place::Env,
+            Kind::Frag => Place::Frag(index),
+            Kind::Seal => Place::Seal,
+        };
+        let signed = if ordered.via == Via::Gossip { 0 } else { bit(ordered.attempt) };
+        if signed == 0 && ordered.via != Via::Gossip {
+            return Fate::OutOfBounds;
+        }
+        let known = self.find(place, root).map(|candidate| candidate.signed);
+        if known.is_some_and(|has| signed != 0 && has & signed != 0) {
+            return Fate::Duplicate;
+        }
+        let fate = match (self.refused(place, index, signed, known.is_some()), known) {
+            // It counts no more, but what it was tells what else may come.
+            (Some(Fate::Stale), None) => match self.insert(ordered, place, signed, false) {
+                Fate::Waiting => Fate::Stale,
+                full => return full,
+            },
+            (Some(Fate::Stale), Some(_)) => {
+                self.learn(ordered, place, signed, false);
+                Fate::Stale
+            }
+            (Some(fate), _) => return fate,
+            (None, Some(_)) => {
+                let settled = self.settled && signed == 0;
+                if !self.learn(ordered, place, signed, !settled) {
+                    return self.repeat_of(place, root);
+                }
+                Fate::Duplicate
+            }
+            (None, None) => match self.insert(ordered, place, signed, true) {
+                Fate::Waiting => Fate::Waiting,
+                full => return full,
+            },
+        };
+        let before = out.len();
+        self.settle(out);
+        let passed = out[before..].iter().any(|output| matches!(output, Output::Message(_)));
+        match fate {
+            Fate::Stale => Fate::Stale,
+            _ if passed => Fate::Passed,
+            Fate::Duplicate => self.repeat_of(place, root),
+            // Its attempt is known and nothing of it has that place: its Env is missing.
+            _ if signed != 0 => Fate::Waiting,
+            _ => self.fate_of(place, index),
+        }
+    }
+
+    /// A message that was known: of an opening that counts no more, or a mere repeat.
+    fn repeat_of(&self, place: Place, root: B256) -> Fate {
+        let current = self.openings.current(&self.seals);
+        let current = current.map(|(at, _)| self.openings.0[at].env.root);
+        if place == Place::Env && current != Some(root) { Fate::Stale } else { Fate::Duplicate }
+    }
+
+    /// Why a message does not count whatever else comes.
+    fn refused(&self, place: Place, index: u16, signed: u8, known: bool) -> Option<Fate> {
+        if signed == 0 {
+            let closed = self.settled && place != Place::Env && !known;
+            return closed.then_some(Fate::Conflict);
+        }
+        if self.void & signed != 0 || self.openings.newest_signed() > Some(number_of(signed)) {
+            return Some(Fate::Stale);
+        }
+        let has = |candidate: &Candidate| candidate.signed & signed != 0;
+        let end = self.seals.iter().find(|seal| has(seal)).and_then(index_of);
+        if end.is_some_and(|end| index > end) {
+            return Some(Fate::BehindSeal);
+        }
+        let taken = match place {
+            Place::Env => self.at(Place::Env).any(has),
+            Place::Frag(_) => end == Some(index) || self.at(place).any(has),
+            Place::Seal => self.seals.iter().any(has) || self.at(Place::Frag(index)).any(has),
+        };
+        taken.then_some(Fate::Conflict)
+    }
+
+    /// Notes that a known message came again, and takes it again if it was let go and is `wanted`
+    /// now; says whether that tells anything new.
+    fn learn(&mut self, ordered: Ordered, place: Place, signed: u8, wanted: bool) -> bool {
+        let mut held = self.held;
+        let Some(candidate) = self.find(place, ordered.message.root()) else { return false };
+        let was = (candidate.signed, candidate.gossip, candidate.ordered.is_some());
+        candidate.signed |= signed;
+        candidate.gossip |= signed == 0;
+        if candidate.ordered.is_none() && wanted {
+            candidate.ordered = Some(Arc::new(ordered));
+            held.add(candidate);
+        }
+        let new = was != (candidate.signed, candidate.gossip, candidate.ordered.is_some());
+        self.held = held;
+        self.attempts |= signed;
+        if signed != 0 && wanted && place == Place::Env {
+            self.forget_below(number_of(signed));
+        }
+        new
+    }
+
+    /// Adds a message that is not known: the whole of it, or what it was.
+    fn insert(&mut self, ordered: Ordered, place: Place, signed: u8, whole: bool) -> Fate {
+        if self.count >= MAX_MESSAGES {
+            return Fate::OutOfBounds;
+        }
+        if signed == 0 && !self.make_room(place) {
+            return Fate::Conflict;
+        }
+        let ordered = Arc::new(ordered);
+        let candidate = Candidate {
+            root: ordered.message.root(),
+            ordered: whole.then(|| Arc::clone(&ordered)),
+            signed,
+            gossip: signed == 0,
+            rank: self.ranks,
+            kept: false,
+        };
+        self.ranks += 1;
+        self.count += 1;
+        self.held.add(&candidate);
+        self.attempts |= signed;
+        self.guessed |= signed == 0;
+        match ordered.message.message() {
+            Message::Env(env) => {
+                let (parent_hash, gas_limit) = (env.parent_hash, env.gas_limit);
+                self.openings.0.push(Opening { env: candidate, parent_hash, gas_limit });
+                if signed != 0 && whole {
+                    self.forget_below(number_of(signed));
+                }
+            }
+            Message::Frag(_) => {
+                let behind = self.seals.iter().any(|seal| index_of(seal) <= Some(ordered.index));
+                let all = self.frags.entry(ordered.index).or_default();
+                all.push(candidate);
+                self.contested |= all.len() > 1 || behind;
+            }
+            Message::Seal(_) => {
+                self.seals.push(candidate);
+                let behind = self.frags.range(ordered.index..).next().is_some();
+                self.contested |= self.seals.len() > 1 || behind;
+                if signed != 0 && whole {
+                    // What was sent beyond the end that its own Seal gives the block never counts.
+                    let end = ordered.index;
+                    self.release(|c| {
+                        c.signed == signed
+                            && !c.gossip
+                            && c.ordered.as_ref().is_some_and(|m| m.index > end)
+                    });
+                }
+            }
+        }
+        Fate::Waiting
+    }
+
+    /// Makes room for one more candidate of gossip's.
+    fn make_room(&mut self, place: Place) -> bool {
+        let handed = self.handed.as_ref().map_or(&[][..], |handed| &handed.roots);
+        let all = match place {
+            Place::Env => return self.openings.unsigned() < MAX_UNSIGNED,
+            Place::Frag(index) => match self.frags.get_mut(&index) {
+                Some(all) => all,
+                None => return true,
+            },
+            Place::Seal => &mut self.seals,
+        };
+        if all.iter().filter(|c| c.signed == 0).count() < MAX_CANDIDATES {
+            return true;
+        }
+        let oldest = all.iter().position(|c| c.signed == 0 && !handed.contains(&c.root));
+        if let Some(oldest) = oldest {
+            self.held.sub(&all.remove(oldest));
+            self.count -= 1;
+        }
+        oldest.is_some()
+    }
+
+    /// An attempt of the overlay has taken over: what waited of lower ones waits no more. It is
+    /// kept, since a frag may be the same in both, and gossip brings it once.
+    fn forget_below(&mut self, number: u8) {
+        let below = bit(number) - 1;
+        let mut held = self.held;
+        let gone = |c: &&mut Candidate| c.signed != 0 && c.signed & !below == 0 && !c.kept;
+        for candidate in self.all().filter(gone) {
+            held.sub(candidate);
+            candidate.kept = true;
+            held.add(candidate);
+        }
+        self.held = held;
+    }
+
+    /// What became of a message that is known now and was not handed on.
+    fn fate_of(&self, place: Place, index: u16) -> Fate {
+        let Some(handed) = &self.handed else { return Fate::Waiting };
+        match place {
+            Place::Frag(_) if usize::from(index) < handed.roots.len() => Fate::Conflict,
+            Place::Frag(_) if handed.sealed => Fate::BehindSeal,
+            Place::Seal if handed.sealed => Fate::Conflict,
+            _ => Fate::Waiting,
+        }
+    }
+
+    /// Voids an attempt of the overlay.
+    pub(super) fn bad_parity(&mut self, number: u8, out: &mut Vec<Output>) {
+        self.void |= bit(number);
+        self.release(|c| c.signed == bit(number) && !c.gossip);
+        self.settle(out);
+    }
+
+    /// The opening that counts.
+    fn view(&mut self, out: &mut Vec<Output>) -> Option<View> {
+        let (mut at, mut number) = self.openings.current(&self.seals)?;
+        let is_handed = |handed: &Handed| handed.roots[0] == self.openings.0[at].env.root;
+        if self.void & bit(number) != 0 {
+            if self.handed.as_ref().is_some_and(is_handed) {
+                self.retract(RetractReason::BadParity, out);
+            }
+            // Void before anything of it was handed on: what was there before stays.
+            let handed = self.handed.as_ref()?;
+            at = self.openings.0.iter().position(|o| o.env.root == handed.roots[0])?;
+            number = self.openings.0[at].env.signed.checked_ilog2().unwrap_or(0) as u8;
+        }
+        let env = &self.openings.0[at].env;
+        Some(View {
+            at,
+            number,
+            env: env.root,
+            rank: env.rank,
+            lone: self.openings.0.len() == 1 && number == 0,
+            strict: self.last >= Some(MAX_ATTEMPTS),
+            certain: self.last >= Some(MAX_GUESSED),
+            reorder: self.next_number(number) < MAX_ATTEMPTS && !self.is_sealed(),
+        })
+    }
+
+    fn next_number(&self, number: u8) -> u8 {
+        self.last.map_or(number, |last| number.max(last + 1))
+    }
+
+    fn retract(&mut self, reason: RetractReason, out: &mut Vec<Output>) {
+        if let Some(handed) = self.handed.take() {
+            out.push(Output::Retracted { block: self.number, attempt: handed.number, reason });
+        }
+        self.settled = false;
+    }
+
+    fn settle(&mut self, out: &mut Vec<Output>) {
+        let Some(view) = self.view(out) else { return };
+        let plain = self.openings.0.len() == 1
+            && !self.contested
+            && self.attempts & !bit(view.number) == 0
+            && (view.lone || !self.guessed);
+        let handed = self.handed.as_ref().map(|handed| handed.roots[0]);
+        if self.settled && handed == Some(view.env) {
+            return;
+        }
+        if plain && handed.is_none_or(|env| env == view.env) {
+            self.extend(&view, out);
+        } else {
+            let wanted = self.wanted(&view);
+            self.reconcile(&view, &wanted, out);
+        }
+        self.close(&view);
+    }
+
+    /// The plain case, one opening and one message for each place: hands on what comes next.
+    fn extend(&mut self, view: &View, out: &mut Vec<Output>) {
+        if self.handed.is_none() && !self.start(view, out) {
+            return;
+        }
+        loop {
+            let Some(handed) = &self.handed else { return };
+            if handed.sealed {
+                return;
+            }
+            let next = handed.roots.len() as u16;
+            let seal = self.seals.first().filter(|seal| index_of(seal) == Some(next));
+            let (place, root) = match (seal, self.preferred(view, next)) {
+                (Some(seal), _) => (Place::Seal, seal.root),
+                (None, Some(frag)) => (Place::Frag(next), frag.root),
+                (None, None) => return,
+            };
+            if !self.hand_on(place, root, out) {
+                return;
+            }
+        }
+    }
+
+    /// Hands on the Env under the next number.
+    fn start(&mut self, view: &View, out: &mut Vec<Output>) -> bool {
+        let number = self.next_number(view.number);
+        if number >= MAX_NUMBERS || self.openings.0[view.at].env.ordered.is_none() {
+            return false;
+        }
+        self.handed = Some(Handed { number, roots: Vec::new(), sealed: false });
+        self.last = Some(number);
+        self.hand_on(Place::Env, view.env, out)
+    }
+
+    /// Hands on one message as the next.
+    fn hand_on(&mut self, place: Place, root: B256, out: &mut Vec<Output>) -> bool {
+        let Some(number) = self.handed.as_ref().map(|handed| handed.number) else { return false };
+        let mut held = self.held;
+        let Some(candidate) = self.find(place, root) else { return false };
+        let Some(ordered) = candidate.ordered.clone() else { return false };
+        held.sub(candidate);
+        candidate.kept = true;
+        held.add(candidate);
+        self.held = held;
+        if let Some(handed) = &mut self.handed {
+            handed.roots.push(root);
+            handed.sealed |= place == Place::Seal;
+        }
+        out.push(Output::Message(if ordered.attempt == number {
+            ordered
+        } else {
+            Arc::new(Ordered { attempt: number, ..(*ordered).clone() })
+        }));
+        true
+    }
+
+    /// Hands on what is wanted, after a retraction if it is not what was handed on.
+    fn reconcile(&mut self, view: &View, wanted: &[(Place, B256)], out: &mut Vec<Output>) {
+        if let Some(handed) = &self.handed {
+            let common = handed.roots.iter().zip(wanted).take_while(|(a, (_, b))| *a == b).count();
+            if common < handed.roots.len() && common < wanted.len() {
+                let next = self.next_number(view.number);
+                let here = wanted.iter().all(|(place, root)| {
+                    self.at(*place).any(|c| c.root == *root && c.ordered.is_some())
+                });
+                // What the overlay says: the Env, or else the first that differs.
+                let (place, root) = wanted[common];
+                let certain = self.at(place).any(|c| c.root == root && c.is_of(view.number));
+                let limit = if certain { MAX_NUMBERS } else { MAX_GUESSED };
+                if next >= limit || !here {
+                    return;
+                }
+                let reason = match common {
+                    0 => RetractReason::Superseded { by: next },
+                    _ => RetractReason::Reordered,
+                };
+                self.retract(reason, out);
+            }
+        }
+        if self.handed.is_none() && !self.start(view, out) {
+            return;
+        }
+        let done = self.handed.as_ref().map_or(0, |handed| handed.roots.len());
+        for (place, root) in wanted.iter().skip(done) {
+            if !self.hand_on(*place, *root, out) {
+                return;
+            }
+        }
+    }
+
+    /// Lets go of what can change no more: all of it was handed on, and the overlay says so.
+    fn close(&mut self, view: &View) {
+        let Some(handed) = self.handed.as_ref().filter(|h| h.sealed && !self.settled) else {
+            return;
+        };
+        if handed.roots[0] != view.env || !self.openings.0[view.at].env.is_of(view.number) {
+            return;
+        }
+        let last = handed.roots.len() - 1;
+        let signed = handed.roots.iter().enumerate().skip(1).all(|(index, root)| {
+            let place = if index == last { Place::Seal } else { Place::Frag(index as u16) };
+            self.at(place).any(|c| c.root == *root && c.is_of(view.number))
+        });
+        if signed {
+            self.settled = true;
+            // Those of higher attempts wait for their Env.
+            let above = !(bit(view.number) | (bit(view.number) - 1));
+            self.release(|c| c.signed & above == 0);
+            self.proofs.clear();
+            self.failed.clear();
+        }
+    }
+}
+
+/// The attempt of one bit.
+fn number_of(signed: u8) -> u8 {
+    signed.trailing_zeros() as u8
+}
+
+/// A Seal's message index, while it is here.
+fn index_of(seal: &Candidate) -> Option<u16> {
+    seal.ordered.as_ref().map(|ordered| ordered.index)
+}
