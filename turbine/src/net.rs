@@ -24,14 +24,16 @@ mod driver;
 pub mod gossip;
 mod link;
 mod listen;
+mod snapshot;
 mod streams;
 mod tls;
 mod transport;
 
 pub use clock::Clock;
 pub use congestion::FixedWindow;
-pub use driver::{BroadcastReply, FallbackSnapshot, Handle, NetError, Running, Snapshot, spawn};
+pub use driver::{BroadcastReply, Handle, NetError, Running, spawn};
 pub use link::{GossipInput, GossipLink};
+pub use snapshot::{FallbackSnapshot, Snapshot};
 pub use transport::bind;
 
 use std::sync::Arc;

@@ -13,10 +13,11 @@ use alloy_primitives::Bytes;
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{Frag, GatewayKey, Message, MessageKey, VerifiedMessage};
 use fragcast_turbine::membership::RecordBody;
-use fragcast_turbine::net::{Handle, NetConfig, Running, bind, spawn};
+use fragcast_turbine::net::{GossipInput, Handle, NetConfig, Running, bind, spawn};
+use fragcast_turbine::protocol::WINDOW_FUTURE;
 use fragcast_turbine::{
-    Config, Delegation, Delivered, Event, Member, Membership, PeerId, Protocol, Route, RoutePolicy,
-    Schedule, SignedDelegation, Via,
+    Config, Delegation, Delivered, Event, GossipAction, GossipConfig, Member, Membership, Mode,
+    PeerId, Policy, Protocol, Route, RoutePolicy, Schedule, SignedDelegation, Via,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -343,6 +344,90 @@ async fn a_broadcast_waits_for_room_instead_of_failing() {
     }
     sending.await.unwrap();
     assert!(!got.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gossip_and_the_protocol_hear_each_other() {
+    let (world, mut sockets) = World::new(1);
+    let gossip = GossipConfig { policy: Policy::Standby, ..GossipConfig::default() };
+    let config = Config { gossip, ..Config::new(CHAIN) };
+    let me = PeerId(world.identities[0].verifying_key().to_bytes());
+    let schedule = Schedule::new(vec![world.gateway.address()], 30).unwrap();
+    let delegation = [world.delegation];
+    let protocol =
+        Protocol::new(config, &me, world.members.clone(), schedule, delegation, None).unwrap();
+    let identity = world.identities[0].clone();
+    let running = spawn(protocol, identity, sockets.remove(0), &NetConfig::default()).unwrap();
+    let Running { handle, events, task, gossip: mut link } = running;
+    assert_eq!(handle.snapshot().fallback.policy, Policy::Standby);
+
+    handle.set_mode(Mode::Gossip).await;
+    let action = tokio::time::timeout(GUARD, link.actions.recv()).await.expect("in time");
+    assert_eq!(action, Some(GossipAction::Listen(true)));
+    handle.set_mode(Mode::Turbine).await;
+    let action = tokio::time::timeout(GUARD, link.actions.recv()).await.expect("in time");
+    assert_eq!(action, Some(GossipAction::Listen(false)));
+    handle.set_policy(Policy::Always).await;
+    handle.set_mode(Mode::Auto).await;
+    let action = tokio::time::timeout(GUARD, link.actions.recv()).await.expect("in time");
+    assert_eq!(action, Some(GossipAction::Listen(true)));
+    let fallback = handle.snapshot().fallback;
+    assert_eq!((fallback.policy, fallback.listening), (Policy::Always, true));
+    drop((link, events, handle));
+    tokio::time::timeout(GUARD, task).await.expect("ends in time").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_gossip_brings_comes_out_and_is_published_for_listeners() {
+    let (world, sockets) = World::new(2);
+    let gossip = GossipConfig { policy: Policy::Always, ..GossipConfig::default() };
+    let mut all = Vec::new();
+    for (index, socket) in sockets.into_iter().enumerate() {
+        let identity = world.identities[index].clone();
+        let protocol = Protocol::new(
+            Config { gossip, ..Config::new(CHAIN) },
+            &PeerId(identity.verifying_key().to_bytes()),
+            world.members.clone(),
+            Schedule::new(vec![world.gateway.address()], 30).unwrap(),
+            [world.delegation],
+            (index == 0).then(|| world.leader.clone()),
+        );
+        all.push(spawn(protocol.unwrap(), identity, socket, &NetConfig::default()).unwrap());
+    }
+    let (mut follower, mut leader) = (all.pop().unwrap(), all.pop().unwrap());
+    let (key, message) = world.frag(0, 1000);
+    leader.handle.broadcast(key, message.clone()).await.unwrap();
+    // More than the queue of actions holds: the rest waits in the protocol.
+    for seq in 1..40 {
+        let (key, message) = world.frag(seq, 1000);
+        leader.handle.broadcast(key, message).await.unwrap();
+    }
+    let mut published = Vec::new();
+    while published.len() < 40 {
+        let action = tokio::time::timeout(GUARD, leader.gossip.actions.recv()).await;
+        if let Some(GossipAction::Publish { wire, .. }) = action.expect("in time") {
+            published.push(wire);
+        }
+    }
+    assert_eq!(published[0], message.to_wire());
+
+    let env = fragcast_turbine::testing::env(2).message().clone();
+    let other = world.gateway.sign(env).verify(world.gateway.address()).unwrap();
+    let input = GossipInput::Message { message: Box::new(other.clone()), forwarded: true };
+    follower.gossip.inputs.send(input).await.unwrap();
+    loop {
+        let event = tokio::time::timeout(GUARD, follower.events.recv()).await.expect("in time");
+        match event.expect("the driver runs") {
+            Event::Message(delivered) if delivered.message == other => {
+                assert_eq!(delivered.via, Via::Gossip);
+                break;
+            }
+            _ => {}
+        }
+    }
+    // And the gate learns where the chain is.
+    let wait = follower.gossip.window.wait_for(|(_, high)| *high == 2 + WINDOW_FUTURE);
+    tokio::time::timeout(GUARD, wait).await.expect("in time").unwrap();
 }
 
 #[tokio::test]

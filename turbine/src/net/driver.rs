@@ -18,14 +18,13 @@ use super::cut::CutSocket;
 use super::dial::{Bars, Dialler};
 use super::link::{self, DriverLink, GossipInput, GossipLink};
 use super::listen::{Calls, listen};
+use super::snapshot::{FallbackSnapshot, Snapshot};
 use super::{Clock, NetConfig, tls, transport};
 use crate::egress::{Lane, Payload, Transmit};
 use crate::gossip::{Mode, Policy};
-use crate::health::{Reason, State};
 use crate::membership::PeerIndex;
-use crate::outcome::Outcomes;
 use crate::peer::PeerId;
-use crate::protocol::{BroadcastError, Counters, Event, Protocol};
+use crate::protocol::{BroadcastError, Event, Protocol};
 use crate::time::Timestamp;
 
 /// Datagrams waiting for the driver: 10 MB.
@@ -82,96 +81,6 @@ enum Command {
     Mode(Mode),
     Policy(Policy),
     Shutdown,
-}
-
-/// The driver's numbers, published five times a second.
-#[derive(Debug, Clone, Default)]
-pub struct Snapshot {
-    /// What became of what came in.
-    pub outcomes: Outcomes,
-    /// The protocol's other numbers.
-    pub counters: Counters,
-    /// By lane: name, bytes queued, bytes sent, transmits dropped.
-    pub lanes: Vec<(&'static str, usize, u64, u64)>,
-    /// What the transport dropped, by reason.
-    pub drops: Vec<(&'static str, u64)>,
-    /// What became of those who called, by reason.
-    pub calls: Vec<(&'static str, u64)>,
-    /// Peers connected.
-    pub connected: usize,
-    /// Members of the network, this node included.
-    pub members: usize,
-    /// Round-trip time to each connected peer.
-    pub round_trips: Vec<(PeerId, Duration)>,
-    /// Bytes held by the reassembler.
-    pub reassembly_bytes: usize,
-    /// Bytes of complete sets kept to answer repair requests.
-    pub repair_bytes: usize,
-    /// The blocks that are taken.
-    pub window: (u64, u64),
-    /// Gossip, as the protocol sees it.
-    pub fallback: FallbackSnapshot,
-}
-
-/// What the protocol has to do with gossip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FallbackSnapshot {
-    /// Which way messages travel, as the operator decided.
-    pub mode: Mode,
-    /// How much this node has to do with gossip.
-    pub policy: Policy,
-    /// Whether this node is in the meshes.
-    pub listening: bool,
-    /// Which way this node counts on.
-    pub state: State,
-    /// Why; `None` before the first change.
-    pub reason: Option<Reason>,
-    /// Since when.
-    pub since: Timestamp,
-    /// Blocks in a row that the overlay must complete for the way back.
-    pub dwell: u64,
-    /// How many it has completed.
-    pub streak: u64,
-    /// Listeners that this node is connected to.
-    pub listeners: usize,
-    /// Bytes of recent messages kept for listeners and for those who ask.
-    pub recent_bytes: usize,
-}
-
-impl Default for FallbackSnapshot {
-    /// What a node is that has nothing to do with gossip.
-    fn default() -> Self {
-        Self {
-            mode: Mode::Auto,
-            policy: Policy::Off,
-            listening: false,
-            state: State::Turbine,
-            reason: None,
-            since: Timestamp::default(),
-            dwell: 0,
-            streak: 0,
-            listeners: 0,
-            recent_bytes: 0,
-        }
-    }
-}
-
-impl FallbackSnapshot {
-    fn of(protocol: &Protocol) -> Self {
-        let health = protocol.health();
-        Self {
-            mode: protocol.mode(),
-            policy: protocol.policy(),
-            listening: protocol.is_listening(),
-            state: health.state(),
-            reason: health.reason(),
-            since: health.since(),
-            dwell: health.dwell(),
-            streak: health.streak(),
-            listeners: protocol.listeners(),
-            recent_bytes: protocol.recent_bytes(),
-        }
-    }
 }
 
 /// Controls a running driver. When the last handle is gone, the driver ends.

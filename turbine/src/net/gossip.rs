@@ -29,6 +29,7 @@ mod dial;
 mod doorman;
 mod identity;
 mod known;
+mod listen;
 mod meter;
 mod peers;
 mod snapshot;
@@ -146,9 +147,9 @@ pub enum GossipNetError {
         /// Whose it should be.
         member: PeerIndex,
         /// The peer id of that member.
-        expected: Libp2pId,
+        expected: Box<Libp2pId>,
         /// The peer id in the address.
-        found: Libp2pId,
+        found: Box<Libp2pId>,
     },
     /// An address of a kind that is not spoken.
     #[error("`{0}` is no TCP address: it should look like /ip4/1.2.3.4/tcp/9222")]
@@ -241,7 +242,7 @@ pub async fn spawn(
     let targets = dial::Targets::new(&config, &members, me, addresses)?;
     let meters = meter::Meters::default();
     let mut built = behaviour::swarm(&config, identity, &members, &targets, &meters)?;
-    let listening_on = task::listen(&mut built.swarm, &config.listen).await?;
+    let listening_on = listen::listen(&mut built.swarm, &config.listen).await?;
 
     let (stop, stop_rx) = mpsc::channel(1);
     let (fresh, fresh_rx) = mpsc::channel(4);

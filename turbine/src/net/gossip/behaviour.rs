@@ -34,6 +34,7 @@ use libp2p::gossipsub::{
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{PeerId, Swarm, dns, identify, noise, tcp, yamux};
+use socket2::{SockRef, TcpKeepalive};
 
 use super::dial::Targets;
 use super::doorman::Doorman;
@@ -53,6 +54,11 @@ const MAX_MESSAGES: usize = 512;
 const QUEUE: usize = 64;
 /// How long a message may wait for a peer, its own and a forwarded one.
 const QUEUE_TIME: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
+/// After so much silence a connection is probed; data that is not acknowledged in that time
+/// ends it.
+const SILENCE: Duration = Duration::from_secs(20);
+/// Pause between probes, and how many may be lost.
+const PROBES: (Duration, u32) = (Duration::from_secs(5), 3);
 /// Streams of a connection: identify, gossip both ways, and room for what a peer tries.
 const STREAMS: usize = 32;
 /// Streams that have not agreed on a protocol yet.
@@ -257,8 +263,20 @@ fn gossip(
     )
     .map_err(setup)?;
     let (params, thresholds) = scores(topics, limits);
-    gossipsub.with_peer_score(params, thresholds).map_err(|e| GossipNetError::Setup(e.clone()))?;
+    gossipsub.with_peer_score(params, thresholds).map_err(GossipNetError::Setup)?;
     Ok(gossipsub)
+}
+
+/// In standby a connection is silent for hours, and must be there when it is needed: a path
+/// that is gone, or forgotten by a firewall, is found out within 35 s, and called anew.
+fn keep_alive(stream: &tcp::tokio::TcpStream) {
+    let keep =
+        TcpKeepalive::new().with_time(SILENCE).with_interval(PROBES.0).with_retries(PROBES.1);
+    let socket = SockRef::from(&stream.0);
+    // The system may refuse; then such a path is found out when it is used.
+    let _ = socket.set_tcp_keepalive(&keep);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(SILENCE));
 }
 
 fn transport(
@@ -276,7 +294,10 @@ fn transport(
     macro_rules! finish {
         ($transport:expr) => {
             $transport
-                .map(move |stream, end| meters.count(stream, end.get_remote_address()))
+                .map(move |stream: tcp::tokio::TcpStream, end| {
+                    keep_alive(&stream);
+                    meters.count(stream, end.get_remote_address())
+                })
                 .upgrade(Version::V1Lazy)
                 .authenticate(noise)
                 .multiplex(yamux)

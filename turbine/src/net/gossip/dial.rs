@@ -58,7 +58,7 @@ impl Targets {
             for address in addresses.remove(&index).unwrap_or_default() {
                 match peer_in(&address) {
                     Some(found) if found != id => {
-                        let (member, expected) = (index, id);
+                        let (member, expected, found) = (index, id.into(), found.into());
                         return Err(GossipNetError::OtherPeer { address, member, expected, found });
                     }
                     _ => targets.add(id, address, patience)?,

@@ -1,15 +1,15 @@
 //! The task that owns the swarm.
 
+mod messages;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fragcast_shredder::Kind;
 use libp2p::core::ConnectedPoint;
-use libp2p::core::transport::TransportError;
 use libp2p::futures::{FutureExt, StreamExt};
-use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, PublishError, TopicHash};
+use libp2p::gossipsub::{self, IdentTopic, TopicHash};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, ListenError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
@@ -19,13 +19,14 @@ use tokio::time::Instant;
 use super::behaviour::{Behaviour, BehaviourEvent, Built, GRAYLIST, KINDS, Shared};
 use super::dial::Targets;
 use super::identity::peer_id_of;
-use super::known::{Id, Known};
+use super::known::Known;
 use super::meter::Meters;
 use super::peers::{Peer, Peers, Why};
-use super::{GossipLimits, GossipNetConfig, GossipNetError, GossipSnapshot};
-use crate::gossip::{Gate, GossipAction, GossipOutcome, Listener, Topics, Verdict, outsider};
+use super::{GossipLimits, GossipNetConfig, GossipSnapshot};
+use crate::gossip::{Gate, GossipAction, GossipOutcome, Listener, Topics, outsider};
 use crate::membership::Membership;
 use crate::net::link::GossipInput;
+use messages::NOT_PUBLISHED;
 
 /// Events of the swarm between two looks at what else there is to do.
 pub(super) const BURST: usize = 32;
@@ -33,49 +34,6 @@ pub(super) const BURST: usize = 32;
 const TICK: Duration = Duration::from_millis(100);
 /// How often the numbers are published.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
-/// How long a listener may take to say where it listens.
-const LISTEN: Duration = Duration::from_secs(5);
-
-/// Why a message was not published.
-const NOT_PUBLISHED: [&str; 5] = ["duplicate", "no_peers", "queue_full", "too_large", "other"];
-
-/// Binds the listeners and waits until they have said where they are.
-pub(super) async fn listen(
-    swarm: &mut Swarm<Behaviour>,
-    addresses: &[Multiaddr],
-) -> Result<Vec<Multiaddr>, GossipNetError> {
-    let mut waiting = Vec::new();
-    for address in addresses {
-        let id = swarm.listen_on(address.clone()).map_err(|error| match error {
-            TransportError::MultiaddrNotSupported(address) => GossipNetError::Unsupported(address),
-            TransportError::Other(source) => {
-                GossipNetError::Listen { address: address.clone(), source }
-            }
-        })?;
-        waiting.push((id, address.clone()));
-    }
-    let mut found = Vec::new();
-    let wait = async {
-        while !waiting.is_empty() {
-            match swarm.select_next_some().await {
-                SwarmEvent::NewListenAddr { listener_id, address } => {
-                    waiting.retain(|(id, _)| *id != listener_id);
-                    found.push(address);
-                }
-                SwarmEvent::ListenerClosed { listener_id, reason: Err(source), .. } => {
-                    if let Some(at) = waiting.iter().position(|(id, _)| *id == listener_id) {
-                        let (_, address) = waiting.swap_remove(at);
-                        return Err(GossipNetError::Listen { address, source });
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    };
-    tokio::time::timeout(LISTEN, wait).await.map_err(|_| GossipNetError::NoAddress(LISTEN))??;
-    Ok(found)
-}
 
 /// What a driver is made of.
 pub(super) struct Parts {
@@ -88,6 +46,7 @@ pub(super) struct Parts {
     pub(super) snapshots: watch::Sender<GossipSnapshot>,
 }
 
+/// The driver. What it does with messages is in [`messages`].
 pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
     topics: Topics,
@@ -213,59 +172,6 @@ impl Driver {
         tracing::info!(listen, "listening to gossip");
     }
 
-    fn publish(&mut self, kind: Kind, wire: &Bytes) {
-        let name = self.topics.name(kind);
-        let id = crate::gossip::topic::message_id(name, wire);
-        let topic = TopicHash::from_raw(name);
-        let result = match self.known.served_at(&id) {
-            Some(served) => match self.catch_up(kind, served, (topic, wire)) {
-                Some(result) => result.map(|()| self.numbers.caught_up += 1),
-                // Everybody who wants it has it.
-                None => Err(PublishError::Duplicate),
-            },
-            None => {
-                let gossipsub = &mut self.swarm.behaviour_mut().gossipsub;
-                gossipsub.publish(topic, wire.to_vec()).map(|_| self.numbers.published += 1)
-            }
-        };
-        let why = match &result {
-            Ok(()) => {
-                self.known.serve(id);
-                return;
-            }
-            Err(PublishError::Duplicate) => 0,
-            Err(PublishError::NoPeersSubscribedToTopic) => 1,
-            // It is in gossipsub's cache: peers may still ask for it.
-            Err(PublishError::AllQueuesFull(_)) => 2,
-            Err(PublishError::MessageTooLarge) => 3,
-            Err(_) => 4,
-        };
-        self.not_published[why] += 1;
-        if let (2.., Err(error)) = (why, result) {
-            tracing::warn!(?kind, bytes = wire.len(), %error, "not published");
-        }
-    }
-
-    /// Sends a message again to those who have subscribed since; `None` if there are none.
-    fn catch_up(
-        &mut self,
-        kind: Kind,
-        served: u64,
-        (topic, wire): (TopicHash, &Bytes),
-    ) -> Option<Result<(), PublishError>> {
-        let late = |peer: &Peer| peer.subscribed_at(kind).is_some_and(|at| at > served);
-        if !self.peers.values().any(late) {
-            return None;
-        }
-        let others: Vec<PeerId> =
-            self.peers.iter().filter(|(_, peer)| !late(peer)).map(|(id, _)| *id).collect();
-        let own = *self.swarm.local_peer_id();
-        let message = (topic, wire.to_vec());
-        let salt = self.known.tick();
-        let behaviour = self.swarm.behaviour_mut();
-        Some(behaviour.publish_again(&self.shared, salt, message, &others, &own))
-    }
-
     fn event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Gossipsub(event)) => self.gossip(event),
@@ -276,21 +182,19 @@ impl Driver {
                 self.disconnected(peer_id, connection_id);
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
-                if self.targets.failed(Instant::now(), &peer) {
-                    self.numbers.dial_failures += 1;
-                    tracing::debug!(%peer, %error, "gossip: cannot connect");
-                }
+                tracing::debug!(%peer, %error, "gossip: cannot connect");
+                let ours = self.targets.failed(Instant::now(), &peer);
+                self.numbers.dial_failures += u64::from(ours);
             }
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 // The doorman has counted those that it denied.
-                if !matches!(error, ListenError::Denied { .. }) {
-                    self.numbers.handshakes_failed += 1;
-                }
+                let denied = matches!(error, ListenError::Denied { .. });
+                self.numbers.handshakes_failed += u64::from(!denied);
             }
             SwarmEvent::NewListenAddr { address, .. } => {
-                if !self.numbers.listening_on.contains(&address) {
-                    self.numbers.listening_on.push(address);
-                }
+                let known = &mut self.numbers.listening_on;
+                known.retain(|one| *one != address);
+                known.push(address);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 self.numbers.listening_on.retain(|one| *one != address);
@@ -361,53 +265,6 @@ impl Driver {
             self.bar(peer, why);
         }
         self.tell_listeners();
-    }
-
-    /// Judges a message, hands it on, and tells gossipsub what to do with it.
-    fn message(&mut self, from: PeerId, id: &MessageId, message: gossipsub::Message) {
-        let now = Instant::now();
-        let acceptance = match self.topics.kind(message.topic.as_str()) {
-            // Of a peer that was barred while this was on its way here.
-            _ if self.swarm.behaviour().doorman.is_barred(&from) => MessageAcceptance::Ignore,
-            None => MessageAcceptance::Ignore,
-            Some(kind) => self.judge(kind, message.data, id),
-        };
-        let gossipsub = &mut self.swarm.behaviour_mut().gossipsub;
-        let limit = match (&acceptance, self.peers.get_mut(&from)) {
-            (MessageAcceptance::Reject, Some(peer)) => peer.rejected(now, &self.limits),
-            (MessageAcceptance::Ignore, Some(peer)) => peer.ignored(now, &self.limits),
-            _ => Ok(()),
-        };
-        gossipsub.report_message_validation_result(id, &from, acceptance);
-        if let Err(why) = limit {
-            self.bar(from, why);
-        }
-    }
-
-    fn judge(&mut self, kind: Kind, data: Vec<u8>, id: &MessageId) -> MessageAcceptance {
-        // Room first: the gate lets a message pass once.
-        let Ok(room) = self.inputs.try_reserve() else {
-            self.numbers.overrun += 1;
-            return MessageAcceptance::Ignore;
-        };
-        self.numbers.received += 1;
-        self.numbers.received_bytes += data.len() as u64;
-        let checked = self.gate.check(kind, &data.into());
-        self.numbers.outcomes.count(checked.outcome);
-        if let Some(message) = checked.message {
-            let forwarded = checked.verdict == Verdict::Accept;
-            room.send(GossipInput::Message { message: Box::new(message), forwarded });
-        }
-        match checked.verdict {
-            Verdict::Accept => {
-                if let Ok(id) = Id::try_from(id.0.as_slice()) {
-                    self.known.serve(id);
-                }
-                MessageAcceptance::Accept
-            }
-            Verdict::Ignore => MessageAcceptance::Ignore,
-            Verdict::Reject => MessageAcceptance::Reject,
-        }
     }
 
     fn bar(&mut self, peer: PeerId, why: Why) {
