@@ -56,6 +56,8 @@ pub struct LocalOptions {
     pub http_port: u16,
     /// Reads of `latest` see the newest executed frag.
     pub preconf_as_latest: bool,
+    /// Every node has a Flashblocks door; node 0's is at this port, 0: one of the system's choice.
+    pub flashblocks_port: Option<u16>,
 }
 
 /// What one node has handed on.
@@ -200,6 +202,10 @@ fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Prepared> {
         config.http.listen.set_port(options.http_port);
     }
     config.rpc.preconf_as_latest = options.preconf_as_latest;
+    if let Some(port) = options.flashblocks_port {
+        let port = if index == 0 { port } else { 0 };
+        config.flashblocks.listen = SocketAddr::new(any.ip(), port).to_string();
+    }
     config.admin.listen = any;
     config.metrics.listen = any;
     config.check()?;
@@ -209,6 +215,9 @@ fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Prepared> {
     config.http.listen = sockets.http.local_addr()?;
     config.admin.listen = sockets.admin.local_addr()?;
     config.metrics.listen = sockets.metrics.local_addr()?;
+    if let Some(door) = &sockets.flashblocks {
+        config.flashblocks.listen = door.local_addr()?.to_string();
+    }
 
     let identity = keys::create_ed25519(&config.identity)?;
     let leader = if index < options.gateways {

@@ -37,6 +37,7 @@ impl Net {
             gateway_url: None,
             http_port: 0,
             preconf_as_latest: false,
+            flashblocks_port: None,
         };
         let network = LocalNetwork::start(&options, None).await.unwrap();
         network.connected(GUARD).await.unwrap();

@@ -132,6 +132,7 @@ impl Nodes<'_> {
             gateway_url: None,
             http_port: 0,
             preconf_as_latest: false,
+            flashblocks_port: None,
         };
         let (spec, switches) = (Arc::clone(&case.spec), self.switches.clone());
         let factory = move |index: usize, _: &Path, tap: ReportTap| {
