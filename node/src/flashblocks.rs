@@ -25,7 +25,7 @@
 //!
 //! **Frames.** By default binary with plain JSON inside, which Base's node and every version of
 //! op-reth read; Base's refuses text frames. A path that ends in `/text` gets text frames: for
-//! rollup-boost's websocket proxy, and for browsers. Any other path is as good as `/`. Nothing is
+//! rollup-boost's websocket proxy, which refuses binary ones, and for browsers. Any other path is as good as `/`. Nothing is
 //! compressed: consumers take brotli and plain JSON alike, told apart by the first byte.
 //!
 //! **Retractions** have no message in Flashblocks. An attempt that supersedes another starts again

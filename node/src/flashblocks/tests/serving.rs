@@ -292,15 +292,18 @@ async fn what_subscribers_send_is_bounded() {
     let mut raw = f.served().await.into_inner();
     // A frame of a client must be masked.
     raw.write_all(&[0x81, 0x01, b'x']).await.unwrap();
-    let mut answer = Vec::new();
-    tokio::time::timeout(GUARD, raw.read(&mut answer)).await.unwrap().unwrap();
+    let mut answer = [0; 64];
+    let read = tokio::time::timeout(GUARD, raw.read(&mut answer)).await.unwrap().unwrap();
+    // A close frame with code 1002.
+    assert_eq!((answer[0], &answer[2..4]), (0x88, &1002_u16.to_be_bytes()[..]), "{read}");
     until(|| f.dropped("misbehaved") == 3).await;
 
     // One that goes without a word was not dropped, and the others are served.
     drop(f.served().await);
     f.hub.ring.push("first".into(), true);
     assert_eq!(next(&mut polite).await, Message::Binary("first".into()));
-    drop(raw);
+    // Else the server would wait for them to close in their turn.
+    drop((raw, long, chatty));
     until(|| f.hub.stats.subscribers.load(Ordering::Relaxed) == 1).await;
     assert_eq!(f.dropped("misbehaved"), 3);
     f.stop.send(true).unwrap();
