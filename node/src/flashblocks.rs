@@ -7,30 +7,32 @@
 //!
 //! | field | what it is here |
 //! |---|---|
-//! | `payload_id` | 8 bytes, the first 0x03: the same for all of one attempt at a block ([`payload`]) |
+//! | `payload_id` | 8 bytes, the first 0x03: one for each attempt at a block (`payload.rs`) |
 //! | `index` | 0, 1, 2 …, one for each executed frag, an empty frag too |
 //! | `base` | what the Env fixed; with index 0 alone |
 //! | `diff.transactions` | those of this frag |
-//! | `diff.gas_used`, `.logs_bloom`, `.receipts_root`, `.blob_gas_used` | of the block so far |
+//! | `gas_used`, `logs_bloom`, `receipts_root`, `blob_gas_used` in it | of the block so far |
 //! | `diff.withdrawals_root` | from Isthmus on, of the state so far; before that zero |
 //! | `diff.state_root` | zero until the Seal |
 //! | `diff.block_hash` | of the header with the very roots above: no two are alike |
 //! | `metadata` | `block_number`, the receipts of this frag by hash, the balances it left |
 //!
 //! **The last one.** A block that is verified before the next one's first frag gets one more
-//! flashblock, with an empty diff and the roots and the hash of its header. Until then the state root is
-//! zero, which is what most publishers send: hashing it for every frag would cost more than
-//! executing it. Base's node does not look at it; op-reth computes it itself where it needs it
-//! and takes a root other than zero for the word that the block is whole, so it must not be a guess.
+//! flashblock, with an empty diff and the roots and the hash of its header. Until then the state
+//! root is zero, as with other publishers: the state is hashed once a block. Base's node does not
+//! look at it; op-reth computes it itself where it needs it, and takes a root other than zero for
+//! the word that the block is whole, so it must not be a guess.
 //!
 //! **Frames.** By default binary with plain JSON inside, which Base's node and every version of
 //! op-reth read; Base's refuses text frames. A path that ends in `/text` gets text frames: for
-//! rollup-boost's websocket proxy, which refuses binary ones, and for browsers. Any other path is as good as `/`. Nothing is
-//! compressed: consumers take brotli and plain JSON alike, told apart by the first byte.
+//! rollup-boost's websocket proxy, which refuses binary ones, and for browsers. Any other path is
+//! as good as `/`. Nothing is compressed: consumers take brotli and plain JSON alike, told apart
+//! by the first byte.
 //!
 //! **Retractions** have no message in Flashblocks. An attempt that supersedes another starts again
-//! at index 0 under another payload id, which op-reth takes; Base's node, which goes by number and
-//! index alone, drops what it had of the block and goes on with the next one. Of a block that is
+//! at index 0 under another payload id, which op-reth takes. Base's node goes by number and index
+//! alone: it drops what it had of the block and goes on with the next one, or, if it had no more
+//! than index 0, keeps that one and takes the new attempt's others after it. Of a block that is
 //! rejected nothing more comes. Who needs to be told subscribes to `retractions` (`eth_subscribe`).
 //!
 //! **Gaps.** Consumers drop everything up to the next index 0 when an index is missing, so there
@@ -39,9 +41,10 @@
 //!
 //! # Bounds
 //! Flashblocks are written once, for all: a ring of [`Settings::buffer`] bytes and 1,024
-//! flashblocks, the oldest first, of which each subscriber has a position. Beside it a subscriber has at
-//! most one flashblock on its way, and 8 KiB of buffers. Subscribers and their handshakes are
-//! bounded, in all and by IP address; what a subscriber sends is bounded in length and number.
+//! flashblocks, the oldest goes first, in which each subscriber has a position. Beside it a
+//! subscriber has at most one flashblock on its way, and 8 KiB of buffers. Subscribers and their
+//! handshakes are bounded, in all and by IP address; what a subscriber sends is bounded in length
+//! and number.
 
 mod hub;
 mod payload;

@@ -301,8 +301,8 @@ impl OpenBlock {
         self.layers.push(layer);
     }
 
-    /// The withdrawals root so far, after the message passer's storage has changed: the trie holds the
-    /// way to it then, so that no source is asked. Zero if the trie is not known.
+    /// The withdrawals root so far, after the message passer's storage has changed: the trie holds
+    /// the way to it then, so that no source is asked. Zero if the trie is not known.
     fn note_withdrawals(&mut self) {
         if !self.spec.is_op() || !self.spec.is_isthmus_active_at_timestamp(self.env.timestamp) {
             return;

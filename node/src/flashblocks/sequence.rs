@@ -2,8 +2,8 @@
 //!
 //! One block at a time, the one whose frags are shown: its index goes on with every snapshot that
 //! has more frags than were told, and starts at 0 with everything so far when the snapshot is of
-//! another block or another attempt. So indices are contiguous whatever was not shown, or lost on the way
-//! here: what is missing comes with the next one.
+//! another block or another attempt. So indices are contiguous whatever was not shown, or lost on
+//! the way here: what is missing comes with the next one.
 
 use std::collections::BTreeMap;
 

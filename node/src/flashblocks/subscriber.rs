@@ -132,7 +132,7 @@ struct Heard {
 
 impl Heard {
     /// Takes what came; an end, if it is one. tungstenite answers pings.
-    fn take(&mut self, message: Option<Result<Message, Error>>) -> Result<(), End> {
+    fn take(&mut self, message: Option<&Result<Message, Error>>) -> Result<(), End> {
         match message {
             None
             | Some(
@@ -186,13 +186,13 @@ async fn stream(socket: &mut Socket, frames: Frames, hub: &Hub) -> Result<Never,
             // Base's node waits half a second for an answer to its pings, also while there is
             // much to send.
             while let Some(message) = socket.next().now_or_never() {
-                heard.take(message)?;
+                heard.take(message.as_ref())?;
             }
         }
         tokio::select! {
             // The ring outlives its subscribers.
             _ = cursor.news.changed() => {}
-            message = socket.next() => heard.take(message)?,
+            message = socket.next() => heard.take(message.as_ref())?,
             _ = ping.tick() => {
                 if heard.last.elapsed() >= settings.ping * 3 {
                     return Err(End::Silent);

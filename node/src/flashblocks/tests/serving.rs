@@ -26,7 +26,14 @@ const GUARD: Duration = Duration::from_secs(60);
 type Client = WebSocketStream<TcpStream>;
 
 fn settings() -> Settings {
-    Settings { closing: GUARD, ..Settings::new(&crate::config::Flashblocks::default()) }
+    // Nothing happens because time passes, unless a test says so.
+    Settings {
+        slow_after: GUARD,
+        handshake: GUARD,
+        closing: GUARD,
+        ping: GUARD * 60,
+        ..Settings::new(&crate::config::Flashblocks::default())
+    }
 }
 
 /// A door without a chain.
