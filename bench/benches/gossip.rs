@@ -52,6 +52,7 @@ fn options(nodes: usize, policy: Policy, dir: &std::path::Path) -> LocalOptions 
         policy,
         mode: Mode::Auto,
         gossip_port: 0,
+        flashblocks_port: None,
     }
 }
 

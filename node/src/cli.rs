@@ -105,6 +105,9 @@ struct Overrides {
     /// Reads of `latest` see the newest executed frag.
     #[arg(long = "rpc.preconf-as-latest", env = "FRAGCAST_RPC_PRECONF_AS_LATEST")]
     preconf_as_latest: bool,
+    /// TCP address of the Flashblocks door.
+    #[arg(long = "flashblocks.listen", env = "FRAGCAST_FLASHBLOCKS_LISTEN")]
+    flashblocks_listen: Option<SocketAddr>,
     /// TCP address of the operator's JSON-RPC.
     #[arg(long = "admin.listen", env = "FRAGCAST_ADMIN_LISTEN")]
     admin_listen: Option<SocketAddr>,
@@ -147,6 +150,9 @@ impl Overrides {
         set(&mut config.execution.source, self.source.as_ref());
         set(&mut config.execution.db, self.db.as_ref());
         set(&mut config.client.url, self.client_url.as_ref());
+        if let Some(listen) = self.flashblocks_listen {
+            config.flashblocks.listen = listen.to_string();
+        }
         set(&mut config.admin.listen, self.admin_listen.as_ref());
         config.rpc.preconf_as_latest |= self.preconf_as_latest;
         set(&mut config.engine.url, self.engine_url.as_ref());

@@ -47,6 +47,8 @@ pub struct Config {
     pub rpc: EthConfig,
     /// Limits of calls.
     pub calls: Calls,
+    /// The Flashblocks door.
+    pub flashblocks: Flashblocks,
     /// Prometheus metrics, `/healthz`, `/readyz`.
     pub metrics: Metrics,
     /// An execution client to forward to.
@@ -196,6 +198,22 @@ pub struct Calls {
     pub max_sync_timeout_ms: u64,
 }
 
+/// A WebSocket for consumers of Flashblocks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Flashblocks {
+    /// TCP address, such as `127.0.0.1:9350`. Empty: there is none.
+    pub listen: String,
+    /// Subscribers in all.
+    pub max_subscribers: usize,
+    /// Subscribers from one IP address.
+    pub max_subscribers_per_address: usize,
+    /// Memory for flashblocks that slow subscribers have not taken yet, MiB.
+    pub buffer_mib: usize,
+    /// A subscriber that does not take a flashblock within this is dropped, milliseconds.
+    pub slow_subscriber_ms: u64,
+}
+
 /// Prometheus metrics, `/healthz`, `/readyz`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -241,6 +259,7 @@ impl Default for Config {
             http: Http::default(),
             rpc: EthConfig::default(),
             calls: Calls::default(),
+            flashblocks: Flashblocks::default(),
             metrics: Metrics::default(),
             engine: Engine::default(),
             log: Log::default(),
@@ -342,6 +361,34 @@ impl Default for Calls {
             sync_timeout_ms: ms(forward.sync_timeout),
             max_sync_timeout_ms: ms(forward.max_sync_timeout),
         }
+    }
+}
+
+impl Default for Flashblocks {
+    fn default() -> Self {
+        Self {
+            listen: String::new(),
+            max_subscribers: 256,
+            max_subscribers_per_address: 16,
+            buffer_mib: 32,
+            slow_subscriber_ms: 5_000,
+        }
+    }
+}
+
+impl Flashblocks {
+    /// Where it listens, `None` if it does not.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn address(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        if self.listen.is_empty() {
+            return Ok(None);
+        }
+        self.listen.parse().map(Some).map_err(|_| ConfigError::Value {
+            key: "flashblocks.listen",
+            problem: format!("`{}` is no address such as 127.0.0.1:9350", self.listen),
+        })
     }
 }
 
@@ -481,6 +528,7 @@ impl Config {
         if self.rpc.max_batch == 0 || self.rpc.max_connections == 0 {
             return value("rpc.max_batch, rpc.max_connections", "must be at least 1".into());
         }
+        self.check_flashblocks()?;
         if !self.engine.url.is_empty() && self.engine.jwt_secret.as_os_str().is_empty() {
             return value("engine.jwt_secret", "the engine API needs a secret file".into());
         }
@@ -507,6 +555,23 @@ impl Config {
         }
         if let Err(error) = self.gossip_peers() {
             return value("gossip.peers", error);
+        }
+        Ok(())
+    }
+
+    fn check_flashblocks(&self) -> Result<(), ConfigError> {
+        let flashblocks = &self.flashblocks;
+        let value = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.into() });
+        flashblocks.address()?;
+        if flashblocks.max_subscribers == 0 || flashblocks.max_subscribers_per_address == 0 {
+            let key = "flashblocks.max_subscribers, flashblocks.max_subscribers_per_address";
+            return value(key, "must be at least 1");
+        }
+        if !(1..=4096).contains(&flashblocks.buffer_mib) {
+            return value("flashblocks.buffer_mib", "must be 1 to 4096");
+        }
+        if flashblocks.slow_subscriber_ms < 10 {
+            return value("flashblocks.slow_subscriber_ms", "must be at least 10");
         }
         Ok(())
     }

@@ -98,6 +98,10 @@ pub struct DevnetArgs {
     /// TCP port at which the gateway takes transactions; 0: one of the system's choice.
     #[arg(long = "gateway.port", default_value_t = 0)]
     pub gateway_port: u16,
+    /// Gives every node a Flashblocks door; node 0's is at this TCP port, 0: one of the system's
+    /// choice.
+    #[arg(long = "flashblocks.port")]
+    pub flashblocks_port: Option<u16>,
     /// Prints where everything listens, as JSON, before the first block.
     #[arg(long)]
     pub addresses: bool,
@@ -172,6 +176,7 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         policy: args.policy(),
         mode: args.mode,
         gossip_port: args.gossip_port,
+        flashblocks_port: args.flashblocks_port,
     };
     let genesis = Genesis::devnet(&chain);
     let spec = Arc::new(genesis.chain_spec("dev")?);
@@ -213,8 +218,15 @@ fn announce(args: &DevnetArgs, network: &LocalNetwork, gateway: SocketAddr) -> a
             .iter()
             .map(|node| node.addresses().gossip.iter().map(ToString::to_string).collect())
             .collect();
+        let doors = network.nodes().iter().filter_map(|node| node.addresses().flashblocks);
+        let doors: Vec<String> = doors.map(|door| format!("ws://{door}")).collect();
         let gateway = format!("http://{gateway}");
-        let all = json!({ "http": http, "gateway": gateway, "gossip": gossip });
+        let all = json!({
+            "http": http,
+            "gateway": gateway,
+            "gossip": gossip,
+            "flashblocks": doors,
+        });
         writeln!(out, "{all}")?;
     } else if let Some(first) = http.first() {
         writeln!(

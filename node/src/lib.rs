@@ -20,6 +20,7 @@ pub mod eth;
 pub mod eth_call;
 pub mod exec;
 pub mod executor;
+pub mod flashblocks;
 pub mod forward;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -64,6 +64,8 @@ pub struct LocalOptions {
     pub mode: Mode,
     /// Port of node 0's gossip; 0: one of the system's choice.
     pub gossip_port: u16,
+    /// Every node has a Flashblocks door; node 0's is at this port, 0: one of the system's choice.
+    pub flashblocks_port: Option<u16>,
 }
 
 /// What one node has handed on.
@@ -239,6 +241,10 @@ fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Prepared> {
         .with_context(|| format!("cannot listen on TCP port {gossip_port} for gossip"))?;
     config.gossip.listen = format!("/ip4/127.0.0.1/tcp/{}", gossip.local_addr()?.port());
     config.rpc.preconf_as_latest = options.preconf_as_latest;
+    if let Some(port) = options.flashblocks_port {
+        let port = if index == 0 { port } else { 0 };
+        config.flashblocks.listen = SocketAddr::new(any.ip(), port).to_string();
+    }
     config.admin.listen = any;
     config.metrics.listen = any;
     config.check()?;
@@ -248,6 +254,9 @@ fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Prepared> {
     config.http.listen = sockets.http.local_addr()?;
     config.admin.listen = sockets.admin.local_addr()?;
     config.metrics.listen = sockets.metrics.local_addr()?;
+    if let Some(door) = &sockets.flashblocks {
+        config.flashblocks.listen = door.local_addr()?.to_string();
+    }
 
     let identity = keys::create_ed25519(&config.identity)?;
     let leader = if index < options.gateways {

@@ -113,6 +113,11 @@ impl Metrics {
         counter("fragcast_store_commits_total", "Blocks written to the database");
         counter("fragcast_follow_total", "Following the execution client, by outcome of a round");
         counter("fragcast_rpc_total", "The Ethereum JSON-RPC, by kind");
+        counter("fragcast_flashblocks_total", "Flashblocks: written, handed on, and their bytes");
+        counter(
+            "fragcast_flashblocks_dropped_total",
+            "Subscribers of flashblocks dropped, or not let in, by reason",
+        );
         gauge("fragcast_executor_queued", "Messages that wait for the executor");
         gauge("fragcast_executor_open_blocks", "Blocks in execution or waiting");
         gauge("fragcast_block_verified", "Newest verified block");
@@ -372,6 +377,21 @@ impl Metrics {
         }
         if let Some(forwarder) = shared.forwarder.get() {
             self.gauge("fragcast_transactions_on_their_way", None, forwarder.len() as f64);
+        }
+        if let Some(stats) = shared.flashblocks.get() {
+            let kind = Some(("kind", "flashblocks"));
+            self.gauge("fragcast_subscribers", kind, load(&stats.subscribers) as f64);
+            for (kind, n) in [
+                ("published", &stats.published),
+                ("sent", &stats.sent),
+                ("sent_bytes", &stats.sent_bytes),
+            ] {
+                self.counter("fragcast_flashblocks_total", Some(("kind", kind)), load(n));
+            }
+            for (reason, n) in stats.dropped() {
+                let reason = Some(("reason", reason));
+                self.counter("fragcast_flashblocks_dropped_total", reason, n);
+            }
         }
         if let Some(eth) = shared.eth.get() {
             let kind = Some(("kind", "eth"));

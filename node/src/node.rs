@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::engine::{self, EngineConfig, EngineHandle, EngineStats, JwtSecret};
 use crate::eth::EthContext;
 use crate::executor::Executor;
+use crate::flashblocks::{self, Door, FlashblocksStats};
 use crate::forward::Forwarder;
 use crate::gossip::{self, GossipHandle, Multiaddr, Races};
 use crate::ingest::{Ingest, IngestStats};
@@ -62,6 +63,8 @@ pub struct Sockets {
     pub admin: TcpListener,
     /// Metrics and health.
     pub metrics: TcpListener,
+    /// The Flashblocks door, if there is one.
+    pub flashblocks: Option<TcpListener>,
 }
 
 impl Sockets {
@@ -82,6 +85,9 @@ impl Sockets {
             http: tcp("http.listen", config.http.listen)?,
             admin: tcp("admin.listen", config.admin.listen)?,
             metrics: tcp("metrics.listen", config.metrics.listen)?,
+            flashblocks: (config.flashblocks.address()?)
+                .map(|address| tcp("flashblocks.listen", address))
+                .transpose()?,
         })
     }
 }
@@ -194,6 +200,8 @@ pub struct Shared {
     pub gossip: Option<GossipHandle>,
     /// How much earlier one way was than the other.
     pub races: Races,
+    /// The Flashblocks door, if there is one.
+    pub flashblocks: OnceLock<Arc<FlashblocksStats>>,
     network: Network,
     leads: bool,
     progress: Mutex<Progress>,
@@ -359,6 +367,7 @@ impl Shared {
             "repaired": net.counters.repaired,
             "window": [net.window.0, net.window.1],
             "execution": self.execution_status(),
+            "flashblocks": self.flashblocks.get().map(|stats| stats.status()),
             "ready": self.not_ready().is_none(),
             "outcomes": net.outcomes.iter().filter(|(_, n)| *n > 0)
                 .map(|(o, n)| (o.label().to_owned(), n.into()))
@@ -382,6 +391,8 @@ pub struct Addresses {
     pub admin: SocketAddr,
     /// Metrics and health.
     pub metrics: SocketAddr,
+    /// The Flashblocks door, if there is one.
+    pub flashblocks: Option<SocketAddr>,
 }
 
 /// A running node.
@@ -392,6 +403,7 @@ pub struct Node {
     servers: Vec<ServerHandle>,
     /// Following the execution client, forwarding transactions.
     tasks: Vec<JoinHandle<()>>,
+    flashblocks: Option<Door>,
     metrics: JoinHandle<()>,
     /// `None` once it is known to have ended.
     driver: Option<JoinHandle<()>>,
@@ -407,6 +419,9 @@ impl Node {
     pub async fn start(parts: Parts) -> anyhow::Result<Self> {
         let Parts { config, network, identity, leader, sockets, execution, drop_shreds, cut, tap } =
             parts;
+        if sockets.flashblocks.is_some() && execution.is_none() {
+            anyhow::bail!("flashblocks.listen: {}", flashblocks::NEEDS_EXECUTION);
+        }
         let peer = PeerId(identity.verifying_key().to_bytes());
         let (leader, journal) = leader.unzip();
         if journal.as_ref().is_some_and(Journal::was_missing) {
@@ -455,6 +470,7 @@ impl Node {
             forwarder: OnceLock::new(),
             gossip: gossip.as_ref().map(|(handle, _)| handle.clone()),
             races: Races::default(),
+            flashblocks: OnceLock::new(),
             network,
             leads,
             progress: Mutex::default(),
@@ -465,6 +481,8 @@ impl Node {
         let http_address = sockets.http.local_addr()?;
         let admin_address = sockets.admin.local_addr()?;
         let metrics_address = sockets.metrics.local_addr()?;
+        let flashblocks_address =
+            sockets.flashblocks.as_ref().map(TcpListener::local_addr).transpose()?;
         let ingest_server = Server::builder()
             .set_config(ingest_config(&config))
             .build_from_tcp(sockets.ingest)?
@@ -476,6 +494,14 @@ impl Node {
         )
         .remove_context();
         let mut tasks = Vec::new();
+        let mut flashblocks = None;
+        if let Some((listener, executor)) = sockets.flashblocks.zip(shared.executor.as_ref()) {
+            let settings = flashblocks::Settings::new(&config.flashblocks);
+            let door = Door::open(listener, executor.view(), settings)?;
+            // Set once: the node has only just been made.
+            let _ = shared.flashblocks.set(Arc::clone(door.stats()));
+            flashblocks = Some(door);
+        }
         if let Some(executing) = executing {
             let public = public::Public::new(&config, &shared.network, &executing)?;
             module.merge(public.module)?;
@@ -511,6 +537,7 @@ impl Node {
             http: http_address,
             admin: admin_address,
             metrics: metrics_address,
+            flashblocks: flashblocks_address,
         };
         let servers = vec![ingest_server, http_server, admin_server];
         Ok(Self {
@@ -519,6 +546,7 @@ impl Node {
             outputs,
             servers,
             tasks,
+            flashblocks,
             metrics,
             driver: Some(driver),
             gossip: gossip.map(|(_, task)| task),
@@ -555,6 +583,9 @@ impl Node {
             let _ = server.stop();
             // Open subscriptions may keep a server; what it holds ends with the node.
             let _ = tokio::time::timeout(Duration::from_secs(1), server.stopped()).await;
+        }
+        if let Some(door) = self.flashblocks {
+            door.close().await;
         }
         for task in self.tasks {
             task.abort();

@@ -1,5 +1,6 @@
 //! Libraries that people use, unmodified, against a devnet node: viem and ethers where Node.js
-//! and npm's registry are there, web3.py where it is installed. Each says so where it is not.
+//! and npm's registry are there, web3.py and websockets where they are installed. Each says so
+//! where it is not.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ fn scripts() -> PathBuf {
 struct Devnet {
     process: Child,
     http: Vec<String>,
+    flashblocks: Vec<String>,
 }
 
 impl Devnet {
@@ -36,9 +38,11 @@ impl Devnet {
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let addresses: Value = serde_json::from_str(&line).unwrap();
-        let http = addresses["http"].as_array().unwrap();
-        let http = http.iter().map(|url| url.as_str().unwrap().to_owned()).collect();
-        Self { process, http }
+        let urls = |of: &str| {
+            let urls = addresses[of].as_array().unwrap();
+            urls.iter().map(|url| url.as_str().unwrap().to_owned()).collect()
+        };
+        Self { process, http: urls("http"), flashblocks: urls("flashblocks") }
     }
 }
 
@@ -97,6 +101,22 @@ fn viem_and_ethers_read_send_wait_and_watch() {
     let devnet = Devnet::start(&["--preconf-as-latest"]);
     run(&mut node("viem.mjs", &devnet.http[1], "preconf"), "viem: ok");
     run(&mut node("ethers.mjs", &devnet.http[1], "preconf"), "ethers: ok");
+}
+
+#[test]
+fn a_consumer_of_flashblocks_gets_every_block_as_it_is_sealed() {
+    let import = ["-c", "import websockets.sync.client"];
+    let found = Command::new("python3").args(import).stderr(Stdio::null()).status();
+    if !found.is_ok_and(|status| status.success()) {
+        skipped("Python's websockets is not installed");
+        return;
+    }
+    let devnet = Devnet::start(&["--flashblocks.port", "0", "--frags", "5"]);
+    assert_eq!(devnet.flashblocks.len(), devnet.http.len());
+    let script = scripts().join("flashblocks.py");
+    // Node 1 does not lead: it has everything from the network.
+    let arguments = [&devnet.flashblocks[1], &devnet.http[1]];
+    run(Command::new("python3").arg(script).args(arguments), "flashblocks: ok");
 }
 
 #[test]

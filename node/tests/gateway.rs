@@ -41,6 +41,7 @@ impl Net {
             policy: Policy::Off,
             mode: Mode::Turbine,
             gossip_port: 0,
+            flashblocks_port: None,
         };
         let network = LocalNetwork::start(&options, None).await.unwrap();
         network.connected(GUARD).await.unwrap();

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::config::Config;
 use crate::engine::JwtSecret;
 use crate::engine::http::HttpClient;
+use crate::flashblocks::NEEDS_EXECUTION;
 use crate::keys;
 use crate::network::{Network, NetworkFile};
 use crate::node::execution;
@@ -95,6 +96,12 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
     }
     check_gossip(&config, &network, &mut out)?;
     check_execution(&config, &network, &mut out)?;
+    if let Some(listen) = config.flashblocks.address()? {
+        if config.execution.chain.is_empty() {
+            bail!("flashblocks.listen: {NEEDS_EXECUTION}");
+        }
+        writeln!(out, "flashblocks  ws://{listen}")?;
+    }
     if !config.admin.listen.ip().is_loopback() {
         writeln!(out, "warning: admin.listen is not on loopback; keep it behind a firewall")?;
     }

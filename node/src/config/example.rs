@@ -17,6 +17,7 @@ impl Config {
             http,
             rpc,
             calls,
+            flashblocks,
             metrics,
             engine,
             log,
@@ -130,6 +131,18 @@ gateway_timeout_ms = {gateway_timeout}
 sync_timeout_ms = {sync_timeout}
 max_sync_timeout_ms = {max_sync_timeout}
 
+[flashblocks]
+# A WebSocket for op-reth (--flashblocks-url), Base's node and other consumers of Flashblocks,
+# such as "127.0.0.1:9350". Empty: there is none.
+listen = "{flashblocks_listen}"
+# Subscribers in all, and from one IP address.
+max_subscribers = {flashblocks_most}
+max_subscribers_per_address = {flashblocks_per_address}
+# Memory for flashblocks that slow subscribers have not taken yet, MiB.
+buffer_mib = {flashblocks_buffer}
+# A subscriber that does not take a flashblock within this is dropped, milliseconds.
+slow_subscriber_ms = {flashblocks_slow}
+
 [metrics]
 # /metrics for Prometheus, /healthz, /readyz.
 listen = "{metrics_listen}"
@@ -195,6 +208,11 @@ filter = "{filter}"
             gateway_timeout = calls.gateway_timeout_ms,
             sync_timeout = calls.sync_timeout_ms,
             max_sync_timeout = calls.max_sync_timeout_ms,
+            flashblocks_listen = flashblocks.listen,
+            flashblocks_most = flashblocks.max_subscribers,
+            flashblocks_per_address = flashblocks.max_subscribers_per_address,
+            flashblocks_buffer = flashblocks.buffer_mib,
+            flashblocks_slow = flashblocks.slow_subscriber_ms,
             metrics_listen = metrics.listen,
             url = engine.url,
             jwt = engine.jwt_secret,

@@ -50,6 +50,10 @@ fn mistakes_are_told_by_name() {
         ("[calls]\nqueue = 0", "calls.queue"),
         ("[rpc]\nmax_batch = 0", "rpc.max_batch"),
         ("[rpc]\nmax_bath = 1", "max_bath"),
+        ("[flashblocks]\nlisten = \"here\"", "flashblocks.listen: `here`"),
+        ("[flashblocks]\nmax_subscribers = 0", "flashblocks.max_subscribers"),
+        ("[flashblocks]\nbuffer_mib = 0", "flashblocks.buffer_mib"),
+        ("[flashblocks]\nslow_subscriber_ms = 0", "flashblocks.slow_subscriber_ms"),
         ("network = ", "node.toml"),
     ] {
         std::fs::write(&path, text).unwrap();

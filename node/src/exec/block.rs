@@ -141,7 +141,13 @@ impl OpenBlock {
         spec.check_env(env, &parent.header).map_err(Invalid::from)?;
         let shanghai = !spec.is_op() && spec.is_shanghai_active_at_timestamp(env.timestamp);
         let withdrawals = shanghai.then(|| Arc::new(withdrawals.unwrap_or_default()));
-        let header = spec.header(env, &parent.header, &Extras::default());
+        let mut header = spec.header(env, &parent.header, &Extras::default());
+        if spec.is_op() && spec.is_isthmus_active_at_timestamp(env.timestamp) {
+            // The message passer's storage, until a frag changes it.
+            let known = spec.is_isthmus_active_at_timestamp(parent.header.timestamp);
+            let root = parent.header.withdrawals_root.filter(|_| known);
+            header.withdrawals_root = Some(root.unwrap_or_default());
+        }
         let known = parent.hashes.clone();
         let hashes = BlockHashes::new(parent.header.number, known, Arc::clone(source));
         let trie = parent.trie.clone().map(|t| TrieBuild::new(t, Arc::clone(&parent.nodes)));
@@ -287,9 +293,23 @@ impl OpenBlock {
         {
             self.trie = Err(error.into());
         }
+        if layer.storage.contains_key(&MESSAGE_PASSER) {
+            self.note_withdrawals();
+        }
         let layer = Arc::new(layer);
         self.state = self.state.with(Arc::clone(&layer));
         self.layers.push(layer);
+    }
+
+    /// The withdrawals root so far, after the message passer's storage has changed: the trie holds
+    /// the way to it then, so that no source is asked. Zero if the trie is not known.
+    fn note_withdrawals(&mut self) {
+        if !self.spec.is_op() || !self.spec.is_isthmus_active_at_timestamp(self.env.timestamp) {
+            return;
+        }
+        let root = |trie: &TrieBuild| trie.storage_root(keccak256(MESSAGE_PASSER)).ok().flatten();
+        let root = self.trie.as_ref().ok().and_then(root);
+        self.header.withdrawals_root = Some(root.unwrap_or_default());
     }
 
     /// Hashes what the trie has so far: for when there is nothing else to do.

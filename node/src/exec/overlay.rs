@@ -150,6 +150,11 @@ impl State {
         Self { base: Arc::clone(&self.base), layers }
     }
 
+    /// The newest layers, at most `count`, the newest last.
+    pub fn newest(&self, count: usize) -> impl Iterator<Item = &Layer> {
+        self.layers[self.layers.len().saturating_sub(count)..].iter().map(|layer| &**layer)
+    }
+
     /// How many layers there are.
     pub fn depth(&self) -> usize {
         self.layers.len()

@@ -79,8 +79,8 @@ pub struct ExecutedBlock {
     pub attempt: u8,
     /// Hash of the block; zero until it is sealed.
     pub hash: B256,
-    /// Its header. Until it is sealed the roots in it are zero; gas used and bloom are of the
-    /// frags so far.
+    /// Its header. Until it is sealed its state, transactions and receipts roots are zero; gas
+    /// used, bloom and, on OP from Isthmus on, the withdrawals root are of the frags so far.
     pub header: Header,
     /// What has been executed of it.
     pub frags: Vec<Arc<ExecutedFrag>>,

@@ -66,6 +66,11 @@ impl TrieBuild {
         self.trie.root();
     }
 
+    /// The storage root of an account, without the deletions that wait.
+    pub(super) fn storage_root(&self, address: B256) -> Result<Option<B256>, SourceError> {
+        self.trie.storage_root(address, &*self.nodes)
+    }
+
     /// Applies the deletions; the trie after the block.
     pub(super) fn finish(mut self) -> Result<StateTrie, SourceError> {
         let nodes = &*self.nodes;

@@ -136,6 +136,7 @@ impl Nodes<'_> {
             policy: Policy::Off,
             mode: Mode::Turbine,
             gossip_port: 0,
+            flashblocks_port: None,
         };
         let (spec, switches) = (Arc::clone(&case.spec), self.switches.clone());
         let factory = move |index: usize, _: &Path, tap: ReportTap| {

@@ -35,6 +35,8 @@ pub(crate) struct TestChain {
     pub(crate) genesis: Genesis,
     /// Tells blocks of one branch from those of another.
     pub(crate) branch: u8,
+    /// Which attempt at its number the next block is.
+    pub(crate) attempt: u8,
     source: Arc<dyn StateSource>,
 }
 
@@ -88,7 +90,16 @@ impl TestChain {
             safe: None,
             finalized: None,
         });
-        Self { spec, view, workload: Workload::new(config), head, genesis, branch: 0, source }
+        Self {
+            spec,
+            view,
+            workload: Workload::new(config),
+            head,
+            genesis,
+            branch: 0,
+            attempt: 0,
+            source,
+        }
     }
 
     fn parent(&self) -> Parent {
@@ -111,7 +122,8 @@ impl TestChain {
             extra_data: Bytes::copy_from_slice(&[self.branch]),
             parent_beacon_block_root: keccak256(b"beacon"),
         };
-        OpenBlock::open(&self.spec, &env, 0, self.parent(), &self.source, None).unwrap()
+        let (attempt, parent) = (self.attempt, self.parent());
+        OpenBlock::open(&self.spec, &env, attempt, parent, &self.source, None).unwrap()
     }
 
     /// Executes a frag of raw transactions and shows it as pending.

@@ -1,0 +1,124 @@
+//! The flashblocks of the last while, shared by all subscribers.
+//!
+//! Every flashblock has a number; a subscriber is a position. What is too old is dropped whoever
+//! still needs it, and a subscriber that comes for it is told how many it missed. tokio's
+//! broadcast channel would do but for two things: it is bounded in messages, not in bytes, and it
+//! gives a new receiver nothing of the block that is under way.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+/// Flashblocks that are kept at most, however small.
+pub(super) const MOST: usize = 1024;
+
+struct Item {
+    text: Utf8Bytes,
+    /// Its index is 0.
+    first: bool,
+}
+
+#[derive(Default)]
+struct Inner {
+    items: VecDeque<Item>,
+    /// The number of the oldest.
+    oldest: u64,
+    bytes: usize,
+    /// The number of the first flashblock of the block under way.
+    open: Option<u64>,
+}
+
+impl Inner {
+    fn next(&self) -> u64 {
+        self.oldest + self.items.len() as u64
+    }
+}
+
+/// The ring.
+pub(super) struct Ring {
+    inner: Mutex<Inner>,
+    news: watch::Sender<u64>,
+    max_bytes: usize,
+}
+
+/// Where a subscriber is.
+pub(super) struct Cursor {
+    next: u64,
+    /// It has had an index 0; until then what comes is of no use to it.
+    started: bool,
+    /// Changes when there is more.
+    pub(super) news: watch::Receiver<u64>,
+}
+
+/// So many flashblocks are gone that a subscriber needed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Missed(pub(super) u64);
+
+impl Ring {
+    /// Keeps `max_bytes`, and the newest flashblock even if it is longer.
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self { inner: Mutex::default(), news: watch::Sender::new(0), max_bytes }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a flashblock; `first`: it is the first of its block.
+    pub(super) fn push(&self, text: Utf8Bytes, first: bool) {
+        let next = {
+            let mut inner = self.lock();
+            if first {
+                inner.open = Some(inner.next());
+            }
+            inner.bytes += text.len();
+            inner.items.push_back(Item { text, first });
+            while inner.items.len() > 1
+                && (inner.items.len() > MOST || inner.bytes > self.max_bytes)
+            {
+                let Some(gone) = inner.items.pop_front() else { break };
+                inner.bytes -= gone.text.len();
+                inner.oldest += 1;
+            }
+            inner.next()
+        };
+        self.news.send_replace(next);
+    }
+
+    /// No more comes of the block under way.
+    pub(super) fn end(&self) {
+        self.lock().open = None;
+    }
+
+    /// A position for a new subscriber: the first flashblock of the block under way if it is
+    /// still here, else the first of the next block.
+    pub(super) fn subscribe(&self) -> Cursor {
+        let news = self.news.subscribe();
+        let inner = self.lock();
+        let open = inner.open.filter(|open| *open >= inner.oldest);
+        Cursor { next: open.unwrap_or(inner.next()), started: false, news }
+    }
+
+    /// The next flashblock for a subscriber, `None` if it has all.
+    pub(super) fn take(&self, cursor: &mut Cursor) -> Result<Option<Utf8Bytes>, Missed> {
+        let inner = self.lock();
+        if cursor.next < inner.oldest {
+            let missed = inner.oldest - cursor.next;
+            cursor.next = inner.oldest;
+            if cursor.started {
+                return Err(Missed(missed));
+            }
+        }
+        loop {
+            let at = usize::try_from(cursor.next - inner.oldest).unwrap_or(usize::MAX);
+            let Some(item) = inner.items.get(at) else { return Ok(None) };
+            cursor.next += 1;
+            cursor.started |= item.first;
+            if cursor.started {
+                return Ok(Some(item.text.clone()));
+            }
+        }
+    }
+}
