@@ -23,7 +23,7 @@
 //!   they do 20 times a second while a block is open. That may be a dead path or a dead peer,
 //!   so the node probes.
 //! * [`Reason::GossipAhead`]: a message came by gossip, and not by the overlay within
-//!   [`HealthConfig::grace`]. A probe looks for one; a node that listens all the time, by its
+//!   [`HealthConfig::grace`], or at all while nobody is heard. A probe looks for one; a node that listens all the time, by its
 //!   policy, and stops to ask for what gossip has given it, takes [`MISSES`] in a row.
 //!
 //! The way back is judged on what the overlay alone completed: [`Health::dwell`] blocks in a
@@ -46,7 +46,7 @@ const MAX_BLOCKS: usize = 16;
 pub struct HealthConfig {
     /// Peers that are connected and have something to tell are silent for so long: probe.
     pub silence: Duration,
-    /// What came by gossip first must come by the overlay within this.
+    /// What came by gossip first must come by the overlay within this, unless no peer is heard.
     pub grace: Duration,
     /// What peers have must be here within this.
     pub patience: Duration,
@@ -373,7 +373,11 @@ impl Health {
         if self.state == State::Gossip {
             self.sealed(now, block, attempt, of);
         } else if self.ahead.len() < MAX_AHEAD {
-            self.ahead.entry((block, index)).or_insert(now + self.config.grace);
+            // Where nobody is heard there is nothing to wait for: a probe that finds something is
+            // answered.
+            let silent = self.state == State::Probing && self.reason == Some(Reason::Silence);
+            let grace = if silent { Duration::ZERO } else { self.config.grace };
+            self.ahead.entry((block, index)).or_insert(now + grace);
         }
     }
 
