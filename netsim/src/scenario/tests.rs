@@ -467,3 +467,21 @@ fn line_of_a_file() -> impl Strategy<Value = String> {
         1 => section.prop_map(str::to_owned),
     ]
 }
+
+#[test]
+fn faults_begin_and_end_with_blocks_and_befall_everybody() {
+    let world = line(8, 2, MILLIS);
+    let text = "[load]\nleaders = 1\nshape = \"blocks\"\nframes";
+    let text = text.replace("frames", "frags = 9\n[[fault]]\nkind = \"turbine_down\"\n");
+    let all = format!("{text}nodes = \"all\"\nfrom_block = 2\nuntil_block = 4");
+    let span = (2_000 * MILLIS, 6_000 * MILLIS);
+    let fault = Fault::TurbineDown { nodes: (0..8).collect(), span };
+    assert_eq!(runs(&all, &world)[0].faults.0, [fault]);
+    let wrong = |keys: &str| error(&with_head(&format!("{text}nodes = [1]\n{keys}")));
+    let both = wrong("from_ms = 5\nfrom_block = 2");
+    assert!(both.contains("`fault.from_block` must be alone, without the same in ms"), "{both}");
+    let back = wrong("from_block = 3\nuntil_block = 3");
+    assert!(back.contains("`fault.until_block` must be after"), "{back}");
+    let mode = error(&with_head("[fragcast]\nmode = \"gossip\""));
+    assert!(mode.contains("or `gossip` beside it"), "{mode}");
+}
