@@ -178,7 +178,7 @@ fn mistakes_are_told_by_line() {
         (
             "[[fault]]\nkind = \"crash\"\nshare = 0.1\nmbit = 3",
             "t.toml:6: unknown key `fault.mbit`; known are kind, share, by_weight, nodes, places, \
-             from_ms, until_ms\n    mbit = 3",
+             from_ms, until_ms, from_block, until_block\n    mbit = 3",
         ),
         (
             "[[fault]]\nkind = \"silent\"",
