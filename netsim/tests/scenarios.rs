@@ -53,7 +53,7 @@ scenarios! {
     losses_in_bursts: "bursty" = "72a25773c01532b1",
     crashed_nodes: "crashed" = "37dd491caad7c9ba",
     an_equivocating_leader: "equivocation" = "46159825eda94ba7",
-    everybody_falls_back: "fallback-all" = "",
+    everybody_falls_back: "fallback-all" = "5ed7e0fa70d8dc3a",
     a_path_that_flaps: "fallback-flapping" = "3f7aa23ceb0c0a05",
     a_dead_leader_flips_nobody: "fallback-not-dead-leader" = "4a9ad983ddbed5a1",
     a_skipped_term_flips_nobody: "fallback-not-skipped" = "a63e8e06b2a5ca03",
