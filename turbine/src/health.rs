@@ -246,9 +246,8 @@ pub struct Health {
     misses: u32,
     /// Only while in [`State::Gossip`].
     blocks: BTreeMap<u64, Block>,
-    /// Blocks in a row, and the last of them.
+    /// Blocks in a row.
     streak: u64,
-    last_good: Option<u64>,
     dwell: u64,
     returned_at: Option<u64>,
     newest: u64,
@@ -277,7 +276,6 @@ impl Health {
             misses: 0,
             blocks: BTreeMap::new(),
             streak: 0,
-            last_good: None,
             dwell: config.dwell.0,
             returned_at: None,
             newest: 0,
@@ -434,14 +432,9 @@ impl Health {
         }
         entry.judged = true;
         entry.judge_at = None;
-        if complete {
-            let follows = self.last_good.is_none_or(|last| block == last + 1);
-            self.streak = if follows { self.streak + 1 } else { 1 };
-            self.last_good = Some(block);
-        } else {
-            self.streak = 0;
-            self.last_good = None;
-        }
+        // Blocks that are not judged break no row: this node's own, those of a gateway that speaks
+        // gossip alone, those that nobody sealed. They say nothing about the path.
+        self.streak = if complete { self.streak + 1 } else { 0 };
         if self.streak >= self.dwell {
             self.returned_at = Some(block);
             self.change(now, State::Turbine, Reason::Recovered);
@@ -546,7 +539,7 @@ impl Health {
         (self.since, self.reason) = (now, Some(reason));
         self.blocks.clear();
         self.ahead.clear();
-        (self.streak, self.last_good, self.misses) = (0, None, 0);
+        (self.streak, self.misses) = (0, 0);
         self.missing = Missing::default();
         if to != State::Probing {
             self.probe_until = None;

@@ -36,3 +36,26 @@ fn a_probe_of_silence_that_finds_something_is_answered_at_once() {
     health.handle_timeout(at(600));
     assert_eq!(health.state(), State::Turbine);
 }
+
+/// Of two leaders that take turns each saw but every other block by the overlay, never two in a
+/// row, and stayed on gossip for ever.
+#[test]
+fn a_leader_returns_although_its_own_blocks_come_between() {
+    let now = Timestamp::from_nanos(1_000_000_000);
+    let mut health = Health::new(HealthConfig::default());
+    health.connected(now, 5);
+    health.order(now, State::Gossip);
+    let block = |health: &mut Health, block: u64, complete: bool| {
+        if complete {
+            health.turbine(now, (block, 0, 0), None);
+        }
+        health.turbine(now, (block, 0, 1), Some(2));
+        health.handle_timeout(now + HealthConfig::default().grace);
+    };
+    block(&mut health, 7, true);
+    block(&mut health, 9, false);
+    block(&mut health, 11, true);
+    assert_eq!((health.state(), health.streak()), (State::Gossip, 1), "9 was incomplete");
+    block(&mut health, 13, true);
+    assert_eq!((health.state(), health.reason()), (State::Turbine, Some(Reason::Recovered)));
+}
