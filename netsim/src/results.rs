@@ -72,6 +72,35 @@ pub struct Protocol {
     pub sent_mb: Vec<f64>,
     /// Mean time at each place, in the order of [`Comparison::places`].
     pub by_place: Vec<Option<f64>>,
+    /// What became of the fallback on gossip, where the protocol has one.
+    pub fallback: Option<Fallback>,
+}
+
+/// What gossip carried as a fallback, and how nodes changed to it and back.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Fallback {
+    /// Pairs that completed by the overlay without asking.
+    pub turbine: u64,
+    /// Pairs that completed by the overlay after asking.
+    pub repair: u64,
+    /// Pairs that completed by gossip.
+    pub gossip: u64,
+    /// Gossip's share of the bytes sent, 0 to 1.
+    pub gossip_bytes: f64,
+    /// Changes from the overlay to gossip.
+    pub fallbacks: u64,
+    /// Changes back.
+    pub returns: u64,
+    /// Times that a node listened to gossip to find out.
+    pub probes: u64,
+    /// Changes of the node that changed most.
+    pub flaps: u64,
+    /// The longest from when a message was sent that the overlay did not bring to the fallback.
+    pub slowest_ms: f64,
+    /// The most blocks that the overlay had to complete before a way back.
+    pub dwell: u64,
+    /// Nodes that are not back on the overlay in the end.
+    pub on_gossip: u64,
 }
 
 /// A place on the map.

@@ -23,7 +23,7 @@
 //!   they do 20 times a second while a block is open. That may be a dead path or a dead peer,
 //!   so the node probes.
 //! * [`Reason::GossipAhead`]: a message came by gossip, and not by the overlay within
-//!   [`HealthConfig::grace`]. A probe looks for one; a node that listens all the time, by its
+//!   [`HealthConfig::grace`], or at all while nobody is heard. A probe looks for one; a node that listens all the time, by its
 //!   policy, and stops to ask for what gossip has given it, takes [`MISSES`] in a row.
 //!
 //! The way back is judged on what the overlay alone completed: [`Health::dwell`] blocks in a
@@ -46,7 +46,7 @@ const MAX_BLOCKS: usize = 16;
 pub struct HealthConfig {
     /// Peers that are connected and have something to tell are silent for so long: probe.
     pub silence: Duration,
-    /// What came by gossip first must come by the overlay within this.
+    /// What came by gossip first must come by the overlay within this, unless no peer is heard.
     pub grace: Duration,
     /// What peers have must be here within this.
     pub patience: Duration,
@@ -246,9 +246,8 @@ pub struct Health {
     misses: u32,
     /// Only while in [`State::Gossip`].
     blocks: BTreeMap<u64, Block>,
-    /// Blocks in a row, and the last of them.
+    /// Blocks in a row.
     streak: u64,
-    last_good: Option<u64>,
     dwell: u64,
     returned_at: Option<u64>,
     newest: u64,
@@ -277,7 +276,6 @@ impl Health {
             misses: 0,
             blocks: BTreeMap::new(),
             streak: 0,
-            last_good: None,
             dwell: config.dwell.0,
             returned_at: None,
             newest: 0,
@@ -373,7 +371,11 @@ impl Health {
         if self.state == State::Gossip {
             self.sealed(now, block, attempt, of);
         } else if self.ahead.len() < MAX_AHEAD {
-            self.ahead.entry((block, index)).or_insert(now + self.config.grace);
+            // Where nobody is heard there is nothing to wait for: a probe that finds something is
+            // answered.
+            let silent = self.state == State::Probing && self.reason == Some(Reason::Silence);
+            let grace = if silent { Duration::ZERO } else { self.config.grace };
+            self.ahead.entry((block, index)).or_insert(now + grace);
         }
     }
 
@@ -432,14 +434,9 @@ impl Health {
         }
         entry.judged = true;
         entry.judge_at = None;
-        if complete {
-            let follows = self.last_good.is_none_or(|last| block == last + 1);
-            self.streak = if follows { self.streak + 1 } else { 1 };
-            self.last_good = Some(block);
-        } else {
-            self.streak = 0;
-            self.last_good = None;
-        }
+        // Blocks that are not judged break no row: this node's own, those of a gateway that speaks
+        // gossip alone, those that nobody sealed. They say nothing about the path.
+        self.streak = if complete { self.streak + 1 } else { 0 };
         if self.streak >= self.dwell {
             self.returned_at = Some(block);
             self.change(now, State::Turbine, Reason::Recovered);
@@ -544,7 +541,7 @@ impl Health {
         (self.since, self.reason) = (now, Some(reason));
         self.blocks.clear();
         self.ahead.clear();
-        (self.streak, self.last_good, self.misses) = (0, None, 0);
+        (self.streak, self.misses) = (0, 0);
         self.missing = Missing::default();
         if to != State::Probing {
             self.probe_until = None;

@@ -8,8 +8,11 @@ use std::time::Instant;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use fragcast_turbine::health::State;
+
 use super::WorldArgs;
 use crate::compare::{Plan, PlanOptions, Run};
+use crate::outcome::Change;
 use crate::report;
 use crate::results::{Comparison, ORDER};
 use crate::scenario::{Scenario, Shape, Shares};
@@ -227,6 +230,7 @@ fn go(common: &CommonArgs, scenario: &Scenario, options: &PlanOptions) -> anyhow
     writeln!(out, "{}", timed.speed)?;
     if scenario.load.shape == Shape::Blocks {
         messages(&mut out, &plan, &timed.runs)?;
+        changes(&mut out, &plan, &timed.runs)?;
     }
     let as_expected = expectations(&mut out, scenario, &plan, &timed.runs)?;
     out.flush()?;
@@ -254,7 +258,7 @@ fn messages(out: &mut impl std::io::Write, plan: &Plan, runs: &[Run]) -> anyhow:
         writeln!(out, "\nfragcast, message by message (seed {}):", case.seed)?;
         writeln!(
             out,
-            "block attempt index kind  at, ms  leader  complete  by repair  mean, ms  last, ms"
+            "block attempt index kind  at, ms  leader  complete  by repair  by gossip  mean, ms  last, ms"
         )?;
         for (broadcast, completion) in case.load.broadcasts.iter().zip(&run.outcome.completions) {
             let nodes =
@@ -266,12 +270,13 @@ fn messages(out: &mut impl std::io::Write, plan: &Plan, runs: &[Run]) -> anyhow:
                 .collect();
             times.sort_unstable();
             let repaired = nodes.iter().filter(|n| completion.repaired[**n as usize]).count();
+            let gossiped = nodes.iter().filter(|n| completion.gossiped[**n as usize]).count();
             let ms = |nanos: f64| nanos / crate::MILLIS as f64;
             let mean = times.iter().sum::<u64>() as f64 / times.len().max(1) as f64;
             let last = times.last().copied().unwrap_or(0);
             writeln!(
                 out,
-                "{:5} {:7} {:5} {:4} {:7.0} {:>7} {:4}/{:<4} {:10} {:9.1} {:9.1}{}",
+                "{:5} {:7} {:5} {:4} {:7.0} {:>7} {:4}/{:<4} {:10} {:10} {:9.1} {:9.1}{}",
                 broadcast.key.block,
                 broadcast.key.attempt,
                 broadcast.key.message,
@@ -281,9 +286,50 @@ fn messages(out: &mut impl std::io::Write, plan: &Plan, runs: &[Run]) -> anyhow:
                 times.len(),
                 nodes.len(),
                 repaired,
+                gossiped,
                 ms(mean),
                 ms(last as f64),
                 if broadcast.expected { "" } else { "  (not expected)" },
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// How nodes of ours changed between the overlay and gossip: a row for each reason, where and
+/// when it began.
+fn changes(out: &mut impl std::io::Write, plan: &Plan, runs: &[Run]) -> anyhow::Result<()> {
+    let ours = |run: &&Run| run.world == 0 && plan.contenders[run.contender].name() == "fragcast";
+    for run in runs.iter().filter(ours).filter(|run| !run.outcome.changes.is_empty()) {
+        writeln!(out, "\nfragcast, changes (seed {}):", plan.cases[run.case].seed)?;
+        writeln!(out, "{:>9} {:>9}  nodes  change", "from, ms", "to, ms")?;
+        let mut rows: Vec<(&Change, u64, usize)> = Vec::new();
+        for change in &run.outcome.changes {
+            let same = |(first, last, _): &(&Change, u64, usize)| {
+                (first.from, first.to, first.reason, first.dwell)
+                    == (change.from, change.to, change.reason, change.dwell)
+                    && change.at - last < crate::SECONDS
+            };
+            match rows.iter_mut().rev().find(|row| same(row)) {
+                Some(row) => (row.1, row.2) = (change.at, row.2 + 1),
+                None => rows.push((change, change.at, 1)),
+            }
+        }
+        for (change, last, nodes) in rows {
+            let ms = |nanos: u64| nanos as f64 / crate::MILLIS as f64;
+            let Change { at, from, to, reason, dwell, .. } = *change;
+            let dwell = match to {
+                State::Gossip => format!(", for {dwell} blocks at least"),
+                State::Turbine | State::Probing => String::new(),
+            };
+            writeln!(
+                out,
+                "{:9.0} {:9.0} {nodes:6}  {} → {}, {}{dwell}",
+                ms(at),
+                ms(last),
+                from.name(),
+                to.name(),
+                reason.describe(),
             )?;
         }
     }

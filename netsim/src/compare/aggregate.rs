@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use fragcast_turbine::{Mode, Policy};
+
 use super::{Contender, Plan, Run, counted};
 use crate::outcome::NEVER;
-use crate::results::{Protocol, Ratio, Times};
+use crate::results::{Fallback, Protocol, Ratio, Times};
+use crate::scenario::Shares;
 use crate::{MILLIS, Nanos, NodeId};
 
 /// Points of a curve at most.
@@ -138,6 +141,7 @@ impl<'a> Aggregator<'a> {
             cdf: cdf(&sorted),
             sent_mb: Vec::new(),
             by_place: self.by_place(after),
+            fallback: None,
             times,
         }
     }
@@ -259,8 +263,36 @@ impl<'a> Aggregator<'a> {
             cdf: cdf(&sorted),
             sent_mb,
             by_place: self.by_place(after),
+            fallback: self.fallback(contender, runs),
             times,
         }
+    }
+
+    /// Where a contender has a fallback.
+    fn fallback(&self, contender: &Contender, runs: &[&Run]) -> Option<Fallback> {
+        let Contender::Fragcast(config) = contender else { return None };
+        if config.gossip == Policy::Off {
+            return None;
+        }
+        let mut shares = Shares::default();
+        for run in runs {
+            let case = &self.plan.cases[run.case];
+            shares.add(&Shares::of(&run.outcome, &case.load, &case.faults));
+        }
+        let changes = shares.changes;
+        Some(Fallback {
+            turbine: shares.spread,
+            repair: shares.repaired,
+            gossip: shares.gossiped,
+            gossip_bytes: shares.gossip_bytes as f64 / shares.bytes.max(1) as f64,
+            fallbacks: changes.fallbacks,
+            returns: changes.returns,
+            probes: changes.probes,
+            flaps: changes.flaps,
+            slowest_ms: changes.slowest as f64 / MILLIS as f64,
+            dwell: changes.dwell,
+            on_gossip: changes.on_gossip,
+        })
     }
 
     fn bytes_per_payload_byte(&self, runs: &[&Run]) -> f64 {
@@ -297,7 +329,7 @@ fn detail(contender: &Contender) -> String {
     match contender {
         Contender::Fragcast(config) => format!(
             "route {}, code for {} % loss a hop, with relays at least {} coding shreds for a data \
-             shred{}",
+             shred{}{}",
             match config.route {
                 fragcast_turbine::RoutePolicy::Auto => "auto",
                 fragcast_turbine::RoutePolicy::Fixed(route) => route.name(),
@@ -305,6 +337,11 @@ fn detail(contender: &Contender) -> String {
             config.loss * 100.0,
             config.coding,
             if config.repair { "" } else { ", no repair" },
+            match (config.gossip, config.mode) {
+                (Policy::Off, _) => String::new(),
+                (policy, Mode::Auto) => format!(", gossip {policy}"),
+                (policy, mode) => format!(", gossip {policy}, mode {mode}"),
+            },
         ),
         Contender::Shreds(_, config) => config.describe(),
         Contender::Gossip(config) => format!("D = {}", config.d),

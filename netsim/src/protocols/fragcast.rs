@@ -320,7 +320,7 @@ impl Fragcast {
         match heard {
             gossip::Heard::Nothing => return,
             gossip::Heard::Subscribed(on) => {
-                protocol.handle_listener(now, Listener::Member(from), on)
+                protocol.handle_listener(now, Listener::Member(from), on);
             }
             gossip::Heard::Message(message) => {
                 if let Some(verified) = door.check(protocol.window(), to, message.id) {

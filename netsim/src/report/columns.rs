@@ -2,7 +2,7 @@
 
 use super::text::{NOTHING, decimal, decimals, thousands};
 use super::{LIMIT, ordered};
-use crate::results::{Protocol, Table};
+use crate::results::{Fallback, Protocol, Table};
 
 /// How the numbers of a column are written.
 #[derive(Debug, Clone, Copy)]
@@ -160,7 +160,34 @@ pub(super) fn about(protocol: &Protocol) -> String {
         format!("{packets} packets found queues full or no room for a connection")
     });
     let detail = Some(protocol.detail.clone()).filter(|detail| !detail.is_empty());
-    detail.into_iter().chain(dropped).collect::<Vec<_>>().join("; ")
+    let fallback = protocol.fallback.as_ref().map(fallback);
+    detail.into_iter().chain(dropped).chain(fallback).collect::<Vec<_>>().join("; ")
+}
+
+/// Who carried what, and how nodes changed between the overlay and gossip.
+fn fallback(told: &Fallback) -> String {
+    let counts = [told.turbine, told.repair, told.gossip].map(thousands);
+    let [turbine, repair, gossip] = counts;
+    let share = decimal(Some(told.gossip_bytes * 100.0), 1);
+    let ways = format!(
+        "messages by way: turbine {turbine}, repair {repair}, gossip {gossip}, which sent {share} % \
+         of the bytes"
+    );
+    if told.fallbacks + told.probes == 0 {
+        return format!("{ways}; nobody fell back");
+    }
+    format!(
+        "{ways}; fallbacks {}, the slowest {} ms after the first message that was missing, returns \
+         {}, changes of one node {} at most, dwell up to {} blocks, probes {}; not back on the \
+         overlay: {}",
+        thousands(told.fallbacks),
+        decimal(Some(told.slowest_ms), 0),
+        thousands(told.returns),
+        told.flaps,
+        told.dwell,
+        thousands(told.probes),
+        thousands(told.on_gossip),
+    )
 }
 
 fn write(form: Form, numbers: &[Option<f64>], protocols: &[(&str, &Protocol)]) -> Vec<String> {

@@ -4,7 +4,9 @@
 //! {"digest", "protocols": {name: {"mean", "p50", "p90", "p99", "missed", "repaired", "pairs",
 //!    "bytes_per_payload_byte", "next_leader_p99", "ratio": {"mean", "p50", "p90", "p99",
 //!    "worst_leader"}, "detail", "tried": [{"setting", "mean"}], "busiest": {"mb", "node"},
-//!    "degree": {"most", "may"}, "dropped", "node_shreds", "cdf", "sent_mb", "by_place"}},
+//!    "degree": {"most", "may"}, "dropped", "node_shreds", "cdf", "sent_mb", "by_place",
+//!    "fallback": null | {"turbine", "repair", "gossip", "gossip_bytes", "fallbacks", "returns",
+//!       "probes", "flaps", "slowest_ms", "dwell", "on_gossip"}}},
 //!  "tables": [{"title", "protocols"}], "settings": {name: value}, "places", "notes"}
 //! ```
 //!

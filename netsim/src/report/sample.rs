@@ -242,6 +242,7 @@ fn protocol(shape: &Shape, stretch: f64, limit: &Times) -> Protocol {
         cdf: cdf.collect(),
         sent_mb: sent.collect(),
         by_place: by_place.collect(),
+        fallback: None,
         times,
     }
 }
@@ -333,6 +334,7 @@ pub(super) fn nothing() -> Protocol {
         cdf: vec![(f64::NAN, 0.5), (f64::INFINITY, 1.0)],
         sent_mb: vec![f64::NAN, 0.0],
         by_place: vec![None, Some(f64::NAN)],
+        fallback: None,
     }
 }
 

@@ -361,4 +361,60 @@ mod tests {
         let all = Expectation { complete: Some((1.0, 1.0)), ..Expectation::default() };
         assert_eq!(all.failures(&Shares::default()).len(), 1);
     }
+
+    #[test]
+    fn changes_are_counted_and_probes_are_none() {
+        use fragcast_turbine::health::{Reason, State};
+        let (mut outcome, load, faults) = run();
+        let change = |at, node, from, to| crate::outcome::Change {
+            at,
+            node,
+            from,
+            to,
+            reason: Reason::Silence,
+            dwell: 4,
+            missing_for: (to == State::Gossip).then_some(at * MILLIS),
+        };
+        outcome.changes = vec![
+            change(100, 1, State::Turbine, State::Probing),
+            change(300, 1, State::Probing, State::Gossip),
+            change(400, 2, State::Turbine, State::Probing),
+            change(500, 2, State::Probing, State::Turbine),
+            change(600, 1, State::Gossip, State::Turbine),
+            change(700, 3, State::Turbine, State::Gossip),
+        ];
+        outcome.completions[1].gossiped[1] = true;
+        (outcome.sent, outcome.sent_by_tcp) = (vec![10, 10, 10, 10, 60], 25);
+        let shares = Shares::of(&outcome, &load, &faults);
+        assert_eq!((shares.spread, shares.repaired, shares.gossiped), (0, 1, 1));
+        let changes = Changes {
+            fallbacks: 2,
+            returns: 1,
+            probes: 2,
+            flaps: 2,
+            slowest: 700 * MILLIS,
+            dwell: 4,
+            nodes: 5,
+            on_gossip: 1,
+        };
+        assert_eq!(shares.changes, changes);
+        let wrong = Expectation {
+            gossip_bytes: Some((0.0, 0.02)),
+            on_turbine: Some((1.0, 1.0)),
+            fallbacks: Some((0.0, 0.0)),
+            fall_back_ms: Some((0.0, 1_000.0)),
+            ..Expectation::default()
+        };
+        assert_eq!(
+            wrong.failures(&shares),
+            [
+                "gossip_bytes is 0.2500 (25 of 100 bytes), expected 0 to 0.02",
+                "on_turbine is 0.8000 (4 of 5 nodes), expected 1",
+                "fallbacks is 2, expected 0 to 0",
+            ]
+        );
+        let mut twice = shares;
+        twice.add(&shares);
+        assert_eq!((twice.changes.fallbacks, twice.changes.flaps), (4, 2));
+    }
 }

@@ -66,7 +66,7 @@ fn every_file_parses_and_resolves_in_its_own_world() {
         assert!(scenario.expect.contains_key("fragcast"), "{}", path.display());
         names.insert(scenario.name);
     }
-    assert_eq!(names.len(), 12, "{names:?}: each has a name of its own");
+    assert_eq!(names.len(), 21, "{names:?}: each has a name of its own");
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn mistakes_are_told_by_line() {
         (
             "[[fault]]\nkind = \"crash\"\nshare = 0.1\nmbit = 3",
             "t.toml:6: unknown key `fault.mbit`; known are kind, share, by_weight, nodes, places, \
-             from_ms, until_ms\n    mbit = 3",
+             from_ms, until_ms, from_block, until_block\n    mbit = 3",
         ),
         (
             "[[fault]]\nkind = \"silent\"",
@@ -466,4 +466,22 @@ fn line_of_a_file() -> impl Strategy<Value = String> {
         4 => (key, value).prop_map(|(key, value)| format!("{key} = {value}")),
         1 => section.prop_map(str::to_owned),
     ]
+}
+
+#[test]
+fn faults_begin_and_end_with_blocks_and_befall_everybody() {
+    let world = line(8, 2, MILLIS);
+    let text = "[load]\nleaders = 1\nshape = \"blocks\"\nframes";
+    let text = text.replace("frames", "frags = 9\n[[fault]]\nkind = \"turbine_down\"\n");
+    let all = format!("{text}nodes = \"all\"\nfrom_block = 2\nuntil_block = 4");
+    let span = (2_000 * MILLIS, 6_000 * MILLIS);
+    let fault = Fault::TurbineDown { nodes: (0..8).collect(), span };
+    assert_eq!(runs(&all, &world)[0].faults.0, [fault]);
+    let wrong = |keys: &str| error(&with_head(&format!("{text}nodes = [1]\n{keys}")));
+    let both = wrong("from_ms = 5\nfrom_block = 2");
+    assert!(both.contains("`fault.from_block` must be alone, without the same in ms"), "{both}");
+    let back = wrong("from_block = 3\nuntil_block = 3");
+    assert!(back.contains("`fault.until_block` must be after"), "{back}");
+    let mode = error(&with_head("[fragcast]\nmode = \"gossip\""));
+    assert!(mode.contains("or `gossip` beside it"), "{mode}");
 }

@@ -167,7 +167,7 @@ impl Door {
         id: Id,
     ) -> Option<VerifiedMessage> {
         let (first, twin) = &self.wires[id as usize / 2];
-        let wire = if id % 2 == 0 { first } else { twin.as_ref()? };
+        let wire = if id.is_multiple_of(2) { first } else { twin.as_ref()? };
         let kind = self.kinds[id as usize / 2];
         let gate = &mut self.gates[node as usize];
         gate.set_window(window.0, window.1);

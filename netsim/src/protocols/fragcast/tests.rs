@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use fragcast_shredder::Kind;
+use fragcast_turbine::health::{Reason, State};
 use fragcast_turbine::{Outcome as Fate, Route};
 
 use super::*;
@@ -100,4 +102,83 @@ fn connections_are_limited() {
     let (outcome, _) = go(&config, &Load::single(vec![3, 5], 5_000), &Faults::default(), 60);
     assert!(outcome.degree.iter().all(|degree| *degree <= 12));
     assert_eq!(outcome.refused, 0, "the protocol knows whom it is connected to");
+}
+
+/// Blocks of an Env, three frags and a Seal each, 400 ms apart: a block takes 2 s.
+fn blocks(n: u64) -> Load {
+    let single = Load::single(vec![3], 2_000);
+    let message = |block: u64, message: u16| Broadcast {
+        at: (block - 1) * 2 * SECONDS + u64::from(message) * 400 * MILLIS,
+        key: MessageKey { block, attempt: 0, message },
+        kind: match message {
+            0 => Kind::Env,
+            4 => Kind::Seal,
+            _ => Kind::Frag,
+        },
+        ..single.broadcasts[0]
+    };
+    let broadcasts = (1..=n).flat_map(|block| (0..=4).map(move |m| message(block, m))).collect();
+    Load { broadcasts, blocks_per_term: n + 1, ..single }
+}
+
+fn blocked(nodes: &[NodeId], span: (Nanos, Nanos)) -> Fault {
+    Fault::TurbineDown { nodes: nodes.iter().copied().collect(), span }
+}
+
+const STANDBY: FragcastConfig = FragcastConfig { gossip: Policy::Standby, ..CONFIG };
+
+#[test]
+fn who_is_cut_off_lives_on_gossip_until_the_overlay_has_proved_itself() {
+    let fault = blocked(&[7], (4_100 * MILLIS, 6_100 * MILLIS));
+    let (outcome, fragcast) = go(&STANDBY, &blocks(6), &Faults(vec![fault]), 30);
+    for (completion, broadcast) in outcome.completions.iter().zip(&blocks(6).broadcasts) {
+        assert!(completion.after.iter().all(|after| *after < SECONDS), "{:?}", broadcast.key);
+    }
+    let changes: Vec<_> = outcome.changes.iter().map(|c| (c.node, c.to, c.reason)).collect();
+    assert_eq!(
+        changes,
+        [
+            (7, State::Probing, Reason::Silence),
+            (7, State::Gossip, Reason::GossipAhead),
+            (7, State::Turbine, Reason::Recovered),
+        ]
+    );
+    assert!(outcome.changes[1].missing_for.is_some_and(|missing| missing < SECONDS));
+    assert!(outcome.sent_by_tcp > 0);
+    assert!((0..30).all(|node| !fragcast.node(node).is_listening()));
+}
+
+#[test]
+fn a_connection_that_is_idle_for_long_is_dead_and_made_anew() {
+    let fault = |until| Faults(vec![blocked(&[7], (SECONDS, until))]);
+    let connected = |until: Nanos, n| {
+        let (_, fragcast) = go(&STANDBY, &blocks(n), &fault(until), 30);
+        let peers =
+            |node: NodeId| (0..30).filter(|peer| fragcast.node(node).is_connected(*peer)).count();
+        (peers(7), peers(8))
+    };
+    assert_eq!(connected(6_900 * MILLIS, 5), (29, 29));
+    // 400 ms of patience at the end are too short to call again.
+    assert_eq!(connected(Nanos::MAX, 5), (0, 28));
+    assert_eq!(connected(8 * SECONDS, 8), (29, 29));
+}
+
+#[test]
+fn a_healthy_network_in_standby_sends_nothing_by_gossip() {
+    let (outcome, _) = go(&STANDBY, &blocks(3), &Faults::default(), 30);
+    assert_eq!((outcome.sent_by_tcp, outcome.changes.len()), (0, 0));
+    let (off, _) = go(&CONFIG, &blocks(3), &Faults::default(), 30);
+    assert_eq!(off.sent, outcome.sent);
+}
+
+#[test]
+fn where_gossip_is_always_on_it_carries_what_the_overlay_cannot() {
+    let always = FragcastConfig { gossip: Policy::Always, ..CONFIG };
+    let fault = Faults(vec![blocked(&[7], (0, Nanos::MAX))]);
+    let (outcome, fragcast) = go(&always, &blocks(3), &fault, 30);
+    assert!(outcome.completions.iter().all(|c| c.after[7] < SECONDS && (c.gossiped[7])));
+    assert!((0..30).all(|node| fragcast.node(node).is_listening()));
+    // Everybody else keeps the overlay, which is as fast or faster.
+    let fell = outcome.changes.iter().filter(|c| c.to == State::Gossip).map(|c| c.node);
+    assert_eq!(fell.collect::<Vec<_>>(), [7]);
 }

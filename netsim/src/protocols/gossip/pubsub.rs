@@ -15,10 +15,10 @@ use super::node::{Id, Node, PRUNE_BACKOFF, Pending};
 use super::topology::{self, Graph};
 use super::{GossipConfig, wire};
 
+mod mesh;
+
 /// A peer that has been down for so long is taken out of the mesh.
 pub const DEAD_AFTER: Nanos = SECONDS;
-/// Mesh peers of a node that unsubscribes are left alone for so long (`UnsubscribeBackoff`).
-const UNSUBSCRIBE_BACKOFF: Nanos = 10 * SECONDS;
 
 /// Tokens of timers have this bit, so that an overlay that has others can tell.
 pub(in crate::protocols) const TIMERS: u64 = 1 << 63;
@@ -52,7 +52,7 @@ pub enum Packet {
 }
 
 /// What comes of a packet or timer, for whom the messages are.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(in crate::protocols) enum Heard {
     /// Nothing.
     Nothing,
@@ -278,119 +278,6 @@ impl Pubsub {
             self.send_message(ctx, (node, peer), id, false);
         }
         true
-    }
-
-    /// Subscribes to the topics and joins their meshes, or leaves them.
-    pub(in crate::protocols) fn subscribe<P: From<Packet>>(
-        &mut self,
-        ctx: &mut Context<'_, P>,
-        node: NodeId,
-        on: bool,
-    ) {
-        let this = &mut self.nodes[node as usize];
-        if this.outside != on {
-            return;
-        }
-        this.outside = !on;
-        let (fanout, mesh) = (std::mem::take(&mut this.fanout), std::mem::take(&mut this.mesh));
-        for peer in self.connections[node as usize].clone() {
-            self.send(ctx, (node, peer), wire::subscription(), Packet::Subscribe(on));
-        }
-        if on {
-            self.graft(ctx, node, fanout);
-            self.arm(ctx, node);
-            return;
-        }
-        for peer in mesh {
-            self.nodes[node as usize].pruned(peer, ctx.now(), UNSUBSCRIBE_BACKOFF);
-            let prune = Packet::Prune(UNSUBSCRIBE_BACKOFF);
-            self.send(ctx, (node, peer), wire::prune(), prune);
-        }
-    }
-
-    pub(super) fn keep<P>(&mut self, ctx: &mut Context<'_, P>, node: NodeId, id: Id) {
-        self.nodes[node as usize].keep(id, ctx.now(), &self.config);
-        self.arm(ctx, node);
-    }
-
-    /// Sees to it that the node's next heartbeat takes place.
-    fn arm<P>(&mut self, ctx: &mut Context<'_, P>, node: NodeId) {
-        if let Some(at) = self.nodes[node as usize].arm(ctx.now(), &self.config) {
-            ctx.timer(node, at, BEAT, true);
-        }
-    }
-
-    /// Whether a node looks after its mesh.
-    fn tends(&self, node: NodeId) -> bool {
-        self.tending && !self.nodes[node as usize].outside
-    }
-
-    fn beat<P: From<Packet>>(&mut self, ctx: &mut Context<'_, P>, node: NodeId) {
-        let now = ctx.now();
-        if !self.nodes[node as usize].beats(now) {
-            return;
-        }
-        if self.tends(node) {
-            self.tend(ctx, node);
-        }
-        self.advertise(ctx, node);
-        if self.tends(node) || self.nodes[node as usize].has_gossip(now, &self.config) {
-            self.arm(ctx, node);
-        }
-    }
-
-    /// Drops peers that are gone, grafts others. Nobody ever has more than D_high, because who
-    /// is full refuses.
-    fn tend<P: From<Packet>>(&mut self, ctx: &mut Context<'_, P>, node: NodeId) {
-        let this = &mut self.nodes[node as usize];
-        this.mesh.retain(|peer| !is_dead(ctx, *peer));
-        if this.mesh.len() < self.config.d_low as usize {
-            self.graft(ctx, node, Vec::new());
-        }
-    }
-
-    /// Fills the mesh up to D, with those of `first` first.
-    fn graft<P: From<Packet>>(
-        &mut self,
-        ctx: &mut Context<'_, P>,
-        node: NodeId,
-        mut first: Vec<NodeId>,
-    ) {
-        let this = &self.nodes[node as usize];
-        let may = |peer: NodeId| {
-            this.knows(peer) && this.may_graft(peer, ctx.now()) && !is_dead(ctx, peer)
-        };
-        first.retain(|peer| may(*peer));
-        let mut candidates = self.connections[node as usize].clone();
-        candidates.retain(|peer| may(*peer) && !first.contains(peer));
-        shuffle(ctx.random(), &mut candidates);
-        first.extend(candidates);
-        first.truncate((self.config.d as usize).saturating_sub(this.mesh.len()));
-        for peer in first {
-            self.nodes[node as usize].mesh.push(peer);
-            self.send(ctx, (node, peer), wire::graft(), Packet::Graft);
-        }
-    }
-
-    fn advertise<P: From<Packet>>(&mut self, ctx: &mut Context<'_, P>, node: NodeId) {
-        let this = &self.nodes[node as usize];
-        let ids: Box<[Id]> = this.advertised(ctx.now(), &self.config).into();
-        if ids.is_empty() {
-            return;
-        }
-        let have = if this.outside { &this.fanout } else { &this.mesh };
-        let mut peers = self.connections[node as usize].clone();
-        peers.retain(|peer| this.knows(*peer) && !have.contains(peer) && !is_dead(ctx, *peer));
-        let share = (peers.len() as f64 * self.config.gossip_factor) as usize;
-        shuffle(ctx.random(), &mut peers);
-        peers.truncate(share.max(self.config.d_lazy as usize));
-        let counts = wire::KINDS.map(|kind| {
-            let of_kind = |id: &&Id| ctx.load().broadcasts[**id as usize / 2].kind == kind;
-            ids.iter().filter(of_kind).count() as u32
-        });
-        for peer in peers {
-            self.send(ctx, (node, peer), wire::ihave(counts), Packet::IHave(ids.clone()));
-        }
     }
 
     /// Before the first message.

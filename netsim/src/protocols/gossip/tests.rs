@@ -234,3 +234,97 @@ fn values_out_of_range_do_not_fail() {
     assert!(outcome.degree.iter().all(|degree| *degree <= 50));
     assert_eq!(GossipConfig::with_mesh(8), GossipConfig::based_op());
 }
+
+/// Nodes that subscribe and unsubscribe on cue: what the fallback of our own nodes does.
+struct Cues {
+    pubsub: Pubsub,
+    cues: Vec<(Nanos, NodeId, bool)>,
+}
+
+impl Overlay for Cues {
+    type Packet = Packet;
+
+    fn start(&mut self, ctx: &mut Context<'_, Packet>) {
+        self.pubsub.start(ctx);
+        for (i, (at, node, _)) in self.cues.iter().enumerate() {
+            ctx.timer(*node, *at, i as u64, true);
+        }
+    }
+
+    fn broadcast(&mut self, ctx: &mut Context<'_, Packet>, index: usize) {
+        let leader = ctx.load().broadcasts[index].leader;
+        self.pubsub.publish(ctx, leader, 2 * index as Id);
+    }
+
+    fn deliver(&mut self, ctx: &mut Context<'_, Packet>, from: NodeId, to: NodeId, packet: Packet) {
+        if let Heard::Message(message) = self.pubsub.deliver(ctx, from, to, packet) {
+            ctx.complete(to, message.id as usize / 2, How::Gossip);
+            self.pubsub.forward(ctx, to, message);
+        }
+    }
+
+    fn timer(&mut self, ctx: &mut Context<'_, Packet>, node: NodeId, token: u64) {
+        if token & TIMERS != 0 {
+            self.pubsub.timer(ctx, node, token);
+        } else {
+            let (_, node, on) = self.cues[token as usize];
+            self.pubsub.subscribe(ctx, node, on);
+        }
+    }
+}
+
+fn cued(load: &Load, cues: Vec<(Nanos, NodeId, bool)>) -> (Outcome, Cues) {
+    let (world, faults) = (world(), Faults::default());
+    let links = LinkConfig { loss: Loss::Independent(0.0), ..LinkConfig::default() };
+    let setup =
+        Setup { world: &world, links, faults: &faults, load, seed: 1, patience: 2 * SECONDS };
+    let config = GossipConfig::based_op();
+    let graph = topology::draw(world.len(), &config, 1).0;
+    let pubsub = Pubsub::of_some(config, graph, &[false; 200], load.broadcasts.len(), 1);
+    let mut cues = Cues { pubsub, cues };
+    (run(setup, &mut cues), cues)
+}
+
+#[test]
+fn whoever_subscribes_joins_a_mesh_and_gets_what_others_publish() {
+    let load = frags(&[2 * SECONDS], BYTES);
+    let listeners: Vec<NodeId> = (10..60).collect();
+    let cues = listeners.iter().map(|node| (100 * MILLIS, *node, true)).collect();
+    let (outcome, cues) = cued(&load, cues);
+    for (node, after) in outcome.completions[0].after.iter().enumerate() {
+        let listens = listeners.contains(&(node as NodeId)) || node == 3;
+        assert_eq!(*after < SECONDS, listens, "{node}: {after}");
+    }
+    for (node, mesh) in cues.pubsub.meshes().enumerate() {
+        let within = if listeners.contains(&(node as NodeId)) { 1..=12 } else { 0..=0 };
+        assert!(within.contains(&mesh.len()), "{node}: {mesh:?}");
+        assert!(mesh.iter().all(|peer| listeners.contains(peer)), "{node}: {mesh:?}");
+    }
+}
+
+#[test]
+fn whoever_unsubscribes_is_in_no_mesh_and_gets_nothing_more() {
+    let load = frags(&[2 * SECONDS, 4 * SECONDS], BYTES);
+    let join = (10..60).map(|node| (100 * MILLIS, node, true));
+    let leave = (10..30).map(|node| (3 * SECONDS, node, false));
+    let (outcome, cues) = cued(&load, join.chain(leave).collect());
+    let has = |index: usize, node: usize| outcome.completions[index].after[node] != NEVER;
+    assert!((10..60).all(|node| has(0, node)));
+    assert!((10..60).all(|node| has(1, node) == (node >= 30)));
+    let meshes: Vec<&[NodeId]> = cues.pubsub.meshes().collect();
+    assert!(meshes[10..30].iter().all(|mesh| mesh.is_empty()));
+    assert!(meshes[30..60].iter().all(|mesh| mesh.iter().all(|peer| *peer >= 30)));
+}
+
+#[test]
+fn a_message_is_published_once_and_late_listeners_are_told_of_it() {
+    let load = frags(&[2 * SECONDS], BYTES);
+    // Of all that node 3 is connected to, the one that subscribes after it has published.
+    let graph = topology::draw(200, &GossipConfig::based_op(), 1).0;
+    let (early, late) = (graph[3][0], graph[3][1]);
+    let cues = vec![(100 * MILLIS, early, true), (2_100 * MILLIS, late, true)];
+    let (outcome, _) = cued(&load, cues);
+    let after = |node: NodeId| outcome.completions[0].after[node as usize];
+    assert!(after(early) < 200 * MILLIS);
+    assert!((100 * MILLIS..SECONDS).contains(&after(late)), "{}", after(late));
+}
