@@ -18,7 +18,7 @@ use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
 use serde_json::{Value, json};
 
 const GUARD: Duration = Duration::from_secs(60);
-const FRAGMENTS: &str = "/optimism/901/0/fragments";
+const FRAGMENTS: &str = "/optimism/901901/0/fragments";
 
 fn skipped(what: &str) {
     let _ = writeln!(std::io::stdout(), "skipped: {what}");
@@ -149,7 +149,7 @@ impl Peer {
     fn start(dir: &Path, address: &str) -> Self {
         let mut process = Command::new("node")
             .current_dir(dir)
-            .args(["peer.mjs", address, "901"])
+            .args(["peer.mjs", address, "901901"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -303,7 +303,7 @@ async fn what_a_js_libp2p_peer_publishes_reaches_all_our_nodes() {
         (said["topic"] == FRAGMENTS).then_some(block)
     });
     let messages = ahead(devnet.dir.path(), block + 4);
-    let topics = ["/optimism/901/0/envs", FRAGMENTS];
+    let topics = ["/optimism/901901/0/envs", FRAGMENTS];
     for (topic, message) in topics.into_iter().zip(&messages) {
         peer.order(&json!({ "topic": topic, "data": hex::encode(message.to_wire()) }));
     }
