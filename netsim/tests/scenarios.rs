@@ -54,6 +54,7 @@ scenarios! {
     crashed_nodes: "crashed" = "37dd491caad7c9ba",
     an_equivocating_leader: "equivocation" = "46159825eda94ba7",
     everybody_falls_back: "fallback-all" = "d964042770423cd2",
+    a_leader_whose_path_is_dead: "fallback-leader" = "0000000000000000",
     a_path_that_flaps: "fallback-flapping" = "3f7aa23ceb0c0a05",
     a_dead_leader_flips_nobody: "fallback-not-dead-leader" = "4a9ad983ddbed5a1",
     a_skipped_term_flips_nobody: "fallback-not-skipped" = "a63e8e06b2a5ca03",

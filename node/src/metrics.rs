@@ -194,6 +194,8 @@ impl Metrics {
             ("repair_given_up", c.repair_given_up),
             ("repair_answered_shreds", c.repair_answered_shreds),
             ("repair_answered_bytes", c.repair_answered_bytes),
+            ("repair_messages", c.repair_messages),
+            ("repair_answered_messages", c.repair_answered_messages),
             ("gossip", c.gossip),
             ("gossip_first", c.gossip_first),
             ("published", c.published),

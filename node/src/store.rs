@@ -393,7 +393,11 @@ impl Drop for Store {
     /// Writes what is queued.
     fn drop(&mut self) {
         drop(self.commands.take());
-        if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
+        // A callback of its own thread may have held the last reference: that thread ends by
+        // itself, and cannot wait for itself.
+        let here = std::thread::current().id();
+        let writer = self.writer.take().filter(|writer| writer.thread().id() != here);
+        if writer.is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the store's thread panicked: not all blocks may be stored");
         }
     }

@@ -255,6 +255,8 @@ fn prepare(
     let config = json!({
         "network": "../network.toml",
         "identity": "identity.key",
+        // What is measured is the overlay; and all nodes would listen on one TCP port.
+        "gossip": { "policy": "off" },
         "p2p": {
             "listen": "127.0.0.1:0",
             "uplink_mbit": (emulation.links.uplink_bps / 1_000_000).max(1),

@@ -342,3 +342,17 @@ proptest! {
         prop_assert_eq!(Message::decode_body(Kind::Env, Dialect::V0, &body(&message)).unwrap(), message);
     }
 }
+
+#[test]
+fn more_transactions_than_the_list_has_room_for_are_refused() {
+    let body = |count: usize| {
+        let mut body = vec![0; 21];
+        body[17..21].copy_from_slice(&21u32.to_le_bytes());
+        // Empty ones, all at the end.
+        body.extend(((4 * count) as u32).to_le_bytes().repeat(count));
+        Bytes::from(body)
+    };
+    let decode = |count| Message::decode_body(Kind::Frag, Dialect::V0, &body(count));
+    assert!(decode(1 << 20).is_ok());
+    assert!(matches!(decode((1 << 20) + 1), Err(WireError::Length(_))));
+}

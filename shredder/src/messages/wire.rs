@@ -61,6 +61,9 @@ pub enum WireError {
     ExtraData(usize),
 }
 
+/// Transactions of a frag at most (SSZ limit of the field).
+const MAX_TXS: usize = 1 << 20;
+
 /// Takes fixed-size fields off the front; the caller has checked the total length.
 struct Reader<'a>(&'a [u8]);
 
@@ -230,6 +233,9 @@ fn decode_txs(list: &Bytes) -> Result<Vec<Bytes>, WireError> {
         return Err(WireError::Offset { expected: 4, found: first });
     }
     let count = first / 4;
+    if count > MAX_TXS {
+        return Err(WireError::Length(list.len()));
+    }
     let mut txs = Vec::with_capacity(count);
     let mut start = first;
     for i in 1..=count {
