@@ -469,7 +469,7 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
         }
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
         "/readyz" => match shared.not_ready() {
-            None => text(StatusCode::OK, "ready\n".into()),
+            None => text(StatusCode::OK, format!("ready, {}\n", shared.way())),
             Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         },
         _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n".into()),
