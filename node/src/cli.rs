@@ -261,8 +261,8 @@ async fn run(config: Config) -> anyhow::Result<i32> {
             tracing::info!(signal = signal?, "ending");
             0
         }
-        () = node.failed() => {
-            tracing::error!("the driver ended by itself");
+        what = node.failed() => {
+            tracing::error!("{what} ended by itself: see above, and start again");
             1
         }
     };

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context;
 use ed25519_dalek::SigningKey;
 use fragcast_turbine::gossip::Gate;
+use fragcast_turbine::gossip::links::LINKS;
 use fragcast_turbine::net::GossipLink;
 use fragcast_turbine::net::gossip::libp2p::multiaddr::Protocol;
 use fragcast_turbine::net::gossip::{GossipLimits, GossipNetConfig, spawn};
@@ -24,8 +25,17 @@ fn parse(text: &str) -> Result<Multiaddr, String> {
     let example = "/ip4/192.0.2.1/tcp/9222";
     let address: Multiaddr =
         text.parse().map_err(|e| format!("`{text}` is no multiaddr such as {example}: {e}"))?;
-    if !address.iter().any(|part| matches!(part, Protocol::Tcp(_))) {
-        return Err(format!("`{text}` has no TCP port, as {example} has"));
+    let parts: Vec<Protocol<'_>> = address.iter().collect();
+    let is_host = |part: &Protocol<'_>| {
+        use Protocol::{Dns, Dns4, Dns6, Ip4, Ip6};
+        matches!(part, Ip4(_) | Ip6(_) | Dns(_) | Dns4(_) | Dns6(_))
+    };
+    let spoken = match parts.as_slice() {
+        [host, Protocol::Tcp(_)] | [host, Protocol::Tcp(_), Protocol::P2p(_)] => is_host(host),
+        _ => false,
+    };
+    if !spoken {
+        return Err(format!("`{text}` is no host and TCP port, as {example} is"));
     }
     Ok(address)
 }
@@ -42,6 +52,9 @@ pub fn listen_address(text: &str) -> Result<Multiaddr, String> {
     let address = parse(text)?;
     if names_a_peer(&address) {
         return Err(format!("`{text}`: leave out /p2p/, it is this node's own"));
+    }
+    if !matches!(address.iter().next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_))) {
+        return Err(format!("`{text}`: to listen takes an IP address, such as /ip4/0.0.0.0/…"));
     }
     Ok(address)
 }
@@ -96,7 +109,8 @@ pub(crate) async fn start(
         bootstrap: config.gossip_peers().map_err(anyhow::Error::msg)?,
         limits: GossipLimits {
             total,
-            incoming: total / 2,
+            // Room is kept for those that this node is to be connected to.
+            incoming: total.saturating_sub(LINKS + config.gossip.peers.len()).max(total / 4),
             per_address: config.gossip.max_connections_per_address,
             ..GossipLimits::default()
         },
@@ -175,6 +189,8 @@ mod tests {
             (listen_address("127.0.0.1:9222"), "/ip4/192.0.2.1/tcp/9222"),
             (listen_address("/ip4/127.0.0.1/udp/9222/quic-v1"), "TCP"),
             (listen_address(&format!("/ip4/127.0.0.1/tcp/1/p2p/{id}")), "this node's own"),
+            (listen_address("/dns4/node.example/tcp/1"), "IP address"),
+            (member_address("/ip4/127.0.0.1/tcp/1/wss"), "TCP port"),
             (member_address(&format!("/ip4/127.0.0.1/tcp/1/p2p/{id}")), "record"),
             (peer_address("/ip4/127.0.0.1/tcp/1"), "/p2p/"),
             (peer_address("/ip4/127.0.0.1/tcp/1/p2p/nobody"), "no multiaddr"),

@@ -129,8 +129,8 @@ impl Track {
                 if m.message.message().kind() == Kind::Seal {
                     self.sealed.insert(m.block);
                 }
-                // Gossip does not say when a message was sent.
-                if !own && m.via != Via::Gossip {
+                // Only shreds say when a message was sent.
+                if !own && m.via.proves_attempt() {
                     let micros = m.times.complete_at.saturating_sub(m.times.sent_at) / 1_000;
                     self.latency.saturating_record(micros.max(1));
                     if next_leader {

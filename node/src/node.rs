@@ -147,7 +147,7 @@ impl Progress {
 
     /// Messages that others sent, by the way that was first.
     pub fn first(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        [Via::Turbine, Via::Repair, Via::Gossip]
+        [Via::Turbine, Via::Repair, Via::Whole, Via::Gossip]
             .iter()
             .map(|via| (via.name(), self.first.get(via.name()).copied().unwrap_or(0)))
     }
@@ -242,7 +242,11 @@ impl Shared {
             }
         }
         let by_gossip = self.gossip.as_ref().map_or(0, |gossip| gossip.snapshot().connections);
-        (!alone && net.connected == 0 && (by_gossip == 0 || !net.fallback.listening)).then(|| {
+        let gossip = by_gossip > 0 && net.fallback.listening;
+        if net.fallback.state == State::Gossip && by_gossip == 0 {
+            return Some(format!("{}, and connected to nobody there", self.way()));
+        }
+        (!alone && net.connected == 0 && !gossip).then(|| {
             format!(
                 "not connected to any of {} peers, and nobody is heard on gossip either",
                 self.network.members.len() - 1
@@ -311,7 +315,7 @@ impl Shared {
             "connected": net.as_ref().map(|n| n.connections),
             "barred": net.as_ref().map(|n| n.barred.iter().map(|(_, n)| n).sum::<u64>()),
             "listeners": fallback.listeners,
-            "published": counters.published,
+            "published": net.as_ref().map(|n| n.published + n.caught_up),
             "received": counters.gossip,
             "first": first,
             "race": self.races.status(),
@@ -569,11 +573,19 @@ impl Node {
         self.outputs.subscribe()
     }
 
-    /// Resolves when the driver has ended by itself, which it should not.
-    pub async fn failed(&mut self) {
-        if let Some(driver) = &mut self.driver {
-            let _ = driver.await;
-            self.driver = None;
+    /// Resolves when a task that carries messages has ended by itself, which it should not; says
+    /// which.
+    pub async fn failed(&mut self) -> &'static str {
+        async fn ended(task: &mut Option<JoinHandle<()>>) {
+            match task {
+                Some(running) => drop(running.await),
+                None => std::future::pending().await,
+            }
+            *task = None;
+        }
+        tokio::select! {
+            () = ended(&mut self.driver) => "the overlay's driver",
+            () = ended(&mut self.gossip) => "gossip",
         }
     }
 

@@ -205,7 +205,7 @@ pub fn repair(data: &[u8]) {
                     crate::Via::Turbine => 1,
                     crate::Via::Gossip => 4,
                     via => {
-                        assert_eq!(via, crate::Via::Repair);
+                        assert_eq!(via, crate::Via::Whole);
                         assert_eq!(message.message.to_wire(), wire, "it was told the truth");
                         3
                     }

@@ -13,15 +13,18 @@
 //! in look the same to everybody, and gossip would have nothing either. So nothing here is
 //! triggered by the mere absence of messages:
 //!
+//! * [`Reason::NoRelay`]: no peer is connected. The node falls back.
 //! * [`Reason::TipsAhead`]: two peers or more have told for [`HealthConfig::patience`] of a
-//!   message that this node could not get.
-//! * [`Reason::NoRelay`]: no peer is connected.
+//!   message that this node could not get. They may lie together, so the node *probes*: it
+//!   listens to gossip for a while.
 //! * [`Reason::Gap`]: what must exist was not to be had for as long, repair included. A leader
-//!   that died in the middle of a message leaves everybody such a gap, so the node only
-//!   *probes*: it listens to gossip for a while.
+//!   that died in the middle of a message leaves everybody such a gap, so the node probes.
 //! * [`Reason::Silence`]: peers are connected and have stopped to tell what they have, which
 //!   they do 20 times a second while a block is open. That may be a dead path or a dead peer,
 //!   so the node probes.
+//! * [`Reason::Quiet`]: the overlay has brought nothing for longer than any block takes. Peers on
+//!   this side of a broken path tell one another the same, so that alone would never be noticed;
+//!   and a chain that stands still looks the same, so the node probes, and soon gives up.
 //! * [`Reason::GossipAhead`]: a message came by gossip, and not by the overlay within
 //!   [`HealthConfig::grace`], or at all while nobody is heard. A probe looks for one; a node that listens all the time, by its
 //!   policy, and stops to ask for what gossip has given it, takes [`MISSES`] in a row.
@@ -40,6 +43,8 @@ const MAX_AHEAD: usize = 64;
 pub const MISSES: u32 = 3;
 /// Blocks of which it is counted what the overlay completed.
 const MAX_BLOCKS: usize = 16;
+/// Probes of a quiet overlay that find nothing, before it is taken for a chain that stands still.
+const QUIET_PROBES: u32 = 3;
 
 /// Configuration of the state machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +53,8 @@ pub struct HealthConfig {
     pub silence: Duration,
     /// What came by gossip first must come by the overlay within this, unless no peer is heard.
     pub grace: Duration,
+    /// The overlay has brought nothing for so long: probe. More than a slot of Ethereum's.
+    pub quiet: Duration,
     /// What peers have must be here within this.
     pub patience: Duration,
     /// No peer is connected for so long.
@@ -69,6 +76,7 @@ impl Default for HealthConfig {
         Self {
             silence: Duration::from_millis(300),
             grace: Duration::from_millis(250),
+            quiet: Duration::from_secs(15),
             patience: Duration::from_millis(700),
             alone: Duration::from_millis(300),
             alone_at_start: Duration::from_secs(5),
@@ -116,6 +124,8 @@ pub enum Reason {
     NoRelay,
     /// Connected peers tell nothing any more.
     Silence,
+    /// The overlay has brought nothing for long.
+    Quiet,
     /// Gossip had a message that the overlay had not.
     GossipAhead,
     /// Peers are heard again.
@@ -132,11 +142,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::TipsAhead,
         Self::Gap,
         Self::NoRelay,
         Self::Silence,
+        Self::Quiet,
         Self::GossipAhead,
         Self::Heard,
         Self::Filled,
@@ -152,6 +163,7 @@ impl Reason {
             Self::Gap => "gap",
             Self::NoRelay => "no_relay",
             Self::Silence => "silence",
+            Self::Quiet => "quiet",
             Self::GossipAhead => "gossip_ahead",
             Self::Heard => "heard",
             Self::Filled => "filled",
@@ -168,6 +180,7 @@ impl Reason {
             Self::Gap => "a message could not be had over the overlay, repair included",
             Self::NoRelay => "no peer is connected over the overlay: is UDP blocked?",
             Self::Silence => "connected peers have stopped to tell what they have",
+            Self::Quiet => "the overlay has brought nothing for long",
             Self::GossipAhead => "gossip had a message that the overlay had not",
             Self::Heard => "peers are heard again",
             Self::Filled => "what was missing is here",
@@ -232,6 +245,10 @@ pub struct Health {
     alone_since: Option<Timestamp>,
     ever_connected: bool,
     heard_at: Timestamp,
+    /// When the overlay brought a message last, or this node sent one.
+    brought_at: Timestamp,
+    /// Probes since then for quiet that found nothing.
+    quiet_probes: u32,
     /// Peers would be telling what they have.
     expecting: bool,
     missing: Missing,
@@ -267,6 +284,8 @@ impl Health {
             alone_since: None,
             ever_connected: false,
             heard_at: now,
+            brought_at: now,
+            quiet_probes: 0,
             expecting: false,
             missing: Missing { told: None, certain: None },
             probe_until: None,
@@ -317,6 +336,7 @@ impl Health {
     fn start(&mut self, now: Timestamp) {
         if !self.started {
             (self.started, self.since, self.heard_at, self.probe_after) = (true, now, now, now);
+            self.brought_at = now;
             self.alone_since = (self.peers == 0).then_some(now);
         }
     }
@@ -389,6 +409,7 @@ impl Health {
         self.newest = self.newest.max(block);
         self.ahead.remove(&(block, index));
         self.misses = 0;
+        self.brought(now);
         if self.state != State::Gossip {
             return;
         }
@@ -396,6 +417,56 @@ impl Health {
             entry.messages += 1;
             self.sealed(now, block, attempt, of);
             self.judge(now, block, false);
+        }
+    }
+
+    /// This node led `block` and has sent all of it. Nothing of it comes back, so what tells of the
+    /// path is whether peers are heard: else who leads alone would never return.
+    pub fn led(&mut self, now: Timestamp, block: u64) {
+        self.newest = self.newest.max(block);
+        if self.state != State::Gossip {
+            return;
+        }
+        let heard = self.peers > 0 && now.since(self.heard_at) <= self.config.silence;
+        self.streak = if heard { self.streak + 1 } else { 0 };
+        self.return_after(now, block);
+    }
+
+    /// The overlay brought a message, or this node sent one over it.
+    fn brought(&mut self, now: Timestamp) {
+        (self.brought_at, self.quiet_probes) = (now, 0);
+        match self.state {
+            State::Turbine => (self.pause, self.probe_after) = (self.config.pause.0, now),
+            State::Probing if self.reason == Some(Reason::Quiet) => {
+                self.change(now, State::Turbine, Reason::Heard);
+            }
+            State::Probing | State::Gossip => {}
+        }
+    }
+
+    /// This node leads and has sent a message.
+    pub fn sent(&mut self, now: Timestamp) {
+        self.brought(now);
+    }
+
+    /// For how long the overlay has brought nothing.
+    pub const fn quiet_for(&self, now: Timestamp) -> Duration {
+        now.since(self.brought_at)
+    }
+
+    /// The operator leaves it to health again: what was noted before does not count.
+    pub fn resume(&mut self, now: Timestamp) {
+        self.ahead.clear();
+        self.blocks.clear();
+        (self.misses, self.streak) = (0, 0);
+        (self.heard_at, self.brought_at, self.expecting) = (now, now, false);
+        self.missing = Missing::default();
+    }
+
+    fn return_after(&mut self, now: Timestamp, block: u64) {
+        if self.streak >= self.dwell {
+            self.returned_at = Some(block);
+            self.change(now, State::Turbine, Reason::Recovered);
         }
     }
 
@@ -434,13 +505,10 @@ impl Health {
         }
         entry.judged = true;
         entry.judge_at = None;
-        // Blocks that are not judged break no row: this node's own, those of a gateway that speaks
-        // gossip alone, those that nobody sealed. They say nothing about the path.
+        // Blocks that are not judged break no row: those of a gateway that speaks gossip alone,
+        // those that nobody sealed. They say nothing about the path.
         self.streak = if complete { self.streak + 1 } else { 0 };
-        if self.streak >= self.dwell {
-            self.returned_at = Some(block);
-            self.change(now, State::Turbine, Reason::Recovered);
-        }
+        self.return_after(now, block);
     }
 
     /// Does what is due.
@@ -472,20 +540,28 @@ impl Health {
             self.fall_back(now, Reason::NoRelay);
         } else if self.misses >= enough {
             self.fall_back(now, Reason::GossipAhead);
-        } else if passed(self.missing.told, config.patience) {
-            self.fall_back(now, Reason::TipsAhead);
         } else if self.state == State::Probing {
-            if self.reason == Some(Reason::Gap) && self.missing.certain.is_none() {
+            let filled = match self.reason {
+                Some(Reason::Gap) => self.missing.certain.is_none(),
+                Some(Reason::TipsAhead) => self.missing.told.is_none(),
+                _ => false,
+            };
+            if filled {
                 self.change(now, State::Turbine, Reason::Filled);
             } else if self.probe_until.is_some_and(|at| at <= now) {
                 self.probe_after = now + self.pause;
                 self.pause = (self.pause * 2).min(config.pause.1);
+                self.quiet_probes += u32::from(self.reason == Some(Reason::Quiet));
                 self.change(now, State::Turbine, Reason::ProbeEmpty);
             }
         } else if self.silence_at().is_some_and(|at| at <= now) {
             self.probe(now, Reason::Silence);
-        } else if self.gap_at().is_some_and(|at| at <= now) {
+        } else if self.missing_at(self.missing.told).is_some_and(|at| at <= now) {
+            self.probe(now, Reason::TipsAhead);
+        } else if self.missing_at(self.missing.certain).is_some_and(|at| at <= now) {
             self.probe(now, Reason::Gap);
+        } else if self.quiet_at().is_some_and(|at| at <= now) {
+            self.probe(now, Reason::Quiet);
         }
     }
 
@@ -506,10 +582,19 @@ impl Health {
         quiet.then(|| (self.heard_at + self.config.silence).max(self.probe_after))
     }
 
-    /// When a gap becomes a reason to probe.
-    fn gap_at(&self) -> Option<Timestamp> {
-        let certain = self.missing.certain.filter(|_| self.state == State::Turbine)?;
-        Some((certain + self.config.patience).max(self.probe_after))
+    /// When what is missing becomes a reason to probe; what was missing before the state began
+    /// is a matter of the state before.
+    fn missing_at(&self, since: Option<Timestamp>) -> Option<Timestamp> {
+        let since = since.filter(|_| self.state == State::Turbine)?.max(self.since);
+        Some((since + self.config.patience).max(self.probe_after))
+    }
+
+    /// When quiet becomes a reason to probe.
+    fn quiet_at(&self) -> Option<Timestamp> {
+        let waits = self.peers > 0 && self.state == State::Turbine;
+        let probes = waits && self.quiet_probes < QUIET_PROBES;
+        let quiet = self.config.quiet * 2_u32.pow(self.quiet_probes);
+        probes.then(|| (self.brought_at.max(self.since) + quiet).max(self.probe_after))
     }
 
     fn fall_back(&mut self, now: Timestamp, reason: Reason) {
@@ -562,10 +647,11 @@ impl Health {
             return self.blocks.values().filter_map(|entry| entry.judge_at).min();
         }
         let alone = self.alone_since.map(|at| at + self.alone_limit());
-        let told = self.missing.told.map(|at| at + self.config.patience);
         let ahead = self.ahead.values().min().copied();
         let probe = self.probe_until;
-        let all = [alone, told, ahead, probe, self.silence_at(), self.gap_at()];
+        let told = self.missing_at(self.missing.told);
+        let certain = self.missing_at(self.missing.certain);
+        let all = [alone, told, certain, ahead, probe, self.silence_at(), self.quiet_at()];
         all.into_iter().flatten().min()
     }
 

@@ -25,13 +25,21 @@ pub enum Via {
     Turbine,
     /// By the overlay, some of it in answer to a request.
     Repair,
+    /// By the overlay, in answer to a request, from a peer that has it from gossip.
+    Whole,
     /// By gossip.
     Gossip,
 }
 
 impl Via {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Own, Self::Turbine, Self::Repair, Self::Gossip];
+    pub const ALL: [Self; 5] = [Self::Own, Self::Turbine, Self::Repair, Self::Whole, Self::Gossip];
+
+    /// Whether shreds, or this node's own journal, prove which attempt the message belongs to.
+    /// What came by gossip, here or at the peer that answered, names none.
+    pub const fn proves_attempt(self) -> bool {
+        matches!(self, Self::Own | Self::Turbine | Self::Repair)
+    }
 
     /// The name used in reports and metrics.
     pub const fn name(self) -> &'static str {
@@ -39,6 +47,7 @@ impl Via {
             Self::Own => "own",
             Self::Turbine => "turbine",
             Self::Repair => "repair",
+            Self::Whole => "whole",
             Self::Gossip => "gossip",
         }
     }

@@ -600,6 +600,14 @@ impl Protocol {
         (low, opened.saturating_add(WINDOW_FUTURE))
     }
 
+    /// Drops the window: the next message says where the chain stands.
+    fn forget_window(&mut self, now: Timestamp) {
+        (self.opened, self.sealed) = (None, None);
+        self.progress_at = now;
+        self.repair.forget_anchor();
+        self.move_window();
+    }
+
     fn move_window(&mut self) {
         let (low, high) = self.window();
         self.reassembler.set_window(low, high);

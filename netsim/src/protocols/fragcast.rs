@@ -243,8 +243,11 @@ impl Fragcast {
                 }
                 Event::Message(delivered) => {
                     if let Some(index) = self.by_key.get(&delivered.key) {
-                        let how =
-                            if delivered.via == Via::Repair { How::Repair } else { How::Spread };
+                        let how = if matches!(delivered.via, Via::Repair | Via::Whole) {
+                            How::Repair
+                        } else {
+                            How::Spread
+                        };
                         ctx.complete(node, *index, how);
                         if let Some(door) = &mut self.door {
                             door.note_overlay(node, *index);

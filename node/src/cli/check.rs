@@ -5,13 +5,16 @@ use std::path::PathBuf;
 
 use alloy_primitives::Address;
 use anyhow::{Context, bail};
-use fragcast_turbine::{PeerId, Policy};
+use fragcast_turbine::gossip::links;
+use fragcast_turbine::net::gossip::libp2p::multiaddr::Protocol as Part;
+use fragcast_turbine::{PeerId, PeerIndex, Policy};
 use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::engine::JwtSecret;
 use crate::engine::http::HttpClient;
 use crate::flashblocks::NEEDS_EXECUTION;
+use crate::gossip::Multiaddr;
 use crate::keys;
 use crate::network::{Network, NetworkFile};
 use crate::node::execution;
@@ -94,7 +97,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
         JwtSecret::from_hex_file(&config.engine.jwt_secret)?;
         writeln!(out, "engine       {}", config.engine.url)?;
     }
-    check_gossip(&config, &network, &mut out)?;
+    check_gossip(&config, &network, me, &mut out)?;
     check_execution(&config, &network, &mut out)?;
     if let Some(listen) = config.flashblocks.address()? {
         if config.execution.chain.is_empty() {
@@ -116,6 +119,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
 fn check_gossip(
     config: &Config,
     network: &Network,
+    me: PeerIndex,
     out: &mut impl std::io::Write,
 ) -> anyhow::Result<()> {
     let gossip = &config.gossip;
@@ -134,16 +138,40 @@ fn check_gossip(
         }
         return Ok(());
     }
+    let peers: Vec<PeerId> = network.members.members().iter().map(|m| m.peer()).collect();
+    let linked = links::links(me, &peers);
+    let members = linked.iter().filter(|index| network.gossip.contains_key(index)).count();
     let listen = if gossip.listen.is_empty() { "no address" } else { &gossip.listen };
     writeln!(
         out,
-        "gossip       {}, mode {}, at {listen}; {} members and {} other peers to connect to",
+        "gossip       {}, mode {}, at {listen}; {members} members and {} other peers to connect to",
         gossip.policy,
         gossip.mode,
-        network.gossip.len(),
         gossip.peers.len(),
     )?;
-    if network.gossip.is_empty() && gossip.peers.is_empty() {
+    let port = |address: &Multiaddr| {
+        address.iter().find_map(|part| match part {
+            Part::Tcp(port) => Some(port),
+            _ => None,
+        })
+    };
+    let listens = config.gossip_listen().ok().flatten().as_ref().and_then(port);
+    let told = network.gossip.get(&me).into_iter().flatten().find_map(port);
+    if told.is_some() && told != listens {
+        writeln!(
+            out,
+            "note: gossip.listen has another port than this node's entry in the network file, by \
+             which members connect to it; that is right only if something in between maps it"
+        )?;
+    }
+    if gossip.max_connections < members + gossip.peers.len() {
+        writeln!(
+            out,
+            "warning: gossip.max_connections is {}, and there are more to connect to",
+            gossip.max_connections
+        )?;
+    }
+    if members == 0 && gossip.peers.is_empty() {
         writeln!(
             out,
             "warning: no member has a gossip address in the network file, and gossip.peers is \

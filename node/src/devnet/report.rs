@@ -46,6 +46,7 @@ pub(super) fn summary(args: &DevnetArgs, network: &LocalNetwork) -> Value {
             let _ = next.add(&track.as_next_leader);
         });
     }
+    let by = |via| ways.get(&via).copied().unwrap_or(0);
     json!({
         "ok": complete && equal && all_verified,
         "nodes": n,
@@ -56,9 +57,9 @@ pub(super) fn summary(args: &DevnetArgs, network: &LocalNetwork) -> Value {
         "execution": executed.to_json(),
         // What came over the network, by the way that was first.
         "messages": {
-            "turbine": ways.get(&Via::Turbine).copied().unwrap_or(0),
-            "gossip": ways.get(&Via::Gossip).copied().unwrap_or(0),
-            "repair": ways.get(&Via::Repair).copied().unwrap_or(0),
+            "turbine": by(Via::Turbine),
+            "gossip": by(Via::Gossip),
+            "repair": by(Via::Repair) + by(Via::Whole),
         },
         "fallback": Fallback::of(network).to_json(),
         "latency_ms": { "all": percentiles(&all), "next_leader": percentiles(&next) },
@@ -155,9 +156,10 @@ struct Fallback {
     returns: Vec<usize>,
     /// Nodes that count on gossip at the end.
     on_gossip: usize,
-    /// From the first message that the overlay missed to the node's change, milliseconds; nodes
-    /// that led then, and so missed nothing, are left out.
+    /// From the first message that the overlay missed to the node's change, milliseconds.
     took_ms: Vec<f64>,
+    /// Nodes that did not fall back though UDP was blocked: the leader at least.
+    stayed: usize,
     reasons: BTreeMap<String, u64>,
 }
 
@@ -168,6 +170,7 @@ impl Fallback {
             returns: Vec::new(),
             on_gossip: 0,
             took_ms: Vec::new(),
+            stayed: 0,
             reasons: BTreeMap::new(),
         };
         for node in network.nodes() {
@@ -184,10 +187,14 @@ impl Fallback {
             }
             for cut in network.cuts() {
                 let Some(missing) = cut.missing else { continue };
-                let fell = |c: &&Change| c.to == State::Gossip && c.at.as_nanos() >= cut.from;
-                if let Some(fell) = changes.iter().find(fell) {
-                    let took = fell.at.as_nanos().saturating_sub(missing);
-                    all.took_ms.push(took as f64 / 1e6);
+                let during = cut.from..cut.until.unwrap_or(u64::MAX);
+                let fell = |c: &&Change| c.to == State::Gossip && during.contains(&c.at.as_nanos());
+                match changes.iter().find(fell) {
+                    Some(fell) => {
+                        let took = fell.at.as_nanos().saturating_sub(missing);
+                        all.took_ms.push(took as f64 / 1e6);
+                    }
+                    None => all.stayed += 1,
                 }
             }
         }
@@ -204,6 +211,7 @@ impl Fallback {
             "returns": self.returns,
             "on_gossip": self.on_gossip,
             "worst_ms": self.worst_ms(),
+            "stayed": self.stayed,
             "changes": self.reasons,
         })
     }

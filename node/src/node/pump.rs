@@ -65,8 +65,8 @@ impl Pump {
                 let times = ordered.times;
                 let took = times.complete_at.saturating_sub(times.sent_at);
                 let kind = ordered.message.message().kind().name();
-                // Gossip does not say when a message was sent.
-                if ordered.via != Via::Gossip {
+                // Only shreds say when a message was sent.
+                if ordered.via.proves_attempt() {
                     self.shared.metrics.latency(kind, Duration::from_nanos(took));
                 }
                 return self.message(ordered);

@@ -14,7 +14,7 @@
 //!   bounds of [`seen`], 7 MB at most, which only gateways can fill.
 //! * libp2p holds a rejection against the sender, so *reject* is for what no node could have
 //!   forwarded that knows the same gateways, whatever its window or memory; everything else is
-//!   *ignored*. The one exception is high s, below.
+//!   *ignored*.
 //!
 //! # Other forms of a signature
 //! The signed root says nothing of the signature's form, so anybody can turn a valid message
@@ -28,8 +28,10 @@
 //! * The canonical form that comes after it *is* forwarded ([`GossipOutcome::Canonical`]).
 //!   Otherwise whoever is faster with another v could keep the original from everybody that
 //!   hears it through us.
-//! * High s is rejected, before anything is hashed. based-op's nodes would forward it, so a
-//!   gateway whose signer makes it must lower it before it publishes, as our leaders do.
+//! * High s is not taken, and thrown away before anything is hashed: a gateway whose signer makes
+//!   it must lower it before it publishes, as our leaders do. But whoever sends it is not to
+//!   blame, for anybody can make the high form of a good signature, and based-op's nodes forward
+//!   it: were it held against them, one attacker could have all of them barred.
 
 pub mod seen;
 
@@ -131,7 +133,7 @@ impl Gate {
         if block > self.window.1 {
             return Err(GossipOutcome::Future);
         }
-        let (signature, is_canonical) = form(signature).ok_or(GossipOutcome::BadSignature)?;
+        let (signature, is_canonical) = form(signature)?;
         if is_crowded(&message) {
             return Err(GossipOutcome::Crowded);
         }
@@ -183,16 +185,20 @@ fn is_crowded(message: &Message) -> bool {
     frag.txs.len() > CROWD && bytes < frag.txs.len() * MIN_TX_LEN
 }
 
-/// The signature with v of 0 or 1, and whether it came so; nothing if s is high or v none of
-/// the four.
-fn form(bytes: &[u8; SIGNATURE_LEN]) -> Option<(Signature, bool)> {
+/// The signature with v of 0 or 1, and whether it came so.
+fn form(bytes: &[u8; SIGNATURE_LEN]) -> Result<(Signature, bool), GossipOutcome> {
     let mut bytes = *bytes;
     let is_canonical = !matches!(bytes[SIGNATURE_LEN - 1], 27 | 28);
     if !is_canonical {
         bytes[SIGNATURE_LEN - 1] -= 27;
     }
     let signature = Signature::from_bytes(bytes);
-    signature.is_canonical().then_some((signature, is_canonical))
+    if signature.is_canonical() {
+        return Ok((signature, is_canonical));
+    }
+    // v and the range of r and s are right, or nobody made it.
+    let made = bytes[SIGNATURE_LEN - 1] <= 1 && signature.normalise().is_ok();
+    Err(if made { GossipOutcome::HighS } else { GossipOutcome::BadSignature })
 }
 
 #[cfg(test)]

@@ -55,7 +55,10 @@ outcomes! {
     Dialect = "dialect",
     /// No encoding of a message. Rejected.
     Malformed = "malformed",
-    /// The signature is high-s, out of range, or recovers to nothing. Rejected.
+    /// The signature has a high s: not taken, and nobody's fault, since anybody can make that
+    /// form of a good signature and based-op's nodes forward it.
+    HighS = "high_s",
+    /// The signature is out of range, or recovers to nothing. Rejected.
     BadSignature = "bad_signature",
     /// Signed by somebody who is no gateway. Rejected.
     WrongSigner = "wrong_signer",
@@ -77,6 +80,7 @@ impl GossipOutcome {
             | Self::NotScheduled
             | Self::Index
             | Self::Crowded
+            | Self::HighS
             | Self::Topic => Verdict::Ignore,
             Self::TooLong
             | Self::Truncated

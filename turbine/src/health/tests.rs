@@ -50,14 +50,18 @@ fn complete(health: &mut Health, now: u64, number: u64) {
 fn peers_that_tell_keep_a_node_on_the_overlay_however_long_nothing_comes() {
     let mut health = well();
     health.expect(at(0), true);
-    for tick in 1..2_000 {
+    for tick in 1..280 {
         health.heard(at(tick * 50));
         run(&mut health, tick * 50);
     }
-    // And when the block is old, nobody tells any more, and nobody expects it.
+    assert!(told(&mut health).is_empty());
+    // And when the block is old, nobody tells any more, and nobody expects it. A few probes
+    // make sure that it is not this side of a broken path.
     health.expect(at(100_000), false);
     run(&mut health, 10_000_000);
-    assert!(told(&mut health).is_empty());
+    let quiet = (State::Probing, Reason::Quiet);
+    let empty = (State::Turbine, Reason::ProbeEmpty);
+    assert_eq!(told(&mut health), [quiet, empty, quiet, empty, quiet, empty]);
     assert_eq!((health.next_timeout(), health.is_pending()), (None, false));
 }
 
@@ -72,7 +76,7 @@ fn silence_probes_and_an_empty_probe_ends_and_pauses_longer_each_time() {
         health.handle_timeout(at(last));
         for change in health.take_changes() {
             assert_ne!(change.to, State::Gossip);
-            if change.to == State::Probing {
+            if change.to == State::Probing && change.reason == Reason::Silence {
                 probes.push(last);
             }
         }
@@ -127,7 +131,11 @@ fn what_two_peers_have_is_a_fallback_and_what_only_must_exist_a_probe() {
     let mut health = well();
     health.missing(Missing { told: Some(at(100)), certain: Some(at(100)) });
     run(&mut health, 800);
-    assert_eq!(told(&mut health), [(State::Gossip, Reason::TipsAhead)]);
+    // Two may lie together: gossip has to have it as well.
+    assert_eq!(told(&mut health), [(State::Probing, Reason::TipsAhead)]);
+    health.gossip(at(850), (7, 0, 3), None);
+    run(&mut health, 1_100);
+    assert_eq!(told(&mut health), [(State::Gossip, Reason::GossipAhead)]);
 
     let mut health = well();
     health.missing(Missing { told: None, certain: Some(at(100)) });
@@ -240,6 +248,55 @@ fn memory_is_bounded() {
     }
     assert!(health.blocks.len() <= MAX_BLOCKS);
     assert!(health.since().since(at(2)) < MS);
+}
+
+#[test]
+fn an_island_finds_out_that_the_chain_goes_on_without_it() {
+    let mut health = well();
+    for tick in 1..=300 {
+        // The others on this side of the broken path tell what they have.
+        health.heard(at(tick * 50));
+        run(&mut health, tick * 50);
+    }
+    assert_eq!(told(&mut health), [(State::Probing, Reason::Quiet)]);
+    health.heard(at(15_010));
+    health.gossip(at(15_100), (9, 0, 2), None);
+    run(&mut health, 15_400);
+    assert_eq!(told(&mut health), [(State::Gossip, Reason::GossipAhead)]);
+    // Where the chain goes on, the overlay ends the probe.
+    let mut health = well();
+    health.heard(at(14_999));
+    run(&mut health, 15_000);
+    health.gossip(at(15_100), (9, 0, 2), None);
+    health.turbine(at(15_200), (9, 0, 2), None);
+    run(&mut health, 16_000);
+    let back = (State::Turbine, Reason::Heard);
+    assert_eq!(told(&mut health), [(State::Probing, Reason::Quiet), back]);
+}
+
+#[test]
+fn what_was_missing_before_the_return_is_no_relapse() {
+    let mut health = well();
+    health.order(at(1_000), State::Gossip);
+    health.missing(Missing { told: Some(at(500)), certain: Some(at(500)) });
+    complete(&mut health, 2_000, 1);
+    complete(&mut health, 4_000, 2);
+    health.missing(Missing { told: Some(at(500)), certain: Some(at(500)) });
+    run(&mut health, 4_699);
+    assert_eq!(health.state(), State::Turbine);
+}
+
+#[test]
+fn who_leads_alone_returns_if_peers_are_heard() {
+    let mut health = well();
+    health.order(at(0), State::Gossip);
+    health.led(at(2_000), 1);
+    assert_eq!((health.state(), health.streak()), (State::Gossip, 0), "nobody is heard");
+    for block in 2..4 {
+        health.heard(at(block * 2_000 - 100));
+        health.led(at(block * 2_000), block);
+    }
+    assert_eq!((health.state(), health.reason()), (State::Turbine, Some(Reason::Recovered)));
 }
 
 /// In netsim a node that no peer was heard at took 1,097 ms from the first message it missed:

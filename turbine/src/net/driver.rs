@@ -385,7 +385,7 @@ impl Driver {
                 sent += 1;
             }
             if !self.retry_pending() {
-                self.link.drain(&mut self.protocol);
+                self.link.drain(self.clock.now(), &mut self.protocol);
                 return Ok(());
             }
         }

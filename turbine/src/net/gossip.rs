@@ -18,7 +18,7 @@
 //!   [`task::BURST`] events between two looks at what else there is to do.
 //!
 //! # Memory
-//! Of each connection at most: a frame of 12 MiB in the making, 32 streams of 256 KiB, and 64
+//! Of each connection at most: a frame of 12 MiB in the making, and 64
 //! messages that wait to be sent. [`GossipLimits::total`] connections. gossipsub's cache holds
 //! what came in within 6 s, that is, only what the gate accepted, or has yet to see, on topics
 //! that are listened to; of anything else a single entry is kept. Ids are kept for 65 s.
@@ -157,7 +157,8 @@ pub enum GossipNetError {
     /// The listener.
     #[error(
         "cannot listen for gossip on `{address}`: {source}; is another node running there? \
-         choose another port"
+         choose another port, in \
+         gossip.listen and in this node's entry in every network file"
     )]
     Listen {
         /// The configured address.

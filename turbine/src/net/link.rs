@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::gossip::{GossipAction, Listener};
 use crate::protocol::Protocol;
+use crate::time::Timestamp;
 
 /// Actions on their way: few, since each may hold a message of 10 MiB.
 pub(super) const ACTIONS: usize = 16;
@@ -74,7 +75,7 @@ pub(super) fn pair() -> (DriverLink, GossipLink) {
 
 impl DriverLink {
     /// Hands on what the protocol wants of gossip, as far as there is room, and its window.
-    pub(super) fn drain(&mut self, protocol: &mut Protocol) {
+    pub(super) fn drain(&mut self, now: Timestamp, protocol: &mut Protocol) {
         self.blocked = false;
         loop {
             let room = self.actions.try_reserve();
@@ -88,7 +89,7 @@ impl DriverLink {
                 permit.send(action);
             }
         }
-        let window = protocol.window();
+        let window = protocol.gossip_window(now);
         self.window.send_if_modified(|told| std::mem::replace(told, window) != window);
     }
 

@@ -23,6 +23,7 @@ mod recent;
 mod whole;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use alloy_primitives::B256;
 use fragcast_shredder::{Kind, MessageKey, VerifiedMessage};
@@ -36,6 +37,9 @@ use recent::Recent;
 
 /// Messages whose arrivals are remembered, about 120 bytes each.
 const MAX_SEEN: usize = 16_384;
+/// The overlay has brought nothing for so long, three frags of usual rhythm: a leader that
+/// listens to gossip does so for a reason.
+const LEADER_QUIET: Duration = Duration::from_millis(600);
 /// Messages of one place in a block: as often as a block can be opened.
 const MAX_VERSIONS: usize = 8;
 
@@ -138,7 +142,8 @@ impl Fallback {
         if self.told_connected != Some(self.connected) && self.is_on() {
             return Some(Timestamp::from_nanos(0));
         }
-        if self.is_judging() { self.health.next_timeout() } else { None }
+        let health = if self.is_judging() { self.health.next_timeout() } else { None };
+        health.into_iter().chain(self.publishing.next_timeout()).min()
     }
 
     pub(super) fn is_pending(&self) -> bool {
@@ -231,7 +236,7 @@ impl Protocol {
     /// nodes, which throws their unsealed block away.
     pub fn handle_gossip(&mut self, now: Timestamp, message: VerifiedMessage, forwarded: bool) {
         let (block, kind) = (message.message().block(), message.message().kind());
-        let (low, high) = self.window();
+        let (low, high) = self.gossip_window(now);
         let Some(index) = message.message().index() else { return };
         if !self.fallback.is_on()
             || self.fallback.mode == Mode::Turbine
@@ -239,13 +244,14 @@ impl Protocol {
         {
             return;
         }
+        self.reanchor_to(now, block);
         let attempt = self.fallback.guess(block, kind);
         let key = MessageKey { block, attempt, message: index };
         let Some((seen, _)) = self.fallback.entry(key, message.root()) else { return };
         if seen.gossip_at.replace(now).is_some() {
             return;
         }
-        seen.unpublished = !forwarded;
+        seen.unpublished = !forwarded && seen.turbine_at.is_none();
         let key = MessageKey { attempt: seen.attempt, ..key };
         let (turbine_at, answered) = (seen.turbine_at, seen.answered != 0);
         self.counters.gossip += 1;
@@ -254,6 +260,25 @@ impl Protocol {
         } else if !answered {
             self.counters.gossip_first += 1;
             self.take_whole(now, key, message, None);
+        }
+    }
+
+    /// The blocks that are taken from gossip. As for shreds: who has seen no progress for
+    /// [`Config::reanchor`](super::Config::reanchor) may be elsewhere than the others, and what
+    /// was sealed stays sealed.
+    pub fn gossip_window(&self, now: Timestamp) -> (u64, u64) {
+        let (low, high) = self.window();
+        if now.since(self.progress_at) <= self.config.reanchor {
+            return (low, high);
+        }
+        (if self.sealed.is_some() { low } else { 0 }, u64::MAX)
+    }
+
+    /// Drops the window if `block`, which gossip brought, is outside it and may be taken.
+    fn reanchor_to(&mut self, now: Timestamp, block: u64) {
+        let (low, high) = self.window();
+        if !(low..=high).contains(&block) {
+            self.forget_window(now);
         }
     }
 
@@ -298,6 +323,12 @@ impl Protocol {
     /// This node leads and has sent a message.
     pub(super) fn note_own(&mut self, now: Timestamp, key: MessageKey, message: &VerifiedMessage) {
         if self.fallback.is_on() {
+            if self.fallback.is_judging() {
+                self.fallback.health.sent(now);
+                if message.message().kind() == Kind::Seal {
+                    self.fallback.health.led(now, key.block);
+                }
+            }
             self.remember(key, message);
             self.offer(&key, message);
             self.settle_fallback(now);
@@ -332,6 +363,7 @@ impl Protocol {
             health.missing(self.repair.missing());
             health.handle_timeout(now);
         }
+        self.tell_of_listeners(now);
         self.settle_fallback(now);
     }
 
@@ -355,7 +387,7 @@ impl Protocol {
                 policy == Policy::Always
                     || self.fallback.health.state() != State::Turbine
                     || self.is_gossip_term()
-                    || self.leader_listens()
+                    || self.leader_listens(now)
             }
         };
         if listening != self.fallback.listening {
@@ -368,8 +400,10 @@ impl Protocol {
     /// has no delegation, and speaks gossip alone.
     fn is_gossip_term(&self) -> bool {
         match self.opened {
+            // Also one whose delegate our table does not have: its shreds cannot be taken.
             Some(block) => {
-                self.leader(block).is_none() || self.leader(block.saturating_add(1)).is_none()
+                self.leader_index(block).is_none()
+                    || self.leader_index(block.saturating_add(1)).is_none()
             }
             // Where the chain stands is not known yet.
             None => {
@@ -380,11 +414,15 @@ impl Protocol {
         }
     }
 
-    /// Whether a leader of now listens to gossip. It does because nothing reaches it over the
-    /// overlay, so perhaps nothing that it sends arrives there either; and that is what nobody
-    /// else can tell from a leader that is dead.
-    fn leader_listens(&self) -> bool {
+    /// Whether a leader of now listens to gossip, and the overlay has brought nothing for a while.
+    /// A leader listens because nothing reaches it over the overlay, so perhaps nothing that it
+    /// sends arrives there either; and that is what nobody else can tell from a leader that is
+    /// dead. It may also listen by its policy: then the overlay goes on.
+    fn leader_listens(&self, now: Timestamp) -> bool {
         let Some(block) = self.opened else { return false };
+        if self.fallback.health.quiet_for(now) < LEADER_QUIET {
+            return false;
+        }
         let blocks = [block, block.saturating_add(1)];
         let leaders = blocks.into_iter().filter_map(|block| self.leader_index(block));
         leaders.into_iter().any(|leader| leader != self.me && self.is_listener(leader))
@@ -399,7 +437,13 @@ impl Protocol {
 
     /// The operator says which way messages travel.
     pub fn set_mode(&mut self, now: Timestamp, mode: Mode) {
-        self.fallback.mode = mode;
+        let before = std::mem::replace(&mut self.fallback.mode, mode);
+        if mode == Mode::Auto && before != mode {
+            self.fallback.health.resume(now);
+        }
+        if mode == Mode::Gossip {
+            self.repair.rest();
+        }
         self.settle_fallback(now);
     }
 

@@ -90,10 +90,7 @@ impl Protocol {
         let back = beyond == Outcome::Past && self.sealed.is_some();
         if !back && now.since(self.progress_at) > self.config.reanchor {
             // Nothing of our window has come for long: perhaps it is we who are elsewhere.
-            (self.opened, self.sealed) = (None, None);
-            self.progress_at = now;
-            self.repair.forget_anchor();
-            self.move_window();
+            self.forget_window(now);
             return Ok(());
         }
         Err(beyond)

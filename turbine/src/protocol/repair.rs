@@ -48,6 +48,7 @@ use std::time::Duration;
 use fragcast_shredder::{MessageKey, RecoveredSet, SetHeader, SetKey, ShreddedMessage};
 
 use super::Protocol;
+use crate::gossip::Mode;
 use crate::health::Missing;
 use crate::membership::PeerIndex;
 use crate::time::Timestamp;
@@ -176,6 +177,13 @@ impl Repair {
         self.store.supersede(block, attempt);
     }
 
+    /// The overlay is left alone: nothing is asked for or told any more.
+    pub(super) fn rest(&mut self) {
+        self.wants.clear();
+        self.requests.settle(|_| true);
+        self.tips_at = None;
+    }
+
     pub(super) fn forget_anchor(&mut self) {
         self.wants.forget_anchor();
     }
@@ -296,7 +304,7 @@ impl Protocol {
 
     /// There is something to tell of.
     fn tell(&mut self, now: Timestamp) {
-        if self.repair.tips_at.is_none() {
+        if self.repair.tips_at.is_none() && self.mode() != Mode::Gossip {
             self.repair.tips_at = Some(now + self.tips_interval());
         }
     }

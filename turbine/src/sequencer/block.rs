@@ -18,7 +18,7 @@ use fragcast_shredder::{Kind, Message};
 use super::candidates::{Candidate, Held, MAX_CANDIDATES, bit};
 use super::openings::{MAX_UNSIGNED, Opening, Openings};
 use super::{Fate, MAX_ATTEMPTS, MAX_GUESSED, MAX_MESSAGES, MAX_NUMBERS};
-use crate::output::{Ordered, Output, RetractReason, Via};
+use crate::output::{Ordered, Output, RetractReason};
 
 /// Where a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,8 +174,9 @@ impl Block {
             Kind::Frag => Place::Frag(index),
             Kind::Seal => Place::Seal,
         };
-        let signed = if ordered.via == Via::Gossip { 0 } else { bit(ordered.attempt) };
-        if signed == 0 && ordered.via != Via::Gossip {
+        let proven = ordered.via.proves_attempt();
+        let signed = if proven { bit(ordered.attempt) } else { 0 };
+        if signed == 0 && proven {
             return Fate::OutOfBounds;
         }
         let known = self.find(place, root).map(|candidate| candidate.signed);

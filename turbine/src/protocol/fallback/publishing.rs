@@ -1,6 +1,7 @@
 //! Who publishes what: a leader with an audience, and holders for listeners.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fragcast_shredder::{MessageKey, VerifiedMessage};
@@ -16,14 +17,24 @@ use crate::time::Timestamp;
 
 /// Listeners of this node at a time.
 const MAX_LISTENERS: usize = 256;
+/// How often members are told who listens, at most.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+/// How often a stranger that begins to listen is given what it missed, at most.
+const CATCH_UP_EVERY: Duration = Duration::from_millis(100);
 /// Listeners outside the network of which is known who is connected to them.
 const MAX_OUTSIDE: usize = 256;
 
 /// What is known of listeners.
 #[derive(Debug, Default)]
 pub(super) struct Publishing {
-    /// Those that this node is connected to.
-    listeners: BTreeSet<Listener>,
+    /// Those that this node is connected to, each with the members that are linked to it, as far
+    /// as the table tells.
+    listeners: BTreeMap<Listener, Vec<PeerIndex>>,
+    /// Members are to be told who is there, and from when they may be.
+    telling: bool,
+    tell_at: Timestamp,
+    /// When the next listener from outside may be caught up with.
+    catch_up_at: Timestamp,
     /// Members that are connected to a listener outside the network, as they say.
     told: BTreeMap<u64, BTreeSet<PeerIndex>>,
     /// Bytes that wait for the driver.
@@ -37,8 +48,13 @@ impl Publishing {
         }
     }
 
+    /// When members may be told what has changed.
+    pub(super) fn next_timeout(&self) -> Option<Timestamp> {
+        self.telling.then_some(self.tell_at)
+    }
+
     fn outside(&self) -> Vec<u64> {
-        let outside = self.listeners.iter().filter_map(|listener| match listener {
+        let outside = self.listeners.keys().filter_map(|listener| match listener {
             Listener::Outside(id) => Some(*id),
             Listener::Member(_) => None,
         });
@@ -49,31 +65,57 @@ impl Publishing {
 impl Protocol {
     /// A peer on gossip has subscribed to our topics, or is gone.
     pub fn handle_listener(&mut self, now: Timestamp, listener: Listener, present: bool) {
-        let publishing = &mut self.fallback.publishing;
-        let known = &mut publishing.listeners;
         if listener == Listener::Member(self.me) {
             return;
         }
+        let links = self.linked_to(listener);
+        let publishing = &mut self.fallback.publishing;
+        let known = &mut publishing.listeners;
         let changed = match present {
-            true => known.len() < MAX_LISTENERS && known.insert(listener),
-            false => known.remove(&listener),
+            true => known.len() < MAX_LISTENERS && known.insert(listener, links).is_none(),
+            false => known.remove(&listener).is_some(),
         };
         if !changed {
             return;
         }
-        if matches!(listener, Listener::Outside(_)) {
+        // Strangers come and go as they please, and what they cause is limited.
+        let stranger = matches!(listener, Listener::Outside(_));
+        publishing.telling |= stranger;
+        let due = !stranger || publishing.catch_up_at <= now;
+        if present && due {
+            if stranger {
+                publishing.catch_up_at = now + CATCH_UP_EVERY;
+            }
+            self.catch_up(listener);
+        }
+        self.tell_of_listeners(now);
+        self.settle_fallback(now);
+    }
+
+    /// Tells members which strangers listen here, if that has changed and it is time.
+    pub(super) fn tell_of_listeners(&mut self, now: Timestamp) {
+        let publishing = &mut self.fallback.publishing;
+        if publishing.telling && publishing.tell_at <= now {
+            (publishing.telling, publishing.tell_at) = (false, now + TELL_EVERY);
             let frame = Control::Listeners(Listeners { ids: publishing.outside() });
             self.send_control_to_all(&frame, None);
         }
-        if present {
-            self.catch_up(listener);
-        }
-        self.settle_fallback(now);
+    }
+
+    fn linked_to(&self, listener: Listener) -> Vec<PeerIndex> {
+        let Listener::Member(member) = listener else { return Vec::new() };
+        let Some(peer) = self.members.get(member).map(|m| m.peer()) else { return Vec::new() };
+        let n = self.members.len();
+        let linked = (0..).zip(self.members.members());
+        linked
+            .filter(|(_, other)| links::linked(&peer, &other.peer(), n))
+            .map(|(index, _)| index)
+            .collect()
     }
 
     /// Whether a member is known to listen to gossip.
     pub(in crate::protocol) fn is_listener(&self, member: PeerIndex) -> bool {
-        self.fallback.publishing.listeners.contains(&Listener::Member(member))
+        self.fallback.publishing.listeners.contains_key(&Listener::Member(member))
     }
 
     /// Tells a peer that connects which listeners this node has.
@@ -94,7 +136,7 @@ impl Protocol {
         let publishing = &mut self.fallback.publishing;
         for id in told.ids.iter().take(MAX_TOLD) {
             // Only of those that this node has as well does it need to know.
-            let mine = publishing.listeners.contains(&Listener::Outside(*id));
+            let mine = publishing.listeners.contains_key(&Listener::Outside(*id));
             if mine || publishing.told.contains_key(id) || publishing.told.len() < MAX_OUTSIDE {
                 publishing.told.entry(*id).or_default().insert(from);
             }
@@ -118,7 +160,7 @@ impl Protocol {
             || self.fallback.mode == Mode::Gossip
             || self.fallback.health.state() != State::Turbine;
         let mine = (leads && everything)
-            || publishing.listeners.iter().any(|l| leads || self.is_holder(key.block, message, *l));
+            || publishing.listeners.keys().any(|l| leads || self.is_holder(key.block, message, *l));
         if mine {
             self.publish(message);
         }
@@ -132,27 +174,22 @@ impl Protocol {
         // Others who are connected to the listener. Who listens itself is taken not to get much
         // over the overlay, unless this node does both as well.
         let both = self.is_listening();
-        let ahead = |other: PeerIndex| {
-            other != self.me
-                && Some(other) != leader
-                && Listener::Member(other) != listener
-                && (both || !publishing.listeners.contains(&Listener::Member(other)))
-                && links::rank(&message.root(), other) < mine
+        let ahead = |other: &PeerIndex| {
+            *other != self.me
+                && Some(*other) != leader
+                && Listener::Member(*other) != listener
+                && (both || !self.is_listener(*other))
+                && self.is_connected(*other)
+                && links::rank(&message.root(), *other) < mine
         };
         let before = match listener {
             Listener::Outside(id) => {
                 let told = publishing.told.get(&id).into_iter().flatten();
-                told.filter(|other| ahead(**other)).take(HOLDERS).count()
+                told.copied().filter(ahead).take(HOLDERS).count()
             }
-            Listener::Member(member) => {
-                let Some(peer) = self.members.get(member).map(|m| m.peer()) else { return false };
-                let n = self.members.len();
-                let linked = (0..).zip(self.members.members());
-                linked
-                    .filter(|(_, other)| links::linked(&peer, &other.peer(), n))
-                    .filter(|(index, _)| ahead(*index))
-                    .take(HOLDERS)
-                    .count()
+            Listener::Member(_) => {
+                let linked = publishing.listeners.get(&listener).into_iter().flatten();
+                linked.copied().filter(ahead).take(HOLDERS).count()
             }
         };
         before < HOLDERS
@@ -180,12 +217,12 @@ impl Protocol {
     }
 
     fn publish(&mut self, message: &VerifiedMessage) {
-        let wire = Bytes::from(message.to_wire());
         let publishing = &mut self.fallback.publishing;
-        if publishing.waiting + wire.len() > self.config.gossip.memory {
+        if publishing.waiting + super::recent::cost(message) > self.config.gossip.memory {
             self.counters.publish_dropped += 1;
             return;
         }
+        let wire = Bytes::from(message.to_wire());
         publishing.waiting += wire.len();
         self.counters.published += 1;
         let kind = message.message().kind();

@@ -2,7 +2,7 @@
 //! from gossip. Both count as received, and neither proves its attempt.
 
 use alloy_primitives::Bytes;
-use fragcast_shredder::{Kind, MessageKey, SignedMessage, VerifiedMessage};
+use fragcast_shredder::{Kind, MessageKey, SignatureError, SignedMessage, VerifiedMessage};
 
 use super::super::{Delivered, Event, Protocol};
 use super::{Fallback, count_of};
@@ -38,8 +38,15 @@ impl Protocol {
         if (signed.message.block(), signed.message.index()) != (key.block, Some(key.message)) {
             return Outcome::ControlBad;
         }
-        let Ok(message) = signed.verify(self.schedule.gateway(key.block)) else {
-            return Outcome::BadSignature;
+        let message = match signed.verify(self.schedule.gateway(key.block)) {
+            Ok(message) => message,
+            // The peer's schedule may be newer than ours: that is no lie.
+            Err(SignatureError::WrongSigner { found, .. })
+                if self.schedule.gateways().contains(&found) =>
+            {
+                return Outcome::ControlStale;
+            }
+            Err(_) => return Outcome::BadSignature,
         };
         let Some((seen, _)) = self.fallback.entry(key, message.root()) else {
             return Outcome::Quota;
@@ -81,7 +88,7 @@ impl Protocol {
             first_shred_at: now,
             complete_at: now,
             from,
-            via: if from.is_some() { Via::Repair } else { Via::Gossip },
+            via: if from.is_some() { Via::Whole } else { Via::Gossip },
         })));
         self.settle_fallback(now);
     }

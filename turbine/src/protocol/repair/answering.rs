@@ -15,6 +15,7 @@ use crate::control::{
     Control, MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tips, WHOLE,
 };
 use crate::egress::{Lane, Payload, Transmit};
+use crate::gossip::Mode;
 use crate::membership::PeerIndex;
 use crate::outcome::Outcome;
 use crate::time::Timestamp;
@@ -154,6 +155,9 @@ impl Protocol {
 
     /// Tells a peer that connects what this node has.
     pub(in crate::protocol) fn greet_with_tips(&self) -> Option<Control> {
+        if self.mode() == Mode::Gossip {
+            return None;
+        }
         let tips = self.repair.store.newest(MAX_TIPS);
         (!tips.is_empty()).then_some(Control::Tips(Tips { tips }))
     }

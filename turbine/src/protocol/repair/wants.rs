@@ -334,6 +334,12 @@ impl Wants {
         }
     }
 
+    /// Nothing is wanted any more.
+    pub(super) fn clear(&mut self) {
+        self.messages.clear();
+        (self.hearsay, self.at) = (0, None);
+    }
+
     /// The window was dropped: what follows is another stretch of the chain.
     pub(super) fn forget_anchor(&mut self) {
         self.anchor = None;

@@ -8,6 +8,8 @@ use crate::health::{Change, Reason, State};
 use crate::protocol::GossipConfig;
 
 const FRAG: Duration = Duration::from_millis(200);
+/// Longer than anything that is under way, and shorter than quiet.
+const SETTLE: Duration = Duration::from_secs(5);
 
 fn standby(nodes: usize, gateways: usize) -> Net {
     with(nodes, gateways, Policy::Standby, Mode::Auto)
@@ -71,7 +73,7 @@ fn assert_nothing_lost(net: &Net, blocks: std::ops::Range<u64>) {
 fn a_healthy_network_publishes_nothing_and_joins_no_mesh() {
     let mut net = standby(12, 2);
     (9..12).for_each(|number| block(&mut net, number));
-    net.run();
+    net.run_for(Duration::from_secs(5));
     for node in 0..12 {
         assert!(changes(&net, node).is_empty(), "{:?}", changes(&net, node));
         assert_eq!(net.nodes[node].counters().published, 0);
@@ -101,7 +103,7 @@ fn everybody_falls_back_within_a_second_loses_nothing_and_returns() {
     }
     net.cut.fill(false);
     (4..7).for_each(|number| block(&mut net, number));
-    net.run();
+    net.run_for(SETTLE);
     assert_nothing_lost(&net, 1..7);
     for node in 1..12 {
         let all = changes(&net, node);
@@ -134,7 +136,7 @@ fn one_node_falls_back_alone_and_few_publish_for_it() {
     assert_eq!(*most, 3, "the leader and two holders");
     net.cut[7] = false;
     (5..8).for_each(|number| block(&mut net, number));
-    net.run();
+    net.run_for(SETTLE);
     assert_nothing_lost(&net, 1..8);
     assert_eq!(net.nodes[7].health().state(), State::Turbine);
 }
@@ -149,7 +151,7 @@ fn a_leader_whose_overlay_is_dead_reaches_everybody_by_gossip() {
     assert_nothing_lost(&net, 1..4);
     net.cut[0] = false;
     (4..8).for_each(|number| block(&mut net, number));
-    net.run();
+    net.run_for(SETTLE);
     assert_nothing_lost(&net, 1..8);
     for node in 0..12 {
         assert_eq!(net.nodes[node].health().state(), State::Turbine, "{:?}", changes(&net, node));
@@ -173,7 +175,7 @@ fn a_dead_leader_a_slow_gateway_and_a_skipped_term_flip_nobody() {
     // The other leader's term begins late, after blocks that nobody built.
     block(&mut net, 14);
     block(&mut net, 15);
-    net.run();
+    net.run_for(SETTLE);
     for node in 1..12 {
         assert_eq!(falls(&net, node), 0, "node {node}: {:?}", changes(&net, node));
         assert_eq!(net.nodes[node].health().state(), State::Turbine);
@@ -216,7 +218,7 @@ fn the_dwell_doubles_with_each_relapse() {
         }
     }
     assert_eq!(dwells, [2, 4, 8, 16]);
-    net.run();
+    net.run_for(SETTLE);
     assert_nothing_lost(&net, 1..number);
 }
 
@@ -224,7 +226,7 @@ fn the_dwell_doubles_with_each_relapse() {
 fn gossip_alone_carries_everything_when_the_operator_says_so() {
     let mut net = with(12, 1, Policy::Standby, Mode::Gossip);
     (1..4).for_each(|number| block(&mut net, number));
-    net.run();
+    net.run_for(SETTLE);
     assert_nothing_lost(&net, 1..4);
     for node in 1..12 {
         assert!(net.delivered[node].iter().all(|delivered| delivered.via == Via::Gossip));
@@ -235,7 +237,7 @@ fn gossip_alone_carries_everything_when_the_operator_says_so() {
     let now = net.now;
     net.nodes.iter_mut().for_each(|node| node.set_mode(now, Mode::Turbine));
     block(&mut net, 4);
-    net.run();
+    net.run_for(SETTLE);
     let last = |node: usize| net.delivered[node].iter().filter(|d| d.key.block == 4);
     assert!((1..12).all(|node| last(node).all(|d| d.via == Via::Turbine) && has(&net, node, 4)));
     assert!(!net.gossip.listening.contains(&true));
@@ -245,7 +247,7 @@ fn gossip_alone_carries_everything_when_the_operator_says_so() {
 fn with_policy_always_both_ways_run_and_the_race_is_recorded() {
     let mut net = with(12, 1, Policy::Always, Mode::Auto);
     block(&mut net, 1);
-    net.run();
+    net.run_for(Duration::from_secs(5));
     assert_nothing_lost(&net, 1..2);
     for node in 1..12 {
         assert!(changes(&net, node).is_empty(), "{:?}", changes(&net, node));
@@ -289,7 +291,7 @@ fn a_term_without_a_delegation_is_a_gossip_term() {
         // In the name of node 0, which itself learns nothing from it.
         net.gossip.act(net.now, 0, message);
     }
-    net.run();
+    net.run_for(SETTLE);
     for node in 1..6 {
         assert!(has(&net, node, 10), "node {node}");
         assert!(changes(&net, node).is_empty(), "{:?}", changes(&net, node));
@@ -300,7 +302,7 @@ fn a_term_without_a_delegation_is_a_gossip_term() {
 fn of_members_connected_to_an_outsider_few_publish_for_it() {
     let mut net = standby(12, 1);
     block(&mut net, 1);
-    net.run();
+    net.run_for(SETTLE);
     let outsider = crate::gossip::outsider(b"a peer of based-op's");
     // Four of them are connected to it, the leader is not.
     for node in [2, 5, 7, 9] {
@@ -310,7 +312,7 @@ fn of_members_connected_to_an_outsider_few_publish_for_it() {
     net.run_for(FRAG);
     net.gossip.copies.clear();
     block(&mut net, 2);
-    net.run();
+    net.run_for(SETTLE);
     assert_eq!(net.gossip.copies.len(), 12, "it gets every message");
     assert!(net.gossip.copies.values().all(|copies| *copies == 2), "{:?}", net.gossip.copies);
     let published: Vec<u64> = net.nodes.iter().map(|node| node.counters().published).collect();
@@ -322,6 +324,51 @@ fn of_members_connected_to_an_outsider_few_publish_for_it() {
     }
     net.gossip.copies.clear();
     block(&mut net, 3);
-    net.run();
+    net.run_for(SETTLE);
     assert!(net.gossip.copies.is_empty());
+}
+
+#[test]
+fn who_leads_alone_returns_although_nothing_comes_to_it() {
+    let mut net = standby(8, 1);
+    block(&mut net, 1);
+    // Long enough for connections to die.
+    net.cut[0] = true;
+    for peer in 1..8 {
+        net.nodes[0].handle_disconnected(peer);
+        net.nodes[peer as usize].handle_disconnected(0);
+    }
+    (2..5).for_each(|number| block(&mut net, number));
+    assert_eq!(changes(&net, 0)[0].reason, Reason::NoRelay);
+    net.cut[0] = false;
+    for peer in 1..8 {
+        net.nodes[0].handle_connected(peer);
+        net.nodes[peer as usize].handle_connected(0);
+    }
+    (5..9).for_each(|number| block(&mut net, number));
+    net.run_for(SETTLE);
+    assert_nothing_lost(&net, 1..9);
+    for node in 0..8 {
+        assert_eq!(net.nodes[node].health().state(), State::Turbine, "{:?}", changes(&net, node));
+    }
+    assert!(!net.gossip.listening.contains(&true));
+}
+
+#[test]
+fn a_node_on_gossip_that_was_away_finds_the_head_again() {
+    let mut net = with(4, 1, Policy::Standby, Mode::Gossip);
+    block(&mut net, 1);
+    net.gossip.down = true;
+    for number in 2..12 {
+        // The chain goes on, and nothing of it arrives.
+        block(&mut net, number);
+    }
+    net.gossip.down = false;
+    // Beyond the window of who stands at block 1, and more than five seconds later.
+    block(&mut net, 12);
+    block(&mut net, 13);
+    net.run_for(SETTLE);
+    for node in 1..4 {
+        assert!(has(&net, node, 13), "node {node}: {:?}", net.nodes[node].window());
+    }
 }

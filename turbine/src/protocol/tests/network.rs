@@ -63,6 +63,9 @@ impl Net {
             world,
         };
         net.run();
+        // Nobody sends anything yet: nodes that may use gossip have looked there, in vain.
+        let others = net.others.iter_mut();
+        others.for_each(|events| events.retain(|event| !matches!(event, Event::Health(_))));
         net
     }
 

@@ -491,3 +491,18 @@ proptest! {
         }
     }
 }
+
+/// A member that tells of attempt 7, and answers with the genuine Env, took whole blocks from
+/// others: what answers in parts name an attempt, and nothing proves it.
+#[test]
+fn an_answer_under_a_made_up_attempt_moves_nothing() {
+    let mut bench = Bench::default();
+    let (env, first, second) = (env_on(1, 1), f(0, 1), f(1, 1));
+    bench.turbine(&env, 0);
+    bench.turbine(&first, 0);
+    assert_eq!(bench.push(&env, 7, Via::Whole).0, Fate::Duplicate);
+    assert_eq!(bench.push(&first, 3, Via::Whole).0, Fate::Duplicate);
+    assert_eq!(bench.turbine(&second, 0).0, Fate::Passed);
+    bench.holds(&[&env, &first, &second]);
+    assert!(bench.consumer.log.iter().all(|line| !line.starts_with('-')));
+}

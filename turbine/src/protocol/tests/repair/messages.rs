@@ -65,7 +65,7 @@ fn a_node_that_has_everything_from_gossip_alone_answers_one_that_has_some_shreds
     for (delivered, message) in got.into_iter().zip(&block) {
         assert_eq!(delivered.key, key(message, 0));
         assert_eq!(delivered.message, net.world.sign(message.clone()));
-        assert_eq!((delivered.via, delivered.from), (Via::Repair, Some(1)));
+        assert_eq!((delivered.via, delivered.from), (Via::Whole, Some(1)));
     }
     assert_eq!(net.nodes[1].counters().repair_answered_messages, 5, "each of them once");
     assert_eq!(net.nodes[2].counters().repair_messages, 5);
@@ -111,7 +111,7 @@ fn a_tail_that_gossip_alone_has_is_told_of_and_passed_on() {
     gossip(&mut net, 1, seal(1, 1));
     net.run_for(Duration::from_millis(500));
     let healed = net.delivered[2].last().unwrap();
-    assert_eq!((healed.key.message, healed.via, healed.from), (2, Via::Repair, Some(1)));
+    assert_eq!((healed.key.message, healed.via, healed.from), (2, Via::Whole, Some(1)));
     let took = healed.complete_at.since(sent);
     assert!(took < Duration::from_millis(400), "{took:?}");
     // And from there to the next, though its own source is gone.
@@ -119,7 +119,7 @@ fn a_tail_that_gossip_alone_has_is_told_of_and_passed_on() {
     net.cut[3] = false;
     net.run_for(Duration::from_secs(2));
     let healed = net.delivered[3].last().unwrap();
-    assert_eq!((healed.key.message, healed.via, healed.from), (2, Via::Repair, Some(2)));
+    assert_eq!((healed.key.message, healed.via, healed.from), (2, Via::Whole, Some(2)));
     assert_eq!(net.delivered[3].len(), 3);
 }
 

@@ -53,7 +53,7 @@ fn parts_out_of_turn_are_passed_over_and_accuse_nobody() {
     assert_eq!(scene.node.assembling(), (1, PART_LEN), "what has come and no more");
     assert!(scene.events().is_empty());
     parts(&mut scene, 1..3);
-    assert_eq!(messages(&scene.events()), [(1, Via::Repair)]);
+    assert_eq!(messages(&scene.events()), [(1, Via::Whole)]);
     assert_eq!(scene.node.assembling(), (0, 0));
     parts(&mut scene, 0..1);
     assert_eq!(scene.count(Outcome::RepairLate), 1);
@@ -122,7 +122,7 @@ fn who_answers_with_another_message_is_barred() {
         let (other, request) = requests[0];
         let wire = scene.wire(20_000);
         scene.parts(other, request.nonce, &wire, 0..3);
-        assert_eq!(messages(&scene.events()), [(1, Via::Repair)], "{what}");
+        assert_eq!(messages(&scene.events()), [(1, Via::Whole)], "{what}");
     }
 }
 
@@ -164,7 +164,7 @@ fn an_answer_that_breaks_off_is_taken_up_where_it_ended() {
     let [(to, again)] = requests[..] else { panic!("{requests:?}") };
     assert_eq!((to, again.message, again.set, again.have), (peer, 1, WHOLE, 2));
     scene.parts(peer, again.nonce, &wire, 2..3);
-    assert_eq!(messages(&scene.events()), [(1, Via::Repair)]);
+    assert_eq!(messages(&scene.events()), [(1, Via::Whole)]);
     // Not where the connection broke off as well: another one may know another message.
     let mut scene = Scene::new();
     let (_, peer, request) = scene.asking_for(20_000);
@@ -194,7 +194,7 @@ fn the_next_twenty_parts_are_asked_for_at_once() {
         let (_, taken) = scene.node.assembling();
         assert!(taken <= wire.len(), "{taken}");
     }
-    assert_eq!(messages(&scene.events()), [(1, Via::Repair)]);
+    assert_eq!(messages(&scene.events()), [(1, Via::Whole)]);
     assert!(scene.requests().is_empty());
 }
 
@@ -287,7 +287,7 @@ fn a_thousand_liars_take_four_places_and_no_more_memory_than_they_send() {
         for (to, request) in requests.iter().filter(|(_, r)| (r.block, r.message) == (1, 1)) {
             scene.parts(*to, request.nonce, &wire, 0..1);
         }
-        messages(&scene.events()) == [(1, Via::Repair)]
+        messages(&scene.events()) == [(1, Via::Whole)]
     });
     assert!(delivered);
     scene.node.handle_head(scene.now, 1_000);
