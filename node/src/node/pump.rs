@@ -10,7 +10,7 @@ use super::{Shared, Tap};
 use fragcast_turbine::health::Change;
 
 use crate::engine::EngineHandle;
-use crate::output::{Ordered, Output, Times, Via};
+use crate::output::{Ordered, Output, Times};
 use crate::sequencer::{Fate, Sequencer};
 
 /// Turns what happens into outputs. It never waits for anybody, since the driver waits for it.

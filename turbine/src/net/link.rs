@@ -114,7 +114,8 @@ impl DriverLink {
     /// What has come: of what [`ready`](Self::ready) waited for and of what else is there, few
     /// at a time.
     pub(super) fn take(&mut self) -> Vec<GossipInput> {
-        let mut batch = std::mem::take(&mut self.batch);
+        let mut batch = Vec::with_capacity(INPUTS_AT_ONCE);
+        batch.append(&mut self.batch);
         while batch.len() < INPUTS_AT_ONCE
             && let Ok(input) = self.inputs.try_recv()
         {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fragcast_shredder::Kind;
 use libp2p::PeerId;
@@ -15,6 +16,8 @@ use crate::gossip::Listener;
 
 /// A rejected message is forgotten after so many seconds.
 const FORGIVE: f64 = 10.0;
+/// A peer may subscribe to one topic after the other: so long for all that it wants.
+const SUBSCRIBING: Duration = Duration::from_millis(300);
 /// Changes of subscriptions a second, and at once: three for each time that a node falls back.
 const CHANGES: (f64, f64) = (1.0, 64.0);
 
@@ -57,6 +60,7 @@ pub(super) struct Peer {
     connections: BTreeMap<ConnectionId, (Arc<Meter>, u64)>,
     /// For each topic when it subscribed, in the numbers of [`Known`](super::known::Known).
     topics: [Option<u64>; 3],
+    wants_frags: Option<Instant>,
     rejected: Bucket,
     ignored: Bucket,
     bytes: Bucket,
@@ -80,6 +84,7 @@ impl Peer {
             since: now,
             connections: BTreeMap::new(),
             topics: [None; 3],
+            wants_frags: None,
             rejected: bucket,
             ignored: bucket,
             bytes: bucket,
@@ -97,9 +102,11 @@ impl Peer {
         self.connections.is_empty()
     }
 
-    /// Whether it listens to us: who wants the fragments.
-    pub(super) const fn listens(&self) -> bool {
-        self.topics[place(Kind::Frag)].is_some()
+    /// Whether it listens to us: who wants the fragments. It has said by then what else it
+    /// wants, or will not: what it missed is published once, topic by topic.
+    pub(super) fn listens(&self, now: Instant) -> bool {
+        let all = self.topics.iter().all(Option::is_some);
+        all || self.wants_frags.is_some_and(|since| now.duration_since(since) >= SUBSCRIBING)
     }
 
     /// When it subscribed to a topic, if it did.
@@ -117,6 +124,9 @@ impl Peer {
         let topic = &mut self.topics[place(kind)];
         // Subscribed twice is subscribed since the first time.
         *topic = if tick.is_some() { topic.or(tick) } else { None };
+        if kind == Kind::Frag {
+            self.wants_frags = tick.and(self.wants_frags.or(Some(now)));
+        }
         let (rate, burst) = CHANGES;
         if self.changes.take(now, 1.0, rate, burst) { Ok(()) } else { Err(Why::Subscriptions) }
     }

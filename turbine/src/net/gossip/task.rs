@@ -334,7 +334,8 @@ impl Driver {
             }
             self.gone.pop();
         }
-        for peer in self.peers.values_mut().filter(|peer| peer.listens() != peer.told) {
+        let now = Instant::now();
+        for peer in self.peers.values_mut().filter(|peer| peer.listens(now) != peer.told) {
             let present = !peer.told;
             if self.inputs.try_send(GossipInput::Listener(peer.listener, present)).is_err() {
                 return;
@@ -363,7 +364,7 @@ impl Driver {
             incoming,
             members,
             outsiders: self.peers.len() - members,
-            listeners: self.peers.values().filter(|peer| peer.listens()).count(),
+            listeners: self.peers.values().filter(|peer| peer.listens(Instant::now())).count(),
             mesh,
             not_published: count(&NOT_PUBLISHED, &self.not_published),
             barred: count(&Why::ALL.map(Why::label), &self.barred),

@@ -33,11 +33,12 @@ impl Driver {
                 gossipsub.publish(hash, wire.to_vec()).map(|_| self.numbers.published += 1)
             }
         };
+        // What only found full queues is in gossipsub's cache, and known there by its id.
+        if matches!(result, Ok(()) | Err(PublishError::AllQueuesFull(_))) {
+            self.known.serve(id);
+        }
         let why = match &result {
-            Ok(()) => {
-                self.known.serve(id);
-                return;
-            }
+            Ok(()) => return,
             Err(PublishError::Duplicate) => 0,
             Err(PublishError::NoPeersSubscribedToTopic) => 1,
             // It is in gossipsub's cache: peers may still ask for it.
@@ -74,6 +75,7 @@ impl Driver {
     /// Judges a message, hands it on, and tells gossipsub what to do with it.
     pub(super) fn message(&mut self, from: PeerId, id: &MessageId, message: gossipsub::Message) {
         let now = Instant::now();
+        let overrun = self.numbers.overrun;
         let acceptance = match self.topics.kind(message.topic.as_str()) {
             // Of a peer that was barred while this was on its way here.
             _ if self.swarm.behaviour().doorman.is_barred(&from) => MessageAcceptance::Ignore,
@@ -82,6 +84,8 @@ impl Driver {
         };
         let gossipsub = &mut self.swarm.behaviour_mut().gossipsub;
         let limit = match (&acceptance, self.peers.get_mut(&from)) {
+            // Not its fault.
+            _ if self.numbers.overrun > overrun => Ok(()),
             (MessageAcceptance::Reject, Some(peer)) => peer.rejected(now, &self.limits),
             (MessageAcceptance::Ignore, Some(peer)) => peer.ignored(now, &self.limits),
             _ => Ok(()),
