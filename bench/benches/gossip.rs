@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use alloy_primitives::{Address, B256, U256};
 use fragcast::local::{LocalNetwork, LocalOptions};
-use fragcast_shredder::{Dialect, Env, Frag, Message, Seal};
+use fragcast_shredder::{Dialect, Frag, Message};
 use fragcast_turbine::net::gossip::libp2p;
+use fragcast_turbine::testing::{env_message, seal_message};
 use fragcast_turbine::{Mode, Policy};
 use libp2p::futures::StreamExt;
 use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, ValidationMode};
@@ -56,21 +56,6 @@ fn options(nodes: usize, policy: Policy, dir: &std::path::Path) -> LocalOptions 
     }
 }
 
-fn env(number: u64) -> Message {
-    Message::Env(Env {
-        number,
-        parent_hash: B256::ZERO,
-        beneficiary: Address::ZERO,
-        timestamp: number,
-        gas_limit: 30_000_000,
-        basefee: 7,
-        difficulty: U256::ZERO,
-        prevrandao: B256::ZERO,
-        extra_data: Default::default(),
-        parent_beacon_block_root: B256::ZERO,
-    })
-}
-
 fn frag(block_number: u64, seq: u64) -> Message {
     let tx = fragcast_bench::payload(FRAG_LEN);
     let txs = vec![tx.into(), vec![block_number as u8, seq as u8].into()];
@@ -78,28 +63,13 @@ fn frag(block_number: u64, seq: u64) -> Message {
     Message::Frag(Frag { block_number, seq, is_last, blob_gas_used: None, txs })
 }
 
-fn seal(block_number: u64) -> Message {
-    Message::Seal(Seal {
-        total_frags: FRAGS,
-        block_number,
-        gas_used: 0,
-        gas_limit: 30_000_000,
-        parent_hash: B256::ZERO,
-        transactions_root: B256::ZERO,
-        receipts_root: B256::ZERO,
-        state_root: B256::ZERO,
-        block_hash: B256::ZERO,
-        blob_gas_used: None,
-    })
-}
-
 async fn block(network: &mut LocalNetwork, number: u64) {
-    network.post(env(number)).await.expect("the Env is taken");
+    network.post(env_message(number, number)).await.expect("the Env is taken");
     for seq in 0..FRAGS {
         tokio::time::sleep(FRAG).await;
         network.post(frag(number, seq)).await.expect("the frag is taken");
     }
-    network.post(seal(number)).await.expect("the Seal is taken");
+    network.post(seal_message(number, FRAGS)).await.expect("the Seal is taken");
     assert!(network.arrived(number, GUARD).await, "block {number} is complete everywhere");
 }
 

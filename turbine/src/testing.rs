@@ -13,9 +13,9 @@ pub fn sign(message: Message) -> VerifiedMessage {
     gateway().sign(message).verify(gateway().address()).unwrap()
 }
 
-/// An Env with a timestamp of its own.
-pub fn env_at(number: u64, timestamp: u64) -> VerifiedMessage {
-    sign(Message::Env(Env {
+/// An Env that nobody has signed.
+pub fn env_message(number: u64, timestamp: u64) -> Message {
+    Message::Env(Env {
         number,
         parent_hash: B256::ZERO,
         beneficiary: Address::ZERO,
@@ -26,7 +26,12 @@ pub fn env_at(number: u64, timestamp: u64) -> VerifiedMessage {
         prevrandao: B256::ZERO,
         extra_data: Bytes::new(),
         parent_beacon_block_root: B256::ZERO,
-    }))
+    })
+}
+
+/// An Env with a timestamp of its own.
+pub fn env_at(number: u64, timestamp: u64) -> VerifiedMessage {
+    sign(env_message(number, timestamp))
 }
 
 /// The Env of a block.
@@ -45,9 +50,9 @@ pub fn frag(block_number: u64, seq: u64) -> VerifiedMessage {
     frag_with(block_number, seq, false, 1)
 }
 
-/// The Seal of a block of so many frags.
-pub fn seal(block_number: u64, total_frags: u64) -> VerifiedMessage {
-    sign(Message::Seal(Seal {
+/// A Seal that nobody has signed, with no true root.
+pub fn seal_message(block_number: u64, total_frags: u64) -> Message {
+    Message::Seal(Seal {
         total_frags,
         block_number,
         gas_used: 0,
@@ -58,5 +63,10 @@ pub fn seal(block_number: u64, total_frags: u64) -> VerifiedMessage {
         state_root: B256::ZERO,
         block_hash: B256::ZERO,
         blob_gas_used: None,
-    }))
+    })
+}
+
+/// The Seal of a block of so many frags.
+pub fn seal(block_number: u64, total_frags: u64) -> VerifiedMessage {
+    sign(seal_message(block_number, total_frags))
 }

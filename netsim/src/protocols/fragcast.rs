@@ -5,9 +5,9 @@
 //! routes, validation and repair are the protocol's. Connections are up when a run begins, those
 //! to hosts that are down by then as well: QUIC's idle time-out notices after 6 s, which is
 //! longer than most runs here, and the other protocols' nodes do not know it either. Where UDP
-//! is blocked for longer they do end, and are made anew, see [`connections`].
+//! is blocked for longer they do end, and are made anew, see `connections.rs`.
 //!
-//! With a policy other than `off` nodes speak gossip too, as their fallback, see [`door`].
+//! With a policy other than `off` nodes speak gossip too, as their fallback, see `door.rs`.
 //!
 //! A node holds at most [`FragcastConfig::connections`] connections, as the daemon does. In a
 //! larger network everybody is connected to that many others, drawn at random.

@@ -8,13 +8,14 @@ mod repair;
 
 use std::sync::Arc;
 
-use alloy_primitives::{Address, B256, Bytes, U256};
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{Env, Frag, GatewayKey, Message, MessageKey, Seal, VerifiedMessage};
+use fragcast_shredder::{Frag, GatewayKey, Message, MessageKey, VerifiedMessage};
 
 use super::*;
 use crate::delegation::Delegation;
 use crate::membership::sample;
+use crate::testing::env_message;
+pub(super) use crate::testing::seal_message as seal;
 
 pub(super) const CHAIN: u64 = 5;
 
@@ -79,18 +80,7 @@ impl World {
 }
 
 pub(super) fn env(number: u64) -> Message {
-    Message::Env(Env {
-        number,
-        parent_hash: B256::ZERO,
-        beneficiary: Address::ZERO,
-        timestamp: number,
-        gas_limit: 30_000_000,
-        basefee: 7,
-        difficulty: U256::ZERO,
-        prevrandao: B256::ZERO,
-        extra_data: Bytes::new(),
-        parent_beacon_block_root: B256::ZERO,
-    })
+    env_message(number, number)
 }
 
 pub(super) fn frag(block_number: u64, seq: u64, len: usize) -> Message {
@@ -98,21 +88,6 @@ pub(super) fn frag(block_number: u64, seq: u64, len: usize) -> Message {
         (0..len).map(|i| (i as u64 * 31 + seq * 7 + block_number % 256) as u8).collect();
     let txs = vec![tx.into()];
     Message::Frag(Frag { block_number, seq, is_last: false, blob_gas_used: None, txs })
-}
-
-pub(super) fn seal(block_number: u64, total_frags: u64) -> Message {
-    Message::Seal(Seal {
-        total_frags,
-        block_number,
-        gas_used: 0,
-        gas_limit: 30_000_000,
-        parent_hash: B256::ZERO,
-        transactions_root: B256::ZERO,
-        receipts_root: B256::ZERO,
-        state_root: B256::ZERO,
-        block_hash: B256::ZERO,
-        blob_gas_used: None,
-    })
 }
 
 pub(super) fn key(message: &Message, attempt: u8) -> MessageKey {
