@@ -15,7 +15,7 @@
 //! * Whoever sends [`GossipLimits::rejects`] messages that are rejected, or traffic that no
 //!   honest node has, is disconnected and barred for [`GossipLimits::bar`].
 //! * A flood keeps neither publishing nor the other peers waiting: the swarm gets
-//!   [`task::BURST`] events between two looks at what else there is to do.
+//!   32 events between two looks at what else there is to do.
 //!
 //! # Memory
 //! Of each connection at most: a frame of 12 MiB in the making, and 64
