@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use fragcast_turbine::health::{Change, State};
+use fragcast_turbine::health::{Change, Reason, State};
 use hdrhistogram::Histogram;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -174,8 +174,11 @@ impl Fallback {
             reasons: BTreeMap::new(),
         };
         for node in network.nodes() {
-            let changes: Vec<Change> =
-                node.shared().with_progress(|p| p.changes.iter().copied().collect());
+            let changes: Vec<Change> = node.shared().with_progress(|p| {
+                // What was ordered is no failure.
+                let own = |change: &&Change| change.reason != Reason::Operator;
+                p.changes.iter().filter(own).copied().collect()
+            });
             let to = |state| changes.iter().filter(|change| change.to == state).count();
             all.falls.push(to(State::Gossip));
             let back = |c: &&Change| c.from == State::Gossip && c.to == State::Turbine;
