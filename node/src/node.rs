@@ -265,6 +265,14 @@ impl Shared {
     }
 
     fn note_race(&self, race: &Race) {
+        tracing::debug!(
+            block = race.key.block,
+            index = race.key.message,
+            kind = race.kind.name(),
+            turbine_us = race.turbine_at.as_micros(),
+            gossip_us = race.gossip_at.as_micros(),
+            "a message came both ways"
+        );
         self.metrics.race(race.kind.name(), race.turbine_at, race.gossip_at);
         self.races.record(race);
     }
@@ -276,6 +284,9 @@ impl Shared {
         match (fallback.mode, fallback.state) {
             (Mode::Turbine, _) => "on the overlay alone, as ordered".into(),
             (Mode::Gossip, _) => "on gossip alone, as ordered".into(),
+            (Mode::Auto, State::Turbine) if fallback.listening => {
+                "on the overlay, and listening to gossip".into()
+            }
             (Mode::Auto, State::Turbine) => "on the overlay".into(),
             (Mode::Auto, State::Probing) => format!("on the overlay, probing gossip: {why}"),
             (Mode::Auto, State::Gossip) => format!(
