@@ -1,0 +1,123 @@
+//! The states, and what is told of a change.
+
+use crate::time::Timestamp;
+
+/// Which way this node counts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// The overlay is well.
+    Turbine,
+    /// It may not be: this node listens to gossip to find out.
+    Probing,
+    /// It is not: this node lives on gossip until the overlay has proved itself.
+    Gossip,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Turbine, Self::Probing, Self::Gossip];
+
+    /// The name used in logs, status and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Turbine => "turbine",
+            Self::Probing => "probing",
+            Self::Gossip => "gossip",
+        }
+    }
+}
+
+/// Why the state changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Peers have had a message for long that this node cannot get.
+    TipsAhead,
+    /// A message that must exist could not be had.
+    Gap,
+    /// No peer is connected.
+    NoRelay,
+    /// Connected peers tell nothing any more.
+    Silence,
+    /// The overlay has brought nothing for long.
+    Quiet,
+    /// Gossip had a message that the overlay had not.
+    GossipAhead,
+    /// Peers are heard again.
+    Heard,
+    /// What was missing is here.
+    Filled,
+    /// A probe heard nothing on gossip either: the leader is silent, not the path.
+    ProbeEmpty,
+    /// The overlay alone completed as many blocks as the dwell.
+    Recovered,
+    /// The operator said so.
+    Operator,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::TipsAhead,
+        Self::Gap,
+        Self::NoRelay,
+        Self::Silence,
+        Self::Quiet,
+        Self::GossipAhead,
+        Self::Heard,
+        Self::Filled,
+        Self::ProbeEmpty,
+        Self::Recovered,
+        Self::Operator,
+    ];
+
+    /// The name used in logs, status and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TipsAhead => "tips_ahead",
+            Self::Gap => "gap",
+            Self::NoRelay => "no_relay",
+            Self::Silence => "silence",
+            Self::Quiet => "quiet",
+            Self::GossipAhead => "gossip_ahead",
+            Self::Heard => "heard",
+            Self::Filled => "filled",
+            Self::ProbeEmpty => "probe_empty",
+            Self::Recovered => "recovered",
+            Self::Operator => "operator",
+        }
+    }
+
+    /// The reason in a sentence for people.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::TipsAhead => "peers have messages that cannot be had over the overlay",
+            Self::Gap => "a message could not be had over the overlay, repair included",
+            Self::NoRelay => "no peer is connected over the overlay: is UDP blocked?",
+            Self::Silence => "connected peers have stopped to tell what they have",
+            Self::Quiet => "the overlay has brought nothing for long",
+            Self::GossipAhead => "gossip had a message that the overlay had not",
+            Self::Heard => "peers are heard again",
+            Self::Filled => "what was missing is here",
+            Self::ProbeEmpty => "gossip has nothing either: the leader is silent, not the path",
+            Self::Recovered => "the overlay alone completed blocks again",
+            Self::Operator => "the operator said so",
+        }
+    }
+}
+
+/// One change of state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// When.
+    pub at: Timestamp,
+    /// From what.
+    pub from: State,
+    /// To what.
+    pub to: State,
+    /// Why.
+    pub reason: Reason,
+    /// The newest block that this node had heard of.
+    pub block: u64,
+    /// Blocks that the overlay must complete before the way back, if `to` is gossip.
+    pub dwell: u64,
+}
