@@ -175,8 +175,8 @@ impl Fallback {
         }
     }
 
-    /// The entry of a message, if there is room for it; and whether it is new.
-    fn entry(&mut self, key: MessageKey, root: B256) -> Option<(&mut Seen, bool)> {
+    /// The entry of a message, if there is room for it: what is farther behind makes room.
+    fn entry(&mut self, key: MessageKey, root: B256) -> Option<&mut Seen> {
         let place = (key.block, key.message);
         let known = self.seen.get(&place).and_then(|all| all.iter().position(|s| s.root == root));
         if known.is_none() {
@@ -185,11 +185,8 @@ impl Fallback {
                 return None;
             }
             while self.seen_count >= MAX_SEEN {
-                let (first, gone) = self.seen.pop_first()?;
-                self.seen_count -= gone.len();
-                if first >= place {
-                    return None;
-                }
+                let oldest = self.seen.first_entry().filter(|oldest| *oldest.key() < place)?;
+                self.seen_count -= oldest.remove().len();
             }
             self.seen_count += 1;
             let attempt = key.attempt;
@@ -205,7 +202,7 @@ impl Fallback {
         }
         let all = self.seen.get_mut(&place)?;
         let at = known.unwrap_or(all.len() - 1);
-        Some((&mut all[at], known.is_none()))
+        Some(&mut all[at])
     }
 
     /// Whether a message must not be published by this node.
@@ -247,7 +244,7 @@ impl Protocol {
         self.reanchor_to(now, block);
         let attempt = self.fallback.guess(block, kind);
         let key = MessageKey { block, attempt, message: index };
-        let Some((seen, _)) = self.fallback.entry(key, message.root()) else { return };
+        let Some(seen) = self.fallback.entry(key, message.root()) else { return };
         if seen.gossip_at.replace(now).is_some() {
             return;
         }
@@ -297,7 +294,7 @@ impl Protocol {
             self.fallback.health.turbine(now, place, count_of(message));
         }
         let mut race = None;
-        if let Some((seen, _)) = self.fallback.entry(key, message.root()) {
+        if let Some(seen) = self.fallback.entry(key, message.root()) {
             // What the overlay says of attempts is signed.
             let guess = MessageKey { attempt: seen.attempt, ..key };
             seen.attempt = key.attempt;

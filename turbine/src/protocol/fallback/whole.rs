@@ -48,7 +48,7 @@ impl Protocol {
             }
             Err(_) => return Outcome::BadSignature,
         };
-        let Some((seen, _)) = self.fallback.entry(key, message.root()) else {
+        let Some(seen) = self.fallback.entry(key, message.root()) else {
             return Outcome::Quota;
         };
         // The peer has it from gossip, perhaps with another v: it is published there already.
