@@ -11,7 +11,7 @@
 //!
 //! The stages are types, so the wrong order does not compile: the [`Reassembler`] takes only
 //! [`ValidatedShred`]s, and a [`VerifiedMessage`] exists only where the gateway's signature was
-//! recovered.
+//! recovered, or made by [`GatewayKey::sign_verified`].
 //!
 //! The crate is pure: no socket, clock, thread or randomness of its own. Everything that comes
 //! from a peer is decoded with bounds, and no allocation is sized by a number a peer sent.
@@ -33,6 +33,7 @@ pub mod signature;
 pub mod validator;
 
 pub use equivocation::{Commitment, EquivocationProof};
+pub use messages::build::BlockBuilder;
 pub use messages::{Dialect, Env, Frag, Kind, Message, Seal};
 pub use rate::{CodeRate, LossTarget};
 pub use reassembler::{Assembled, Limits, Push, PushError, Reassembler, RecoveredSet};
