@@ -30,6 +30,7 @@ pub mod reassembler;
 pub mod shred;
 pub mod shredder;
 pub mod signature;
+pub mod time;
 pub mod validator;
 
 pub use equivocation::{Commitment, EquivocationProof};
@@ -40,6 +41,7 @@ pub use reassembler::{Assembled, Limits, Push, PushError, Reassembler, Recovered
 pub use shred::{ChainTag, HashedShred, MessageKey, SetHeader, SetKey, Shred, ShredError};
 pub use shredder::{MessageParams, ShreddedMessage, ShreddedSet, Shredder};
 pub use signature::{GatewayKey, Signature, SignatureError, SignedMessage, VerifiedMessage};
+pub use time::Timestamp;
 pub use validator::{ValidateError, ValidatedShred, Validator};
 
 /// The largest message, signature included: the gossip network's limit, 10 MiB.
