@@ -6,7 +6,7 @@
 //! they are there (FRAGCAST_DATA, default ../shared/data).
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use fragcast::exec::{
 use fragcast::executor::{ChainView, Executor, ExecutorConfig};
 use fragcast::output::{Ordered, Output, Times, Via};
 use fragcast::workload::{DevnetConfig, DevnetGateway, Genesis, RecordedBlock};
+use fragcast_shredder::testing::data;
 use fragcast_shredder::{BlockBuilder, Dialect, Env, Frag, GatewayKey, Message};
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::rpc_params;
@@ -250,14 +251,8 @@ fn devnet_case() -> Case {
 }
 
 fn recorded_cases() -> Vec<Case> {
-    let root = std::env::var_os("FRAGCAST_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
-    let Ok(files) = std::fs::read_dir(root.join("op-sepolia")) else {
-        say(&format!("recorded blocks are skipped: none in {}", root.display()));
-        return Vec::new();
-    };
+    let Some(folder) = data("op-sepolia") else { return Vec::new() };
+    let files = std::fs::read_dir(folder).expect("a folder of recorded blocks");
     let mut paths: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
     paths.sort();
     let case = |path: &PathBuf| {

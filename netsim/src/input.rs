@@ -44,19 +44,6 @@ pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy()).into()
 }
 
-/// A file of the data that tests share but the project does not hold; says so where it is absent.
-#[cfg(test)]
-pub(crate) fn shared_data(path: &str) -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data");
-    let root = std::env::var_os("FRAGCAST_DATA").unwrap_or_else(|| default.into());
-    let path = Path::new(&root).join(path);
-    if !path.is_file() {
-        println!("SKIPPED: no {}; set FRAGCAST_DATA to the folder of shared data", path.display());
-        return None;
-    }
-    Some(path)
-}
-
 /// Insertions, deletions and replacements that lead from one to the other (Levenshtein).
 pub(crate) fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();

@@ -30,6 +30,8 @@ pub mod reassembler;
 pub mod shred;
 pub mod shredder;
 pub mod signature;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod time;
 pub mod validator;
 

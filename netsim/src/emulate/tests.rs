@@ -1,6 +1,7 @@
-#![expect(clippy::print_stderr, reason = "what was measured, or why nothing was")]
+#![expect(clippy::print_stderr, reason = "what was measured")]
 
 use clap::Parser;
+use fragcast_shredder::testing::skip;
 
 use super::*;
 use crate::load::Load;
@@ -134,7 +135,7 @@ fn built() -> Option<PathBuf> {
     let binary = std::env::var_os("FRAGCAST_BIN").map_or_else(default_binary, PathBuf::from);
     let there = binary.is_file();
     if !there {
-        eprintln!("skipped: there is no {}; `cargo build -p fragcast`", binary.display());
+        skip(format_args!("there is no {}; run `cargo build -p fragcast`", binary.display()));
     }
     there.then_some(binary)
 }

@@ -1,9 +1,9 @@
 use std::path::PathBuf;
 
+use fragcast_shredder::testing::data;
 use proptest::prelude::*;
 
 use super::*;
-use crate::input::shared_data;
 use crate::random::stream;
 use crate::world::{Node, Place, World};
 
@@ -103,7 +103,7 @@ fn runs_have_the_median_and_the_percentile_of_the_files() {
 
 #[test]
 fn the_measured_matrix_is_read_whole() {
-    let Some(path) = shared_data("latency/aws-rtt-p50.json") else { return };
+    let Some(path) = data("latency/aws-rtt-p50.json") else { return };
     let matrix = RttMatrix::load(&path).unwrap();
     assert_eq!(matrix.regions().len(), 33);
     let index = |name| matrix.index(name).unwrap();

@@ -30,8 +30,9 @@ pub(super) fn share_of_largest(weights: &[u64], count: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use fragcast_shredder::testing::data;
+
     use super::*;
-    use crate::input::shared_data;
 
     #[test]
     fn shares_of_the_largest() {
@@ -60,7 +61,7 @@ mod tests {
 
     #[test]
     fn they_resemble_the_validators_of_solana() {
-        let Some(path) = shared_data("topology/solana-epoch860.csv") else { return };
+        let Some(path) = data("topology/solana-epoch860.csv") else { return };
         let text = std::fs::read_to_string(path).unwrap();
         let (nodes, _) = super::super::csv::parse(&text, "csv").unwrap();
         let weights: Vec<u64> = nodes.iter().map(|node| node.weight).collect();
