@@ -48,6 +48,41 @@ pub struct World {
 }
 
 impl World {
+    /// A world of named places, each with a number of nodes of weight 1. `delay` is the one-way
+    /// delay from place to place by their numbers, and between two nodes of one place.
+    ///
+    /// ```
+    /// use netsim::MILLIS;
+    /// use netsim::world::World;
+    ///
+    /// let world = World::from_places(&[("Berlin", 20), ("New York", 10)], |from, to| {
+    ///     if from == to { MILLIS / 4 } else { 43 * MILLIS }
+    /// });
+    /// assert_eq!(world.len(), 30);
+    /// assert_eq!(world.delay(0, 19), MILLIS / 4);
+    /// assert_eq!(world.delay(0, 20), 43 * MILLIS);
+    /// ```
+    ///
+    /// # Panics
+    /// If there are more than 65,536 places.
+    pub fn from_places(places: &[(&str, usize)], delay: impl Fn(usize, usize) -> Nanos) -> Self {
+        let n = places.len();
+        let nodes = places.iter().enumerate().flat_map(|(place, (name, count))| {
+            let place = u16::try_from(place).expect("a place's number has 16 bits");
+            (0..*count).map(move |i| Node { id: format!("{name}/{i}"), weight: 1, place })
+        });
+        Self {
+            nodes: nodes.collect(),
+            places: places
+                .iter()
+                .map(|(name, _)| Place { name: (*name).into(), position: None })
+                .collect(),
+            delays: (0..n * n).map(|pair| delay(pair / n, pair % n)).collect(),
+            spreads: Vec::new(),
+            source: format!("{n} places"),
+        }
+    }
+
     /// The one-way delay between two nodes; zero to oneself.
     pub fn delay(&self, from: NodeId, to: NodeId) -> Nanos {
         if from == to {

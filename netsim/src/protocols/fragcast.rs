@@ -27,9 +27,11 @@ use fragcast_turbine::{
 };
 
 use crate::engine::{Class, Context, Overlay};
+use crate::link::LinkConfig;
 use crate::load::{Broadcast, Load};
 use crate::outcome::How;
 use crate::reliable::{Reliable, ReliableConfig};
+use crate::scenario::FragcastOptions;
 use crate::world::World;
 use crate::{Nanos, NodeId, SECONDS};
 
@@ -75,6 +77,24 @@ pub struct FragcastConfig {
     pub mode: Mode,
     /// From heartbeat to heartbeat of gossip.
     pub heartbeat: Nanos,
+}
+
+impl Default for FragcastConfig {
+    /// What a scenario without options of its own runs.
+    fn default() -> Self {
+        let (options, links) = (FragcastOptions::default(), LinkConfig::default());
+        Self {
+            route: RoutePolicy::Auto,
+            loss: links.loss.mean(),
+            coding: options.coding,
+            connections: options.connections,
+            repair: options.repair,
+            uplink_bps: links.uplink_bps,
+            gossip: options.gossip,
+            mode: options.mode,
+            heartbeat: gossip::GossipConfig::based_op().heartbeat,
+        }
+    }
 }
 
 /// The membership table of a world: member i is node i. Signing 10,000 records takes a second,
