@@ -41,11 +41,12 @@ pub struct Case {
 
 /// A protocol with its settings.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Contender {
     /// Ours.
     Fragcast(FragcastConfig),
-    /// `turbine`, `rotor` or `direct`.
-    Shreds(&'static str, ShredsConfig),
+    /// `turbine`, `rotor` or `direct`, by its spread.
+    Shreds(ShredsConfig),
     /// gossipsub with one mesh.
     Gossip(GossipConfig),
 }
@@ -55,7 +56,7 @@ impl Contender {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Fragcast(_) => "fragcast",
-            Self::Shreds(name, _) => name,
+            Self::Shreds(config) => config.spread.into_str(),
             Self::Gossip(_) => "gossip",
         }
     }
@@ -111,7 +112,7 @@ impl Plan {
         // The long ones first, so that no thread is left with one at the end.
         jobs.sort_by_key(|(_, contender, _)| match self.contenders[*contender] {
             Contender::Fragcast(_) => 0,
-            Contender::Shreds(..) => 1,
+            Contender::Shreds(_) => 1,
             Contender::Gossip(_) => 2,
         });
         let mut runs: Vec<Run> = jobs
@@ -156,7 +157,7 @@ impl Plan {
                 engine::run(setup, &mut fragcast)
             }
             (Contender::Fragcast(_), None) => unreachable!("made where there is such a contender"),
-            (Contender::Shreds(_, config), _) => {
+            (Contender::Shreds(config), _) => {
                 engine::run(setup, &mut Shreds::new(*config, world, *seed))
             }
             (Contender::Gossip(config), _) => {

@@ -25,6 +25,7 @@ mod traffic;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::input::loss_share;
 use crate::link::{LinkConfig, Loss};
 use crate::load::Load;
 use crate::random;
@@ -34,7 +35,7 @@ use crate::{MILLIS, NodeId};
 pub use machine::MachineUse;
 pub use measure::Measured;
 pub use relay::RelayStats;
-pub use traffic::Traffic;
+pub use traffic::{Traffic, TrafficError};
 
 /// Nodes at most: more than this say nothing on one machine, and each may have two connections
 /// to each other, of which a node takes 64 from one address.
@@ -45,6 +46,7 @@ const LEAST_CODED_LOSS: f64 = 0.02;
 
 /// Why an emulation failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EmulateError {
     /// There is no node to start.
     #[error(
@@ -64,8 +66,8 @@ pub enum EmulateError {
         last: NodeId,
     },
     /// The traffic cannot be sent.
-    #[error("{0}")]
-    Traffic(String),
+    #[error(transparent)]
+    Traffic(#[from] TrafficError),
     /// A file, socket or process.
     #[error("cannot {action}: {source}")]
     Io {
@@ -160,7 +162,7 @@ impl Emulation {
     /// # Errors
     /// Those of [`leader`](Self::leader) and of the traffic.
     pub fn load(&self) -> Result<Load, EmulateError> {
-        self.traffic.load(self.seed, self.leader()?)
+        Ok(self.traffic.load(self.seed, self.leader()?)?)
     }
 
     /// The same without delay, loss, jitter and reordering: what is left is serialisation, which
@@ -217,14 +219,6 @@ pub fn default_binary() -> PathBuf {
     above.filter(|above| !beside.is_file() && above.is_file()).unwrap_or(beside)
 }
 
-/// A share of loss on the command line.
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(loss) if (0.0..=0.5).contains(&loss) => Ok(loss),
-        _ => Err("a share from 0 to 0.5, such as 0.01, is expected".into()),
-    }
-}
-
 /// Arguments of `netsim emulate`. Where the nodes are is said by the caller's own flags.
 #[derive(Debug, Clone, clap::Args)]
 pub struct EmulateArgs {
@@ -244,7 +238,7 @@ pub struct EmulateArgs {
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=400_000))]
     pub uplink_mbit: u64,
     /// Share of packets lost between two nodes.
-    #[arg(long, default_value = "0.01", value_parser = share)]
+    #[arg(long, default_value = "0.01", value_parser = loss_share)]
     pub loss: f64,
     /// Mean extra delay of a packet, milliseconds.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000))]

@@ -16,6 +16,7 @@ pub const ALWAYS: Span = (0, Nanos::MAX);
 
 /// Something that goes wrong with hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// The hosts neither send nor receive.
     Crash {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadError {
     /// The operating system refuses, or it is not text.
     #[error("cannot read {}: {source}; check the path, and that it is a text file", path.display())]
@@ -42,6 +43,30 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, ReadError> {
 /// The last part of a path: what reports say, which are the same wherever the file lies.
 pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy()).into()
+}
+
+/// A number on the command line is not one, or out of bounds.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("a {what} from 0 to {most}, such as {example}, is expected")]
+pub(crate) struct NumberError {
+    what: &'static str,
+    most: f64,
+    example: f64,
+}
+
+/// A share of lost packets.
+pub(crate) fn loss_share(text: &str) -> Result<f64, NumberError> {
+    up_to(text, NumberError { what: "share", most: 0.5, example: 0.01 })
+}
+
+/// The standard deviation of the factor of a pair of places.
+pub(crate) fn pair_factor(text: &str) -> Result<f64, NumberError> {
+    up_to(text, NumberError { what: "standard deviation", most: 1.0, example: 0.12 })
+}
+
+fn up_to(text: &str, expected: NumberError) -> Result<f64, NumberError> {
+    let number = text.parse().map_err(|_| expected)?;
+    if (0.0..=expected.most).contains(&number) { Ok(number) } else { Err(expected) }
 }
 
 /// Insertions, deletions and replacements that lead from one to the other (Levenshtein).

@@ -29,6 +29,7 @@ pub const MAX_RTT_MS: f64 = 10_000.0;
 
 /// Why there is no matrix.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LatencyError {
     /// The file was not read.
     #[error(transparent)]

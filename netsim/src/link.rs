@@ -24,6 +24,7 @@ use crate::{Nanos, NodeId, SECONDS};
 
 /// How packets get lost on the way.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Loss {
     /// Each with this probability.
     Independent(f64),

@@ -121,16 +121,13 @@ impl Default for Network {
 }
 
 /// How messages are dealt to runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Shape {
     /// One frag per leader, each leader in a run of its own.
     Frag,
     /// One run of whole blocks.
     Blocks,
-}
-
-impl Shape {
-    const NAMES: [(&'static str, Self); 2] = [("frag", Self::Frag), ("blocks", Self::Blocks)];
 }
 
 /// What is sent. Those below [`LoadOptions::blocks`] are of [`Shape::Blocks`] only.
@@ -214,7 +211,8 @@ pub const MIN_MESSAGE: u32 = 200;
 pub const MAX_MESSAGE: u32 = fragcast_shredder::MAX_MESSAGE_LEN as u32 - 1024;
 
 /// How fragcast spreads messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum FragcastRoute {
     /// The leader chooses by its cost model.
     Auto,
@@ -224,15 +222,6 @@ pub enum FragcastRoute {
     Turbine,
     /// One relay to all.
     Rotor,
-}
-
-impl FragcastRoute {
-    const NAMES: [(&'static str, Self); 4] = [
-        ("auto", Self::Auto),
-        ("direct", Self::Direct),
-        ("turbine", Self::Turbine),
-        ("rotor", Self::Rotor),
-    ];
 }
 
 /// Options of fragcast.

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use crate::geo::{Fit, LOCAL_MS, fit};
 use crate::input::{ReadError, file_name, read_text};
 use crate::latency::{LatencyError, RttMatrix, nanos};
-use crate::world::{Node, Place, World};
+use crate::world::{Location, Node, World};
 use crate::{Nanos, random};
 
 mod cities;
@@ -48,6 +48,7 @@ const MIN_FACTOR: f64 = 0.5;
 
 /// Where nodes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
     /// So many, in built-in cities. With [`WorldConfig::latency`], instead
     /// [`WorldConfig::nodes_per_region`] in each region of the matrix.
@@ -107,6 +108,7 @@ pub struct Built {
 
 /// Why there is no world.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WorldError {
     /// Too few or too many nodes.
     #[error("{nodes} nodes; a world has {MIN_NODES} to {MAX_NODES}: give another number")]
@@ -215,7 +217,7 @@ pub fn build(config: &WorldConfig) -> Result<Built, WorldError> {
 /// Nodes at their places, without delays.
 struct Populated {
     nodes: Vec<Node>,
-    places: Vec<Place>,
+    places: Vec<Location>,
     source: String,
     note: String,
 }
@@ -248,7 +250,7 @@ fn dealt(n: usize, seed: u64) -> Populated {
         places: occupied
             .iter()
             .map(|city| &cities::CITIES[*city])
-            .map(|city| Place { name: city.name.into(), position: Some(city.position) })
+            .map(|city| Location { name: city.name.into(), position: Some(city.position) })
             .collect(),
         source: "built-in cities".into(),
         note: format!(
@@ -287,7 +289,7 @@ fn in_regions(
         let node = |i| Node { id: format!("{name}/{i}"), weight: 1, place: place as u16 };
         nodes.extend((0..*count).map(node));
         let position = crate::geo::region(name).map(|region| region.position);
-        places.push(Place { name: name.clone(), position });
+        places.push(Location { name: name.clone(), position });
     }
     let source = format!("{} AWS regions", places.len());
     let note = format!("{} nodes in {source}, each of weight 1.", nodes.len());

@@ -23,7 +23,7 @@ pub struct Node {
 
 /// Somewhere that nodes are.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Place {
+pub struct Location {
     /// Region or city.
     pub name: String,
     /// Degrees north and east, where known: for the map.
@@ -36,7 +36,7 @@ pub struct World {
     /// Nodes; their order is that of the membership table.
     pub nodes: Vec<Node>,
     /// Where they are.
-    pub places: Vec<Place>,
+    pub places: Vec<Location>,
     /// One-way delay in nanoseconds from place to place, row by row; the diagonal is the delay
     /// between two nodes of one place.
     pub delays: Vec<Nanos>,
@@ -75,7 +75,7 @@ impl World {
             nodes: nodes.collect(),
             places: places
                 .iter()
-                .map(|(name, _)| Place { name: (*name).into(), position: None })
+                .map(|(name, _)| Location { name: (*name).into(), position: None })
                 .collect(),
             delays: (0..n * n).map(|pair| delay(pair / n, pair % n)).collect(),
             spreads: Vec::new(),
@@ -157,7 +157,7 @@ pub(crate) mod sample {
                 })
                 .collect(),
             places: (0..places)
-                .map(|i| Place { name: format!("p{i}"), position: Some((0.0, i as f64)) })
+                .map(|i| Location { name: format!("p{i}"), position: Some((0.0, i as f64)) })
                 .collect(),
             delays: (0..places * places).map(|i| delay(i / places, i % places)).collect(),
             spreads: Vec::new(),

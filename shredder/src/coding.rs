@@ -21,6 +21,7 @@ pub const MAX_CODES: usize = 16;
 
 /// Why a set could not be encoded or recovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CodingError {
     /// k is 0 or k + m exceeds [`MAX_SHARDS`].
     #[error("{k} data and {m} coding shards: 1 to {MAX_SHARDS} in all are possible")]

@@ -64,6 +64,7 @@ pub struct EquivocationProof {
 
 /// Why a proof proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProofError {
     /// The key is no point of the curve.
     #[error("not an ed25519 key")]

@@ -22,47 +22,63 @@ use serde::{Deserialize, Serialize};
 pub const MAX_EXTRA_DATA: usize = 256;
 
 /// Which of the two layouts a chain speaks. Configured per chain; the default is `v0`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::IntoStaticStr,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", const_into_str)]
+#[strum(parse_err_ty = UnknownDialect, parse_err_fn = UnknownDialect::of)]
 pub enum Dialect {
     /// The structures of based-op's published code.
     #[default]
-    #[serde(rename = "v0")]
     V0,
     /// The deployed fork's: Frag and Seal carry `blob_gas_used`.
-    #[serde(rename = "v0-blob")]
     V0Blob,
 }
 
 impl Dialect {
     /// The name used in configuration and errors.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::V0 => "v0",
-            Self::V0Blob => "v0-blob",
-        }
+        self.into_str()
     }
 }
 
-impl std::fmt::Display for Dialect {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
+/// A name that is no [`Dialect`]'s.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown dialect `{0}`: use `v0` or `v0-blob`")]
+pub struct UnknownDialect(String);
 
-impl std::str::FromStr for Dialect {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "v0" => Ok(Self::V0),
-            "v0-blob" => Ok(Self::V0Blob),
-            other => Err(format!("unknown dialect `{other}`: use `v0` or `v0-blob`")),
-        }
+impl UnknownDialect {
+    fn of(name: &str) -> Self {
+        Self(name.to_owned())
     }
 }
 
 /// Which of the three messages; the byte is the shred header's `kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    strum::FromRepr,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 #[repr(u8)]
 pub enum Kind {
     /// Opens a block.
@@ -76,26 +92,18 @@ pub enum Kind {
 impl Kind {
     /// The kind of a header byte, if there is one.
     pub const fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            0 => Some(Self::Env),
-            1 => Some(Self::Frag),
-            2 => Some(Self::Seal),
-            _ => None,
-        }
+        Self::from_repr(byte)
     }
 
     /// The name used in logs, metrics and the subscription.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Env => "env",
-            Self::Frag => "frag",
-            Self::Seal => "seal",
-        }
+        self.into_str()
     }
 }
 
 /// Opens a block: all of its environment that is known before execution.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Env {
     /// Block number.
     pub number: u64,
@@ -120,7 +128,8 @@ pub struct Env {
 }
 
 /// Carries transactions, in the order of their execution.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Frag {
     /// Block number.
     pub block_number: u64,
@@ -129,13 +138,15 @@ pub struct Frag {
     /// True in the last frag of a block.
     pub is_last: bool,
     /// `v0-blob` only: blob gas used so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blob_gas_used: Option<u64>,
     /// EIP-2718 transactions; may be empty in the last frag.
     pub txs: Vec<Bytes>,
 }
 
 /// Ends a block: what execution must arrive at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Seal {
     /// How many frags the block has.
     pub total_frags: u64,
@@ -156,11 +167,13 @@ pub struct Seal {
     /// Hash of the block's header.
     pub block_hash: B256,
     /// `v0-blob` only: blob gas used by the block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blob_gas_used: Option<u64>,
 }
 
-/// One of the three.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One of the three. In JSON it is the message itself, without a tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Message {
     /// See [`Env`].
     Env(Env),

@@ -36,6 +36,7 @@ pub struct MessageParams {
 
 /// Why a message cannot be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ShredderError {
     /// Empty, or over [`MAX_MESSAGE_LEN`].
     #[error("a message has 1 to {MAX_MESSAGE_LEN} bytes, not {0}")]

@@ -12,6 +12,7 @@ use fragcast_turbine::health::State;
 
 use super::WorldArgs;
 use crate::compare::{Plan, PlanOptions, Run};
+use crate::input::loss_share;
 use crate::outcome::Change;
 use crate::report;
 use crate::results::{Comparison, ORDER};
@@ -30,7 +31,7 @@ pub struct CommonArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub kb: Option<u32>,
     /// Share of packets lost between two hosts, 0 to 0.5 [default: 0.01].
-    #[arg(long, value_parser = share)]
+    #[arg(long, value_parser = loss_share)]
     pub loss: Option<f64>,
     /// Uplink and downlink of every host, Mbit/s [default: 1000].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=400_000))]
@@ -76,13 +77,6 @@ pub struct RunArgs {
     /// Everything else.
     #[command(flatten)]
     pub common: CommonArgs,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(loss) if (0.0..=0.5).contains(&loss) => Ok(loss),
-        _ => Err("a share from 0 to 0.5, such as 0.01, is expected".into()),
-    }
 }
 
 impl CommonArgs {

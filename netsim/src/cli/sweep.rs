@@ -13,6 +13,7 @@ use crate::topology::Source;
 
 /// What is varied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[non_exhaustive]
 pub enum Parameter {
     /// Nodes of the default topology.
     Nodes,

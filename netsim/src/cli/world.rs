@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
+use crate::input::pair_factor;
 use crate::latency::RttMatrix;
 use crate::scenario::Scenario;
 use crate::topology::{Source, parse_regions};
@@ -27,15 +28,8 @@ pub struct WorldArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(10..=10_000))]
     pub nodes: Option<u32>,
     /// Standard deviation of the factor of a pair of places; 0: none [default: 0.12].
-    #[arg(long, value_name = "SIGMA", value_parser = sigma)]
+    #[arg(long, value_name = "SIGMA", value_parser = pair_factor)]
     pub pair_factor: Option<f64>,
-}
-
-fn sigma(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(sigma) if (0.0..=1.0).contains(&sigma) => Ok(sigma),
-        _ => Err("a standard deviation from 0 to 1, such as 0.12, is expected".into()),
-    }
 }
 
 impl WorldArgs {

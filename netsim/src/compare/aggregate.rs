@@ -343,7 +343,7 @@ fn detail(contender: &Contender) -> String {
                 (policy, mode) => format!(", gossip {policy}, mode {mode}"),
             },
         ),
-        Contender::Shreds(_, config) => config.describe(),
+        Contender::Shreds(config) => config.describe(),
         Contender::Gossip(config) => format!("D = {}", config.d),
     }
 }
@@ -351,7 +351,7 @@ fn detail(contender: &Contender) -> String {
 fn limit_of(contender: &Contender) -> Option<u32> {
     match contender {
         Contender::Fragcast(config) => Some(config.connections),
-        Contender::Shreds(..) => None,
+        Contender::Shreds(_) => None,
         Contender::Gossip(config) => Some(config.connections),
     }
 }

@@ -16,6 +16,7 @@ const DIRECT_REPAIR: crate::Nanos = 250 * crate::MILLIS;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// The world.
     #[error(transparent)]
@@ -142,9 +143,9 @@ fn contenders(scenario: &Scenario, coding: u16) -> Vec<Contender> {
     };
     let mut contenders = vec![
         Contender::Fragcast(fragcast(scenario)),
-        Contender::Shreds("turbine", turbine),
-        Contender::Shreds("rotor", rotor),
-        Contender::Shreds("direct", direct),
+        Contender::Shreds(turbine),
+        Contender::Shreds(rotor),
+        Contender::Shreds(direct),
     ];
     let mut meshes = scenario.gossip.mesh.clone();
     if !meshes.contains(&BASED_OP_MESH) {

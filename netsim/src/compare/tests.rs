@@ -40,9 +40,9 @@ fn plan(faults: &Faults) -> Plan {
         cases: vec![case(vec![0, 5], 1), case(vec![5, 0], 2)],
         contenders: vec![
             Contender::Fragcast(fragcast),
-            Contender::Shreds("turbine", shreds(Spread::Turbine { fanout: 6 }, CutRule::Agave(32))),
-            Contender::Shreds("rotor", shreds(Spread::Rotor, CutRule::Alpenglow(32))),
-            Contender::Shreds("direct", shreds(Spread::Direct, CutRule::Fragcast(0.01))),
+            Contender::Shreds(shreds(Spread::Turbine { fanout: 6 }, CutRule::Agave(32))),
+            Contender::Shreds(shreds(Spread::Rotor, CutRule::Alpenglow(32))),
+            Contender::Shreds(shreds(Spread::Direct, CutRule::Fragcast(0.01))),
             Contender::Gossip(GossipConfig::with_mesh(6)),
             Contender::Gossip(GossipConfig::with_mesh(8)),
         ],

@@ -11,7 +11,6 @@
 use std::time::{Duration, Instant};
 
 use alloy_primitives::hex;
-use fragcast_shredder::messages::json::MessageJson;
 use fragcast_shredder::{Kind, Message, MessageKey, SignedMessage};
 use jsonrpsee::core::client::{ClientT, Error as ClientError, Subscription, SubscriptionClientT};
 use jsonrpsee::http_client::HttpClientBuilder;
@@ -82,13 +81,13 @@ struct Note {
     what: String,
     block: Option<u64>,
     index: Option<usize>,
-    times: Option<Times>,
+    times: Option<NoteTimes>,
 }
 
 /// µs since the Unix epoch.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Times {
+struct NoteTimes {
     sent_at: u64,
     complete_at: u64,
 }
@@ -132,7 +131,7 @@ impl Table {
 enum News {
     Note(NodeId, Note),
     Ended(NodeId),
-    Posted(Result<(), EmulateError>),
+    Posted(Result<(), ClientError>),
 }
 
 /// Waits until the nodes are connected, sends the messages and collects the times.
@@ -176,7 +175,9 @@ pub(super) async fn drive(
                 return Err(nodes.error(node, "dropped our subscription as too slow"));
             }
             Ok(Some(News::Posted(result))) => {
-                result.map_err(|error| nodes.error(leader, error.to_string()))?;
+                result.map_err(|error| {
+                    nodes.error(leader, format!("refused a message of the gateway: {error}"))
+                })?;
                 deadline = Some(Instant::now() + emulation.patience);
             }
             // The senders end after us.
@@ -253,9 +254,7 @@ async fn listen(node: NodeId, mut subscription: Subscription<Note>, tell: mpsc::
 
 /// Posts every message at its time, or as soon as the one before was taken.
 async fn post_all(url: String, posts: Vec<(Nanos, SignedMessage)>, tell: mpsc::Sender<News>) {
-    let result = try_post_all(&url, &posts).await.map_err(|error| {
-        EmulateError::Traffic(format!("refused a message of the gateway: {error}"))
-    });
+    let result = try_post_all(&url, &posts).await;
     let _ = tell.send(News::Posted(result)).await;
 }
 
@@ -274,7 +273,7 @@ async fn try_post_all(url: &str, posts: &[(Nanos, SignedMessage)]) -> Result<(),
         };
         let param = json!({
             "signature": hex::encode_prefixed(signed.signature.as_bytes()),
-            "message": MessageJson::from(&signed.message),
+            "message": signed.message,
         });
         let _: Value = client.request(method, rpc_params![param]).await?;
     }

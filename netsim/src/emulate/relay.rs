@@ -150,7 +150,7 @@ impl State<'_> {
 }
 
 /// What the threads work on. It borrows the world, which the owning thread has on its stack.
-struct Shared<'w> {
+struct Forwarder<'w> {
     control: &'w Control,
     sockets: &'w [UdpSocket],
     state: Mutex<State<'w>>,
@@ -159,7 +159,7 @@ struct Shared<'w> {
     start: Instant,
 }
 
-impl Shared<'_> {
+impl Forwarder<'_> {
     fn now(&self) -> Nanos {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(Nanos::MAX)
     }
@@ -299,11 +299,11 @@ impl Relay {
             counts: Mutex::new(Counts::new(world.len())),
         });
         let (started, starting) = mpsc::channel();
-        let (world, shared) = (world.clone(), Arc::clone(&control));
+        let (world, controlled) = (world.clone(), Arc::clone(&control));
         let links = LinkConfig { hop: 0, packet_cpu: 0, ..links };
         let owner = thread::Builder::new()
             .name("relay".into())
-            .spawn(move || own(&world, links, seed, &sockets, &shared, &started))?;
+            .spawn(move || own(&world, links, seed, &sockets, &controlled, &started))?;
         let relay = Self { control, owner: Some(owner), advertised };
         // The sender is dropped only after it has told how the start went.
         starting.recv().unwrap_or_else(|_| Err(io::Error::other("the relay did not start")))?;
@@ -350,7 +350,7 @@ fn own(
 ) {
     let links = Links::new(world, links, random::stream(seed, "relay", 0));
     let state = State { links, heap: BinaryHeap::new(), held: 0, sequence: 0 };
-    let shared = Shared {
+    let forwarder = Forwarder {
         control,
         sockets,
         state: Mutex::new(state),
@@ -359,9 +359,9 @@ fn own(
     };
     thread::scope(|scope| {
         for node in 0..sockets.len() as NodeId {
-            let shared = &shared;
+            let forwarder = &forwarder;
             let thread = thread::Builder::new().name(format!("relay-{node}"));
-            if let Err(error) = thread.spawn_scoped(scope, move || shared.receive(node)) {
+            if let Err(error) = thread.spawn_scoped(scope, move || forwarder.receive(node)) {
                 // Those that run already end by this.
                 control.stop.store(true, Ordering::Relaxed);
                 let _ = started.send(Err(error));
@@ -369,7 +369,7 @@ fn own(
             }
         }
         let _ = started.send(Ok(()));
-        shared.dispatch();
+        forwarder.dispatch();
     });
 }
 

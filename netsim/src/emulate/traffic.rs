@@ -6,7 +6,6 @@ use fragcast_shredder::{BlockBuilder, MAX_MESSAGE_LEN, Message, MessageKey};
 use fragcast_turbine::schedule::BLOCKS_PER_TERM;
 use rand::RngCore;
 
-use super::EmulateError;
 use crate::load::{Broadcast, Load};
 use crate::random;
 use crate::{Nanos, NodeId};
@@ -17,6 +16,20 @@ const TRANSACTION: usize = 150;
 const FRAG_FRAME: usize = 65 + 21;
 /// The smallest frag.
 const MIN_FRAG: u32 = 200;
+/// The most frags of a block.
+const MAX_FRAGS: u32 = 60_000;
+
+/// Why traffic cannot be sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrafficError {
+    /// Frags of so many bytes do not exist.
+    #[error("frags of {0} bytes: use {MIN_FRAG} to {MAX_MESSAGE_LEN}")]
+    FragBytes(u32),
+    /// No block, or a block of too many frags.
+    #[error("use at least 1 block, of at most {MAX_FRAGS} frags")]
+    Blocks,
+}
 
 /// What is sent: blocks one after another, a message every `interval`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,15 +60,13 @@ pub(super) struct Post {
 
 impl Traffic {
     /// All messages, the same for the same seed.
-    pub(super) fn posts(&self, seed: u64) -> Result<Vec<Post>, EmulateError> {
+    pub(super) fn posts(&self, seed: u64) -> Result<Vec<Post>, TrafficError> {
         let Self { blocks, frags, bytes, interval } = *self;
         if !(MIN_FRAG as usize..=MAX_MESSAGE_LEN).contains(&(bytes as usize)) {
-            let problem = format!("frags of {bytes} bytes: use {MIN_FRAG} to {MAX_MESSAGE_LEN}");
-            return Err(EmulateError::Traffic(problem));
+            return Err(TrafficError::FragBytes(bytes));
         }
-        if blocks == 0 || frags > 60_000 {
-            let problem = "use at least 1 block, of at most 60000 frags";
-            return Err(EmulateError::Traffic(problem.into()));
+        if blocks == 0 || frags > MAX_FRAGS {
+            return Err(TrafficError::Blocks);
         }
         let interval = u64::try_from(interval.as_nanos()).unwrap_or(Nanos::MAX);
         let mut posts = Vec::new();
@@ -72,7 +83,7 @@ impl Traffic {
     }
 
     /// The same messages for a run in virtual time.
-    pub(super) fn load(&self, seed: u64, leader: NodeId) -> Result<Load, EmulateError> {
+    pub(super) fn load(&self, seed: u64, leader: NodeId) -> Result<Load, TrafficError> {
         let broadcast = |post: Post| Broadcast {
             at: post.at,
             leader,

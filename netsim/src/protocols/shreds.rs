@@ -35,7 +35,8 @@ const KEPT_TREES: u32 = 32;
 const REQUEST: u32 = 132 + 28;
 
 /// Who sends a shred to whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Spread {
     /// Leader to everybody.
     Direct,

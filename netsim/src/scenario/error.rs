@@ -44,6 +44,7 @@ pub struct Problem {
 
 /// Why there is no scenario, or no load of it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ScenarioError {
     /// The file was not read.
     #[error(transparent)]

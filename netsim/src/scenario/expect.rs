@@ -5,10 +5,14 @@ use fragcast_turbine::health::State;
 use crate::fault::Faults;
 use crate::load::Load;
 use crate::outcome::{NEVER, Outcome};
+use crate::results::ORDER;
 use crate::{MILLIS, Nanos, NodeId};
 
-/// Protocols that a file may expect something of.
-pub const PROTOCOLS: [&str; 5] = ["fragcast", "turbine", "rotor", "gossip", "direct"];
+/// Protocols that a file may expect something of: all in [`ORDER`] but the limit.
+pub const PROTOCOLS: [&str; 5] = {
+    let [_limit, protocols @ ..] = ORDER;
+    protocols
+};
 
 /// Bounds of the shares of one protocol, both included; `None`: whatever it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -1,5 +1,7 @@
 //! What goes wrong, as a file says it: kinds of faults, whom they befall and when.
 
+use strum::VariantArray as _;
+
 use super::reader::{Section, Value, whole};
 use super::{LoadOptions, Position, Shape};
 use crate::fault::Span;
@@ -20,7 +22,12 @@ pub struct FaultOptions {
 }
 
 /// What goes wrong.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, strum::EnumDiscriminants, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+#[strum_discriminants(name(Kind), vis(), doc = "A kind of fault, without whom and when.")]
+#[strum_discriminants(derive(strum::IntoStaticStr, strum::VariantArray))]
+#[strum_discriminants(strum(serialize_all = "snake_case"))]
+#[non_exhaustive]
 pub enum FaultKind {
     /// Hosts neither send nor receive.
     Crash {
@@ -113,42 +120,10 @@ pub enum NodeName {
     Index(NodeId),
 }
 
-#[derive(Clone, Copy)]
-enum Kind {
-    Crash,
-    Silent,
-    Partition,
-    TurbineDown,
-    SlowUplink,
-    Equivocate,
-    Rebuild,
-    LeaderDies,
-}
-
-const KINDS: [(&str, Kind); 8] = [
-    ("crash", Kind::Crash),
-    ("silent", Kind::Silent),
-    ("partition", Kind::Partition),
-    ("turbine_down", Kind::TurbineDown),
-    ("slow_uplink", Kind::SlowUplink),
-    ("equivocate", Kind::Equivocate),
-    ("rebuild", Kind::Rebuild),
-    ("leader_dies", Kind::LeaderDies),
-];
-
 impl FaultKind {
     /// What a file calls it.
     pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Crash { .. } => "crash",
-            Self::Silent { .. } => "silent",
-            Self::Partition { .. } => "partition",
-            Self::TurbineDown { .. } => "turbine_down",
-            Self::SlowUplink { .. } => "slow_uplink",
-            Self::Equivocate { .. } => "equivocate",
-            Self::Rebuild { .. } => "rebuild",
-            Self::LeaderDies { .. } => "leader_dies",
-        }
+        self.into_str()
     }
 
     /// Why it cannot happen to such a load, if so.
@@ -188,11 +163,11 @@ impl FaultOptions {
         let position = section.position();
         let mut kind = Kind::Crash;
         if !section.has("kind") {
-            let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
+            let names: Vec<&str> = Kind::VARIANTS.iter().map(Into::into).collect();
             section.missing("kind", &format!("one of {}", names.join(", ")));
             return None;
         }
-        if !section.choice("kind", &KINDS, &mut kind) {
+        if !section.choice("kind", &mut kind) {
             return None;
         }
         let kind =

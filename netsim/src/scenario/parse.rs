@@ -227,7 +227,7 @@ fn links(network: &mut Network, section: &mut Section<'_, '_, '_>) {
 fn load(load: &mut LoadOptions, mut section: Section<'_, '_, '_>) {
     section.whole("leaders", 1..=MAX_LEADERS, &mut load.leaders);
     section.wholes("frag_bytes", MESSAGE, MAX_FRAGS as usize, &mut load.frag_bytes);
-    section.choice("shape", &Shape::NAMES, &mut load.shape);
+    section.choice("shape", &mut load.shape);
     section.scaled("patience_ms", 0.0..=3_600_000.0, 1e6, &mut load.patience);
     section.whole("blocks", 1..=MAX_BLOCKS, &mut load.blocks);
     section.whole("blocks_per_term", 1..=1_000_000, &mut load.blocks_per_term);
@@ -261,7 +261,7 @@ fn protocols(scenario: &mut Scenario, section: &mut Section<'_, '_, '_>) {
     const REPAIR_MS: RangeInclusive<f64> = 1.0..=60_000.0;
     if let Some(mut inner) = section.table("fragcast") {
         let options = &mut scenario.fragcast;
-        inner.choice("route", &FragcastRoute::NAMES, &mut options.route);
+        inner.choice("route", &mut options.route);
         inner.whole("fanout", 1..=MAX_NODES_U64, &mut options.fanout);
         let mut loss = f64::NAN;
         inner.number("loss", LOSS, &mut loss);
@@ -269,8 +269,8 @@ fn protocols(scenario: &mut Scenario, section: &mut Section<'_, '_, '_>) {
         inner.number("coding", 0.0..=63.0, &mut options.coding);
         inner.whole("connections", 1..=MAX_NODES_U64, &mut options.connections);
         inner.flag("repair", &mut options.repair);
-        inner.choice("gossip", &POLICIES, &mut options.gossip);
-        inner.choice("mode", &MODES, &mut options.mode);
+        inner.choice_of("gossip", &POLICIES, &mut options.gossip);
+        inner.choice_of("mode", &MODES, &mut options.mode);
         if options.mode == Mode::Gossip
             && options.gossip == Policy::Off
             && let Some(value) = inner.get("mode")

@@ -254,7 +254,17 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
     }
 
     /// One of several words.
-    pub(super) fn choice<T: Copy>(
+    pub(super) fn choice<T>(&mut self, key: &'static str, field: &mut T) -> bool
+    where
+        T: strum::VariantArray + Copy + Into<&'static str>,
+    {
+        let names: Vec<(&str, T)> =
+            T::VARIANTS.iter().map(|variant| ((*variant).into(), *variant)).collect();
+        self.choice_of(key, &names, field)
+    }
+
+    /// One of these words.
+    pub(super) fn choice_of<T: Copy>(
         &mut self,
         key: &'static str,
         names: &[(&str, T)],

@@ -72,11 +72,10 @@ fn network(scenario: &Scenario, rows: &mut Rows) {
 
 fn load(scenario: &Scenario, rows: &mut Rows) {
     let load = &scenario.load;
-    let shape = Shape::NAMES.iter().find(|(_, shape)| *shape == load.shape);
     rows.extend([
         ("load.leaders", load.leaders.to_string()),
         ("load.frag_bytes", list(&load.frag_bytes)),
-        ("load.shape", shape.map_or("", |(name, _)| name).into()),
+        ("load.shape", load.shape.into_str().into()),
         ("load.patience_ms", ms(load.patience)),
     ]);
     if load.shape == Shape::Blocks {
@@ -95,9 +94,8 @@ fn load(scenario: &Scenario, rows: &mut Rows) {
 
 fn protocols(scenario: &Scenario, rows: &mut Rows) {
     let Scenario { fragcast, turbine, rotor, gossip, .. } = scenario;
-    let route = FragcastRoute::NAMES.iter().find(|(_, route)| *route == fragcast.route);
     rows.extend([
-        ("fragcast.route", route.map_or("", |(name, _)| name).into()),
+        ("fragcast.route", fragcast.route.into_str().into()),
         ("fragcast.fanout", fragcast.fanout.to_string()),
         ("fragcast.loss", scenario.code_loss().to_string()),
         ("fragcast.coding", fragcast.coding.to_string()),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAX_NODES, MAX_PLACES, WorldError, check_nodes, cities};
 use crate::geo::distance_km;
-use crate::world::{Node, Place};
+use crate::world::{Location, Node};
 
 /// The first line.
 pub const HEADER: &str = "id,weight,latitude,longitude";
@@ -20,6 +20,7 @@ const NAMED_KM: f64 = 40.0;
 
 /// What is wrong with a line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LineError {
     /// The first line is another.
     #[error("the first line must be `{HEADER}`")]
@@ -62,7 +63,7 @@ pub enum LineError {
 }
 
 /// Nodes and their places, in the order of the text; `file` is what errors call it.
-pub(super) fn parse(text: &str, file: &str) -> Result<(Vec<Node>, Vec<Place>), WorldError> {
+pub(super) fn parse(text: &str, file: &str) -> Result<(Vec<Node>, Vec<Location>), WorldError> {
     let at = |line: usize, error: LineError| WorldError::Line { file: file.into(), line, error };
     let mut lines = text.split_inclusive('\n').zip(1..);
     if lines.next().map(|(header, _)| header.trim_end()) != Some(HEADER) {
@@ -124,7 +125,7 @@ fn row(text: &str) -> Result<Row<'_>, LineError> {
 }
 
 /// Places named after the nearest built-in city and their coordinates.
-fn places(positions: &[(f64, f64)]) -> Vec<Place> {
+fn places(positions: &[(f64, f64)]) -> Vec<Location> {
     let mut names = BTreeSet::new();
     let named = |position: &(f64, f64)| {
         let near = cities::CITIES
@@ -140,7 +141,7 @@ fn places(positions: &[(f64, f64)]) -> Vec<Place> {
             Some((_, city)) => format!("{city} {coordinates}"),
             None => coordinates,
         };
-        Place { name, position: Some(*position) }
+        Location { name, position: Some(*position) }
     };
     positions.iter().map(named).collect()
 }

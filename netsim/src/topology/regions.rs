@@ -9,6 +9,7 @@ const LISTED: usize = 40;
 
 /// What is wrong with a list of regions.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SpecError {
     /// A part is not of the form.
     #[error(
