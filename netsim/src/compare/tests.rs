@@ -1,8 +1,6 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fragcast_turbine::RoutePolicy;
-
 use super::*;
 use crate::fault::Fault;
 use crate::link::Loss;
@@ -20,17 +18,7 @@ fn plan(faults: &Faults) -> Plan {
         faults: faults.clone(),
         seed,
     };
-    let fragcast = FragcastConfig {
-        gossip: fragcast_turbine::Policy::Off,
-        mode: fragcast_turbine::Mode::Auto,
-        heartbeat: 0,
-        route: RoutePolicy::Auto,
-        loss: 0.01,
-        coding: 1.0,
-        connections: 1024,
-        repair: true,
-        uplink_bps: 1_000_000_000,
-    };
+    let fragcast = FragcastConfig { coding: 1.0, ..FragcastConfig::default() };
     Plan {
         worlds: vec![
             ("near".into(), line(40, 8, MILLIS)),
