@@ -1,14 +1,14 @@
 //! The three messages of a block, in the two dialects that exist.
 //!
-//! The structures mirror based-op's: field order is the order of the tree hash and of the wire
-//! bytes. The dialects `v0` and `v0-blob` share topics and method names without a version
-//! bump, so a body of the other dialect must be refused, never misread: here a dialect is the
-//! presence of `blob_gas_used`, and every decoder is told which one its chain speaks.
+//! The structures mirror based-op's: the order of the fields is that of the tree hash and of the
+//! wire bytes. The dialects `v0` and `v0-blob` share topics and method names and carry no version
+//! number, so a decoder must refuse a body of the other dialect rather than misread it. They differ
+//! in the field `blob_gas_used`; every decoder is told which dialect its chain speaks.
 //!
-//! * [`json`]: what a gateway posts
-//! * [`wire`]: what is gossiped and what is cut into shreds
-//! * [`root`]: what is signed
-//! * [`build`]: makes the messages of a block
+//! * [`json`]: the JSON that a gateway posts
+//! * [`wire`]: the bytes that are gossiped and cut into shreds
+//! * [`root`]: the hash that a gateway signs
+//! * [`build`]: builds the messages of a block
 
 pub mod build;
 pub mod json;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 /// The longest `extra_data` (SSZ limit of the field).
 pub const MAX_EXTRA_DATA: usize = 256;
 
-/// Which of the two layouts a chain speaks. Configured per chain; the default is `v0`.
+/// The layout of a chain's messages. Configured per chain; the default is `v0`.
 #[derive(
     Debug,
     Clone,
@@ -42,7 +42,7 @@ pub enum Dialect {
     /// The structures of based-op's published code.
     #[default]
     V0,
-    /// The deployed fork's: Frag and Seal carry `blob_gas_used`.
+    /// The structures of the deployed fork: Frag and Seal carry `blob_gas_used`.
     V0Blob,
 }
 
@@ -53,7 +53,7 @@ impl Dialect {
     }
 }
 
-/// A name that is no [`Dialect`]'s.
+/// The name of a [`Dialect`] that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown dialect `{0}`: use `v0` or `v0-blob`")]
 pub struct UnknownDialect(String);
@@ -64,7 +64,7 @@ impl UnknownDialect {
     }
 }
 
-/// Which of the three messages; the byte is the shred header's `kind`.
+/// The kind of a message. Its number is the byte `kind` of the shred header.
 #[derive(
     Debug,
     Clone,
@@ -90,7 +90,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind of a header byte, if there is one.
+    /// The kind that a header byte stands for; `None` if there is none.
     pub const fn from_byte(byte: u8) -> Option<Self> {
         Self::from_repr(byte)
     }
@@ -101,7 +101,7 @@ impl Kind {
     }
 }
 
-/// Opens a block: all of its environment that is known before execution.
+/// Opens a block with the part of its environment that is known before execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Env {
@@ -144,11 +144,11 @@ pub struct Frag {
     pub txs: Vec<Bytes>,
 }
 
-/// Ends a block: what execution must arrive at.
+/// Ends a block with the results that execution must reach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Seal {
-    /// How many frags the block has.
+    /// Number of frags of the block.
     pub total_frags: u64,
     /// Block number.
     pub block_number: u64,
@@ -171,7 +171,7 @@ pub struct Seal {
     pub blob_gas_used: Option<u64>,
 }
 
-/// One of the three. In JSON it is the message itself, without a tag.
+/// One of the three messages. Its JSON is that of the message, without a tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Message {
@@ -202,7 +202,7 @@ impl From<Seal> for Message {
 }
 
 impl Message {
-    /// Which of the three this is.
+    /// The kind of the message.
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Env(_) => Kind::Env,
@@ -211,7 +211,7 @@ impl Message {
         }
     }
 
-    /// The block the message belongs to.
+    /// Number of the block that the message belongs to.
     pub const fn block(&self) -> u64 {
         match self {
             Self::Env(m) => m.number,

@@ -1,8 +1,8 @@
-//! JSON exactly as based-op's gateway posts it.
+//! JSON, exactly as based-op's gateway posts it.
 //!
-//! camelCase names, integers as plain JSON numbers, `difficulty` as a hex quantity, bytes as
-//! 0x-hex. Unknown members are refused: the only one ever seen is the other dialect's
-//! `blobGasUsed`, and that must not be read past.
+//! Names are camelCase, integers plain JSON numbers, `difficulty` a hex quantity, bytes 0x-hex.
+//! Unknown members are refused: the only one in use is `blobGasUsed` of the other dialect, and
+//! ignoring it would misread the message.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,35 +12,35 @@ use super::{Dialect, Env, Frag, MAX_EXTRA_DATA, Message, Seal};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JsonError {
-    /// The message has, or lacks, the member that tells the dialects apart.
+    /// The message is of the other dialect: it has or lacks `blobGasUsed`.
     #[error("the message speaks dialect `{found}`, the chain is configured for `{expected}`")]
     Dialect {
-        /// What the chain's configuration says.
+        /// The chain's dialect.
         expected: Dialect,
-        /// What the message looks like.
+        /// The message's dialect.
         found: Dialect,
     },
-    /// `extraData` over its limit.
+    /// `extraData` is longer than [`MAX_EXTRA_DATA`].
     #[error("extraData of {0} bytes exceeds the limit of {MAX_EXTRA_DATA}")]
     ExtraData(usize),
 }
 
-/// An [`Env`] as read, not checked yet.
+/// An [`Env`] that was read and not checked yet.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(transparent)]
 pub struct EnvJson(Env);
 
-/// A [`Frag`] as read, not checked yet.
+/// A [`Frag`] that was read and not checked yet.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(transparent)]
 pub struct FragJson(Frag);
 
-/// A [`Seal`] as read, not checked yet.
+/// A [`Seal`] that was read and not checked yet.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(transparent)]
 pub struct SealJson(Seal);
 
-/// Any of the three, to write.
+/// A message to write.
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
 pub struct MessageJson(Message);
@@ -59,7 +59,7 @@ fn check(expected: Dialect, message: &Message) -> Result<(), JsonError> {
 }
 
 impl EnvJson {
-    /// The message; `Env` is the same in both dialects.
+    /// Checks the message. `Env` is the same in both dialects.
     ///
     /// # Errors
     /// [`JsonError::ExtraData`].
@@ -72,7 +72,7 @@ impl EnvJson {
 }
 
 impl FragJson {
-    /// The message, if it speaks `dialect`.
+    /// Checks that the message is of `dialect`.
     ///
     /// # Errors
     /// [`JsonError::Dialect`].
@@ -84,7 +84,7 @@ impl FragJson {
 }
 
 impl SealJson {
-    /// The message, if it speaks `dialect`.
+    /// Checks that the message is of `dialect`.
     ///
     /// # Errors
     /// [`JsonError::Dialect`].
