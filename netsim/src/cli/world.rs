@@ -1,4 +1,4 @@
-//! Flags that say where nodes are, and `netsim fit`.
+//! Flags for the places of nodes, and `netsim fit`.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::latency::RttMatrix;
 use crate::scenario::Scenario;
 use crate::topology::{Source, parse_regions};
 
-/// Where nodes are.
+/// Arguments for the places of nodes and the delays between them.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct WorldArgs {
     /// A CSV file (id,weight,latitude,longitude), AWS regions with counts
@@ -33,16 +33,16 @@ pub struct WorldArgs {
 }
 
 impl WorldArgs {
-    /// Overrides a scenario's.
+    /// Overrides the network of a scenario.
     ///
     /// # Errors
-    /// Regions that are none, or flags that contradict each other.
+    /// A region is unknown, or flags contradict each other.
     pub fn apply(&self, scenario: &mut Scenario) -> anyhow::Result<()> {
         let network = &mut scenario.network;
         match self.topology.as_deref() {
             None => {}
             Some("default") => network.source = Source::Default { nodes: 1_000 },
-            // A file wins over a region list: no path of ours has a colon and a number.
+            // An existing file takes precedence over a list of regions.
             Some(text) if text.contains(':') && !PathBuf::from(text).exists() => {
                 network.source = Source::Regions(parse_regions(text)?);
             }
@@ -80,7 +80,7 @@ pub struct FitArgs {
     pub latency: PathBuf,
 }
 
-/// Fits, and prints how far the model is off.
+/// Runs `netsim fit`: fits the model and prints its error.
 pub(super) fn fit(args: &FitArgs) -> anyhow::Result<bool> {
     let matrix = RttMatrix::load(&args.latency)?;
     let fit = crate::geo::fit(&matrix)
