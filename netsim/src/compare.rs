@@ -53,10 +53,10 @@ pub enum Contender {
 
 impl Contender {
     /// The name in tables. All meshes of gossip share one.
-    pub const fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Fragcast(_) => "fragcast",
-            Self::Shreds(config) => config.spread.into_str(),
+            Self::Shreds(config) => config.spread.into(),
             Self::Gossip(_) => "gossip",
         }
     }

@@ -122,7 +122,7 @@ impl Default for Network {
 
 /// How messages are dealt to runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
-#[strum(serialize_all = "snake_case", const_into_str)]
+#[strum(serialize_all = "snake_case")]
 pub enum Shape {
     /// One frag per leader, each leader in a run of its own.
     Frag,
@@ -212,7 +212,7 @@ pub const MAX_MESSAGE: u32 = fragcast_shredder::MAX_MESSAGE_LEN as u32 - 1024;
 
 /// How fragcast spreads messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
-#[strum(serialize_all = "snake_case", const_into_str)]
+#[strum(serialize_all = "snake_case")]
 pub enum FragcastRoute {
     /// The leader chooses by its cost model.
     Auto,

@@ -39,28 +39,26 @@ fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     };
     let rate = CodeRate::new(wire.len(), LossTarget::default()).with_coding(1.0);
     let cut = Shredder::new(CHAIN, identity).shred(&wire, &params, rate)?;
-    let shreds: Vec<_> =
-        cut.in_sending_order().map(|(set, index)| set.shreds[usize::from(index)].clone()).collect();
+    let (set_count, first) = (cut.sets.len(), &cut.sets[0]);
     writeln!(
         out,
-        "cut       {} sets of {} data and {} coding shreds, {} bytes each",
-        rate.sets,
+        "cut       {set_count} sets of {} data and {} coding shreds, {} bytes each",
         rate.k,
         rate.m,
-        shreds[0].len()
+        first.shreds[0].len()
     )?;
 
-    // The network loses every other shred and forges one.
-    let mut arrived: Vec<_> = shreds.iter().step_by(2).cloned().collect();
-    let mut forged = shreds[1].to_vec();
+    // The network loses every other shred, and somebody forges one that was lost.
+    let mut arrived: Vec<_> = cut
+        .in_sending_order()
+        .filter(|(_, index)| index % 2 == 0)
+        .map(|(set, index)| set.shreds[usize::from(index)].clone())
+        .collect();
+    let mut forged = first.shreds[1].to_vec();
     forged[100] ^= 1;
     arrived.insert(5, forged.into());
-    writeln!(
-        out,
-        "network   {} of {} shreds arrive, and a forged one",
-        arrived.len() - 1,
-        shreds.len()
-    )?;
+    let (came, sent) = (arrived.len() - 1, cut.in_sending_order().count());
+    writeln!(out, "network   {came} of {sent} shreds arrive, and a forged one")?;
 
     // A node checks each shred alone, before it keeps or forwards it.
     let mut validator = Validator::new(CHAIN, Validator::DEFAULT_CAPACITY);

@@ -36,7 +36,7 @@ pub const MAX_EXTRA_DATA: usize = 256;
     strum::IntoStaticStr,
 )]
 #[serde(rename_all = "kebab-case")]
-#[strum(serialize_all = "kebab-case", const_into_str)]
+#[strum(serialize_all = "kebab-case")]
 #[strum(parse_err_ty = UnknownDialect, parse_err_fn = UnknownDialect::of)]
 pub enum Dialect {
     /// The structures of based-op's published code.
@@ -48,8 +48,8 @@ pub enum Dialect {
 
 impl Dialect {
     /// The name used in configuration and errors.
-    pub const fn name(self) -> &'static str {
-        self.into_str()
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -78,7 +78,7 @@ impl UnknownDialect {
     strum::IntoStaticStr,
     strum::VariantArray,
 )]
-#[strum(serialize_all = "snake_case", const_into_str)]
+#[strum(serialize_all = "snake_case")]
 #[repr(u8)]
 pub enum Kind {
     /// Opens a block.
@@ -96,8 +96,8 @@ impl Kind {
     }
 
     /// The name used in logs, metrics and the subscription.
-    pub const fn name(self) -> &'static str {
-        self.into_str()
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 

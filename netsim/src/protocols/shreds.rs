@@ -36,7 +36,7 @@ const REQUEST: u32 = 132 + 28;
 
 /// Who sends a shred to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
-#[strum(serialize_all = "snake_case", const_into_str)]
+#[strum(serialize_all = "snake_case")]
 pub enum Spread {
     /// Leader to everybody.
     Direct,

@@ -23,7 +23,7 @@ pub struct FaultOptions {
 
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, strum::EnumDiscriminants, strum::IntoStaticStr)]
-#[strum(serialize_all = "snake_case", const_into_str)]
+#[strum(serialize_all = "snake_case")]
 #[strum_discriminants(name(Kind), vis(), doc = "A kind of fault, without whom and when.")]
 #[strum_discriminants(derive(strum::IntoStaticStr, strum::VariantArray))]
 #[strum_discriminants(strum(serialize_all = "snake_case"))]
@@ -122,8 +122,8 @@ pub enum NodeName {
 
 impl FaultKind {
     /// What a file calls it.
-    pub const fn name(&self) -> &'static str {
-        self.into_str()
+    pub fn name(&self) -> &'static str {
+        self.into()
     }
 
     /// Why it cannot happen to such a load, if so.

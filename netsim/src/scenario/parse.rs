@@ -9,9 +9,7 @@ use toml::de::DeTable;
 use super::expect::{Expectation, PROTOCOLS};
 use super::fault::FaultOptions;
 use super::reader::{Problems, Section, number};
-use super::{
-    FragcastRoute, LoadOptions, MAX_MESSAGE, MIN_MESSAGE, Network, Scenario, ScenarioError, Shape,
-};
+use super::{LoadOptions, MAX_MESSAGE, MIN_MESSAGE, Network, Scenario, ScenarioError, Shape};
 use crate::link::Loss;
 use crate::topology::{MAX_NODES, MIN_NODES, Source, parse_regions};
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{FaultKind, FragcastRoute, NodeName, Scenario, Shape, Who};
+use super::{FaultKind, NodeName, Scenario, Shape, Who};
 use crate::Nanos;
 use crate::fault::Span;
 use crate::input::file_name;
@@ -75,7 +75,7 @@ fn load(scenario: &Scenario, rows: &mut Rows) {
     rows.extend([
         ("load.leaders", load.leaders.to_string()),
         ("load.frag_bytes", list(&load.frag_bytes)),
-        ("load.shape", load.shape.into_str().into()),
+        ("load.shape", <&str>::from(load.shape).into()),
         ("load.patience_ms", ms(load.patience)),
     ]);
     if load.shape == Shape::Blocks {
@@ -95,7 +95,7 @@ fn load(scenario: &Scenario, rows: &mut Rows) {
 fn protocols(scenario: &Scenario, rows: &mut Rows) {
     let Scenario { fragcast, turbine, rotor, gossip, .. } = scenario;
     rows.extend([
-        ("fragcast.route", fragcast.route.into_str().into()),
+        ("fragcast.route", <&str>::from(fragcast.route).into()),
         ("fragcast.fanout", fragcast.fanout.to_string()),
         ("fragcast.loss", scenario.code_loss().to_string()),
         ("fragcast.coding", fragcast.coding.to_string()),

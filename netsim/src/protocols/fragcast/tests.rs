@@ -117,12 +117,14 @@ fn blocked(nodes: &[NodeId], span: (Nanos, Nanos)) -> Fault {
     Fault::TurbineDown { nodes: nodes.iter().copied().collect(), span }
 }
 
-const STANDBY: FragcastConfig = FragcastConfig { gossip: Policy::Standby, ..config() };
+fn standby() -> FragcastConfig {
+    FragcastConfig { gossip: Policy::Standby, ..config() }
+}
 
 #[test]
 fn who_is_cut_off_lives_on_gossip_until_the_overlay_has_proved_itself() {
     let fault = blocked(&[7], (4_100 * MILLIS, 6_100 * MILLIS));
-    let (outcome, fragcast) = go(&STANDBY, &blocks(6), &Faults(vec![fault]), 30);
+    let (outcome, fragcast) = go(&standby(), &blocks(6), &Faults(vec![fault]), 30);
     for (completion, broadcast) in outcome.completions.iter().zip(&blocks(6).broadcasts) {
         assert!(completion.after.iter().all(|after| *after < SECONDS), "{:?}", broadcast.key);
     }
@@ -144,7 +146,7 @@ fn who_is_cut_off_lives_on_gossip_until_the_overlay_has_proved_itself() {
 fn a_connection_that_is_idle_for_long_is_dead_and_made_anew() {
     let fault = |until| Faults(vec![blocked(&[7], (SECONDS, until))]);
     let connected = |until: Nanos, n| {
-        let (_, fragcast) = go(&STANDBY, &blocks(n), &fault(until), 30);
+        let (_, fragcast) = go(&standby(), &blocks(n), &fault(until), 30);
         let peers =
             |node: NodeId| (0..30).filter(|peer| fragcast.node(node).is_connected(*peer)).count();
         (peers(7), peers(8))
@@ -157,7 +159,7 @@ fn a_connection_that_is_idle_for_long_is_dead_and_made_anew() {
 
 #[test]
 fn a_healthy_network_in_standby_sends_nothing_by_gossip() {
-    let (outcome, _) = go(&STANDBY, &blocks(3), &Faults::default(), 30);
+    let (outcome, _) = go(&standby(), &blocks(3), &Faults::default(), 30);
     assert_eq!((outcome.sent_by_tcp, outcome.changes.len()), (0, 0));
     let (off, _) = go(&config(), &blocks(3), &Faults::default(), 30);
     assert_eq!(off.sent, outcome.sent);
