@@ -1,4 +1,4 @@
-//! The keys of a scenario's file, with what each may be.
+//! The keys of a scenario's file with their bounds.
 
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use crate::topology::{MAX_NODES, MIN_NODES, Source, parse_regions};
 
 /// Megabits per second of a link.
 pub(super) const MBIT: RangeInclusive<f64> = 0.01..=400_000.0;
-/// Blocks of a run at most.
+/// The most blocks of a run.
 pub(super) const MAX_BLOCKS: u64 = 1_000;
-/// Frags of a block at most.
+/// The most frags of a block.
 pub(super) const MAX_FRAGS: u64 = 1_000;
 const POLICIES: [(&str, Policy); 3] =
     [("off", Policy::Off), ("standby", Policy::Standby), ("always", Policy::Always)];
@@ -26,14 +26,14 @@ const MODES: [(&str, Mode); 3] =
 const MAX_LEADERS: u64 = 100;
 const MAX_FAULTS: usize = 100;
 const MAX_NODES_U64: u64 = MAX_NODES as u64;
-/// Loss: beyond a half nothing that is compared is made for it.
+/// Loss. None of the protocols is designed for more than a half.
 const LOSS: RangeInclusive<f64> = 0.0..=0.5;
 const MIB: RangeInclusive<f64> = 0.0..=1_048_576.0;
 const MESSAGE: RangeInclusive<u64> = MIN_MESSAGE as u64..=MAX_MESSAGE as u64;
-/// Milliseconds between messages, and that a node waits.
+/// Milliseconds between messages, and of waiting.
 const PAUSE_MS: RangeInclusive<f64> = 0.0..=60_000.0;
 
-/// A scenario from text.
+/// Reads a scenario from text.
 pub(super) fn scenario(text: &str, file: &str, folder: &Path) -> Result<Scenario, ScenarioError> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let problems = Problems::new(text);
@@ -164,7 +164,7 @@ fn is_csv(text: &str) -> bool {
     text.to_ascii_lowercase().ends_with(".csv")
 }
 
-/// A file that a scenario names.
+/// Resolves the path of a file that a scenario names.
 fn path(
     section: &Section<'_, '_, '_>,
     span: &Range<usize>,
@@ -239,7 +239,7 @@ fn load(load: &mut LoadOptions, mut section: Section<'_, '_, '_>) {
     section.whole("seal_bytes", MESSAGE, &mut load.seal_bytes);
     let sealed = load.offset(load.seal());
     if load.shape == Shape::Blocks && load.block_time() < sealed {
-        // Blocks are not built at once: a leader's Env comes after the Seal before it.
+        // Blocks do not overlap: an Env comes after the previous Seal.
         let keys = ["block_ms", "seal_after_ms", "interval_ms", "frags"];
         let key = keys.into_iter().find(|key| section.has(key)).unwrap_or("shape");
         if let Some(value) = section.get(key) {

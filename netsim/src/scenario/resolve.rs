@@ -1,12 +1,12 @@
-//! From a scenario and a world to what the engine runs: messages with their times and leaders,
-//! and faults with their nodes.
+//! Turns a scenario and a world into runs of the engine: messages with times and leaders, and
+//! faults with nodes.
 //!
-//! Leaders come from the stream "leaders" and each fault's nodes from the stream "faults" of its
-//! number, so that a fault more or less changes nobody else's.
+//! Leaders are drawn from the stream "leaders", and the nodes of each fault from the stream
+//! "faults" of its number, so that adding a fault does not change the others.
 //!
-//! A block's number tells its leader, by [`Load::leader`]: term 0 would be genesis's, so a run
-//! begins with the first block of term 1, and the first leader drawn stands second in
-//! [`Load::leaders`], which go round.
+//! The number of a block determines its leader, by [`Load::leader`]. Term 0 contains genesis, so a
+//! run begins with the first block of term 1, and the first leader drawn is the second in
+//! [`Load::leaders`].
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ use crate::load::{Broadcast, Load};
 use crate::world::World;
 use crate::{MILLIS, Nanos, NodeId, random};
 
-/// How long a leader that dies has to send its last message.
+/// How long a leader that dies still sends its last message.
 const LAST_BREATH: Nanos = MILLIS;
 
 /// Why a scenario and a world do not fit together. Its text becomes a [`Problem`]'s.
@@ -100,7 +100,7 @@ fn told(fault: &FaultOptions, message: String) -> Problem {
     Problem { position: fault.position.clone(), message }
 }
 
-/// Why a run would need more memory than it may have.
+/// The error if a run would need too much memory.
 fn too_large(load: &LoadOptions, world: &World) -> Option<Mismatch> {
     let messages = match load.shape {
         Shape::Frag => 1,
@@ -111,7 +111,7 @@ fn too_large(load: &LoadOptions, world: &World) -> Option<Mismatch> {
     (pairs > MAX_PAIRS).then_some(Mismatch::TooLarge { messages, nodes, pairs })
 }
 
-/// Leaders in the order drawn.
+/// Draws the leaders.
 fn leaders(scenario: &Scenario, world: &World) -> Result<Vec<NodeId>, Mismatch> {
     let wanted = scenario.load.leaders;
     let mut rng = random::stream(scenario.seed, "leaders", 0);
@@ -122,7 +122,7 @@ fn leaders(scenario: &Scenario, world: &World) -> Result<Vec<NodeId>, Mismatch> 
     Ok(drawn.into_iter().map(|node| node as NodeId).collect())
 }
 
-/// What drawing a fault's nodes depends on.
+/// The inputs for drawing the nodes of a fault.
 struct Draw<'a> {
     seed: u64,
     index: u64,
@@ -131,7 +131,7 @@ struct Draw<'a> {
 }
 
 impl Draw<'_> {
-    /// A fault of hosts; `None`: it is a leader's.
+    /// Resolves a fault of hosts; `None` for a fault of a leader.
     fn fault(&self, fault: &FaultOptions) -> Result<Option<Fault>, Mismatch> {
         Ok(Some(match &fault.kind {
             FaultKind::Crash { who, span } => Fault::Crash { nodes: self.who(who)?, span: *span },
@@ -224,7 +224,7 @@ fn unknown(what: &'static str, name: &str, known: &[&str]) -> Mismatch {
     }
 }
 
-/// The message after which a leader dies in a block.
+/// The message of a block after which its leader dies.
 fn death(faults: &[FaultOptions], of: u64) -> Option<u16> {
     let after = faults.iter().filter_map(|fault| match fault.kind {
         FaultKind::LeaderDies { block, after_message } if block == of => Some(after_message),
@@ -233,7 +233,7 @@ fn death(faults: &[FaultOptions], of: u64) -> Option<u16> {
     after.min()
 }
 
-/// Messages after which attempts at a block are given up, in the order of the file.
+/// The messages after which attempts at a block are given up, in the order of the file.
 fn cuts<'a>(faults: impl Iterator<Item = &'a FaultOptions>, of: u64) -> impl Iterator<Item = u16> {
     faults.filter_map(move |fault| match fault.kind {
         FaultKind::Rebuild { block, after_message } if block == of => Some(after_message),
@@ -249,13 +249,13 @@ fn equivocal(faults: &[FaultOptions], of: (u64, u16)) -> bool {
     faults.iter().any(at)
 }
 
-/// A leader that dies after a broadcast.
+/// The crash of a leader after a broadcast.
 fn crash(broadcast: &Broadcast) -> Fault {
     let nodes = BTreeSet::from([broadcast.leader]);
     Fault::Crash { nodes, span: (broadcast.at + LAST_BREATH, Nanos::MAX) }
 }
 
-/// The run of the leader number `i`, who is followed by the others in turn.
+/// The run of leader number `i`, followed by the others in turn.
 fn frag_run(scenario: &Scenario, leaders: &[NodeId], i: usize, faults: &Faults) -> Run {
     let mut turn = leaders.to_vec();
     turn.rotate_left(i);
@@ -321,7 +321,7 @@ fn bytes(options: &LoadOptions, message: u16) -> u32 {
     }
 }
 
-/// Leaves out what is never sent, because its leader is down: nobody can be expected to have it.
+/// Removes messages that are never sent because their leader is down, since no node can have them.
 fn without_the_dead(mut load: Load, faults: Faults) -> Run {
     load.broadcasts.retain(|broadcast| !faults.is_down(broadcast.leader, broadcast.at));
     Run { load, faults }

@@ -1,5 +1,5 @@
-//! Settings of a scenario as reports print them: by key, with a file's units. Of paths the last
-//! part only, which is the same wherever the files lie.
+//! Settings of a scenario for reports: by key, in the units of a file. Of paths only the last part
+//! is shown, so that reports do not depend on folders.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use crate::input::file_name;
 use crate::link::Loss;
 use crate::topology::Source;
 
-/// Names of nodes or places that are listed at most.
+/// The most names of nodes or places that are listed.
 const LISTED: usize = 8;
 
-/// All settings, in the order of `default.toml`.
+/// All settings in the order of `default.toml`.
 pub(super) fn of(scenario: &Scenario) -> Vec<(String, String)> {
     let mut rows = vec![("scenario", scenario.name.clone()), ("seed", scenario.seed.to_string())];
     network(scenario, &mut rows);
@@ -114,7 +114,7 @@ fn protocols(scenario: &Scenario, rows: &mut Rows) {
     ]);
 }
 
-/// A fault in a few words.
+/// A short description of a fault.
 fn told(kind: &FaultKind) -> String {
     match kind {
         FaultKind::Crash { who, span }
