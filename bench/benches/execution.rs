@@ -6,7 +6,7 @@
 //! they are there (FRAGCAST_DATA, default ../shared/data).
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,8 @@ use fragcast::exec::{
 use fragcast::executor::{ChainView, Executor, ExecutorConfig};
 use fragcast::output::{Ordered, Output, Times, Via};
 use fragcast::workload::{DevnetConfig, DevnetGateway, Genesis, RecordedBlock};
-use fragcast_shredder::{Dialect, Env, GatewayKey, Message};
+use fragcast_shredder::testing::data;
+use fragcast_shredder::{BlockBuilder, Dialect, Env, Frag, GatewayKey, Message};
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::rpc_params;
 use jsonrpsee::server::Server;
@@ -174,17 +175,13 @@ impl Case {
         let mut builder = self.open(Parent::from(anchor), &source);
         let size = txs.len().div_ceil(frags).max(1);
         let count = txs.len().div_ceil(size);
-        let mut messages = vec![Message::Env(self.env.clone())];
+        let mut block = BlockBuilder::from_env(self.env.clone());
+        let mut messages = vec![Message::from(block.env())];
         for (i, chunk) in txs.chunks(size).enumerate() {
             let all = chunk.iter().cloned().map(Ok).collect();
             builder.execute(all, i + 1 == count, OnInvalid::Fail).expect("a valid frag");
-            messages.push(Message::Frag(fragcast_shredder::Frag {
-                block_number: self.env.number,
-                seq: i as u64,
-                is_last: i + 1 == count,
-                blob_gas_used: None,
-                txs: chunk.iter().map(|tx| tx.bytes.clone()).collect(),
-            }));
+            let frag = block.frag(chunk.iter().map(|tx| tx.bytes.clone()));
+            messages.push(Frag { is_last: i + 1 == count, ..frag }.into());
         }
         messages.push(Message::Seal(builder.make_seal(false).expect("a state root")));
         let outputs = outputs(messages);
@@ -254,14 +251,8 @@ fn devnet_case() -> Case {
 }
 
 fn recorded_cases() -> Vec<Case> {
-    let root = std::env::var_os("FRAGCAST_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
-    let Ok(files) = std::fs::read_dir(root.join("op-sepolia")) else {
-        say(&format!("recorded blocks are skipped: none in {}", root.display()));
-        return Vec::new();
-    };
+    let Some(folder) = data("op-sepolia") else { return Vec::new() };
+    let files = std::fs::read_dir(folder).expect("a folder of recorded blocks");
     let mut paths: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
     paths.sort();
     let case = |path: &PathBuf| {
