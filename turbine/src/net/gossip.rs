@@ -24,7 +24,6 @@
 //! that are listened to; of anything else a single entry is kept. Ids are kept for 65 s.
 
 mod behaviour;
-mod bucket;
 mod dial;
 mod doorman;
 mod identity;
