@@ -23,7 +23,7 @@ use fragcast::exec::{
 use fragcast::executor::{ChainView, Executor, ExecutorConfig};
 use fragcast::output::{Ordered, Output, Times, Via};
 use fragcast::workload::{DevnetConfig, DevnetGateway, Genesis, RecordedBlock};
-use fragcast_shredder::{Dialect, Env, GatewayKey, Message};
+use fragcast_shredder::{BlockBuilder, Dialect, Env, Frag, GatewayKey, Message};
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::rpc_params;
 use jsonrpsee::server::Server;
@@ -174,17 +174,13 @@ impl Case {
         let mut builder = self.open(Parent::from(anchor), &source);
         let size = txs.len().div_ceil(frags).max(1);
         let count = txs.len().div_ceil(size);
-        let mut messages = vec![Message::Env(self.env.clone())];
+        let mut block = BlockBuilder::from_env(self.env.clone());
+        let mut messages = vec![Message::from(block.env())];
         for (i, chunk) in txs.chunks(size).enumerate() {
             let all = chunk.iter().cloned().map(Ok).collect();
             builder.execute(all, i + 1 == count, OnInvalid::Fail).expect("a valid frag");
-            messages.push(Message::Frag(fragcast_shredder::Frag {
-                block_number: self.env.number,
-                seq: i as u64,
-                is_last: i + 1 == count,
-                blob_gas_used: None,
-                txs: chunk.iter().map(|tx| tx.bytes.clone()).collect(),
-            }));
+            let frag = block.frag(chunk.iter().map(|tx| tx.bytes.clone()));
+            messages.push(Frag { is_last: i + 1 == count, ..frag }.into());
         }
         messages.push(Message::Seal(builder.make_seal(false).expect("a state root")));
         let outputs = outputs(messages);

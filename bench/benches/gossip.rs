@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fragcast::local::{LocalNetwork, LocalOptions};
-use fragcast_shredder::{Dialect, Frag, Message};
+use fragcast_shredder::{BlockBuilder, Dialect, Frag, Message};
 use fragcast_turbine::net::gossip::libp2p;
 use fragcast_turbine::testing::{env_message, seal_message};
 use fragcast_turbine::{Mode, Policy};
@@ -59,9 +59,9 @@ fn options(nodes: usize, policy: Policy, dir: &std::path::Path) -> LocalOptions 
 
 fn frag(block_number: u64, seq: u64) -> Message {
     let tx = fragcast_bench::payload(FRAG_LEN);
-    let txs = vec![tx.into(), vec![block_number as u8, seq as u8].into()];
-    let is_last = seq + 1 == FRAGS;
-    Message::Frag(Frag { block_number, seq, is_last, blob_gas_used: None, txs })
+    let txs = [tx, vec![block_number as u8, seq as u8]];
+    let frag = BlockBuilder::new(block_number).frag_at(seq, txs);
+    Frag { is_last: seq + 1 == FRAGS, ..frag }.into()
 }
 
 async fn block(network: &mut LocalNetwork, number: u64) {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use fragcast_shredder::{
     CodeRate, HashedShred, Kind, MessageKey, MessageParams, Shred, ShreddedMessage, Shredder,
-    ValidatedShred, Validator,
+    Timestamp, ValidatedShred, Validator,
 };
 
 /// Chain id of the benchmarks.
@@ -41,7 +41,7 @@ pub const fn params() -> MessageParams {
         plan: 0,
         route: 0,
         route_param: 0,
-        sent_at: 0,
+        sent_at: Timestamp::from_nanos(0),
     }
 }
 

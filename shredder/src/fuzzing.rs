@@ -11,6 +11,7 @@ use crate::messages::{Dialect, Kind};
 use crate::rate::{CodeRate, LossTarget};
 use crate::shred::{HashedShred, MessageKey, Shred};
 use crate::signature::SignedMessage;
+use crate::time::Timestamp;
 use crate::{Limits, MessageParams, Reassembler, Shredder, Validator};
 
 /// A named fuzz target.
@@ -91,7 +92,7 @@ pub fn reassembly(data: &[u8]) {
                     plan: 0,
                     route: 0,
                     route_param: 0,
-                    sent_at: 0,
+                    sent_at: Timestamp::default(),
                 };
                 let rate = CodeRate::new(wire.len(), LossTarget::default());
                 sent.push((shredder.shred(&wire, &params, rate).expect("valid"), wire));

@@ -8,7 +8,9 @@
 //! * [`json`]: what a gateway posts
 //! * [`wire`]: what is gossiped and what is cut into shreds
 //! * [`root`]: what is signed
+//! * [`build`]: makes the messages of a block
 
+pub mod build;
 pub mod json;
 pub mod root;
 pub mod wire;
@@ -166,6 +168,24 @@ pub enum Message {
     Frag(Frag),
     /// See [`Seal`].
     Seal(Seal),
+}
+
+impl From<Env> for Message {
+    fn from(env: Env) -> Self {
+        Self::Env(env)
+    }
+}
+
+impl From<Frag> for Message {
+    fn from(frag: Frag) -> Self {
+        Self::Frag(frag)
+    }
+}
+
+impl From<Seal> for Message {
+    fn from(seal: Seal) -> Self {
+        Self::Seal(seal)
+    }
 }
 
 impl Message {

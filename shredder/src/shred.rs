@@ -40,6 +40,7 @@ use bytes::Bytes;
 
 use crate::coding::MAX_SHARDS;
 use crate::messages::Kind;
+use crate::time::Timestamp;
 use crate::{MAX_MESSAGE_LEN, codec, merkle};
 
 /// The version byte of this format.
@@ -107,7 +108,7 @@ pub struct SetHeader {
     /// First eight bytes of the plan's hash.
     pub plan: u64,
     /// When the leader sent the message, µs since the Unix epoch by its clock.
-    pub sent_at: u64,
+    pub sent_at_micros: u64,
     /// Bytes of the message, 1 to 10 MiB.
     pub message_len: u32,
     /// Message index.
@@ -135,6 +136,11 @@ impl SetHeader {
     /// The set.
     pub const fn set_key(&self) -> SetKey {
         SetKey { message: self.message_key(), set: self.set }
+    }
+
+    /// When the leader sent the message, by its clock.
+    pub const fn sent_at(&self) -> Timestamp {
+        Timestamp::from_micros(self.sent_at_micros)
     }
 
     /// k + m.

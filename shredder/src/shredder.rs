@@ -14,6 +14,7 @@ use crate::rate::CodeRate;
 use crate::shred::{
     ChainTag, HEADER_LEN, MessageKey, SIGNATURE_LEN, SetHeader, VERSION, shard_range, write_frame,
 };
+use crate::time::Timestamp;
 use crate::{MAX_MESSAGE_LEN, merkle};
 
 /// What the header says of a message beside its shape.
@@ -29,8 +30,8 @@ pub struct MessageParams {
     pub route: u8,
     /// Route parameter.
     pub route_param: u16,
-    /// µs since the Unix epoch.
-    pub sent_at: u64,
+    /// When the leader sends it, since the Unix epoch. The header has room for microseconds.
+    pub sent_at: Timestamp,
 }
 
 /// Why a message cannot be cut.
@@ -120,7 +121,7 @@ impl Shredder {
             chain: self.tag,
             block: params.key.block,
             plan: params.plan,
-            sent_at: params.sent_at,
+            sent_at_micros: params.sent_at.as_micros(),
             message_len: wire.len() as u32,
             message: params.key.message,
             set: 0,

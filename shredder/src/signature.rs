@@ -169,9 +169,15 @@ impl GatewayKey {
     }
 
     /// Signs `message`.
-    pub fn sign(&self, message: Message) -> SignedMessage {
+    pub fn sign(&self, message: impl Into<Message>) -> SignedMessage {
+        let message = message.into();
         let root = message.root();
         SignedMessage { signature: self.sign_digest(&root), root, message }
+    }
+
+    /// Signs `message`. The result needs no verification: this key has just signed it.
+    pub fn sign_verified(&self, message: impl Into<Message>) -> VerifiedMessage {
+        VerifiedMessage(self.sign(message))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{Dialect, Frag, GatewayKey, Kind, Message, MessageKey, SignedMessage};
+use fragcast_shredder::{BlockBuilder, Dialect, GatewayKey, Kind, MessageKey, SignedMessage};
 
 use crate::control::{
     Control, MAX_ANSWER_SHREDS, MAX_TIPS, MessagePart, RepairRequest, RepairShreds, Tip, Tips,
@@ -119,10 +119,7 @@ pub fn repair(data: &[u8]) {
     let mut now = Timestamp::from_nanos(1);
     let start = now;
     let sign = |seq: u16, len: usize| {
-        let txs = vec![vec![7; len].into()];
-        let frag =
-            Frag { block_number: 1, seq: seq.into(), is_last: false, blob_gas_used: None, txs };
-        gateway.sign(Message::Frag(frag)).verify(gateway.address()).expect("ours")
+        gateway.sign_verified(BlockBuilder::new(1).frag_at(seq.into(), [vec![7; len]]))
     };
     // Gossip has brought one, so it has no shreds of that.
     node.handle_gossip(now, sign(3, 20_000), true);
@@ -253,14 +250,9 @@ pub fn gossip(data: &[u8]) {
             }
             // Signed by the first gateway, whoever leads: changed or whole.
             change => {
-                let frag = Frag {
-                    block_number: block,
-                    seq: u64::from(number / 128),
-                    is_last: false,
-                    blob_gas_used: (dialect == Dialect::V0Blob).then_some(1),
-                    txs: vec![vec![op / 16; 30].into()],
-                };
-                let mut wire = gateways[0].sign(Message::Frag(frag)).to_wire();
+                let builder = BlockBuilder::new(block).with_dialect(dialect);
+                let frag = builder.frag_at(u64::from(number / 128), [vec![op / 16; 30]]);
+                let mut wire = gateways[0].sign(frag).to_wire();
                 match change {
                     2 => bytes.chunks_exact(2).for_each(|change| {
                         let at = usize::from(change[0]) % wire.len();

@@ -33,7 +33,6 @@ pub mod sequencer;
 pub mod shuffle;
 #[doc(hidden)]
 pub mod testing;
-pub mod time;
 
 #[cfg(feature = "net")]
 #[expect(clippy::disallowed_types, reason = "the driver is where the sockets are")]
@@ -42,6 +41,7 @@ pub mod net;
 pub use control::{Control, Evidence};
 pub use delegation::{Delegation, Delegations, SignedDelegation};
 pub use egress::{Lane, Payload, Transmit};
+pub use fragcast_shredder::time::{self, Timestamp};
 pub use gossip::{GossipAction, Listener, Mode, Policy};
 pub use health::Health;
 pub use membership::{Member, MemberRecord, Membership, PeerIndex};
@@ -55,4 +55,3 @@ pub use protocol::{
 };
 pub use route::Route;
 pub use schedule::Schedule;
-pub use time::Timestamp;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use alloy_primitives::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{Frag, GatewayKey, Message, MessageKey, VerifiedMessage};
+use fragcast_shredder::{BlockBuilder, GatewayKey, MessageKey, VerifiedMessage};
 use fragcast_turbine::membership::RecordBody;
 use fragcast_turbine::net::{GossipInput, Handle, NetConfig, Running, bind, spawn};
 use fragcast_turbine::protocol::WINDOW_FUTURE;
@@ -118,11 +118,9 @@ impl World {
     }
 
     fn frag(&self, seq: u64, len: usize) -> (MessageKey, VerifiedMessage) {
-        let txs = vec![Bytes::from(vec![seq as u8; len])];
-        let frag = Frag { block_number: 1, seq, is_last: false, blob_gas_used: None, txs };
+        let frag = BlockBuilder::new(1).frag_at(seq, [vec![seq as u8; len]]);
         let key = MessageKey { block: 1, attempt: 0, message: seq as u16 + 1 };
-        let signed = self.gateway.sign(Message::Frag(frag));
-        (key, signed.verify(self.gateway.address()).unwrap())
+        (key, self.gateway.sign_verified(frag))
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use alloy_primitives::{Address, B256, U256};
-use fragcast_shredder::{Env, Frag, MAX_MESSAGE_LEN, Message, MessageKey, Seal};
+use fragcast_shredder::{BlockBuilder, MAX_MESSAGE_LEN, Message, MessageKey};
 use fragcast_turbine::schedule::BLOCKS_PER_TERM;
 use rand::RngCore;
 
@@ -61,12 +60,9 @@ impl Traffic {
         let interval = u64::try_from(interval.as_nanos()).unwrap_or(Nanos::MAX);
         let mut posts = Vec::new();
         for block in 1..=u64::from(blocks) {
-            let frags = u64::from(frags);
-            let content = (0..frags).map(|seq| frag(block, seq, seq + 1 == frags, bytes, seed));
-            let messages = std::iter::once(env(block))
-                .chain(content)
-                .chain(std::iter::once(seal(block, frags)));
-            for (index, message) in messages.enumerate() {
+            let content = (0..u64::from(frags)).map(|seq| transactions(block, seq, bytes, seed));
+            let messages = BlockBuilder::new(block).messages(content);
+            for (index, message) in messages.into_iter().enumerate() {
                 let at = interval.saturating_mul(posts.len() as u64);
                 let key = MessageKey { block, attempt: 0, message: index as u16 };
                 posts.push(Post { at, key, message });
@@ -101,25 +97,10 @@ pub(super) fn size(message: &Message) -> usize {
     wire.len()
 }
 
-fn env(number: u64) -> Message {
-    Message::Env(Env {
-        number,
-        parent_hash: B256::ZERO,
-        beneficiary: Address::ZERO,
-        timestamp: number,
-        gas_limit: 30_000_000,
-        basefee: 7,
-        difficulty: U256::ZERO,
-        prevrandao: B256::ZERO,
-        extra_data: Default::default(),
-        parent_beacon_block_root: B256::ZERO,
-    })
-}
-
-/// A frag of exactly `bytes` with its signature. Nodes that execute nothing do not look into
-/// transactions, so random bytes serve.
-fn frag(block_number: u64, seq: u64, is_last: bool, bytes: u32, seed: u64) -> Message {
-    let mut rng = random::stream(seed, "emulate frag", block_number << 16 | seq);
+/// Transactions that make a frag of exactly `bytes`, signature included. Nodes that execute
+/// nothing do not look into them, so random bytes serve.
+fn transactions(block: u64, seq: u64, bytes: u32, seed: u64) -> Vec<Vec<u8>> {
+    let mut rng = random::stream(seed, "emulate frag", block << 16 | seq);
     let mut left = (bytes as usize).saturating_sub(FRAG_FRAME);
     let mut txs = Vec::new();
     // Each takes four bytes for its offset; the last takes what is left.
@@ -127,25 +108,10 @@ fn frag(block_number: u64, seq: u64, is_last: bool, bytes: u32, seed: u64) -> Me
         let len = if left < 2 * (TRANSACTION + 4) { left - 4 } else { TRANSACTION };
         let mut tx = vec![0; len];
         rng.fill_bytes(&mut tx);
-        txs.push(tx.into());
+        txs.push(tx);
         left -= len + 4;
     }
-    Message::Frag(Frag { block_number, seq, is_last, blob_gas_used: None, txs })
-}
-
-fn seal(block_number: u64, total_frags: u64) -> Message {
-    Message::Seal(Seal {
-        total_frags,
-        block_number,
-        gas_used: 0,
-        gas_limit: 30_000_000,
-        parent_hash: B256::ZERO,
-        transactions_root: B256::ZERO,
-        receipts_root: B256::ZERO,
-        state_root: B256::ZERO,
-        block_hash: B256::ZERO,
-        blob_gas_used: None,
-    })
+    txs
 }
 
 #[cfg(test)]

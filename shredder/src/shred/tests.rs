@@ -1,5 +1,7 @@
 //! The shred format: pinned bytes, and everything that must not pass.
 
+use std::time::Duration;
+
 use alloy_primitives::hex;
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
@@ -19,7 +21,7 @@ pub(crate) fn params(block: u64, attempt: u8, message: u16) -> MessageParams {
         plan: 0x0807_0605_0403_0201,
         route: 1,
         route_param: 200,
-        sent_at: 1_700_000_000_000_000,
+        sent_at: Timestamp::from_micros(1_700_000_000_000_000),
     }
 }
 
@@ -249,7 +251,7 @@ fn a_rebuilt_block_accuses_nobody() {
 fn the_same_message_sent_again_accuses_nobody() {
     let first = cut(3_000, &params(7, 0, 1));
     let mut later = params(7, 0, 1);
-    later.sent_at += 5;
+    later.sent_at = later.sent_at + Duration::from_micros(5);
     let again = cut(3_000, &later);
     assert_eq!(proof_of(&first, &again).unwrap_err(), ValidateError::OtherHeader);
 }

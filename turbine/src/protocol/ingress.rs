@@ -205,7 +205,7 @@ impl Protocol {
                 self.events.push_back(Event::Message(Box::new(Delivered {
                     key,
                     message,
-                    sent_at_micros: header.sent_at,
+                    sent_at_micros: header.sent_at_micros,
                     first_shred_at,
                     complete_at: now,
                     from: Some(from),

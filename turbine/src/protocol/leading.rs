@@ -77,7 +77,7 @@ impl Protocol {
             plan: view.id(),
             route: route_number,
             route_param,
-            sent_at: now.as_micros(),
+            sent_at: now,
         };
         let shredder = self.shredder.as_mut().expect("a leader has a key");
         let cut = shredder.shred(&wire, &params, rate)?;

@@ -9,7 +9,7 @@ mod repair;
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{Frag, GatewayKey, Message, MessageKey, VerifiedMessage};
+use fragcast_shredder::{BlockBuilder, GatewayKey, Message, MessageKey, VerifiedMessage};
 
 use super::*;
 use crate::delegation::Delegation;
@@ -75,7 +75,7 @@ impl World {
 
     pub(super) fn sign(&self, message: Message) -> VerifiedMessage {
         let gateway = &self.gateways[self.gateway(message.block())];
-        gateway.sign(message).verify(gateway.address()).unwrap()
+        gateway.sign_verified(message)
     }
 }
 
@@ -86,8 +86,7 @@ pub(super) fn env(number: u64) -> Message {
 pub(super) fn frag(block_number: u64, seq: u64, len: usize) -> Message {
     let tx: Vec<u8> =
         (0..len).map(|i| (i as u64 * 31 + seq * 7 + block_number % 256) as u8).collect();
-    let txs = vec![tx.into()];
-    Message::Frag(Frag { block_number, seq, is_last: false, blob_gas_used: None, txs })
+    BlockBuilder::new(block_number).frag_at(seq, [tx]).into()
 }
 
 pub(super) fn key(message: &Message, attempt: u8) -> MessageKey {

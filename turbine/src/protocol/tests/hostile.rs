@@ -32,7 +32,8 @@ fn cut_bytes(
     key: MessageKey,
     kind: Kind,
 ) -> ShreddedMessage {
-    let params = MessageParams { key, kind, plan: 0, route: 0, route_param: 0, sent_at: 1 };
+    let sent_at = Timestamp::from_micros(1);
+    let params = MessageParams { key, kind, plan: 0, route: 0, route_param: 0, sent_at };
     let rate = CodeRate::new(wire.len(), LossTarget::default());
     Shredder::new(CHAIN, world.leader_keys[gateway].clone()).shred(wire, &params, rate).unwrap()
 }
@@ -142,7 +143,7 @@ fn other_chains_and_versions_are_counted_not_punished() {
         plan: 0,
         route: 0,
         route_param: 0,
-        sent_at: 0,
+        sent_at: Timestamp::default(),
     };
     let rate = CodeRate::new(message.to_wire().len(), LossTarget::default());
     let mut other = Shredder::new(CHAIN + 1, world.leader_keys[0].clone());
