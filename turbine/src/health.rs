@@ -309,7 +309,9 @@ impl Health {
     /// The operator leaves the decision to health again: what was noted before does not count.
     pub fn resume(&mut self, now: Timestamp) {
         match &mut self.phase {
-            Phase::Overlay { watch, .. } | Phase::Probing { watch, .. } => *watch = Watch::default(),
+            Phase::Overlay { watch, .. } | Phase::Probing { watch, .. } => {
+                *watch = Watch::default()
+            }
             Phase::Gossip { record, .. } => *record = Record::default(),
         }
         self.signs.restart(now);
@@ -385,7 +387,7 @@ impl Health {
 
     fn probe(&mut self, now: Timestamp, suspicion: Suspicion) {
         let Some(watch) = self.phase.watch() else { return };
-        let watch = Watch { missing: watch.missing, ..Watch::default() };
+        let watch = Watch::of(watch.missing);
         let until = now + self.config.probe;
         self.enter(now, suspicion.reason(), Phase::Probing { watch, suspicion, until });
     }

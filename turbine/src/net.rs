@@ -26,6 +26,7 @@ mod handle;
 mod link;
 mod listen;
 mod snapshot;
+mod socket;
 mod spawn;
 mod streams;
 mod tally;

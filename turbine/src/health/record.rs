@@ -84,12 +84,7 @@ impl Record {
     }
 
     /// The overlay delivered a message; says whether it counts.
-    pub(super) fn delivered(
-        &mut self,
-        key: (u64, u8),
-        of: Option<u32>,
-        until: Timestamp,
-    ) -> bool {
+    pub(super) fn delivered(&mut self, key: (u64, u8), of: Option<u32>, until: Timestamp) -> bool {
         let Some(entry) = self.entry(key) else { return false };
         entry.messages += 1;
         self.sealed(key, of, until);

@@ -27,6 +27,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// What repair lacks, and nothing else.
+    pub(super) fn of(missing: Missing) -> Self {
+        Self { missing, ..Self::default() }
+    }
+
     /// Gossip had a message first: the overlay has time for it until then.
     pub(super) fn note(&mut self, place: (u64, u16), until: Timestamp) {
         if self.ahead.len() < MAX_AHEAD {

@@ -53,7 +53,7 @@ pub(super) enum Dropped {
     Injected,
 }
 
-labelled!(pub(super) Dropped, label);
+labelled!(Dropped);
 
 struct Entry {
     connection: Connection,

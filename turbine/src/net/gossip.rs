@@ -202,6 +202,22 @@ impl GossipHandle {
         self.snapshot()
     }
 
+    /// Waits until the numbers are as `fine` says; `None` if the driver ends before that.
+    pub async fn wait_for(
+        &self,
+        mut fine: impl FnMut(&GossipSnapshot) -> bool,
+    ) -> Option<GossipSnapshot> {
+        let mut snapshots = self.snapshot.clone();
+        snapshots.borrow_and_update();
+        loop {
+            let snapshot = self.fresh_snapshot().await;
+            if fine(&snapshot) {
+                return Some(snapshot);
+            }
+            snapshots.changed().await.ok()?;
+        }
+    }
+
     /// Who this node is on gossip.
     pub const fn local_peer_id(&self) -> Libp2pId {
         self.local

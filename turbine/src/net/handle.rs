@@ -47,7 +47,10 @@ impl Handle {
     pub async fn broadcast(&self, key: MessageKey, message: VerifiedMessage) -> BroadcastReply {
         let (reply, answer) = oneshot::channel();
         let broadcast = Broadcast { key, message: Box::new(message), reply };
-        self.commands.send(Command::Broadcast(broadcast)).await.map_err(|_| BroadcastError::Busy)?;
+        self.commands
+            .send(Command::Broadcast(broadcast))
+            .await
+            .map_err(|_| BroadcastError::Busy)?;
         answer.await.unwrap_or(Err(BroadcastError::Busy))
     }
 
@@ -82,6 +85,13 @@ impl Handle {
     /// The newest numbers.
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot.borrow().clone()
+    }
+
+    /// Waits until the numbers are as `fine` says; `None` if the driver ends before that.
+    pub async fn wait_for(&self, fine: impl FnMut(&Snapshot) -> bool) -> Option<Snapshot> {
+        let mut snapshots = self.snapshot.clone();
+        let found = snapshots.wait_for(fine).await;
+        found.ok().map(|snapshot| snapshot.clone())
     }
 
     /// The driver's clock.

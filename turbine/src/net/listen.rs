@@ -36,7 +36,7 @@ pub(super) enum Call {
     HandshakeFailed,
 }
 
-labelled!(pub(super) Call, label);
+labelled!(Call);
 
 #[derive(Debug, Default)]
 struct Counts {

@@ -44,11 +44,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// The numbers of this moment.
-    pub(super) fn of(
-        protocol: &Protocol,
-        connections: &Connections,
-        calls: &Tally<Call>,
-    ) -> Self {
+    pub(super) fn of(protocol: &Protocol, connections: &Connections, calls: &Tally<Call>) -> Self {
         let egress = protocol.egress();
         let lane = |lane: Lane| {
             (lane.name(), egress.queued(lane), egress.sent(lane), egress.dropped(lane))

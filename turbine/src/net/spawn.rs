@@ -13,9 +13,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::connections::Connections;
 use super::dial::{Bars, Dialler};
 use super::driver::{Driver, PENDING_BROADCASTS};
-use super::experiments::{CutSocket, Losses};
+use super::experiments::{Cut, Losses};
 use super::link::{self, GossipLink};
 use super::listen::listen;
+use super::socket::Socket;
 use super::tally::Tally;
 use super::{Clock, FallbackSnapshot, Handle, NetConfig, Snapshot, tls, transport};
 use crate::peer::PeerId;
@@ -27,7 +28,7 @@ const INBOUND_QUEUE: usize = 8192;
 const CHANGES: usize = 256;
 /// Events waiting for the application.
 const EVENTS: usize = 4096;
-/// How long a closing endpoint may take to say goodbye.
+/// How long a closing endpoint may take to say goodbye, and then to close its socket.
 const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Why the driver cannot start.
@@ -64,7 +65,7 @@ pub struct Running {
     pub handle: Handle,
     /// What happens; must be drained by something that does not wait for the network.
     pub events: mpsc::Receiver<Event>,
-    /// The task, which ends after the last handle is gone.
+    /// The task, which ends after the last handle is gone, with the socket closed.
     pub task: JoinHandle<()>,
     /// For the gossip task; dropped where there is none.
     pub gossip: GossipLink,
@@ -97,10 +98,8 @@ pub fn spawn(
         .migration(false);
     let local = socket.local_addr()?;
     let runtime = Arc::new(TokioRuntime);
-    let mut socket = runtime.wrap_udp_socket(socket)?;
-    if let Some(cut) = config.cut.clone() {
-        socket = Arc::new(CutSocket { inner: socket, cut });
-    }
+    let cut = Cut::new(config.cut.clone());
+    let (socket, closed) = Socket::new(runtime.wrap_udp_socket(socket)?, cut);
     let endpoint = Endpoint::new_with_abstract_socket(
         EndpointConfig::default(),
         Some(server),
@@ -163,6 +162,8 @@ pub fn spawn(
         endpoint.close(VarInt::from_u32(0), b"shutting down");
         tasks.shutdown().await;
         let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
+        drop(endpoint);
+        let _ = tokio::time::timeout(GOODBYE, closed.wait()).await;
     });
     let handle = Handle { commands, snapshot, clock, local };
     Ok(Running { handle, events: events_rx, task, gossip })

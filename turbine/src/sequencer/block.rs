@@ -127,8 +127,12 @@ impl Block {
 
     fn find(&mut self, place: Position, root: B256) -> Option<&mut Candidate> {
         match place {
-            Position::Env => self.openings.0.iter_mut().map(|o| &mut o.env).find(|c| c.root == root),
-            Position::Frag(index) => self.frags.get_mut(&index)?.iter_mut().find(|c| c.root == root),
+            Position::Env => {
+                self.openings.0.iter_mut().map(|o| &mut o.env).find(|c| c.root == root)
+            }
+            Position::Frag(index) => {
+                self.frags.get_mut(&index)?.iter_mut().find(|c| c.root == root)
+            }
             Position::Seal => self.seals.iter_mut().find(|c| c.root == root),
         }
     }

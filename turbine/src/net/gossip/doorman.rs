@@ -51,7 +51,7 @@ pub(super) enum Refused {
     Barred,
 }
 
-labelled!(pub(super) Refused, label);
+labelled!(Refused);
 
 struct Connection {
     peer: PeerId,

@@ -30,7 +30,7 @@ pub(super) enum Unpublished {
     Other,
 }
 
-labelled!(pub(super) Unpublished, label);
+labelled!(Unpublished);
 
 impl Driver {
     /// Publishes a message, or sends it again to those who have subscribed since.
