@@ -63,7 +63,10 @@ outcomes! {
     BadParity = "bad_parity",
     /// The operator has this node live on gossip alone.
     Forced = "forced",
-    /// Sent by a peer that is barred.
+    /// Not covered by the key of the leader that this node knows, from a peer that goes by
+    /// another membership table and may know another one.
+    OtherTable = "other_table",
+    /// Sent by a peer that is barred, or by nobody that is known.
     Barred = "barred",
     /// A control frame that was taken.
     Control = "control",

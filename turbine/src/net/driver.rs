@@ -172,8 +172,8 @@ pub fn spawn(
     socket: UdpSocket,
     config: &NetConfig,
 ) -> Result<Running, NetError> {
-    let members = protocol.members().clone();
-    let me = protocol.me();
+    let members = protocol.epochs().newest().members().clone();
+    let me = protocol.me().number();
     let found = PeerId(identity.verifying_key().to_bytes());
     let expected = members.get(me).expect("the protocol checked").peer();
     if found != expected {
@@ -371,8 +371,8 @@ impl Driver {
         loop {
             while let Some(event) = self.protocol.poll_event() {
                 if let Event::Bar { peer, outcome } = &event {
-                    self.bars.bar(*peer, self.bar);
-                    self.connections.close(*peer, outcome.label());
+                    self.bars.bar(peer.number(), self.bar);
+                    self.connections.close(peer.number(), outcome.label());
                 }
                 self.events.send(event).await.map_err(|_| ())?;
             }
@@ -411,10 +411,10 @@ impl Driver {
                 if self.losses.as_mut().is_some_and(Losses::hit) {
                     self.drops.injected.fetch_add(1, Ordering::Relaxed);
                 } else {
-                    self.connections.send_shred(to, bytes);
+                    self.connections.send_shred(to.number(), bytes);
                 }
             }
-            Payload::Control(frame) => self.connections.send_control(to, frame),
+            Payload::Control(frame) => self.connections.send_control(to.number(), frame),
         }
     }
 
@@ -468,12 +468,12 @@ impl Driver {
             Change::Up { peer, connection, outgoing } => {
                 tracing::info!(peer = ?self.peer(peer), outgoing, "connected");
                 self.connections.add(peer, connection, outgoing);
-                self.protocol.handle_connected(peer);
+                self.protocol.handle_connected(peer.into());
             }
             Change::Down { peer, id } => {
                 if self.connections.remove(peer, id) {
                     tracing::info!(peer = ?self.peer(peer), "disconnected");
-                    self.protocol.handle_disconnected(peer);
+                    self.protocol.handle_disconnected(peer.into());
                 }
             }
         }
@@ -485,15 +485,15 @@ impl Driver {
         let mut shreds = Vec::with_capacity(received.len());
         for Inbound { peer, what } in received.drain(..) {
             match what {
-                Received::Shred(bytes) => shreds.push((peer, bytes)),
-                Received::Control(frame) => self.protocol.handle_control(now, peer, &frame),
+                Received::Shred(bytes) => shreds.push((peer.into(), bytes)),
+                Received::Control(frame) => self.protocol.handle_control(now, peer.into(), &frame),
             }
         }
         self.protocol.handle_datagrams(now, shreds);
     }
 
     fn peer(&self, peer: PeerIndex) -> Option<PeerId> {
-        self.protocol.members().get(peer).map(|member| member.peer())
+        self.protocol.epochs().peers().peer(peer.into())
     }
 
     fn publish(&mut self) {
@@ -523,7 +523,7 @@ impl Driver {
                 ("handshake_failed", get(&self.calls.handshake_failed)),
             ],
             connected: self.connections.connected(),
-            members: self.protocol.members().len(),
+            members: self.protocol.epochs().peers().len(),
             round_trips: self
                 .connections
                 .round_trips()
