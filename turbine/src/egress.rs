@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::membership::PeerIndex;
+use crate::peer::PeerKey;
 use crate::time::Timestamp;
 
 /// Priority classes, highest first.
@@ -73,7 +73,7 @@ impl Payload {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
     /// To whom.
-    pub to: PeerIndex,
+    pub to: PeerKey,
     /// In which lane.
     pub lane: Lane,
     /// What.
@@ -170,7 +170,7 @@ impl Egress {
     }
 
     /// Drops all that is queued for a peer that is gone.
-    pub fn forget(&mut self, peer: PeerIndex) {
+    pub fn forget(&mut self, peer: PeerKey) {
         for (lane, queued) in self.lanes.iter_mut().zip(&mut self.queued) {
             lane.retain(|transmit| transmit.to != peer);
             *queued = lane.iter().map(|t| t.payload.len() + FRAMING).sum();
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     fn transmit(lane: Lane, n: u8) -> Transmit {
-        Transmit { to: 0, lane, payload: Payload::Shred(vec![n; 940].into()) }
+        Transmit { to: PeerKey::from(0), lane, payload: Payload::Shred(vec![n; 940].into()) }
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
         assert!(egress.push(transmit(Lane::Coding, 0)));
         assert_eq!((egress.dropped(Lane::Data), egress.dropped(Lane::Coding)), (2, 0));
         assert_eq!(egress.queued(Lane::Data), 2_000);
-        egress.forget(0);
+        egress.forget(PeerKey::from(0));
         assert_eq!(egress.queued(Lane::Data), 0);
         assert_eq!(egress.next_at(Timestamp::default()), None);
     }

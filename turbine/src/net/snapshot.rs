@@ -9,7 +9,7 @@ use crate::egress::Lane;
 use crate::gossip::{Mode, Policy};
 use crate::health::{Reason, State};
 use crate::outcome::Outcomes;
-use crate::peer::PeerId;
+use crate::peer::{PeerId, PeerKey};
 use crate::protocol::{Counters, Protocol};
 use crate::time::Timestamp;
 
@@ -49,7 +49,7 @@ impl Snapshot {
         let lane = |lane: Lane| {
             (lane.name(), egress.queued(lane), egress.sent(lane), egress.dropped(lane))
         };
-        let peer = |peer| protocol.members().get(peer).map(|member| member.peer());
+        let peer = |peer| protocol.epochs().peers().peer(PeerKey::from(peer));
         let round_trips = connections.round_trips().into_iter();
         Self {
             outcomes: protocol.outcomes().clone(),
@@ -58,7 +58,7 @@ impl Snapshot {
             drops: connections.drops(),
             calls: calls.labels(),
             connected: connections.connected(),
-            members: protocol.members().len(),
+            members: protocol.epochs().peers().len(),
             round_trips: round_trips.filter_map(|(index, rtt)| Some((peer(index)?, rtt))).collect(),
             reassembly_bytes: protocol.reassembly_bytes(),
             repair_bytes: protocol.repair_bytes(),
