@@ -1,5 +1,5 @@
-//! Propagation of messages over real networks, in virtual time: the protocol of
-//! `fragcast-turbine` beside its peers and the physical limit.
+//! Simulates how messages spread over real networks, in virtual time, and compares the protocol of
+//! `fragcast-turbine` with others and with the physical limit.
 //!
 //! ```text
 //! scenario ─▶ world (places, delays, weights)   ┐
@@ -7,8 +7,8 @@
 //!          ─▶ load (messages, leaders), faults  ┘   (queue)  (a protocol for all nodes)
 //! ```
 //!
-//! An [`engine`] run is a function of its inputs: events are ordered by (time, sequence), every
-//! random number comes from a seeded stream, and the functions that round differently on
+//! A run of the [`engine`] is a function of its inputs: events are ordered by (time, sequence),
+//! every random number comes from a seeded stream, and functions that round differently on
 //! different machines are taken from `libm`. The same seed gives the same digest everywhere.
 #![forbid(unsafe_code)]
 
@@ -34,7 +34,7 @@ pub mod topology;
 pub mod validate;
 pub mod world;
 
-/// A node's place in the world's table; the same number as its index in the membership table.
+/// A node's index in the world, which is also its index in the membership table.
 pub type NodeId = u32;
 
 /// Nanoseconds of virtual time since the start of a run.

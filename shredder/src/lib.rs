@@ -1,7 +1,7 @@
 //! Messages, signatures, erasure code, Merkle tree, shreds and reassembly.
 //!
-//! A message (Env, Frag or Seal) becomes bytes, the bytes become FEC sets, a set becomes
-//! shreds, and back:
+//! A leader encodes a message (Env, Frag or Seal), divides the bytes into FEC sets, and cuts each
+//! set into shreds. A receiver does the reverse:
 //!
 //! ```text
 //! SignedMessage ─wire bytes─▶ Shredder ─▶ Shred … network … Shred ─▶ HashedShred
@@ -9,13 +9,13 @@
 //! VerifiedMessage ◀─signature─ SignedMessage ◀─ Reassembler ◀─ ValidatedShred
 //! ```
 //!
-//! The stages are types, so the wrong order does not compile: the [`Reassembler`] takes only
-//! [`ValidatedShred`]s, and a [`VerifiedMessage`] exists only where the gateway's signature was
-//! recovered, or made by [`GatewayKey::sign_verified`].
+//! Each stage has its own type, so the wrong order does not compile: the [`Reassembler`] takes only
+//! [`ValidatedShred`]s, and a [`VerifiedMessage`] comes only from recovering the gateway's
+//! signature or from [`GatewayKey::sign_verified`].
 //!
-//! The crate is pure: no socket, clock, thread or randomness of its own. Everything that comes
-//! from a peer is decoded with bounds, and no allocation is sized by a number a peer sent.
-//! The bytes are specified in `WIRE.md`.
+//! The crate is pure: it has no socket, clock, thread or randomness of its own. Everything that
+//! comes from a peer is decoded with bounds, and no number that a peer sent decides the size of an
+//! allocation. `WIRE.md` specifies the bytes.
 #![forbid(unsafe_code)]
 
 pub mod codec;
@@ -30,6 +30,8 @@ pub mod reassembler;
 pub mod shred;
 pub mod shredder;
 pub mod signature;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod time;
 pub mod validator;
 
@@ -44,5 +46,5 @@ pub use signature::{GatewayKey, Signature, SignatureError, SignedMessage, Verifi
 pub use time::Timestamp;
 pub use validator::{ValidateError, ValidatedShred, Validator};
 
-/// The largest message, signature included: the gossip network's limit, 10 MiB.
+/// The largest message, signature included: 10 MiB, the limit of the gossip network.
 pub const MAX_MESSAGE_LEN: usize = 10 * 1024 * 1024;

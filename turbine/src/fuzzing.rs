@@ -288,20 +288,14 @@ pub fn gossip(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    /// Runs every target on bytes of a fixed generator.
+    use fragcast_shredder::fuzzing::run_on_seeded_bytes;
+
     #[test]
     fn targets_hold_on_seeded_bytes() {
-        let mut stream = blake3::Hasher::new().update(b"fuzz turbine").finalize_xof();
-        for (name, target) in super::TARGETS {
-            for round in 0..200 {
-                let mut data = vec![0; (round * 7) % 1400];
-                stream.fill(&mut data);
-                if let Some(first) = data.first_mut() {
-                    *first %= 9;
-                }
-                let result = std::panic::catch_unwind(|| target(&data));
-                assert!(result.is_ok(), "{name} panicked in round {round}");
+        run_on_seeded_bytes(super::TARGETS, "fuzz turbine", (200, 1400), |_, data| {
+            if let Some(first) = data.first_mut() {
+                *first %= 9;
             }
-        }
+        });
     }
 }
