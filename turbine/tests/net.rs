@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use alloy_primitives::Bytes;
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{BlockBuilder, GatewayKey, MessageKey, VerifiedMessage};
 use fragcast_turbine::membership::RecordBody;
