@@ -14,17 +14,19 @@ use alloy_consensus::Header;
 use alloy_evm::{Evm as _, EvmFactory as _, FromRecoveredTx as _, FromTxWithEncoded as _};
 use alloy_op_evm::{OpEvmFactory, OpTx};
 use alloy_primitives::{Address, B256, Bytes, U256};
-use fragcast::chain::{BlockEnv, ChainSpec, Extras};
-use fragcast::eth::{EthConfig, EthContext, NoForwarded};
-use fragcast::exec::memory::{MemorySource, MemoryState};
-use fragcast::exec::{
-    Envelope, OnInvalid, OpenBlock, Parent, SourceError, StateSource, StateView, Tx, Verdict,
+use fragcast::lab::fixtures::RecordedBlock;
+use fragcast_execution::chain::{BlockEnv, ChainSpec, Extras};
+use fragcast_execution::devnet::{DevnetConfig, DevnetGateway, Genesis};
+use fragcast_execution::exec::memory::{MemorySource, MemoryState};
+use fragcast_execution::exec::{
+    Envelope, OnInvalid, OpenBlock, Parent, StateSource, StateView, Tx, Verdict,
 };
-use fragcast::executor::{ChainView, Executor, ExecutorConfig};
-use fragcast::output::{Ordered, Output, Times, Via};
-use fragcast::workload::{DevnetConfig, DevnetGateway, Genesis, RecordedBlock};
+use fragcast_execution::executor::{ChainView, Executor, ExecutorConfig};
+use fragcast_execution::state::SourceError;
+use fragcast_rpc::eth::{EthConfig, EthContext, NoForwarded};
 use fragcast_shredder::testing::data;
 use fragcast_shredder::{BlockBuilder, Dialect, Env, Frag, GatewayKey, Message};
+use fragcast_turbine::output::{Ordered, Output, Times, Via};
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::rpc_params;
 use jsonrpsee::server::Server;
@@ -268,7 +270,7 @@ fn recorded_cases() -> Vec<Case> {
             parent,
             source: Box::new(move || {
                 let witness = Arc::clone(&witness);
-                Arc::new(fragcast::exec::WitnessSource::new(header.clone(), witness))
+                Arc::new(fragcast_execution::exec::WitnessSource::new(header.clone(), witness))
             }),
         })
     };
@@ -379,7 +381,7 @@ fn reading() -> (jsonrpsee::RpcModule<EthContext>, Vec<Address>, Executor) {
     }
     let accounts = genesis.alloc.keys().copied().collect();
     let context = EthContext::new(spec, view, EthConfig::default(), None, Arc::new(NoForwarded));
-    (fragcast::eth::module(Arc::new(context)), accounts, executor)
+    (fragcast_rpc::eth::module(Arc::new(context)), accounts, executor)
 }
 
 async fn balances() {

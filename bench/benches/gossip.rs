@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fragcast::local::{LocalNetwork, LocalOptions};
+use fragcast::lab::local::{LocalNetwork, LocalOptions};
 use fragcast_shredder::{BlockBuilder, Dialect, Frag, Message};
 use fragcast_turbine::net::gossip::libp2p;
 use fragcast_turbine::testing::{env_message, seal_message};

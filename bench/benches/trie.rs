@@ -6,7 +6,8 @@ use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_trie::{EMPTY_ROOT_HASH, KECCAK_EMPTY, TrieAccount, root::state_root};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use fragcast::trie::{Account, NoNodes, StateTrie};
+use fragcast_execution::state::Account;
+use fragcast_execution::trie::{NoNodes, StateTrie};
 
 const ACCOUNTS: u64 = 100_000;
 const CHANGED: u64 = 500;

@@ -15,7 +15,8 @@ use fragcast_turbine::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::gossip::{self, Multiaddr};
+use crate::gossip;
+use crate::gossip::Multiaddr;
 
 /// One member as the file has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,7 +164,7 @@ impl NetworkFile {
             Membership::new(self.chain_id, members.collect::<Result<_, NetworkError>>()?)?;
         let gossip = self.gossip(&members)?;
         for (gateway, url) in &self.gateway_urls {
-            crate::engine::http::check_url(url).map_err(|e| NetworkError::GatewayUrl {
+            fragcast_upstream::http::check_url(url).map_err(|e| NetworkError::GatewayUrl {
                 gateway: *gateway,
                 reason: e.to_string(),
             })?;

@@ -12,7 +12,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub(crate) mod bucket;
 pub mod control;
+pub mod counts;
 pub mod delegation;
 pub mod egress;
 #[doc(hidden)]

@@ -306,18 +306,21 @@ async fn a_flood_that_must_be_borne_starves_nobody() {
     let past = |s: &GossipSnapshot| s.outcomes.get(GossipOutcome::Past);
     // Every round trip is one during the flood, which ends afterwards.
     let (mut seq, mut seen) = (0, 0);
-    while seq < 40 || seen < JUNK {
-        // A block has room for 512 messages.
-        let block = 100 + 2 * (seq / 500);
-        let (message, back) = (frag(block, seq % 500), frag(block + 1, seq % 500));
-        nodes[1].act(publish(Kind::Frag, &wire_of(&message))).await;
-        assert_eq!(nodes[0].message().await, message);
-        nodes[0].act(publish(Kind::Frag, &wire_of(&back))).await;
-        assert_eq!(nodes[1].message().await, back);
-        assert!(nodes[0].inputs.len() < capacity);
-        seen = past(&nodes[0].handle.fresh_snapshot().await);
-        seq += 1;
-    }
+    let exchange = async {
+        while seq < 40 || seen < JUNK {
+            // A block has room for 512 messages.
+            let block = 100 + 2 * (seq / 500);
+            let (message, back) = (frag(block, seq % 500), frag(block + 1, seq % 500));
+            nodes[1].act(publish(Kind::Frag, &wire_of(&message))).await;
+            assert_eq!(nodes[0].message().await, message);
+            nodes[0].act(publish(Kind::Frag, &wire_of(&back))).await;
+            assert_eq!(nodes[1].message().await, back);
+            assert!(nodes[0].inputs.len() < capacity);
+            seen = past(&nodes[0].handle.fresh_snapshot().await);
+            seq += 1;
+        }
+    };
+    tokio::time::timeout(GUARD, exchange).await.expect("the flood is seen in time");
     stop.store(true, Ordering::Relaxed);
     let snapshot = nodes[0].handle.fresh_snapshot().await;
     assert_eq!((snapshot.overrun, snapshot.barred_now), (0, 0));

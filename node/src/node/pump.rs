@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fragcast_turbine::health::Change;
 use fragcast_turbine::{Delivered, Event};
 use tokio::sync::{broadcast, mpsc};
 
 use super::{Shared, Tap};
-use fragcast_turbine::health::Change;
 
-use crate::engine::EngineHandle;
-use crate::output::{Ordered, Output, Times};
-use crate::sequencer::{Fate, Sequencer};
+use fragcast_turbine::output::{Ordered, Output, Times};
+use fragcast_turbine::sequencer::{Fate, Sequencer};
+use fragcast_upstream::engine::EngineHandle;
 
 /// Turns what happens into outputs. It never waits for anybody, since the driver waits for it.
 pub(super) struct Pump {

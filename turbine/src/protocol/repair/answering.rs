@@ -11,6 +11,7 @@ use super::super::Protocol;
 use super::RepairConfig;
 use super::messages::ONCE_WITHIN;
 use super::store::{CompleteSet, Store};
+use crate::bucket::{Bucket, Rate};
 use crate::control::{
     Control, MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tips, WHOLE,
 };
@@ -29,50 +30,37 @@ const MAX_WHOLE: usize = 160 * 1024;
 const MAX_BUDGETS: usize = 4096;
 
 /// One peer's budget.
+#[derive(Default)]
 struct Budget {
-    /// When all that it got would have left at its rate.
-    busy_until: Timestamp,
+    bytes: Bucket,
     /// The message that it was sent last, from the beginning, and when.
     message: Option<(MessageKey, Timestamp)>,
 }
 
-/// What each peer may still be sent: a token bucket as one time (GCRA). A bucket that is full
-/// again needs no entry.
+/// What each peer may still be sent. A bucket that is full again needs no entry.
 pub(super) struct Budgets {
-    /// Nanoseconds a byte takes, in 2^-16ths.
-    nanos_per_byte: u64,
-    burst: Duration,
+    rate: Rate,
     peers: BTreeMap<PeerIndex, Budget>,
 }
 
 impl Budgets {
     pub(super) fn new(config: &RepairConfig) -> Self {
-        let nanos_per_byte = (8_000_000_000u64 << 16) / config.answer_bps.max(1_000);
-        let burst = Self::time(nanos_per_byte, config.answer_burst);
-        Self { nanos_per_byte, burst, peers: BTreeMap::new() }
-    }
-
-    fn time(nanos_per_byte: u64, bytes: usize) -> Duration {
-        let nanos = (bytes as u128 * u128::from(nanos_per_byte)) >> 16;
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        // Eight bits a byte: as many bytes in eight seconds as bits in one.
+        let period = Duration::from_secs(8);
+        let rate = Rate::new(config.answer_bps.max(1_000), period, config.answer_burst as u64);
+        Self { rate, peers: BTreeMap::new() }
     }
 
     /// Takes `bytes` off a peer's budget, or says that it has not so much left.
     pub(super) fn take(&mut self, now: Timestamp, peer: PeerIndex, bytes: usize) -> bool {
         if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_BUDGETS {
-            self.peers.retain(|_, budget| budget.busy_until > now);
+            self.peers.retain(|_, budget| !budget.bytes.is_full(now));
             if self.peers.len() >= MAX_BUDGETS {
                 return false;
             }
         }
-        let took = Self::time(self.nanos_per_byte, bytes);
-        let budget = self.peers.entry(peer).or_insert(Budget { busy_until: now, message: None });
-        let after = budget.busy_until.max(now) + took;
-        if after.since(now) > self.burst {
-            return false;
-        }
-        budget.busy_until = after;
-        true
+        let budget = self.peers.entry(peer).or_default();
+        budget.bytes.take(now, &self.rate, bytes as u64)
     }
 
     /// Whether a peer has not been sent a message just now.
