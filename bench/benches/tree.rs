@@ -1,4 +1,4 @@
-//! Drawing the tree of a shred: the leader's step and a relay's.
+//! Measures drawing the tree of a shred, at the leader and at a relay.
 
 use divan::Bencher;
 use divan::counter::BytesCount;
@@ -9,7 +9,7 @@ fn main() {
 }
 
 fn weights(n: usize) -> Vec<u64> {
-    // Falling like a stake distribution: the largest has 1/i of the first.
+    // Falls like a stake distribution: member i has 1/i of the first one's weight.
     (1..=n as u64).map(|i| 1_000_000 / i).collect()
 }
 

@@ -1,5 +1,5 @@
-//! Compares fragcast with gossip on a topology of one's own: two cities, and ships behind a
-//! satellite.
+//! Compares fragcast with gossip on a topology of one's own: nodes in three cities, with slow
+//! uplinks and 2 % loss.
 //!
 //! ```text
 //! cargo run -p netsim --example topology
@@ -27,13 +27,13 @@ fn run(out: &mut impl Write) -> io::Result<()> {
 }
 
 fn plan() -> Plan {
-    // Nodes 0 to 19 are in Berlin, 20 to 39 in New York, 40 to 44 at sea.
-    let places = [("Berlin", 20), ("New York", 20), ("ships", 5)];
+    // Nodes 0 to 19 are in Berlin, 20 to 39 in New York, 40 to 59 in Tokyo.
+    let places = [("Berlin", 20), ("New York", 20), ("Tokyo", 20)];
     let world = World::from_places(&places, |from, to| match (from.min(to), from.max(to)) {
-        (2, 2) => 600 * MILLIS, // from ship to ship, up and down twice
-        (_, 2) => 300 * MILLIS,
         (0, 1) => 43 * MILLIS,
-        _ => MILLIS / 4,
+        (0, 2) => 120 * MILLIS,
+        (1, 2) => 85 * MILLIS,
+        _ => MILLIS / 4, // between two nodes of one city
     });
     let links = LinkConfig {
         uplink_bps: 200_000_000,
@@ -53,9 +53,9 @@ fn plan() -> Plan {
         ..FragcastConfig::default()
     };
     Plan {
-        worlds: vec![("one frag of 36 kB, leaders in Berlin and New York".into(), world)],
+        worlds: vec![("one frag of 36 kB, leaders in Berlin, New York and Tokyo".into(), world)],
         links,
-        cases: [0, 20].map(case).into(),
+        cases: [0, 20, 40].map(case).into(),
         contenders: vec![
             Contender::Fragcast(fragcast),
             Contender::Gossip(GossipConfig::with_mesh(8)),

@@ -333,6 +333,30 @@ impl Peers {
 }
 
 /// Runs `overlay` and returns the outcome.
+///
+/// ```
+/// use netsim::engine::{self, Setup};
+/// use netsim::fault::Faults;
+/// use netsim::link::LinkConfig;
+/// use netsim::load::Load;
+/// use netsim::protocols::gossip::{Gossip, GossipConfig};
+/// use netsim::world::World;
+/// use netsim::{MILLIS, SECONDS};
+///
+/// let world = World::from_places(&[("a", 10), ("b", 10)], |_, _| 20 * MILLIS);
+/// let (load, faults) = (Load::single(vec![0], 8_000), Faults::default());
+/// let setup = Setup {
+///     world: &world,
+///     links: LinkConfig::default(),
+///     faults: &faults,
+///     load: &load,
+///     seed: 1,
+///     patience: SECONDS,
+/// };
+/// let mut gossip = Gossip::new(GossipConfig::with_mesh(6), &world, load.broadcasts.len(), 1);
+/// let outcome = engine::run(setup, &mut gossip);
+/// assert!(outcome.completions[0].after.iter().all(|after| *after < SECONDS));
+/// ```
 pub fn run<O: Overlay>(setup: Setup<'_>, overlay: &mut O) -> Outcome {
     let (nodes, broadcasts) = (setup.world.len(), &setup.load.broadcasts);
     let crashed = setup.faults.crashed();

@@ -58,6 +58,17 @@ pub enum Fault {
 }
 
 /// All faults of a run.
+///
+/// ```
+/// use netsim::SECONDS;
+/// use netsim::fault::{Fault, Faults};
+///
+/// let crash = Fault::Crash { nodes: [3, 5].into(), span: (SECONDS, 2 * SECONDS) };
+/// let faults = Faults(vec![crash]);
+/// assert!(faults.is_down(3, SECONDS));
+/// assert!(!faults.is_down(3, 2 * SECONDS));
+/// assert_eq!(faults.healed_at(), 2 * SECONDS);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults(pub Vec<Fault>);
 

@@ -117,6 +117,24 @@ pub fn serialisation(bytes: u64, bps: u64) -> Nanos {
 }
 
 /// The links of a network.
+///
+/// ```
+/// use netsim::link::{LinkConfig, Links, Loss};
+/// use netsim::world::World;
+/// use netsim::{MILLIS, random};
+///
+/// let world = World::from_places(&[("here", 1), ("there", 1)], |_, _| 10 * MILLIS);
+/// let config = LinkConfig {
+///     uplink_bps: 8_000_000,
+///     loss: Loss::Independent(0.0),
+///     ..LinkConfig::default()
+/// };
+/// let mut links = Links::new(&world, config, random::stream(1, "example", 0));
+/// // 1,000 bytes take a millisecond at 8 Mbit/s, and then 10 ms on the way.
+/// let departed = links.depart(0, 0, 1_000).expect("the queue has room");
+/// let arrived = links.cross(departed, 0, 1).expect("nothing is lost");
+/// assert_eq!((departed, arrived), (MILLIS, 11 * MILLIS));
+/// ```
 #[derive(Debug)]
 pub struct Links<'a> {
     world: &'a World,

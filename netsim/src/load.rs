@@ -26,6 +26,15 @@ pub struct Broadcast {
 }
 
 /// The messages of a run.
+///
+/// ```
+/// use netsim::load::Load;
+///
+/// // Node 4 leads and sends one frag of 36 kB; node 9 leads the next term.
+/// let load = Load::single(vec![4, 9], 36_000);
+/// let frag = load.broadcasts[0];
+/// assert_eq!((load.leader(frag.key.block), load.next_leader(frag.key.block)), (4, Some(9)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Load {
     /// The messages in the order of their times.

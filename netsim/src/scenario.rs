@@ -49,6 +49,23 @@ pub const MAX_FILE_BYTES: u64 = 256 << 10;
 pub const MAX_PAIRS: u64 = 50_000_000;
 
 /// A scenario.
+///
+/// ```
+/// use netsim::scenario::Scenario;
+///
+/// let text = r#"name = "three"
+/// description = "Three whole blocks."
+/// load = { shape = "blocks", blocks = 3 }"#;
+/// let scenario = Scenario::parse(text, "three.toml", "".as_ref())?;
+/// assert_eq!(scenario.load.blocks, 3);
+/// assert_eq!(scenario.load.frags, 10, "the default");
+///
+/// // An error names the line and the nearest key.
+/// let wrong = text.replace("blocks = 3", "block = 3");
+/// let error = Scenario::parse(&wrong, "three.toml", "".as_ref()).unwrap_err().to_string();
+/// assert!(error.starts_with("three.toml:3: "), "{error}");
+/// # Ok::<(), netsim::scenario::ScenarioError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
     /// The name of its file, for errors; empty if there is none.

@@ -13,6 +13,44 @@
 //! [`ValidatedShred`]s, and a [`VerifiedMessage`] comes only from recovering the gateway's
 //! signature or from [`GatewayKey::sign_verified`].
 //!
+//! ```
+//! use ed25519_dalek::SigningKey;
+//! use fragcast_shredder::*;
+//!
+//! // A gateway signs a message, and its leader cuts it into shreds.
+//! let gateway = GatewayKey::from_bytes([7; 32])?;
+//! let signed = gateway.sign_verified(BlockBuilder::new(42).frag_at(0, [vec![0x02; 30_000]]));
+//! let mut leader = Shredder::new(901, SigningKey::from_bytes(&[9; 32]));
+//! let wire = signed.to_wire();
+//! let params = MessageParams {
+//!     key: MessageKey { block: 42, attempt: 0, message: 1 },
+//!     kind: Kind::Frag,
+//!     plan: 0,
+//!     route: 0,
+//!     route_param: 0,
+//!     sent_at: Timestamp::default(),
+//! };
+//! let cut = leader.shred(&wire, &params, CodeRate::new(wire.len(), LossTarget::default()))?;
+//!
+//! // A node gets all but the first three shreds of each set.
+//! let mut validator = Validator::new(901, Validator::DEFAULT_CAPACITY);
+//! let mut reassembler = Reassembler::new(Limits::default());
+//! let mut assembled = None;
+//! for (set, index) in cut.in_sending_order().filter(|(_, index)| *index >= 3) {
+//!     let shred = Shred::parse(set.shreds[usize::from(index)].clone())?;
+//!     let shred = validator.validate(HashedShred::new(shred), &leader.verifying_key())?;
+//!     if let Push::Complete { message: Some(message), .. } = reassembler.push(&shred)? {
+//!         assembled = Some(message);
+//!     }
+//! }
+//! let bytes = assembled.expect("any k of k + m shreds are enough").wire.into();
+//! let message = SignedMessage::from_wire(Kind::Frag, Dialect::V0, &bytes)?;
+//! assert_eq!(message.verify(gateway.address())?, signed);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `examples/reassemble.rs` does the same with losses and a forged shred.
+//!
 //! The crate is pure: it has no socket, clock, thread or randomness of its own. Everything that
 //! comes from a peer is decoded with bounds, and no number that a peer sent decides the size of an
 //! allocation. `WIRE.md` specifies the bytes.

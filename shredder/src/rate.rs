@@ -53,6 +53,16 @@ impl LossTarget {
 }
 
 /// How a message is divided into sets and shards. All sets have the same k, m and shard length.
+///
+/// ```
+/// use fragcast_shredder::{CodeRate, LossTarget};
+///
+/// // 36 kB over a path that loses 5 % of all packets.
+/// let rate = CodeRate::new(36_000, LossTarget { loss: 0.05, busiest: 0.0 });
+/// assert_eq!((rate.sets, rate.k, rate.m), (2, 22, 10));
+/// // A leader with bandwidth to spare sends as many coding shreds as data shreds.
+/// assert_eq!(rate.with_coding(1.0).m, 22);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeRate {
     /// Number of FEC sets.

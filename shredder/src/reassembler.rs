@@ -231,6 +231,24 @@ struct MessageState {
 }
 
 /// Collects shreds into messages.
+///
+/// It takes only blocks of a window, which the caller moves as blocks are sealed. See the
+/// [crate's documentation](crate) for a whole message.
+///
+/// ```
+/// use fragcast_shredder::{Limits, MessageKey, Reassembler};
+///
+/// let mut reassembler = Reassembler::new(Limits { memory: 64 << 20 });
+/// reassembler.set_window(100, 171);
+/// let key = |block, attempt| MessageKey { block, attempt, message: 0 };
+/// assert!(reassembler.admits(&key(100, 0)));
+/// assert!(!reassembler.admits(&key(172, 0)));
+/// // The leader opened block 150 again: attempt 1 replaces attempt 0.
+/// reassembler.supersede(150, 1);
+/// assert!(!reassembler.admits(&key(150, 0)));
+/// assert!(reassembler.admits(&key(150, 1)));
+/// assert_eq!(reassembler.bytes(), 0);
+/// ```
 pub struct Reassembler {
     limits: Limits,
     window: (u64, u64),

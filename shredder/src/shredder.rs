@@ -77,6 +77,29 @@ impl ShreddedMessage {
 }
 
 /// Cuts messages into shreds and signs them with one leader's ed25519 key.
+///
+/// ```
+/// use ed25519_dalek::SigningKey;
+/// use fragcast_shredder::{
+///     CodeRate, Kind, LossTarget, MessageKey, MessageParams, Shredder, Timestamp,
+/// };
+///
+/// let mut shredder = Shredder::new(901, SigningKey::from_bytes(&[9; 32]));
+/// let wire = vec![7; 60_000];
+/// let params = MessageParams {
+///     key: MessageKey { block: 42, attempt: 0, message: 1 },
+///     kind: Kind::Frag,
+///     plan: 0,
+///     route: 0,
+///     route_param: 0,
+///     sent_at: Timestamp::from_micros(1_700_000_000_000_000),
+/// };
+/// let rate = CodeRate::new(wire.len(), LossTarget::default());
+/// let cut = shredder.shred(&wire, &params, rate)?;
+/// assert_eq!(cut.sets.len(), usize::from(rate.sets));
+/// assert!(cut.sets.iter().flat_map(|set| &set.shreds).all(|shred| shred.len() <= 1_152));
+/// # Ok::<(), fragcast_shredder::shredder::ShredderError>(())
+/// ```
 pub struct Shredder {
     chain_id: u64,
     tag: ChainTag,

@@ -129,6 +129,16 @@ fn address_of(key: &secp256k1::PublicKey) -> Address {
 }
 
 /// The secp256k1 key of a gateway, which signs messages and delegations. It is wiped when dropped.
+///
+/// ```
+/// use fragcast_shredder::{BlockBuilder, GatewayKey, Message};
+///
+/// let key = GatewayKey::from_bytes([7; 32])?;
+/// let signed = key.sign(BlockBuilder::new(42).env());
+/// assert_eq!(signed.signature.recover(&signed.root())?, key.address());
+/// assert!(matches!(signed.message, Message::Env(env) if env.number == 42));
+/// # Ok::<(), fragcast_shredder::SignatureError>(())
+/// ```
 pub struct GatewayKey(SecretKey);
 
 impl Drop for GatewayKey {
@@ -182,6 +192,20 @@ impl GatewayKey {
 }
 
 /// A message with a signature that is not checked yet.
+///
+/// ```
+/// use fragcast_shredder::{BlockBuilder, Dialect, GatewayKey, Kind, SignatureError, SignedMessage};
+///
+/// let (gateway, other) = (GatewayKey::from_bytes([7; 32])?, GatewayKey::from_bytes([8; 32])?);
+/// let wire = gateway.sign(BlockBuilder::new(42).seal_of(10)).to_wire().into();
+///
+/// let message = SignedMessage::from_wire(Kind::Seal, Dialect::V0, &wire)?;
+/// let wrong = message.clone().verify(other.address()).unwrap_err();
+/// assert!(matches!(wrong, SignatureError::WrongSigner { .. }));
+/// let verified = message.verify(gateway.address())?;
+/// assert_eq!(verified.message().index(), Some(11), "after Env and ten frags");
+/// # Ok::<(), SignatureError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedMessage {
     /// The signature as received.

@@ -77,6 +77,34 @@ struct Known {
 }
 
 /// Checks shreds, and remembers the sets whose signatures it has verified.
+///
+/// ```
+/// use ed25519_dalek::SigningKey;
+/// use fragcast_shredder::*;
+///
+/// let key = SigningKey::from_bytes(&[9; 32]);
+/// let leader = key.verifying_key();
+/// let params = MessageParams {
+///     key: MessageKey { block: 42, attempt: 0, message: 1 },
+///     kind: Kind::Frag,
+///     plan: 0,
+///     route: 0,
+///     route_param: 0,
+///     sent_at: Timestamp::default(),
+/// };
+/// let rate = CodeRate::new(500, LossTarget::default());
+/// let cut = Shredder::new(901, key).shred(&[7; 500], &params, rate)?;
+/// let good = cut.sets[0].shreds[0].clone();
+/// let mut bad = good.to_vec();
+/// bad[60] ^= 1;
+///
+/// let mut validator = Validator::new(901, Validator::DEFAULT_CAPACITY);
+/// let shred = validator.validate(HashedShred::new(Shred::parse(good)?), &leader)?;
+/// assert_eq!(shred.header().block, 42);
+/// let forged = HashedShred::new(Shred::parse(bad.into())?);
+/// assert_eq!(validator.validate(forged, &leader).unwrap_err(), ValidateError::Signature);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Validator {
     chain_id: u64,
     tag: ChainTag,

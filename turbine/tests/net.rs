@@ -317,6 +317,7 @@ async fn a_broadcast_waits_for_room_instead_of_failing() {
         }
     };
     soon(async { tokio::join!(sending, taking) }).await;
+    drop(leader);
     stop_all(nodes).await;
 }
 

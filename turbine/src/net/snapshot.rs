@@ -49,12 +49,12 @@ impl Snapshot {
         let lane = |lane: Lane| {
             (lane.name(), egress.queued(lane), egress.sent(lane), egress.dropped(lane))
         };
-        let peer = |peer| protocol.epochs().peers().peer(PeerKey::from(peer));
+        let peer = |peer: u32| protocol.epochs().peers().peer(peer.into());
         let round_trips = connections.round_trips().into_iter();
         Self {
             outcomes: protocol.outcomes().clone(),
             counters: *protocol.counters(),
-            lanes: Lane::ALL.into_iter().map(lane).collect(),
+            lanes: Lane::ALL.iter().copied().map(lane).collect(),
             drops: connections.drops(),
             calls: calls.labels(),
             connected: connections.connected(),

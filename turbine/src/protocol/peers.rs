@@ -11,24 +11,24 @@
 //!
 //! * what comes before its greeting, which may carry the delegation: [`MAX_EARLY`] times;
 //! * what comes from a peer whose last greeting names another table than our newest, for blocks
-//!   from our newest epoch on: it may have taken an epoch that we have not, or the reverse. Such
-//!   signatures are checked at [`OTHER_TABLE_RATE`]; beyond it, shreds of those blocks are dropped
-//!   unseen, and repair brings what was lost with them.
+//!   from our newest epoch on: it may have taken an epoch that we have not, or the reverse. So
+//!   many of its signatures are checked, [`OTHER_TABLE`] a second; beyond that, shreds of those
+//!   blocks are dropped unseen, and repair brings what was lost with them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bucket::{Bucket, Rate};
 use crate::outcome::Outcome;
 use crate::peer::{PeerId, PeerKey, PeerTable};
 use crate::time::Timestamp;
 
 /// Bad signatures that a peer may send before its greeting.
 pub(super) const MAX_EARLY: u8 = 64;
-/// Bad signatures of a peer that goes by another table: one in this time, each 50 µs of work, …
-const OTHER_TABLE_RATE: Duration = Duration::from_millis(30);
-/// … and as many at once as take this time at that rate: 66.
-const OTHER_TABLE_BURST: Duration = Duration::from_secs(2);
+/// Bad signatures of a peer that goes by another table, a second and at once: each is 50 µs of
+/// work.
+const OTHER_TABLE: (u64, u64) = (32, 64);
 
 /// Which table a peer's last greeting named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,8 +56,8 @@ struct PeerState {
 struct Elsewhere {
     /// The table that it named last, if its greeting is [`Greeting::Other`].
     table: [u8; 32],
-    /// When its bad signatures so far would all have come at [`OTHER_TABLE_RATE`].
-    until: Timestamp,
+    /// What its bad signatures so far have taken of [`OTHER_TABLE`].
+    bad: Bucket,
 }
 
 /// The peers of one node.
@@ -71,13 +71,15 @@ pub(super) struct Peers {
     /// Hash of our newest membership table.
     ours: [u8; 32],
     elsewhere: BTreeMap<PeerKey, Elsewhere>,
+    rate: Rate,
 }
 
 impl Peers {
     /// The peers of `table`, none of them connected.
     pub(super) fn new(me: PeerKey, table: Arc<PeerTable>, ours: [u8; 32]) -> Self {
         let states = vec![PeerState::default(); table.slots()];
-        Self { me, table, states, connected: 0, ours, elsewhere: BTreeMap::new() }
+        let rate = Rate::new(OTHER_TABLE.0, Duration::from_secs(1), OTHER_TABLE.1);
+        Self { me, table, states, connected: 0, ours, elsewhere: BTreeMap::new(), rate }
     }
 
     /// This node.
@@ -222,7 +224,11 @@ impl Peers {
     /// goes by another table and too many of its signatures were bad.
     pub(super) fn is_muted(&self, now: Timestamp, peer: PeerKey) -> bool {
         let other = self.states.get(peer.slot()).is_some_and(|s| s.greeting == Greeting::Other);
-        other && self.elsewhere.get(&peer).is_some_and(|e| e.until.since(now) > OTHER_TABLE_BURST)
+        let spent = |known: &Elsewhere| {
+            let mut bad = known.bad;
+            !bad.take(now, &self.rate, 1)
+        };
+        other && self.elsewhere.get(&peer).is_some_and(spent)
     }
 
     /// Judges a peer by what it sent; `newest` says that it concerns a block of the newest epoch.
@@ -243,7 +249,7 @@ impl Peers {
                 && state.greeting == Greeting::Other
                 && let Some(known) = self.elsewhere.get_mut(&peer)
             {
-                known.until = known.until.max(now) + OTHER_TABLE_RATE;
+                known.bad.charge(now, &self.rate, 1);
                 return (Outcome::OtherTable, false);
             }
             if state.greeting == Greeting::None {
@@ -336,8 +342,8 @@ mod tests {
             assert_eq!(peers.judge(NOW, key(1), bad, true), (Outcome::OtherTable, false));
             taken += 1;
         }
-        assert_eq!(taken, 67, "the burst, and one more");
-        assert!(!peers.is_muted(NOW + Duration::from_millis(30), key(1)));
+        assert_eq!(taken, OTHER_TABLE.1);
+        assert!(!peers.is_muted(NOW + Duration::from_millis(32), key(1)));
         assert!(!peers.is_refused(key(1)) && !peers.is_muted(NOW, key(2)));
         // What is junk whatever the table, or of blocks on which both agree, is no one's but its.
         assert_eq!(peers.judge(NOW, key(1), Outcome::Malformed, true).1, true);
