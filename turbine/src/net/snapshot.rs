@@ -9,7 +9,7 @@ use crate::egress::Lane;
 use crate::gossip::{Mode, Policy};
 use crate::health::{Reason, State};
 use crate::outcome::Outcomes;
-use crate::peer::{PeerId, PeerKey};
+use crate::peer::PeerId;
 use crate::protocol::{Counters, Protocol};
 use crate::time::Timestamp;
 
