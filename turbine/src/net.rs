@@ -17,23 +17,28 @@
 mod clock;
 mod congestion;
 mod connections;
-mod cut;
 mod dial;
 mod driver;
+mod experiments;
 #[cfg(feature = "gossip")]
 pub mod gossip;
+mod handle;
 mod link;
 mod listen;
 mod snapshot;
+mod socket;
+mod spawn;
 mod streams;
+mod tally;
 mod tls;
 mod transport;
 
 pub use clock::Clock;
 pub use congestion::FixedWindow;
-pub use driver::{BroadcastReply, Handle, NetError, Running, spawn};
+pub use handle::{BroadcastReply, Handle};
 pub use link::{GossipInput, GossipLink};
 pub use snapshot::{FallbackSnapshot, Snapshot};
+pub use spawn::{NetError, Running, spawn};
 pub use transport::bind;
 
 use std::sync::Arc;

@@ -1,87 +1,81 @@
-//! What became of every incoming datagram and control frame: the counters' names.
+//! Outcomes of incoming datagrams and control frames: the labels of their counters.
 
 use fragcast_shredder::reassembler::PushError;
 use fragcast_shredder::shred::ShredError;
 use fragcast_shredder::validator::ValidateError;
+use strum::{IntoStaticStr, VariantArray};
 
-macro_rules! outcomes {
-    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
-        /// The fate of one incoming datagram or control frame.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Outcome { $($(#[$doc])* $name,)* }
+use crate::counts::{Counts, labelled};
 
-        impl Outcome {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-
-            /// The metric label.
-            pub const fn label(self) -> &'static str {
-                match self { $(Self::$name => $label,)* }
-            }
-        }
-    };
-}
-
-outcomes! {
+/// The fate of one incoming datagram or control frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+#[non_exhaustive]
+pub enum Outcome {
     /// A new shred, kept.
-    Stored = "stored",
+    Stored,
     /// The shred that its set was waiting for.
-    Completed = "completed",
+    Completed,
     /// The same shred again.
-    Duplicate = "duplicate",
+    Duplicate,
     /// Its set or message was complete already.
-    Late = "late",
+    Late,
     /// No shred at all. The sender is barred.
-    Malformed = "malformed",
+    Malformed,
     /// Another version of the format.
-    Version = "version",
+    Version,
     /// Another chain.
-    Chain = "chain",
+    Chain,
     /// No leader of the block is known.
-    UnknownLeader = "unknown_leader",
+    UnknownLeader,
     /// A shred of this node's own.
-    Own = "own",
+    Own,
     /// The leader's signature does not cover it. The sender is barred.
-    BadSignature = "bad_signature",
+    BadSignature,
     /// The leader signed two contradictory things.
-    Equivocation = "equivocation",
+    Equivocation,
     /// The set is known under another header.
-    OtherHeader = "other_header",
+    OtherHeader,
     /// The table of sets is full of nearer blocks.
-    TableFull = "table_full",
+    TableFull,
     /// The block is below the window.
-    Past = "past",
+    Past,
     /// The block is above the window.
-    Future = "future",
+    Future,
     /// The attempt was superseded.
-    Superseded = "superseded",
+    Superseded,
     /// No memory for this block or leader.
-    Quota = "quota",
+    Quota,
     /// Another message has its place.
-    Conflict = "conflict",
+    Conflict,
     /// The leader's parity is inconsistent.
-    BadParity = "bad_parity",
+    BadParity,
     /// The operator has this node live on gossip alone.
-    Forced = "forced",
-    /// Sent by a peer that is barred.
-    Barred = "barred",
+    Forced,
+    /// Not covered by the key of the leader that this node knows, from a peer that goes by
+    /// another membership table and may know another one.
+    OtherTable,
+    /// Sent by a peer that is barred, or by nobody that is known.
+    Barred,
     /// A control frame that was taken.
-    Control = "control",
+    Control,
     /// A control frame of a kind that this build does not know.
-    ControlUnknown = "control_unknown",
+    ControlUnknown,
     /// A control frame that is malformed or a lie. The sender is barred.
-    ControlBad = "control_bad",
+    ControlBad,
     /// A control frame that says nothing new.
-    ControlStale = "control_stale",
+    ControlStale,
     /// An answer to a request that is settled already.
-    RepairLate = "repair_late",
+    RepairLate,
     /// An answer that this node did not ask that peer for.
-    RepairUnasked = "repair_unasked",
+    RepairUnasked,
     /// A request for what this node does not have, or for what cannot exist.
-    RepairLacking = "repair_lacking",
+    RepairLacking,
     /// A request beyond the peer's budget, or the lane's, or for a message that is on its way.
-    RepairRefused = "repair_refused",
+    RepairRefused,
 }
+
+labelled!(pub Outcome, label);
 
 impl Outcome {
     /// Whether the sender must have known better.
@@ -125,41 +119,4 @@ impl From<PushError> for Outcome {
 }
 
 /// A counter for each outcome.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcomes([u64; Outcome::ALL.len()]);
-
-impl Default for Outcomes {
-    fn default() -> Self {
-        Self([0; Outcome::ALL.len()])
-    }
-}
-
-impl Outcomes {
-    /// Counts one.
-    pub const fn count(&mut self, outcome: Outcome) {
-        self.0[outcome as usize] += 1;
-    }
-
-    /// How many there were.
-    pub const fn get(&self, outcome: Outcome) -> u64 {
-        self.0[outcome as usize]
-    }
-
-    /// All, with their labels.
-    pub fn iter(&self) -> impl Iterator<Item = (Outcome, u64)> + '_ {
-        Outcome::ALL.iter().map(|outcome| (*outcome, self.get(*outcome)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_distinct() {
-        let mut labels: Vec<_> = Outcome::ALL.iter().map(|o| o.label()).collect();
-        labels.sort_unstable();
-        labels.dedup();
-        assert_eq!(labels.len(), Outcome::ALL.len());
-    }
-}
+pub type Outcomes = Counts<Outcome>;

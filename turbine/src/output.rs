@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use fragcast_shredder::VerifiedMessage;
+use strum::{IntoStaticStr, VariantArray};
+
+use crate::counts::labelled;
 
 /// When a message passed this node, in nanoseconds since the Unix epoch by its own clock
 /// (`sent_at`: by the leader's).
@@ -17,7 +20,8 @@ pub struct Times {
 }
 
 /// Which way a message came first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Via {
     /// Handed in by this node's own gateway.
     Own,
@@ -31,25 +35,13 @@ pub enum Via {
     Gossip,
 }
 
-impl Via {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Own, Self::Turbine, Self::Repair, Self::Whole, Self::Gossip];
+labelled!(pub Via, name);
 
+impl Via {
     /// Whether shreds, or this node's own journal, prove which attempt the message belongs to.
     /// What came by gossip, here or at the peer that answered, names none.
     pub const fn proves_attempt(self) -> bool {
         matches!(self, Self::Own | Self::Turbine | Self::Repair)
-    }
-
-    /// The name used in reports and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Own => "own",
-            Self::Turbine => "turbine",
-            Self::Repair => "repair",
-            Self::Whole => "whole",
-            Self::Gossip => "gossip",
-        }
     }
 }
 
@@ -73,7 +65,8 @@ pub struct Ordered {
 }
 
 /// Why messages that were handed on are void.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum RetractReason {
     /// The leader opened the block again.
     Superseded {
@@ -84,17 +77,14 @@ pub enum RetractReason {
     BadParity,
     /// Gossip, whose frags name no Env, had brought a message of another opening; the block is
     /// handed on again under the next attempt.
+    #[strum(serialize = "gossip_order")]
     Reordered,
 }
 
 impl RetractReason {
     /// The name used in logs, metrics and the subscription.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Superseded { .. } => "superseded",
-            Self::BadParity => "bad_parity",
-            Self::Reordered => "gossip_order",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -50,6 +50,9 @@
 
 use std::collections::BTreeMap;
 
+use strum::{IntoStaticStr, VariantArray};
+
+use crate::counts::labelled;
 use crate::output::{Ordered, Output};
 use block::Block;
 use candidates::Held;
@@ -77,7 +80,8 @@ const MAX_GUESSED: u8 = 2 * MAX_ATTEMPTS;
 const MAX_NUMBERS: u8 = 4 * MAX_ATTEMPTS;
 
 /// What became of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Fate {
     /// Handed on, perhaps with others that waited for it.
     Passed,
@@ -95,31 +99,7 @@ pub enum Fate {
     OutOfBounds,
 }
 
-impl Fate {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Passed,
-        Self::Waiting,
-        Self::Duplicate,
-        Self::Conflict,
-        Self::Stale,
-        Self::BehindSeal,
-        Self::OutOfBounds,
-    ];
-
-    /// The metric label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Passed => "passed",
-            Self::Waiting => "waiting",
-            Self::Duplicate => "duplicate",
-            Self::Conflict => "conflict",
-            Self::Stale => "stale",
-            Self::BehindSeal => "behind_seal",
-            Self::OutOfBounds => "out_of_bounds",
-        }
-    }
-}
+labelled!(pub Fate, label);
 
 /// The sequencer.
 #[derive(Debug, Default)]

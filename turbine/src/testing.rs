@@ -1,7 +1,12 @@
-//! Signed messages for the tests of this crate and of `node`.
+//! Signed messages, and a schedule alone, for the tests of this crate and of `node`.
 
-use alloy_primitives::{Address, B256, Bytes, U256};
-use fragcast_shredder::{Env, Frag, GatewayKey, Message, Seal, VerifiedMessage};
+use std::sync::Arc;
+
+use fragcast_shredder::{BlockBuilder, Env, Frag, GatewayKey, Message, VerifiedMessage};
+
+use crate::epoch::{Epoch, EpochsView};
+use crate::membership::Membership;
+use crate::schedule::Schedule;
 
 /// The key that signs them.
 pub fn gateway() -> GatewayKey {
@@ -9,24 +14,13 @@ pub fn gateway() -> GatewayKey {
 }
 
 /// Signed by [`gateway`].
-pub fn sign(message: Message) -> VerifiedMessage {
-    gateway().sign(message).verify(gateway().address()).unwrap()
+pub fn sign(message: impl Into<Message>) -> VerifiedMessage {
+    gateway().sign_verified(message)
 }
 
 /// An Env that nobody has signed.
 pub fn env_message(number: u64, timestamp: u64) -> Message {
-    Message::Env(Env {
-        number,
-        parent_hash: B256::ZERO,
-        beneficiary: Address::ZERO,
-        timestamp,
-        gas_limit: 30_000_000,
-        basefee: 7,
-        difficulty: U256::ZERO,
-        prevrandao: B256::ZERO,
-        extra_data: Bytes::new(),
-        parent_beacon_block_root: B256::ZERO,
-    })
+    Env { timestamp, ..BlockBuilder::new(number).env() }.into()
 }
 
 /// An Env with a timestamp of its own.
@@ -41,8 +35,8 @@ pub fn env(number: u64) -> VerifiedMessage {
 
 /// A frag with one transaction of 20 bytes `tx`.
 pub fn frag_with(block_number: u64, seq: u64, is_last: bool, tx: u8) -> VerifiedMessage {
-    let txs = vec![vec![tx; 20].into()];
-    sign(Message::Frag(Frag { block_number, seq, is_last, blob_gas_used: None, txs }))
+    let frag = BlockBuilder::new(block_number).frag_at(seq, [vec![tx; 20]]);
+    sign(Frag { is_last, ..frag })
 }
 
 /// A frag in the middle of its block.
@@ -52,21 +46,17 @@ pub fn frag(block_number: u64, seq: u64) -> VerifiedMessage {
 
 /// A Seal that nobody has signed, with no true root.
 pub fn seal_message(block_number: u64, total_frags: u64) -> Message {
-    Message::Seal(Seal {
-        total_frags,
-        block_number,
-        gas_used: 0,
-        gas_limit: 30_000_000,
-        parent_hash: B256::ZERO,
-        transactions_root: B256::ZERO,
-        receipts_root: B256::ZERO,
-        state_root: B256::ZERO,
-        block_hash: B256::ZERO,
-        blob_gas_used: None,
-    })
+    BlockBuilder::new(block_number).seal_of(total_frags).into()
 }
 
 /// The Seal of a block of so many frags.
 pub fn seal(block_number: u64, total_frags: u64) -> VerifiedMessage {
     sign(seal_message(block_number, total_frags))
+}
+
+/// The view of one epoch without members: for tests that need no more than a schedule.
+pub fn epochs(schedule: Schedule) -> Arc<EpochsView> {
+    const CHAIN: u64 = 5;
+    let members = Arc::new(Membership::new(CHAIN, Vec::new()).expect("nobody is a table"));
+    Arc::new(Epoch::new(CHAIN, 0, members, schedule, []).expect("no delegation").into())
 }

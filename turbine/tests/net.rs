@@ -4,20 +4,21 @@
 #![cfg(feature = "net")]
 #![expect(clippy::disallowed_types, reason = "the driver's tests need sockets")]
 
+use std::collections::BTreeSet;
+use std::future::Future;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use alloy_primitives::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{Frag, GatewayKey, Message, MessageKey, VerifiedMessage};
+use fragcast_shredder::{BlockBuilder, GatewayKey, MessageKey, VerifiedMessage};
 use fragcast_turbine::membership::RecordBody;
-use fragcast_turbine::net::{GossipInput, Handle, NetConfig, Running, bind, spawn};
+use fragcast_turbine::net::{GossipInput, Handle, NetConfig, Running, Snapshot, bind, spawn};
 use fragcast_turbine::protocol::WINDOW_FUTURE;
 use fragcast_turbine::{
     Config, Delegation, Delivered, Event, GossipAction, GossipConfig, Member, Membership, Mode,
-    PeerId, Policy, Protocol, Route, RoutePolicy, Schedule, SignedDelegation, Via,
+    PeerId, Policy, Protocol, Route, RoutePolicy, Schedule, SignedDelegation, Timestamp, Via,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -31,30 +32,38 @@ struct Node {
     task: JoinHandle<()>,
 }
 
+/// Waits for something that must happen; the guard is there only so that nothing hangs.
+async fn soon<T>(event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(GUARD, event).await.expect("in time")
+}
+
 impl Node {
     async fn message(&mut self) -> Box<Delivered> {
         loop {
-            match tokio::time::timeout(GUARD, self.events.recv()).await.expect("in time") {
-                Some(Event::Message(message)) => return message,
-                Some(_) => {}
-                None => panic!("the driver ended"),
+            match soon(self.events.recv()).await.expect("the driver runs") {
+                Event::Message(message) => return message,
+                _ => {}
             }
         }
     }
 
+    async fn until(&self, fine: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+        soon(self.handle.wait_for(fine)).await.expect("the driver runs")
+    }
+
     async fn connected_to(&self, peers: usize) {
-        let wait = async {
-            while self.handle.snapshot().connected < peers {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(GUARD, wait).await.expect("connected in time");
+        self.until(|snapshot| snapshot.connected >= peers).await;
     }
 
     async fn stop(self) {
         drop((self.handle, self.events));
-        tokio::time::timeout(GUARD, self.task).await.expect("ends in time").unwrap();
+        soon(self.task).await.unwrap();
     }
+}
+
+/// How many have called and were told what `reason` says.
+fn calls(snapshot: &Snapshot, reason: &str) -> u64 {
+    snapshot.calls.iter().filter(|(name, _)| *name == reason).map(|(_, count)| count).sum()
 }
 
 struct World {
@@ -99,11 +108,12 @@ impl World {
     }
 
     fn start(&self, index: usize, socket: UdpSocket, net: &NetConfig) -> Node {
+        let route = RoutePolicy::Fixed(Route::Turbine { fanout: 2 });
+        self.start_with(index, socket, net, Config { route, ..Config::new(CHAIN) })
+    }
+
+    fn start_with(&self, index: usize, socket: UdpSocket, net: &NetConfig, config: Config) -> Node {
         let identity = self.identities[index].clone();
-        let config = Config {
-            route: RoutePolicy::Fixed(Route::Turbine { fanout: 2 }),
-            ..Config::new(CHAIN)
-        };
         let protocol = Protocol::new(
             config,
             &PeerId(identity.verifying_key().to_bytes()),
@@ -117,58 +127,65 @@ impl World {
         Node { handle, events, task }
     }
 
-    fn frag(&self, seq: u64, len: usize) -> (MessageKey, VerifiedMessage) {
-        let txs = vec![Bytes::from(vec![seq as u8; len])];
-        let frag = Frag { block_number: 1, seq, is_last: false, blob_gas_used: None, txs };
-        let key = MessageKey { block: 1, attempt: 0, message: seq as u16 + 1 };
-        let signed = self.gateway.sign(Message::Frag(frag));
-        (key, signed.verify(self.gateway.address()).unwrap())
-    }
-}
-
-async fn all_connected(nodes: &[Node]) {
-    for node in nodes {
-        node.connected_to(nodes.len() - 1).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_reach_everybody_in_spite_of_loss() {
-    let (world, sockets) = World::new(5);
-    let mut nodes = Vec::new();
-    for (i, socket) in sockets.into_iter().enumerate() {
-        let net = NetConfig { drop_shreds: Some((0.02, i as u64)), ..NetConfig::default() };
-        nodes.push(world.start(i, socket, &net));
-    }
-    all_connected(&nodes).await;
-    for seq in 0..5 {
-        let (key, message) = world.frag(seq, 10_000);
-        nodes[0].handle.broadcast(key, message.clone()).await.unwrap();
-        for node in &mut nodes[1..] {
-            let delivered = node.message().await;
-            assert_eq!(delivered.message, message);
-            assert!(delivered.sent_at_micros > 0);
+    /// Starts all nodes, and waits until each is connected to each.
+    async fn start_all(
+        &self,
+        sockets: Vec<UdpSocket>,
+        net: impl Fn(usize) -> NetConfig,
+    ) -> Vec<Node> {
+        let start = |(index, socket)| self.start(index, socket, &net(index));
+        let nodes: Vec<Node> = sockets.into_iter().enumerate().map(start).collect();
+        for node in &nodes {
+            node.connected_to(nodes.len() - 1).await;
         }
+        nodes
     }
+
+    /// Has `leader` broadcast a frag.
+    async fn broadcast(&self, leader: &Node, seq: u64, len: usize) -> VerifiedMessage {
+        let (key, message) = self.frag(seq, len);
+        leader.handle.broadcast(key, message.clone()).await.unwrap();
+        message
+    }
+
+    fn frag(&self, seq: u64, len: usize) -> (MessageKey, VerifiedMessage) {
+        let frag = BlockBuilder::new(1).frag_at(seq, [vec![seq as u8; len]]);
+        let key = MessageKey { block: 1, attempt: 0, message: seq as u16 + 1 };
+        (key, self.gateway.sign_verified(frag))
+    }
+}
+
+async fn stop_all(nodes: Vec<Node>) {
     for node in nodes {
         node.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_reach_everybody_in_spite_of_loss() {
+    let (world, sockets) = World::new(5);
+    let lossy = |i| NetConfig { drop_shreds: Some((0.02, i as u64)), ..NetConfig::default() };
+    let mut nodes = world.start_all(sockets, lossy).await;
+    for seq in 0..5 {
+        let message = world.broadcast(&nodes[0], seq, 10_000).await;
+        for node in &mut nodes[1..] {
+            let delivered = node.message().await;
+            assert_eq!(delivered.message, message);
+            assert!(delivered.sent_at > Timestamp::default());
+        }
+    }
+    stop_all(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_code_makes_up_for_is_repaired() {
     let (world, sockets) = World::new(5);
-    let mut nodes = Vec::new();
-    for (i, socket) in sockets.into_iter().enumerate() {
-        // Half of all shreds; the code is made for 2 %.
-        let net = NetConfig { drop_shreds: Some((0.5, i as u64)), ..NetConfig::default() };
-        nodes.push(world.start(i, socket, &net));
-    }
-    all_connected(&nodes).await;
+    // Half of all shreds; the code is made for 2 %.
+    let lossy = |i| NetConfig { drop_shreds: Some((0.5, i as u64)), ..NetConfig::default() };
+    let mut nodes = world.start_all(sockets, lossy).await;
     let mut repaired = 0;
     for seq in 0..5 {
-        let (key, message) = world.frag(seq, 100_000);
-        nodes[0].handle.broadcast(key, message.clone()).await.unwrap();
+        let message = world.broadcast(&nodes[0], seq, 100_000).await;
         for node in &mut nodes[1..] {
             let delivered = node.message().await;
             assert_eq!(delivered.message, message);
@@ -176,105 +193,72 @@ async fn what_no_code_makes_up_for_is_repaired() {
         }
     }
     assert!(repaired > 0);
-    for node in nodes {
-        node.stop().await;
-    }
+    stop_all(nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_takes_no_datagrams_is_served_on_streams() {
     let (world, sockets) = World::new(3);
-    let mut nodes = Vec::new();
-    for (i, socket) in sockets.into_iter().enumerate() {
-        let net = NetConfig { datagrams: i != 2, ..NetConfig::default() };
-        nodes.push(world.start(i, socket, &net));
-    }
-    all_connected(&nodes).await;
+    let streams_alone = |i| NetConfig { datagrams: i != 2, ..NetConfig::default() };
+    let mut nodes = world.start_all(sockets, streams_alone).await;
     for seq in 0..3 {
-        let (key, message) = world.frag(seq, 30_000);
-        nodes[0].handle.broadcast(key, message.clone()).await.unwrap();
+        let message = world.broadcast(&nodes[0], seq, 30_000).await;
         assert_eq!(nodes[1].message().await.message, message);
         assert_eq!(nodes[2].message().await.message, message);
     }
-    for node in nodes {
-        node.stop().await;
-    }
+    stop_all(nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_peer_is_taken_back() {
     let (world, sockets) = World::new(3);
     let address = sockets[2].local_addr().unwrap();
-    let mut nodes: Vec<Node> = sockets
-        .into_iter()
-        .enumerate()
-        .map(|(i, socket)| world.start(i, socket, &NetConfig::default()))
-        .collect();
-    all_connected(&nodes).await;
+    let mut nodes = world.start_all(sockets, |_| NetConfig::default()).await;
     nodes.pop().unwrap().stop().await;
-    let (key, message) = world.frag(0, 10_000);
-    nodes[0].handle.broadcast(key, message.clone()).await.unwrap();
+    let message = world.broadcast(&nodes[0], 0, 10_000).await;
     assert_eq!(nodes[1].message().await.message, message);
 
-    // The last of the old node's tasks give the port back a moment after it has ended.
-    let rebind = async {
-        loop {
-            match bind(address) {
-                Ok(socket) => return socket,
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        }
-    };
-    let socket = tokio::time::timeout(GUARD, rebind).await.expect("the port is given back");
-    let mut back = world.start(2, socket, &NetConfig::default());
-    back.connected_to(2).await;
-    nodes[0].connected_to(2).await;
-    let (key, message) = world.frag(1, 10_000);
-    nodes[0].handle.broadcast(key, message.clone()).await.unwrap();
-    assert_eq!(back.message().await.message, message);
+    let socket = bind(address).expect("a driver that has ended has closed its socket");
+    let back = world.start(2, socket, &NetConfig::default());
+    nodes.push(back);
+    for node in &nodes {
+        node.connected_to(2).await;
+    }
+    let message = world.broadcast(&nodes[0], 1, 10_000).await;
+    assert_eq!(nodes[2].message().await.message, message);
     assert_eq!(nodes[1].message().await.message, message);
-    back.stop().await;
+    stop_all(nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_cut_off_comes_back_over_the_same_connection() {
     let (world, sockets) = World::new(2);
     let cut = Arc::new(AtomicBool::new(false));
-    let mut nodes = Vec::new();
-    for (i, socket) in sockets.into_iter().enumerate() {
-        let net = NetConfig {
-            cut: (i == 1).then(|| cut.clone()),
-            idle_timeout: GUARD * 2,
-            ..NetConfig::default()
-        };
-        nodes.push(world.start(i, socket, &net));
-    }
-    all_connected(&nodes).await;
-    let (key, message) = world.frag(0, 10_000);
-    nodes[0].handle.broadcast(key, message.clone()).await.unwrap();
+    let net = |i| NetConfig {
+        cut: (i == 1).then(|| cut.clone()),
+        idle_timeout: GUARD * 2,
+        ..NetConfig::default()
+    };
+    let mut nodes = world.start_all(sockets, net).await;
+    let message = world.broadcast(&nodes[0], 0, 10_000).await;
     assert_eq!(nodes[1].message().await.message, message);
-    let calls = |nodes: &[Node]| nodes[0].handle.snapshot().calls.iter().map(|c| c.1).sum::<u64>();
-    let before = calls(&nodes);
+    let before = nodes[0].handle.snapshot().calls;
 
     cut.store(true, Ordering::Relaxed);
     // What was under way before.
     tokio::time::sleep(Duration::from_millis(50)).await;
     while nodes[1].events.try_recv().is_ok() {}
-    let (key, message) = world.frag(1, 10_000);
-    nodes[0].handle.broadcast(key, message.clone()).await.unwrap();
+    let message = world.broadcast(&nodes[0], 1, 10_000).await;
     let silence = Duration::from_millis(500);
     assert!(tokio::time::timeout(silence, nodes[1].message()).await.is_err());
 
     cut.store(false, Ordering::Relaxed);
     // By repair: its shreds were lost.
     assert_eq!(nodes[1].message().await.message, message);
-    let (key, message) = world.frag(2, 10_000);
-    nodes[0].handle.broadcast(key, message.clone()).await.unwrap();
+    let message = world.broadcast(&nodes[0], 2, 10_000).await;
     assert_eq!(nodes[1].message().await.message, message);
-    assert_eq!(calls(&nodes), before);
-    for node in nodes {
-        node.stop().await;
-    }
+    assert_eq!(nodes[0].handle.snapshot().calls, before);
+    stop_all(nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -302,48 +286,39 @@ async fn a_stranger_is_refused_in_the_handshake() {
         Arc::new(Membership::new(CHAIN, vec![known.unwrap().clone(), stranger]).unwrap());
     let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let intruder = other.start(1, socket, &NetConfig::default());
-    let refused = async {
-        loop {
-            let calls = victim.handle.snapshot().calls;
-            if calls.iter().any(|(reason, n)| *reason == "handshake_failed" && *n > 0) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(GUARD, refused).await.expect("refused in time");
-    assert_eq!(victim.handle.snapshot().connected, 0);
-    intruder.stop().await;
-    victim.stop().await;
+    let snapshot = victim.until(|snapshot| calls(snapshot, "handshake_failed") > 0).await;
+    assert_eq!(snapshot.connected, 0);
+    stop_all(vec![intruder, victim]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broadcast_waits_for_room_instead_of_failing() {
     let (world, sockets) = World::new(2);
-    let mut nodes: Vec<Node> = sockets
-        .into_iter()
-        .enumerate()
-        .map(|(i, socket)| world.start(i, socket, &NetConfig::default()))
-        .collect();
-    all_connected(&nodes).await;
+    // A second of sending, of which the lanes hold a twentieth.
+    let (uplink_bps, lane_capacity) = (20_000_000, 128 * 1024);
+    let config = Config { uplink_bps, lane_capacity, ..Config::new(CHAIN) };
+    let start =
+        |(index, socket)| world.start_with(index, socket, &NetConfig::default(), config.clone());
+    let mut nodes: Vec<Node> = sockets.into_iter().enumerate().map(start).collect();
+    nodes[0].connected_to(1).await;
     let leader = nodes[0].handle.clone();
-    let frags: Vec<_> = (0..40).map(|seq| world.frag(seq, 600_000)).collect();
-    let sent = frags.clone();
-    let sending = tokio::spawn(async move {
-        for (key, message) in sent {
-            leader.broadcast(key, message).await.unwrap();
+    let frags: Vec<_> = (0..40).map(|seq| world.frag(seq, 50_000)).collect();
+    let sending = async {
+        for (key, message) in &frags {
+            leader.broadcast(*key, message.clone()).await.unwrap();
         }
-    });
-    let mut got = std::collections::BTreeSet::new();
-    // Loss on a saturated loopback is possible; the last frags follow a drained queue.
-    while !sending.is_finished() || got.is_empty() {
-        tokio::select! {
-            delivered = nodes[1].message() => { got.insert(delivered.key); }
-            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+    };
+    // What is lost on a busy loopback is repaired.
+    let taking = async {
+        let mut missing: BTreeSet<_> = frags.iter().map(|(key, _)| *key).collect();
+        while !missing.is_empty() {
+            let delivered = nodes[1].message().await;
+            assert!(missing.remove(&delivered.key), "{:?} came twice", delivered.key);
         }
-    }
-    sending.await.unwrap();
-    assert!(!got.is_empty());
+    };
+    soon(async { tokio::join!(sending, taking) }).await;
+    drop(leader);
+    stop_all(nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -362,19 +337,19 @@ async fn gossip_and_the_protocol_hear_each_other() {
     assert_eq!(handle.snapshot().fallback.policy, Policy::Standby);
 
     handle.set_mode(Mode::Gossip).await;
-    let action = tokio::time::timeout(GUARD, link.actions.recv()).await.expect("in time");
+    let action = soon(link.actions.recv()).await;
     assert_eq!(action, Some(GossipAction::Listen(true)));
     handle.set_mode(Mode::Turbine).await;
-    let action = tokio::time::timeout(GUARD, link.actions.recv()).await.expect("in time");
+    let action = soon(link.actions.recv()).await;
     assert_eq!(action, Some(GossipAction::Listen(false)));
     handle.set_policy(Policy::Always).await;
     handle.set_mode(Mode::Auto).await;
-    let action = tokio::time::timeout(GUARD, link.actions.recv()).await.expect("in time");
+    let action = soon(link.actions.recv()).await;
     assert_eq!(action, Some(GossipAction::Listen(true)));
     let fallback = handle.snapshot().fallback;
     assert_eq!((fallback.policy, fallback.listening), (Policy::Always, true));
     drop((link, events, handle));
-    tokio::time::timeout(GUARD, task).await.expect("ends in time").unwrap();
+    soon(task).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -404,8 +379,8 @@ async fn what_gossip_brings_comes_out_and_is_published_for_listeners() {
     }
     let mut published = Vec::new();
     while published.len() < 40 {
-        let action = tokio::time::timeout(GUARD, leader.gossip.actions.recv()).await;
-        if let Some(GossipAction::Publish { wire, .. }) = action.expect("in time") {
+        let action = soon(leader.gossip.actions.recv()).await.expect("the driver runs");
+        if let GossipAction::Publish { wire, .. } = action {
             published.push(wire);
         }
     }
@@ -416,8 +391,7 @@ async fn what_gossip_brings_comes_out_and_is_published_for_listeners() {
     let input = GossipInput::Message { message: Box::new(other.clone()), forwarded: true };
     follower.gossip.inputs.send(input).await.unwrap();
     loop {
-        let event = tokio::time::timeout(GUARD, follower.events.recv()).await.expect("in time");
-        match event.expect("the driver runs") {
+        match soon(follower.events.recv()).await.expect("the driver runs") {
             Event::Message(delivered) if delivered.message == other => {
                 assert_eq!(delivered.via, Via::Gossip);
                 break;
@@ -427,7 +401,7 @@ async fn what_gossip_brings_comes_out_and_is_published_for_listeners() {
     }
     // And the gate learns where the chain is.
     let wait = follower.gossip.window.wait_for(|(_, high)| *high == 2 + WINDOW_FUTURE);
-    tokio::time::timeout(GUARD, wait).await.expect("in time").unwrap();
+    soon(wait).await.unwrap();
 }
 
 #[tokio::test]

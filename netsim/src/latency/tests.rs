@@ -1,13 +1,13 @@
 use std::path::PathBuf;
 
+use fragcast_shredder::testing::data;
 use proptest::prelude::*;
 
 use super::*;
-use crate::input::shared_data;
 use crate::random::stream;
-use crate::world::{Node, Place, World};
+use crate::world::{Location, Node, World};
 
-/// A matrix of two regions with one entry of choice.
+/// A matrix of two regions with one given entry.
 fn two(a_b: &str) -> String {
     format!(r#"{{"data":{{"a":{{"a":1,"b":{a_b}}},"b":{{"a":20.5,"b":2}}}},"unit":"ms"}}"#)
 }
@@ -72,7 +72,7 @@ fn runs_have_the_median_and_the_percentile_of_the_files() {
     let median = RttMatrix::parse(&two("20"), "p50.json").unwrap();
     let p90 = r#"{"data":{"a":{"a":1.1,"b":60},"b":{"a":21,"b":2}}}"#;
     let p90 = RttMatrix::parse(p90, "p90.json").unwrap();
-    let place = |name: &str| Place { name: name.into(), position: None };
+    let place = |name: &str| Location { name: name.into(), position: None };
     let world = World {
         nodes: (0..2).map(|i| Node { id: format!("n{i}"), weight: 1, place: i }).collect(),
         places: vec![place("a"), place("b")],
@@ -93,7 +93,8 @@ fn runs_have_the_median_and_the_percentile_of_the_files() {
         near(quantile(&drawn, 0.9), p90.ms[pair] / 2.0 * 1e6, 0.04);
         assert!(drawn[0] >= world.delays[pair] / 2);
     }
-    // The pair that triples would fall below half of its median without the bound.
+    // The pair whose 90th percentile is three times the median would fall below half of the median
+    // without the bound.
     assert!(runs.iter().any(|run| run.delays[1] == world.delays[1] / 2));
     let again = world.conditions(&mut stream(5, "conditions", 0)).into_owned();
     assert_eq!(again, runs[0]);
@@ -103,7 +104,7 @@ fn runs_have_the_median_and_the_percentile_of_the_files() {
 
 #[test]
 fn the_measured_matrix_is_read_whole() {
-    let Some(path) = shared_data("latency/aws-rtt-p50.json") else { return };
+    let Some(path) = data("latency/aws-rtt-p50.json") else { return };
     let matrix = RttMatrix::load(&path).unwrap();
     assert_eq!(matrix.regions().len(), 33);
     let index = |name| matrix.index(name).unwrap();

@@ -1,8 +1,9 @@
 use std::path::Path;
 
+use fragcast_shredder::testing::data;
+
 use super::*;
 use crate::geo::{distance_km, region};
-use crate::input::shared_data;
 
 fn default(nodes: u32, seed: u64) -> WorldConfig {
     WorldConfig { source: Source::Default { nodes }, seed, ..WorldConfig::default() }
@@ -17,7 +18,7 @@ fn refusal(config: &WorldConfig) -> String {
     build(config).unwrap_err().to_string()
 }
 
-/// Everything that a run can depend on.
+/// A hash of all that a run can depend on.
 fn hash(world: &World) -> String {
     let mut hasher = blake3::Hasher::new();
     for node in &world.nodes {
@@ -34,7 +35,7 @@ fn hash(world: &World) -> String {
 fn the_default_world_is_the_same_everywhere() {
     let built = build(&default(1_000, 7)).unwrap();
     assert_eq!(build(&default(1_000, 7)).unwrap(), built);
-    // Another hash: every digest over the default world changes.
+    // If this hash changes, every digest over the default world changes.
     assert_eq!(hash(&built.world), "fd2dcd8bdc8adc86");
     assert_eq!(hash(built.plain.as_ref().unwrap()), "391028faf1b999b1");
     assert_ne!(build(&default(1_000, 8)).unwrap().world.delays, built.world.delays);
@@ -54,7 +55,7 @@ fn nodes_are_dealt_to_cities_by_their_shares() {
         let place = world.places.iter().position(|place| place.name == city.name);
         let got = place.map_or(0, |place| counts[place]) as f64;
         let want = 10.0 * city.share as f64;
-        // Five standard deviations of so many draws.
+        // Five standard deviations of this many draws.
         assert!((got - want).abs() < 5.0 * libm::sqrt(want), "{}: {got}", city.name);
     }
     let third = weights::share_of_largest(&world.weights(), 3_333);
@@ -202,7 +203,7 @@ fn a_matrix_fits_the_model_of_a_file_of_nodes() {
 
 #[test]
 fn the_validators_of_solana_are_read_whole() {
-    let Some(path) = shared_data("topology/solana-epoch860.csv") else { return };
+    let Some(path) = data("topology/solana-epoch860.csv") else { return };
     let config = WorldConfig { source: Source::Csv(path), ..WorldConfig::default() };
     let Built { world, notes, .. } = build(&config).unwrap();
     assert_eq!((world.len(), world.places.len()), (959, 142));
@@ -213,7 +214,7 @@ fn the_validators_of_solana_are_read_whole() {
 
 #[test]
 fn all_of_aws_by_its_matrix() {
-    let Some(path) = shared_data("latency/aws-rtt-p50.json") else { return };
+    let Some(path) = data("latency/aws-rtt-p50.json") else { return };
     let p90 = path.with_file_name("aws-rtt-p90.json");
     let config =
         WorldConfig { latency: Some(path), latency_p90: Some(p90), ..WorldConfig::default() };

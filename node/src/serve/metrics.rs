@@ -281,7 +281,7 @@ impl Metrics {
             }
         });
         let fallback = shared.net.snapshot().fallback;
-        for state in State::ALL {
+        for &state in State::ALL {
             let is = f64::from(u8::from(state == fallback.state));
             self.gauge("fragcast_way", Some(("way", state.name())), is);
         }

@@ -1,4 +1,4 @@
-//! Every vector of the existing system, and what must be refused.
+//! All vectors of the existing system, and inputs that must be refused.
 
 use alloy_primitives::{Address, B256, Bytes, U256, b256, hex};
 use proptest::prelude::*;
@@ -356,3 +356,5 @@ fn more_transactions_than_the_list_has_room_for_are_refused() {
     assert!(decode(1 << 20).is_ok());
     assert!(matches!(decode((1 << 20) + 1), Err(WireError::Length(_))));
 }
+
+mod page;

@@ -1,4 +1,6 @@
-//! The shred format: pinned bytes, and everything that must not pass.
+//! The shred format: pinned bytes, and inputs that must be refused.
+
+use std::time::Duration;
 
 use alloy_primitives::hex;
 use ed25519_dalek::SigningKey;
@@ -19,7 +21,7 @@ pub(crate) fn params(block: u64, attempt: u8, message: u16) -> MessageParams {
         plan: 0x0807_0605_0403_0201,
         route: 1,
         route_param: 200,
-        sent_at: 1_700_000_000_000_000,
+        sent_at: Timestamp::from_micros(1_700_000_000_000_000),
     }
 }
 
@@ -181,7 +183,7 @@ fn another_key_or_chain_validates_nothing() {
     assert_eq!(other.validate(shred, &key).unwrap_err(), ValidateError::Chain);
 }
 
-/// Two sets that an equivocating leader signed, as validated by somebody who saw `a` first.
+/// The proof of equivocation that a node finds in `a` and then `b`, or why it finds none.
 fn proof_of(a: &ShreddedMessage, b: &ShreddedMessage) -> Result<EquivocationProof, ValidateError> {
     let key = shredder().verifying_key();
     let mut validator = Validator::new(CHAIN, 10);
@@ -189,7 +191,7 @@ fn proof_of(a: &ShreddedMessage, b: &ShreddedMessage) -> Result<EquivocationProo
     let last = b.sets.last().unwrap();
     match validator.validate(hashed(&last.shreds[0]).unwrap(), &key) {
         Err(ValidateError::Equivocation(proof)) => {
-            // The first one stays.
+            // The first commitment stays.
             validator.validate(hashed(&a.sets[0].shreds[1]).unwrap(), &key).unwrap();
             Ok(*proof)
         }
@@ -211,7 +213,7 @@ fn two_roots_for_a_set_and_two_lengths_are_proven() {
         assert_eq!(bytes.len(), EquivocationProof::ENCODED_LEN);
         let decoded = EquivocationProof::from_bytes(&bytes).unwrap();
         assert_eq!(decoded, proof);
-        // And no changed byte leaves it a proof.
+        // With any byte changed it is no proof.
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[at] ^= 0x10;
@@ -249,7 +251,7 @@ fn a_rebuilt_block_accuses_nobody() {
 fn the_same_message_sent_again_accuses_nobody() {
     let first = cut(3_000, &params(7, 0, 1));
     let mut later = params(7, 0, 1);
-    later.sent_at += 5;
+    later.sent_at = later.sent_at + Duration::from_micros(5);
     let again = cut(3_000, &later);
     assert_eq!(proof_of(&first, &again).unwrap_err(), ValidateError::OtherHeader);
 }

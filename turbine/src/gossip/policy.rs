@@ -1,13 +1,28 @@
 //! What the operator decides about gossip.
 
-use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use strum::{Display, IntoStaticStr, VariantArray};
+
+use crate::counts::{Labelled, labelled};
 
 /// How much a node has to do with gossip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    Serialize,
+    Deserialize,
+    Display,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Policy {
     /// Nothing: no connection is made or taken.
     Off,
@@ -19,8 +34,21 @@ pub enum Policy {
 }
 
 /// Which way messages travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    Serialize,
+    Deserialize,
+    Display,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Mode {
     /// The overlay, and gossip where [`Health`](crate::health::Health) says so.
     #[default]
@@ -31,40 +59,42 @@ pub enum Mode {
     Gossip,
 }
 
-macro_rules! names {
-    ($type:ident: $($variant:ident = $name:literal),*) => {
-        impl $type {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+labelled!(pub Policy, name);
+labelled!(pub Mode, name);
 
-            /// The name used in configuration, on the command line and in metrics.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name),* }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<Self, String> {
-                let found = Self::ALL.iter().find(|one| one.name() == text);
-                found.copied().ok_or_else(|| {
-                    let names: Vec<_> = Self::ALL.iter().map(|one| one.name()).collect();
-                    format!("`{text}` is none of {}", names.join(", "))
-                })
-            }
-        }
-    };
+/// A text that names no variant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is none of {}", names.join(", "))]
+pub struct UnknownName {
+    /// The text.
+    pub text: String,
+    /// The names that there are.
+    pub names: Vec<&'static str>,
 }
 
-names!(Policy: Off = "off", Standby = "standby", Always = "always");
-names!(Mode: Auto = "auto", Turbine = "turbine", Gossip = "gossip");
+fn parse<E: Labelled>(text: &str) -> Result<E, UnknownName> {
+    let names: Vec<&'static str> = E::VARIANTS.iter().map(|one| (*one).into()).collect();
+    match names.iter().position(|name| *name == text) {
+        Some(found) => Ok(E::VARIANTS[found]),
+        None => Err(UnknownName { text: text.to_owned(), names }),
+    }
+}
+
+impl FromStr for Policy {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        parse(text)
+    }
+}
+
+impl FromStr for Mode {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        parse(text)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -78,6 +108,7 @@ mod tests {
         for mode in Mode::ALL {
             assert_eq!(mode.to_string().parse(), Ok(*mode));
         }
-        assert_eq!("on".parse::<Policy>(), Err("`on` is none of off, standby, always".into()));
+        let error = "on".parse::<Policy>().unwrap_err();
+        assert_eq!(error.to_string(), "`on` is none of off, standby, always");
     }
 }

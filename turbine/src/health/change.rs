@@ -1,9 +1,13 @@
 //! The states, and what is told of a change.
 
+use strum::{IntoStaticStr, VariantArray};
+
+use crate::counts::labelled;
 use crate::time::Timestamp;
 
 /// Which way this node counts on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum State {
     /// The overlay is well.
     Turbine,
@@ -13,22 +17,11 @@ pub enum State {
     Gossip,
 }
 
-impl State {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Turbine, Self::Probing, Self::Gossip];
-
-    /// The name used in logs, status and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Turbine => "turbine",
-            Self::Probing => "probing",
-            Self::Gossip => "gossip",
-        }
-    }
-}
+labelled!(pub State, name);
 
 /// Why the state changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// Peers have had a message for long that this node cannot get.
     TipsAhead,
@@ -54,39 +47,9 @@ pub enum Reason {
     Operator,
 }
 
+labelled!(pub Reason, name);
+
 impl Reason {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
-        Self::TipsAhead,
-        Self::Gap,
-        Self::NoRelay,
-        Self::Silence,
-        Self::Quiet,
-        Self::GossipAhead,
-        Self::Heard,
-        Self::Filled,
-        Self::ProbeEmpty,
-        Self::Recovered,
-        Self::Operator,
-    ];
-
-    /// The name used in logs, status and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::TipsAhead => "tips_ahead",
-            Self::Gap => "gap",
-            Self::NoRelay => "no_relay",
-            Self::Silence => "silence",
-            Self::Quiet => "quiet",
-            Self::GossipAhead => "gossip_ahead",
-            Self::Heard => "heard",
-            Self::Filled => "filled",
-            Self::ProbeEmpty => "probe_empty",
-            Self::Recovered => "recovered",
-            Self::Operator => "operator",
-        }
-    }
-
     /// The reason in a sentence for people.
     pub const fn describe(self) -> &'static str {
         match self {

@@ -2,16 +2,6 @@
 
 use super::*;
 
-#[test]
-fn names_are_distinct() {
-    let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
-    names.sort_unstable();
-    names.dedup();
-    assert_eq!(names.len(), Reason::ALL.len());
-}
-
-const MS: Duration = Duration::from_millis(1);
-
 fn at(ms: u64) -> Timestamp {
     Timestamp::from_nanos(1_700_000_000_000_000_000 + ms * 1_000_000)
 }
@@ -233,21 +223,6 @@ fn orders_are_followed_and_said() {
         [(State::Gossip, Reason::Operator), (State::Turbine, Reason::Operator)]
     );
     assert_eq!(health.since(), at(7));
-}
-
-#[test]
-fn memory_is_bounded() {
-    let mut health = well();
-    for block in 0..10_000 {
-        health.gossip(at(1), (block, 0, 0), None);
-    }
-    assert!(health.ahead.len() <= MAX_AHEAD);
-    health.order(at(2), State::Gossip);
-    for block in (0..10_000).rev().chain(0..10_000) {
-        health.turbine(at(3), (block, 0, 0), None);
-    }
-    assert!(health.blocks.len() <= MAX_BLOCKS);
-    assert!(health.since().since(at(2)) < MS);
 }
 
 #[test]

@@ -4,14 +4,17 @@
 //! newer one of a direction replaces the older.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, SendDatagramError, VarInt};
+use strum::{IntoStaticStr, VariantArray};
 use tokio::sync::{mpsc, watch};
 
 use super::PER_PEER;
 use super::streams::{self, Class, Writer};
+use super::tally::Tally;
+use crate::counts::labelled;
 use crate::membership::PeerIndex;
 
 /// Something that came in.
@@ -34,20 +37,23 @@ pub(super) enum Change {
     Down { peer: PeerIndex, id: usize },
 }
 
-/// Counters of what the transport dropped.
-#[derive(Debug, Default)]
-pub(super) struct Drops {
-    /// Datagrams that found the inbound queue full.
-    pub(super) inbound: AtomicU64,
-    /// Shreds that found a connection's send buffer full.
-    pub(super) datagrams: AtomicU64,
-    /// Frames that found a stream's queue full.
-    pub(super) frames: Arc<AtomicU64>,
-    /// Shreds thrown away on purpose.
-    pub(super) injected: AtomicU64,
-    /// Transmits to a peer that is not connected.
-    pub(super) unreachable: AtomicU64,
+/// Why the transport dropped something.
+#[derive(Debug, Clone, Copy, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum Dropped {
+    /// A datagram found the inbound queue full.
+    InboundQueue,
+    /// A shred found a connection's send buffer full.
+    DatagramBuffer,
+    /// A frame found a stream's queue full.
+    StreamQueue,
+    /// The peer is not connected.
+    Unreachable,
+    /// A shred thrown away on purpose.
+    Injected,
 }
+
+labelled!(Dropped);
 
 struct Entry {
     connection: Connection,
@@ -61,7 +67,7 @@ pub(super) struct Connections {
     peers: Vec<Vec<Entry>>,
     /// Whether a peer is connected; the tasks that dial watch this.
     up: Vec<watch::Sender<bool>>,
-    drops: Arc<Drops>,
+    drops: Arc<Tally<Dropped>>,
     inbound: mpsc::Sender<Inbound>,
     changes: mpsc::Sender<Change>,
 }
@@ -69,14 +75,13 @@ pub(super) struct Connections {
 impl Connections {
     pub(super) fn new(
         members: usize,
-        drops: Arc<Drops>,
         inbound: mpsc::Sender<Inbound>,
         changes: mpsc::Sender<Change>,
     ) -> Self {
         Self {
             peers: (0..members).map(|_| Vec::new()).collect(),
             up: (0..members).map(|_| watch::Sender::new(false)).collect(),
-            drops,
+            drops: Arc::default(),
             inbound,
             changes,
         }
@@ -84,6 +89,16 @@ impl Connections {
 
     pub(super) fn watch(&self, peer: PeerIndex) -> watch::Receiver<bool> {
         self.up[peer as usize].subscribe()
+    }
+
+    /// Counts something that was dropped before it came here.
+    pub(super) fn count_drop(&self, why: Dropped) {
+        self.drops.count(why);
+    }
+
+    /// What the transport dropped, by reason.
+    pub(super) fn drops(&self) -> Vec<(&'static str, u64)> {
+        self.drops.labels()
     }
 
     pub(super) fn connected(&self) -> usize {
@@ -101,7 +116,7 @@ impl Connections {
             !replaced
         });
         debug_assert!(entries.len() < PER_PEER);
-        let writer = |class| Writer::spawn(connection.clone(), class, self.drops.frames.clone());
+        let writer = |class| Writer::spawn(connection.clone(), class, self.drops.clone());
         let (control, shreds) = (writer(Class::Control), writer(Class::Shreds));
         tokio::spawn(streams::read(connection.clone(), peer, self.inbound.clone()));
         tokio::spawn(read_datagrams(
@@ -137,7 +152,7 @@ impl Connections {
     /// Sends a shred: as a datagram, or on a stream if the path is too small for it.
     pub(super) fn send_shred(&self, peer: PeerIndex, shred: Bytes) {
         let Some(entry) = self.peers[peer as usize].last() else {
-            self.drops.unreachable.fetch_add(1, Ordering::Relaxed);
+            self.drops.count(Dropped::Unreachable);
             return;
         };
         if entry.connection.max_datagram_size().is_none_or(|max| max < shred.len()) {
@@ -146,7 +161,7 @@ impl Connections {
         }
         // quinn would drop the oldest datagram in silence.
         if entry.connection.datagram_send_buffer_space() < shred.len() {
-            self.drops.datagrams.fetch_add(1, Ordering::Relaxed);
+            self.drops.count(Dropped::DatagramBuffer);
             return;
         }
         match entry.connection.send_datagram(shred.clone()) {
@@ -159,14 +174,12 @@ impl Connections {
     pub(super) fn send_control(&self, peer: PeerIndex, frame: Bytes) {
         match self.peers[peer as usize].last() {
             Some(entry) => entry.control.send(frame),
-            None => {
-                self.drops.unreachable.fetch_add(1, Ordering::Relaxed);
-            }
+            None => self.drops.count(Dropped::Unreachable),
         }
     }
 
     /// Round-trip time to each connected peer.
-    pub(super) fn round_trips(&self) -> Vec<(PeerIndex, std::time::Duration)> {
+    pub(super) fn round_trips(&self) -> Vec<(PeerIndex, Duration)> {
         let newest = |entries: &Vec<Entry>| entries.last().map(|entry| entry.connection.rtt());
         (0..)
             .zip(&self.peers)
@@ -180,12 +193,12 @@ async fn read_datagrams(
     connection: Connection,
     peer: PeerIndex,
     inbound: mpsc::Sender<Inbound>,
-    drops: Arc<Drops>,
+    drops: Arc<Tally<Dropped>>,
     changes: mpsc::Sender<Change>,
 ) {
     while let Ok(bytes) = connection.read_datagram().await {
         if inbound.try_send(Inbound { peer, what: Received::Shred(bytes) }).is_err() {
-            drops.inbound.fetch_add(1, Ordering::Relaxed);
+            drops.count(Dropped::InboundQueue);
         }
     }
     // Without datagrams of its own a connection gives the error at once; its end is what counts.

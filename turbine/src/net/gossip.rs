@@ -24,7 +24,6 @@
 //! that are listened to; of anything else a single entry is kept. Ids are kept for 65 s.
 
 mod behaviour;
-mod bucket;
 mod dial;
 mod doorman;
 mod identity;
@@ -201,6 +200,22 @@ impl GossipHandle {
             return snapshot;
         }
         self.snapshot()
+    }
+
+    /// Waits until the numbers are as `fine` says; `None` if the driver ends before that.
+    pub async fn wait_for(
+        &self,
+        mut fine: impl FnMut(&GossipSnapshot) -> bool,
+    ) -> Option<GossipSnapshot> {
+        let mut snapshots = self.snapshot.clone();
+        snapshots.borrow_and_update();
+        loop {
+            let snapshot = self.fresh_snapshot().await;
+            if fine(&snapshot) {
+                return Some(snapshot);
+            }
+            snapshots.changed().await.ok()?;
+        }
     }
 
     /// Who this node is on gossip.

@@ -2,30 +2,41 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quinn::{Connection, Endpoint, Incoming};
 use rustls::pki_types::CertificateDer;
+use strum::{IntoStaticStr, VariantArray};
 use tokio::sync::mpsc;
 
 use super::Limits;
 use super::connections::Change;
 use super::dial::Bars;
+use super::tally::Tally;
 use super::tls::peer_of;
+use crate::counts::labelled;
 use crate::membership::Membership;
 use crate::peer::PeerId;
 
-/// What became of those who called, by reason.
-#[derive(Debug, Default)]
-pub(super) struct Calls {
-    pub(super) accepted: AtomicU64,
-    pub(super) retried: AtomicU64,
-    pub(super) refused_total: AtomicU64,
-    pub(super) refused_address: AtomicU64,
-    pub(super) refused_barred: AtomicU64,
-    pub(super) handshake_failed: AtomicU64,
+/// The fate of a call from outside.
+#[derive(Debug, Clone, Copy, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum Call {
+    /// A member is connected.
+    Accepted,
+    /// The caller must prove its address first.
+    Retried,
+    /// There are too many in all.
+    RefusedTotal,
+    /// There are too many from its address.
+    RefusedAddress,
+    /// It is barred.
+    RefusedBarred,
+    /// It is no member, or the handshake came to nothing.
+    HandshakeFailed,
 }
+
+labelled!(Call);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -80,7 +91,7 @@ pub(super) async fn listen(
     members: Arc<Membership>,
     limits: Limits,
     bars: Arc<Bars>,
-    calls: Arc<Calls>,
+    calls: Arc<Tally<Call>>,
     changes: mpsc::Sender<Change>,
 ) {
     let counts = Arc::new(Mutex::new(Counts::default()));
@@ -90,19 +101,19 @@ pub(super) async fn listen(
         let (calls, changes) = (calls.clone(), changes.clone());
         tokio::spawn(async move {
             let Some(connection) = handshake(incoming, &limits).await else {
-                calls.handshake_failed.fetch_add(1, Ordering::Relaxed);
+                calls.count(Call::HandshakeFailed);
                 return;
             };
             let Some(peer) = peer_behind(&connection).and_then(|peer| members.index(&peer)) else {
-                calls.handshake_failed.fetch_add(1, Ordering::Relaxed);
+                calls.count(Call::HandshakeFailed);
                 return;
             };
             if bars.is_barred(peer) {
-                calls.refused_barred.fetch_add(1, Ordering::Relaxed);
+                calls.count(Call::RefusedBarred);
                 connection.close(quinn::VarInt::from_u32(1), b"barred");
                 return;
             }
-            calls.accepted.fetch_add(1, Ordering::Relaxed);
+            calls.count(Call::Accepted);
             let mut slot = slot;
             slot.establish();
             let up = Change::Up { peer, connection: connection.clone(), outgoing: false };
@@ -119,7 +130,7 @@ fn admit(
     incoming: Incoming,
     limits: &Limits,
     counts: &Arc<Mutex<Counts>>,
-    calls: &Calls,
+    calls: &Tally<Call>,
 ) -> Option<(Incoming, Slot)> {
     let address = incoming.remote_address().ip();
     let mut now = Slot::lock(counts);
@@ -127,7 +138,7 @@ fn admit(
     if now.handshakes >= limits.handshakes || now.handshakes + now.connections >= limits.connections
     {
         drop(now);
-        calls.refused_total.fetch_add(1, Ordering::Relaxed);
+        calls.count(Call::RefusedTotal);
         incoming.refuse();
         return None;
     }
@@ -137,13 +148,13 @@ fn admit(
         now.handshakes >= limits.handshakes / 2 || handshakes >= limits.handshakes_per_address / 2;
     if busy && !incoming.remote_address_validated() {
         drop(now);
-        calls.retried.fetch_add(1, Ordering::Relaxed);
+        calls.count(Call::Retried);
         let _ = incoming.retry();
         return None;
     }
     if handshakes >= limits.handshakes_per_address || connections >= limits.per_address {
         drop(now);
-        calls.refused_address.fetch_add(1, Ordering::Relaxed);
+        calls.count(Call::RefusedAddress);
         incoming.refuse();
         return None;
     }

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use super::connections::Connections;
+use super::listen::Call;
+use super::tally::Tally;
+use crate::egress::Lane;
 use crate::gossip::{Mode, Policy};
 use crate::health::{Reason, State};
 use crate::outcome::Outcomes;
@@ -36,6 +40,32 @@ pub struct Snapshot {
     pub window: (u64, u64),
     /// Gossip, as the protocol sees it.
     pub fallback: FallbackSnapshot,
+}
+
+impl Snapshot {
+    /// The numbers of this moment.
+    pub(super) fn of(protocol: &Protocol, connections: &Connections, calls: &Tally<Call>) -> Self {
+        let egress = protocol.egress();
+        let lane = |lane: Lane| {
+            (lane.name(), egress.queued(lane), egress.sent(lane), egress.dropped(lane))
+        };
+        let peer = |peer: u32| protocol.epochs().peers().peer(peer.into());
+        let round_trips = connections.round_trips().into_iter();
+        Self {
+            outcomes: protocol.outcomes().clone(),
+            counters: *protocol.counters(),
+            lanes: Lane::ALL.iter().copied().map(lane).collect(),
+            drops: connections.drops(),
+            calls: calls.labels(),
+            connected: connections.connected(),
+            members: protocol.epochs().peers().len(),
+            round_trips: round_trips.filter_map(|(index, rtt)| Some((peer(index)?, rtt))).collect(),
+            reassembly_bytes: protocol.reassembly_bytes(),
+            repair_bytes: protocol.repair_bytes(),
+            window: protocol.window(),
+            fallback: FallbackSnapshot::of(protocol),
+        }
+    }
 }
 
 /// What the protocol has to do with gossip.

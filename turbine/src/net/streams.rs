@@ -8,14 +8,14 @@
 //! their size. A frame longer than its class allows ends the stream.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use fragcast_shredder::shred::MAX_SHRED_LEN;
 use quinn::{Connection, RecvStream};
 use tokio::sync::mpsc;
 
-use super::connections::{Inbound, Received};
+use super::connections::{Dropped, Inbound, Received};
+use super::tally::Tally;
 use crate::control::MAX_CONTROL_LEN;
 use crate::membership::PeerIndex;
 
@@ -43,12 +43,12 @@ impl Class {
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Bytes>,
-    dropped: Arc<AtomicU64>,
+    drops: Arc<Tally<Dropped>>,
 }
 
 impl Writer {
     /// Starts the task that writes; it ends with the connection or with the last writer.
-    pub(super) fn spawn(connection: Connection, class: Class, dropped: Arc<AtomicU64>) -> Self {
+    pub(super) fn spawn(connection: Connection, class: Class, drops: Arc<Tally<Dropped>>) -> Self {
         let (queue, mut frames) = mpsc::channel::<Bytes>(QUEUE);
         tokio::spawn(async move {
             let mut stream = None;
@@ -77,12 +77,12 @@ impl Writer {
                 let _ = stream.finish();
             }
         });
-        Self { queue, dropped }
+        Self { queue, drops }
     }
 
     pub(super) fn send(&self, frame: Bytes) {
         if self.queue.try_send(frame).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.drops.count(Dropped::StreamQueue);
         }
     }
 }

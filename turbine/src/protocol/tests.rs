@@ -7,13 +7,19 @@ mod network;
 mod repair;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{Frag, GatewayKey, Message, MessageKey, VerifiedMessage};
+use fragcast_shredder::{BlockBuilder, GatewayKey, Message, MessageKey, VerifiedMessage};
 
 use super::*;
+use crate::control::{Control, Hello};
 use crate::delegation::Delegation;
-use crate::membership::sample;
+use crate::egress::{Lane, Payload};
+use crate::membership::{PeerIndex, sample};
+use crate::outcome::Outcome;
+use crate::output::Via;
+use crate::route::Route;
 use crate::testing::env_message;
 pub(super) use crate::testing::seal_message as seal;
 
@@ -75,7 +81,7 @@ impl World {
 
     pub(super) fn sign(&self, message: Message) -> VerifiedMessage {
         let gateway = &self.gateways[self.gateway(message.block())];
-        gateway.sign(message).verify(gateway.address()).unwrap()
+        gateway.sign_verified(message)
     }
 }
 
@@ -86,10 +92,14 @@ pub(super) fn env(number: u64) -> Message {
 pub(super) fn frag(block_number: u64, seq: u64, len: usize) -> Message {
     let tx: Vec<u8> =
         (0..len).map(|i| (i as u64 * 31 + seq * 7 + block_number % 256) as u8).collect();
-    let txs = vec![tx.into()];
-    Message::Frag(Frag { block_number, seq, is_last: false, blob_gas_used: None, txs })
+    BlockBuilder::new(block_number).frag_at(seq, [tx]).into()
 }
 
 pub(super) fn key(message: &Message, attempt: u8) -> MessageKey {
     MessageKey { block: message.block(), attempt, message: message.index().unwrap() }
+}
+
+/// Keys by their numbers: in the first epoch those are places in the table.
+pub(super) fn peer(number: u32) -> PeerKey {
+    PeerKey::from(number)
 }

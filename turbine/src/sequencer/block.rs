@@ -20,9 +20,9 @@ use super::openings::{MAX_UNSIGNED, Opening, Openings};
 use super::{Fate, MAX_ATTEMPTS, MAX_GUESSED, MAX_MESSAGES, MAX_NUMBERS};
 use crate::output::{Ordered, Output, RetractReason};
 
-/// Where a message goes.
+/// Where in its block a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     Env,
     /// By message index.
     Frag(u16),
@@ -117,19 +117,23 @@ impl Block {
         envs.chain(self.frags.values_mut().flatten()).chain(&mut self.seals)
     }
 
-    fn at(&self, place: Place) -> Box<dyn Iterator<Item = &Candidate> + '_> {
+    fn at(&self, place: Position) -> Box<dyn Iterator<Item = &Candidate> + '_> {
         match place {
-            Place::Env => Box::new(self.openings.0.iter().map(|opening| &opening.env)),
-            Place::Frag(index) => Box::new(self.frags.get(&index).into_iter().flatten()),
-            Place::Seal => Box::new(self.seals.iter()),
+            Position::Env => Box::new(self.openings.0.iter().map(|opening| &opening.env)),
+            Position::Frag(index) => Box::new(self.frags.get(&index).into_iter().flatten()),
+            Position::Seal => Box::new(self.seals.iter()),
         }
     }
 
-    fn find(&mut self, place: Place, root: B256) -> Option<&mut Candidate> {
+    fn find(&mut self, place: Position, root: B256) -> Option<&mut Candidate> {
         match place {
-            Place::Env => self.openings.0.iter_mut().map(|o| &mut o.env).find(|c| c.root == root),
-            Place::Frag(index) => self.frags.get_mut(&index)?.iter_mut().find(|c| c.root == root),
-            Place::Seal => self.seals.iter_mut().find(|c| c.root == root),
+            Position::Env => {
+                self.openings.0.iter_mut().map(|o| &mut o.env).find(|c| c.root == root)
+            }
+            Position::Frag(index) => {
+                self.frags.get_mut(&index)?.iter_mut().find(|c| c.root == root)
+            }
+            Position::Seal => self.seals.iter_mut().find(|c| c.root == root),
         }
     }
 
@@ -170,9 +174,9 @@ impl Block {
     pub(super) fn push(&mut self, ordered: Ordered, out: &mut Vec<Output>) -> Fate {
         let (index, root) = (ordered.index, ordered.message.root());
         let place = match ordered.message.message().kind() {
-            Kind::Env => Place::Env,
-            Kind::Frag => Place::Frag(index),
-            Kind::Seal => Place::Seal,
+            Kind::Env => Position::Env,
+            Kind::Frag => Position::Frag(index),
+            Kind::Seal => Position::Seal,
         };
         let proven = ordered.via.proves_attempt();
         let signed = if proven { bit(ordered.attempt) } else { 0 };
@@ -220,16 +224,16 @@ impl Block {
     }
 
     /// A message that was known: of an opening that counts no more, or a mere repeat.
-    fn repeat_of(&self, place: Place, root: B256) -> Fate {
+    fn repeat_of(&self, place: Position, root: B256) -> Fate {
         let current = self.openings.current(&self.seals);
         let current = current.map(|(at, _)| self.openings.0[at].env.root);
-        if place == Place::Env && current != Some(root) { Fate::Stale } else { Fate::Duplicate }
+        if place == Position::Env && current != Some(root) { Fate::Stale } else { Fate::Duplicate }
     }
 
     /// Why a message does not count whatever else comes.
-    fn refused(&self, place: Place, index: u16, signed: u8, known: bool) -> Option<Fate> {
+    fn refused(&self, place: Position, index: u16, signed: u8, known: bool) -> Option<Fate> {
         if signed == 0 {
-            let closed = self.settled && place != Place::Env && !known;
+            let closed = self.settled && place != Position::Env && !known;
             return closed.then_some(Fate::Conflict);
         }
         if self.void & signed != 0 || self.openings.newest_signed() > Some(number_of(signed)) {
@@ -241,16 +245,16 @@ impl Block {
             return Some(Fate::BehindSeal);
         }
         let taken = match place {
-            Place::Env => self.at(Place::Env).any(has),
-            Place::Frag(_) => end == Some(index) || self.at(place).any(has),
-            Place::Seal => self.seals.iter().any(has) || self.at(Place::Frag(index)).any(has),
+            Position::Env => self.at(Position::Env).any(has),
+            Position::Frag(_) => end == Some(index) || self.at(place).any(has),
+            Position::Seal => self.seals.iter().any(has) || self.at(Position::Frag(index)).any(has),
         };
         taken.then_some(Fate::Conflict)
     }
 
     /// Notes that a known message came again, and takes it again if it was let go and is `wanted`
     /// now; says whether that tells anything new.
-    fn learn(&mut self, ordered: Ordered, place: Place, signed: u8, wanted: bool) -> bool {
+    fn learn(&mut self, ordered: Ordered, place: Position, signed: u8, wanted: bool) -> bool {
         let mut held = self.held;
         let Some(candidate) = self.find(place, ordered.message.root()) else { return false };
         let was = (candidate.signed, candidate.gossip, candidate.ordered.is_some());
@@ -263,14 +267,14 @@ impl Block {
         let new = was != (candidate.signed, candidate.gossip, candidate.ordered.is_some());
         self.held = held;
         self.attempts |= signed;
-        if signed != 0 && wanted && place == Place::Env {
+        if signed != 0 && wanted && place == Position::Env {
             self.forget_below(number_of(signed));
         }
         new
     }
 
     /// Adds a message that is not known: the whole of it, or what it was.
-    fn insert(&mut self, ordered: Ordered, place: Place, signed: u8, whole: bool) -> Fate {
+    fn insert(&mut self, ordered: Ordered, place: Position, signed: u8, whole: bool) -> Fate {
         if self.count >= MAX_MESSAGES {
             return Fate::OutOfBounds;
         }
@@ -324,15 +328,15 @@ impl Block {
     }
 
     /// Makes room for one more candidate of gossip's.
-    fn make_room(&mut self, place: Place) -> bool {
+    fn make_room(&mut self, place: Position) -> bool {
         let handed = self.handed.as_ref().map_or(&[][..], |handed| &handed.roots);
         let all = match place {
-            Place::Env => return self.openings.unsigned() < MAX_UNSIGNED,
-            Place::Frag(index) => match self.frags.get_mut(&index) {
+            Position::Env => return self.openings.unsigned() < MAX_UNSIGNED,
+            Position::Frag(index) => match self.frags.get_mut(&index) {
                 Some(all) => all,
                 None => return true,
             },
-            Place::Seal => &mut self.seals,
+            Position::Seal => &mut self.seals,
         };
         if all.iter().filter(|c| c.signed == 0).count() < MAX_CANDIDATES {
             return true;
@@ -360,12 +364,12 @@ impl Block {
     }
 
     /// What became of a message that is known now and was not handed on.
-    fn fate_of(&self, place: Place, index: u16) -> Fate {
+    fn fate_of(&self, place: Position, index: u16) -> Fate {
         let Some(handed) = &self.handed else { return Fate::Waiting };
         match place {
-            Place::Frag(_) if usize::from(index) < handed.roots.len() => Fate::Conflict,
-            Place::Frag(_) if handed.sealed => Fate::BehindSeal,
-            Place::Seal if handed.sealed => Fate::Conflict,
+            Position::Frag(_) if usize::from(index) < handed.roots.len() => Fate::Conflict,
+            Position::Frag(_) if handed.sealed => Fate::BehindSeal,
+            Position::Seal if handed.sealed => Fate::Conflict,
             _ => Fate::Waiting,
         }
     }
@@ -446,8 +450,8 @@ impl Block {
             let next = handed.roots.len() as u16;
             let seal = self.seals.first().filter(|seal| index_of(seal) == Some(next));
             let (place, root) = match (seal, self.preferred(view, next)) {
-                (Some(seal), _) => (Place::Seal, seal.root),
-                (None, Some(frag)) => (Place::Frag(next), frag.root),
+                (Some(seal), _) => (Position::Seal, seal.root),
+                (None, Some(frag)) => (Position::Frag(next), frag.root),
                 (None, None) => return,
             };
             if !self.hand_on(place, root, out) {
@@ -464,11 +468,11 @@ impl Block {
         }
         self.handed = Some(Handed { number, roots: Vec::new(), sealed: false });
         self.last = Some(number);
-        self.hand_on(Place::Env, view.env, out)
+        self.hand_on(Position::Env, view.env, out)
     }
 
     /// Hands on one message as the next.
-    fn hand_on(&mut self, place: Place, root: B256, out: &mut Vec<Output>) -> bool {
+    fn hand_on(&mut self, place: Position, root: B256, out: &mut Vec<Output>) -> bool {
         let Some(number) = self.handed.as_ref().map(|handed| handed.number) else { return false };
         let mut held = self.held;
         let Some(candidate) = self.find(place, root) else { return false };
@@ -479,7 +483,7 @@ impl Block {
         self.held = held;
         if let Some(handed) = &mut self.handed {
             handed.roots.push(root);
-            handed.sealed |= place == Place::Seal;
+            handed.sealed |= place == Position::Seal;
         }
         out.push(Output::Message(if ordered.attempt == number {
             ordered
@@ -490,7 +494,7 @@ impl Block {
     }
 
     /// Hands on what is wanted, after a retraction if it is not what was handed on.
-    fn reconcile(&mut self, view: &View, wanted: &[(Place, B256)], out: &mut Vec<Output>) {
+    fn reconcile(&mut self, view: &View, wanted: &[(Position, B256)], out: &mut Vec<Output>) {
         if let Some(handed) = &self.handed {
             let common = handed.roots.iter().zip(wanted).take_while(|(a, (_, b))| *a == b).count();
             if common < handed.roots.len() && common < wanted.len() {
@@ -533,7 +537,7 @@ impl Block {
         }
         let last = handed.roots.len() - 1;
         let signed = handed.roots.iter().enumerate().skip(1).all(|(index, root)| {
-            let place = if index == last { Place::Seal } else { Place::Frag(index as u16) };
+            let place = if index == last { Position::Seal } else { Position::Frag(index as u16) };
             self.at(place).any(|c| c.root == *root && c.is_of(view.number))
         });
         if signed {

@@ -1,11 +1,11 @@
 //! Order, attempts, duplicates, bounds.
 
-use fragcast_shredder::{Message, VerifiedMessage};
+use fragcast_shredder::{BlockBuilder, Message, VerifiedMessage};
 use proptest::prelude::*;
 
 use super::*;
 use crate::output::{Times, Via};
-use crate::testing::{env, env_at, frag, frag_with, seal};
+use crate::testing::{env, env_at, frag, frag_with, seal, sign};
 
 fn ordered(message: &VerifiedMessage, attempt: u8) -> Ordered {
     Ordered {
@@ -137,15 +137,8 @@ fn memory_is_bounded_and_the_farthest_goes_first() {
     let mut sequencer = Sequencer::default();
     let big = |block: u64, seq| {
         let mut ordered = ordered(&frag(block, seq), 0);
-        let txs = vec![vec![0; 8 * 1024 * 1024].into()];
-        let frag = fragcast_shredder::Frag {
-            block_number: block,
-            seq,
-            is_last: false,
-            blob_gas_used: None,
-            txs,
-        };
-        ordered.message = crate::testing::sign(Message::Frag(frag));
+        let frag = BlockBuilder::new(block).frag_at(seq, [vec![0; 8 * 1024 * 1024]]);
+        ordered.message = sign(frag);
         ordered
     };
     let mut out = Vec::new();

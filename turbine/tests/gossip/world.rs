@@ -43,13 +43,9 @@ pub(crate) fn wire_of(message: &VerifiedMessage) -> Bytes {
 
 /// Waits for a node's numbers.
 pub(crate) async fn until(handle: &GossipHandle, fine: impl Fn(&GossipSnapshot) -> bool) {
-    let wait = async {
-        while !fine(&handle.fresh_snapshot().await) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    if tokio::time::timeout(GUARD, wait).await.is_err() {
-        panic!("not within {GUARD:?}: {:#?}", handle.snapshot());
+    match tokio::time::timeout(GUARD, handle.wait_for(fine)).await {
+        Ok(found) => drop(found.expect("gossip runs")),
+        Err(_) => panic!("not within {GUARD:?}: {:#?}", handle.snapshot()),
     }
 }
 

@@ -1,7 +1,7 @@
-//! Messages of a load, signed: what they say does not matter, their size does.
+//! Makes the signed messages of a load. Only their size matters, not their content.
 
-use alloy_primitives::{Address, B256, Bytes, U256};
-use fragcast_shredder::{Env, Frag, GatewayKey, Kind, Message, Seal, VerifiedMessage};
+use alloy_primitives::B256;
+use fragcast_shredder::{BlockBuilder, Env, Frag, GatewayKey, Kind, Seal, VerifiedMessage};
 
 use crate::load::Broadcast;
 
@@ -10,58 +10,37 @@ fn overhead(key: &GatewayKey) -> usize {
     key.sign(frag(1, 0, 0, 0)).to_wire().len()
 }
 
-fn frag(block_number: u64, seq: u64, len: usize, version: u8) -> Message {
-    // Bytes that differ from message to message, so that no two have one root.
+fn frag(block_number: u64, seq: u64, len: usize, version: u8) -> Frag {
+    // The content differs for every message, so that all roots differ.
     let start = blake3::hash(&[&block_number.to_le_bytes()[..], &seq.to_le_bytes()].concat());
     let mut tx = vec![0; len];
     let mut reader =
         blake3::Hasher::new().update(start.as_bytes()).update(&[version]).finalize_xof();
     reader.fill(&mut tx);
-    Message::Frag(Frag {
-        block_number,
-        seq,
-        is_last: false,
-        blob_gas_used: None,
-        txs: vec![tx.into()],
-    })
+    BlockBuilder::new(block_number).frag_at(seq, [tx])
 }
 
-/// The message of `broadcast`, in one of two versions. A frag has as many bytes as the load
-/// says, signature included; Env and Seal have what they have.
+/// The message of `broadcast`, in one of two versions. A frag has the number of bytes in the load,
+/// signature included; Env and Seal have their own size.
 pub(super) fn signed(broadcast: &Broadcast, version: u8, key: &GatewayKey) -> VerifiedMessage {
     let (block, index) = (broadcast.key.block, u64::from(broadcast.key.message));
-    let message = match broadcast.kind {
-        Kind::Env => Message::Env(Env {
-            number: block,
+    let builder = BlockBuilder::new(block);
+    match broadcast.kind {
+        Kind::Env => key.sign_verified(Env {
             parent_hash: B256::with_last_byte(version),
-            beneficiary: Address::ZERO,
-            timestamp: block,
-            gas_limit: 30_000_000,
-            basefee: 7,
-            difficulty: U256::ZERO,
-            // Another attempt is another message.
+            // Differs between attempts.
             prevrandao: B256::with_last_byte(broadcast.key.attempt),
-            extra_data: Bytes::new(),
-            parent_beacon_block_root: B256::ZERO,
+            ..builder.env()
         }),
         Kind::Frag => {
             let len = (broadcast.bytes as usize).saturating_sub(overhead(key));
-            frag(block, index - 1, len, version)
+            key.sign_verified(frag(block, index - 1, len, version))
         }
-        Kind::Seal => Message::Seal(Seal {
-            total_frags: index - 1,
-            block_number: block,
-            gas_used: 0,
-            gas_limit: 30_000_000,
-            parent_hash: B256::ZERO,
-            transactions_root: B256::ZERO,
-            receipts_root: B256::ZERO,
+        Kind::Seal => key.sign_verified(Seal {
             state_root: B256::with_last_byte(version),
-            block_hash: B256::ZERO,
-            blob_gas_used: None,
+            ..builder.seal_of(index - 1)
         }),
-    };
-    key.sign(message).verify(key.address()).expect("signed a line above")
+    }
 }
 
 #[cfg(test)]

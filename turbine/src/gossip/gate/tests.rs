@@ -1,7 +1,7 @@
 //! Every vector of the existing system through the gate, and everything that must not pass.
 
 use alloy_primitives::{B256, Bytes, U256, hex};
-use fragcast_shredder::{Frag, GatewayKey, Message, SignedMessage};
+use fragcast_shredder::{BlockBuilder, GatewayKey, Message, SignedMessage};
 use proptest::prelude::*;
 
 use super::seen::{MAX_OF_BLOCK, MAX_VERSIONS};
@@ -92,8 +92,7 @@ fn signed_by(key: &GatewayKey, root: &B256, body: &[u8]) -> Bytes {
 }
 
 fn frag(block_number: u64, seq: u64, tx: u8) -> Message {
-    let txs = vec![vec![tx; 20].into()];
-    Message::Frag(Frag { block_number, seq, is_last: false, blob_gas_used: None, txs })
+    BlockBuilder::new(block_number).frag_at(seq, [vec![tx; 20]]).into()
 }
 
 /// Signed by the gateway of the block.
@@ -167,13 +166,7 @@ fn every_vector_passes_in_its_dialect_and_no_other() {
 
 #[test]
 fn an_empty_frag_passes() {
-    let data = wire(Message::Frag(Frag {
-        block_number: 5,
-        seq: 1,
-        is_last: false,
-        blob_gas_used: None,
-        txs: Vec::new(),
-    }));
+    let data = wire(BlockBuilder::new(5).frag_at(1, Vec::<Bytes>::new()).into());
     assert_eq!(hex::encode(&data[65..]), "050000000000000001000000000000000015000000");
     assert_eq!(outcome(&mut gate(), Kind::Frag, &data), GossipOutcome::Accepted);
 }
@@ -205,16 +198,7 @@ fn a_message_cut_anywhere_or_with_a_byte_more_is_rejected() {
 fn the_longest_message_passes_and_a_longer_one_is_not_even_decoded() {
     let mut gate = gate();
     let fixed = 65 + 21 + 4;
-    let long = |len: usize| {
-        let txs = vec![vec![7; len - fixed].into()];
-        wire(Message::Frag(Frag {
-            block_number: 1,
-            seq: 0,
-            is_last: false,
-            blob_gas_used: None,
-            txs,
-        }))
-    };
+    let long = |len: usize| wire(BlockBuilder::new(1).frag([vec![7; len - fixed]]).into());
     rejects(&mut gate, Kind::Frag, &long(11 << 20), GossipOutcome::TooLong);
     rejects(&mut gate, Kind::Frag, &long(MAX_MESSAGE_LEN + 1), GossipOutcome::TooLong);
     rejects(&mut gate, Kind::Env, &vec![0; 11 << 20].into(), GossipOutcome::TooLong);
@@ -364,9 +348,8 @@ fn a_number_that_no_shred_carries_is_the_gateways_fault_alone() {
 fn a_frag_of_many_empty_transactions_is_not_hashed() {
     let mut gate = gate();
     let many = |count: usize, len: usize| {
-        let txs = vec![vec![7; len].into(); count];
-        let frag = Frag { block_number: 1, seq: 0, is_last: false, blob_gas_used: None, txs };
-        Message::Frag(frag)
+        let txs = vec![vec![7; len]; count];
+        Message::from(BlockBuilder::new(1).frag(txs))
     };
     let mut junk = vec![1; 65];
     // As many as the list has room for.

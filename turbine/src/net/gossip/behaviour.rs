@@ -89,12 +89,13 @@ pub(super) struct Behaviour {
 pub(super) struct Built {
     pub(super) swarm: Swarm<Behaviour>,
     pub(super) topics: Topics,
-    pub(super) shared: Arc<Shared>,
+    pub(super) hooks: Arc<Hooks>,
 }
 
-/// What gossipsub's hooks share with the driver.
+/// What gossipsub's hooks share with the driver: the filter of messages and the one that makes
+/// their ids.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct Hooks {
     /// Whether this node is subscribed.
     pub(super) listening: AtomicBool,
     /// Messages on topics that are none of ours.
@@ -106,17 +107,17 @@ pub(super) struct Shared {
 /// Empties messages that nobody here waits for.
 pub(super) struct Filter {
     topics: Topics,
-    shared: Arc<Shared>,
+    hooks: Arc<Hooks>,
 }
 
 impl DataTransform for Filter {
     fn inbound_transform(&self, raw: RawMessage) -> io::Result<Message> {
         let ours = self.topics.kind(raw.topic.as_str()).is_some();
         if !ours {
-            self.shared.foreign.fetch_add(1, Ordering::Relaxed);
+            self.hooks.foreign.fetch_add(1, Ordering::Relaxed);
         }
         let RawMessage { source, data, sequence_number, topic, .. } = raw;
-        if ours && self.shared.listening.load(Ordering::Relaxed) {
+        if ours && self.hooks.listening.load(Ordering::Relaxed) {
             return Ok(Message { source, data, sequence_number, topic });
         }
         let topic = TopicHash::from_raw("");
@@ -128,9 +129,9 @@ impl DataTransform for Filter {
     }
 }
 
-fn id_of(shared: &Shared, message: &Message) -> MessageId {
+fn id_of(hooks: &Hooks, message: &Message) -> MessageId {
     let mut id: Id = topic::message_id(message.topic.as_str(), &message.data);
-    let salt = shared.salt.load(Ordering::Relaxed);
+    let salt = hooks.salt.load(Ordering::Relaxed);
     if salt != 0 {
         id[12..].copy_from_slice(&salt.to_le_bytes());
     }
@@ -145,7 +146,7 @@ impl Behaviour {
     /// anybody, and the other peers have a score at which nothing is published to them.
     pub(super) fn publish_again(
         &mut self,
-        shared: &Shared,
+        hooks: &Hooks,
         salt: u64,
         (topic, data): (TopicHash, Vec<u8>),
         others: &[PeerId],
@@ -154,9 +155,9 @@ impl Behaviour {
         for peer in others {
             self.gossipsub.set_application_score(peer, SET_ASIDE);
         }
-        shared.salt.store(salt, Ordering::Relaxed);
+        hooks.salt.store(salt, Ordering::Relaxed);
         let result = self.gossipsub.publish(topic, data);
-        shared.salt.store(0, Ordering::Relaxed);
+        hooks.salt.store(0, Ordering::Relaxed);
         for peer in others {
             self.gossipsub.set_application_score(peer, 0.0);
         }
@@ -168,13 +169,13 @@ impl Behaviour {
 }
 
 /// The parameters of gossipsub.
-fn parameters(shared: &Arc<Shared>) -> Result<gossipsub::Config, GossipNetError> {
-    let shared = Arc::clone(shared);
+fn parameters(hooks: &Arc<Hooks>) -> Result<gossipsub::Config, GossipNetError> {
+    let hooks = Arc::clone(hooks);
     let mut config = ConfigBuilder::default();
     config
         .validation_mode(ValidationMode::Anonymous)
         .validate_messages()
-        .message_id_fn(move |message| id_of(&shared, message))
+        .message_id_fn(move |message| id_of(&hooks, message))
         .mesh_n(8)
         .mesh_n_low(6)
         .mesh_n_high(12)
@@ -244,7 +245,7 @@ fn scores(topics: &Topics, limits: &GossipLimits) -> (PeerScoreParams, PeerScore
 
 fn gossip(
     topics: &Topics,
-    shared: &Arc<Shared>,
+    hooks: &Arc<Hooks>,
     limits: &GossipLimits,
 ) -> Result<Gossipsub, GossipNetError> {
     let hash = |kind| TopicHash::from_raw(topics.name(kind));
@@ -253,11 +254,11 @@ fn gossip(
         max_subscribed_topics: KINDS.len(),
         max_subscriptions_per_request: 64,
     };
-    let transform = Filter { topics: topics.clone(), shared: Arc::clone(shared) };
+    let transform = Filter { topics: topics.clone(), hooks: Arc::clone(hooks) };
     let setup = |e: &str| GossipNetError::Setup(e.to_owned());
     let mut gossipsub = gossipsub::Behaviour::new_with_subscription_filter_and_transform(
         MessageAuthenticity::Anonymous,
-        parameters(shared)?,
+        parameters(hooks)?,
         filter,
         transform,
     )
@@ -323,7 +324,7 @@ pub(super) fn swarm(
     meters: &Meters,
 ) -> Result<Built, GossipNetError> {
     let key = identity::keypair(identity);
-    let shared = Arc::new(Shared::default());
+    let hooks = Arc::new(Hooks::default());
     let topics = Topics::new(config.chain_id);
     let peers = members.members().iter().map(|member| member.peer());
     let friends = peers.filter_map(|peer| identity::libp2p_id_of(&peer));
@@ -333,7 +334,7 @@ pub(super) fn swarm(
         .with_cache_size(0);
     let behaviour = Behaviour {
         doorman: Doorman::new(config.limits, friends),
-        gossipsub: gossip(&topics, &shared, &config.limits)?,
+        gossipsub: gossip(&topics, &hooks, &config.limits)?,
         identify: identify::Behaviour::new(about),
     };
     let settings = libp2p::swarm::Config::with_tokio_executor()
@@ -342,5 +343,5 @@ pub(super) fn swarm(
         .with_max_negotiating_inbound_streams(NEGOTIATING);
     let transport = transport(&key, meters, &config.limits)?;
     let swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), settings);
-    Ok(Built { swarm, topics, shared })
+    Ok(Built { swarm, topics, hooks })
 }

@@ -18,15 +18,18 @@ use libp2p::swarm::{
     THandlerOutEvent, ToSwarm, dummy,
 };
 use libp2p::{Multiaddr, PeerId};
+use strum::{IntoStaticStr, VariantArray};
 use tokio::time::Instant;
 
 use super::GossipLimits;
+use crate::counts::{Counts, labelled};
 
 /// Bars at a time, about 100 bytes each; then the one that ends first goes.
 const MAX_BARS: usize = 4096;
 
 /// Why a connection is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Refused {
     /// Too many handshakes in progress.
     #[error("too many handshakes")]
@@ -48,21 +51,7 @@ pub(super) enum Refused {
     Barred,
 }
 
-impl Refused {
-    const ALL: [Self; 6] =
-        [Self::Pending, Self::Address, Self::Incoming, Self::Total, Self::Peer, Self::Barred];
-
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Address => "address",
-            Self::Incoming => "incoming",
-            Self::Total => "total",
-            Self::Peer => "peer",
-            Self::Barred => "barred",
-        }
-    }
-}
+labelled!(Refused);
 
 struct Connection {
     peer: PeerId,
@@ -78,18 +67,18 @@ pub(super) struct Doorman {
     pending: BTreeMap<ConnectionId, Option<IpAddr>>,
     established: BTreeMap<ConnectionId, Connection>,
     bars: BTreeMap<PeerId, Instant>,
-    refused: [u64; Refused::ALL.len()],
+    refused: Counts<Refused>,
 }
 
 impl Doorman {
-    pub(super) const fn new(limits: GossipLimits, friends: BTreeSet<PeerId>) -> Self {
+    pub(super) fn new(limits: GossipLimits, friends: BTreeSet<PeerId>) -> Self {
         Self {
             limits,
             friends,
             pending: BTreeMap::new(),
             established: BTreeMap::new(),
             bars: BTreeMap::new(),
-            refused: [0; Refused::ALL.len()],
+            refused: Counts::default(),
         }
     }
 
@@ -125,7 +114,7 @@ impl Doorman {
 
     /// Refused connections, by reason.
     pub(super) fn refused(&self) -> Vec<(&'static str, u64)> {
-        Refused::ALL.iter().map(|why| (why.label(), self.refused[*why as usize])).collect()
+        self.refused.labels().collect()
     }
 
     /// Connections, and those of them that others opened.
@@ -135,7 +124,7 @@ impl Doorman {
     }
 
     fn refuse(&mut self, why: Refused) -> ConnectionDenied {
-        self.refused[why as usize] += 1;
+        self.refused.count(why);
         ConnectionDenied::new(why)
     }
 

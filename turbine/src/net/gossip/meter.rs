@@ -22,17 +22,18 @@ impl Meter {
     }
 }
 
+/// What all streams count in.
 #[derive(Debug, Default)]
-struct Shared {
+struct Ledger {
     received: AtomicU64,
     sent: AtomicU64,
-    /// Of the connections that there are, by the other end's address as libp2p has it.
+    /// Meters of open connections, by the other end's address as libp2p has it.
     open: Mutex<BTreeMap<Multiaddr, Arc<Meter>>>,
 }
 
 /// Bytes of all connections.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Meters(Arc<Shared>);
+pub(super) struct Meters(Arc<Ledger>);
 
 impl Meters {
     /// Bytes received and sent, handshakes included.

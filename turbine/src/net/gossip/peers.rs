@@ -7,22 +7,26 @@ use std::time::Duration;
 use fragcast_shredder::Kind;
 use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
+use strum::{IntoStaticStr, VariantArray};
 use tokio::time::Instant;
 
 use super::GossipLimits;
-use super::bucket::Bucket;
 use super::meter::Meter;
+use crate::bucket::{Bucket, Rate};
+use crate::counts::labelled;
 use crate::gossip::Listener;
+use crate::time::Timestamp;
 
-/// A rejected message is forgotten after so many seconds.
-const FORGIVE: f64 = 10.0;
+/// A rejected message is forgotten after this long.
+const FORGIVE: Duration = Duration::from_secs(10);
 /// A peer may subscribe to one topic after the other: so long for all that it wants.
 const SUBSCRIBING: Duration = Duration::from_millis(300);
 /// Changes of subscriptions a second, and at once: three for each time that a node falls back.
-const CHANGES: (f64, f64) = (1.0, 64.0);
+const CHANGES: (u64, u64) = (1, 64);
 
 /// Why a peer is barred.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Why {
     /// Its messages were rejected.
     Rejected,
@@ -36,18 +40,35 @@ pub(super) enum Why {
     Score,
 }
 
-impl Why {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Rejected, Self::Ignored, Self::Traffic, Self::Subscriptions, Self::Score];
+labelled!(pub(super) Why, label);
 
-    pub(super) const fn label(self) -> &'static str {
-        match self {
-            Self::Rejected => "rejected",
-            Self::Ignored => "ignored",
-            Self::Traffic => "traffic",
-            Self::Subscriptions => "subscriptions",
-            Self::Score => "score",
+/// The rates that peers must keep to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rates {
+    rejected: Rate,
+    ignored: Rate,
+    /// While this node listens, and while it does not.
+    bytes: Rate,
+    quiet_bytes: Rate,
+    changes: Rate,
+}
+
+impl Rates {
+    pub(super) fn new(limits: &GossipLimits) -> Self {
+        let each_second = |units, burst| Rate::new(units, Duration::from_secs(1), burst);
+        let (ignored, at_once) = limits.ignored;
+        Self {
+            // One less than those for which a peer is barred.
+            rejected: Rate::new(1, FORGIVE, limits.rejects.saturating_sub(1).into()),
+            ignored: each_second(ignored.into(), at_once.into()),
+            bytes: each_second(limits.bytes.0, limits.bytes.1),
+            quiet_bytes: each_second(limits.quiet_bytes, limits.bytes.1),
+            changes: each_second(CHANGES.0, CHANGES.1),
         }
+    }
+
+    const fn bytes(&self, listening: bool) -> &Rate {
+        if listening { &self.bytes } else { &self.quiet_bytes }
     }
 }
 
@@ -64,6 +85,8 @@ pub(super) struct Peer {
     rejected: Bucket,
     ignored: Bucket,
     bytes: Bucket,
+    /// Whether this node listened when bytes were counted last.
+    listening: bool,
     changes: Bucket,
 }
 
@@ -76,8 +99,7 @@ const fn place(kind: Kind) -> usize {
 }
 
 impl Peer {
-    pub(super) const fn new(now: Instant, listener: Listener) -> Self {
-        let bucket = Bucket::new(now);
+    pub(super) fn new(now: Instant, listener: Listener) -> Self {
         Self {
             listener,
             told: false,
@@ -85,11 +107,17 @@ impl Peer {
             connections: BTreeMap::new(),
             topics: [None; 3],
             wants_frags: None,
-            rejected: bucket,
-            ignored: bucket,
-            bytes: bucket,
-            changes: bucket,
+            rejected: Bucket::default(),
+            ignored: Bucket::default(),
+            bytes: Bucket::default(),
+            listening: false,
+            changes: Bucket::default(),
         }
+    }
+
+    /// The time as buckets count it: since the peer connected.
+    fn age(&self, now: Instant) -> Timestamp {
+        Timestamp::default() + now.saturating_duration_since(self.since)
     }
 
     pub(super) fn connect(&mut self, id: ConnectionId, meter: Arc<Meter>) {
@@ -118,6 +146,7 @@ impl Peer {
     pub(super) fn subscribe(
         &mut self,
         now: Instant,
+        rates: &Rates,
         kind: Kind,
         tick: Option<u64>,
     ) -> Result<(), Why> {
@@ -127,19 +156,22 @@ impl Peer {
         if kind == Kind::Frag {
             self.wants_frags = tick.and(self.wants_frags.or(Some(now)));
         }
-        let (rate, burst) = CHANGES;
-        if self.changes.take(now, 1.0, rate, burst) { Ok(()) } else { Err(Why::Subscriptions) }
+        let now = self.age(now);
+        let fine = self.changes.charge(now, &rates.changes, 1);
+        if fine { Ok(()) } else { Err(Why::Subscriptions) }
     }
 
-    pub(super) fn rejected(&mut self, now: Instant, limits: &GossipLimits) -> Result<(), Why> {
-        let allowed = f64::from(limits.rejects.saturating_sub(1));
-        let fine = self.rejected.take(now, 1.0, 1.0 / FORGIVE, allowed);
+    /// A message of its was rejected.
+    pub(super) fn rejected(&mut self, now: Instant, rates: &Rates) -> Result<(), Why> {
+        let now = self.age(now);
+        let fine = self.rejected.charge(now, &rates.rejected, 1);
         if fine { Ok(()) } else { Err(Why::Rejected) }
     }
 
-    pub(super) fn ignored(&mut self, now: Instant, limits: &GossipLimits) -> Result<(), Why> {
-        let (rate, burst) = limits.ignored;
-        let fine = self.ignored.take(now, 1.0, f64::from(rate), f64::from(burst));
+    /// A message of its was of no use.
+    pub(super) fn ignored(&mut self, now: Instant, rates: &Rates) -> Result<(), Why> {
+        let now = self.age(now);
+        let fine = self.ignored.charge(now, &rates.ignored, 1);
         if fine { Ok(()) } else { Err(Why::Ignored) }
     }
 
@@ -147,7 +179,7 @@ impl Peer {
     pub(super) fn traffic(
         &mut self,
         now: Instant,
-        limits: &GossipLimits,
+        rates: &Rates,
         listening: bool,
     ) -> Result<(), Why> {
         let mut bytes = 0;
@@ -155,9 +187,10 @@ impl Peer {
             let received = meter.received();
             bytes += received - std::mem::replace(seen, received);
         }
-        let rate = if listening { limits.bytes.0 } else { limits.quiet_bytes };
-        let fine = self.bytes.take(now, bytes as f64, rate as f64, limits.bytes.1 as f64);
-        if fine { Ok(()) } else { Err(Why::Traffic) }
+        let (now, rate) = (self.age(now), rates.bytes(listening));
+        let before = rates.bytes(std::mem::replace(&mut self.listening, listening));
+        self.bytes.change_rate(now, before, rate);
+        if self.bytes.charge(now, rate, bytes) { Ok(()) } else { Err(Why::Traffic) }
     }
 
     /// Whether it has been here for long and wants nothing.

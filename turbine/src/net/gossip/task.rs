@@ -16,17 +16,18 @@ use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::behaviour::{Behaviour, BehaviourEvent, Built, GRAYLIST, KINDS, Shared};
+use super::behaviour::{Behaviour, BehaviourEvent, Built, GRAYLIST, Hooks, KINDS};
 use super::dial::Targets;
 use super::identity::peer_id_of;
 use super::known::Known;
 use super::meter::Meters;
-use super::peers::{Peer, Peers, Why};
+use super::peers::{Peer, Peers, Rates, Why};
 use super::{GossipLimits, GossipNetConfig, GossipSnapshot};
+use crate::counts::Counts;
 use crate::gossip::{Gate, GossipAction, GossipOutcome, Listener, Topics, outsider};
 use crate::membership::Membership;
 use crate::net::link::GossipInput;
-use messages::NOT_PUBLISHED;
+use messages::Unpublished;
 
 /// Events of the swarm between two looks at what else there is to do.
 pub(super) const BURST: usize = 32;
@@ -50,8 +51,9 @@ pub(super) struct Parts {
 pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
     topics: Topics,
-    shared: Arc<Shared>,
+    hooks: Arc<Hooks>,
     limits: GossipLimits,
+    rates: Rates,
     gate: Gate,
     members: Arc<Membership>,
     targets: Targets,
@@ -63,8 +65,8 @@ pub(super) struct Driver {
     gone: Vec<Listener>,
     known: Known,
     numbers: GossipSnapshot,
-    barred: [u64; Why::ALL.len()],
-    not_published: [u64; NOT_PUBLISHED.len()],
+    barred: Counts<Why>,
+    not_published: Counts<Unpublished>,
     snapshots: watch::Sender<GossipSnapshot>,
     published: Instant,
 }
@@ -75,12 +77,13 @@ impl Driver {
         listening_on: Vec<Multiaddr>,
         inputs: mpsc::Sender<GossipInput>,
     ) -> Self {
-        let Built { swarm, topics, shared } = parts.built;
+        let Built { swarm, topics, hooks } = parts.built;
         Self {
             swarm,
             topics,
-            shared,
+            hooks,
             limits: parts.config.limits,
+            rates: Rates::new(&parts.config.limits),
             gate: parts.gate,
             members: parts.members,
             targets: parts.targets,
@@ -90,8 +93,8 @@ impl Driver {
             gone: Vec::new(),
             known: Known::default(),
             numbers: GossipSnapshot { listening_on, ..GossipSnapshot::default() },
-            barred: [0; Why::ALL.len()],
-            not_published: [0; NOT_PUBLISHED.len()],
+            barred: Counts::default(),
+            not_published: Counts::default(),
             snapshots: parts.snapshots,
             published: Instant::now(),
         }
@@ -158,7 +161,7 @@ impl Driver {
     }
 
     fn listen(&mut self, listen: bool) {
-        self.shared.listening.store(listen, Ordering::Relaxed);
+        self.hooks.listening.store(listen, Ordering::Relaxed);
         self.numbers.listening = listen;
         let gossipsub = &mut self.swarm.behaviour_mut().gossipsub;
         for kind in KINDS {
@@ -214,7 +217,7 @@ impl Driver {
         let now = Instant::now();
         self.targets.connected(now, &peer);
         let index = peer_id_of(&peer).and_then(|known| self.members.index(&known));
-        let listener = index.map_or_else(|| outsider(&peer.to_bytes()), Listener::Member);
+        let listener = index.map_or_else(|| outsider(&peer.to_bytes()), |i| Listener::Member(i.into()));
         let entry = self.peers.entry(peer).or_insert_with(|| {
             tracing::info!(%peer, member = ?index, "gossip: connected");
             Peer::new(now, listener)
@@ -261,7 +264,7 @@ impl Driver {
     fn subscribed(&mut self, peer: PeerId, topic: &TopicHash, tick: Option<u64>) {
         let Some(kind) = self.topics.kind(topic.as_str()) else { return };
         let Some(entry) = self.peers.get_mut(&peer) else { return };
-        if let Err(why) = entry.subscribe(Instant::now(), kind, tick) {
+        if let Err(why) = entry.subscribe(Instant::now(), &self.rates, kind, tick) {
             self.bar(peer, why);
         }
         self.tell_listeners();
@@ -273,7 +276,7 @@ impl Driver {
             return;
         }
         doorman.bar(Instant::now(), peer);
-        self.barred[why as usize] += 1;
+        self.barred.count(why);
         let friend = doorman.is_friend(&peer);
         tracing::warn!(%peer, friend, reason = why.label(), "gossip: barred for a while");
         let _ = self.swarm.disconnect_peer_id(peer);
@@ -287,7 +290,7 @@ impl Driver {
         let mut idle = Vec::new();
         for (id, peer) in &mut self.peers {
             let behaviour = self.swarm.behaviour();
-            if let Err(why) = peer.traffic(now, &self.limits, listening) {
+            if let Err(why) = peer.traffic(now, &self.rates, listening) {
                 bars.push((*id, why));
             } else if behaviour.gossipsub.peer_score(id).is_some_and(|score| score < GRAYLIST) {
                 bars.push((*id, Why::Score));
@@ -354,11 +357,8 @@ impl Driver {
         });
         let member = |peer: &&Peer| matches!(peer.listener, Listener::Member(_));
         let members = self.peers.values().filter(member).count();
-        let foreign = self.shared.foreign.swap(0, Ordering::Relaxed);
-        (0..foreign).for_each(|_| self.numbers.outcomes.count(GossipOutcome::Topic));
-        let count = |names: &[&'static str], counts: &[u64]| {
-            names.iter().copied().zip(counts.iter().copied()).collect()
-        };
+        let foreign = self.hooks.foreign.swap(0, Ordering::Relaxed);
+        self.numbers.outcomes.add(GossipOutcome::Topic, foreign);
         GossipSnapshot {
             connections,
             incoming,
@@ -366,8 +366,8 @@ impl Driver {
             outsiders: self.peers.len() - members,
             listeners: self.peers.values().filter(|peer| peer.listens(Instant::now())).count(),
             mesh,
-            not_published: count(&NOT_PUBLISHED, &self.not_published),
-            barred: count(&Why::ALL.map(Why::label), &self.barred),
+            not_published: self.not_published.labels().collect(),
+            barred: self.barred.labels().collect(),
             barred_now: behaviour.doorman.barred(),
             refused: behaviour.doorman.refused(),
             bytes_received,

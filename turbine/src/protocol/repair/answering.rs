@@ -1,4 +1,4 @@
-//! Telling what this node has, and answering requests within a budget.
+//! Answering requests within a budget.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use bytes::Bytes;
 use fragcast_shredder::MessageKey;
 use fragcast_shredder::shred::MAX_ATTEMPTS;
 
-use super::super::Protocol;
-use super::RepairConfig;
+use super::Repair;
 use super::messages::ONCE_WITHIN;
 use super::store::{CompleteSet, Store};
-use crate::control::{
-    Control, MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tips, WHOLE,
-};
+use crate::bucket::{Bucket, Rate};
+use crate::control::{Control, MAX_ANSWER_SHREDS, RepairRequest, RepairShreds, WHOLE};
 use crate::egress::{Lane, Payload, Transmit};
-use crate::gossip::Mode;
-use crate::membership::PeerIndex;
 use crate::outcome::Outcome;
+use crate::peer::PeerKey;
+use crate::protocol::config::RepairConfig;
+use crate::protocol::ctx::Ctx;
+use crate::protocol::fallback::Recent;
 use crate::time::Timestamp;
 
 /// What a request costs of the budget, whatever becomes of it: so many bytes were read for it.
@@ -29,60 +29,52 @@ const MAX_WHOLE: usize = 160 * 1024;
 const MAX_BUDGETS: usize = 4096;
 
 /// One peer's budget.
+#[derive(Default)]
 struct Budget {
-    /// When all that it got would have left at its rate.
-    busy_until: Timestamp,
+    bytes: Bucket,
     /// The message that it was sent last, from the beginning, and when.
     message: Option<(MessageKey, Timestamp)>,
 }
 
-/// What each peer may still be sent: a token bucket as one time (GCRA). A bucket that is full
-/// again needs no entry.
+/// What each peer may still be sent. A bucket that is full again needs no entry.
 pub(super) struct Budgets {
-    /// Nanoseconds a byte takes, in 2^-16ths.
-    nanos_per_byte: u64,
-    burst: Duration,
-    peers: BTreeMap<PeerIndex, Budget>,
+    rate: Rate,
+    peers: BTreeMap<PeerKey, Budget>,
 }
 
 impl Budgets {
     pub(super) fn new(config: &RepairConfig) -> Self {
-        let nanos_per_byte = (8_000_000_000u64 << 16) / config.answer_bps.max(1_000);
-        let burst = Self::time(nanos_per_byte, config.answer_burst);
-        Self { nanos_per_byte, burst, peers: BTreeMap::new() }
-    }
-
-    fn time(nanos_per_byte: u64, bytes: usize) -> Duration {
-        let nanos = (bytes as u128 * u128::from(nanos_per_byte)) >> 16;
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        // Eight bits a byte: as many bytes in eight seconds as bits in one.
+        let period = Duration::from_secs(8);
+        let rate = Rate::new(config.answer_bps.max(1_000), period, config.answer_burst as u64);
+        Self { rate, peers: BTreeMap::new() }
     }
 
     /// Takes `bytes` off a peer's budget, or says that it has not so much left.
-    pub(super) fn take(&mut self, now: Timestamp, peer: PeerIndex, bytes: usize) -> bool {
+    pub(super) fn take(&mut self, now: Timestamp, peer: PeerKey, bytes: usize) -> bool {
         if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_BUDGETS {
-            self.peers.retain(|_, budget| budget.busy_until > now);
+            self.peers.retain(|_, budget| !budget.bytes.is_full(now));
             if self.peers.len() >= MAX_BUDGETS {
                 return false;
             }
         }
-        let took = Self::time(self.nanos_per_byte, bytes);
-        let budget = self.peers.entry(peer).or_insert(Budget { busy_until: now, message: None });
-        let after = budget.busy_until.max(now) + took;
-        if after.since(now) > self.burst {
-            return false;
-        }
-        budget.busy_until = after;
-        true
+        let budget = self.peers.entry(peer).or_default();
+        budget.bytes.take(now, &self.rate, bytes as u64)
     }
 
     /// Whether a peer has not been sent a message just now.
-    pub(super) fn is_first(&self, now: Timestamp, peer: PeerIndex, key: &MessageKey) -> bool {
+    pub(super) fn is_first(&self, now: Timestamp, peer: PeerKey, key: &MessageKey) -> bool {
         let last = self.peers.get(&peer).and_then(|budget| budget.message);
         last.is_none_or(|(of, at)| of != *key || now.since(at) >= ONCE_WITHIN)
     }
 
+    /// A peer is none any more.
+    pub(super) fn forget(&mut self, peer: PeerKey) {
+        self.peers.remove(&peer);
+    }
+
     /// A peer was sent a message.
-    pub(super) fn answered(&mut self, now: Timestamp, peer: PeerIndex, key: MessageKey) {
+    pub(super) fn answered(&mut self, now: Timestamp, peer: PeerKey, key: MessageKey) {
         if let Some(budget) = self.peers.get_mut(&peer) {
             budget.message = Some((key, now));
         }
@@ -120,82 +112,42 @@ fn wanted<'a>(store: &'a Store, request: &RepairRequest) -> Vec<(&'a CompleteSet
     if missing.is_empty() { Vec::new() } else { vec![(set, missing)] }
 }
 
-impl Protocol {
-    /// Tells a few peers what this node has, while there is news of it.
-    pub(super) fn send_tips(&mut self, now: Timestamp) {
-        let config = &self.config.repair;
-        let mut tips = self.repair.store.active(now, MAX_TIPS - 1, config.recent, config.open);
-        if tips.is_empty() {
-            self.repair.tips_at = None;
-            return;
-        }
-        // One older block at a time, for those that were away.
-        if let Some(older) = self.repair.store.after(self.repair.cursor) {
-            self.repair.cursor = (older.block, older.attempt);
-            if !tips.contains(&older) {
-                tips.push(older);
-            }
-        }
-        let frame = Control::Tips(Tips { tips }).to_bytes();
-        let mut told: Vec<PeerIndex> = Vec::new();
-        for n in 0..config.tips_to as u64 {
-            let seed = [u64::from(self.me), self.repair.ticks, n];
-            if let Some(peer) = self.draw_peer(&seed, |peer| told.contains(&peer)) {
-                told.push(peer);
-            }
-        }
-        for to in told {
-            let payload = Payload::Control(frame.clone());
-            let sent = self.egress.push(Transmit { to, lane: Lane::Bulk, payload });
-            self.counters.tips += u64::from(sent);
-        }
-        self.repair.ticks += 1;
-        self.repair.tips_at = Some(now + self.tips_interval());
-    }
-
-    /// Tells a peer that connects what this node has.
-    pub(in crate::protocol) fn greet_with_tips(&self) -> Option<Control> {
-        if self.mode() == Mode::Gossip {
-            return None;
-        }
-        let tips = self.repair.store.newest(MAX_TIPS);
-        (!tips.is_empty()).then_some(Control::Tips(Tips { tips }))
-    }
-
+impl Repair {
     /// Answers a request, or counts why not.
     pub(in crate::protocol) fn take_request(
         &mut self,
-        now: Timestamp,
-        from: PeerIndex,
+        ctx: &mut Ctx,
+        recent: &Recent,
+        from: PeerKey,
         request: &RepairRequest,
     ) -> Outcome {
-        if !self.config.repair.enabled {
+        if !ctx.config.repair.enabled {
             return Outcome::RepairLacking;
         }
-        if !self.repair.budgets.take(now, from, REQUEST_COST) {
+        if !self.budgets.take(ctx.now, from, REQUEST_COST) {
             return Outcome::RepairRefused;
         }
-        if let Some(outcome) = self.answer_with_message(now, from, request) {
+        if let Some(outcome) = self.answer_with_message(ctx, recent, from, request) {
             return outcome;
         }
-        let answer = wanted(&self.repair.store, request);
+        let answer = wanted(&self.store, request);
         if answer.is_empty() {
             return Outcome::RepairLacking;
         }
         for (set, indices) in answer {
             for indices in indices.chunks(MAX_ANSWER_SHREDS) {
                 let bytes = indices.len() * set.header().shred_len();
-                if !self.repair.budgets.take(now, from, bytes) {
+                if !self.budgets.take(ctx.now, from, bytes) {
                     return Outcome::RepairRefused;
                 }
                 let shreds: Vec<Bytes> = indices.iter().map(|index| set.shred(*index)).collect();
                 let frame = RepairShreds { nonce: request.nonce, shreds };
                 let payload = Payload::Control(Control::RepairShreds(frame).to_bytes());
-                if !self.egress.push(Transmit { to: from, lane: Lane::Repair, payload }) {
+                if !ctx.egress.push(Transmit { to: from, lane: Lane::Repair, payload }) {
                     return Outcome::RepairRefused;
                 }
-                self.counters.repair_answered_shreds += indices.len() as u64;
-                self.counters.repair_answered_bytes += bytes as u64;
+                ctx.counters.repair_answered_shreds += indices.len() as u64;
+                ctx.counters.repair_answered_bytes += bytes as u64;
             }
         }
         Outcome::Control
@@ -212,17 +164,17 @@ mod tests {
             RepairConfig { answer_bps: 8_000_000, answer_burst: 10_000, ..Default::default() };
         let mut budgets = Budgets::new(&config);
         let start = Timestamp::from_nanos(5);
-        let taken = (0..20).filter(|_| budgets.take(start, 1, 1_000)).count();
+        let taken = (0..20).filter(|_| budgets.take(start, PeerKey::from(1), 1_000)).count();
         assert_eq!(taken, 10, "the burst");
-        assert!(budgets.take(start, 2, 10_000), "another peer has its own");
+        assert!(budgets.take(start, PeerKey::from(2), 10_000), "another peer has its own");
         let later = start + Duration::from_millis(3);
-        let taken = (0..20).filter(|_| budgets.take(later, 1, 1_000)).count();
+        let taken = (0..20).filter(|_| budgets.take(later, PeerKey::from(1), 1_000)).count();
         assert_eq!(taken, 3, "a megabyte a second");
         for peer in 0..MAX_BUDGETS as u32 + 10 {
-            budgets.take(later, peer, 1);
+            budgets.take(later, PeerKey::from(peer), 1);
         }
         assert_eq!(budgets.peers.len(), MAX_BUDGETS);
-        assert!(budgets.take(later + Duration::from_secs(1), 9_999, 1));
+        assert!(budgets.take(later + Duration::from_secs(1), PeerKey::from(9_999), 1));
         assert_eq!(budgets.peers.len(), 1);
     }
 }

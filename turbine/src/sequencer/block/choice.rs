@@ -8,7 +8,7 @@ use alloy_primitives::B256;
 
 use super::super::candidates::Candidate;
 use super::super::search::search;
-use super::{Block, Place, View, index_of};
+use super::{Block, Position, View, index_of};
 
 /// Seals whose frags are remembered: the leader's, and one of an opening before.
 const MAX_PROOFS: usize = 2;
@@ -52,7 +52,7 @@ impl Block {
     }
 
     /// What should be handed on.
-    pub(super) fn wanted(&mut self, view: &View) -> Vec<(Place, B256)> {
+    pub(super) fn wanted(&mut self, view: &View) -> Vec<(Position, B256)> {
         let opening = &self.openings.0[view.at];
         let handed = self.handed.as_ref().map_or(&[][..], |handed| &handed.roots);
         let signed: Option<usize> = self.seals.iter().position(|seal| seal.is_of(view.number));
@@ -86,11 +86,11 @@ impl Block {
                 best = Some((trust, at, frags));
             }
         }
-        let mut wanted = vec![(Place::Env, view.env)];
-        let frag = |(at, root): (usize, B256)| (Place::Frag(at as u16 + 1), root);
+        let mut wanted = vec![(Position::Env, view.env)];
+        let frag = |(at, root): (usize, B256)| (Position::Frag(at as u16 + 1), root);
         if let Some((_, at, frags)) = best {
             wanted.extend(frags.into_iter().enumerate().map(frag));
-            wanted.push((Place::Seal, self.seals[at].root));
+            wanted.push((Position::Seal, self.seals[at].root));
             return wanted;
         }
         // Nothing passes behind a Seal that is surely this opening's.

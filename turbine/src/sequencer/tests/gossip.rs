@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_primitives::{B256, Bytes};
 use alloy_trie::root::ordered_trie_root_encoded;
 use fragcast_shredder::{Env, Frag, Seal};
 
 use super::*;
-use crate::testing::sign;
 
 /// What a consumer holds of block 7.
 #[derive(Debug, Default)]
@@ -70,18 +69,8 @@ impl Bench {
 }
 
 fn env_on(parent: u8, timestamp: u64) -> VerifiedMessage {
-    sign(Message::Env(Env {
-        number: 7,
-        parent_hash: B256::repeat_byte(parent),
-        beneficiary: Address::ZERO,
-        timestamp,
-        gas_limit: 30_000_000,
-        basefee: 7,
-        difficulty: U256::ZERO,
-        prevrandao: B256::ZERO,
-        extra_data: Bytes::new(),
-        parent_beacon_block_root: B256::ZERO,
-    }))
+    let parent_hash = B256::repeat_byte(parent);
+    sign(Env { parent_hash, timestamp, ..BlockBuilder::new(7).env() })
 }
 
 /// A frag of block 7.
@@ -98,18 +87,11 @@ fn true_seal(parent: u8, frags: &[&VerifiedMessage]) -> VerifiedMessage {
             _ => vec![],
         })
         .collect();
-    sign(Message::Seal(Seal {
-        total_frags: frags.len() as u64,
-        block_number: 7,
-        gas_used: 0,
-        gas_limit: 30_000_000,
+    sign(Seal {
         parent_hash: B256::repeat_byte(parent),
         transactions_root: ordered_trie_root_encoded(&txs),
-        receipts_root: B256::ZERO,
-        state_root: B256::ZERO,
-        block_hash: B256::ZERO,
-        blob_gas_used: None,
-    }))
+        ..BlockBuilder::new(7).seal_of(frags.len() as u64)
+    })
 }
 
 #[test]
@@ -288,10 +270,7 @@ fn a_frag_of_a_superseded_attempt_is_there_for_the_next_that_has_the_same() {
 #[test]
 fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
     let mut bench = Bench::default();
-    let big = |block_number, tx| {
-        let txs = vec![vec![tx; 30 * 1024 * 1024].into()];
-        sign(Message::Frag(Frag { block_number, seq: 0, is_last: false, blob_gas_used: None, txs }))
-    };
+    let big = |block, tx| sign(BlockBuilder::new(block).frag([vec![tx; 30 * 1024 * 1024]]));
     let mut out = Vec::new();
     for number in [7, 8, 9] {
         for message in [env(number), big(number, 1)] {

@@ -4,17 +4,33 @@ use bytes::Bytes;
 use fragcast_shredder::Kind;
 use libp2p::PeerId;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError, TopicHash};
+use strum::{IntoStaticStr, VariantArray};
 use tokio::time::Instant;
 
 use super::super::known::Id;
 use super::super::peers::Peer;
 use super::Driver;
+use crate::counts::labelled;
 use crate::gossip::{Verdict, topic};
 use crate::net::link::GossipInput;
 
 /// Why a message was not published.
-pub(super) const NOT_PUBLISHED: [&str; 5] =
-    ["duplicate", "no_peers", "queue_full", "too_large", "other"];
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum Unpublished {
+    /// Everybody who wants it has it.
+    Duplicate,
+    /// Nobody wants it.
+    NoPeers,
+    /// The queues of those who want it are full. It is in gossipsub's cache: they may ask for it.
+    QueueFull,
+    /// gossipsub takes no message of its size.
+    TooLarge,
+    /// Something else.
+    Other,
+}
+
+labelled!(Unpublished);
 
 impl Driver {
     /// Publishes a message, or sends it again to those who have subscribed since.
@@ -39,15 +55,15 @@ impl Driver {
         }
         let why = match &result {
             Ok(()) => return,
-            Err(PublishError::Duplicate) => 0,
-            Err(PublishError::NoPeersSubscribedToTopic) => 1,
-            // It is in gossipsub's cache: peers may still ask for it.
-            Err(PublishError::AllQueuesFull(_)) => 2,
-            Err(PublishError::MessageTooLarge) => 3,
-            Err(_) => 4,
+            Err(PublishError::Duplicate) => Unpublished::Duplicate,
+            Err(PublishError::NoPeersSubscribedToTopic) => Unpublished::NoPeers,
+            Err(PublishError::AllQueuesFull(_)) => Unpublished::QueueFull,
+            Err(PublishError::MessageTooLarge) => Unpublished::TooLarge,
+            Err(_) => Unpublished::Other,
         };
-        self.not_published[why] += 1;
-        if let (2.., Err(error)) = (why, result) {
+        self.not_published.count(why);
+        let usual = matches!(why, Unpublished::Duplicate | Unpublished::NoPeers);
+        if let (false, Err(error)) = (usual, result) {
             tracing::warn!(?kind, bytes = wire.len(), %error, "not published");
         }
     }
@@ -69,7 +85,7 @@ impl Driver {
         let message = (topic, wire.to_vec());
         let salt = self.known.tick();
         let behaviour = self.swarm.behaviour_mut();
-        Some(behaviour.publish_again(&self.shared, salt, message, &others, &own))
+        Some(behaviour.publish_again(&self.hooks, salt, message, &others, &own))
     }
 
     /// Judges a message, hands it on, and tells gossipsub what to do with it.
@@ -86,8 +102,8 @@ impl Driver {
         let limit = match (&acceptance, self.peers.get_mut(&from)) {
             // Not its fault.
             _ if self.numbers.overrun > overrun => Ok(()),
-            (MessageAcceptance::Reject, Some(peer)) => peer.rejected(now, &self.limits),
-            (MessageAcceptance::Ignore, Some(peer)) => peer.ignored(now, &self.limits),
+            (MessageAcceptance::Reject, Some(peer)) => peer.rejected(now, &self.rates),
+            (MessageAcceptance::Ignore, Some(peer)) => peer.ignored(now, &self.rates),
             _ => Ok(()),
         };
         gossipsub.report_message_validation_result(id, &from, acceptance);

@@ -1,0 +1,106 @@
+//! What the rest of the node holds of a running driver: commands in, numbers out.
+
+use std::net::SocketAddr;
+
+use fragcast_shredder::{MessageKey, VerifiedMessage};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Clock, Snapshot};
+use crate::gossip::{Mode, Policy};
+use crate::protocol::BroadcastError;
+use crate::time::Timestamp;
+
+/// Answer to a broadcast: when it was queued whole.
+pub type BroadcastReply = Result<Timestamp, BroadcastError>;
+
+/// A message of this node's own, and who waits for its fate.
+pub(super) struct Broadcast {
+    pub(super) key: MessageKey,
+    pub(super) message: Box<VerifiedMessage>,
+    pub(super) reply: oneshot::Sender<BroadcastReply>,
+}
+
+/// What a handle asks of the driver.
+pub(super) enum Command {
+    Broadcast(Broadcast),
+    Head(u64),
+    Leads(u64, oneshot::Sender<bool>),
+    Mode(Mode),
+    Policy(Policy),
+    Shutdown,
+}
+
+/// Controls a running driver. When the last handle is gone, the driver ends.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) snapshot: watch::Receiver<Snapshot>,
+    pub(super) clock: Clock,
+    pub(super) local: SocketAddr,
+}
+
+impl Handle {
+    /// Broadcasts a message of this node's own; waits while the lanes are full.
+    ///
+    /// # Errors
+    /// [`BroadcastError`]; `Busy` only if the driver has ended or too many wait already.
+    pub async fn broadcast(&self, key: MessageKey, message: VerifiedMessage) -> BroadcastReply {
+        let (reply, answer) = oneshot::channel();
+        let broadcast = Broadcast { key, message: Box::new(message), reply };
+        self.commands
+            .send(Command::Broadcast(broadcast))
+            .await
+            .map_err(|_| BroadcastError::Busy)?;
+        answer.await.unwrap_or(Err(BroadcastError::Busy))
+    }
+
+    /// Ends the driver, whoever else holds a handle.
+    pub async fn shutdown(&self) {
+        let _ = self.commands.send(Command::Shutdown).await;
+    }
+
+    /// Whether this node leads `block`.
+    pub async fn leads(&self, block: u64) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::Leads(block, reply)).await;
+        sent.is_ok() && answer.await.unwrap_or(false)
+    }
+
+    /// Tells the protocol where the chain's head is.
+    pub async fn head(&self, block: u64) {
+        let _ = self.commands.send(Command::Head(block)).await;
+    }
+
+    /// The operator says which way messages travel.
+    pub async fn set_mode(&self, mode: Mode) {
+        let _ = self.commands.send(Command::Mode(mode)).await;
+    }
+
+    /// The operator says how much this node has to do with gossip; to and from
+    /// [`Policy::Off`] only a restart leads.
+    pub async fn set_policy(&self, policy: Policy) {
+        let _ = self.commands.send(Command::Policy(policy)).await;
+    }
+
+    /// The newest numbers.
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Waits until the numbers are as `fine` says; `None` if the driver ends before that.
+    pub async fn wait_for(&self, fine: impl FnMut(&Snapshot) -> bool) -> Option<Snapshot> {
+        let mut snapshots = self.snapshot.clone();
+        let found = snapshots.wait_for(fine).await;
+        found.ok().map(|snapshot| snapshot.clone())
+    }
+
+    /// The driver's clock.
+    pub const fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// The UDP address it listens on.
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+}

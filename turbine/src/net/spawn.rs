@@ -1,0 +1,170 @@
+//! Starts the driver: the endpoint, the tasks around it, the queues between them.
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use quinn::{Endpoint, EndpointConfig, Runtime, ServerConfig, TokioRuntime, VarInt};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::connections::Connections;
+use super::dial::{Bars, Dialler};
+use super::driver::{Driver, PENDING_BROADCASTS};
+use super::experiments::{Cut, Losses};
+use super::link::{self, GossipLink};
+use super::listen::listen;
+use super::socket::Socket;
+use super::tally::Tally;
+use super::{Clock, FallbackSnapshot, Handle, NetConfig, Snapshot, tls, transport};
+use crate::peer::PeerId;
+use crate::protocol::{Event, Protocol};
+
+/// Datagrams waiting for the driver: 10 MB.
+const INBOUND_QUEUE: usize = 8192;
+/// News of connections waiting for the driver.
+const CHANGES: usize = 256;
+/// Events waiting for the application.
+const EVENTS: usize = 4096;
+/// How long a closing endpoint may take to say goodbye, and then to close its socket.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Why the driver cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The socket.
+    #[error("cannot listen on UDP {address}: {source}")]
+    Bind {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The bound socket.
+    #[error("cannot use the UDP socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// The TLS configuration.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The identity key is not the one the protocol was made for.
+    #[error("the identity key belongs to {found}, the protocol runs as {expected}")]
+    Identity {
+        /// The protocol's.
+        expected: PeerId,
+        /// The key's.
+        found: PeerId,
+    },
+}
+
+/// A running driver.
+#[derive(Debug)]
+pub struct Running {
+    /// Controls it.
+    pub handle: Handle,
+    /// What happens; must be drained by something that does not wait for the network.
+    pub events: mpsc::Receiver<Event>,
+    /// The task, which ends after the last handle is gone, with the socket closed.
+    pub task: JoinHandle<()>,
+    /// For the gossip task; dropped where there is none.
+    pub gossip: GossipLink,
+}
+
+/// Starts the driver on a socket from [`bind`](super::bind).
+///
+/// # Errors
+/// [`NetError`].
+pub fn spawn(
+    protocol: Protocol,
+    identity: SigningKey,
+    socket: UdpSocket,
+    config: &NetConfig,
+) -> Result<Running, NetError> {
+    let members = protocol.epochs().newest().members().clone();
+    let me = protocol.me().number();
+    let found = PeerId(identity.verifying_key().to_bytes());
+    let expected = members.get(me).expect("the protocol checked").peer();
+    if found != expected {
+        return Err(NetError::Identity { expected, found });
+    }
+    let transport = transport::config(config);
+    let mut server = ServerConfig::with_crypto(Arc::new(tls::server(&identity, members.clone())?));
+    server
+        .transport_config(transport.clone())
+        .max_incoming(config.limits.handshakes * 2)
+        .incoming_buffer_size(64 * 1024)
+        .incoming_buffer_size_total(4 * 1024 * 1024)
+        .migration(false);
+    let local = socket.local_addr()?;
+    let runtime = Arc::new(TokioRuntime);
+    let cut = Cut::new(config.cut.clone());
+    let (socket, closed) = Socket::new(runtime.wrap_udp_socket(socket)?, cut);
+    let endpoint = Endpoint::new_with_abstract_socket(
+        EndpointConfig::default(),
+        Some(server),
+        socket,
+        runtime,
+    )?;
+
+    let (inbound, inbound_rx) = mpsc::channel(INBOUND_QUEUE);
+    let (changes, changes_rx) = mpsc::channel(CHANGES);
+    let (commands, commands_rx) = mpsc::channel(PENDING_BROADCASTS);
+    let (events, events_rx) = mpsc::channel(EVENTS);
+    let fallback = FallbackSnapshot::of(&protocol);
+    let (snapshots, snapshot) = watch::channel(Snapshot { fallback, ..Snapshot::default() });
+    let (link, gossip) = link::pair();
+    let (bars, calls) = (Arc::new(Bars::default()), Arc::new(Tally::default()));
+    let connections = Connections::new(members.len(), inbound, changes.clone());
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listen(
+        endpoint.clone(),
+        members.clone(),
+        config.limits,
+        bars.clone(),
+        calls.clone(),
+        changes.clone(),
+    ));
+    let dialler = Arc::new(Dialler {
+        endpoint: endpoint.clone(),
+        identity: Arc::new(identity),
+        transport,
+        backoff: config.backoff,
+        timeout: config.limits.handshake_timeout,
+        bars: bars.clone(),
+        changes,
+    });
+    for (peer, member) in (0..).zip(members.members()) {
+        if peer != me {
+            let up = connections.watch(peer);
+            tasks.spawn(dialler.clone().run(peer, member.clone(), peer < me, up));
+        }
+    }
+
+    let clock = Clock::new();
+    let driver = Driver {
+        protocol,
+        connections,
+        clock,
+        events,
+        link,
+        pending: VecDeque::new(),
+        snapshots,
+        bars,
+        bar: config.limits.bar,
+        calls,
+        published: tokio::time::Instant::now(),
+        losses: config.drop_shreds.map(|(share, seed)| Losses::new(share, seed)),
+    };
+    let task = tokio::spawn(async move {
+        driver.run(inbound_rx, changes_rx, commands_rx).await;
+        endpoint.close(VarInt::from_u32(0), b"shutting down");
+        tasks.shutdown().await;
+        let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
+        drop(endpoint);
+        let _ = tokio::time::timeout(GOODBYE, closed.wait()).await;
+    });
+    let handle = Handle { commands, snapshot, clock, local };
+    Ok(Running { handle, events: events_rx, task, gossip })
+}
