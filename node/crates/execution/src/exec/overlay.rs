@@ -44,6 +44,11 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// Adds new code by its hash.
+    pub fn add_code(&mut self, hash: B256, code: Bytes) {
+        self.codes.insert(hash, Bytecode::new_raw(code));
+    }
+
     /// Puts `later` over this layer.
     pub fn merge(&mut self, later: &Self) {
         self.accounts.extend(later.accounts.iter().map(|(a, v)| (*a, *v)));

@@ -13,7 +13,6 @@ use fragcast_execution::exec::{
 };
 use fragcast_execution::state::Account;
 use fragcast_execution::trie::StateTrie;
-use revm::bytecode::Bytecode;
 
 use super::Rng;
 use crate::Store;
@@ -153,7 +152,7 @@ impl Tip {
                 _ => KECCAK256_EMPTY,
             };
             if code_hash == keccak256(&code) {
-                layer.codes.insert(code_hash, Bytecode::new_raw(code));
+                layer.add_code(code_hash, code);
             }
             // Sometimes nothing of the account itself changes.
             let account = match old {
