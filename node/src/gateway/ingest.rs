@@ -266,15 +266,5 @@ impl Ingest {
 
 /// Puts a message into the form that [`Ingest`] takes; what the built-in gateways post.
 pub fn request(message: &VerifiedMessage) -> (&'static str, serde_json::Value) {
-    use fragcast_shredder::messages::json::MessageJson;
-    let method = match message.message() {
-        Message::Env(_) => "based_env",
-        Message::Frag(_) => "based_newFrag",
-        Message::Seal(_) => "based_sealFrag",
-    };
-    let param = serde_json::json!({
-        "signature": hex::encode_prefixed(message.signature().as_bytes()),
-        "message": MessageJson::from(message.message()),
-    });
-    (method, param)
+    fragcast_shredder::messages::json::request(message.message(), message.signature())
 }
