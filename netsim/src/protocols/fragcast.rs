@@ -290,6 +290,8 @@ impl Fragcast {
                 | Event::BadMessage { .. }
                 | Event::Bar { .. }
                 | Event::Mismatch { .. } => {}
+                // Epochs do not change here.
+                _ => {}
             }
         }
         if let Some(door) = &mut self.door {
@@ -301,14 +303,14 @@ impl Fragcast {
             match transmit.payload {
                 Payload::Shred(bytes) => {
                     let len = (bytes.len() + FRAMING) as u32;
-                    ctx.send(node, transmit.to, len, Class::Data, Packet::Shred(bytes));
+                    ctx.send(node, transmit.to.number(), len, Class::Data, Packet::Shred(bytes));
                 }
                 Payload::Control(bytes) => {
                     let class = match transmit.lane {
                         Lane::Repair => Class::Repair,
                         _ => Class::Control,
                     };
-                    let (path, len) = ((node, transmit.to), bytes.len() as u32);
+                    let (path, len) = ((node, transmit.to.number()), bytes.len() as u32);
                     let packet = Packet::Control(bytes);
                     ctx.send_reliably(&mut self.streams, path, len, class, packet);
                 }
@@ -343,7 +345,7 @@ impl Fragcast {
         match heard {
             gossip::Heard::Nothing => return,
             gossip::Heard::Subscribed(on) => {
-                protocol.handle_listener(now, Listener::Member(from), on);
+                protocol.handle_listener(now, Listener::Member(from.into()), on);
             }
             gossip::Heard::Message(message) => {
                 if let Some(verified) = door.check(protocol.window(), to, message.id) {
@@ -395,9 +397,9 @@ impl Overlay for Fragcast {
         match packet {
             Packet::Shred(bytes) => {
                 ctx.count_sent(to, HALF_ACK);
-                protocol.handle_datagrams(now, [(from, bytes)]);
+                protocol.handle_datagrams(now, [(from.into(), bytes)]);
             }
-            Packet::Control(frame) => protocol.handle_control(now, from, &frame),
+            Packet::Control(frame) => protocol.handle_control(now, from.into(), &frame),
             Packet::Gossip(packet) => {
                 let door = self.door.as_mut().expect("gossip came by it");
                 let heard = door.deliver(ctx, from, to, packet);

@@ -41,7 +41,7 @@ pub(super) fn open_blocks(nodes: &mut [Protocol], load: &Load) {
         }
         for (index, node) in nodes.iter_mut().enumerate() {
             if index as NodeId != env.leader {
-                let burst = shreds.iter().map(|bytes| (env.leader, bytes.clone()));
+                let burst = shreds.iter().map(|bytes| (env.leader.into(), bytes.clone()));
                 node.handle_datagrams(now, burst);
             }
             while node.poll_event().is_some() {}

@@ -82,8 +82,8 @@ impl Connections {
                 let pair = (node.min(peer), node.max(peer));
                 let blocked = ctx.setup().faults.is_udp_blocked(node, peer, ctx.now());
                 if !blocked && self.dead.remove(&pair).is_some() {
-                    nodes[node as usize].handle_connected(peer);
-                    nodes[peer as usize].handle_connected(node);
+                    nodes[node as usize].handle_connected(peer.into());
+                    nodes[peer as usize].handle_connected(node.into());
                     return vec![node, peer];
                 }
             }
@@ -102,10 +102,10 @@ impl Connections {
         let faults = ctx.setup().faults;
         let mut touched = Vec::new();
         for peer in 0..nodes.len() as NodeId {
-            let connected = nodes[node as usize].is_connected(peer);
+            let connected = nodes[node as usize].is_connected(peer.into());
             if connected && faults.is_udp_blocked_throughout(node, peer, idle) {
-                nodes[node as usize].handle_disconnected(peer);
-                nodes[peer as usize].handle_disconnected(node);
+                nodes[node as usize].handle_disconnected(peer.into());
+                nodes[peer as usize].handle_disconnected(node.into());
                 streams.reconnect(node, peer);
                 self.dead.insert((node.min(peer), node.max(peer)), ctx.now());
                 touched.push(peer);

@@ -72,7 +72,7 @@ impl Door {
         let graph = linked(nodes);
         for (node, peers) in nodes.iter_mut().zip(&graph) {
             for peer in peers.iter().filter(|peer| listening[**peer as usize]) {
-                let member = fragcast_turbine::Listener::Member(*peer);
+                let member = fragcast_turbine::Listener::Member((*peer).into());
                 node.handle_listener(timestamp(0), member, true);
             }
         }
@@ -93,7 +93,7 @@ impl Door {
             };
             wires.push((version(0, message), twin.as_ref().map(|twin| version(1, twin))));
         }
-        let schedule = |node: &Protocol| node.schedule().clone();
+        let schedule = |node: &Protocol| node.epochs().newest().schedule().clone();
         Self {
             gates: nodes.iter().map(|n| Gate::new(Dialect::default(), schedule(n))).collect(),
             overlay: vec![vec![false; load.broadcasts.len()]; nodes.len()],
@@ -232,7 +232,7 @@ impl Door {
 fn linked(nodes: &[Protocol]) -> Graph {
     let n = nodes.len();
     let peers: Vec<PeerId> = nodes.first().map_or_else(Vec::new, |node| {
-        node.members().members().iter().map(|member| member.peer()).collect()
+        node.epochs().peers().iter().map(|(_, peer)| peer).collect()
     });
     let mut graph: Graph = vec![Vec::new(); n];
     for a in 0..n {
