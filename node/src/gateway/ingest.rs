@@ -267,15 +267,5 @@ impl Ingest {
 
 /// The method and parameter for a message, as gateways post it.
 pub fn request(message: &VerifiedMessage) -> (&'static str, serde_json::Value) {
-    use fragcast_shredder::messages::json::MessageJson;
-    let method = match message.message() {
-        Message::Env(_) => "based_env",
-        Message::Frag(_) => "based_newFrag",
-        Message::Seal(_) => "based_sealFrag",
-    };
-    let param = serde_json::json!({
-        "signature": hex::encode_prefixed(message.signature().as_bytes()),
-        "message": MessageJson::from(message.message()),
-    });
-    (method, param)
+    fragcast_shredder::messages::json::request(message.message(), message.signature())
 }

@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use alloy_consensus::Header;
 use alloy_primitives::{Address, B256, Bytes, U256, address, keccak256};
-use fragcast_shredder::{Dialect, Env, Frag, Message, Seal};
+use fragcast_shredder::{BlockBuilder, Dialect, Env, Frag, Message, Seal};
 
 use super::genesis::{DevnetConfig, Genesis};
 use super::transactions::{MAX_TX_GAS, Mark, Workload};
-use crate::builder::no_blobs;
 use crate::chain::ChainSpec;
 use crate::exec::memory::{MemorySource, MemoryState};
 use crate::exec::{BlockError, OnInvalid, OpenBlock, Parent, StateSource, Tx};
@@ -195,17 +194,13 @@ impl DevnetGateway {
             }
         }
         let snapshot = open.block.snapshot();
-        let txs = snapshot.frags.last().map(|f| f.txs.iter().map(|e| e.tx.bytes.clone()).collect());
+        let txs: Option<Vec<Bytes>> =
+            snapshot.frags.last().map(|f| f.txs.iter().map(|e| e.tx.bytes.clone()).collect());
         // What users did not spend is free again.
         let left = open.block.env().gas_limit - open.block.gas_used();
         open.gas_left = (open.gas_left + reserved).min(left);
-        let frag = Frag {
-            block_number: open.block.env().number,
-            seq,
-            is_last,
-            blob_gas_used: no_blobs(self.dialect),
-            txs: txs.unwrap_or_default(),
-        };
+        let builder = BlockBuilder::from_env(open.block.env().clone()).with_dialect(self.dialect);
+        let frag = Frag { is_last, ..builder.frag_at(seq, txs.unwrap_or_default()) };
         Ok((frag, offered))
     }
 
