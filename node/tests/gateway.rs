@@ -1,4 +1,4 @@
-//! The gateway's door and the subscription, over real HTTP and WebSocket, on a network of two.
+//! The gateway's interface and the subscription, over real HTTP and WebSocket, on a network of two.
 
 use std::time::Duration;
 

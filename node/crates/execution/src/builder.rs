@@ -12,15 +12,15 @@ use crate::exec::{
     BlockError, OnInvalid, OpenBlock, Parent, SealedBlock, StateSource, Tx, Unverified,
 };
 
-/// Most bytes of transactions in a frag: what is left of a message after fixed fields, offsets of
-/// as many transactions as can be, and the signature.
+/// The most bytes of transactions in a frag: the rest of a message after fixed fields, the offsets
+/// of as many transactions as possible, and the signature.
 const MAX_FRAG_BYTES: usize = MAX_MESSAGE_LEN / 2;
 
 /// A block as messages, executed.
 pub struct Built {
     /// Env, frags, Seal.
     pub messages: Vec<Message>,
-    /// What execution gave.
+    /// The executed block.
     pub sealed: SealedBlock,
 }
 
@@ -48,8 +48,7 @@ pub fn chunks(txs: &[Bytes], per_frag: usize) -> Vec<&[Bytes]> {
 /// Executes a block frag by frag and makes its Seal.
 ///
 /// # Errors
-/// A transaction that cannot be included, an Env that contradicts its parent, or state that the
-/// source lacks.
+/// A transaction cannot be included, the Env contradicts its parent, or the source lacks state.
 pub fn build(
     spec: &Arc<ChainSpec>,
     env: &Env,
@@ -77,8 +76,8 @@ pub fn build(
     Ok(Built { messages, sealed })
 }
 
-/// A block as messages that say what its header says, whether that is true or not: nothing is
-/// executed. `blob_gas` is that of the transactions up to and with each.
+/// A block as messages that repeat its header, whether that is true or not: nothing is executed.
+/// `blob_gas` is the blob gas of the transactions up to and with each.
 pub fn stated(
     env: &Env,
     header: &alloy_consensus::Header,
