@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, Bytes};
-use fragcast_shredder::{Dialect, Env, Frag, MAX_MESSAGE_LEN, Message};
+use fragcast_shredder::{BlockBuilder, Dialect, Env, Frag, MAX_MESSAGE_LEN, Message};
 
 use crate::chain::ChainSpec;
 use crate::exec::seal_of;
@@ -68,21 +68,16 @@ pub fn build(
     dialect: Dialect,
 ) -> Result<Built, BlockError> {
     let mut open = OpenBlock::open(spec, env, 0, parent, source, withdrawals)?;
-    let blobs = dialect == Dialect::V0Blob;
-    let mut messages = vec![Message::Env(env.clone())];
-    for (seq, txs) in chunks.iter().enumerate() {
+    let mut block = BlockBuilder::from_env(env.clone()).with_dialect(dialect);
+    let mut messages = vec![block.env().into()];
+    for (seq, &txs) in chunks.iter().enumerate() {
         let is_last = seq + 1 == chunks.len();
         let decoded = txs.iter().map(|tx| Tx::decode(tx, spec.is_op())).collect();
         open.execute(decoded, is_last, OnInvalid::Fail)?;
-        messages.push(Message::Frag(Frag {
-            block_number: env.number,
-            seq: seq as u64,
-            is_last,
-            blob_gas_used: blobs.then(|| open.snapshot().header.blob_gas_used.unwrap_or_default()),
-            txs: txs.to_vec(),
-        }));
+        block.set_blob_gas_used(open.snapshot().header.blob_gas_used.unwrap_or_default());
+        messages.push(Frag { is_last, ..block.frag(txs.to_vec()) }.into());
     }
-    messages.push(Message::Seal(open.make_seal(blobs)?));
+    messages.push(open.make_seal(dialect == Dialect::V0Blob)?.into());
     let sealed = open.sealed().ok_or_else(|| Unverified::Internal("no sealed block".into()))?;
     Ok(Built { messages, sealed })
 }
@@ -97,20 +92,17 @@ pub fn stated(
     blob_gas: &[u64],
     dialect: Dialect,
 ) -> Vec<Message> {
-    let blobs = dialect == Dialect::V0Blob;
-    let mut messages = vec![Message::Env(env.clone())];
+    let mut block = BlockBuilder::from_env(env.clone()).with_dialect(dialect);
+    let mut messages = vec![block.env().into()];
     let mut txs = 0;
-    for (seq, chunk) in chunks.iter().enumerate() {
+    for (seq, &chunk) in chunks.iter().enumerate() {
         txs += chunk.len();
         let used = txs.checked_sub(1).and_then(|last| blob_gas.get(last)).copied();
-        messages.push(Message::Frag(Frag {
-            block_number: env.number,
-            seq: seq as u64,
-            is_last: seq + 1 == chunks.len(),
-            blob_gas_used: blobs.then(|| used.unwrap_or_default()),
-            txs: chunk.to_vec(),
-        }));
+        block.set_blob_gas_used(used.unwrap_or_default());
+        let is_last = seq + 1 == chunks.len();
+        messages.push(Frag { is_last, ..block.frag(chunk.to_vec()) }.into());
     }
-    messages.push(Message::Seal(seal_of(header, hash, chunks.len() as u64, blobs)));
+    let blobs = dialect == Dialect::V0Blob;
+    messages.push(seal_of(header, hash, chunks.len() as u64, blobs).into());
     messages
 }

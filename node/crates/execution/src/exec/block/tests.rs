@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Signature, TxKind, U256};
-use fragcast_shredder::{Dialect, Frag, Message};
+use fragcast_shredder::{BlockBuilder, Dialect, Frag, Message};
 use op_alloy_consensus::TxDeposit;
 
 use super::*;
@@ -184,7 +184,7 @@ fn signed(nonce: u64, chain_id: u64, max_fee_per_gas: u128, gas_limit: u64) -> B
 }
 
 fn frag(seq: u64, is_last: bool, txs: Vec<Bytes>) -> Message {
-    Message::Frag(Frag { block_number: 1, seq, is_last, blob_gas_used: None, txs })
+    Frag { is_last, ..BlockBuilder::new(1).frag_at(seq, txs) }.into()
 }
 
 /// Frag 1 of a block is `txs`, and what becomes of it.

@@ -6,7 +6,7 @@ use fragcast_execution::exec::{StateSource, env_of, seal_of};
 use fragcast_execution::executor::{ChainEvent, ChainView, Executor, ExecutorConfig, History};
 use fragcast_execution::follow::Chain;
 use fragcast_execution::testing::output;
-use fragcast_shredder::{Frag, Message};
+use fragcast_shredder::{BlockBuilder, Message};
 use fragcast_store::{Store, StoreConfig};
 use tokio::sync::broadcast;
 
@@ -15,20 +15,11 @@ use crate::client::{FollowConfig, FollowStats, follow};
 
 /// A block as its gateway would have sent it.
 fn messages_of(block: &SealedBlock) -> Vec<Message> {
-    let header = &block.snapshot.header;
-    let mut messages = vec![Message::Env(env_of(header))];
-    let last = block.snapshot.frags.len() - 1;
-    for (i, frag) in block.snapshot.frags.iter().enumerate() {
-        messages.push(Message::Frag(Frag {
-            block_number: header.number,
-            seq: frag.seq,
-            is_last: i == last,
-            blob_gas_used: None,
-            txs: frag.txs.iter().map(|e| e.tx.bytes.clone()).collect(),
-        }));
-    }
-    let frags = block.snapshot.frags.len() as u64;
-    messages.push(Message::Seal(seal_of(header, block.hash(), frags, false)));
+    let (header, frags) = (&block.snapshot.header, &block.snapshot.frags);
+    let txs = frags.iter().map(|frag| frag.txs.iter().map(|e| e.tx.bytes.clone()));
+    let mut messages = BlockBuilder::from_env(env_of(header)).messages(txs);
+    messages.pop();
+    messages.push(seal_of(header, block.hash(), frags.len() as u64, false).into());
     messages
 }
 
