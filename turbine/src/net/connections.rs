@@ -1,7 +1,7 @@
-//! Which connections there are: at most one in each direction to a peer, the newest is used.
+//! The connections: at most one in each direction to a peer; the newest is used.
 //!
-//! A peer that was restarted connects anew long before its old connection times out, so the
-//! newer one of a direction replaces the older.
+//! A peer that was restarted connects again long before its old connection times out, so the newer
+//! one of a direction replaces the older.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +96,7 @@ impl Connections {
         self.drops.count(why);
     }
 
-    /// What the transport dropped, by reason.
+    /// Drops of the transport, by reason.
     pub(super) fn drops(&self) -> Vec<(&'static str, u64)> {
         self.drops.labels()
     }
@@ -188,7 +188,7 @@ impl Connections {
     }
 }
 
-/// Reads datagrams until the connection ends, and tells when it does.
+/// Reads datagrams until the connection ends, and reports the end.
 async fn read_datagrams(
     connection: Connection,
     peer: PeerIndex,

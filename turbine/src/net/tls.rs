@@ -50,10 +50,10 @@ fn certified(identity: &SigningKey) -> Result<Arc<CertifiedKey>, Error> {
     Ok(Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], key)))
 }
 
-/// Whom a handshake may be with.
+/// The peer that a handshake expects.
 #[derive(Debug)]
 enum Expected {
-    /// Any member: for those who call us.
+    /// Any member, for incoming calls.
     Member(Arc<Membership>),
     /// One peer: for whom we call.
     Peer(PeerId),
@@ -145,7 +145,7 @@ impl ClientCertVerifier for Verifier {
     checks_signatures!();
 }
 
-/// The configuration for those who call us: members only.
+/// The configuration for incoming calls, from members only.
 pub(super) fn server(
     identity: &SigningKey,
     members: Arc<Membership>,

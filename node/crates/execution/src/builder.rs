@@ -12,24 +12,16 @@ use crate::exec::{
     BlockError, OnInvalid, OpenBlock, Parent, SealedBlock, StateSource, Tx, Unverified,
 };
 
-/// Most bytes of transactions in a frag: what is left of a message after fixed fields, offsets of
-/// as many transactions as can be, and the signature.
+/// The most bytes of transactions in a frag: the rest of a message after fixed fields, the offsets
+/// of as many transactions as possible, and the signature.
 const MAX_FRAG_BYTES: usize = MAX_MESSAGE_LEN / 2;
 
 /// A block as messages, executed.
 pub struct Built {
     /// Env, frags, Seal.
     pub messages: Vec<Message>,
-    /// What execution gave.
+    /// The executed block.
     pub sealed: SealedBlock,
-}
-
-/// `blob_gas_used` as the dialect has it, of a frag without blob transactions.
-pub const fn no_blobs(dialect: Dialect) -> Option<u64> {
-    match dialect {
-        Dialect::V0 => None,
-        Dialect::V0Blob => Some(0),
-    }
 }
 
 /// Cuts transactions into frags: `per_frag` (0 counts as 1) in each, fewer where they are long.
@@ -56,8 +48,7 @@ pub fn chunks(txs: &[Bytes], per_frag: usize) -> Vec<&[Bytes]> {
 /// Executes a block frag by frag and makes its Seal.
 ///
 /// # Errors
-/// A transaction that cannot be included, an Env that contradicts its parent, or state that the
-/// source lacks.
+/// A transaction cannot be included, the Env contradicts its parent, or the source lacks state.
 pub fn build(
     spec: &Arc<ChainSpec>,
     env: &Env,
@@ -68,22 +59,25 @@ pub fn build(
     dialect: Dialect,
 ) -> Result<Built, BlockError> {
     let mut open = OpenBlock::open(spec, env, 0, parent, source, withdrawals)?;
+    let blobs = dialect == Dialect::V0Blob;
     let mut block = BlockBuilder::from_env(env.clone()).with_dialect(dialect);
     let mut messages = vec![block.env().into()];
-    for (seq, &txs) in chunks.iter().enumerate() {
+    for (seq, txs) in chunks.iter().enumerate() {
         let is_last = seq + 1 == chunks.len();
         let decoded = txs.iter().map(|tx| Tx::decode(tx, spec.is_op())).collect();
         open.execute(decoded, is_last, OnInvalid::Fail)?;
-        block.set_blob_gas_used(open.snapshot().header.blob_gas_used.unwrap_or_default());
+        if blobs {
+            block.set_blob_gas_used(open.snapshot().header.blob_gas_used.unwrap_or_default());
+        }
         messages.push(Frag { is_last, ..block.frag(txs.to_vec()) }.into());
     }
-    messages.push(open.make_seal(dialect == Dialect::V0Blob)?.into());
+    messages.push(open.make_seal(blobs)?.into());
     let sealed = open.sealed().ok_or_else(|| Unverified::Internal("no sealed block".into()))?;
     Ok(Built { messages, sealed })
 }
 
-/// A block as messages that say what its header says, whether that is true or not: nothing is
-/// executed. `blob_gas` is that of the transactions up to and with each.
+/// A block as messages that repeat its header, whether that is true or not: nothing is executed.
+/// `blob_gas` is the blob gas of the transactions up to and with each.
 pub fn stated(
     env: &Env,
     header: &alloy_consensus::Header,
@@ -95,7 +89,7 @@ pub fn stated(
     let mut block = BlockBuilder::from_env(env.clone()).with_dialect(dialect);
     let mut messages = vec![block.env().into()];
     let mut txs = 0;
-    for (seq, &chunk) in chunks.iter().enumerate() {
+    for (seq, chunk) in chunks.iter().enumerate() {
         txs += chunk.len();
         let used = txs.checked_sub(1).and_then(|last| blob_gas.get(last)).copied();
         block.set_blob_gas_used(used.unwrap_or_default());

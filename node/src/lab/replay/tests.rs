@@ -1,4 +1,4 @@
-//! Replays without a network: files made here, and real blocks with a wrong byte somewhere.
+//! Replays without a network: generated files, and real blocks with a wrong byte.
 
 use alloy_primitives::{B256, Bytes};
 use fragcast_shredder::Dialect;
@@ -174,7 +174,7 @@ fn other_files_are_told() {
     assert!(!report.is_good());
 }
 
-/// The smallest recorded block, if it is there.
+/// The smallest recorded block, if it is present.
 fn recorded() -> Option<RecordedBlock> {
     let path = fragcast_shredder::testing::data("op-sepolia/block-26207960.json.gz")?;
     Some(RecordedBlock::load(&path).unwrap())

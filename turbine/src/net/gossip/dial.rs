@@ -13,7 +13,7 @@ use super::{GossipNetConfig, GossipNetError};
 use crate::gossip::links;
 use crate::membership::{Membership, PeerIndex};
 
-/// A connection that lived for so long was a good one: the pauses begin anew.
+/// After a connection that lived this long the pauses start again from the shortest.
 const GOOD: Duration = Duration::from_secs(10);
 
 #[derive(Debug, PartialEq, Eq)]

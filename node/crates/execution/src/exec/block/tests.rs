@@ -1,4 +1,4 @@
-//! Blocks of the devnet's gateway, whole and spoiled.
+//! Blocks of the devnet's gateway, valid and spoiled.
 
 use std::num::NonZeroU32;
 
@@ -38,7 +38,7 @@ impl Follower {
         Self { spec: Arc::new(spec), source: Arc::new(source), parent }
     }
 
-    /// Executes a block's messages and goes on from it if it is verified.
+    /// Executes a block's messages and builds on it if it is verified.
     fn take(&mut self, messages: &[Message]) -> Verdict {
         let mut block = None;
         for message in messages {
@@ -187,7 +187,7 @@ fn frag(seq: u64, is_last: bool, txs: Vec<Bytes>) -> Message {
     Frag { is_last, ..BlockBuilder::new(1).frag_at(seq, txs) }.into()
 }
 
-/// Frag 1 of a block is `txs`, and what becomes of it.
+/// The verdict on a block whose frag 1 is `txs`.
 fn with_frag(txs: Vec<Bytes>) -> Verdict {
     let mut gateway = gateway(Dialect::V0);
     let mut block = vec![Message::Env(gateway.open(1_002).unwrap())];

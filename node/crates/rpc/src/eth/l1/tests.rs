@@ -1,4 +1,4 @@
-//! Against op-revm's own reading, and recorded blocks.
+//! The fields against op-revm's own parser, and against recorded blocks.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ fn forms_are_read_where_they_are_and_no_further() {
     assert!(parse(&[1, 2, 3, 4, 5], OpSpecId::JOVIAN).is_none());
 }
 
-/// What is read of a recorded block.
+/// The fields that are read of a recorded block.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Recorded {
@@ -97,8 +97,7 @@ impl Recorded {
     }
 }
 
-/// The block's transactions with made-up receipts and base fee: what is asked here does not depend
-/// on them.
+/// The block's transactions with made-up receipts and base fee, on which the fields do not depend.
 fn block(recorded: &Recorded) -> ExecutedBlock {
     let txs = recorded.payload_attributes.transactions.iter().map(|bytes| {
         let tx = Tx::decode(bytes, true).unwrap();

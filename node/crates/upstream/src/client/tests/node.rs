@@ -1,5 +1,5 @@
 //! A node's database and executor behind an execution client: whatever the client does, the node
-//! reaches its head without being started again, and tells every block that it takes back.
+//! reaches its head without a restart, and reports every block that it takes back.
 
 use alloy_primitives::B256;
 use fragcast_execution::exec::{StateSource, env_of, seal_of};
@@ -15,7 +15,8 @@ use crate::client::{FollowConfig, FollowStats, follow};
 
 /// A block as its gateway would have sent it.
 fn messages_of(block: &SealedBlock) -> Vec<Message> {
-    let (header, frags) = (&block.snapshot.header, &block.snapshot.frags);
+    let header = &block.snapshot.header;
+    let frags = &block.snapshot.frags;
     let txs = frags.iter().map(|frag| frag.txs.iter().map(|e| e.tx.bytes.clone()));
     let mut messages = BlockBuilder::from_env(env_of(header)).messages(txs);
     messages.pop();
@@ -23,7 +24,7 @@ fn messages_of(block: &SealedBlock) -> Vec<Message> {
     messages
 }
 
-/// The chain that somebody has in mind who follows the events.
+/// The chain as a reader of the events knows it.
 struct Listener {
     events: broadcast::Receiver<ChainEvent>,
     chain: Vec<B256>,
@@ -32,7 +33,7 @@ struct Listener {
 }
 
 impl Listener {
-    /// Takes in what was told. Nothing may be missing: every block stands on the one before it.
+    /// Takes the events. None may be missing: every block stands on the one before it.
     fn listen(&mut self) {
         loop {
             match self.events.try_recv() {

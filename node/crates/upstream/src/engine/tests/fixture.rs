@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use fragcast_shredder::{BlockBuilder, Env, GatewayKey, Message};
+
 use fragcast_turbine::output::{Ordered, Output, RetractReason, Times, Via};
 
 /// The secret of the forwarder under test.
 pub(crate) const SECRET: [u8; 32] = [7; 32];
 
 fn output(attempt: u8, message: impl Into<Message>) -> Output {
-    let message = message.into();
-    let key = GatewayKey::from_bytes([1; 32]).unwrap();
-    let (block, index) = (message.block(), message.index().unwrap());
-    let message = key.sign_verified(message);
+    let message = GatewayKey::from_bytes([1; 32]).unwrap().sign_verified(message);
+    let (block, index) = (message.message().block(), message.message().index().unwrap());
     Output::Message(Arc::new(Ordered {
         block,
         attempt,
@@ -28,12 +27,13 @@ pub(crate) fn env(number: u64, attempt: u8) -> Output {
     output(attempt, Env { gas_limit: attempt.into(), ..BlockBuilder::new(number).env() })
 }
 
-pub(crate) fn frag(number: u64, attempt: u8, seq: u64) -> Output {
-    output(attempt, BlockBuilder::new(number).frag_at(seq, [[1, 2, 3]; 3]))
+pub(crate) fn frag(block_number: u64, attempt: u8, seq: u64) -> Output {
+    let txs = vec![vec![1, 2, 3]; 3];
+    output(attempt, BlockBuilder::new(block_number).frag_at(seq, txs))
 }
 
-pub(crate) fn seal(number: u64, attempt: u8, total_frags: u64) -> Output {
-    output(attempt, BlockBuilder::new(number).seal_of(total_frags))
+pub(crate) fn seal(block_number: u64, attempt: u8, total_frags: u64) -> Output {
+    output(attempt, BlockBuilder::new(block_number).seal_of(total_frags))
 }
 
 /// A whole block: Env, `frags` frags, Seal.
