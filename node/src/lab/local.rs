@@ -68,6 +68,32 @@ pub struct LocalOptions {
     pub flashblocks_port: Option<u16>,
 }
 
+impl LocalOptions {
+    /// Two nodes in `dir`, of which the first leads for the only gateway; the overlay alone,
+    /// without loss.
+    pub fn new(dir: &Path) -> Self {
+        Self {
+            nodes: 2,
+            gateways: 1,
+            blocks_per_term: 30,
+            chain_id: 901,
+            dialect: Dialect::V0,
+            loss: 0.0,
+            uplink_mbit: 200,
+            route: "auto".into(),
+            dir: dir.to_owned(),
+            seed: 0,
+            gateway_url: None,
+            http_port: 0,
+            preconf_as_latest: false,
+            policy: Policy::Off,
+            mode: Mode::Turbine,
+            gossip_port: 0,
+            flashblocks_port: None,
+        }
+    }
+}
+
 /// Observations of one node's outputs.
 #[derive(Debug)]
 pub struct Track {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, Bytes};
 use http_body_util::{BodyExt, Full};
@@ -21,6 +21,9 @@ use tokio::runtime::Runtime;
 use tokio::task::{JoinHandle, JoinSet};
 
 use fragcast_execution::exec::SealedBlock;
+
+/// Longer than stopping takes.
+const GUARD: Duration = Duration::from_secs(60);
 
 /// The fault that every request meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,7 +194,9 @@ impl Server {
     pub fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             running.abort();
+            let asked = Instant::now();
             while !running.is_finished() {
+                assert!(asked.elapsed() < GUARD, "the server does not end");
                 std::thread::sleep(Duration::from_millis(1));
             }
         }

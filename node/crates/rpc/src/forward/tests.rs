@@ -83,7 +83,9 @@ pub(super) fn forwarder(chain: &TestChain, config: ForwardConfig) -> Arc<Forward
 pub(super) fn to(gateways: &[(Address, &Gateway)]) -> ForwardConfig {
     ForwardConfig {
         gateways: gateways.iter().map(|(address, g)| (*address, g.url.clone())).collect(),
-        timeout: Duration::from_millis(200),
+        // Nobody gives up, unless a test says so.
+        timeout: GUARD,
+        sync_timeout: GUARD,
         ..ForwardConfig::default()
     }
 }

@@ -11,10 +11,10 @@ use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, keccak256}
 use fragcast_execution::devnet::{genesis::account_key, token};
 use fragcast_execution::exec::{
     Anchor, BlockError, OnInvalid, OpenBlock, Parent, StateSource, StateView, Tx, Unverified,
-    Verdict,
+    Verdict, env_of,
 };
 use fragcast_execution::state::{Account, SourceError};
-use fragcast_shredder::{Env, GatewayKey, Seal};
+use fragcast_shredder::{GatewayKey, Seal};
 use tokio::runtime::Runtime;
 
 use super::*;

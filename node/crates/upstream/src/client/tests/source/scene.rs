@@ -110,19 +110,7 @@ impl Scene {
         parent: Parent,
         block: &SealedBlock,
     ) -> Result<OpenBlock, BlockError> {
-        let header = &block.snapshot.header;
-        let env = Env {
-            number: header.number,
-            parent_hash: header.parent_hash,
-            beneficiary: header.beneficiary,
-            timestamp: header.timestamp,
-            gas_limit: header.gas_limit,
-            basefee: header.base_fee_per_gas.unwrap(),
-            difficulty: header.difficulty,
-            prevrandao: header.mix_hash,
-            extra_data: header.extra_data.clone(),
-            parent_beacon_block_root: header.parent_beacon_block_root.unwrap(),
-        };
+        let env = env_of(&block.snapshot.header);
         OpenBlock::open(&self.chain.spec, &env, 0, parent, source, None)
     }
 
