@@ -20,6 +20,7 @@
 
 pub mod codec;
 pub mod coding;
+pub mod delivery;
 pub mod equivocation;
 #[doc(hidden)]
 pub mod fuzzing;
