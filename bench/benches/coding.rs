@@ -1,5 +1,5 @@
-//! The erasure code beside reed-solomon-simd: 32 data and 32 coding shards of 832 bytes, in the
-//! same run, and the ratio of the medians at the end.
+//! Compares the erasure code with reed-solomon-simd: 32 data and 32 coding shards of 832 bytes, in
+//! the same run, with the ratio of the medians at the end.
 
 use std::time::{Duration, Instant};
 
@@ -31,8 +31,8 @@ fn whole() -> (Vec<Vec<u8>>, Codes) {
     (data.iter().map(|s| s.to_vec()).chain(coding).collect(), codes)
 }
 
-/// Every second data shred is lost; another pattern each time, so that no cache of inverted
-/// matrices helps.
+/// Every second data shred is lost, in another pattern each time, so that a cache of inverted
+/// matrices does not help.
 fn recover_ours(codes: &mut Codes, shards: &mut [Vec<u8>], round: u32) {
     let lost = 0x5555_5555u32.rotate_left(round) ^ (1 << (round % 32)) & 0x5555_5555;
     let present = u64::from(!lost) | 0xffff_ffff << 32;

@@ -1,12 +1,12 @@
-//! Execution: the pipeline beside plain revm, the time from the last frag to the checked Seal, and
-//! how many balances the JSON-RPC reads.
+//! Measures execution: the pipeline in comparison with plain revm, the time from the last frag to
+//! the checked Seal, and the rate of balance requests over JSON-RPC.
 //!
-//! Not a divan benchmark: what counts are ratios of two things done in the same run, and a table
-//! prints them. Blocks: one of the devnet's workload, and the recorded ones of OP Sepolia where
-//! they are there (FRAGCAST_DATA, default ../shared/data).
+//! It does not use divan: it prints a table of ratios between measurements of the same run. The
+//! blocks are one of the devnet's workload and the recorded ones of OP Sepolia, if they are
+//! available (FRAGCAST_DATA, default ../shared/data).
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -14,16 +14,19 @@ use alloy_consensus::Header;
 use alloy_evm::{Evm as _, EvmFactory as _, FromRecoveredTx as _, FromTxWithEncoded as _};
 use alloy_op_evm::{OpEvmFactory, OpTx};
 use alloy_primitives::{Address, B256, Bytes, U256};
-use fragcast::chain::{BlockEnv, ChainSpec, Extras};
-use fragcast::eth::{EthConfig, EthContext, NoForwarded};
-use fragcast::exec::memory::{MemorySource, MemoryState};
-use fragcast::exec::{
-    Envelope, OnInvalid, OpenBlock, Parent, SourceError, StateSource, StateView, Tx, Verdict,
+use fragcast::lab::fixtures::RecordedBlock;
+use fragcast_execution::chain::{BlockEnv, ChainSpec, Extras};
+use fragcast_execution::devnet::{DevnetConfig, DevnetGateway, Genesis};
+use fragcast_execution::exec::memory::{MemorySource, MemoryState};
+use fragcast_execution::exec::{
+    Envelope, OnInvalid, OpenBlock, Parent, StateSource, StateView, Tx, Verdict,
 };
-use fragcast::executor::{ChainView, Executor, ExecutorConfig};
-use fragcast::output::{Ordered, Output, Times, Via};
-use fragcast::workload::{DevnetConfig, DevnetGateway, Genesis, RecordedBlock};
+use fragcast_execution::executor::{ChainView, Executor, ExecutorConfig};
+use fragcast_execution::state::SourceError;
+use fragcast_rpc::eth::{EthConfig, EthContext, NoForwarded};
+use fragcast_shredder::testing::data;
 use fragcast_shredder::{BlockBuilder, Dialect, Env, Frag, GatewayKey, Message};
+use fragcast_turbine::output::{Ordered, Output, Times, Via};
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::rpc_params;
 use jsonrpsee::server::Server;
@@ -33,12 +36,12 @@ use revm::database::CacheDB;
 use revm::state::AccountInfo;
 use revm::{DatabaseCommit as _, DatabaseRef};
 
-/// Every measurement is the fastest and the median of so many.
+/// Rounds of every measurement, of which the fastest and the median are reported.
 const ROUNDS: usize = 15;
-/// Longer than anything here takes.
+/// Time-out that no measurement reaches.
 const GUARD: Duration = Duration::from_secs(120);
 
-/// A block to execute, on a source that is made anew for every round.
+/// A block to execute, on a state source that is made anew for every round.
 struct Case {
     name: String,
     spec: Arc<ChainSpec>,
@@ -48,7 +51,7 @@ struct Case {
     source: Box<dyn Fn() -> Arc<dyn StateSource>>,
 }
 
-/// A view as revm's database.
+/// A state view as a database of revm.
 struct View(Arc<dyn StateView>);
 
 impl DatabaseRef for View {
@@ -88,8 +91,8 @@ impl Case {
         self.txs.iter().map(|tx| Tx::decode(tx, op).expect("a transaction")).collect()
     }
 
-    /// revm's own EVM on its own cache, one transaction after another: gas, time to decode
-    /// transactions and recover their senders, time to execute.
+    /// Executes with revm's own EVM and cache, one transaction after another. Returns the gas, the
+    /// time to decode transactions and recover their senders, and the time to execute.
     fn plain(&self) -> (u64, Duration, Duration) {
         let begin = Instant::now();
         let txs = self.decode();
@@ -125,21 +128,21 @@ impl Case {
         (gas, recovered, begin.elapsed())
     }
 
-    /// Ours, frag after frag: execution with snapshots and inserts into the trie; then what
-    /// follows the last frag, up to the checked Seal.
+    /// Executes with this project's code, frag after frag, with snapshots and inserts into the
+    /// trie. Also measures the time from the last frag to the checked Seal.
     fn ours(&self, frags: usize) -> (u64, Duration, Duration) {
         let txs = self.decode();
         let source = (self.source)();
         let anchor = source.at(self.env.parent_hash).expect("a source").expect("the parent");
         let parent = Parent::from(anchor);
-        // The Seal of a twin, which is not timed.
+        // The Seal comes from another execution, which is not timed.
         let seal = {
             let mut twin = self.open(parent, &source);
             let all = txs.iter().cloned().map(Ok).collect();
             twin.execute(all, true, OnInvalid::Fail).expect("a valid block");
             twin.make_seal(false).expect("a state root")
         };
-        // A source of its own, since the twin has warmed the first one.
+        // A new source, since the other execution has warmed the first one.
         let source = (self.source)();
         let anchor = source.at(self.env.parent_hash).expect("a source").expect("the parent");
         let mut block = self.open(Parent::from(anchor), &source);
@@ -165,7 +168,7 @@ impl Case {
         OpenBlock::open(&self.spec, &self.env, 0, parent, source, None).expect("a valid Env")
     }
 
-    /// From handing in the first message to the verdict: senders recovered from their signatures,
+    /// The time from pushing the first message to the verdict, with senders recovered and
     /// everything checked.
     fn pipeline(&self, frags: usize) -> Duration {
         let txs = self.decode();
@@ -250,14 +253,8 @@ fn devnet_case() -> Case {
 }
 
 fn recorded_cases() -> Vec<Case> {
-    let root = std::env::var_os("FRAGCAST_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
-    let Ok(files) = std::fs::read_dir(root.join("op-sepolia")) else {
-        say(&format!("recorded blocks are skipped: none in {}", root.display()));
-        return Vec::new();
-    };
+    let Some(folder) = data("op-sepolia") else { return Vec::new() };
+    let files = std::fs::read_dir(folder).expect("a folder of recorded blocks");
     let mut paths: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
     paths.sort();
     let case = |path: &PathBuf| {
@@ -273,7 +270,7 @@ fn recorded_cases() -> Vec<Case> {
             parent,
             source: Box::new(move || {
                 let witness = Arc::clone(&witness);
-                Arc::new(fragcast::exec::WitnessSource::new(header.clone(), witness))
+                Arc::new(fragcast_execution::exec::WitnessSource::new(header.clone(), witness))
             }),
         })
     };
@@ -284,7 +281,7 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// The fastest and the median.
+/// The fastest time and the median.
 fn best<T: Ord + Copy>(mut all: Vec<T>) -> (T, T) {
     all.sort();
     (all[0], all[all.len() / 2])
@@ -316,7 +313,7 @@ fn execution() {
         let mut seals = Vec::new();
         let mut pipeline = Vec::new();
         let mut gas = 0;
-        // One after the other in each round, so that a slow moment hits all of them.
+        // Each round runs all of them, so that a slow moment affects all alike.
         for _ in 0..ROUNDS {
             let (plain_gas, recovered, took) = case.plain();
             plain.push(took);
@@ -351,7 +348,7 @@ fn execution() {
     }
 }
 
-/// A node's module over a chain with an open block.
+/// A node's RPC module over a chain with an open block.
 fn reading() -> (jsonrpsee::RpcModule<EthContext>, Vec<Address>, Executor) {
     let config = DevnetConfig { timestamp: 1_000, ..DevnetConfig::default() };
     let genesis = Genesis::devnet(&config);
@@ -384,7 +381,7 @@ fn reading() -> (jsonrpsee::RpcModule<EthContext>, Vec<Address>, Executor) {
     }
     let accounts = genesis.alloc.keys().copied().collect();
     let context = EthContext::new(spec, view, EthConfig::default(), None, Arc::new(NoForwarded));
-    (fragcast::eth::module(Arc::new(context)), accounts, executor)
+    (fragcast_rpc::eth::module(Arc::new(context)), accounts, executor)
 }
 
 async fn balances() {
@@ -428,7 +425,7 @@ async fn balances() {
     say(&format!("{:<52} {ws:>9.0}", "WebSocket, 32 at a time, both ends on this machine"));
 }
 
-/// Calls a second, with `clients` under way at a time.
+/// Calls a second with `clients` concurrent clients.
 async fn load<C: ClientT + Send + Sync + 'static>(
     client: &Arc<C>,
     accounts: &[Address],

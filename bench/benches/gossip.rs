@@ -1,13 +1,14 @@
-//! What gossip costs a healthy network in standby, and what a peer that floods it does to frags.
+//! Measures the cost of gossip in standby for a healthy network, and the effect on frags of a peer
+//! that floods gossip.
 //!
-//! Not a divan benchmark: whole networks of real nodes on loopback, in real time, and ratios of
-//! what happened in the same run.
+//! It does not use divan: it runs networks of real nodes on loopback in real time, and prints
+//! ratios between measurements of the same run.
 //!
-//! * **standby**: bytes sent over TCP by gossip, handshakes included, beside the bytes that the
-//!   overlay sent, framing included.
-//! * **flood**: the network has gossip always on; a peer publishes 10,000 junk messages a second
-//!   to one node, comes back under a new name each time it is barred, and every other block is
-//!   left in peace for comparison. Its CPU time comes out of the same two cores.
+//! * **standby**: the bytes that gossip sent over TCP, handshakes included, compared with the bytes
+//!   that the overlay sent, framing included.
+//! * **flood**: gossip is always on. A peer publishes 10,000 junk messages a second to one node,
+//!   and returns under a new name each time it is barred. It pauses in every other block, for
+//!   comparison. It uses the same processors as the nodes.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fragcast::local::{LocalNetwork, LocalOptions};
+use fragcast::lab::local::{LocalNetwork, LocalOptions};
 use fragcast_shredder::{BlockBuilder, Dialect, Frag, Message};
 use fragcast_turbine::net::gossip::libp2p;
 use fragcast_turbine::testing::{env_message, seal_message};
@@ -26,7 +27,7 @@ use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, SwarmBuilder, noise, tcp, yamux};
 
 const CHAIN: u64 = 901;
-/// The rhythm of based-op: a frag every 200 ms, ten a block.
+/// The timing of based-op: a frag every 200 ms, ten in a block.
 const FRAG: Duration = Duration::from_millis(200);
 const FRAGS: u64 = 10;
 /// A frag of usual size.
@@ -74,7 +75,7 @@ async fn block(network: &mut LocalNetwork, number: u64) {
     assert!(network.arrived(number, GUARD).await, "block {number} is complete everywhere");
 }
 
-/// Bytes that all nodes have sent: by the overlay, and by gossip.
+/// Bytes that all nodes have sent, by the overlay and by gossip.
 async fn sent(network: &LocalNetwork) -> (u64, u64) {
     let (mut overlay, mut gossip) = (0, 0);
     for node in network.nodes() {
@@ -96,7 +97,7 @@ async fn standby(blocks: u64) {
     for number in 1..=blocks {
         block(&mut network, number).await;
     }
-    // Published five times a second.
+    // Counters are published five times a second.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let (overlay, gossip) = sent(&network).await;
     let share = |gossip: u64| 100.0 * gossip as f64 / (overlay + gossip) as f64;
@@ -110,7 +111,7 @@ async fn standby(blocks: u64) {
     network.stop().await;
 }
 
-/// A peer that publishes junk while it is `on`, and comes back under a new name.
+/// A peer that publishes junk while it is `on`, and returns under a new name when it is barred.
 async fn junk(address: Multiaddr, on: Arc<AtomicBool>, end: Arc<AtomicBool>, sent: Arc<AtomicU64>) {
     let mut state = 7u64;
     while !end.load(Ordering::Relaxed) {
@@ -173,7 +174,8 @@ async fn junk(address: Multiaddr, on: Arc<AtomicBool>, end: Arc<AtomicBool>, sen
     }
 }
 
-/// The flooding peer's process: `on` and `off` come by standard input, until it is closed.
+/// Runs the process of the flooding peer. It reads `on` and `off` from standard input until that is
+/// closed.
 fn attack(address: &str) {
     let address: Multiaddr = address.parse().expect("a multiaddr");
     let (on, end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -206,9 +208,9 @@ async fn flood(pairs: u64) {
     let options = options(4, Policy::Always, dir.path());
     let mut network = LocalNetwork::start(&options, None).await.expect("a network");
     network.connected(GUARD).await.expect("connected");
-    // Node 2 is flooded, a follower.
+    // Node 2, a follower, is flooded.
     let address = network.nodes()[2].addresses().gossip[0].clone();
-    // A process of its own, so that its memory is not counted.
+    // It is a separate process, so that its memory is not counted.
     let mut attacker = Command::new(std::env::current_exe().expect("this program"))
         .args(["--junk", &address.to_string()])
         .stdin(Stdio::piped())
@@ -216,11 +218,11 @@ async fn flood(pairs: u64) {
         .spawn()
         .expect("this program again");
     let mut orders = attacker.stdin.take().expect("piped");
-    // By what the block was: latencies of messages at node 2, and of all followers.
+    // Latencies of messages at node 2 and at all followers, by the kind of block.
     let mut at_node = [(); 2].map(|()| Vec::new());
     let mut at_all = [(); 2].map(|()| Vec::new());
     let mut flooded = Duration::ZERO;
-    // What resident memory grew by: nodes keep recent blocks, so it grows in peace as well.
+    // Growth of resident memory. Nodes keep recent blocks, so it also grows without a flood.
     let mut grew = [0.0; 2];
     for number in 1..=2 * pairs {
         let junk = number % 2 == 0;
@@ -236,7 +238,7 @@ async fn flood(pairs: u64) {
         }
         for (node, old) in (1..4).zip(histograms) {
             let mut new = network.track(node, |track| track.latency.clone());
-            // It only grew.
+            // The growth so far.
             let _ = new.subtract(&old);
             let values = new.iter_recorded().flat_map(|v| {
                 std::iter::repeat_n(v.value_iterated_to(), v.count_at_value() as usize)
@@ -286,7 +288,7 @@ async fn flood(pairs: u64) {
 }
 
 fn main() {
-    // `cargo test --benches` and `cargo bench -- --test` only want to know that it runs.
+    // `cargo test --benches` and `cargo bench -- --test` only check that it runs.
     let args: Vec<String> = std::env::args().collect();
     if let [_, junk, address] = args.as_slice()
         && junk == "--junk"

@@ -1,4 +1,5 @@
-//! Shred, Merkle tree, validate, reassemble: bytes of payload per second on one core.
+//! Measures shredding, Merkle trees, validation and reassembly, in payload bytes per second on one
+//! core.
 
 use divan::Bencher;
 use divan::counter::BytesCount;
@@ -11,7 +12,7 @@ fn main() {
 
 const MIB: usize = 1 << 20;
 
-/// Cut, encode, hash and sign a message of 1 MiB, at the rate of a 5 % loss target.
+/// Cuts, encodes, hashes and signs a message of 1 MiB, at the code rate for 5 % loss.
 #[divan::bench]
 fn shred_1mib_default_rate(bencher: Bencher<'_, '_>) {
     let (mut shredder, wire) = (shredder(), payload(MIB));
@@ -21,7 +22,7 @@ fn shred_1mib_default_rate(bencher: Bencher<'_, '_>) {
         .bench_local(|| shredder.shred(&wire, &params(), rate).unwrap());
 }
 
-/// The same at 32:32.
+/// The same at a code rate of 32:32.
 #[divan::bench]
 fn shred_1mib_32_32(bencher: Bencher<'_, '_>) {
     let (mut shredder, wire) = (shredder(), payload(MIB));
@@ -40,7 +41,7 @@ fn shred_36kb_default_rate(bencher: Bencher<'_, '_>) {
         .bench_local(|| shredder.shred(&wire, &params(), rate).unwrap());
 }
 
-/// Parse, hash and validate what is left of 1 MiB at 32:32 with half of the shreds lost.
+/// Parses, hashes and validates the rest of 1 MiB at 32:32, with half of the shreds lost.
 #[divan::bench]
 fn validate_1mib_half_lost(bencher: Bencher<'_, '_>) {
     let cut = shredder().shred(&payload(MIB), &params(), rate(MIB, 32, 32)).unwrap();
@@ -48,7 +49,7 @@ fn validate_1mib_half_lost(bencher: Bencher<'_, '_>) {
     bencher.counter(BytesCount::new(MIB)).bench_local(|| validate(&kept));
 }
 
-/// Recover, re-encode, compare roots and assemble, from shreds that are validated.
+/// Recovers, re-encodes, compares roots and assembles, from validated shreds.
 #[divan::bench]
 fn reassemble_1mib_half_lost(bencher: Bencher<'_, '_>) {
     let cut = shredder().shred(&payload(MIB), &params(), rate(MIB, 32, 32)).unwrap();
@@ -62,7 +63,7 @@ fn reassemble_1mib_half_lost(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// Both together: what a follower does.
+/// Validation and reassembly together, as at a follower.
 #[divan::bench]
 fn validate_and_reassemble_1mib_half_lost(bencher: Bencher<'_, '_>) {
     let cut = shredder().shred(&payload(MIB), &params(), rate(MIB, 32, 32)).unwrap();
@@ -79,7 +80,7 @@ fn validate_and_reassemble_1mib_half_lost(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// A tree over 64 shards of 832 bytes.
+/// Builds a tree over 64 shards of 832 bytes.
 #[divan::bench]
 fn merkle_64_shards(bencher: Bencher<'_, '_>) {
     let data = payload(64 * 832);
@@ -91,7 +92,7 @@ fn merkle_64_shards(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The same, one leaf after the other.
+/// The same, hashing one leaf after the other.
 #[divan::bench]
 fn merkle_64_shards_one_by_one(bencher: Bencher<'_, '_>) {
     let data = payload(64 * 832);

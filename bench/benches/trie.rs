@@ -1,12 +1,13 @@
-//! The state root after a block: 500 of 100,000 accounts change.
+//! Measures the state root after a block in which 500 of 100,000 accounts change.
 //!
-//! The peer is alloy-trie's `HashBuilder`, which builds the root from all leaves.
+//! Compares with alloy-trie's `HashBuilder`, which builds the root from all leaves.
 
 use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_trie::{EMPTY_ROOT_HASH, KECCAK_EMPTY, TrieAccount, root::state_root};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use fragcast::trie::{Account, NoNodes, StateTrie};
+use fragcast_execution::state::Account;
+use fragcast_execution::trie::{NoNodes, StateTrie};
 
 const ACCOUNTS: u64 = 100_000;
 const CHANGED: u64 = 500;
@@ -23,7 +24,7 @@ fn account(nonce: u64) -> Account {
     Account { nonce, balance: U256::from(nonce) << 60, code_hash: KECCAK_EMPTY }
 }
 
-/// Hashed addresses that block `n` changes, spread over all accounts.
+/// The hashed addresses that block `n` changes, spread over all accounts.
 fn changed(n: u64) -> Vec<B256> {
     (0..CHANGED).map(|i| keccak256(address((i * 199 + n * 7_919) % ACCOUNTS))).collect()
 }
@@ -41,7 +42,8 @@ fn apply(trie: &mut StateTrie, block: u64, keys: &[B256]) {
     }
 }
 
-/// Each block on the one before, which nobody holds any more: nodes are edited in place.
+/// Each block builds on the previous version, which is not used any more, so nodes are edited in
+/// place.
 #[divan::bench]
 fn fragcast_in_place(bencher: Bencher<'_, '_>) {
     let (mut trie, mut block) = (full(), 0);
@@ -52,7 +54,7 @@ fn fragcast_in_place(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The version before stays, as for a block that may be retracted: nodes are copied.
+/// The previous version is kept, as for a block that may be retracted, so nodes are copied.
 #[divan::bench]
 fn fragcast_copied(bencher: Bencher<'_, '_>) {
     let (trie, mut block) = (full(), 0);
@@ -65,7 +67,7 @@ fn fragcast_copied(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// What the store gets of such a block.
+/// The changes that the store gets of such a block.
 #[divan::bench]
 fn fragcast_diff(bencher: Bencher<'_, '_>) {
     let before = full();
@@ -77,7 +79,7 @@ fn fragcast_diff(bencher: Bencher<'_, '_>) {
         .bench_local(|| StateTrie::diff(black_box(&before), black_box(&after)));
 }
 
-/// The peer: sorted leaves, all hashed again.
+/// alloy-trie: sorted leaves, all hashed again.
 #[divan::bench(sample_count = 10)]
 fn alloy_full_rebuild(bencher: Bencher<'_, '_>) {
     let mut leaves: Vec<_> = (0..ACCOUNTS)

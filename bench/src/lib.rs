@@ -1,4 +1,4 @@
-//! What the benchmarks share: messages, shreds, losses. All from fixed seeds.
+//! Messages, shreds and losses for the benchmarks, all from fixed seeds.
 #![forbid(unsafe_code)]
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use fragcast_shredder::{
 /// Chain id of the benchmarks.
 pub const CHAIN: u64 = 1;
 
-/// A message of `len` bytes that do not repeat.
+/// A message of `len` bytes without a pattern.
 pub fn payload(len: usize) -> Vec<u8> {
     let mut state = 1u64;
     std::iter::repeat_with(|| {
@@ -23,12 +23,12 @@ pub fn payload(len: usize) -> Vec<u8> {
     .collect()
 }
 
-/// A leader.
+/// The leader's shredder.
 pub fn shredder() -> Shredder {
     Shredder::new(CHAIN, SigningKey::from_bytes(&[7; 32]))
 }
 
-/// Its key.
+/// The leader's public key.
 pub fn key() -> VerifyingKey {
     SigningKey::from_bytes(&[7; 32]).verifying_key()
 }
@@ -45,14 +45,14 @@ pub const fn params() -> MessageParams {
     }
 }
 
-/// The rate k data and m coding shards of 832 bytes for a message of `len` bytes.
+/// The code rate of k data and m coding shards of 832 bytes for a message of `len` bytes.
 pub fn rate(len: usize, k: u8, m: u8) -> CodeRate {
     let shard_len = fragcast_shredder::rate::MAX_SHARD_LEN;
     let sets = len.div_ceil(usize::from(k) * shard_len);
     CodeRate { sets: sets as u16, k, m, shard_len: shard_len as u16 }
 }
 
-/// Every other shred of each set, by a fixed generator: half are lost at random, k of 2k stay.
+/// The shreds that are left after random losses from a fixed generator: k of each set.
 pub fn half(message: &ShreddedMessage) -> Vec<Bytes> {
     let mut state = 99u64;
     let mut kept = Vec::new();
@@ -68,7 +68,7 @@ pub fn half(message: &ShreddedMessage) -> Vec<Bytes> {
     kept
 }
 
-/// Parses, hashes and validates shreds in bursts, as they come off the wire.
+/// Parses, hashes and validates shreds in bursts, as a node does with received datagrams.
 pub fn validate(shreds: &[Bytes]) -> Vec<ValidatedShred> {
     let mut validator = Validator::new(CHAIN, Validator::DEFAULT_CAPACITY);
     let key = key();

@@ -1,7 +1,7 @@
 //! The command line of `netsim`.
 //!
-//! Exit codes: 0, 1 if an expectation of a scenario was not met or a validation failed, 2 for
-//! wrong input.
+//! Exit codes: 0 for success, 1 if an expectation of a scenario was not met or a validation failed,
+//! 2 for wrong input.
 
 mod compare;
 mod real;
@@ -23,32 +23,32 @@ pub use world::{FitArgs, WorldArgs};
     after_help = "Exit codes: 0; 1 if an expectation or a validation failed; 2 for wrong input."
 )]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// Commands.
+/// The commands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Ours beside turbine, rotor, gossip, direct sending and the physical limit.
+    /// Compares fragcast with turbine, rotor, gossip, direct sending and the physical limit.
     Compare(CompareArgs),
-    /// Ours alone, in a scenario: what became of it, and whether that is what its file expects.
+    /// Runs fragcast alone in a scenario and checks the expectations of its file.
     Run(RunArgs),
-    /// A comparison for several values of one parameter: a curve for each protocol.
+    /// Compares at several values of one parameter and draws a curve for each protocol.
     Sweep(SweepArgs),
-    /// Real `fragcast` nodes on this machine, over links with a world's delays, in real time.
+    /// Runs real `fragcast` nodes on this machine in real time, over links with a world's delays.
     Emulate(EmulateCommand),
-    /// Real nodes against the virtual-time run of the same network.
+    /// Compares real nodes with the run of the same network in virtual time.
     Validate(ValidateCommand),
     /// Fits the model of delays by distance to a matrix of measured round trips.
     Fit(FitArgs),
 }
 
-/// Does it; whether everything was as expected.
+/// Runs the command. Returns whether everything was as expected.
 ///
 /// # Errors
-/// Input that is wrong, or output that cannot be written.
+/// The input is wrong, or the output cannot be written.
 pub fn run(cli: Cli) -> anyhow::Result<bool> {
     match cli.command {
         Command::Compare(args) => compare::compare(&args),

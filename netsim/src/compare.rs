@@ -1,9 +1,9 @@
 //! Runs contenders over the same worlds, leaders, seeds, links and faults, in parallel, and
-//! aggregates what came of it.
+//! aggregates the outcomes.
 //!
-//! A [`Case`] is one run: a load, its faults and a seed. Every contender meets every case in
-//! every world. Runs share nothing and are independent of the order in which threads take them;
-//! digests are combined in the order of the plan.
+//! A [`Case`] is a load with its faults and a seed. Every contender runs every case in every world.
+//! Runs share no state and do not depend on the order in which threads take them; digests are
+//! combined in the order of the plan.
 
 mod aggregate;
 mod plan;
@@ -28,55 +28,57 @@ use crate::{Nanos, NodeId};
 
 pub use plan::{PlanError, PlanOptions};
 
-/// One run's load, faults and seed.
+/// The load, faults and seed of a run.
 #[derive(Debug, Clone)]
 pub struct Case {
-    /// What is sent.
+    /// The messages that are sent.
     pub load: Load,
-    /// What goes wrong.
+    /// The faults of hosts.
     pub faults: Faults,
-    /// Seed of losses and of what the overlay draws.
+    /// Seed of losses and of the overlay's random numbers.
     pub seed: u64,
 }
 
 /// A protocol with its settings.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Contender {
-    /// Ours.
+    /// The protocol of `fragcast-turbine`.
     Fragcast(FragcastConfig),
-    /// `turbine`, `rotor` or `direct`.
-    Shreds(&'static str, ShredsConfig),
-    /// gossipsub with one mesh.
+    /// `turbine`, `rotor` or `direct`, by its spread.
+    Shreds(ShredsConfig),
+    /// gossipsub with a mesh of one size.
     Gossip(GossipConfig),
 }
 
 impl Contender {
-    /// The name in tables; several meshes of gossip share one.
-    pub const fn name(&self) -> &'static str {
+    /// The name in tables. All meshes of gossip share one.
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Fragcast(_) => "fragcast",
-            Self::Shreds(name, _) => name,
+            Self::Shreds(config) => config.spread.into(),
             Self::Gossip(_) => "gossip",
         }
     }
 }
 
-/// What is to be compared.
+/// A comparison to run.
 #[derive(Debug)]
 pub struct Plan {
-    /// Worlds with the titles of their tables; the first is the main one.
+    /// Worlds with the titles of their tables. The first is the main one.
     pub worlds: Vec<(String, World)>,
-    /// Links.
+    /// Links between the nodes.
     pub links: LinkConfig,
-    /// Runs.
+    /// The cases that every contender runs.
     pub cases: Vec<Case>,
-    /// Contenders, in any order.
+    /// The contenders, in any order.
     pub contenders: Vec<Contender>,
-    /// How long a node may wait after the last broadcast or the end of the last fault.
+    /// How long a run waits for incomplete nodes after the last broadcast or the end of the last
+    /// fault.
     pub patience: Nanos,
-    /// For the report.
+    /// Passed on to the report.
     pub settings: Vec<(String, String)>,
-    /// For the report.
+    /// Passed on to the report.
     pub notes: Vec<String>,
 }
 
@@ -89,14 +91,15 @@ pub struct Run {
     pub contender: usize,
     /// Index of the case.
     pub case: usize,
-    /// What came of it.
+    /// The outcome of the run.
     pub outcome: Outcome,
 }
 
 impl Plan {
-    /// Runs everything; `progress` is told after each run how many events it had.
+    /// Runs every contender, case and world. After each run `progress` gets the number of its
+    /// events.
     pub fn run(&self, progress: impl Fn(u64) + Sync) -> Vec<Run> {
-        // Worlds differ in delays only, so they share one membership table.
+        // Worlds differ only in delays, so they share one membership table.
         let network = self
             .contenders
             .iter()
@@ -108,10 +111,10 @@ impl Plan {
                 jobs.extend((0..self.cases.len()).map(|case| (world, contender, case)));
             }
         }
-        // The long ones first, so that no thread is left with one at the end.
+        // Long runs start first, so that no thread is left with one at the end.
         jobs.sort_by_key(|(_, contender, _)| match self.contenders[*contender] {
             Contender::Fragcast(_) => 0,
-            Contender::Shreds(..) => 1,
+            Contender::Shreds(_) => 1,
             Contender::Gossip(_) => 2,
         });
         let mut runs: Vec<Run> = jobs
@@ -127,12 +130,12 @@ impl Plan {
         runs
     }
 
-    /// How many runs there are.
+    /// Number of runs.
     pub fn jobs(&self) -> usize {
         self.worlds.len() * self.contenders.len() * self.cases.len()
     }
 
-    /// The world of one case: delays that vary from run to run are drawn.
+    /// The world of one case. Draws the delays if they vary from run to run.
     fn conditions(&self, world: usize, case: usize) -> std::borrow::Cow<'_, World> {
         let mut rng = stream(self.cases[case].seed, "conditions", case as u64);
         self.worlds[world].1.conditions(&mut rng)
@@ -156,7 +159,7 @@ impl Plan {
                 engine::run(setup, &mut fragcast)
             }
             (Contender::Fragcast(_), None) => unreachable!("made where there is such a contender"),
-            (Contender::Shreds(_, config), _) => {
+            (Contender::Shreds(config), _) => {
                 engine::run(setup, &mut Shreds::new(*config, world, *seed))
             }
             (Contender::Gossip(config), _) => {
@@ -166,7 +169,7 @@ impl Plan {
         }
     }
 
-    /// The limit's times of every case in a world: by case, broadcast and node.
+    /// The limit's times in a world, by case, broadcast and node.
     fn limits(&self, world: usize) -> Vec<Vec<Vec<Nanos>>> {
         (0..self.cases.len())
             .map(|case| {
@@ -177,7 +180,7 @@ impl Plan {
             .collect()
     }
 
-    /// Aggregates `runs`, which are this plan's.
+    /// Aggregates `runs`, which must be this plan's.
     pub fn compare(&self, runs: &[Run]) -> Comparison {
         let world = &self.worlds[0].1;
         let mut nodes = vec![0; world.places.len()];
@@ -225,7 +228,7 @@ impl Plan {
                 1 => Vec::new(),
                 _ => all.iter().map(|p| (p.detail.clone(), p.times.mean)).collect(),
             };
-            // The least mean; whoever has none comes last.
+            // The contender with the least mean; one that has none comes last.
             let mean = |p: &crate::results::Protocol| p.times.mean.unwrap_or(f64::INFINITY);
             let best = all.into_iter().min_by(|a, b| mean(a).total_cmp(&mean(b)));
             if let Some(mut best) = best {
@@ -237,7 +240,7 @@ impl Plan {
     }
 }
 
-/// The nodes whose times count for a broadcast: all but its leader and those that crash.
+/// The nodes whose times count for a broadcast: all except its leader and those that crash.
 pub(crate) fn counted(n: usize, leader: NodeId, faults: &Faults) -> Vec<NodeId> {
     let crashed = faults.crashed();
     (0..n as NodeId).filter(|node| *node != leader && !crashed.contains(node)).collect()

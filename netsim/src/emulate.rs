@@ -6,14 +6,14 @@
 //! traffic      ─▶ measure (posts as the gateway, subscribes at every node) ─▶ Measured
 //! ```
 //!
-//! It answers what virtual time cannot: what the real program adds to the model, in processing,
-//! in timers and in QUIC. So it uses the released binary as a child process, not its code: what
-//! is measured is what is shipped. [`crate::validate`] holds the result against a run of the
-//! model with the same world, links and [`load`](Emulation::load).
+//! It measures what virtual time cannot: the time that the real program adds to the model by
+//! processing, timers and QUIC. So it runs the binary that users run, as child processes, instead
+//! of calling its code. [`crate::validate`] compares the result with a run of the model that has
+//! the same world, links and [`load`](Emulation::load).
 //!
-//! All nodes share this machine's processors. With more than a few of them, or large messages,
-//! these are what limits; [`Measured::machine`](measure::Measured::machine) tells how busy they
-//! were.
+//! All nodes share the processors of this machine. With more than a few nodes or with large
+//! messages, the processors are the bottleneck; [`Measured::machine`](measure::Measured::machine)
+//! tells how busy they were.
 
 mod interrupt;
 mod machine;
@@ -25,6 +25,7 @@ mod traffic;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::input::loss_share;
 use crate::link::{LinkConfig, Loss};
 use crate::load::Load;
 use crate::random;
@@ -34,19 +35,20 @@ use crate::{MILLIS, NodeId};
 pub use machine::MachineUse;
 pub use measure::Measured;
 pub use relay::RelayStats;
-pub use traffic::Traffic;
+pub use traffic::{Traffic, TrafficError};
 
-/// Nodes at most: more than this say nothing on one machine, and each may have two connections
-/// to each other, of which a node takes 64 from one address.
+/// The most nodes. More would measure only this machine. Also, two nodes may have two connections
+/// to each other, and a node takes 64 from one address.
 pub const MAX_NODES: usize = 30;
 
-/// Loss per hop that leaders code for at least, as `fragcast` does by default.
+/// The least loss per hop that leaders code for, as `fragcast` does by default.
 const LEAST_CODED_LOSS: f64 = 0.02;
 
 /// Why an emulation failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EmulateError {
-    /// There is no node to start.
+    /// The binary of the nodes does not exist.
     #[error(
         "there is no fragcast binary at {0}: build it with `cargo build --release -p fragcast`, \
          or tell where it is with --fragcast PATH"
@@ -55,36 +57,36 @@ pub enum EmulateError {
     /// The world is too small or too large.
     #[error("{0} nodes cannot be emulated: use 2 to {MAX_NODES}")]
     Nodes(usize),
-    /// The leader is nobody.
+    /// The leader is not a node of the world.
     #[error("node {leader} cannot lead: there are nodes 0 to {last}")]
     Leader {
-        /// Who should.
+        /// The node that should lead.
         leader: NodeId,
         /// The last node.
         last: NodeId,
     },
     /// The traffic cannot be sent.
-    #[error("{0}")]
-    Traffic(String),
-    /// A file, socket or process.
+    #[error(transparent)]
+    Traffic(#[from] TrafficError),
+    /// A file, socket or process cannot be used.
     #[error("cannot {action}: {source}")]
     Io {
-        /// What was tried.
+        /// The action that failed.
         action: String,
-        /// What the system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// A node ended, or did not become ready.
     #[error("node {node} {problem}; the end of its log:\n{log}")]
     Node {
-        /// Which, in the order of the world.
+        /// The node's index in the world.
         node: NodeId,
         /// What happened.
         problem: String,
         /// The last lines it logged.
         log: String,
     },
-    /// SIGINT or SIGTERM.
+    /// SIGINT or SIGTERM arrived.
     #[error("interrupted")]
     Interrupted,
 }
@@ -96,16 +98,16 @@ impl EmulateError {
     }
 }
 
-/// What is emulated.
+/// The settings of an emulation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Emulation {
     /// Nodes, weights and delays.
     pub world: World,
-    /// Links; hop and processor costs are the real nodes' own.
+    /// Links. Their costs of a hop and of the processor are not used: real nodes have their own.
     pub links: LinkConfig,
-    /// What is sent.
+    /// The messages to send.
     pub traffic: Traffic,
-    /// Who leads; `None`: drawn by weight from the seed.
+    /// The leader. `None`: drawn by weight from the seed.
     pub leader: Option<NodeId>,
     /// `auto`, `direct`, `turbine` or `rotor`.
     pub route: String,
@@ -113,11 +115,11 @@ pub struct Emulation {
     pub coded_loss: f64,
     /// Seed of losses, contents and the leader.
     pub seed: u64,
-    /// The nodes' program.
+    /// Path of the nodes' program.
     pub fragcast: PathBuf,
     /// How long the nodes may take to start and connect.
     pub start_guard: Duration,
-    /// How long after the last message a node may still miss one.
+    /// How long to wait after the last message for nodes that miss one.
     pub patience: Duration,
 }
 
@@ -138,7 +140,7 @@ impl Emulation {
         }
     }
 
-    /// Who leads.
+    /// The leader.
     ///
     /// # Errors
     /// [`EmulateError::Leader`], if it is no node of the world.
@@ -160,12 +162,12 @@ impl Emulation {
     /// # Errors
     /// Those of [`leader`](Self::leader) and of the traffic.
     pub fn load(&self) -> Result<Load, EmulateError> {
-        self.traffic.load(self.seed, self.leader()?)
+        Ok(self.traffic.load(self.seed, self.leader()?)?)
     }
 
-    /// The same without delay, loss, jitter and reordering: what is left is serialisation, which
-    /// the model has too, and what the nodes, the relay and the scheduler take. All nodes work at
-    /// once then, while delays spread their work over time: it is the most that these can take.
+    /// The same emulation without delay, loss, jitter and reordering. Its times are serialisation,
+    /// which the model has too, and the time taken by the nodes, the relay and the scheduler.
+    /// Without delays all nodes work at once, so this is an upper bound of that time.
     pub fn baseline(&self) -> Self {
         let mut still = self.clone();
         still.world.delays.fill(0);
@@ -178,7 +180,7 @@ impl Emulation {
     /// Starts the nodes, sends the traffic, ends the nodes.
     ///
     /// # Errors
-    /// [`EmulateError`]; all nodes are ended then as well.
+    /// [`EmulateError`]. The nodes are ended in this case too.
     pub fn run(&self) -> Result<Measured, EmulateError> {
         if !(2..=MAX_NODES).contains(&self.world.len()) {
             return Err(EmulateError::Nodes(self.world.len()));
@@ -207,8 +209,8 @@ impl Emulation {
     }
 }
 
-/// Where the nodes' program is if nobody says otherwise: next to this program, or above it,
-/// since test programs lie in a folder of their own.
+/// The default path of the nodes' program: beside this program, or in the folder above, since test
+/// programs have a folder of their own.
 pub fn default_binary() -> PathBuf {
     let name = format!("fragcast{}", std::env::consts::EXE_SUFFIX);
     let here = std::env::current_exe().unwrap_or_default();
@@ -217,15 +219,7 @@ pub fn default_binary() -> PathBuf {
     above.filter(|above| !beside.is_file() && above.is_file()).unwrap_or(beside)
 }
 
-/// A share of loss on the command line.
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(loss) if (0.0..=0.5).contains(&loss) => Ok(loss),
-        _ => Err("a share from 0 to 0.5, such as 0.01, is expected".into()),
-    }
-}
-
-/// Arguments of `netsim emulate`. Where the nodes are is said by the caller's own flags.
+/// Arguments of `netsim emulate`, except those for the places of nodes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct EmulateArgs {
     /// Blocks; each has an Env, its frags and a Seal.
@@ -237,14 +231,14 @@ pub struct EmulateArgs {
     /// Bytes of a frag, kB.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub kb: u32,
-    /// From message to message, milliseconds.
+    /// Time between two messages, milliseconds.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub interval_ms: u64,
     /// Uplink and downlink of a node, Mbit/s.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=400_000))]
     pub uplink_mbit: u64,
     /// Share of packets lost between two nodes.
-    #[arg(long, default_value = "0.01", value_parser = share)]
+    #[arg(long, default_value = "0.01", value_parser = loss_share)]
     pub loss: f64,
     /// Mean extra delay of a packet, milliseconds.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000))]
@@ -252,13 +246,13 @@ pub struct EmulateArgs {
     /// How the leader spreads its messages.
     #[arg(long, default_value = "auto", value_parser = ["auto", "direct", "turbine", "rotor"])]
     pub route: String,
-    /// Who leads, by its place in the world; drawn by weight if not given.
+    /// Index of the leader in the world; by default drawn by weight.
     #[arg(long)]
     pub leader: Option<NodeId>,
     /// Seed of losses, contents and the leader.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// The nodes' program; if not given, the one next to this program.
+    /// Path of the nodes' program; by default the one beside this program.
     #[arg(long, env = "FRAGCAST_BIN")]
     pub fragcast: Option<PathBuf>,
 }

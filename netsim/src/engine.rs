@@ -1,12 +1,12 @@
-//! The engine: hosts, links and faults around one protocol, stepped in virtual time.
+//! The engine runs one protocol on simulated hosts, links and faults in virtual time.
 //!
-//! A protocol is an [`Overlay`]: the state of *all* nodes, called with what happens at one of
-//! them. Whatever it sends goes through the links of [`crate::link`] and the faults of
-//! [`crate::fault`]; it never sees another node's state but by packets.
+//! A protocol is an [`Overlay`]: it holds the state of *all* nodes, and each call tells it of an
+//! event at one node. All it sends passes through the links of [`crate::link`] and the faults of
+//! [`crate::fault`]. An overlay must let nodes learn of one another only by packets.
 //!
-//! A run ends when everybody has every expected message and no part of one is on its way, or at
-//! the horizon. Control packets, and timers that only keep house (heartbeats, tips), do not hold
-//! it up.
+//! A run ends when every node has every expected message and no part of a message is on its way, or
+//! at the horizon. Control packets and housekeeping timers (heartbeats, tips) do not keep a run
+//! going.
 
 use crate::fault::Faults;
 use crate::link::{LinkConfig, Links, serialisation};
@@ -18,29 +18,29 @@ use crate::reliable::Reliable;
 use crate::world::World;
 use crate::{Nanos, NodeId};
 
-/// What a packet carries, as far as faults are concerned.
+/// The content of a packet, as far as faults distinguish it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// A part of a message on its way to everybody.
+    /// A part of a message that spreads.
     Data,
     /// A part of a message for a node that asked.
     Repair,
-    /// Anything else.
+    /// All other packets.
     Control,
 }
 
-/// A protocol, at all nodes.
+/// A protocol at all nodes.
 pub trait Overlay {
-    /// What travels. The engine looks at its size only.
+    /// The packets. The engine uses only their size.
     type Packet;
 
-    /// The network is up; nothing is sent yet. For timers that run from the beginning.
+    /// Called once before the first event, to set timers that run from the beginning.
     fn start(&mut self, _ctx: &mut Context<'_, Self::Packet>) {}
 
-    /// The leader of broadcast `index` of the load has its message.
+    /// The leader has the message of the load's broadcast `index`.
     fn broadcast(&mut self, ctx: &mut Context<'_, Self::Packet>, index: usize);
 
-    /// A packet is handled at `to`.
+    /// Node `to` handles a packet.
     fn deliver(
         &mut self,
         ctx: &mut Context<'_, Self::Packet>,
@@ -49,23 +49,23 @@ pub trait Overlay {
         packet: Self::Packet,
     );
 
-    /// A timer of `node`.
+    /// A timer of `node` is due.
     fn timer(&mut self, ctx: &mut Context<'_, Self::Packet>, node: NodeId, token: u64);
 
-    /// How many hosts a node may exchange packets with.
+    /// The most hosts that a node may exchange packets with.
     fn max_degree(&self) -> Option<u32> {
         None
     }
 }
 
-/// What happens.
+/// An event in the queue.
 #[derive(Debug)]
 enum Event<P> {
     Broadcast(u32),
     Uplink(NodeId, Option<u64>),
-    /// The last bit is at the receiver's downlink.
+    /// The last bit of a packet reaches the receiver's downlink.
     Arrive(Packet<P>),
-    /// The receiver acts upon it.
+    /// The receiver handles a packet.
     Deliver(Packet<P>),
     Timer {
         node: NodeId,
@@ -80,13 +80,15 @@ struct Packet<P> {
     to: NodeId,
     bytes: u32,
     class: Class,
-    /// Many segments of a stream: the first were through the downlink before the last arrived.
+    /// Whether it is many segments of a stream, of which the first passed the downlink before the
+    /// last arrived.
     streamed: bool,
     body: P,
 }
 
 impl<P> Packet<P> {
-    /// What it adds to the events that keep a run going: chatter goes on for ever.
+    /// How many of the events that keep a run going it counts for. Control packets count for none,
+    /// since they never end.
     const fn live(&self) -> u64 {
         match self.class {
             Class::Data | Class::Repair => 1,
@@ -95,25 +97,26 @@ impl<P> Packet<P> {
     }
 }
 
-/// What a run is made of.
+/// The inputs of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup<'a> {
     /// Nodes and delays.
     pub world: &'a World,
-    /// Links.
+    /// Properties of the links.
     pub links: LinkConfig,
-    /// What goes wrong.
+    /// The faults of hosts.
     pub faults: &'a Faults,
-    /// What is sent.
+    /// The messages that are sent.
     pub load: &'a Load,
-    /// Seed of losses, jitter and all that the overlay draws.
+    /// Seed of losses, jitter and the overlay's random numbers.
     pub seed: u64,
-    /// How long after the last broadcast, or the end of the last fault, a node may still wait,
-    /// beside the time in which a host could send the largest message to everybody four times.
+    /// How long the run waits for incomplete nodes after the last broadcast or the end of the last
+    /// fault. The time in which a host could send the largest message to all nodes four times is
+    /// added.
     pub patience: Nanos,
 }
 
-/// What an overlay can do at one instant.
+/// The interface of an overlay to the engine, at one time.
 #[derive(Debug)]
 pub struct Context<'a, P> {
     now: Nanos,
@@ -124,7 +127,8 @@ pub struct Context<'a, P> {
     live: u64,
     random: Stream,
     outcome: Outcome,
-    /// Expected completions that are still to come, and the nodes they are waited for at.
+    /// Number of expected completions that are still to come, and whether they are awaited at a
+    /// node.
     open: u64,
     awaited: Vec<bool>,
     peers: Peers,
@@ -132,17 +136,17 @@ pub struct Context<'a, P> {
 }
 
 impl<'a, P> Context<'a, P> {
-    /// The time.
+    /// The current time.
     pub const fn now(&self) -> Nanos {
         self.now
     }
 
-    /// What the run is made of.
+    /// The inputs of the run.
     pub const fn setup(&self) -> &Setup<'a> {
         &self.setup
     }
 
-    /// What is sent in this run.
+    /// The messages of the run.
     pub const fn load(&self) -> &'a Load {
         self.setup.load
     }
@@ -176,8 +180,8 @@ impl<'a, P> Context<'a, P> {
         }
     }
 
-    /// What every way of sending begins with: faults of the sender, its peers, its uplink.
-    /// When the last bit has left.
+    /// The first part of every kind of sending: checks the sender's faults and peers, and queues
+    /// the bytes at its uplink. Returns when the last bit has left.
     pub(crate) fn admit(
         &mut self,
         from: NodeId,
@@ -204,7 +208,7 @@ impl<'a, P> Context<'a, P> {
             return None;
         };
         if faults.is_down(from, departed) {
-            // It was still waiting in the queue when its host went down.
+            // The packet was waiting in the queue when its host went down.
             self.outcome.lost += 1;
             return None;
         }
@@ -212,14 +216,14 @@ impl<'a, P> Context<'a, P> {
         Some(departed)
     }
 
-    /// Counts bytes that a node sends beside its packets: acknowledgements, retransmissions.
+    /// Counts bytes that a node sends beside its packets, such as acknowledgements.
     pub fn count_sent(&mut self, from: NodeId, bytes: u64) {
         self.outcome.sent[from as usize] += bytes;
     }
 
-    /// Sends `bytes` of content over a connection that delivers reliably and in order.
+    /// Sends `bytes` of content over a reliable, ordered connection.
     ///
-    /// What a crash or a partition swallows that outlasts the connection is lost all the same.
+    /// The content is lost all the same in a crash or partition that outlasts the connection.
     pub fn send_reliably(
         &mut self,
         transport: &mut Reliable,
@@ -258,13 +262,13 @@ impl<'a, P> Context<'a, P> {
         self.queue.push(at, Event::Arrive(packet));
     }
 
-    /// Calls [`Overlay::timer`] at `at`; a housekeeping timer does not keep a run going.
+    /// Calls [`Overlay::timer`] at `at`. A housekeeping timer does not keep a run going.
     pub fn timer(&mut self, node: NodeId, at: Nanos, token: u64, housekeeping: bool) {
         self.live += u64::from(!housekeeping);
         self.queue.push(at.max(self.now), Event::Timer { node, token, housekeeping });
     }
 
-    /// `node` has the message of broadcast `index`.
+    /// Notes that `node` has the message of broadcast `index`.
     pub fn complete(&mut self, node: NodeId, index: usize, how: How) {
         let broadcast = &self.setup.load.broadcasts[index];
         let completion = &mut self.outcome.completions[index];
@@ -279,20 +283,21 @@ impl<'a, P> Context<'a, P> {
         self.digest.event(self.now, 5, node, index as u32, how as u64);
     }
 
-    /// A node counts on another way from now on.
+    /// Notes that a node changed between the overlay and gossip.
     pub fn change(&mut self, change: Change) {
         let Change { at, node, from, to, reason, .. } = change;
         self.digest.event(at, 6, node, (from as u32) << 8 | to as u32, reason as u64);
         self.outcome.changes.push(change);
     }
 
-    /// `node` holds evidence that the leader equivocated.
+    /// Notes that `node` holds evidence of the leader's equivocation.
     pub fn convict(&mut self, node: NodeId) {
         self.outcome.convicted[node as usize] = true;
     }
 }
 
-/// Who has met whom, one bit a pair: 12.5 MB for ten thousand nodes.
+/// The pairs of hosts that have exchanged packets, one bit for each: 12.5 MB for ten thousand
+/// nodes.
 #[derive(Debug)]
 struct Peers {
     n: usize,
@@ -307,7 +312,7 @@ impl Peers {
         Self { n, bits, degree: vec![0; n], limit: limit.unwrap_or(u32::MAX) }
     }
 
-    /// Whether the two may exchange packets: they do already, or both have room.
+    /// Whether two hosts may exchange packets: they have before, or both may have another peer.
     fn meet(&mut self, a: NodeId, b: NodeId) -> bool {
         let (a, b) = (a as usize, b as usize);
         let bit = |x: usize, y: usize| (x * self.n + y) / 64;
@@ -327,7 +332,31 @@ impl Peers {
     }
 }
 
-/// Runs `overlay` and says what came of it.
+/// Runs `overlay` and returns the outcome.
+///
+/// ```
+/// use netsim::engine::{self, Setup};
+/// use netsim::fault::Faults;
+/// use netsim::link::LinkConfig;
+/// use netsim::load::Load;
+/// use netsim::protocols::gossip::{Gossip, GossipConfig};
+/// use netsim::world::World;
+/// use netsim::{MILLIS, SECONDS};
+///
+/// let world = World::from_places(&[("a", 10), ("b", 10)], |_, _| 20 * MILLIS);
+/// let (load, faults) = (Load::single(vec![0], 8_000), Faults::default());
+/// let setup = Setup {
+///     world: &world,
+///     links: LinkConfig::default(),
+///     faults: &faults,
+///     load: &load,
+///     seed: 1,
+///     patience: SECONDS,
+/// };
+/// let mut gossip = Gossip::new(GossipConfig::with_mesh(6), &world, load.broadcasts.len(), 1);
+/// let outcome = engine::run(setup, &mut gossip);
+/// assert!(outcome.completions[0].after.iter().all(|after| *after < SECONDS));
+/// ```
 pub fn run<O: Overlay>(setup: Setup<'_>, overlay: &mut O) -> Outcome {
     let (nodes, broadcasts) = (setup.world.len(), &setup.load.broadcasts);
     let crashed = setup.faults.crashed();
@@ -355,7 +384,7 @@ pub fn run<O: Overlay>(setup: Setup<'_>, overlay: &mut O) -> Outcome {
         ctx.queue.push(broadcast.at, Event::Broadcast(index as u32));
     }
     let last = broadcasts.iter().map(|b| b.at).max().unwrap_or(0).max(setup.faults.healed_at());
-    // A leader that serves everybody itself, twice over, is not cut off.
+    // Leaves enough time for a leader that sends to every node itself, even repeatedly.
     let largest = broadcasts.iter().map(|b| u64::from(b.bytes)).max().unwrap_or(0);
     let everybody = serialisation(4 * largest * nodes as u64, setup.links.uplink_bps);
     let horizon = last.saturating_add(setup.patience).saturating_add(everybody);
@@ -371,7 +400,7 @@ pub fn run<O: Overlay>(setup: Setup<'_>, overlay: &mut O) -> Outcome {
         }
     }
     let mut outcome = ctx.outcome;
-    // Whoever has not completed by now never will: it waited until the horizon.
+    // A node that is incomplete now waited until the horizon.
     outcome.end = if ctx.open > 0 { horizon } else { ctx.now };
     outcome.degree = ctx.peers.degree;
     outcome.digest = ctx.digest.finish();

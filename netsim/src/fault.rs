@@ -1,62 +1,74 @@
-//! What goes wrong with hosts and paths, and when.
+//! Faults of hosts and paths, with their times.
 //!
-//! Faults of hosts act in the engine and so on every protocol alike. Faults of a leader's
-//! behaviour (equivocation, rebuilding, dying in mid-block) are a matter of the load: see
+//! The engine applies faults of hosts, so they affect every protocol alike. Faults in a leader's
+//! behaviour (equivocation, rebuilding, dying in mid-block) are part of the load: see
 //! [`crate::load`].
 
 use std::collections::BTreeSet;
 
 use crate::{Nanos, NodeId};
 
-/// From when until when, the end excluded.
+/// A period: its start, and its end, which is excluded.
 pub type Span = (Nanos, Nanos);
 
-/// Always.
+/// The whole run.
 pub const ALWAYS: Span = (0, Nanos::MAX);
 
-/// Something that goes wrong with hosts.
+/// A fault of hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// The hosts neither send nor receive.
     Crash {
-        /// Which.
+        /// The affected hosts.
         nodes: BTreeSet<NodeId>,
-        /// When.
+        /// When the fault lasts.
         span: Span,
     },
-    /// The hosts receive, and never forward or answer. Hosts that lead in the run are exempt.
+    /// The hosts receive, but neither forward nor answer. Hosts that lead in the run are exempt.
     Silent {
-        /// Which.
+        /// The affected hosts.
         nodes: BTreeSet<NodeId>,
-        /// When.
+        /// When the fault lasts.
         span: Span,
     },
-    /// Nothing passes between these hosts and the others.
+    /// No packet passes between these hosts and the others.
     Partition {
-        /// One side.
+        /// The hosts on one side.
         nodes: BTreeSet<NodeId>,
-        /// When.
+        /// When the fault lasts.
         span: Span,
     },
     /// UDP is blocked between these hosts and all others: datagrams and QUIC vanish, TCP passes.
     TurbineDown {
-        /// Which.
+        /// The affected hosts.
         nodes: BTreeSet<NodeId>,
-        /// When.
+        /// When the fault lasts.
         span: Span,
     },
-    /// The hosts have another uplink.
+    /// The hosts' uplink has another rate.
     SlowUplink {
-        /// Which.
+        /// The affected hosts.
         nodes: BTreeSet<NodeId>,
-        /// When.
+        /// When the fault lasts.
         span: Span,
-        /// Bits per second.
+        /// The rate, bits per second.
         bps: u64,
     },
 }
 
 /// All faults of a run.
+///
+/// ```
+/// use netsim::SECONDS;
+/// use netsim::fault::{Fault, Faults};
+///
+/// let crash = Fault::Crash { nodes: [3, 5].into(), span: (SECONDS, 2 * SECONDS) };
+/// let faults = Faults(vec![crash]);
+/// assert!(faults.is_down(3, SECONDS));
+/// assert!(!faults.is_down(3, 2 * SECONDS));
+/// assert_eq!(faults.healed_at(), 2 * SECONDS);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults(pub Vec<Fault>);
 
@@ -65,7 +77,7 @@ const fn within(span: Span, at: Nanos) -> bool {
 }
 
 impl Faults {
-    /// Whether `node` is down.
+    /// Whether `node` has crashed at this time.
     pub fn is_down(&self, node: NodeId, at: Nanos) -> bool {
         self.0.iter().any(|fault| match fault {
             Fault::Crash { nodes, span } => within(*span, at) && nodes.contains(&node),
@@ -73,7 +85,7 @@ impl Faults {
         })
     }
 
-    /// Whether `node` forwards and answers nothing.
+    /// Whether `node` is silent: it neither forwards nor answers.
     pub fn is_silent(&self, node: NodeId, at: Nanos) -> bool {
         self.0.iter().any(|fault| match fault {
             Fault::Silent { nodes, span } => within(*span, at) && nodes.contains(&node),
@@ -81,7 +93,7 @@ impl Faults {
         })
     }
 
-    /// Whether nothing passes between two hosts.
+    /// Whether a partition separates two hosts.
     pub fn is_cut(&self, from: NodeId, to: NodeId, at: Nanos) -> bool {
         self.0.iter().any(|fault| match fault {
             Fault::Partition { nodes, span } => {
@@ -96,7 +108,7 @@ impl Faults {
         self.udp_blocks(from, to).any(|span| within(span, at))
     }
 
-    /// Whether it is blocked without a break from `span.0` up to `span.1`.
+    /// Whether UDP is blocked between two hosts during all of `span`.
     pub fn is_udp_blocked_throughout(&self, from: NodeId, to: NodeId, span: Span) -> bool {
         let mut at = span.0;
         while at < span.1 {
@@ -118,7 +130,7 @@ impl Faults {
         })
     }
 
-    /// Times at which uplinks change, with host and rate (`None`: the configured one again).
+    /// The changes of uplinks: time, host and rate (`None`: the configured rate again).
     pub fn uplink_changes(&self) -> Vec<(Nanos, NodeId, Option<u64>)> {
         let mut changes = Vec::new();
         for fault in &self.0 {
@@ -135,8 +147,7 @@ impl Faults {
         changes
     }
 
-    /// Hosts that some fault stops from relaying at some time, so that nobody expects of them
-    /// what they missed: crashed ones.
+    /// Hosts that crash at some time. They need not complete any message.
     pub fn crashed(&self) -> BTreeSet<NodeId> {
         let mut all = BTreeSet::new();
         for fault in &self.0 {
@@ -147,7 +158,7 @@ impl Faults {
         all
     }
 
-    /// When the last fault that ends has ended.
+    /// The end of the last fault that ends.
     pub fn healed_at(&self) -> Nanos {
         let spans = self.0.iter().map(|fault| match fault {
             Fault::Crash { span, .. }

@@ -1,8 +1,9 @@
-//! How far apart two places are, and how long light takes when nobody has measured it.
+//! Distances between places, and a model of delays that have not been measured.
 //!
-//! Distances are great circles by the haversine formula, which stays exact for near points where
-//! the law of cosines loses digits; the Earth is a sphere of its mean radius, 0.5 % off at most.
-//! Light in fibre travels at c / 1.468 (the group index of ITU-T G.652 fibre at 1,550 nm).
+//! Distances are great circles by the haversine formula, which is exact for near points, where the
+//! law of cosines loses digits. The Earth is taken as a sphere of its mean radius, an error of at
+//! most 0.5 %. Light in fibre travels at c / 1.468 (the group index of ITU-T G.652 fibre at 1,550
+//! nm).
 //!
 //! The coordinate model of a one-way delay has two parameters:
 //!
@@ -10,20 +11,21 @@
 //! delay = access + inflation · distance / speed of light in fibre
 //! ```
 //!
-//! *Inflation*: cables follow coasts and roads, and packets follow contracts. *Access*: what a
-//! path of any length costs at its two ends, by the way to the next exchange and its routers.
-//! [`fit`] takes both from a matrix of round trips between places that are known.
+//! *Inflation* is the length of the real path over the great circle: cables follow coasts and
+//! roads, and packets follow contracts. *Access* is the delay at the two ends of a path of any
+//! length: the way to the next exchange and its routers. [`fit`] determines both from a matrix of
+//! round trips between known places.
 //!
-//! What is minimised is the sum of absolute relative deviations. Simulations compare ratios of
-//! delays, so an error of 5 ms matters more between Milan and Zurich than across the Pacific;
-//! and some paths of the matrix make detours (Tel Aviv to Dubai takes nearly four times what
-//! its distance suggests) that bend squares: least squares gives an access of 11 ms, more than the
+//! The fit minimises the sum of absolute relative deviations. Simulations compare ratios of delays,
+//! so an error of 5 ms matters more between Milan and Zurich than across the Pacific. Also, some
+//! paths of the matrix make detours (Tel Aviv to Dubai takes nearly four times what its distance
+//! suggests), which distort a sum of squares: least squares gives an access of 11 ms, more than the
 //! whole delay of every pair below 600 km.
 //!
-//! The measuring itself takes time: a region's round trip to itself is 1.5 to 8 ms in the file of
-//! AWS. The mean of the two ends' own round trips is therefore taken off each entry, and
-//! [`LOCAL_MS`] put in its place. Without that, access would be 3.3 ms, which is more than the
-//! whole way from Frankfurt to Zurich.
+//! The measurement itself takes time: in the file of AWS a region's round trip to itself is 1.5 to
+//! 8 ms. So the mean of the two ends' own round trips is subtracted from each entry, and
+//! [`LOCAL_MS`] is added. Otherwise access would be 3.3 ms, more than the whole way from Frankfurt
+//! to Zurich.
 
 use std::fmt;
 
@@ -38,19 +40,19 @@ pub use regions::{REGIONS, Region, region};
 pub const EARTH_RADIUS_KM: f64 = 6_371.008_8;
 /// Light in fibre: c / 1.468.
 pub const FIBRE_KM_PER_MS: f64 = 299.792_458 / 1.468;
-/// One way between two hosts of one place: a few kilometres of fibre across a city and a handful
-/// of switches, a quarter of a millisecond there and back. Access is not counted, let alone
-/// twice: what it stands for, reaching a carrier and crossing its network, does not happen
-/// between neighbours in a data centre or at one exchange.
+/// One-way delay between two hosts of one place: a few kilometres of fibre across a city and some
+/// switches, a quarter of a millisecond there and back. It contains no access, which stands for
+/// reaching a carrier and crossing its network: neighbours in a data centre or at one exchange do
+/// not need that.
 pub const LOCAL_MS: f64 = 0.125;
-/// From here on the model is the fitted line; the nearest regions of the matrix are 218 km apart.
-/// Below it, the delay rises evenly from [`LOCAL_MS`], so that two coordinates in one city are
-/// not a whole access apart.
+/// The shortest distance for which the model is the fitted line; the nearest regions of the matrix
+/// are 218 km apart. Below it the delay rises linearly from [`LOCAL_MS`], so that two coordinates
+/// in one city are not a whole access apart.
 pub const NEAR_KM: f64 = 200.0;
-/// Fewer measured pairs than those of three places say nothing of a line.
+/// The fewest measured pairs for a fit: those of three places.
 const MIN_PAIRS: usize = 6;
 
-/// The distance of two points, given in degrees north and east.
+/// The distance of two points in degrees north and east.
 pub fn distance_km(a: (f64, f64), b: (f64, f64)) -> f64 {
     let square_of_sine = |degrees: f64| {
         let sine = libm::sin(degrees.to_radians() / 2.0);
@@ -61,26 +63,26 @@ pub fn distance_km(a: (f64, f64), b: (f64, f64)) -> f64 {
     2.0 * EARTH_RADIUS_KM * libm::asin(libm::sqrt(h).min(1.0))
 }
 
-/// The coordinate model, and how well it fits the matrix that it comes from.
+/// The coordinate model, with its error on the matrix that it was fitted to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fit {
-    /// Length of a path as a multiple of the great circle.
+    /// Length of a path over that of the great circle.
     pub inflation: f64,
-    /// Milliseconds, one way, of a path however short.
+    /// One-way delay in milliseconds that every path has, however short.
     pub access_ms: f64,
     /// Median of |model − measured| / measured.
     pub median_error: f64,
     /// Its 90th percentile.
     pub p90_error: f64,
-    /// Root of the mean square of model − measured, milliseconds one way.
+    /// Root mean square of model − measured, in milliseconds one way.
     pub rms_ms: f64,
-    /// Ordered pairs of places that it was fitted to.
+    /// Number of ordered pairs of places that it was fitted to.
     pub pairs: usize,
 }
 
 impl Fit {
-    /// The fit to the medians of AWS's 33 regions over a year (cloudping.co), so that no file
-    /// is needed. A test refits it.
+    /// The fit to the medians of AWS's 33 regions over a year (cloudping.co), for use without a
+    /// file. A test repeats the fit.
     pub const AWS: Self = Self {
         inflation: 1.623_5,
         access_ms: 1.347_3,
@@ -90,7 +92,7 @@ impl Fit {
         pairs: 1_056,
     };
 
-    /// Milliseconds, one way, over `km` of great circle.
+    /// One-way delay in milliseconds over `km` of great circle.
     pub fn one_way_ms(&self, km: f64) -> f64 {
         let line = |km: f64| self.access_ms + self.inflation * km / FIBRE_KM_PER_MS;
         if km < NEAR_KM {
@@ -101,7 +103,7 @@ impl Fit {
         }
     }
 
-    /// The delay between two places, given in degrees north and east.
+    /// The one-way delay between two places in degrees north and east.
     pub fn delay(&self, a: (f64, f64), b: (f64, f64)) -> Nanos {
         nanos(self.one_way_ms(distance_km(a, b)))
     }
@@ -129,22 +131,23 @@ impl fmt::Display for Fit {
     }
 }
 
-/// A measured pair: milliseconds of light in fibre along the great circle, and of delay.
+/// A measured pair: milliseconds of light in fibre along the great circle, and milliseconds of
+/// delay.
 #[derive(Debug, Clone, Copy)]
 struct Pair {
     light: f64,
     delay: f64,
 }
 
-/// Fits the coordinate model to those regions of a matrix that [`REGIONS`] has; `None` where they
+/// Fits the coordinate model to the regions of a matrix that are in [`REGIONS`]; `None` if these
 /// are fewer than three.
 pub fn fit(matrix: &RttMatrix) -> Option<Fit> {
     let pairs = measured(matrix);
     if pairs.len() < MIN_PAIRS {
         return None;
     }
-    // For each inflation there is a best access, and the deviation that is left is convex in the
-    // inflation: ternary search. No path is shorter than the great circle.
+    // For each inflation there is a best access, and the remaining deviation is convex in the
+    // inflation, so a ternary search finds the minimum. No path is shorter than the great circle.
     let (mut low, mut high) = (1.0, 10.0);
     for _ in 0..80 {
         let third = (high - low) / 3.0;
@@ -171,7 +174,7 @@ pub fn fit(matrix: &RttMatrix) -> Option<Fit> {
     })
 }
 
-/// The ordered pairs of known regions, without what measuring costs.
+/// The ordered pairs of known regions, without the time of the measurement itself.
 fn measured(matrix: &RttMatrix) -> Vec<Pair> {
     let names = matrix.regions().iter().enumerate();
     let known: Vec<_> = names.filter_map(|(i, name)| Some((i, region(name)?.position))).collect();
@@ -186,8 +189,8 @@ fn measured(matrix: &RttMatrix) -> Vec<Pair> {
     pairs
 }
 
-/// The access that deviates least at this inflation: the median of what remains, weighted by one
-/// over the delay because deviations are relative. Never negative.
+/// The access with the least deviation at this inflation: the median of the residuals, weighted by
+/// one over the delay because deviations are relative. Never negative.
 fn best_access(pairs: &[Pair], inflation: f64) -> f64 {
     let mut rest: Vec<(f64, f64)> =
         pairs.iter().map(|p| (p.delay - inflation * p.light, 1.0 / p.delay)).collect();
@@ -201,7 +204,7 @@ fn best_access(pairs: &[Pair], inflation: f64) -> f64 {
     median.map_or(0.0, |(access, _)| access.max(0.0))
 }
 
-/// The sum of absolute relative deviations at this inflation and its best access.
+/// The sum of absolute relative deviations at this inflation with its best access.
 fn deviation(pairs: &[Pair], inflation: f64) -> f64 {
     let access = best_access(pairs, inflation);
     pairs.iter().map(|p| ((access + inflation * p.light - p.delay) / p.delay).abs()).sum()

@@ -1,22 +1,22 @@
-//! Files that a user names, read with a bound: nothing is allocated for what is too large to be
-//! one of ours.
+//! Reads user input with bounds: files up to a size, and numbers of the command line.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// Why a file was not read.
+/// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadError {
-    /// The operating system refuses, or it is not text.
+    /// The operating system refused, or the file is not text.
     #[error("cannot read {}: {source}; check the path, and that it is a text file", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// More bytes than a file of this kind may have.
+    /// The file has more bytes than a file of this kind may have.
     #[error("{} is larger than the {limit} bytes allowed; is it the right file?", path.display())]
     TooLarge {
         /// The file.
@@ -26,10 +26,10 @@ pub enum ReadError {
     },
 }
 
-/// The text of a file of at most `limit` bytes.
+/// Reads the text of a file of at most `limit` bytes.
 pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, ReadError> {
     let mut text = String::new();
-    // One byte more than allowed tells too large from just large enough.
+    // One more byte than allowed tells whether the file is too large.
     File::open(path)
         .and_then(|file| file.take(limit.saturating_add(1)).read_to_string(&mut text))
         .map_err(|source| ReadError::Io { path: path.into(), source })?;
@@ -39,25 +39,36 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, ReadError> {
     Ok(text)
 }
 
-/// The last part of a path: what reports say, which are the same wherever the file lies.
+/// The last part of a path, which reports show, so that they do not depend on the folder.
 pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy()).into()
 }
 
-/// A file of the data that tests share but the project does not hold; says so where it is absent.
-#[cfg(test)]
-pub(crate) fn shared_data(path: &str) -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data");
-    let root = std::env::var_os("FRAGCAST_DATA").unwrap_or_else(|| default.into());
-    let path = Path::new(&root).join(path);
-    if !path.is_file() {
-        println!("SKIPPED: no {}; set FRAGCAST_DATA to the folder of shared data", path.display());
-        return None;
-    }
-    Some(path)
+/// The text is not a number within its bounds.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("a {what} from 0 to {most}, such as {example}, is expected")]
+pub(crate) struct NumberError {
+    what: &'static str,
+    most: f64,
+    example: f64,
 }
 
-/// Insertions, deletions and replacements that lead from one to the other (Levenshtein).
+/// Parses a share of lost packets.
+pub(crate) fn loss_share(text: &str) -> Result<f64, NumberError> {
+    up_to(text, NumberError { what: "share", most: 0.5, example: 0.01 })
+}
+
+/// Parses the standard deviation of the factor of a pair of places.
+pub(crate) fn pair_factor(text: &str) -> Result<f64, NumberError> {
+    up_to(text, NumberError { what: "standard deviation", most: 1.0, example: 0.12 })
+}
+
+fn up_to(text: &str, expected: NumberError) -> Result<f64, NumberError> {
+    let number = text.parse().map_err(|_| expected)?;
+    if (0.0..=expected.most).contains(&number) { Ok(number) } else { Err(expected) }
+}
+
+/// The number of insertions, deletions and replacements from one to the other (Levenshtein).
 pub(crate) fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut above: Vec<usize> = (0..=b.len()).collect();

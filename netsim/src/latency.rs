@@ -1,15 +1,15 @@
 //! Measured round trips between regions.
 //!
-//! The file is what cloudping.co hands out: `{"data": {from: {to: milliseconds}}}`, a round-trip
-//! percentile for each ordered pair of AWS regions, self included. From and to differ by who
-//! measured, so the matrix is not symmetric, though either entry is a trip there and back. The
-//! delay from a to b is half of what a measured: that keeps what differs between the two
-//! measurements, and claims no more about asymmetric paths than the data can tell. Averaging the
-//! two would hide the difference (of AWS's pairs 1 % at the median, 22 % at most).
+//! A file has the format of cloudping.co: `{"data": {from: {to: milliseconds}}}`, a percentile of
+//! the round trip for each ordered pair of AWS regions, also from a region to itself. `from` is the
+//! region that measured, so the matrix is not symmetric, though both entries of a pair are round
+//! trips. The delay from a to b is half of what a measured. This keeps the difference between the
+//! two measurements (of AWS's pairs 1 % at the median, 22 % at most), which an average would hide,
+//! and claims nothing about asymmetric paths beyond the data.
 //!
-//! Entries are used as they are where delays come from the file. They contain what measuring
-//! costs: a region's round trip to itself is 1.5 to 8 ms there, where a fibre across a city takes
-//! less than half of one. The coordinate model of [`crate::geo`] corrects for that.
+//! Delays from a file use its entries unchanged. These contain the time of the measurement itself:
+//! a region's round trip to itself is 1.5 to 8 ms, although a fibre across a city takes less than
+//! half a millisecond. The coordinate model of [`crate::geo`] corrects for that.
 
 use std::collections::BTreeMap;
 use std::f64::consts::{LN_2, LN_10};
@@ -20,46 +20,47 @@ use serde::Deserialize;
 use crate::Nanos;
 use crate::input::{ReadError, file_name, read_text};
 
-/// Bytes of a file at most: a thousand regions squared, thirty bytes an entry.
+/// The most bytes of a file: a thousand regions squared, thirty bytes an entry.
 pub const MAX_BYTES: u64 = 32 << 20;
-/// Regions at most; the matrix of so many takes 8 MB.
+/// The most regions, whose matrix takes 8 MB.
 pub const MAX_REGIONS: usize = 1_000;
-/// A round trip is shorter than this many milliseconds.
+/// Upper bound of a round trip, in milliseconds.
 pub const MAX_RTT_MS: f64 = 10_000.0;
 
-/// Why there is no matrix.
+/// Why a matrix could not be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LatencyError {
-    /// The file was not read.
+    /// The file could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It is not such JSON.
+    /// The file is not JSON of this form.
     #[error("{file}: {error}; it must be {{\"data\": {{from: {{to: round-trip ms}}}}}}")]
     Json {
         /// The file.
         file: String,
-        /// What is wrong, and where.
+        /// The error, with its position.
         error: serde_json::Error,
     },
-    /// No region, or too many.
+    /// The file has no region or too many.
     #[error("{file} has {regions} regions; 1 to {MAX_REGIONS} are allowed")]
     Regions {
         /// The file.
         file: String,
-        /// How many it has.
+        /// Number of its regions.
         regions: usize,
     },
-    /// A pair of regions is not there.
+    /// A pair of regions is missing.
     #[error("{file}: no round trip from {from} to {to}; every ordered pair must be there")]
     Missing {
         /// The file.
         file: String,
-        /// Who measures.
+        /// The region that measures.
         from: String,
-        /// What is measured.
+        /// The region that is measured.
         to: String,
     },
-    /// A round trip that cannot be.
+    /// A round trip is out of its bounds.
     #[error(
         "{file}: {ms} ms from {from} to {to}; round trips are more than 0 and less than \
          {MAX_RTT_MS} ms"
@@ -67,14 +68,14 @@ pub enum LatencyError {
     Value {
         /// The file.
         file: String,
-        /// Who measures.
+        /// The region that measures.
         from: String,
-        /// What is measured.
+        /// The region that is measured.
         to: String,
-        /// What it says.
+        /// The round trip in the file, ms.
         ms: f64,
     },
-    /// The 90th percentile is less than the median.
+    /// A 90th percentile is less than the median.
     #[error(
         "{file}: {p90} ms from {from} to {to} is less than the median of {p50} ms; are the two \
          files interchanged, or from different times?"
@@ -82,23 +83,23 @@ pub enum LatencyError {
     BelowMedian {
         /// The file of 90th percentiles.
         file: String,
-        /// Who measures.
+        /// The region that measures.
         from: String,
-        /// What is measured.
+        /// The region that is measured.
         to: String,
-        /// What it says.
+        /// The round trip in the file, ms.
         p90: f64,
-        /// What the file of medians says.
+        /// The round trip in the file of medians, ms.
         p50: f64,
     },
 }
 
-/// A square of round trips.
+/// A square matrix of round trips.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RttMatrix {
     file: String,
     regions: Vec<String>,
-    /// Row by row: from, to.
+    /// Milliseconds, row by row: from, to.
     ms: Vec<f64>,
 }
 
@@ -112,16 +113,16 @@ impl RttMatrix {
     ///
     /// # Errors
     ///
-    /// It cannot be read, is too large, or is not such a matrix.
+    /// The file cannot be read, is too large, or is not such a matrix.
     pub fn load(path: &Path) -> Result<Self, LatencyError> {
         Self::parse(&read_text(path, MAX_BYTES)?, &file_name(path))
     }
 
-    /// Reads a text; `file` is what errors call it.
+    /// Reads a text. `file` is its name in errors.
     ///
     /// # Errors
     ///
-    /// It is not such a matrix, a pair is not there, or a round trip cannot be.
+    /// The text is not such a matrix, a pair is missing, or a round trip is out of its bounds.
     pub fn parse(text: &str, file: &str) -> Result<Self, LatencyError> {
         let Json { data } = serde_json::from_str(text)
             .map_err(|error| LatencyError::Json { file: file.into(), error })?;
@@ -136,7 +137,7 @@ impl RttMatrix {
         };
         let mut ms = Vec::with_capacity(regions.len() * regions.len());
         for (from, row) in &data {
-            // A region that is measured but measures nothing itself.
+            // A region that is measured, but has no row of its own.
             if let Some(to) = row.keys().find(|to| !data.contains_key(*to)) {
                 return Err(missing(to, from));
             }
@@ -157,21 +158,21 @@ impl RttMatrix {
         &self.file
     }
 
-    /// Regions, by name.
+    /// The regions, by name.
     pub fn regions(&self) -> &[String] {
         &self.regions
     }
 
-    /// The number of a region.
+    /// The index of a region.
     pub fn index(&self, region: &str) -> Option<usize> {
         self.regions.binary_search_by(|name| name.as_str().cmp(region)).ok()
     }
 
-    /// Milliseconds from a region to another and back, as the first measured it.
+    /// The round trip from a region to another in milliseconds, as the first measured it.
     ///
     /// # Panics
     ///
-    /// A number is not of a region.
+    /// An index is not of a region.
     pub fn rtt_ms(&self, from: usize, to: usize) -> f64 {
         assert!(to < self.regions.len(), "region {to} of {}", self.regions.len());
         self.ms[from * self.regions.len() + to]
@@ -181,21 +182,21 @@ impl RttMatrix {
     ///
     /// # Panics
     ///
-    /// A number is not of a region.
+    /// An index is not of a region.
     pub fn delays(&self, chosen: &[usize]) -> Vec<Nanos> {
         pairs(chosen).map(|(from, to)| nanos(self.rtt_ms(from, to) / 2.0)).collect()
     }
 
-    /// [`World::spreads`](crate::world::World::spreads) between the chosen regions: such that
-    /// the 90th percentile of drawn delays is half of `p90`'s round trip.
+    /// The [`World::spreads`](crate::world::World::spreads) between the chosen regions with which
+    /// the 90th percentile of drawn delays is half of the round trip in `p90`.
     ///
     /// # Errors
     ///
-    /// `p90` lacks one of the pairs, or has less than the median.
+    /// `p90` lacks a pair, or has less than the median.
     ///
     /// # Panics
     ///
-    /// A number is not of a region.
+    /// An index is not of a region.
     pub fn spreads(&self, p90: &Self, chosen: &[usize]) -> Result<Vec<Nanos>, LatencyError> {
         let one = |(from, to): (usize, usize)| {
             let (a, b) = (&self.regions[from], &self.regions[to]);
@@ -220,7 +221,7 @@ fn pairs(chosen: &[usize]) -> impl Iterator<Item = (usize, usize)> + '_ {
     chosen.iter().flat_map(|from| chosen.iter().map(|to| (*from, *to)))
 }
 
-/// Milliseconds to nanoseconds.
+/// Converts milliseconds to nanoseconds.
 pub(crate) fn nanos(ms: f64) -> Nanos {
     (ms * 1e6).round() as Nanos
 }

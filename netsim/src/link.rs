@@ -1,20 +1,20 @@
-//! Links: what happens to a packet between two hosts. Decisions only, no clock: packets with
-//! times in, times out, so that the engine in virtual time and the emulator in real time share
-//! them.
+//! Decides what happens to a packet between two hosts. It has no clock: packets go in with times
+//! and times come out, so that the engine in virtual time and the emulator in real time use the
+//! same code.
 //!
 //! ```text
 //! sender ─▶ uplink queue ─▶ propagation, jitter, loss, reordering ─▶ downlink queue ─▶ hop ─▶ handled
 //!           (bounded FIFO)  (per ordered pair of places)             (bounded FIFO)
 //! ```
 //!
-//! * Serialisation: bytes on the wire over the rate of the host's access link, one packet after
-//!   another. A queue holds at most its capacity; what does not fit is dropped and counted.
-//! * Loss: independent with a probability per packet, or bursty by the Gilbert–Elliott model
+//! * Serialisation: a packet takes its bytes on the wire over the rate of the host's access link,
+//!   one packet after another. Queues are bounded; packets that do not fit are dropped and counted.
+//! * Loss: independent, with a probability per packet, or bursty by the Gilbert–Elliott model
 //!   (Gilbert 1960, Elliott 1963) with a state for each ordered pair of hosts.
-//! * Jitter: an exponential extra delay per packet; reordering: a share of packets is held back
-//!   by a fixed time. Either lets later packets overtake.
-//! * Hop: each packet occupies the receiver's processor for [`LinkConfig::packet_cpu`], and is
-//!   acted upon [`LinkConfig::hop`] later.
+//! * Jitter: an exponential extra delay per packet. Reordering: a share of packets is delayed by a
+//!   fixed time. With either, packets can overtake others.
+//! * Hop: each packet occupies the receiver's processor for [`LinkConfig::packet_cpu`], and the
+//!   receiver acts on it [`LinkConfig::hop`] later.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,10 +24,11 @@ use crate::{Nanos, NodeId, SECONDS};
 
 /// How packets get lost on the way.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Loss {
-    /// Each with this probability.
+    /// Each packet is lost with this probability.
     Independent(f64),
-    /// In bursts: on average `mean` of all packets, `burst` packets of a pair in a row.
+    /// Packets are lost in bursts.
     Bursty {
         /// Share of packets lost in the long run, below 1.
         mean: f64,
@@ -51,27 +52,27 @@ impl Loss {
 pub struct LinkConfig {
     /// Bits per second that a host can send.
     pub uplink_bps: u64,
-    /// Bits per second that it can receive.
+    /// Bits per second that a host can receive.
     pub downlink_bps: u64,
-    /// Bytes that wait to be sent at most: the socket's and the application's buffers.
+    /// The most bytes that wait to be sent, in the buffers of socket and application.
     pub uplink_queue: u64,
-    /// Bytes that wait at the receiver's side of the network at most.
+    /// The most bytes that wait at the receiver's side of the network.
     pub downlink_queue: u64,
     /// Loss between two hosts.
     pub loss: Loss,
     /// Mean of the exponential extra delay of a packet.
     pub jitter: Nanos,
-    /// Share of packets that are held back, and for how long.
+    /// Share of packets that are delayed, and by how much.
     pub reorder: (f64, Nanos),
-    /// From the last bit of a packet to what its receiver sends in answer.
+    /// Time from the last bit of a packet to what the receiver sends in answer.
     pub hop: Nanos,
-    /// For how long a packet occupies its receiver's processor.
+    /// How long a packet occupies its receiver's processor.
     pub packet_cpu: Nanos,
 }
 
 impl Default for LinkConfig {
-    /// DESIGN's settings: 1 Gbit/s, 1 % loss and 0.1 ms a hop. The queues hold what a host's
-    /// application keeps for its peers (1 GiB) and a switch's buffer (16 MiB).
+    /// 1 Gbit/s, 1 % loss and 0.1 ms a hop. The uplink's queue is what an application keeps for its
+    /// peers (1 GiB), the downlink's the buffer of a switch (16 MiB).
     fn default() -> Self {
         Self {
             uplink_bps: 1_000_000_000,
@@ -87,7 +88,7 @@ impl Default for LinkConfig {
     }
 }
 
-/// Bytes of a segment of a stream, as far as the receiver's processor is concerned.
+/// Bytes of a segment of a stream, for each of which the receiver's processor works.
 const SEGMENT: u64 = 1_500;
 
 /// One direction of a host's access link.
@@ -97,7 +98,7 @@ struct Pipe {
 }
 
 impl Pipe {
-    /// When the last bit of `bytes` has passed, or `None` if they do not fit into the queue.
+    /// Returns when the last bit of `bytes` has passed; `None` if they do not fit into the queue.
     fn pass(&mut self, now: Nanos, bytes: u64, bps: u64, queue: u64) -> Option<Nanos> {
         let start = self.busy_until.max(now);
         let waiting = u128::from(start - now) * u128::from(bps) / (8 * u128::from(SECONDS));
@@ -109,13 +110,31 @@ impl Pipe {
     }
 }
 
-/// How long `bytes` take at `bps`.
+/// The time that `bytes` take at `bps`.
 pub fn serialisation(bytes: u64, bps: u64) -> Nanos {
     let nanos = u128::from(bytes) * 8 * u128::from(SECONDS) / u128::from(bps.max(1));
     u64::try_from(nanos).unwrap_or(u64::MAX)
 }
 
 /// The links of a network.
+///
+/// ```
+/// use netsim::link::{LinkConfig, Links, Loss};
+/// use netsim::world::World;
+/// use netsim::{MILLIS, random};
+///
+/// let world = World::from_places(&[("here", 1), ("there", 1)], |_, _| 10 * MILLIS);
+/// let config = LinkConfig {
+///     uplink_bps: 8_000_000,
+///     loss: Loss::Independent(0.0),
+///     ..LinkConfig::default()
+/// };
+/// let mut links = Links::new(&world, config, random::stream(1, "example", 0));
+/// // 1,000 bytes take a millisecond at 8 Mbit/s, and then 10 ms on the way.
+/// let departed = links.depart(0, 0, 1_000).expect("the queue has room");
+/// let arrived = links.cross(departed, 0, 1).expect("nothing is lost");
+/// assert_eq!((departed, arrived), (MILLIS, 11 * MILLIS));
+/// ```
 #[derive(Debug)]
 pub struct Links<'a> {
     world: &'a World,
@@ -123,9 +142,9 @@ pub struct Links<'a> {
     uplinks: Vec<Pipe>,
     downlinks: Vec<Pipe>,
     processors: Vec<Pipe>,
-    /// Rates of hosts whose uplink is not the configured one.
+    /// Rates of hosts whose uplink differs from the configured one.
     slow: BTreeMap<NodeId, u64>,
-    /// Whether an ordered pair of hosts is in a burst of losses; looked up, never iterated.
+    /// Whether an ordered pair of hosts is in a burst of losses. Only looked up, never iterated.
     bursts: HashMap<(NodeId, NodeId), bool>,
     random: Stream,
 }
@@ -146,17 +165,17 @@ impl<'a> Links<'a> {
         }
     }
 
-    /// What they are made with.
+    /// The properties of the links.
     pub const fn config(&self) -> &LinkConfig {
         &self.config
     }
 
-    /// Where they are.
+    /// The world of the links.
     pub const fn world(&self) -> &'a World {
         self.world
     }
 
-    /// Gives a host another uplink from now on; `None`: the configured one again.
+    /// Sets the rate of a host's uplink. `None`: the configured rate.
     pub fn set_uplink(&mut self, node: NodeId, bps: Option<u64>) {
         match bps {
             Some(bps) => self.slow.insert(node, bps),
@@ -169,13 +188,15 @@ impl<'a> Links<'a> {
         self.slow.get(&node).copied().unwrap_or(self.config.uplink_bps)
     }
 
-    /// A packet leaves its host: when its last bit is on the way, or `None` if it was dropped.
+    /// Queues a packet at its host's uplink. Returns when its last bit has left; `None` if it was
+    /// dropped.
     pub fn depart(&mut self, now: Nanos, from: NodeId, bytes: u64) -> Option<Nanos> {
         let bps = self.uplink_bps(from);
         self.uplinks[from as usize].pass(now, bytes, bps, self.config.uplink_queue)
     }
 
-    /// A packet crosses: when its last bit is at the receiver's downlink, or `None` if it is lost.
+    /// Sends a packet across. Returns when its last bit reaches the receiver's downlink; `None` if
+    /// it is lost.
     pub fn cross(&mut self, departed: Nanos, from: NodeId, to: NodeId) -> Option<Nanos> {
         if self.loses(from, to) {
             return None;
@@ -183,7 +204,7 @@ impl<'a> Links<'a> {
         Some(departed + self.world.delay(from, to) + self.extra())
     }
 
-    /// Jitter and reordering of one packet.
+    /// The extra delay of one packet by jitter and reordering.
     pub fn extra(&mut self) -> Nanos {
         let mut extra = 0;
         if self.config.jitter > 0 {
@@ -195,16 +216,17 @@ impl<'a> Links<'a> {
         extra
     }
 
-    /// Whether the next packet from one host to another is lost.
+    /// Decides whether the next packet from one host to another is lost.
     pub fn loses(&mut self, from: NodeId, to: NodeId) -> bool {
         match self.config.loss {
             Loss::Independent(p) => random::chance(&mut self.random, p),
             Loss::Bursty { mean, burst } => {
-                // Two states: every packet passes in the good one, none in the bad one. The
-                // bad one is left with 1/burst, and entered so that `mean` is lost in all.
+                // Two states: every packet passes in the good one, none in the bad one. The bad one
+                // is left with probability 1/burst, and entered such that `mean` is lost in the
+                // long run.
                 let leave = 1.0 / burst.max(1.0);
                 let enter = leave * mean / (1.0 - mean).max(f64::MIN_POSITIVE);
-                // A pair that has not met is in the state that pairs are in on average.
+                // The first state of a pair is drawn from the long-run distribution.
                 let bad = match self.bursts.get(&(from, to)) {
                     Some(true) => !random::chance(&mut self.random, leave),
                     Some(false) => random::chance(&mut self.random, enter),
@@ -216,15 +238,15 @@ impl<'a> Links<'a> {
         }
     }
 
-    /// A packet reaches its receiver's downlink: when it is through and the host acts upon it,
-    /// or `None` if it was dropped.
+    /// Queues a packet at its receiver's downlink. Returns when the host acts on it; `None` if it
+    /// was dropped.
     pub fn enter(&mut self, now: Nanos, to: NodeId, bytes: u64) -> Option<Nanos> {
         let through = self.through(now, to, bytes)?;
         Some(self.handled(through, to, 1))
     }
 
-    /// The last segment of a stream of `bytes` reaches its receiver's downlink. Those before it
-    /// have passed already as they came, so that only a busy downlink holds the last one up.
+    /// Queues the last segment of a stream of `bytes` at its receiver's downlink. The segments
+    /// before it passed as they came, so only a busy downlink delays the last one.
     pub fn enter_streamed(&mut self, now: Nanos, to: NodeId, bytes: u64) -> Option<Nanos> {
         let began = now.saturating_sub(serialisation(bytes, self.config.downlink_bps));
         let through = self.through(began, to, bytes)?.max(now);
@@ -236,8 +258,8 @@ impl<'a> Links<'a> {
         self.downlinks[to as usize].pass(now, bytes, downlink_bps, downlink_queue)
     }
 
-    /// When `packets` that are through at `through` have been worked on and are acted upon. All
-    /// but the last were worked on as they came, as far as the processor was free.
+    /// Returns when the receiver acts on `packets` that have passed the downlink at `through`. The
+    /// processor worked on all but the last as they came, as far as it was free.
     fn handled(&mut self, through: Nanos, to: NodeId, packets: u64) -> Nanos {
         let LinkConfig { hop, packet_cpu, .. } = self.config;
         let processor = &mut self.processors[to as usize].busy_until;

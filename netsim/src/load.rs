@@ -1,38 +1,47 @@
-//! What is broadcast in a run: messages, by whom and when.
+//! The messages of a run, with their leaders and times.
 
 use fragcast_shredder::{Kind, MessageKey};
 
 use crate::{Nanos, NodeId};
 
-/// One message.
+/// A message that a leader broadcasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broadcast {
-    /// When its leader has it.
+    /// When its leader has the message.
     pub at: Nanos,
-    /// Who sends it.
+    /// The leader that sends it.
     pub leader: NodeId,
     /// Block, attempt and index.
     pub key: MessageKey,
-    /// Which of the three.
+    /// Kind of the message.
     pub kind: Kind,
     /// Bytes of signature ‖ body, at least 200.
     pub bytes: u32,
-    /// Whether everybody is to have it in the end. Not so for an attempt that is superseded.
+    /// Whether every node should have it in the end; false for an attempt that is superseded.
     pub expected: bool,
-    /// The leader signs two versions of it under one key. Fragcast's sends both to everybody,
-    /// gossip's one to each half of its mesh; the models of shreds know nothing of content and
-    /// send one.
+    /// Whether the leader signs two versions of it under one key. A leader of fragcast sends both
+    /// to all nodes, one of gossip sends one to each half of its mesh. The models of shreds have no
+    /// content and send one.
     pub equivocal: bool,
 }
 
-/// The messages of a run, in the order of their times.
+/// The messages of a run.
+///
+/// ```
+/// use netsim::load::Load;
+///
+/// // Node 4 leads and sends one frag of 36 kB; node 9 leads the next term.
+/// let load = Load::single(vec![4, 9], 36_000);
+/// let frag = load.broadcasts[0];
+/// assert_eq!((load.leader(frag.key.block), load.next_leader(frag.key.block)), (4, Some(9)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Load {
-    /// What is sent.
+    /// The messages in the order of their times.
     pub broadcasts: Vec<Broadcast>,
-    /// Leaders in the order of their terms, which go round.
+    /// The leaders in the order of their terms, repeated cyclically.
     pub leaders: Vec<NodeId>,
-    /// Blocks of a term.
+    /// Number of blocks of a term.
     pub blocks_per_term: u64,
 }
 
@@ -42,7 +51,7 @@ impl Load {
         self.leaders[(block / self.blocks_per_term) as usize % self.leaders.len()]
     }
 
-    /// The first leader after the one of `block` who is another node.
+    /// The first leader after that of `block` that is another node.
     pub fn next_leader(&self, block: u64) -> Option<NodeId> {
         let current = self.leader(block);
         let term = (block / self.blocks_per_term) as usize;
@@ -51,12 +60,12 @@ impl Load {
             .find(|leader| *leader != current)
     }
 
-    /// Bytes of all messages.
+    /// Total bytes of all messages.
     pub fn bytes(&self) -> u64 {
         self.broadcasts.iter().map(|b| u64::from(b.bytes)).sum()
     }
 
-    /// A single frag at time 0: block 1, so that genesis stays out of it.
+    /// A single frag of block 1 at time 0.
     pub fn single(leaders: Vec<NodeId>, bytes: u32) -> Self {
         let key = MessageKey { block: 1, attempt: 0, message: 1 };
         let broadcast = Broadcast {
@@ -68,7 +77,7 @@ impl Load {
             expected: true,
             equivocal: false,
         };
-        // One term covers the block.
+        // One term covers blocks 0 and 1.
         Self { broadcasts: vec![broadcast], leaders, blocks_per_term: 2 }
     }
 }

@@ -1,4 +1,4 @@
-//! `netsim`: see the library.
+//! The program `netsim`. The library documents it.
 
 use clap::Parser as _;
 

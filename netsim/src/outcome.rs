@@ -1,4 +1,4 @@
-//! What came of a run.
+//! The outcome of a run.
 
 use fragcast_turbine::health::{Reason, State};
 
@@ -7,64 +7,66 @@ use crate::{Nanos, NodeId};
 /// How a node got a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
-    /// As the protocol spreads it.
+    /// By the protocol's normal way of spreading.
     Spread,
-    /// It had to ask for a part.
+    /// By asking for a part of it.
     Repair,
-    /// By gossip, where that is not how the protocol spreads it: our own fallback.
+    /// By gossip as fragcast's fallback.
     Gossip,
 }
 
-/// Stands for "never".
+/// Stands for a time that never comes.
 pub const NEVER: Nanos = Nanos::MAX;
 
-/// When each node had one message, after its leader did.
+/// When each node had one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {
-    /// By node; the leader's own entry is 0.
+    /// By node: the time after the leader had it. 0 for the leader, [`NEVER`] for nodes that never
+    /// had it.
     pub after: Vec<Nanos>,
-    /// Nodes that had to ask, by node.
+    /// By node: whether it had to ask for a part.
     pub repaired: Vec<bool>,
-    /// Nodes that had it by the fallback first, by node.
+    /// By node: whether the fallback brought it first.
     pub gossiped: Vec<bool>,
 }
 
-/// A node counts on another way from now on.
+/// A node's change between the overlay and gossip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
-    /// When.
+    /// The time of the change.
     pub at: Nanos,
-    /// Who.
+    /// The node that changed.
     pub node: NodeId,
-    /// From what.
+    /// The state before.
     pub from: State,
-    /// To what.
+    /// The state after.
     pub to: State,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// Blocks that the overlay must complete before the way back, if `to` is gossip.
+    /// If `to` is gossip: the number of blocks that the overlay must complete before the node
+    /// returns.
     pub dwell: u64,
-    /// If `to` is gossip: how long before the oldest message was sent that the overlay has not
-    /// brought since the node was on it last; `None` if it lacks none.
+    /// If `to` is gossip: the age of the oldest message that was sent since the node was last on
+    /// the overlay, and that the overlay has not brought; `None` if there is none.
     pub missing_for: Option<Nanos>,
 }
 
-/// Numbers of a run.
+/// The results of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// By broadcast.
+    /// Completions by broadcast.
     pub completions: Vec<Completion>,
     /// Bytes that each node sent, framing included.
     pub sent: Vec<u64>,
-    /// Of all those bytes, what went over TCP: gossip's.
+    /// The part of all bytes sent that went over TCP, which is gossip's.
     pub sent_by_tcp: u64,
     /// Bytes that each node received.
     pub received: Vec<u64>,
-    /// Hosts that each node exchanged packets with.
+    /// Number of hosts that each node exchanged packets with.
     pub degree: Vec<u32>,
-    /// Nodes that hold evidence of an equivocation.
+    /// By node: whether it holds evidence of an equivocation.
     pub convicted: Vec<bool>,
-    /// How nodes changed between overlay and gossip, in the order of time.
+    /// The nodes' changes between overlay and gossip, in the order of time.
     pub changes: Vec<Change>,
     /// Packets lost on the way.
     pub lost: u64,
@@ -72,13 +74,13 @@ pub struct Outcome {
     pub dropped_uplink: u64,
     /// Packets that did not fit into a downlink's queue.
     pub dropped_downlink: u64,
-    /// Packets that were not sent because a host has as many peers as it may.
+    /// Packets that were not sent because a host has the most peers that it may have.
     pub refused: u64,
     /// Packets with a part of a message that nodes handled.
     pub handled: u64,
-    /// Events in all.
+    /// Number of events.
     pub events: u64,
-    /// When the last event happened, or the horizon if somebody still waited.
+    /// The time of the last event, or the horizon if a node was still incomplete.
     pub end: Nanos,
     /// BLAKE3 over all events in order.
     pub digest: [u8; 32],
@@ -108,14 +110,14 @@ impl Outcome {
         }
     }
 
-    /// The node that sent most, and how much.
+    /// The node that sent the most bytes, and how many.
     pub fn busiest(&self) -> (NodeId, u64) {
         let most = self.sent.iter().enumerate().max_by_key(|(i, sent)| (**sent, usize::MAX - i));
         most.map_or((0, 0), |(i, sent)| (i as NodeId, *sent))
     }
 }
 
-/// Hashes events in order.
+/// Hashes the events in order.
 #[derive(Debug)]
 pub(crate) struct Digest {
     hasher: blake3::Hasher,

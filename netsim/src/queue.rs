@@ -1,9 +1,9 @@
-//! The event queue: ordered by (time, sequence), so that equal times keep the order in which
-//! they were scheduled.
+//! The event queue. It orders events by (time, sequence), so that events of equal time keep the
+//! order in which they were scheduled.
 //!
-//! A calendar queue (Brown 1988): a ring of buckets of 65 µs each holds the next second, a heap
-//! the rest. A bucket is sorted when its time comes. With a million packets in flight, as ten
-//! thousand nodes have, a binary heap alone spends most of a run on cache misses.
+//! It is a calendar queue (Brown 1988): a ring of buckets of 65 µs each holds the next second, and
+//! a heap holds the rest. A bucket is sorted when its time comes. With a million packets in flight,
+//! as ten thousand nodes have, a binary heap alone would spend most of a run on cache misses.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,7 +12,7 @@ use crate::Nanos;
 
 /// Width of a bucket as a power of two: 65.5 µs.
 const WIDTH: u32 = 16;
-/// Buckets of the ring: with 65.5 µs each they reach 1.07 s ahead.
+/// Number of buckets in the ring, which together cover 1.07 s.
 const BUCKETS: u64 = 16_384;
 
 struct Entry<T> {
@@ -46,9 +46,9 @@ impl<T> Ord for Entry<T> {
 
 /// Events by (time, sequence).
 pub struct Queue<T> {
-    /// The bucket whose time has come.
+    /// The current bucket.
     current: BinaryHeap<Reverse<Entry<T>>>,
-    /// Number of that bucket.
+    /// Number of the current bucket.
     bucket: u64,
     ring: Vec<Vec<Entry<T>>>,
     in_ring: usize,
@@ -76,7 +76,7 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// Schedules `item`. A time that has passed counts as now.
+    /// Schedules `item`. A time in the past counts as now.
     pub fn push(&mut self, at: Nanos, item: T) {
         self.sequence += 1;
         let entry = Entry { at, sequence: self.sequence, item };
@@ -95,7 +95,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// The next event and its time.
+    /// Removes the next event and returns it with its time.
     pub fn pop(&mut self) -> Option<(Nanos, T)> {
         while self.current.is_empty() {
             self.turn()?;
@@ -103,14 +103,14 @@ impl<T> Queue<T> {
         self.current.pop().map(|Reverse(entry)| (entry.at, entry.item))
     }
 
-    /// Goes on to the next bucket that may hold something; `None` if nothing is left.
+    /// Moves to the next bucket that may hold events; `None` if there are no more.
     fn turn(&mut self) -> Option<()> {
         if self.in_ring > 0 {
             self.bucket += 1;
         } else {
             self.bucket = self.far.peek()?.0.at >> WIDTH;
         }
-        // What the ring has come near enough to moves into it.
+        // Events that are now within reach of the ring move into it.
         while self.far.peek().is_some_and(|e| e.0.at >> WIDTH < self.bucket + BUCKETS) {
             let Reverse(entry) = self.far.pop()?;
             self.place(entry);
@@ -121,12 +121,12 @@ impl<T> Queue<T> {
         Some(())
     }
 
-    /// How many events wait.
+    /// Number of events in the queue.
     pub fn len(&self) -> usize {
         self.current.len() + self.in_ring + self.far.len()
     }
 
-    /// Whether none does.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,8 +1,8 @@
-//! Random numbers: one seeded stream for each purpose, so that drawing more for one never
+//! Random numbers from a seeded stream for each purpose, so that drawing more for one purpose never
 //! changes another.
 //!
-//! ChaCha8 by BLAKE3-derived keys: `rand_chacha` promises that its values stay. Distributions
-//! that need logarithms take them from `libm`, whose last bit is the same on every machine.
+//! The generator is ChaCha8 with keys derived by BLAKE3; `rand_chacha` promises that its values
+//! never change. Logarithms come from `libm`, whose last bit is the same on every machine.
 
 use rand::{RngCore, SeedableRng};
 
@@ -16,29 +16,29 @@ pub fn stream(seed: u64, label: &str, index: u64) -> Stream {
     Stream::from_seed(hasher.finalize().into())
 }
 
-/// Uniform in [0, 1), 53 bits.
+/// A uniform number in [0, 1), with 53 bits.
 pub fn unit(rng: &mut impl RngCore) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Whether something of probability `p` happens.
+/// True with probability `p`.
 pub fn chance(rng: &mut impl RngCore, p: f64) -> bool {
     p > 0.0 && unit(rng) < p
 }
 
-/// Uniform in 0..n; n must not be 0. Multiply-shift: a bias of n / 2^64.
+/// A uniform number in 0..n; n must not be 0. Multiply-shift, with a bias of n / 2^64.
 pub fn below(rng: &mut impl RngCore, n: usize) -> usize {
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
 
-/// Standard normal (Box–Muller, one of the pair).
+/// A standard normal number (Box–Muller, one of the pair).
 pub fn normal(rng: &mut impl RngCore) -> f64 {
     let u = 1.0 - unit(rng);
     let v = unit(rng);
     libm::sqrt(-2.0 * libm::log(u)) * libm::cos(2.0 * std::f64::consts::PI * v)
 }
 
-/// Exponential with mean 1.
+/// An exponential number with mean 1.
 pub fn exponential(rng: &mut impl RngCore) -> f64 {
     -libm::log(1.0 - unit(rng))
 }
@@ -49,7 +49,7 @@ pub fn weighted(rng: &mut impl RngCore, weights: &[u64]) -> Option<usize> {
     if total == 0 {
         return None;
     }
-    // 64 random bits suffice: totals are far below 2^64 lamports.
+    // 64 random bits are enough: totals are far below 2^64 lamports.
     let mut point = (u128::from(rng.next_u64()) * total) >> 64;
     for (i, weight) in weights.iter().enumerate() {
         let weight = u128::from(*weight);
@@ -61,7 +61,7 @@ pub fn weighted(rng: &mut impl RngCore, weights: &[u64]) -> Option<usize> {
     None
 }
 
-/// `n` different indices drawn by weight, or all that have weight if they are fewer.
+/// `n` different indices drawn by weight, or all with weight if there are fewer.
 pub fn weighted_sample(rng: &mut impl RngCore, weights: &[u64], n: usize) -> Vec<usize> {
     let mut left = weights.to_vec();
     let mut out = Vec::with_capacity(n);

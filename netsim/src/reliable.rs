@@ -1,19 +1,18 @@
-//! Reliable, ordered transports: TCP, and streams of QUIC. One transfer is one decision.
+//! Reliable, ordered transports: TCP and streams of QUIC. Each transfer is decided when it is sent.
 //!
-//! A transfer is cut into segments that leave in flights of at most the congestion window.
-//! What a flight loses is sent again one round trip later (fast retransmit, RFC 5681, RACK,
-//! RFC 8985), or two if the last segment of the flight is lost too and a tail loss probe has to
-//! find that out (RFC 8985, section 7.2); the window shrinks to 0.7 of itself at a loss (CUBIC,
-//! RFC 9438) and grows by a half for each flight without one. The transfer is whole when its
-//! last missing segment arrives, and no earlier than what was sent before it on the same
-//! connection.
+//! A transfer is cut into segments, which leave in flights of at most the congestion window. Lost
+//! segments of a flight are sent again one round trip later (fast retransmit, RFC 5681; RACK, RFC
+//! 8985), or two if the last segment of the flight is lost too, which takes a tail loss probe to
+//! detect (RFC 8985, section 7.2). The window shrinks to 0.7 of itself at a loss (CUBIC, RFC 9438)
+//! and grows by a half for each flight without one. The transfer is complete when its last missing
+//! segment arrives, but not before the transfers that were sent earlier on the same connection.
 //!
-//! Connections are warm: no handshake, no slow start after idling, and a window that holds what
-//! the application sends at a time. A peer in steady state under 1 % loss would do worse (the
-//! window would settle at some 12 segments); the other protocols are compared with its best.
+//! Connections are warm: there is no handshake and no slow start after idling, and the window holds
+//! what the application sends at a time. A connection in steady state under 1 % loss would be
+//! slower, since its window would settle at some 12 segments; the comparison uses the better case.
 //!
-//! Acknowledgements are counted in bytes, one for every second segment; they are too small to
-//! queue for.
+//! Acknowledgements, one for every second segment, are counted in bytes but do not queue, since
+//! they are small.
 
 use std::collections::HashMap;
 
@@ -33,12 +32,12 @@ pub struct ReliableConfig {
     pub window: u32,
     /// Whether it runs over UDP.
     pub udp: bool,
-    /// After so long without any answer a connection is dead, and what it carries lost.
+    /// How long a connection lasts without any answer. Then it is dead, and its transfers are lost.
     pub give_up: Nanos,
 }
 
 impl ReliableConfig {
-    /// TCP over IPv4 with timestamps on a path of 1,500 bytes: 20 + 32 bytes of headers.
+    /// TCP over IPv4 with timestamps on a path of 1,500 bytes. Headers have 20 + 32 bytes.
     pub const TCP: Self = Self {
         segment: 1448,
         framing: 52,
@@ -47,9 +46,9 @@ impl ReliableConfig {
         udp: false,
         give_up: 60 * SECONDS,
     };
-    /// A QUIC stream as `fragcast` sets its transport up: packets of 1,200 bytes over UDP, of
-    /// which 28 are IP and UDP, some 37 QUIC header, frame header and authentication tag; idle
-    /// for 6 s it is dead.
+    /// A QUIC stream as `fragcast` configures its transport: packets of 1,200 bytes over UDP, of
+    /// which 28 are IP and UDP, and some 37 QUIC header, frame header and authentication tag. The
+    /// idle time-out is 6 s.
     pub const QUIC: Self = Self {
         segment: 1163,
         framing: 65,
@@ -60,12 +59,12 @@ impl ReliableConfig {
     };
 }
 
-/// How a transfer went.
+/// The result of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crossed {
     /// When the last bit of the last segment is at the receiver's downlink.
     pub at: Nanos,
-    /// Bytes sent again.
+    /// Bytes that were sent again.
     pub resent: u64,
     /// Bytes of acknowledgements that the receiver sent.
     pub acknowledged: u64,
@@ -73,19 +72,19 @@ pub struct Crossed {
     pub lost: u64,
 }
 
-/// The least retransmission time-out, as Linux has it.
+/// The shortest retransmission time-out, as in Linux.
 const MIN_RTO: Nanos = 200 * MILLIS;
 
 /// All connections of one kind in a network.
 #[derive(Debug, Clone)]
 pub struct Reliable {
     config: ReliableConfig,
-    /// When the latest transfer of a connection was whole: order is kept.
+    /// By connection: when its latest transfer was complete, since order is kept.
     latest: HashMap<(NodeId, NodeId), Nanos>,
 }
 
 impl Reliable {
-    /// Connections that are up.
+    /// Connections without earlier transfers.
     pub fn new(config: ReliableConfig) -> Self {
         Self { config, latest: HashMap::new() }
     }
@@ -95,7 +94,7 @@ impl Reliable {
         self.config.udp
     }
 
-    /// The connection is another one from now on: nothing waits for what the old one carried.
+    /// Replaces a connection by a new one, on which nothing waits for the old one's transfers.
     pub fn reconnect(&mut self, a: NodeId, b: NodeId) {
         self.latest.remove(&(a, b));
         self.latest.remove(&(b, a));
@@ -110,8 +109,8 @@ impl Reliable {
         bytes + self.segments(bytes) * u64::from(self.config.framing)
     }
 
-    /// One transfer, whose bytes have left the uplink at `departed`. `blocked` says whether
-    /// nothing passes at a time; `None` if that lasts too long.
+    /// Decides one transfer whose bytes left the uplink at `departed`. `blocked` tells whether the
+    /// path is blocked at a time. `None` if it is blocked for too long.
     pub fn transfer(
         &mut self,
         links: &mut Links<'_>,
@@ -130,7 +129,7 @@ impl Reliable {
         let mut timeout = (rtt + 4 * MILLIS).max(MIN_RTO);
         while pending > 0 {
             if blocked(time) {
-                // Nothing comes back: exponential back-off (RFC 6298).
+                // No answer comes: exponential back-off (RFC 6298).
                 lost += 1;
                 if time - departed > self.config.give_up {
                     return None;
@@ -152,7 +151,7 @@ impl Reliable {
             pending -= flight - missing;
             lost += missing;
             window = if missing > 0 { (window * 7 / 10).max(2) } else { window + window / 2 };
-            // The next flight leaves when the acknowledgements are back, or the probe has gone.
+            // The next flight leaves when the acknowledgements are back or the probe has been sent.
             time += rtt + if tail { rtt.max(2 * MILLIS) } else { 0 };
         }
         let latest = self.latest.entry((from, to)).or_default();
@@ -176,7 +175,7 @@ mod tests {
         let loss = Loss::Independent(loss);
         let mut links =
             Links::new(&world, LinkConfig { loss, ..LinkConfig::default() }, stream(1, "t", 0));
-        // A connection each, so that nothing waits for what was before it.
+        // Each transfer has its own connection, so that it waits for no other.
         (0..n)
             .map(|_| {
                 let mut tcp = Reliable::new(config);

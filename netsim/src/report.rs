@@ -1,4 +1,4 @@
-//! What people look at: tables for a terminal, JSON for scripts, pages for a browser.
+//! Reports: tables for a terminal, JSON for scripts, pages for a browser.
 //!
 //! ```text
 //! Comparison ─▶ columns ─▶ table (terminal)
@@ -7,10 +7,10 @@
 //! Sweep ───────▶ sweep: all three of them
 //! ```
 //!
-//! Everything is a function from [`crate::results`] to text: the same results give the same
-//! bytes. Pages are single files that load nothing, draw with SVG written here, and are complete
-//! without their script; a plotting library would bring fonts, a runtime or a network access,
-//! and none draws a limit the way this comparison needs it.
+//! Every report is a function from [`crate::results`] to text, so the same results give the same
+//! bytes. A page is a single file that loads nothing, draws with SVG written here, and is complete
+//! without its script. A plotting library would bring fonts, a runtime or network access, and none
+//! draws a limit as this comparison needs it.
 
 use crate::results::{ORDER, Protocol, Table, Times};
 
@@ -26,25 +26,24 @@ pub mod sweep;
 pub mod table;
 mod text;
 
-/// The name of the limit, which stands beside the protocols and is none.
+/// The name of the limit, which has a row beside the protocols.
 const LIMIT: &str = "limit";
 /// The name of the protocol that the others are compared with.
 const OURS: &str = "fragcast";
 
-/// Protocols in the order of [`ORDER`], then any that it does not know, by name.
+/// The protocols in the order of [`ORDER`], then all others by name.
 fn ordered(table: &Table) -> Vec<(&str, &Protocol)> {
     let known = ORDER.iter().filter_map(|name| table.protocols.get_key_value(*name));
     let others = table.protocols.iter().filter(|(name, _)| !ORDER.contains(&name.as_str()));
     known.chain(others).map(|(name, protocol)| (name.as_str(), protocol)).collect()
 }
 
-/// Which colour a protocol has: its place in [`ORDER`], or the one after for unknown names.
+/// The number of a protocol's colour: its index in [`ORDER`], or the next one for unknown names.
 fn slot(name: &str) -> usize {
     ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len())
 }
 
-/// The protocol other than ours and the limit that is the fastest by one of its times, and that
-/// time.
+/// The protocol that is fastest by one of its times, beside fragcast and the limit, with that time.
 fn fastest_peer(table: &Table, time: fn(&Times) -> Option<f64>) -> Option<(&str, &Protocol, f64)> {
     let peers = ordered(table).into_iter().filter(|(name, _)| *name != LIMIT && *name != OURS);
     peers
@@ -55,13 +54,13 @@ fn fastest_peer(table: &Table, time: fn(&Times) -> Option<f64>) -> Option<(&str,
         .min_by(|a, b| a.2.total_cmp(&b.2))
 }
 
-/// What a reader must know where protocols are ahead of the limit, if any is in any table.
+/// A note for the reader if any protocol is ahead of the limit in any table.
 fn ahead_of_limit<'a>(tables: impl IntoIterator<Item = &'a Table>) -> Option<String> {
     let ahead = |table: &Table, p: &Protocol| {
         let limit = table.protocols.get(LIMIT).and_then(|p| p.next_leader_p99);
         let leader = p.next_leader_p99.and_then(|ms| Some(ms / limit.filter(|l| *l > 0.0)?));
         let r = &p.ratio;
-        // What would be written as 1.00 looks like no contradiction.
+        // A ratio that is printed as 1.00 needs no explanation.
         [r.mean, r.p50, r.p90, r.p99, r.worst_leader, leader]
             .into_iter()
             .flatten()

@@ -1,42 +1,42 @@
-//! What a comparison prints, writes and draws: numbers already aggregated over leaders, seeds
-//! and messages. Times are milliseconds after the leader had the message.
+//! The results of a comparison, aggregated over leaders, seeds and messages, for all kinds of
+//! reports. Times are milliseconds after the leader had the message.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Distribution of times over all (message, node) pairs, the leader's own left out.
+/// Distribution of times over all (message, node) pairs, without the leader's own.
 ///
-/// A node that never completes counts in [`mean`](Self::mean) at the end of the run, and lies
-/// beyond every time as far as percentiles are concerned: those that fall there are `None`.
+/// A node that never completes counts in [`mean`](Self::mean) with the end of the run. For
+/// percentiles it is later than every time; a percentile that falls on such a node is `None`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Times {
     /// Mean.
     pub mean: Option<f64>,
     /// Median.
     pub p50: Option<f64>,
-    /// Nine of ten.
+    /// 90th percentile.
     pub p90: Option<f64>,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99: Option<f64>,
 }
 
-/// Times over those of the limit.
+/// Ratios of times to those of the limit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Ratio {
     /// Mean over the mean limit.
     pub mean: Option<f64>,
     /// Median over the median limit.
     pub p50: Option<f64>,
-    /// The same of the 90th percentiles.
+    /// 90th percentile over that of the limit.
     pub p90: Option<f64>,
-    /// The same of the 99th percentiles.
+    /// 99th percentile over that of the limit.
     pub p99: Option<f64>,
-    /// The largest ratio of means of any one leader.
+    /// The largest ratio of means of a single leader.
     pub worst_leader: Option<f64>,
 }
 
-/// One protocol's numbers.
+/// The numbers of one protocol.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Protocol {
     /// Times.
@@ -52,36 +52,36 @@ pub struct Protocol {
     pub bytes_per_payload_byte: f64,
     /// 99th percentile of the next leader's times over messages.
     pub next_leader_p99: Option<f64>,
-    /// Against the limit.
+    /// Ratios to the limit.
     pub ratio: Ratio,
-    /// What was chosen for it: mesh, fanout, code rate.
+    /// The settings it ran with: mesh, fanout, code rate.
     pub detail: String,
-    /// Settings that were tried, with their mean: gossip's meshes.
+    /// All settings that were tried, with their means: gossip's meshes.
     pub tried: Vec<(String, Option<f64>)>,
-    /// The most that one node sent for a message, MB, and who it was.
+    /// The most that one node sent for a message, in MB, and the node's name.
     pub busiest: (f64, String),
-    /// The most hosts that one node exchanged packets with, and how many it may.
+    /// The most hosts that a node exchanged packets with, and its limit.
     pub degree: (u32, Option<u32>),
-    /// Packets dropped by full queues, and refused for want of a connection.
+    /// Packets dropped by full queues or refused for lack of a connection.
     pub dropped: u64,
     /// Packets with a part of a message that nodes handled.
     pub node_shreds: u64,
     /// The distribution, as (ms, share of pairs complete), at most 200 points rising in both.
     pub cdf: Vec<(f64, f64)>,
-    /// MB that each node sent per message, sorted falling, at most 200 points.
+    /// MB that each node sent per message, in falling order, at most 200 points.
     pub sent_mb: Vec<f64>,
     /// Mean time at each place, in the order of [`Comparison::places`].
     pub by_place: Vec<Option<f64>>,
-    /// What became of the fallback on gossip, where the protocol has one.
+    /// The fallback on gossip, if the protocol has one.
     pub fallback: Option<Fallback>,
 }
 
-/// What gossip carried as a fallback, and how nodes changed to it and back.
+/// Use of gossip as a fallback, and the nodes' changes to it and back.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Fallback {
-    /// Pairs that completed by the overlay without asking.
+    /// Pairs that completed by the overlay without repair.
     pub turbine: u64,
-    /// Pairs that completed by the overlay after asking.
+    /// Pairs that completed by the overlay with repair.
     pub repair: u64,
     /// Pairs that completed by gossip.
     pub gossip: u64,
@@ -89,17 +89,18 @@ pub struct Fallback {
     pub gossip_bytes: f64,
     /// Changes from the overlay to gossip.
     pub fallbacks: u64,
-    /// Changes back.
+    /// Changes from gossip to the overlay.
     pub returns: u64,
-    /// Times that a node listened to gossip to find out.
+    /// Number of times that a node probed gossip.
     pub probes: u64,
-    /// Changes of the node that changed most.
+    /// The most changes of a single node.
     pub flaps: u64,
-    /// The longest from when a message was sent that the overlay did not bring to the fallback.
+    /// The longest time from the sending of a message that the overlay did not bring until the
+    /// fallback.
     pub slowest_ms: f64,
-    /// The most blocks that the overlay had to complete before a way back.
+    /// The most blocks that the overlay had to complete before a return.
     pub dwell: u64,
-    /// Nodes that are not back on the overlay in the end.
+    /// Nodes that are not on the overlay in the end.
     pub on_gossip: u64,
 }
 
@@ -110,31 +111,31 @@ pub struct PlaceRow {
     pub name: String,
     /// Degrees north and east, where known.
     pub position: Option<(f64, f64)>,
-    /// Nodes there.
+    /// Number of nodes there.
     pub nodes: usize,
 }
 
 /// One table: all protocols under one set of delays.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Table {
-    /// What is special about it, such as "12 % factor per pair of places".
+    /// What distinguishes it, such as "12 % factor per pair of places".
     pub title: String,
     /// By name: `fragcast`, `turbine`, `rotor`, `gossip`, `direct`, `limit`.
     pub protocols: BTreeMap<String, Protocol>,
 }
 
-/// All that a comparison found.
+/// The results of a comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
     /// BLAKE3 over the digests of all runs, hex.
     pub digest: String,
-    /// What made it, in the order of printing: (name, value).
+    /// Its settings as (name, value), in the order of printing.
     pub settings: Vec<(String, String)>,
-    /// Where nodes are.
+    /// The places of the nodes.
     pub places: Vec<PlaceRow>,
-    /// The first one is the contract's `protocols`; the others repeat it under other delays.
+    /// The main table, and then its repetitions under other delays.
     pub tables: Vec<Table>,
-    /// Things a reader must know to read the table right, a sentence each.
+    /// Notes for the reader, a sentence each.
     pub notes: Vec<String>,
 }
 
@@ -143,9 +144,9 @@ pub struct Comparison {
 pub struct Sweep {
     /// Name of the parameter with its unit, such as "loss, %".
     pub parameter: String,
-    /// Value and what was found there, rising.
+    /// The values in rising order, each with its comparison.
     pub points: Vec<(f64, Comparison)>,
 }
 
-/// The order in which protocols stand in tables and legends.
+/// The order of protocols in tables and legends.
 pub const ORDER: [&str; 6] = ["limit", "fragcast", "turbine", "rotor", "gossip", "direct"];

@@ -1,4 +1,4 @@
-//! Scenarios: what a run is made of, as a file that a person reads and edits.
+//! Scenarios: files that describe runs, for people to read and edit.
 //!
 //! ```text
 //! x.toml ─▶ Scenario ─▶ WorldConfig ─▶ (topology::build) ─▶ World
@@ -6,17 +6,18 @@
 //!              └──────────────── load(&World) ◀───────────────┘ ─▶ one Run or more: Load, Faults
 //! ```
 //!
-//! Every key has a default, written once: in the `Default` of its struct. The file
-//! `scenarios/default.toml` lists them all with what they mean, and a test holds it to the
-//! structs. A file is read by a small reader of our own over the spans of the `toml` crate: serde
-//! would stop at the first mistake, and `deny_unknown_fields` does not know the nearest key.
+//! Every key has a default, defined once in the `Default` of its struct. The file
+//! `scenarios/default.toml` lists all keys with their meaning, and a test compares it with the
+//! structs. Files are read by a small reader, `reader.rs`, based on the spans of the `toml` crate:
+//! serde would stop at the first mistake, and `deny_unknown_fields` does not suggest the nearest
+//! key.
 //!
-//! Numbers that count from one are those that people count: `block = 1` is the first block of
-//! the run, whatever number it has on the chain. Message 0 of a block is its Env, 1 to `frags`
-//! are its frags, and `frags + 1` is the Seal.
+//! Blocks are counted from one: `block = 1` is the first block of the run, whatever its number on
+//! the chain. Message 0 of a block is its Env, 1 to `frags` are its frags, and `frags + 1` is the
+//! Seal.
 //!
-//! A scenario has its seed: leaders and faulty hosts are drawn from it, in streams of their own,
-//! so that another loss rate leaves them as they are.
+//! A scenario has a seed, from which leaders and faulty hosts are drawn in separate streams, so
+//! that another loss rate does not change them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,23 +43,40 @@ pub use error::{Position, Problem, ScenarioError};
 pub use expect::{Changes, Expectation, PROTOCOLS, Shares};
 pub use fault::{FaultKind, FaultOptions, NodeName, Who};
 
-/// Bytes of a scenario's file at most.
+/// The most bytes of a scenario's file.
 pub const MAX_FILE_BYTES: u64 = 256 << 10;
-/// (message, node) pairs of a run at most: their times take 9 bytes each, half a gigabyte in all.
+/// The most (message, node) pairs of a run. Their times take 9 bytes each, half a gigabyte in all.
 pub const MAX_PAIRS: u64 = 50_000_000;
 
-/// A whole scenario.
+/// A scenario.
+///
+/// ```
+/// use netsim::scenario::Scenario;
+///
+/// let text = r#"name = "three"
+/// description = "Three whole blocks."
+/// load = { shape = "blocks", blocks = 3 }"#;
+/// let scenario = Scenario::parse(text, "three.toml", "".as_ref())?;
+/// assert_eq!(scenario.load.blocks, 3);
+/// assert_eq!(scenario.load.frags, 10, "the default");
+///
+/// // An error names the line and the nearest key.
+/// let wrong = text.replace("blocks = 3", "block = 3");
+/// let error = Scenario::parse(&wrong, "three.toml", "".as_ref()).unwrap_err().to_string();
+/// assert!(error.starts_with("three.toml:3: "), "{error}");
+/// # Ok::<(), netsim::scenario::ScenarioError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
-    /// The name of its file, for errors; empty where there is none.
+    /// The name of its file, for errors; empty if there is none.
     pub file: String,
-    /// A few words for tables.
+    /// A short name for tables.
     pub name: String,
-    /// What happens and how it ends, for a person.
+    /// What happens in it, and how it ends, for the reader.
     pub description: String,
-    /// Seed of everything that is drawn.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// Nodes, delays, links.
+    /// Nodes, delays and links.
     pub network: Network,
     /// What is sent.
     pub load: LoadOptions,
@@ -70,9 +88,9 @@ pub struct Scenario {
     pub rotor: RotorOptions,
     /// Options of gossip.
     pub gossip: GossipOptions,
-    /// What goes wrong, in the order of the file.
+    /// The faults in the order of the file.
     pub faults: Vec<FaultOptions>,
-    /// What must come of it, by protocol.
+    /// The expectations by protocol.
     pub expect: BTreeMap<String, Expectation>,
 }
 
@@ -98,7 +116,7 @@ impl Default for Scenario {
     }
 }
 
-/// Nodes, delays, links. Paths are resolved: a file's are relative to where it lies.
+/// Nodes, delays and links. Paths are resolved: those in a file are relative to its folder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Network {
     /// Where nodes come from.
@@ -109,7 +127,7 @@ pub struct Network {
     pub latency_p90: Option<PathBuf>,
     /// Standard deviation of the factor of a pair of places.
     pub pair_factor: f64,
-    /// All hosts and paths.
+    /// Properties of all hosts and paths.
     pub links: LinkConfig,
 }
 
@@ -120,42 +138,41 @@ impl Default for Network {
     }
 }
 
-/// How messages are dealt to runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How messages are divided into runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Shape {
-    /// One frag per leader, each leader in a run of its own.
+    /// One frag per leader, each in a separate run.
     Frag,
     /// One run of whole blocks.
     Blocks,
 }
 
-impl Shape {
-    const NAMES: [(&'static str, Self); 2] = [("frag", Self::Frag), ("blocks", Self::Blocks)];
-}
-
-/// What is sent. Those below [`LoadOptions::blocks`] are of [`Shape::Blocks`] only.
+/// The messages that are sent. Fields from [`LoadOptions::blocks`] on are for [`Shape::Blocks`]
+/// only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// How many leaders, drawn by weight without repetition.
+    /// Number of leaders, which are drawn by weight without repetition.
     pub leaders: usize,
     /// Bytes of each frag, cycled over the frags of a block, or over the leaders of
     /// [`Shape::Frag`].
     pub frag_bytes: Vec<u32>,
-    /// How they are dealt to runs.
+    /// How messages are divided into runs.
     pub shape: Shape,
-    /// How long after the last broadcast, or the end of the last fault, a node may still wait.
+    /// How long a run waits for incomplete nodes after the last broadcast or the end of the last
+    /// fault.
     pub patience: Nanos,
-    /// How many blocks.
+    /// Number of blocks.
     pub blocks: u64,
-    /// How many of them in a term; leaders take turns in the order drawn.
+    /// Number of blocks in a term. Leaders take turns in the order in which they were drawn.
     pub blocks_per_term: u64,
     /// Frags of a block.
     pub frags: u16,
-    /// From message to message.
+    /// Time between two messages.
     pub interval: Nanos,
-    /// From the last frag to the Seal.
+    /// Time from the last frag to the Seal.
     pub seal_after: Nanos,
-    /// From Env to Env; `None`: a message's interval more than the frags take.
+    /// Time from Env to Env. `None`: the intervals of all frags and one more.
     pub block: Option<Nanos>,
     /// Bytes of an Env.
     pub env_bytes: u32,
@@ -183,7 +200,7 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
-    /// From Env to Env.
+    /// Time from Env to Env.
     pub fn block_time(&self) -> Nanos {
         self.block.unwrap_or((Nanos::from(self.frags) + 1) * self.interval)
     }
@@ -193,7 +210,7 @@ impl LoadOptions {
         self.frags.saturating_add(1)
     }
 
-    /// When a message of a block goes out, after its Env.
+    /// Time from a block's Env to a message of it.
     pub fn offset(&self, message: u16) -> Nanos {
         if message <= self.frags {
             Nanos::from(message) * self.interval
@@ -202,19 +219,20 @@ impl LoadOptions {
         }
     }
 
-    /// Bytes of the frag number `i`, from 0.
+    /// Bytes of frag number `i`, from 0.
     fn frag(&self, i: usize) -> u32 {
         self.frag_bytes.get(i % self.frag_bytes.len().max(1)).copied().unwrap_or(MIN_MESSAGE)
     }
 }
 
-/// Bytes of a message at least.
+/// The fewest bytes of a message.
 pub const MIN_MESSAGE: u32 = 200;
-/// Bytes of a message at most: what the wire carries, less room for what frames it.
+/// The most bytes of a message: those that the wire carries, less room for framing.
 pub const MAX_MESSAGE: u32 = fragcast_shredder::MAX_MESSAGE_LEN as u32 - 1024;
 
 /// How fragcast spreads messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum FragcastRoute {
     /// The leader chooses by its cost model.
     Auto,
@@ -226,15 +244,6 @@ pub enum FragcastRoute {
     Rotor,
 }
 
-impl FragcastRoute {
-    const NAMES: [(&'static str, Self); 4] = [
-        ("auto", Self::Auto),
-        ("direct", Self::Direct),
-        ("turbine", Self::Turbine),
-        ("rotor", Self::Rotor),
-    ];
-}
-
 /// Options of fragcast.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FragcastOptions {
@@ -242,17 +251,17 @@ pub struct FragcastOptions {
     pub route: FragcastRoute,
     /// Children of a node in [`FragcastRoute::Turbine`].
     pub fanout: u32,
-    /// Loss that the code is made for; `None`: that of the network.
+    /// Loss that the code must make good. `None`: that of the network.
     pub loss: Option<f64>,
-    /// Coding shreds for each data shred at least, on routes with relays.
+    /// The fewest coding shreds for each data shred on routes with relays.
     pub coding: f64,
-    /// Connections that a node may have.
+    /// The most connections of a node.
     pub connections: u32,
-    /// Whether nodes ask for what is missing.
+    /// Whether nodes ask for missing shreds.
     pub repair: bool,
-    /// How much nodes have to do with gossip, their fallback.
+    /// The nodes' policy on gossip, their fallback.
     pub gossip: Policy,
-    /// Which way messages travel, where there is gossip.
+    /// Whether messages travel by the overlay, by gossip, or as health decides.
     pub mode: Mode,
 }
 
@@ -276,10 +285,10 @@ impl Default for FragcastOptions {
 pub struct TurbineOptions {
     /// Children of a node.
     pub fanout: u32,
-    /// Whether a relay that recovers a set sends the shreds of it that it still owed, as Agave's
-    /// does.
+    /// Whether a relay that recovers a set sends the shreds that it had still to forward, as
+    /// Agave's does.
     pub owed: bool,
-    /// How long a node waits before it asks.
+    /// How long a node waits before it asks for repair.
     pub repair: Nanos,
 }
 
@@ -292,7 +301,7 @@ impl Default for TurbineOptions {
 /// Options of Rotor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RotorOptions {
-    /// How long a node waits before it asks.
+    /// How long a node waits before it asks for repair.
     pub repair: Nanos,
 }
 
@@ -305,13 +314,13 @@ impl Default for RotorOptions {
 /// Options of gossip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GossipOptions {
-    /// Degrees of the mesh that are tried; the best one counts.
+    /// Degrees of the mesh to try. The best one counts.
     pub mesh: Vec<u32>,
-    /// From heartbeat to heartbeat.
+    /// Interval of heartbeats.
     pub heartbeat: Nanos,
-    /// Whether a node tells its mesh what it has, so that nobody sends it again.
+    /// Whether a node tells its mesh which messages it has, so that they are not sent to it again.
     pub idontwant: bool,
-    /// How long a node checks a message before it forwards it, beyond the cost of a hop that
+    /// Time for which a node checks a message before it forwards it, beyond the cost of a hop that
     /// every protocol pays.
     pub validation: Nanos,
 }
@@ -322,12 +331,12 @@ impl Default for GossipOptions {
     }
 }
 
-/// One run of the engine.
+/// The load and faults of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     /// What is sent.
     pub load: Load,
-    /// What goes wrong.
+    /// The faults of hosts.
     pub faults: crate::fault::Faults,
 }
 
@@ -336,7 +345,7 @@ impl Scenario {
     ///
     /// # Errors
     ///
-    /// The file is not readable, or something in it is wrong: all of it is told at once.
+    /// The file cannot be read, or it has mistakes; the error lists all of them.
     pub fn read(path: &Path) -> Result<Self, ScenarioError> {
         let text = read_text(path, MAX_FILE_BYTES)?;
         Self::parse(&text, &file_name(path), path.parent().unwrap_or(Path::new("")))
@@ -347,13 +356,12 @@ impl Scenario {
     ///
     /// # Errors
     ///
-    /// All that is wrong with it. Where the text is not TOML, only that is told: what follows
-    /// from a forgotten quote is no help.
+    /// Lists all mistakes. If the text is not TOML, the error says only that.
     pub fn parse(text: &str, file: &str, folder: &Path) -> Result<Self, ScenarioError> {
         parse::scenario(text, file, folder)
     }
 
-    /// What its world is made of.
+    /// The configuration of its world.
     pub fn world(&self) -> WorldConfig {
         WorldConfig {
             source: self.network.source.clone(),
@@ -365,23 +373,22 @@ impl Scenario {
         }
     }
 
-    /// The loss that fragcast's code is made for.
+    /// The loss that fragcast's code must make good.
     pub fn code_loss(&self) -> f64 {
         self.fragcast.loss.unwrap_or(self.network.links.loss.mean())
     }
 
-    /// What is sent and what goes wrong, in a world: one run, or one for each leader of
-    /// [`Shape::Frag`]. A function of the scenario and the world.
+    /// The runs of this scenario in a world: one, or one for each leader of [`Shape::Frag`].
     ///
     /// # Errors
     ///
-    /// A node or place is not in the world, there are fewer nodes of weight than leaders, a fault
-    /// is of a block that there is not, or the run would be too large.
+    /// A node or place is not in the world, the world has fewer nodes with weight than leaders, a
+    /// fault names a block that does not exist, or the run would be too large.
     pub fn load(&self, world: &World) -> Result<Vec<Run>, ScenarioError> {
         resolve::runs(self, world)
     }
 
-    /// Every setting that made a run, by the name of its key: for reports.
+    /// All settings by the names of their keys, for reports.
     pub fn settings(&self) -> Vec<(String, String)> {
         settings::of(self)
     }

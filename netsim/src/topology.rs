@@ -1,5 +1,5 @@
-//! Worlds: from a table of nodes with coordinates, from AWS regions with measured delays, or from
-//! built-in cities.
+//! Builds worlds from a table of nodes with coordinates, from AWS regions with measured delays, or
+//! from built-in cities.
 //!
 //! | source | nodes | delays |
 //! |---|---|---|
@@ -7,16 +7,16 @@
 //! | [`Source::Csv`] | the file's, at its coordinates | coordinate model |
 //! | [`Source::Regions`] | so many in each region, all of weight 1 | the matrix; without one, the model |
 //!
-//! The coordinate model ([`crate::geo`]) is right on average and wrong for every pair: two places
-//! have a direct cable or none, and all nodes of the two share it. So each unordered pair of
-//! different places has a factor max(0.5, 1 + σ·N(0,1)) from the seed. A measured matrix has its
-//! detours in it and gets none. [`Built::plain`] is the same world without factors, to show what
-//! they do.
+//! The coordinate model ([`crate::geo`]) is right on average but not for a single pair: two places
+//! may or may not have a direct cable, which all their nodes share. So each unordered pair of
+//! different places gets a factor max(0.5, 1 + σ·N(0,1)) from the seed. A measured matrix contains
+//! its detours and gets no factors. [`Built::plain`] is the same world without factors, to show
+//! their effect.
 //!
-//! Nodes in regions weigh 1 each: a cloud has no stake, and "by weight" then means "evenly".
+//! Nodes in regions have weight 1: a cloud has no stake, so "by weight" means "evenly" there.
 //!
-//! Everything is a function of the configuration and the files; the same seed gives the same
-//! world on every machine.
+//! A world is a function of the configuration and the files. The same seed gives the same world on
+//! every machine.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use crate::geo::{Fit, LOCAL_MS, fit};
 use crate::input::{ReadError, file_name, read_text};
 use crate::latency::{LatencyError, RttMatrix, nanos};
-use crate::world::{Node, Place, World};
+use crate::world::{Location, Node, World};
 use crate::{Nanos, random};
 
 mod cities;
@@ -35,46 +35,48 @@ mod weights;
 pub use csv::{HEADER, LineError};
 pub use regions::{SpecError, parse_regions};
 
-/// Nodes of a world at least.
+/// The fewest nodes of a world.
 pub const MIN_NODES: usize = 2;
-/// Nodes of a world at most.
+/// The most nodes of a world.
 pub const MAX_NODES: usize = 10_000;
-/// Places at most: their delays take 32 MB, and as much again without factors.
+/// The most places. Their delays take 32 MB, and as much again without factors.
 pub const MAX_PLACES: usize = 2_000;
-/// Bytes of a file of nodes at most: [`MAX_NODES`] lines of 200.
+/// The most bytes of a file of nodes: [`MAX_NODES`] lines of 200.
 pub const MAX_CSV_BYTES: u64 = 2_000_000;
-/// A factor is never less than this, whatever the seed.
+/// The smallest factor.
 const MIN_FACTOR: f64 = 0.5;
 
 /// Where nodes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
-    /// So many, in built-in cities. With [`WorldConfig::latency`], instead
-    /// [`WorldConfig::nodes_per_region`] in each region of the matrix.
+    /// A number of nodes in built-in cities. With [`WorldConfig::latency`] there are
+    /// [`WorldConfig::nodes_per_region`] in each region of the matrix instead.
     Default {
-        /// How many.
+        /// Number of nodes.
         nodes: u32,
     },
     /// A file with the header [`HEADER`].
     Csv(PathBuf),
-    /// AWS regions and how many nodes each has; none: [`WorldConfig::nodes_per_region`] in each
-    /// that is known.
+    /// AWS regions with their numbers of nodes. An empty list: [`WorldConfig::nodes_per_region`] in
+    /// each known region.
     Regions(Vec<(String, u32)>),
 }
 
-/// What a world is made of.
+/// The configuration of a world.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorldConfig {
-    /// Nodes.
+    /// The source of the nodes.
     pub source: Source,
-    /// Median round trips between regions, as of [`RttMatrix::load`]. Where nodes have
-    /// coordinates of their own, the coordinate model is fitted to it.
+    /// A file of median round trips between regions, for [`RttMatrix::load`]. If the nodes have
+    /// coordinates, the coordinate model is fitted to it.
     pub latency: Option<PathBuf>,
-    /// Their 90th percentiles: delays then differ from run to run, see [`World::conditions`].
+    /// A file of the 90th percentiles. With it delays differ from run to run, see
+    /// [`World::conditions`].
     pub latency_p90: Option<PathBuf>,
-    /// Nodes of each region where nothing says how many.
+    /// Number of nodes of each region, where it is not given otherwise.
     pub nodes_per_region: u32,
-    /// Standard deviation of the factor of a pair of places, 0 to 1; 0: none.
+    /// Standard deviation of the factor of a pair of places, 0 to 1. With 0 there are no factors.
     pub pair_factor: f64,
     /// Seed of cities, weights and factors.
     pub seed: u64,
@@ -93,28 +95,29 @@ impl Default for WorldConfig {
     }
 }
 
-/// A world, and what to say about it.
+/// A world with notes for the reader.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Built {
     /// The world.
     pub world: World,
-    /// The same without factors of pairs, where it has them.
+    /// The same world without factors of pairs, if it has them.
     pub plain: Option<World>,
-    /// Sentences for the reader of a report: where nodes and delays come from, and how far the
-    /// model is off.
+    /// Notes for the reader of a report: the sources of nodes and delays, and the error of the
+    /// model.
     pub notes: Vec<String>,
 }
 
-/// Why there is no world.
+/// Why a world could not be built.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WorldError {
-    /// Too few or too many nodes.
+    /// The world would have too few or too many nodes.
     #[error("{nodes} nodes; a world has {MIN_NODES} to {MAX_NODES}: give another number")]
     Nodes {
-        /// How many it would have.
+        /// The number of nodes it would have.
         nodes: u64,
     },
-    /// More places than delays are kept for.
+    /// The file has too many places.
     #[error(
         "{file}: {places} different coordinates, {MAX_PLACES} are allowed; round them (a tenth of \
          a degree is 11 km)"
@@ -122,26 +125,26 @@ pub enum WorldError {
     Places {
         /// The file.
         file: String,
-        /// How many it has.
+        /// Number of its places.
         places: usize,
     },
-    /// A factor that is none.
+    /// The standard deviation of factors is out of range.
     #[error("a pair factor of {sigma}; it is a standard deviation between 0 (none) and 1")]
     PairFactor {
-        /// What was given.
+        /// The value that was given.
         sigma: f64,
     },
-    /// The file of nodes was not read.
+    /// The file of nodes could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A line of it is wrong.
+    /// A line of the file of nodes is wrong.
     #[error("{file}, line {line}: {error}")]
     Line {
         /// The file.
         file: String,
-        /// Which line, from 1.
+        /// Number of the line, from 1.
         line: usize,
-        /// What is wrong.
+        /// The mistake.
         error: LineError,
     },
     /// The list of regions is wrong.
@@ -150,7 +153,7 @@ pub enum WorldError {
     /// A matrix is wrong.
     #[error(transparent)]
     Latency(#[from] LatencyError),
-    /// A matrix without regions whose coordinates are known.
+    /// A matrix has fewer than three regions whose coordinates are known.
     #[error(
         "{file} has fewer than three regions of known coordinates, so no model can be fitted to \
          it; leave it out, or give regions instead of a file of nodes"
@@ -159,10 +162,10 @@ pub enum WorldError {
         /// The matrix.
         file: String,
     },
-    /// Percentiles without medians.
+    /// The 90th percentiles were given without the medians.
     #[error("round trips at the 90th percentile need those at the median; give both files")]
     PercentileAlone,
-    /// Percentiles where delays are modelled.
+    /// The 90th percentiles were given for a world whose delays are modelled.
     #[error(
         "the 90th percentile is of round trips between regions and says nothing of the places in \
          a file of nodes; leave it out"
@@ -174,7 +177,7 @@ pub enum WorldError {
 ///
 /// # Errors
 ///
-/// A file is wrong, a number out of its range, or a region unknown.
+/// A file is wrong, a number is out of its range, or a region is unknown.
 pub fn build(config: &WorldConfig) -> Result<Built, WorldError> {
     let sigma = config.pair_factor;
     if !(0.0..=1.0).contains(&sigma) {
@@ -212,10 +215,10 @@ pub fn build(config: &WorldConfig) -> Result<Built, WorldError> {
     }
 }
 
-/// Nodes at their places, without delays.
+/// Nodes and places, without delays.
 struct Populated {
     nodes: Vec<Node>,
-    places: Vec<Place>,
+    places: Vec<Location>,
     source: String,
     note: String,
 }
@@ -228,7 +231,7 @@ fn check_nodes(nodes: u64) -> Result<(), WorldError> {
     }
 }
 
-/// `n` nodes in built-in cities. Only cities that have nodes are places.
+/// Draws `n` nodes in built-in cities. Only cities with nodes become places.
 fn dealt(n: usize, seed: u64) -> Populated {
     let shares: Vec<u64> = cities::CITIES.iter().map(|city| city.share).collect();
     let mut rng = random::stream(seed, "world cities", 0);
@@ -248,7 +251,7 @@ fn dealt(n: usize, seed: u64) -> Populated {
         places: occupied
             .iter()
             .map(|city| &cities::CITIES[*city])
-            .map(|city| Place { name: city.name.into(), position: Some(city.position) })
+            .map(|city| Location { name: city.name.into(), position: Some(city.position) })
             .collect(),
         source: "built-in cities".into(),
         note: format!(
@@ -259,7 +262,7 @@ fn dealt(n: usize, seed: u64) -> Populated {
     }
 }
 
-/// Nodes in regions, and the regions' numbers in the matrix if there is one.
+/// Nodes in regions, with the regions' indices in the matrix if there is one.
 fn in_regions(
     config: &WorldConfig,
     counts: &[(String, u32)],
@@ -287,14 +290,14 @@ fn in_regions(
         let node = |i| Node { id: format!("{name}/{i}"), weight: 1, place: place as u16 };
         nodes.extend((0..*count).map(node));
         let position = crate::geo::region(name).map(|region| region.position);
-        places.push(Place { name: name.clone(), position });
+        places.push(Location { name: name.clone(), position });
     }
     let source = format!("{} AWS regions", places.len());
     let note = format!("{} nodes in {source}, each of weight 1.", nodes.len());
     Ok((Populated { nodes, places, source, note }, chosen))
 }
 
-/// A world whose delays are a matrix's.
+/// A world with the delays of a matrix.
 fn measured(
     config: &WorldConfig,
     counts: &[(String, u32)],
@@ -320,7 +323,7 @@ fn measured(
     Ok(Built { world, plain: None, notes: vec![note, delay_note] })
 }
 
-/// A world whose delays are the coordinate model's.
+/// A world with the delays of the coordinate model.
 fn modelled(config: &WorldConfig, populated: Populated, model: Fit) -> Result<Built, WorldError> {
     let Populated { nodes, places, source, note } = populated;
     let sigma = config.pair_factor;
@@ -353,7 +356,7 @@ fn modelled(config: &WorldConfig, populated: Populated, model: Fit) -> Result<Bu
     Ok(Built { world, plain: Some(plain), notes })
 }
 
-/// Delays times the factors of their pairs, the same in both directions.
+/// The delays multiplied by the factors of their pairs, which are the same in both directions.
 fn factored(plain: &World, sigma: f64, seed: u64) -> Vec<Nanos> {
     let n = plain.places.len();
     let mut delays = plain.delays.clone();

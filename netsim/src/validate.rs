@@ -1,12 +1,12 @@
-//! `netsim validate`: what real nodes took, against the model of the same network.
+//! `netsim validate`: compares the times of real nodes with the model of the same network.
 //!
-//! Both ran the same messages over the same delays, losses and rates. What the model leaves out
-//! is named and bounded, not fitted: the *baseline*, the same nodes and messages without delay
-//! and loss, is what processing, timers and the emulator itself take on this machine; of it the
-//! model knows serialisation and its own cost of a hop, so a run of the model over the
-//! baseline's links is taken off. That is an upper bound: without delays all nodes want the
-//! processors at once, with them one after another. A real median below the model's, or above
-//! it by more than the bound, is unexplained.
+//! Both run the same messages over the same delays, losses and rates. The time that the model
+//! leaves out is bounded rather than fitted. The *baseline* runs the same nodes and messages
+//! without delay and loss, so its times are those of processing, timers and the emulator on this
+//! machine. The model contains part of that, serialisation and its cost of a hop, so the times of
+//! the model over the baseline's links are subtracted. The difference is an upper bound, since
+//! without delays all nodes need the processors at once, and with delays one after another. A real
+//! median below the model's, or above it by more than this bound, is unexplained.
 
 use std::fmt;
 
@@ -19,26 +19,26 @@ use crate::outcome::NEVER;
 /// Arguments of `netsim validate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ValidateArgs {
-    /// What is emulated, and modelled.
+    /// The emulation and its model.
     #[command(flatten)]
     pub emulate: EmulateArgs,
-    /// Leaves out the run without delays that tells what processing takes.
+    /// Leaves out the run without delays, which measures the time of processing.
     #[arg(long)]
     pub no_baseline: bool,
-    /// How much of the real median and 90th percentile may be unexplained, % of the model's;
-    /// beyond it the program fails.
+    /// The largest unexplained part of the real median and 90th percentile, in % of the model's.
+    /// Above it the program fails.
     #[arg(long, default_value_t = 10.0)]
     pub tolerance: f64,
 }
 
-/// A distribution of times in milliseconds over (message, node) pairs, the leader's left out.
+/// A distribution of times in milliseconds over (message, node) pairs, without the leader's.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Distribution {
-    /// Median; pairs that never completed are later than all others, here and below.
+    /// Median. Here and below, pairs that never completed count as later than all others.
     pub p50: Option<f64>,
-    /// Nine of ten.
+    /// 90th percentile.
     pub p90: Option<f64>,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99: Option<f64>,
     /// Mean of the pairs that completed.
     pub mean: Option<f64>,
@@ -49,7 +49,7 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    /// Of times, `None` being never.
+    /// The distribution of times, in which `None` is never.
     pub fn new(times: impl Iterator<Item = Option<f64>>) -> Self {
         let (mut done, mut missed) = (Vec::new(), 0);
         for time in times {
@@ -60,7 +60,7 @@ impl Distribution {
         }
         done.sort_by(f64::total_cmp);
         let pairs = done.len() + missed;
-        // Nearest rank: the smallest time that so many percent of all pairs do not exceed.
+        // Nearest rank: the smallest time that this percentage of all pairs does not exceed.
         let rank = |percent: usize| done.get((pairs * percent).div_ceil(100).max(1) - 1).copied();
         Self {
             p50: rank(50),
@@ -72,13 +72,13 @@ impl Distribution {
         }
     }
 
-    /// Of what real nodes took.
+    /// The distribution of real nodes.
     pub fn real(measured: &Measured) -> Self {
         let leader = measured.leader as usize;
         Self::new(measured.times_ms.iter().flat_map(|row| others(row, leader)))
     }
 
-    /// Of what the model says, by message and node.
+    /// The distribution of the model's times by message and node.
     pub fn modelled(times: &[Vec<Nanos>], leader: usize) -> Self {
         let ms = |at: Nanos| (at != NEVER).then_some(at as f64 / 1e6);
         Self::new(times.iter().flat_map(|row| others(row, leader)).map(ms))
@@ -89,7 +89,7 @@ fn others<T: Copy>(row: &[T], leader: usize) -> impl Iterator<Item = T> + '_ {
     row.iter().enumerate().filter(move |(node, _)| *node != leader).map(|(_, time)| *time)
 }
 
-/// The run without delays, and what the model says of it.
+/// The run without delays, and the model of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Baseline {
     /// Real nodes.
@@ -101,8 +101,8 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// From a run of [`Emulation::baseline`](crate::emulate::Emulation::baseline) and the
-    /// model's times of the same.
+    /// From a run of [`Emulation::baseline`](crate::emulate::Emulation::baseline) and the model's
+    /// times of it.
     pub fn new(measured: &Measured, modelled: &[Vec<Nanos>]) -> Self {
         Self {
             real: Distribution::real(measured),
@@ -111,13 +111,14 @@ impl Baseline {
         }
     }
 
-    /// What processing and scheduling take beyond the model at most, by the medians, ms.
+    /// The upper bound of the time that processing and scheduling take beyond the model, by the
+    /// medians, in ms.
     pub fn processing(&self) -> Option<f64> {
         Some((self.real.p50? - self.modelled.p50?).max(0.0))
     }
 }
 
-/// Real nodes against the model.
+/// The comparison of real nodes with the model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
     /// Real nodes.
@@ -132,14 +133,14 @@ pub struct Comparison {
     pub machine: Option<MachineUse>,
 }
 
-/// By how much `a` exceeds `b`, %.
+/// The difference of `a` to `b`, in % of `b`.
 fn excess(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     let (a, b) = (a?, b.filter(|b| *b > 0.0)?);
     Some((a / b - 1.0) * 100.0)
 }
 
 impl Comparison {
-    /// Compares a run with the model's times of the same messages, by message and node.
+    /// Compares a run with the model's times by message and node.
     pub fn new(measured: &Measured, modelled: &[Vec<Nanos>], baseline: Option<Baseline>) -> Self {
         Self {
             real: Distribution::real(measured),
@@ -150,7 +151,7 @@ impl Comparison {
         }
     }
 
-    /// Real over model, %: median, 90th and 99th percentile, mean.
+    /// Real over model in %: median, 90th and 99th percentile, mean.
     pub fn difference(&self) -> [Option<f64>; 4] {
         let (real, modelled) = (&self.real, &self.modelled);
         [
@@ -161,19 +162,19 @@ impl Comparison {
         ]
     }
 
-    /// Real over model, by the medians, ms.
+    /// Real median minus the model's, in ms.
     pub fn beyond_model(&self) -> Option<f64> {
         Some(self.real.p50? - self.modelled.p50?)
     }
 
-    /// What of that is below nothing, or above what processing can take, ms.
+    /// The part of that which is below zero or above the bound of processing, in ms.
     pub fn unexplained(&self) -> Option<f64> {
         let most = self.baseline.as_ref().map_or(Some(0.0), Baseline::processing)?;
         let beyond = self.beyond_model()?;
         Some(beyond - beyond.clamp(0.0, most))
     }
 
-    /// The same of the 90th percentiles.
+    /// The same for the 90th percentiles.
     pub fn unexplained_p90(&self) -> Option<f64> {
         let most = match &self.baseline {
             Some(still) => (still.real.p90? - still.modelled.p90?).max(0.0),
@@ -183,8 +184,8 @@ impl Comparison {
         Some(beyond - beyond.clamp(0.0, most))
     }
 
-    /// Whether everybody got everything, and median and 90th percentile are explained up to this
-    /// share of the model's, %.
+    /// Whether every node got every message, and the unexplained part of median and 90th percentile
+    /// is at most this percentage of the model's.
     pub fn holds(&self, tolerance: f64) -> bool {
         let within = |left: Option<f64>, of: Option<f64>| {
             left.zip(of).is_some_and(|(left, of)| left.abs() * 100.0 <= tolerance * of)
@@ -195,7 +196,7 @@ impl Comparison {
     }
 }
 
-/// A time, or a dash.
+/// A formatted time; a dash if there is none.
 fn ms(time: Option<f64>) -> String {
     time.map_or_else(|| "–".into(), |time| format!("{time:.2}"))
 }
@@ -209,7 +210,7 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, of: &Distribution) -> fmt::Result
     writeln!(f, "{name:<22}{p50:>10}{p90:>10}{p99:>10}{mean:>10}  {} of {}", of.missed, of.pairs)
 }
 
-/// The relay's and the machine's share in the times.
+/// The lines on the relay and the machine.
 fn costs(
     f: &mut fmt::Formatter<'_>,
     relay: &RelayStats,
@@ -239,7 +240,7 @@ fn costs(
     Ok(())
 }
 
-/// What `netsim emulate` prints.
+/// The output of `netsim emulate`.
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         heading(f)?;
@@ -255,7 +256,7 @@ impl fmt::Display for Measured {
     }
 }
 
-/// What `netsim validate` prints.
+/// The output of `netsim validate`.
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         heading(f)?;

@@ -12,12 +12,12 @@ use clap::{Parser, Subcommand};
 use fragcast_turbine::{Mode, Policy};
 
 use crate::config::Config;
-use crate::devnet::DevnetArgs;
-use crate::journal::Journal;
-use crate::keys;
+use crate::gateway::journal::Journal;
+use crate::gateway::keys;
+use crate::lab::devnet::DevnetArgs;
+use crate::lab::replay::ReplayArgs;
 use crate::network::NetworkFile;
 use crate::node::{Execution, Node, Parts, Sockets};
-use crate::replay::ReplayArgs;
 
 /// Carries the fragments of a block from the gateway that builds it to every node.
 #[derive(Debug, Parser)]
@@ -163,14 +163,6 @@ impl Overrides {
     }
 }
 
-/// A share of loss on the command line.
-pub(crate) fn loss(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(loss) if (0.0..=0.3).contains(&loss) => Ok(loss),
-        _ => Err("a share from 0 to 0.3, such as 0.05, is expected".into()),
-    }
-}
-
 /// Sets up the log on standard error.
 ///
 /// # Errors
@@ -201,11 +193,11 @@ impl Cli {
             Command::Status(args) => runtime()?.block_on(check::status(args)),
             Command::Devnet(args) => {
                 quiet()?;
-                runtime()?.block_on(crate::devnet::run(args))
+                runtime()?.block_on(crate::lab::devnet::run(args))
             }
             Command::Replay(args) => {
                 quiet()?;
-                runtime()?.block_on(crate::replay::run(args))
+                runtime()?.block_on(crate::lab::replay::run(args))
             }
             Command::Run(args) => {
                 let mut config = Config::read(&args.config)?;

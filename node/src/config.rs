@@ -10,14 +10,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fragcast_rpc::calls::CallConfig;
+use fragcast_rpc::eth::EthConfig;
+use fragcast_rpc::flashblocks;
+use fragcast_rpc::forward::ForwardConfig;
 use fragcast_turbine::route::DEFAULT_FANOUT;
 use fragcast_turbine::{Mode, Policy, Route, RoutePolicy};
 use serde::{Deserialize, Serialize};
 
-use crate::eth::EthConfig;
-use crate::eth_call::CallConfig;
-use crate::forward::ForwardConfig;
-use crate::gossip::{self, Multiaddr};
+use crate::gossip;
+use crate::gossip::Multiaddr;
 
 /// `node.toml`. Relative paths are relative to the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -346,37 +348,52 @@ impl Default for Http {
     }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Default for Calls {
     fn default() -> Self {
         let calls = CallConfig::default();
         let forward = ForwardConfig::default();
-        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         Self {
             threads: 0,
             queue: calls.queue,
             gas_cap: calls.gas_cap,
-            time_limit_ms: ms(calls.time_limit),
+            time_limit_ms: millis(calls.time_limit),
             memory_mib: calls.memory_limit / (1024 * 1024),
-            gateway_timeout_ms: ms(forward.timeout),
-            sync_timeout_ms: ms(forward.sync_timeout),
-            max_sync_timeout_ms: ms(forward.max_sync_timeout),
+            gateway_timeout_ms: millis(forward.timeout),
+            sync_timeout_ms: millis(forward.sync_timeout),
+            max_sync_timeout_ms: millis(forward.max_sync_timeout),
         }
     }
 }
 
 impl Default for Flashblocks {
     fn default() -> Self {
+        let settings = flashblocks::Settings::default();
         Self {
             listen: String::new(),
-            max_subscribers: 256,
-            max_subscribers_per_address: 16,
-            buffer_mib: 32,
-            slow_subscriber_ms: 5_000,
+            max_subscribers: settings.subscribers,
+            max_subscribers_per_address: settings.per_address,
+            buffer_mib: settings.buffer / (1024 * 1024),
+            slow_subscriber_ms: millis(settings.slow_after),
         }
     }
 }
 
 impl Flashblocks {
+    /// Limits of the door.
+    pub fn settings(&self) -> flashblocks::Settings {
+        flashblocks::Settings {
+            subscribers: self.max_subscribers,
+            per_address: self.max_subscribers_per_address,
+            buffer: self.buffer_mib * 1024 * 1024,
+            slow_after: Duration::from_millis(self.slow_subscriber_ms),
+            ..flashblocks::Settings::default()
+        }
+    }
+
     /// Where it listens, `None` if it does not.
     ///
     /// # Errors

@@ -9,13 +9,16 @@ use std::sync::Arc;
 
 use alloy_primitives::Address;
 use fragcast_shredder::Dialect;
+use fragcast_turbine::delegation::ParseDelegationError;
+use fragcast_turbine::membership::MembershipError;
 use fragcast_turbine::schedule::{BLOCKS_PER_TERM, ScheduleError};
 use fragcast_turbine::{
     Delegations, Member, MemberRecord, Membership, PeerIndex, Schedule, SignedDelegation,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::gossip::{self, Multiaddr};
+use crate::gossip;
+use crate::gossip::Multiaddr;
 
 /// One member as the file has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,15 +158,16 @@ impl NetworkFile {
     /// [`NetworkError`].
     pub fn check(&self) -> Result<Network, NetworkError> {
         let members = (1..).zip(&self.members).map(|(number, entry)| {
-            let record: MemberRecord =
-                entry.record.parse().map_err(|reason| NetworkError::Member { number, reason })?;
+            let record: MemberRecord = entry.record.parse().map_err(|error: MembershipError| {
+                NetworkError::Member { number, reason: error.to_string() }
+            })?;
             Ok(Member { record, weight: entry.weight })
         });
         let members =
             Membership::new(self.chain_id, members.collect::<Result<_, NetworkError>>()?)?;
         let gossip = self.gossip(&members)?;
         for (gateway, url) in &self.gateway_urls {
-            crate::engine::http::check_url(url).map_err(|e| NetworkError::GatewayUrl {
+            fragcast_upstream::http::check_url(url).map_err(|e| NetworkError::GatewayUrl {
                 gateway: *gateway,
                 reason: e.to_string(),
             })?;
@@ -173,7 +177,8 @@ impl NetworkFile {
         let mut delegations = Vec::new();
         for (number, text) in (1..).zip(&self.delegations) {
             let error = |reason| NetworkError::Delegation { number, reason };
-            let signed: SignedDelegation = text.parse().map_err(error)?;
+            let signed: SignedDelegation =
+                text.parse().map_err(|e: ParseDelegationError| error(e.to_string()))?;
             checked.insert(signed).map_err(|e| error(e.to_string()))?;
             delegations.push(signed);
         }
@@ -197,7 +202,8 @@ impl NetworkFile {
             let member = |reason| NetworkError::Member { number, reason };
             let addresses = entry.gossip.iter().map(|text| gossip::member_address(text));
             let addresses: Vec<Multiaddr> = addresses.collect::<Result<_, _>>().map_err(member)?;
-            let record: MemberRecord = entry.record.parse().map_err(member)?;
+            let record: MemberRecord =
+                entry.record.parse().map_err(|e: MembershipError| member(e.to_string()))?;
             if let Some(index) = members.index(&record.body.peer).filter(|_| !addresses.is_empty())
             {
                 all.insert(index, addresses);

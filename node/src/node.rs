@@ -15,30 +15,33 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
+use fragcast_execution::executor::Executor;
+use fragcast_rpc::eth::EthContext;
+use fragcast_rpc::flashblocks::{self, Door, FlashblocksStats};
+use fragcast_rpc::forward::Forwarder;
+use fragcast_store::Store;
 use fragcast_turbine::health::Change;
 use fragcast_turbine::net::{Handle, Limits, NetConfig, Running};
+use fragcast_turbine::output::Output;
 use fragcast_turbine::protocol::Race;
+use fragcast_turbine::sequencer::{Fate, Sequencer};
 use fragcast_turbine::{GossipConfig, PeerId, Protocol, RepairConfig, Via};
+use fragcast_upstream::client::FollowStats;
+use fragcast_upstream::engine::{self, EngineConfig, EngineHandle, EngineStats, JwtSecret};
+use fragcast_upstream::http;
 use jsonrpsee::server::{BatchRequestConfig, PingConfig, Server, ServerConfig, ServerHandle};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::client::FollowStats;
 use crate::config::Config;
-use crate::engine::{self, EngineConfig, EngineHandle, EngineStats, JwtSecret};
-use crate::eth::EthContext;
-use crate::executor::Executor;
-use crate::flashblocks::{self, Door, FlashblocksStats};
-use crate::forward::Forwarder;
+use crate::gateway::ingest::{Ingest, IngestStats};
+use crate::gateway::journal::Journal;
 use crate::gossip::{self, GossipHandle, Multiaddr, Races};
-use crate::ingest::{Ingest, IngestStats};
-use crate::journal::Journal;
-use crate::metrics::{self, Metrics};
 use crate::network::Network;
-use crate::output::Output;
-use crate::rpc::{self, RpcStats};
-use crate::sequencer::{Fate, Sequencer};
-use crate::store::Store;
+use crate::serve::metrics;
+use crate::serve::metrics::Metrics;
+use crate::serve::rpc;
+use crate::serve::rpc::RpcStats;
 
 use execution::Executing;
 pub use execution::Execution;
@@ -361,7 +364,7 @@ impl Node {
         let mut tasks = Vec::new();
         let mut flashblocks = None;
         if let Some((listener, executor)) = sockets.flashblocks.zip(shared.executor.as_ref()) {
-            let settings = flashblocks::Settings::new(&config.flashblocks);
+            let settings = config.flashblocks.settings();
             let door = Door::open(listener, executor.view(), settings)?;
             // Set once: the node has only just been made.
             let _ = shared.flashblocks.set(Arc::clone(door.stats()));
@@ -542,7 +545,7 @@ fn start_engine(config: &Config) -> anyhow::Result<Option<(EngineHandle, Arc<Eng
     if config.engine.url.is_empty() {
         return Ok(None);
     }
-    engine::http::check_url(&config.engine.url)?;
+    http::check_url(&config.engine.url)?;
     let secret = JwtSecret::from_hex_file(&config.engine.jwt_secret)?;
     let mut settings = EngineConfig::new(config.engine.url.clone(), secret);
     if let Some(timeout) = config.engine_timeout() {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use alloy_primitives::{B256, U256, hex};
-use fragcast::engine::http::HttpClient;
-use fragcast::ingest;
-use fragcast::local::{LocalNetwork, LocalOptions};
+use fragcast::gateway::ingest;
+use fragcast::lab::local::{LocalNetwork, LocalOptions};
 use fragcast_shredder::{Dialect, Env, Frag, GatewayKey, Message, Seal, Signature, SignedMessage};
 use fragcast_turbine::{Mode, Policy};
+use fragcast_upstream::http::HttpClient;
 use jsonrpsee::core::client::{ClientT, SubscriptionClientT};
 use jsonrpsee::rpc_params;
 use jsonrpsee::ws_client::WsClientBuilder;
@@ -45,7 +45,8 @@ impl Net {
         };
         let network = LocalNetwork::start(&options, None).await.unwrap();
         network.connected(GUARD).await.unwrap();
-        let gateway = fragcast::keys::read_gateway(&dir.path().join("gateway-0.key")).unwrap();
+        let gateway =
+            fragcast::gateway::keys::read_gateway(&dir.path().join("gateway-0.key")).unwrap();
         Self { network, gateway, _dir: dir }
     }
 

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U256, hex};
-use fragcast::keys;
+use fragcast::gateway::keys;
 use fragcast_shredder::{Env, Frag, Message, VerifiedMessage};
 use jsonrpsee::core::client::{ClientT, Subscription, SubscriptionClientT};
 use jsonrpsee::rpc_params;

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256, U256};
-use fragcast::engine::http::HttpClient;
-use fragcast::ingest;
+use fragcast::gateway::ingest;
 use fragcast_shredder::{Env, Frag, GatewayKey, Message, Seal};
+use fragcast_upstream::http::HttpClient;
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::sign::any_eddsa_type;
@@ -213,7 +213,7 @@ impl Network {
             std::fs::write(process.dir.join("network.toml"), &file).unwrap();
             fragcast(&["check-config", "--config", &text(&process.dir.join("node.toml"))]);
         }
-        let gateway = fragcast::keys::read_gateway(&gateway_key).unwrap();
+        let gateway = fragcast::gateway::keys::read_gateway(&gateway_key).unwrap();
         Self { processes, gateway, _dir: dir }
     }
 

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, Bytes, keccak256};
-use fragcast::chain::ChainSpec;
-use fragcast::exec::{OnInvalid, OpenBlock, Parent, StateSource, Tx};
-use fragcast::executor::History;
-use fragcast::store::{Store, StoreConfig};
-use fragcast::workload::{DevnetConfig, Genesis, Workload};
+use fragcast_execution::chain::ChainSpec;
+use fragcast_execution::devnet::{DevnetConfig, Genesis, Workload};
+use fragcast_execution::exec::{OnInvalid, OpenBlock, Parent, StateSource, Tx};
+use fragcast_execution::executor::History;
 use fragcast_shredder::Env;
+use fragcast_store::{Store, StoreConfig};
 
 /// Where the child's database is.
 const CHILD: &str = "FRAGCAST_STORE_KILL_CHILD";

@@ -1,23 +1,23 @@
-//! Bounded decoding with bincode, little-endian and fixed-int.
+//! Bounded decoding with bincode: little-endian, integers of fixed width.
 //!
-//! Every structure a peer sends goes through [`decode_exact`]: a limit on what may be
-//! allocated, and no trailing bytes. The encoding is bincode 2's `legacy` configuration, which
-//! `WIRE.md` specifies byte by byte because the crate itself is no longer maintained.
+//! Every structure that a peer sends is decoded by [`decode_exact`], which limits the memory
+//! allocated and refuses trailing bytes. The encoding is bincode 2's `legacy` configuration.
+//! `WIRE.md` specifies it byte by byte, because the crate is no longer maintained.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 
-/// The configuration of all bincode in Fragcast, with at most `LIMIT` bytes.
+/// The configuration that Fragcast uses everywhere, limited to `LIMIT` bytes.
 const fn config<const LIMIT: usize>() -> Configuration<LittleEndian, Fixint, Limit<LIMIT>> {
     bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<LIMIT>()
 }
 
-/// Why bytes were not the structure they claim to be.
+/// Why bytes do not decode to the expected structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes end too early, hold a value that does not exist, or ask for more than the limit.
     #[error("malformed or over the limit of its kind")]
     Malformed,
-    /// Bytes are left over behind the structure.
+    /// Bytes follow the structure.
     #[error("{0} bytes left over")]
     Trailing(usize),
 }

@@ -1,26 +1,28 @@
 //! The erasure code: Reed–Solomon over GF(2⁸), systematic, k data and m coding shards.
 //!
-//! Codes, and the arithmetic over whole shards, are `reed-solomon-erasure`'s. Recovery is ours:
-//! the library inverts a k×k matrix for every new pattern of losses, which with 32 data shards
-//! costs three times what recovering the shards does. With e data shards missing it is enough
-//! to solve an e×e system: the coding shards less what the present data adds to them.
+//! The codes and the arithmetic over whole shards come from `reed-solomon-erasure`. Recovery is
+//! implemented here: the library inverts a k×k matrix for every new pattern of losses, which with
+//! 32 data shards takes three times as long as recovering the shards. With e data shards missing it
+//! is enough to solve an e×e system, whose right side is e coding shards minus the contribution of
+//! the data that is present.
 //!
-//! Building a code takes longer than using it, so codes are cached by (k, m), at most
-//! [`MAX_CODES`] of them, 8 kB each.
+//! Building a code takes longer than using it, so up to [`MAX_CODES`] codes are cached by (k, m).
+//! Each takes 8 kB.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use reed_solomon_erasure::galois_8::{self, ReedSolomon};
 
-/// k + m is at most this: a path of 6 nodes.
+/// The largest k + m, for which a Merkle path has 6 nodes.
 pub const MAX_SHARDS: usize = 64;
 
-/// How many codes are kept.
+/// Number of codes that are cached.
 pub const MAX_CODES: usize = 16;
 
 /// Why a set could not be encoded or recovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CodingError {
     /// k is 0 or k + m exceeds [`MAX_SHARDS`].
     #[error("{k} data and {m} coding shards: 1 to {MAX_SHARDS} in all are possible")]
@@ -44,7 +46,7 @@ struct Code {
 impl Code {
     fn new(k: usize, m: usize) -> Option<Self> {
         let library = ReedSolomon::new(k, m).ok()?;
-        // The library keeps its matrix to itself; encoding the unit vectors spells it out.
+        // The library does not publish its matrix; encoding the unit vectors yields it.
         let mut units: Vec<Vec<u8>> = vec![vec![0; k]; k];
         (0..k).for_each(|i| units[i][i] = 1);
         let mut rows = vec![vec![0; k]; m];
@@ -53,7 +55,7 @@ impl Code {
     }
 }
 
-/// Codes by shape.
+/// A cache of codes by k and m.
 #[derive(Default)]
 pub struct Codes(BTreeMap<(u8, u8), Arc<Code>>);
 
@@ -92,10 +94,11 @@ impl Codes {
         code.library.encode_sep(data, coding).map_err(|_| CodingError::Shards)
     }
 
-    /// Fills in all shards that are not present, data and coding alike.
+    /// Computes all shards that are not `present`, data and coding. Bit i of `present` stands for
+    /// shard i.
     ///
     /// # Errors
-    /// [`CodingError::Shards`] if fewer than k are present; nothing is touched then.
+    /// [`CodingError::Shards`] if fewer than k are present; the shards are unchanged then.
     pub fn recover(
         &mut self,
         k: usize,

@@ -1,21 +1,21 @@
-//! Proof that a leader signed two contradictory things.
+//! Proof that a leader signed two contradictory commitments.
 //!
-//! Within one (block, attempt, message) a leader commits to each set once: header, root,
-//! signature. Two commitments contradict each other if they give one set two roots, or give
-//! the message two shapes (kind, length, number or form of sets). Nothing else counts:
-//! * another attempt is no contradiction: that is how a block is rebuilt, and how a leader
-//!   that was restarted in mid-block goes on (its journal never reuses an attempt);
-//! * another time of sending, plan or route with the same root changes no content;
-//! * two keys are two leaders, even if one gateway delegated to both.
+//! Within one (block, attempt, message) a leader commits to each set once, by header, root and
+//! signature. Two commitments contradict each other if they give one set two roots, or if they give
+//! the message two shapes (kind, length, number or form of sets). These are no contradiction:
+//! * Another attempt: this is how a block is rebuilt, and how a leader continues after a restart in
+//!   mid-block (its journal never reuses an attempt).
+//! * Another time of sending, plan or route with the same root: the content is the same.
+//! * Two keys: they are two leaders, even if one gateway delegated to both.
 //!
-//! The proof holds both commitments and the key; who delegated to the key is evidence of its own.
+//! The proof holds both commitments and the key. The delegation to that key is separate evidence.
 
 use ed25519_dalek::VerifyingKey;
 
 use crate::merkle;
 use crate::shred::{ChainTag, SIGNATURE_LEN, SetHeader, Shred, ShredError};
 
-/// What a leader signs for a set.
+/// A leader's signature over a set.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Commitment {
     /// The set's header.
@@ -27,20 +27,20 @@ pub struct Commitment {
 }
 
 impl Commitment {
-    /// What `shred` commits its leader to, if its path leads to `root`.
+    /// The commitment that `shred` carries, if its path leads to `root`.
     pub(crate) fn of(shred: &Shred, root: merkle::Hash) -> Self {
         Self { header: *shred.header(), root, signature: *shred.signature() }
     }
 
-    /// Whether `key` signed this for `chain_id`. One ed25519 verification.
+    /// Whether `key` signed this for `chain_id`. Takes one ed25519 verification.
     pub fn verify(&self, chain_id: u64, key: &VerifyingKey) -> bool {
-        // Strict: the lax rule accepts signatures on which implementations disagree, and a
-        // leader could use those to have honest relays barred.
+        // Strict: the lax rule accepts signatures on which implementations disagree, and a leader
+        // could use those to get honest relays barred.
         let signature = ed25519_dalek::Signature::from_bytes(&self.signature);
         key.verify_strict(&self.header.digest(chain_id, &self.root), &signature).is_ok()
     }
 
-    /// Whether both cannot be honest.
+    /// Whether an honest leader cannot have signed both.
     pub fn contradicts(&self, other: &Self) -> bool {
         let (a, b) = (&self.header, &other.header);
         a.chain == b.chain
@@ -49,32 +49,34 @@ impl Commitment {
     }
 }
 
-/// Two contradictory commitments of one key. Portable: [`verify`](Self::verify) needs nothing else.
+/// Two contradictory commitments of one key. [`verify`](Self::verify) needs nothing beside the
+/// proof, so anyone can check it.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct EquivocationProof {
     /// The chain both were signed for.
     pub chain_id: u64,
     /// The leader's ed25519 key.
     pub key: [u8; 32],
-    /// The commitment that was seen first, and stays.
+    /// The commitment that was seen first. The node keeps to this one.
     pub first: Commitment,
-    /// The one that contradicts it.
+    /// The commitment that contradicts it.
     pub second: Commitment,
 }
 
-/// Why a proof proves nothing.
+/// Why a proof is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProofError {
-    /// The key is no point of the curve.
+    /// The key is not a point of the curve.
     #[error("not an ed25519 key")]
     Key,
-    /// A header is impossible.
+    /// A header is invalid.
     #[error(transparent)]
     Header(#[from] ShredError),
-    /// A header is of another chain.
+    /// A header belongs to another chain.
     #[error("of another chain")]
     Chain,
-    /// The two are compatible.
+    /// The commitments do not contradict each other.
     #[error("the commitments do not contradict each other")]
     Compatible,
     /// The key did not sign one of them.
@@ -83,7 +85,7 @@ pub enum ProofError {
 }
 
 impl EquivocationProof {
-    /// The most bytes of an encoded proof.
+    /// Bytes of an encoded proof.
     pub const ENCODED_LEN: usize = 8 + 32 + 2 * (48 + 32 + 64);
 
     /// Accepts the proof if the key signed both commitments and they contradict each other.
@@ -108,12 +110,12 @@ impl EquivocationProof {
         Ok(())
     }
 
-    /// The encoded proof, [`ENCODED_LEN`](Self::ENCODED_LEN) bytes.
+    /// Encodes the proof in [`ENCODED_LEN`](Self::ENCODED_LEN) bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         crate::codec::encode(self)
     }
 
-    /// Decodes a proof; it still has to be [verified](Self::verify).
+    /// Decodes a proof, which must then be [verified](Self::verify).
     ///
     /// # Errors
     /// [`DecodeError`](crate::codec::DecodeError).

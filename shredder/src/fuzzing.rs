@@ -1,7 +1,7 @@
-//! Bodies of the fuzz targets. `cargo fuzz` runs them on what it finds, the test beside them
-//! on bytes of a seeded generator, so that they cannot rot.
+//! Bodies of the fuzz targets. `cargo fuzz` runs them on the inputs it finds, a test on bytes of a
+//! seeded generator, so that they stay correct between fuzzing runs.
 //!
-//! Each takes any bytes and panics if an invariant breaks.
+//! Each target takes any bytes and panics if an invariant does not hold.
 
 use alloy_primitives::Bytes;
 use ed25519_dalek::SigningKey;
@@ -26,7 +26,7 @@ pub const TARGETS: &[Target] = &[
     ("reassembly", reassembly),
 ];
 
-/// A wire body that decodes encodes to the same bytes.
+/// If a wire body decodes, encoding it gives the same bytes.
 pub fn message_wire(data: &[u8]) {
     let Some((&selector, body)) = data.split_first() else { return };
     let Some(kind) = Kind::from_byte(selector & 3) else { return };
@@ -39,7 +39,7 @@ pub fn message_wire(data: &[u8]) {
     }
 }
 
-/// JSON of any shape is an error or a message; never a panic.
+/// Any JSON is a message or an error, never a panic.
 pub fn message_json(data: &[u8]) {
     use crate::messages::json::{EnvJson, FragJson, SealJson};
     let _ = serde_json::from_slice::<EnvJson>(data).map(EnvJson::into_message);
@@ -47,7 +47,7 @@ pub fn message_json(data: &[u8]) {
     let _ = serde_json::from_slice::<SealJson>(data).map(|m| m.into_message(Dialect::V0Blob));
 }
 
-/// A shred that parses has accessors that do not panic, and its header round-trips.
+/// If a shred parses, its accessors do not panic and its header encodes to the same bytes.
 pub fn shred(data: &[u8]) {
     let Ok(shred) = Shred::parse(Bytes::copy_from_slice(data).into()) else { return };
     assert_eq!(shred.header().to_bytes(), data[..48]);
@@ -60,7 +60,7 @@ pub fn shred(data: &[u8]) {
     }
 }
 
-/// A proof that decodes encodes to the same bytes and verifies or not, without a panic.
+/// If a proof decodes, it encodes to the same bytes, and verifying it does not panic.
 pub fn proof(data: &[u8]) {
     if let Ok(proof) = EquivocationProof::from_bytes(data) {
         assert_eq!(proof.to_bytes(), data);
@@ -68,8 +68,8 @@ pub fn proof(data: &[u8]) {
     }
 }
 
-/// Any order of operations on a reassembler keeps its memory bounded, and a message that
-/// comes out is one that went in.
+/// After any sequence of operations the memory of a reassembler is within its bound, and every
+/// message that it completes is one that was shredded.
 pub fn reassembly(data: &[u8]) {
     let limits = Limits { memory: 64 * 1024 };
     let mut shredder = Shredder::new(1, SigningKey::from_bytes(&[7; 32]));
@@ -127,22 +127,37 @@ pub fn reassembly(data: &[u8]) {
     }
 }
 
+/// Runs every target `rounds` times on bytes of a generator seeded with `seed`, at most `longest`
+/// of them. `shape` may bring some close to valid input.
+///
+/// # Panics
+/// If a target does.
+pub fn run_on_seeded_bytes(
+    targets: &[Target],
+    seed: &str,
+    (rounds, longest): (usize, usize),
+    shape: impl Fn(usize, &mut Vec<u8>),
+) {
+    let mut stream = blake3::Hasher::new().update(seed.as_bytes()).finalize_xof();
+    for (name, target) in targets {
+        for round in 0..rounds {
+            let mut data = vec![0; (round * 7) % longest];
+            stream.fill(&mut data);
+            shape(round, &mut data);
+            let result = std::panic::catch_unwind(|| target(&data));
+            assert!(result.is_ok(), "{name} panicked in round {round}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    /// Runs every target on bytes of a fixed generator, some of them close to valid input.
     #[test]
     fn targets_hold_on_seeded_bytes() {
-        let mut stream = blake3::Hasher::new().update(b"fuzz").finalize_xof();
-        for (name, target) in super::TARGETS {
-            for round in 0..200 {
-                let mut data = vec![0; (round * 7) % 1400];
-                stream.fill(&mut data);
-                if data.len() > 60 && round % 2 == 0 {
-                    data[..4].copy_from_slice(&[1, 1, 0, 0]);
-                }
-                let result = std::panic::catch_unwind(|| target(&data));
-                assert!(result.is_ok(), "{name} panicked in round {round}");
+        super::run_on_seeded_bytes(super::TARGETS, "fuzz", (200, 1400), |round, data| {
+            if data.len() > 60 && round % 2 == 0 {
+                data[..4].copy_from_slice(&[1, 1, 0, 0]);
             }
-        }
+        });
     }
 }

@@ -1,7 +1,7 @@
 //! Messages, signatures, erasure code, Merkle tree, shreds and reassembly.
 //!
-//! A message (Env, Frag or Seal) becomes bytes, the bytes become FEC sets, a set becomes
-//! shreds, and back:
+//! A leader encodes a message (Env, Frag or Seal), divides the bytes into FEC sets, and cuts each
+//! set into shreds. A receiver does the reverse:
 //!
 //! ```text
 //! SignedMessage ─wire bytes─▶ Shredder ─▶ Shred … network … Shred ─▶ HashedShred
@@ -9,13 +9,51 @@
 //! VerifiedMessage ◀─signature─ SignedMessage ◀─ Reassembler ◀─ ValidatedShred
 //! ```
 //!
-//! The stages are types, so the wrong order does not compile: the [`Reassembler`] takes only
-//! [`ValidatedShred`]s, and a [`VerifiedMessage`] exists only where the gateway's signature was
-//! recovered, or made by [`GatewayKey::sign_verified`].
+//! Each stage has its own type, so the wrong order does not compile: the [`Reassembler`] takes only
+//! [`ValidatedShred`]s, and a [`VerifiedMessage`] comes only from recovering the gateway's
+//! signature or from [`GatewayKey::sign_verified`].
 //!
-//! The crate is pure: no socket, clock, thread or randomness of its own. Everything that comes
-//! from a peer is decoded with bounds, and no allocation is sized by a number a peer sent.
-//! The bytes are specified in `WIRE.md`.
+//! ```
+//! use ed25519_dalek::SigningKey;
+//! use fragcast_shredder::*;
+//!
+//! // A gateway signs a message, and its leader cuts it into shreds.
+//! let gateway = GatewayKey::from_bytes([7; 32])?;
+//! let signed = gateway.sign_verified(BlockBuilder::new(42).frag_at(0, [vec![0x02; 30_000]]));
+//! let mut leader = Shredder::new(901, SigningKey::from_bytes(&[9; 32]));
+//! let wire = signed.to_wire();
+//! let params = MessageParams {
+//!     key: MessageKey { block: 42, attempt: 0, message: 1 },
+//!     kind: Kind::Frag,
+//!     plan: 0,
+//!     route: 0,
+//!     route_param: 0,
+//!     sent_at: Timestamp::default(),
+//! };
+//! let cut = leader.shred(&wire, &params, CodeRate::new(wire.len(), LossTarget::default()))?;
+//!
+//! // A node gets all but the first three shreds of each set.
+//! let mut validator = Validator::new(901, Validator::DEFAULT_CAPACITY);
+//! let mut reassembler = Reassembler::new(Limits::default());
+//! let mut assembled = None;
+//! for (set, index) in cut.in_sending_order().filter(|(_, index)| *index >= 3) {
+//!     let shred = Shred::parse(set.shreds[usize::from(index)].clone())?;
+//!     let shred = validator.validate(HashedShred::new(shred), &leader.verifying_key())?;
+//!     if let Push::Complete { message: Some(message), .. } = reassembler.push(&shred)? {
+//!         assembled = Some(message);
+//!     }
+//! }
+//! let bytes = assembled.expect("any k of k + m shreds are enough").wire.into();
+//! let message = SignedMessage::from_wire(Kind::Frag, Dialect::V0, &bytes)?;
+//! assert_eq!(message.verify(gateway.address())?, signed);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `examples/reassemble.rs` does the same with losses and a forged shred.
+//!
+//! The crate is pure: it has no socket, clock, thread or randomness of its own. Everything that
+//! comes from a peer is decoded with bounds, and no number that a peer sent decides the size of an
+//! allocation. `WIRE.md` specifies the bytes.
 #![forbid(unsafe_code)]
 
 pub mod codec;
@@ -31,6 +69,8 @@ pub mod reassembler;
 pub mod shred;
 pub mod shredder;
 pub mod signature;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod time;
 pub mod validator;
 
@@ -45,5 +85,5 @@ pub use signature::{GatewayKey, Signature, SignatureError, SignedMessage, Verifi
 pub use time::Timestamp;
 pub use validator::{ValidateError, ValidatedShred, Validator};
 
-/// The largest message, signature included: the gossip network's limit, 10 MiB.
+/// The largest message, signature included: 10 MiB, the limit of the gossip network.
 pub const MAX_MESSAGE_LEN: usize = 10 * 1024 * 1024;

@@ -5,14 +5,14 @@
 //! node(l, r)  = BLAKE3 keyed with NODE_KEY over l ‖ r
 //! ```
 //!
-//! Leaves and nodes have keys of their own, so neither passes for the other; the padding is
-//! unambiguous because the signed header carries the shard's length. A level with an odd
-//! number of nodes is filled up with zero nodes, and the tree over n leaves is ⌈log₂ n⌉ high,
-//! 6 for the 64 of the largest set.
+//! Leaves and nodes are hashed under different keys, so that neither can pass for the other. The
+//! padding is unambiguous because the signed header carries the shard's length. A level with an odd
+//! number of nodes is filled up with a zero node. The tree over n leaves is ⌈log₂ n⌉ high: 6 for
+//! the largest set, which has 64.
 //!
-//! Hashing 64 leaves side by side takes a seventh of the time that hashing them one by one
-//! does, but blake3 offers that only as a doc-hidden function. The crate is therefore pinned,
-//! the use sits behind the feature `hash-many`, and a test holds both ways equal.
+//! Hashing 64 leaves side by side takes a seventh of the time of hashing them one by one, but
+//! blake3 offers it only as a doc-hidden function. So the version of blake3 is pinned, the call is
+//! behind the feature `hash-many`, and a test compares both ways.
 
 /// A node or leaf of the tree.
 pub type Hash = [u8; 32];
@@ -23,7 +23,7 @@ pub const MAX_LEAVES: usize = 64;
 /// The longest shard that can be hashed: one BLAKE3 chunk.
 pub(crate) const MAX_LEAF_LEN: usize = 1024;
 
-/// What fills up a level of odd length.
+/// The node that fills up a level of odd length.
 const EMPTY: Hash = [0; 32];
 
 const LEAF_KEY: Hash = *b"fragcast shred merkle leaf v1\0\0\0";
@@ -52,7 +52,7 @@ fn node(left: &Hash, right: &Hash) -> Hash {
 
 #[cfg(feature = "hash-many")]
 mod many {
-    //! Side by side, through blake3's doc-hidden platform module.
+    //! Hashes leaves side by side through blake3's doc-hidden platform module.
     use blake3::IncrementCounter;
     use blake3::platform::{Platform, words_from_le_bytes_32};
 
@@ -110,7 +110,7 @@ mod many {
     }
 }
 
-/// The hashes of shards of one length, side by side where that is possible.
+/// Hashes shards of one length, side by side where that is possible.
 ///
 /// # Panics
 /// If the shards differ in length or exceed 1,024 bytes: callers pass parsed shreds, or
@@ -145,7 +145,7 @@ fn parents(level: &[Hash], out: &mut [Hash]) {
     }
 }
 
-/// All nodes over at most 64 leaves: about 4 kB.
+/// A tree over at most 64 leaves. Takes about 4 kB.
 #[derive(Clone)]
 pub struct Tree {
     /// Level 0 are the leaves; level `depth` is the root.
@@ -181,7 +181,7 @@ impl Tree {
         *self.nodes.last().expect("a tree has a root")
     }
 
-    /// The siblings from leaf `index` up to below the root.
+    /// The path of leaf `index`: the sibling at each level, from the leaves up.
     pub fn path(&self, index: usize) -> impl Iterator<Item = &Hash> {
         let width = 1usize << self.depth;
         (0..self.depth).scan((0, width, index), move |(start, level, index), _| {
@@ -203,10 +203,10 @@ pub fn root_of(leaf: Hash, index: usize, path: &[Hash]) -> Hash {
     at
 }
 
-/// The nodes of one tree that are known to lead to its signed root.
+/// The nodes of a tree whose path to the signed root has been checked.
 ///
-/// The first shred of a set walks its whole path; later ones stop at the first node that is
-/// known, and only compare the rest of their path. About 4 kB.
+/// The first shred of a set is hashed along its whole path. Later ones are hashed up to the first
+/// known node, and the rest of their path is only compared. Takes about 4 kB.
 #[derive(Clone)]
 pub struct KnownNodes {
     nodes: Box<[Option<Hash>; 128]>,
@@ -214,7 +214,7 @@ pub struct KnownNodes {
 }
 
 impl KnownNodes {
-    /// Knows the root of a tree of `depth` levels.
+    /// The root of a tree of `depth` levels is known, and nothing else.
     pub fn new(root: Hash, depth: usize) -> Self {
         debug_assert!(depth <= 6);
         let mut nodes = Box::new([None; 128]);

@@ -1,14 +1,14 @@
 //! The three messages of a block, in the two dialects that exist.
 //!
-//! The structures mirror based-op's: field order is the order of the tree hash and of the wire
-//! bytes. The dialects `v0` and `v0-blob` share topics and method names without a version
-//! bump, so a body of the other dialect must be refused, never misread: here a dialect is the
-//! presence of `blob_gas_used`, and every decoder is told which one its chain speaks.
+//! The structures mirror based-op's: the order of the fields is that of the tree hash and of the
+//! wire bytes. The dialects `v0` and `v0-blob` share topics and method names and carry no version
+//! number, so a decoder must refuse a body of the other dialect rather than misread it. They differ
+//! in the field `blob_gas_used`; every decoder is told which dialect its chain speaks.
 //!
-//! * [`json`]: what a gateway posts
-//! * [`wire`]: what is gossiped and what is cut into shreds
-//! * [`root`]: what is signed
-//! * [`build`]: makes the messages of a block
+//! * [`json`]: the JSON that a gateway posts
+//! * [`wire`]: the bytes that are gossiped and cut into shreds
+//! * [`root`]: the hash that a gateway signs
+//! * [`build`]: builds the messages of a block
 
 pub mod build;
 pub mod json;
@@ -21,48 +21,64 @@ use serde::{Deserialize, Serialize};
 /// The longest `extra_data` (SSZ limit of the field).
 pub const MAX_EXTRA_DATA: usize = 256;
 
-/// Which of the two layouts a chain speaks. Configured per chain; the default is `v0`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// The layout of a chain's messages. Configured per chain; the default is `v0`.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::IntoStaticStr,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+#[strum(parse_err_ty = UnknownDialect, parse_err_fn = UnknownDialect::of)]
 pub enum Dialect {
     /// The structures of based-op's published code.
     #[default]
-    #[serde(rename = "v0")]
     V0,
-    /// The deployed fork's: Frag and Seal carry `blob_gas_used`.
-    #[serde(rename = "v0-blob")]
+    /// The structures of the deployed fork: Frag and Seal carry `blob_gas_used`.
     V0Blob,
 }
 
 impl Dialect {
     /// The name used in configuration and errors.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::V0 => "v0",
-            Self::V0Blob => "v0-blob",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 
-impl std::fmt::Display for Dialect {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
+/// The name of a [`Dialect`] that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown dialect `{0}`: use `v0` or `v0-blob`")]
+pub struct UnknownDialect(String);
+
+impl UnknownDialect {
+    fn of(name: &str) -> Self {
+        Self(name.to_owned())
     }
 }
 
-impl std::str::FromStr for Dialect {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "v0" => Ok(Self::V0),
-            "v0-blob" => Ok(Self::V0Blob),
-            other => Err(format!("unknown dialect `{other}`: use `v0` or `v0-blob`")),
-        }
-    }
-}
-
-/// Which of the three messages; the byte is the shred header's `kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The kind of a message. Its number is the byte `kind` of the shred header.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    strum::FromRepr,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 #[repr(u8)]
 pub enum Kind {
     /// Opens a block.
@@ -74,28 +90,20 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind of a header byte, if there is one.
+    /// The kind that a header byte stands for; `None` if there is none.
     pub const fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            0 => Some(Self::Env),
-            1 => Some(Self::Frag),
-            2 => Some(Self::Seal),
-            _ => None,
-        }
+        Self::from_repr(byte)
     }
 
     /// The name used in logs, metrics and the subscription.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Env => "env",
-            Self::Frag => "frag",
-            Self::Seal => "seal",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 
-/// Opens a block: all of its environment that is known before execution.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Opens a block with the part of its environment that is known before execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Env {
     /// Block number.
     pub number: u64,
@@ -120,7 +128,8 @@ pub struct Env {
 }
 
 /// Carries transactions, in the order of their execution.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Frag {
     /// Block number.
     pub block_number: u64,
@@ -129,15 +138,17 @@ pub struct Frag {
     /// True in the last frag of a block.
     pub is_last: bool,
     /// `v0-blob` only: blob gas used so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blob_gas_used: Option<u64>,
     /// EIP-2718 transactions; may be empty in the last frag.
     pub txs: Vec<Bytes>,
 }
 
-/// Ends a block: what execution must arrive at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Ends a block with the results that execution must reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Seal {
-    /// How many frags the block has.
+    /// Number of frags of the block.
     pub total_frags: u64,
     /// Block number.
     pub block_number: u64,
@@ -156,11 +167,13 @@ pub struct Seal {
     /// Hash of the block's header.
     pub block_hash: B256,
     /// `v0-blob` only: blob gas used by the block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blob_gas_used: Option<u64>,
 }
 
-/// One of the three.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One of the three messages. Its JSON is that of the message, without a tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Message {
     /// See [`Env`].
     Env(Env),
@@ -189,7 +202,7 @@ impl From<Seal> for Message {
 }
 
 impl Message {
-    /// Which of the three this is.
+    /// The kind of the message.
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Env(_) => Kind::Env,
@@ -198,7 +211,7 @@ impl Message {
         }
     }
 
-    /// The block the message belongs to.
+    /// Number of the block that the message belongs to.
     pub const fn block(&self) -> u64 {
         match self {
             Self::Env(m) => m.number,

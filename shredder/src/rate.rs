@@ -1,28 +1,29 @@
-//! The code rate: how many coding shreds a set gets.
+//! The code rate: how many data and coding shreds a set has.
 //!
-//! m is the least number for which fewer than k of the k + m shreds arrive with a probability
-//! under [`INCOMPLETE`], if each shred is lost independently with the end-to-end loss of the
-//! path *and* with the chance that one of the two busiest relays carried it and is silent.
+//! m is the smallest number with which a set stays incomplete (fewer than k of the k + m shreds
+//! arrive) with a probability below [`INCOMPLETE`]. Each shred is taken to be lost independently
+//! with the end-to-end loss of the path, and also with the probability that one of the two busiest
+//! relays carries it, since those may be silent.
 
 use crate::coding::MAX_SHARDS;
 
-/// The probability with which a set may stay incomplete.
+/// The probability below which a set may stay incomplete.
 pub const INCOMPLETE: f64 = 1e-6;
 
-/// The end-to-end loss that is assumed until it is measured.
+/// End-to-end loss that is assumed until it is measured.
 pub const DEFAULT_LOSS: f64 = 0.05;
 
-/// The most data shards of a set: beyond 32 the code costs more than the signature it saves.
+/// The most data shards of a set. Beyond 32, coding costs more than the saved signature.
 pub const MAX_DATA: usize = 32;
 
-/// The largest shard the shredder cuts: 13 blocks of BLAKE3, the last of them full.
+/// The largest shard that the shredder cuts: 13 full blocks of BLAKE3.
 pub const MAX_SHARD_LEN: usize = 832;
 
-/// At most this many coding shreds for each data shred, and a few for the smallest sets.
+/// The most coding shreds for each data shred, beside [`SMALL_SET_EXTRA`].
 const MAX_OVERHEAD: usize = 2;
 const SMALL_SET_EXTRA: usize = 8;
 
-/// What the code has to stand.
+/// The losses that the code must make good.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LossTarget {
     /// End-to-end loss over all hops, 0 to 0.9.
@@ -51,7 +52,17 @@ impl LossTarget {
     }
 }
 
-/// How a message is cut: every set has the same k, m and shard length.
+/// How a message is divided into sets and shards. All sets have the same k, m and shard length.
+///
+/// ```
+/// use fragcast_shredder::{CodeRate, LossTarget};
+///
+/// // 36 kB over a path that loses 5 % of all packets.
+/// let rate = CodeRate::new(36_000, LossTarget { loss: 0.05, busiest: 0.0 });
+/// assert_eq!((rate.sets, rate.k, rate.m), (2, 22, 10));
+/// // A leader with bandwidth to spare sends as many coding shreds as data shreds.
+/// assert_eq!(rate.with_coding(1.0).m, 22);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeRate {
     /// Number of FEC sets.
@@ -67,8 +78,8 @@ pub struct CodeRate {
 impl CodeRate {
     /// The rate for a message of `len` bytes, 1 to [`MAX_MESSAGE_LEN`](crate::MAX_MESSAGE_LEN).
     ///
-    /// The data shards are dealt evenly over as few sets as possible, so that no small last
-    /// set becomes the weakest link.
+    /// The data shards are spread evenly over as few sets as possible, so that there is no small
+    /// last set that is more likely to fail than the others.
     pub fn new(len: usize, target: LossTarget) -> Self {
         let shards = len.div_ceil(MAX_SHARD_LEN).max(1);
         let most = (1..=MAX_DATA)
@@ -87,10 +98,11 @@ impl CodeRate {
 }
 
 impl CodeRate {
-    /// With at least `ratio` coding shards for each data shard, as far as a set has room.
+    /// The same rate with at least `ratio` coding shards for each data shard, as far as a set has
+    /// room.
     ///
-    /// Where shreds take paths of different length a node is complete with the fastest k of
-    /// k + m, so that more coding than the loss asks for makes it faster.
+    /// Where shreds take paths of different length, a node completes a set with the fastest k of k
+    /// + m. More coding than the loss requires then makes it complete earlier.
     #[must_use]
     pub fn with_coding(self, ratio: f64) -> Self {
         let wanted = (f64::from(self.k) * ratio.max(0.0)).ceil() as usize;
@@ -99,16 +111,16 @@ impl CodeRate {
     }
 }
 
-/// The least m for k data shards, or `None` if even [`MAX_SHARDS`] in all do not reach the target.
+/// The smallest sufficient m for k data shards; `None` if [`MAX_SHARDS`] shards are not enough.
 fn coding_shards(k: usize, target: LossTarget) -> Option<usize> {
     let arrival = target.arrival();
     (1..=MAX_SHARDS - k).find(|m| incomplete(k, k + m, arrival) < INCOMPLETE)
 }
 
-/// P[fewer than k of n independent shreds arrive].
+/// The probability that fewer than k of n independent shreds arrive.
 ///
-/// Only products and sums of a fixed order: the result is the same on every machine, which
-/// matters because the shape of a set is part of what is pinned in tests.
+/// Uses only products and sums in a fixed order, so that the result is the same on every machine:
+/// tests pin the shape of sets.
 fn incomplete(k: usize, n: usize, arrival: f64) -> f64 {
     let lost = 1.0 - arrival;
     if lost <= 0.0 {

@@ -1,15 +1,16 @@
-//! Puts messages together again, in bounded memory.
+//! Restores messages from shreds, in bounded memory.
 //!
-//! * Only blocks of a window and at most eight attempts of each are taken.
-//! * Memory has a total, of which no one leader may hold more than half; the farthest future
-//!   is evicted first, so a flood of future blocks never displaces the present.
-//! * A set is complete with any k of its shreds. If the data shards are among them the message
-//!   goes on at once, and the re-encoding check follows in [`Reassembler::check_next`], off the
-//!   critical path; otherwise recovery and check are one step. Without the check a leader
-//!   could sign inconsistent parity, and nodes that recovered from different shreds would
-//!   deliver different messages.
+//! * It takes shreds of the blocks in a window, and of at most eight attempts of each.
+//! * Its memory has a limit, of which one leader may use at most half. When it is full, the block
+//!   farthest in the future is evicted first, so a flood of future blocks never displaces the
+//!   present.
+//! * A set is complete with any k of its shreds. If those are all data shreds, the message is
+//!   delivered at once, and [`Reassembler::check_next`] re-encodes the set later, off the critical
+//!   path; otherwise recovery and check are one step. Without the check a leader could sign
+//!   inconsistent parity, and nodes that recovered from different shreds would deliver different
+//!   messages.
 //!
-//! A delivered or refused message leaves a tombstone, so that late shreds cost nothing.
+//! A delivered or refused message leaves a tombstone, so that its late shreds are not stored.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -20,13 +21,13 @@ use crate::merkle::{self, Tree};
 use crate::shred::{MessageKey, SIGNATURE_LEN, SetHeader, shard_range, write_frame};
 use crate::validator::ValidatedShred;
 
-/// What the bookkeeping of a message or set is taken to cost beside its shards.
+/// Bytes charged for the bookkeeping of a message or set, beside its shards.
 const ENTRY_COST: usize = 512;
 
 /// Bounds of a reassembler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of shards and bookkeeping in all; a leader may hold half of it.
+    /// Bytes for all shards and bookkeeping. One leader may use half of them.
     pub memory: usize,
 }
 
@@ -36,20 +37,20 @@ impl Default for Limits {
     }
 }
 
-/// What became of a shred.
+/// What happened to a shred that was taken.
 #[derive(Debug)]
 pub enum Push {
-    /// Kept; its set needs more.
+    /// It was stored, and its set needs more.
     Stored,
-    /// Already there.
+    /// It had been stored before.
     Duplicate,
-    /// Its set or message is complete, or was refused.
+    /// Its set or message is complete or refused, so it is not needed.
     Late,
-    /// The last that its set needed.
+    /// It completed its set.
     Complete {
-        /// The whole set, if something of it had to be recovered.
+        /// The whole set, if shards had to be recovered.
         recovered: Option<Box<RecoveredSet>>,
-        /// The whole message, if this was its last set.
+        /// The whole message, if this was its last missing set.
         message: Option<Assembled>,
     },
 }
@@ -57,28 +58,28 @@ pub enum Push {
 /// Why a shred was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
-    /// The block is sealed long ago.
+    /// The block is below the window.
     #[error("block {0} is below the window")]
     Past(u64),
-    /// The block is too far ahead.
+    /// The block is above the window.
     #[error("block {0} is above the window")]
     Future(u64),
     /// A higher attempt of the block has replaced this one.
     #[error("the attempt was superseded")]
     Superseded,
-    /// Memory is full of nearer blocks, or of this leader's.
+    /// Memory is full of nearer blocks, or the leader has used its half.
     #[error("no memory left for this block or leader")]
     Quota,
-    /// Another key, root or shape has this place already.
+    /// A message or set of the same key is known with another leader, root or shape.
     #[error("another message has this place")]
     Conflict,
-    /// The leader signed shards that are no code word, or padding that is not zero: the whole
-    /// message is refused, by every node alike.
+    /// The leader signed shards that are not a code word, or padding that is not zero. Every node
+    /// refuses the whole message.
     #[error("the leader's parity is inconsistent")]
     BadParity,
 }
 
-/// A message as it was sent: signature ‖ body, not verified yet.
+/// A complete message whose signature is not verified yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assembled {
     /// The header of the set that completed it.
@@ -91,14 +92,14 @@ pub struct Assembled {
     pub repaired: bool,
 }
 
-/// A set whose every shred can be made again.
+/// A complete set, from which any of its shreds can be made.
 #[derive(Clone)]
 pub struct RecoveredSet {
     /// The set's header.
     pub header: SetHeader,
     /// The Merkle root.
     pub root: merkle::Hash,
-    /// Which shreds had arrived by themselves, one bit each.
+    /// One bit for each shred that arrived and was not recovered.
     pub arrived: u64,
     /// Whether some of those came by repair.
     pub repaired: bool,
@@ -180,10 +181,10 @@ impl SetState {
         &self.shards[..usize::from(self.header.k) * usize::from(self.header.shard_len)]
     }
 
-    /// Computes all that is missing and compares the root: `None` means bad parity.
+    /// Computes the missing shards and compares the root; `None` if the parity is bad.
     fn recover(&mut self, codes: &mut Codes) -> Option<RecoveredSet> {
         let (k, len) = (usize::from(self.header.k), usize::from(self.header.shard_len));
-        // A set takes no shred beyond its k-th, so all that is present decided the rest.
+        // A set takes no shred beyond its k-th, so the present ones determine all others.
         if self.header.m > 0 {
             let mut shards: Vec<&mut [u8]> = self.shards.chunks_exact_mut(len).collect();
             codes.recover(k, &mut shards, self.present).ok()?;
@@ -212,9 +213,9 @@ impl SetState {
 
 enum Progress {
     Collecting,
-    /// Handed on; sets whose check is due are still held.
+    /// Delivered. Sets that are still to be checked are kept.
     Delivered,
-    /// Inconsistent: nothing of it is taken any more.
+    /// Inconsistent: its shreds are not taken any more.
     Refused,
 }
 
@@ -229,7 +230,25 @@ struct MessageState {
     bytes: usize,
 }
 
-/// Messages in the making.
+/// Collects shreds into messages.
+///
+/// It takes only blocks of a window, which the caller moves as blocks are sealed. See the
+/// [crate's documentation](crate) for a whole message.
+///
+/// ```
+/// use fragcast_shredder::{Limits, MessageKey, Reassembler};
+///
+/// let mut reassembler = Reassembler::new(Limits { memory: 64 << 20 });
+/// reassembler.set_window(100, 171);
+/// let key = |block, attempt| MessageKey { block, attempt, message: 0 };
+/// assert!(reassembler.admits(&key(100, 0)));
+/// assert!(!reassembler.admits(&key(172, 0)));
+/// // The leader opened block 150 again: attempt 1 replaces attempt 0.
+/// reassembler.supersede(150, 1);
+/// assert!(!reassembler.admits(&key(150, 0)));
+/// assert!(reassembler.admits(&key(150, 1)));
+/// assert_eq!(reassembler.bytes(), 0);
+/// ```
 pub struct Reassembler {
     limits: Limits,
     window: (u64, u64),
@@ -254,7 +273,7 @@ impl std::fmt::Debug for Reassembler {
 }
 
 impl Reassembler {
-    /// A reassembler that takes every block until a window is set.
+    /// An empty reassembler. It takes every block until a window is set.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -268,12 +287,12 @@ impl Reassembler {
         }
     }
 
-    /// Bytes held now; never more than [`Limits::memory`].
+    /// Bytes used, at most [`Limits::memory`].
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes only blocks of `low..=high` from now on, and drops all others.
+    /// Sets the window: drops blocks outside `low..=high`, and takes none of them from now on.
     pub fn set_window(&mut self, low: u64, high: u64) {
         self.window = (low, high);
         while let Some((key, _)) = self.messages.first_key_value().filter(|(k, _)| k.block < low) {
@@ -287,7 +306,7 @@ impl Reassembler {
         self.superseded = self.superseded.split_off(&low);
     }
 
-    /// Drops the attempts of `block` below `attempt`, and takes none of them any more.
+    /// Drops the attempts of `block` below `attempt`, and takes none of them from now on.
     pub fn supersede(&mut self, block: u64, attempt: u8) {
         let lowest = self.superseded.entry(block).or_default();
         *lowest = attempt.max(*lowest);
@@ -297,7 +316,7 @@ impl Reassembler {
         dropped.iter().for_each(|key| self.remove(key));
     }
 
-    /// Refuses a message whose bytes turned out to be wrong: late shreds of it are not kept.
+    /// Refuses a message whose bytes turned out to be wrong; its late shreds are not stored.
     pub fn refuse(&mut self, key: &MessageKey) {
         if let Some(state) = self.messages.get_mut(key) {
             state.progress = Progress::Refused;
@@ -305,19 +324,19 @@ impl Reassembler {
         }
     }
 
-    /// Whether a block and attempt are taken at all.
+    /// Whether shreds of this block and attempt are taken.
     pub fn admits(&self, key: &MessageKey) -> bool {
         self.admit(key).is_ok()
     }
 
-    /// Whether a message was handed on or refused: nothing of it is wanted any more.
+    /// Whether a message was delivered or refused, so that none of its shreds is needed.
     pub fn is_done(&self, key: &MessageKey) -> bool {
         let state = self.messages.get(key);
         state.is_some_and(|state| !matches!(state.progress, Progress::Collecting))
     }
 
-    /// The sets that a message lacks, each with one bit for every shred it holds; `None` while
-    /// nothing of the message has come.
+    /// The incomplete sets of a message, each with one bit for every shred it has. `None` if no
+    /// shred of the message has come.
     pub fn incomplete(&self, key: &MessageKey) -> Option<impl Iterator<Item = (u16, u64)> + '_> {
         let state = self.messages.get(key)?;
         let sets = match state.progress {
@@ -338,7 +357,7 @@ impl Reassembler {
         self.take(shred, false)
     }
 
-    /// Takes one shred that came by repair: its set and message remember that.
+    /// Takes one shred that came by repair, which is noted in its set and message.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -412,8 +431,8 @@ impl Reassembler {
         Ok(Push::Complete { recovered, message })
     }
 
-    /// Re-encodes the next set that arrived whole and compares its root. Off the critical path:
-    /// the driver calls it when nothing else waits. `None` when nothing is due.
+    /// Re-encodes the next set that arrived whole and compares its root; `None` if there is none
+    /// left. The driver calls this when nothing else waits.
     ///
     /// # Errors
     /// The key of a message, possibly delivered already, whose parity is inconsistent.
@@ -445,7 +464,7 @@ impl Reassembler {
         Ok(())
     }
 
-    /// Hands the message on if all its sets are complete.
+    /// Delivers the message if all its sets are complete.
     fn assemble(
         &mut self,
         key: &MessageKey,
@@ -508,7 +527,7 @@ impl Reassembler {
         self.unchecked.retain(|(k, _)| k != key);
     }
 
-    /// Evicts from the far end until `cost` fits, but nothing nearer than `key`.
+    /// Evicts the farthest messages until `cost` bytes fit, but none nearer than `key`.
     fn make_room(
         &mut self,
         key: &MessageKey,

@@ -30,9 +30,10 @@
 //!    └──────────────────────────────────┘           at most 1,152 bytes
 //! ```
 //!
-//! Integers are little-endian. The header is first, with what tells shreds apart at fixed
-//! offsets; the parts whose length the header determines follow. A decoder that sized the
-//! path or the shard by anything else could be made to disagree with the signature.
+//! Integers are little-endian. The header comes first, so the fields that identify a shred are at
+//! fixed offsets; the header also determines the length of every part behind it. A decoder that
+//! took the length of the path or the shard from anything else could be made to disagree with the
+//! signature.
 
 use std::ops::Range;
 
@@ -56,9 +57,9 @@ pub const MAX_ATTEMPTS: u8 = 8;
 
 const OVERHEAD: usize = HEADER_LEN + 1 + SIGNATURE_LEN;
 
-/// Four bytes that tell chains apart before any signature is checked.
+/// A four-byte hash of the chain id, compared before any signature is checked.
 ///
-/// The signature itself covers the whole chain id, so equal tags only cost a verification.
+/// The signature covers the whole chain id, so two chains with equal tags only cost a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, bincode::Encode, bincode::Decode)]
 pub struct ChainTag(pub u32);
 
@@ -70,7 +71,7 @@ impl ChainTag {
     }
 }
 
-/// Names a message: one of a block's, within one attempt.
+/// Identifies a message by its block, attempt and index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageKey {
     /// Block number.
@@ -81,12 +82,12 @@ pub struct MessageKey {
     pub message: u16,
 }
 
-/// Names an FEC set.
+/// Identifies an FEC set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SetKey {
-    /// The message it is of.
+    /// The message that the set belongs to.
     pub message: MessageKey,
-    /// Which of its sets.
+    /// The set's index within the message.
     pub set: u16,
 }
 
@@ -99,7 +100,7 @@ pub struct SetHeader {
     pub kind: u8,
     /// Attempt, 0 to 7.
     pub attempt: u8,
-    /// The route's number; `turbine` gives it meaning.
+    /// Number of the route, as `fragcast_turbine::Route` defines it.
     pub route: u8,
     /// Chain tag.
     pub chain: ChainTag,
@@ -113,9 +114,9 @@ pub struct SetHeader {
     pub message_len: u32,
     /// Message index.
     pub message: u16,
-    /// Which of the message's sets.
+    /// Index of this set, below `sets`.
     pub set: u16,
-    /// How many sets the message has.
+    /// Number of sets of the message.
     pub sets: u16,
     /// Bytes of a shard.
     pub shard_len: u16,
@@ -128,12 +129,12 @@ pub struct SetHeader {
 }
 
 impl SetHeader {
-    /// The message the set is of.
+    /// The message that the set belongs to.
     pub const fn message_key(&self) -> MessageKey {
         MessageKey { block: self.block, attempt: self.attempt, message: self.message }
     }
 
-    /// The set.
+    /// The set's key.
     pub const fn set_key(&self) -> SetKey {
         SetKey { message: self.message_key(), set: self.set }
     }
@@ -143,12 +144,12 @@ impl SetHeader {
         Timestamp::from_micros(self.sent_at_micros)
     }
 
-    /// k + m.
+    /// Number of shards in the set, k + m.
     pub const fn shards(&self) -> usize {
         self.k as usize + self.m as usize
     }
 
-    /// Bytes of a whole shred of this set.
+    /// Length of each shred of this set in bytes.
     pub const fn shred_len(&self) -> usize {
         OVERHEAD + self.shard_len as usize + 32 * merkle::depth(self.shards())
     }
@@ -158,13 +159,14 @@ impl SetHeader {
         Kind::from_byte(self.kind).expect("checked when parsed")
     }
 
-    /// Whether both headers describe the same message: what every set of it must agree on.
+    /// Whether both headers have the same kind, message length, number of sets, shard length, k and
+    /// m. All sets of a message agree in these.
     pub fn same_shape(&self, other: &Self) -> bool {
         let shape = |h: &Self| (h.kind, h.message_len, h.sets, h.shard_len, h.k, h.m);
         shape(self) == shape(other)
     }
 
-    /// The 48 bytes.
+    /// Encodes the header.
     pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         codec::encode_into(self, &mut bytes);
@@ -178,7 +180,8 @@ impl SetHeader {
         hasher.finalize().into()
     }
 
-    /// Checks what does not need a key: ranges, and that the numbers agree with one another.
+    /// Checks all that needs no key: every field is in range, and the fields agree with one
+    /// another.
     ///
     /// # Errors
     /// [`ShredError`].
@@ -214,27 +217,28 @@ impl SetHeader {
     }
 }
 
-/// Why bytes are no shred. The variants are metric labels of the protocol.
+/// Why bytes are not a shred. The protocol counts each variant under its own metric label, so a new
+/// variant must be added there too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ShredError {
-    /// Shorter than a header, or longer than any shred.
+    /// The bytes are shorter than a header or longer than any shred.
     #[error("{0} bytes are no shred's length")]
     Length(usize),
-    /// Not [`VERSION`].
+    /// The version is not [`VERSION`].
     #[error("version {0}, this build speaks {VERSION}")]
     Version(u8),
-    /// A number of the header is out of range or contradicts another.
+    /// A field of the header is out of range or contradicts another.
     #[error("impossible {0} in the header")]
     Header(&'static str),
     /// The shred index is not below k + m.
     #[error("shred index {0} is out of range")]
     Index(u8),
-    /// The length is not what the header determines.
+    /// The length differs from the one that the header determines.
     #[error("{have} bytes where the header makes it {need}")]
     Mismatch {
-        /// Bytes there are.
+        /// Bytes found.
         have: usize,
-        /// Bytes the header determines.
+        /// Bytes that the header determines.
         need: usize,
     },
 }
@@ -278,12 +282,12 @@ impl Shred {
         &self.header
     }
 
-    /// The index within the set; data shards come first.
+    /// The shred's index within the set; data shards come first.
     pub const fn index(&self) -> u8 {
         self.index
     }
 
-    /// The whole shred.
+    /// The bytes of the whole shred.
     pub const fn bytes(&self) -> &Bytes {
         &self.bytes
     }
@@ -293,7 +297,7 @@ impl Shred {
         &self.bytes[shard_range(&self.header)]
     }
 
-    /// The Merkle path, leaf's sibling first.
+    /// The Merkle path, beginning with the leaf's sibling.
     pub fn path(&self) -> &[merkle::Hash] {
         let start = shard_range(&self.header).end;
         self.bytes[start..self.bytes.len() - SIGNATURE_LEN].as_chunks::<32>().0
@@ -305,12 +309,12 @@ impl Shred {
     }
 }
 
-/// Where the shard lies in a shred.
+/// The byte range of the shard within a shred.
 pub(crate) const fn shard_range(header: &SetHeader) -> Range<usize> {
     HEADER_LEN + 1..HEADER_LEN + 1 + header.shard_len as usize
 }
 
-/// Writes everything but the shard into `slot`, which is one shred long.
+/// Writes header, index, path and signature into `slot`, which has the length of a shred.
 pub(crate) fn write_frame<'a>(
     slot: &mut [u8],
     header: &SetHeader,
@@ -330,8 +334,8 @@ pub(crate) fn write_frame<'a>(
 
 /// A shred with the hash of its shard.
 ///
-/// A stage of its own because hashing the shards of one burst side by side is several times
-/// faster than hashing each where it is validated.
+/// Hashing is a separate stage because hashing all shards of a burst side by side is several times
+/// faster than hashing each one when it is validated.
 #[derive(Debug, Clone)]
 pub struct HashedShred {
     pub(crate) shred: Shred,
@@ -344,7 +348,7 @@ impl HashedShred {
         Self { leaf: merkle::leaf(shred.shard()), shred }
     }
 
-    /// Hashes a burst, those of equal shard length side by side. The order stays.
+    /// Hashes a burst; neighbours of equal shard length are hashed side by side. Keeps the order.
     pub fn batch(shreds: Vec<Shred>) -> Vec<Self> {
         let mut hashes = Vec::new();
         let mut leaves = Vec::with_capacity(shreds.len());

@@ -1,9 +1,9 @@
-//! Cuts a message into signed, erasure-coded shreds: the leader's side.
+//! Cuts a message into signed, erasure-coded shreds, as a leader does.
 //!
-//! Each set is one allocation with room for all its shreds. The data is copied into place
-//! once; coding shards, paths and signatures are written where they belong, and every shred is
-//! a slice of it. [`ShreddedMessage::in_sending_order`] puts the data shreds of all sets
-//! before any coding shred, so that a lossless path completes as early as it can.
+//! Each set is one allocation, and every shred is a slice of it: the data is copied once, and
+//! coding shards, paths and signatures are written in place. [`ShreddedMessage::in_sending_order`]
+//! puts the data shreds of all sets before any coding shred, so that the message completes as early
+//! as possible where nothing is lost.
 
 use bytes::{Bytes, BytesMut};
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
@@ -17,7 +17,7 @@ use crate::shred::{
 use crate::time::Timestamp;
 use crate::{MAX_MESSAGE_LEN, merkle};
 
-/// What the header says of a message beside its shape.
+/// The header fields of a message that do not depend on its length and code rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageParams {
     /// Block, attempt and message index.
@@ -26,21 +26,22 @@ pub struct MessageParams {
     pub kind: Kind,
     /// First eight bytes of the plan's hash.
     pub plan: u64,
-    /// Route number.
+    /// Number of the route.
     pub route: u8,
-    /// Route parameter.
+    /// Parameter of the route, such as its fanout.
     pub route_param: u16,
-    /// When the leader sends it, since the Unix epoch. The header has room for microseconds.
+    /// When the leader sends the message, since the Unix epoch. The header carries microseconds.
     pub sent_at: Timestamp,
 }
 
 /// Why a message cannot be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ShredderError {
-    /// Empty, or over [`MAX_MESSAGE_LEN`].
+    /// The message is empty or longer than [`MAX_MESSAGE_LEN`].
     #[error("a message has 1 to {MAX_MESSAGE_LEN} bytes, not {0}")]
     Length(usize),
-    /// The parameters or the rate make no valid header.
+    /// The parameters and the code rate make no valid header.
     #[error("impossible header: {0}")]
     Header(#[from] crate::shred::ShredError),
 }
@@ -75,7 +76,30 @@ impl ShreddedMessage {
     }
 }
 
-/// Cuts and signs with one leader's ed25519 key.
+/// Cuts messages into shreds and signs them with one leader's ed25519 key.
+///
+/// ```
+/// use ed25519_dalek::SigningKey;
+/// use fragcast_shredder::{
+///     CodeRate, Kind, LossTarget, MessageKey, MessageParams, Shredder, Timestamp,
+/// };
+///
+/// let mut shredder = Shredder::new(901, SigningKey::from_bytes(&[9; 32]));
+/// let wire = vec![7; 60_000];
+/// let params = MessageParams {
+///     key: MessageKey { block: 42, attempt: 0, message: 1 },
+///     kind: Kind::Frag,
+///     plan: 0,
+///     route: 0,
+///     route_param: 0,
+///     sent_at: Timestamp::from_micros(1_700_000_000_000_000),
+/// };
+/// let rate = CodeRate::new(wire.len(), LossTarget::default());
+/// let cut = shredder.shred(&wire, &params, rate)?;
+/// assert_eq!(cut.sets.len(), usize::from(rate.sets));
+/// assert!(cut.sets.iter().flat_map(|set| &set.shreds).all(|shred| shred.len() <= 1_152));
+/// # Ok::<(), fragcast_shredder::shredder::ShredderError>(())
+/// ```
 pub struct Shredder {
     chain_id: u64,
     tag: ChainTag,
@@ -90,7 +114,7 @@ impl std::fmt::Debug for Shredder {
 }
 
 impl Shredder {
-    /// Signs for `chain_id` with `key`, which wipes itself when dropped.
+    /// A shredder for `chain_id` that signs with `key`. The key is wiped when it is dropped.
     pub fn new(chain_id: u64, key: SigningKey) -> Self {
         Self { chain_id, tag: ChainTag::new(chain_id), key, codes: Codes::default() }
     }
@@ -100,7 +124,7 @@ impl Shredder {
         self.key.verifying_key()
     }
 
-    /// Cuts `wire` (signature ‖ body).
+    /// Cuts `wire`, the signature and body of a message, into shreds.
     ///
     /// # Errors
     /// [`ShredderError`].

@@ -1,9 +1,9 @@
-//! Recoverable secp256k1 signatures of a gateway over a message's root.
+//! Recoverable secp256k1 signatures, which a gateway makes over the root of a message.
 //!
-//! The signed digest carries no chain id and the existing network enforces no low-s rule, so
-//! one message has four valid byte strings: v as 0/1 or 27/28, s or n − s. Only one of them is
-//! canonical here (low s, v in 0/1). [`Signature::normalise`] makes it, and is meant for the
-//! leader's own ingest alone; whatever a peer sends must be canonical already.
+//! The signed digest has no chain id, and the existing network does not enforce a low s, so one
+//! signature has four valid encodings: v as 0/1 or 27/28, and s or n − s. Only one is canonical
+//! here: low s, v in 0/1. [`Signature::normalise`] converts to it and is meant only for messages
+//! that a gateway posts to its own node; a peer's signature must be canonical already.
 
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
@@ -31,24 +31,24 @@ pub enum SignatureError {
     /// r or s is zero or not below the group order.
     #[error("r or s is out of range")]
     OutOfRange,
-    /// s is in the upper half, or v is 27/28, where only the canonical form is taken.
+    /// s is in the upper half or v is 27/28, where only the canonical form is accepted.
     #[error("the signature is not canonical (low s, v of 0 or 1)")]
     NotCanonical,
     /// No public key belongs to this signature and root.
     #[error("no public key recovers from the signature")]
     Unrecoverable,
-    /// Somebody else signed.
+    /// Another key signed.
     #[error("signed by {found}, not by the scheduled gateway {expected}")]
     WrongSigner {
         /// The scheduled gateway.
         expected: Address,
-        /// Who signed.
+        /// The address of the key that signed.
         found: Address,
     },
     /// The message is shorter than a signature.
     #[error("{0} bytes are too short for a signed message")]
     TooShort(usize),
-    /// The body under the signature.
+    /// The body does not decode.
     #[error(transparent)]
     Body(#[from] WireError),
 }
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Signature {
 }
 
 impl Signature {
-    /// Takes r ‖ s ‖ v as they are; nothing is checked yet.
+    /// Wraps r ‖ s ‖ v without checking them.
     pub const fn from_bytes(bytes: [u8; SIGNATURE_LEN]) -> Self {
         Self(bytes)
     }
@@ -106,10 +106,10 @@ impl Signature {
         Ok(Self(bytes))
     }
 
-    /// The address whose key signed `root`. Takes canonical signatures only.
+    /// The address whose key signed `root`. Accepts canonical signatures only.
     ///
     /// # Errors
-    /// [`SignatureError`]; it costs one public key recovery, about 42 µs.
+    /// [`SignatureError`].
     pub fn recover(&self, root: &B256) -> Result<Address, SignatureError> {
         if !self.is_canonical() {
             return Err(SignatureError::NotCanonical);
@@ -128,7 +128,17 @@ fn address_of(key: &secp256k1::PublicKey) -> Address {
     Address::from_slice(&keccak256(&key.serialize_uncompressed()[1..])[12..])
 }
 
-/// The secp256k1 key of a gateway. Signs messages and delegations; wiped when dropped.
+/// The secp256k1 key of a gateway, which signs messages and delegations. It is wiped when dropped.
+///
+/// ```
+/// use fragcast_shredder::{BlockBuilder, GatewayKey, Message};
+///
+/// let key = GatewayKey::from_bytes([7; 32])?;
+/// let signed = key.sign(BlockBuilder::new(42).env());
+/// assert_eq!(signed.signature.recover(&signed.root())?, key.address());
+/// assert!(matches!(signed.message, Message::Env(env) if env.number == 42));
+/// # Ok::<(), fragcast_shredder::SignatureError>(())
+/// ```
 pub struct GatewayKey(SecretKey);
 
 impl Drop for GatewayKey {
@@ -157,7 +167,7 @@ impl GatewayKey {
         address_of(&secp256k1::PublicKey::from_secret_key(SECP256K1, &self.0))
     }
 
-    /// Signs a 32-byte digest; the signature is canonical, and the same every time (RFC 6979).
+    /// Signs a 32-byte digest. The signature is canonical and deterministic (RFC 6979).
     pub fn sign_digest(&self, digest: &B256) -> Signature {
         let signature =
             SECP256K1.sign_ecdsa_recoverable(secp256k1::Message::from_digest(digest.0), &self.0);
@@ -181,10 +191,24 @@ impl GatewayKey {
     }
 }
 
-/// A message with a signature that nobody has checked yet.
+/// A message with a signature that is not checked yet.
+///
+/// ```
+/// use fragcast_shredder::{BlockBuilder, Dialect, GatewayKey, Kind, SignatureError, SignedMessage};
+///
+/// let (gateway, other) = (GatewayKey::from_bytes([7; 32])?, GatewayKey::from_bytes([8; 32])?);
+/// let wire = gateway.sign(BlockBuilder::new(42).seal_of(10)).to_wire().into();
+///
+/// let message = SignedMessage::from_wire(Kind::Seal, Dialect::V0, &wire)?;
+/// let wrong = message.clone().verify(other.address()).unwrap_err();
+/// assert!(matches!(wrong, SignatureError::WrongSigner { .. }));
+/// let verified = message.verify(gateway.address())?;
+/// assert_eq!(verified.message().index(), Some(11), "after Env and ten frags");
+/// # Ok::<(), SignatureError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedMessage {
-    /// The signature as it came.
+    /// The signature as received.
     pub signature: Signature,
     /// The message.
     pub message: Message,
@@ -192,17 +216,17 @@ pub struct SignedMessage {
 }
 
 impl SignedMessage {
-    /// Puts a message and its signature together.
+    /// Combines a message and its signature.
     pub fn new(message: Message, signature: Signature) -> Self {
         Self { signature, root: message.root(), message }
     }
 
-    /// The root that the signature is over.
+    /// The root that the signature covers.
     pub const fn root(&self) -> B256 {
         self.root
     }
 
-    /// signature ‖ body: the bytes that are gossiped and cut into shreds.
+    /// Encodes signature ‖ body: the bytes that are gossiped and cut into shreds.
     pub fn to_wire(&self) -> Vec<u8> {
         let mut wire = Vec::with_capacity(512);
         wire.extend(self.signature.as_bytes());
@@ -226,7 +250,8 @@ impl SignedMessage {
         Ok(Self::new(message, Signature(*signature)))
     }
 
-    /// Checks that `gateway` signed, in canonical form: the only way to a [`VerifiedMessage`].
+    /// Checks that `gateway` signed the message in canonical form. Takes about 42 µs, for the
+    /// recovery of a public key.
     ///
     /// # Errors
     /// [`SignatureError`].
@@ -238,8 +263,8 @@ impl SignedMessage {
         Ok(VerifiedMessage(self))
     }
 
-    /// Like [`verify`](Self::verify), after bringing the signature into canonical form.
-    /// For the leader's own ingest, whose remote signers emit high s and v of 27/28.
+    /// Converts the signature to canonical form and [verifies](Self::verify) it. For messages that
+    /// a gateway posts: remote signers produce high s and v of 27/28.
     ///
     /// # Errors
     /// [`SignatureError`].
@@ -252,7 +277,7 @@ impl SignedMessage {
     }
 }
 
-/// A message that the scheduled gateway signed, its signature canonical.
+/// A message that the scheduled gateway signed, with a canonical signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedMessage(SignedMessage);
 
@@ -272,7 +297,7 @@ impl VerifiedMessage {
         self.0.root
     }
 
-    /// signature ‖ body.
+    /// Encodes signature ‖ body.
     pub fn to_wire(&self) -> Vec<u8> {
         self.0.to_wire()
     }

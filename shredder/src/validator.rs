@@ -1,14 +1,14 @@
-//! Authenticates shreds one by one: the only way to a [`ValidatedShred`].
+//! Authenticates shreds one by one. This is the only way to get a [`ValidatedShred`].
 //!
-//! A set's signature is verified once. After that a shred is checked against the nodes of the
-//! tree that earlier ones proved, which costs a few hashes. Every shred is checked alone and
-//! before it is forwarded, so a shred that fails convicts the peer it came from.
+//! The signature of a set is verified once. Later shreds of the set are checked against the tree
+//! nodes that earlier ones proved, which costs a few hashes. Every shred is checked on its own and
+//! before it is forwarded, so a shred that fails proves the peer that sent it faulty.
 //!
-//! Batch verification of signatures would be faster still, but accepts signatures that single
-//! verification refuses: a leader could have honest relays barred with those.
+//! Batch verification of signatures would be faster, but it accepts some signatures that single
+//! verification refuses. A leader could use those to get honest relays barred.
 //!
-//! The table holds [`Validator::capacity`] sets of about 4.5 kB each; when it is full the
-//! farthest future makes room.
+//! The table holds [`Validator::capacity`] sets of about 4.5 kB each. When it is full, the set
+//! farthest in the future is evicted.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::equivocation::{Commitment, EquivocationProof};
 use crate::merkle::{self, KnownNodes};
 use crate::shred::{ChainTag, HashedShred, MessageKey, SetHeader, SetKey, Shred};
 
-/// A shred that the leader's signature covers, and the tree it is of.
+/// A shred that the leader's signature covers.
 #[derive(Debug, Clone)]
 pub struct ValidatedShred {
     shred: Shred,
@@ -52,19 +52,20 @@ impl ValidatedShred {
 /// Why a shred was not validated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValidateError {
-    /// Of another chain.
+    /// The shred belongs to another chain.
     #[error("of another chain")]
     Chain,
-    /// Neither the path nor a signature of the leader covers the shred. The sender is at fault.
+    /// The leader's signature does not cover the shred. The sender is at fault.
     #[error("the leader's signature does not cover the shred")]
     Signature,
-    /// The leader signed it, and something that contradicts it. The sender is not at fault.
+    /// The leader signed the shred and something that contradicts it. The sender is not at fault.
     #[error("the leader equivocated")]
     Equivocation(Box<EquivocationProof>),
-    /// The same root under a header with another route, plan or time: the first one stays.
+    /// The leader signed the same root under a header with another route, plan or time. The first
+    /// header stays.
     #[error("the set is known under another header")]
     OtherHeader,
-    /// The table is full of nearer blocks.
+    /// The table is full of sets of nearer blocks.
     #[error("the table of sets is full")]
     Full,
 }
@@ -75,7 +76,35 @@ struct Known {
     nodes: KnownNodes,
 }
 
-/// The sets whose signatures have been verified.
+/// Checks shreds, and remembers the sets whose signatures it has verified.
+///
+/// ```
+/// use ed25519_dalek::SigningKey;
+/// use fragcast_shredder::*;
+///
+/// let key = SigningKey::from_bytes(&[9; 32]);
+/// let leader = key.verifying_key();
+/// let params = MessageParams {
+///     key: MessageKey { block: 42, attempt: 0, message: 1 },
+///     kind: Kind::Frag,
+///     plan: 0,
+///     route: 0,
+///     route_param: 0,
+///     sent_at: Timestamp::default(),
+/// };
+/// let rate = CodeRate::new(500, LossTarget::default());
+/// let cut = Shredder::new(901, key).shred(&[7; 500], &params, rate)?;
+/// let good = cut.sets[0].shreds[0].clone();
+/// let mut bad = good.to_vec();
+/// bad[60] ^= 1;
+///
+/// let mut validator = Validator::new(901, Validator::DEFAULT_CAPACITY);
+/// let shred = validator.validate(HashedShred::new(Shred::parse(good)?), &leader)?;
+/// assert_eq!(shred.header().block, 42);
+/// let forged = HashedShred::new(Shred::parse(bad.into())?);
+/// assert_eq!(validator.validate(forged, &leader).unwrap_err(), ValidateError::Signature);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Validator {
     chain_id: u64,
     tag: ChainTag,
@@ -90,26 +119,26 @@ impl std::fmt::Debug for Validator {
 }
 
 impl Validator {
-    /// Room for sets unless said otherwise: 8,192, which take about 37 MB.
+    /// Default number of sets: 8,192, which take about 37 MB.
     pub const DEFAULT_CAPACITY: usize = 8192;
 
-    /// Validates shreds of `chain_id`.
+    /// A validator for `chain_id` with room for `capacity` sets.
     pub fn new(chain_id: u64, capacity: usize) -> Self {
         let tag = ChainTag::new(chain_id);
         Self { chain_id, tag, capacity: capacity.max(1), sets: BTreeMap::new() }
     }
 
-    /// How many sets it has room for.
+    /// Number of sets that fit into the table.
     pub const fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// How many sets it knows.
+    /// Number of sets in the table.
     pub fn len(&self) -> usize {
         self.sets.len()
     }
 
-    /// Whether it knows none.
+    /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.sets.is_empty()
     }
@@ -126,10 +155,10 @@ impl Validator {
         self.sets.extend(kept);
     }
 
-    /// Checks that `signer`, the leader of the shred's block, signed the set it is of.
+    /// Checks that `signer`, the leader of the shred's block, signed the shred's set.
     ///
     /// # Errors
-    /// [`ValidateError`]; of its variants only `Signature` convicts the sender.
+    /// [`ValidateError`]. Of its variants only `Signature` proves the sender faulty.
     pub fn validate(
         &mut self,
         hashed: HashedShred,
@@ -153,7 +182,7 @@ impl Validator {
             }
         }
 
-        // Unknown, or unlike what is known: the signature decides.
+        // The set is unknown, or known with another header or root: the signature decides.
         let root = merkle::root_of(leaf, index, shred.path());
         let commitment = Commitment::of(&shred, root);
         if !commitment.verify(self.chain_id, signer) {

@@ -92,6 +92,7 @@ impl<E: Labelled> Counts<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::Lane;
     use crate::gossip::{GossipOutcome, Mode, Policy};
     use crate::health::{Reason, State};
     use crate::outcome::Outcome;
@@ -111,7 +112,7 @@ mod tests {
             names::<Outcome>(),
             "stored completed duplicate late malformed version chain unknown_leader own \
              bad_signature equivocation other_header table_full past future superseded quota \
-             conflict bad_parity forced barred control control_unknown control_bad control_stale \
+             conflict bad_parity forced other_table barred control control_unknown control_bad control_stale \
              repair_late repair_unasked repair_lacking repair_refused"
         );
         assert_eq!(
@@ -130,6 +131,7 @@ mod tests {
              operator"
         );
         assert_eq!(names::<Via>(), "own turbine repair whole gossip");
+        assert_eq!(names::<Lane>(), "next_leader data coding repair bulk");
         assert_eq!(names::<Policy>(), "off standby always");
         assert_eq!(names::<Mode>(), "auto turbine gossip");
     }

@@ -91,16 +91,28 @@ impl std::fmt::Display for SignedDelegation {
 }
 
 impl std::str::FromStr for SignedDelegation {
-    type Err = String;
+    type Err = ParseDelegationError;
 
-    fn from_str(s: &str) -> Result<Self, String> {
-        let bytes = hex::decode(s).map_err(|e| format!("a delegation is hex: {e}"))?;
-        Self::from_bytes(&bytes).map_err(|e| format!("no delegation: {e}"))
+    fn from_str(s: &str) -> Result<Self, ParseDelegationError> {
+        Ok(Self::from_bytes(&hex::decode(s)?)?)
     }
+}
+
+/// Why a text is no delegation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseDelegationError {
+    /// The text is not hex.
+    #[error("a delegation is hex: {0}")]
+    Hex(#[from] hex::FromHexError),
+    /// The bytes are no delegation.
+    #[error("no delegation: {0}")]
+    Decode(#[from] DecodeError),
 }
 
 /// Why a delegation was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DelegationError {
     /// Of another chain.
     #[error("the delegation is for chain {found}, this is chain {expected}")]
@@ -190,6 +202,11 @@ impl Delegations {
             .get(gateway)?
             .iter()
             .find(|l| (l.signed.delegation.first..=l.signed.delegation.last).contains(&block))
+    }
+
+    /// The delegation to a key.
+    pub fn of_key(&self, key: &[u8; 32]) -> Option<&Leader> {
+        self.iter().find(|leader| leader.signed.delegation.key == *key)
     }
 
     /// All that are kept.

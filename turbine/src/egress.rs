@@ -10,12 +10,17 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use strum::{IntoStaticStr, VariantArray};
 
-use crate::membership::PeerIndex;
+use crate::counts::labelled;
+use crate::peer::PeerKey;
 use crate::time::Timestamp;
 
 /// Priority classes, highest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Lane {
     /// Leader to the next leader.
     NextLeader,
@@ -29,22 +34,7 @@ pub enum Lane {
     Bulk,
 }
 
-impl Lane {
-    /// All lanes, highest priority first.
-    pub const ALL: [Self; 5] =
-        [Self::NextLeader, Self::Data, Self::Coding, Self::Repair, Self::Bulk];
-
-    /// The name used in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NextLeader => "next_leader",
-            Self::Data => "data",
-            Self::Coding => "coding",
-            Self::Repair => "repair",
-            Self::Bulk => "bulk",
-        }
-    }
-}
+labelled!(pub Lane, name);
 
 /// What is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,24 +62,27 @@ impl Payload {
 /// One thing to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
-    /// To whom.
-    pub to: PeerIndex,
-    /// In which lane.
+    /// The peer to send it to.
+    pub to: PeerKey,
+    /// The lane it waits in.
     pub lane: Lane,
-    /// What.
+    /// What is sent.
     pub payload: Payload,
 }
 
 /// IP, UDP and QUIC framing of a datagram, as far as pacing is concerned.
 pub const FRAMING: usize = 60;
 
+/// How many lanes there are.
+const LANES: usize = <Lane as VariantArray>::VARIANTS.len();
+
 /// The lanes of one node.
 #[derive(Debug)]
 pub struct Egress {
-    lanes: [VecDeque<Transmit>; 5],
-    queued: [usize; 5],
-    dropped: [u64; 5],
-    sent: [u64; 5],
+    lanes: [VecDeque<Transmit>; LANES],
+    queued: [usize; LANES],
+    dropped: [u64; LANES],
+    sent: [u64; LANES],
     /// Bytes a lane may hold.
     capacity: usize,
     /// Nanoseconds a byte takes, in 2^-16ths, so that integers suffice up to 100 Gbit/s.
@@ -105,9 +98,9 @@ impl Egress {
     pub fn new(capacity: usize, bits_per_second: u64, burst: Duration) -> Self {
         Self {
             lanes: Default::default(),
-            queued: [0; 5],
-            dropped: [0; 5],
-            sent: [0; 5],
+            queued: [0; LANES],
+            dropped: [0; LANES],
+            sent: [0; LANES],
             capacity,
             nanos_per_byte: (8_000_000_000u64 << 16) / bits_per_second.max(1_000),
             burst,
@@ -170,7 +163,7 @@ impl Egress {
     }
 
     /// Drops all that is queued for a peer that is gone.
-    pub fn forget(&mut self, peer: PeerIndex) {
+    pub fn forget(&mut self, peer: PeerKey) {
         for (lane, queued) in self.lanes.iter_mut().zip(&mut self.queued) {
             lane.retain(|transmit| transmit.to != peer);
             *queued = lane.iter().map(|t| t.payload.len() + FRAMING).sum();
@@ -198,19 +191,19 @@ mod tests {
     use super::*;
 
     fn transmit(lane: Lane, n: u8) -> Transmit {
-        Transmit { to: 0, lane, payload: Payload::Shred(vec![n; 940].into()) }
+        Transmit { to: PeerKey::from(0), lane, payload: Payload::Shred(vec![n; 940].into()) }
     }
 
     #[test]
     fn higher_lanes_leave_first_and_lanes_keep_their_order() {
         let mut egress = Egress::new(1 << 20, 1_000_000_000, Duration::from_secs(1));
-        for (n, lane) in Lane::ALL.into_iter().rev().enumerate() {
+        for (n, lane) in Lane::ALL.iter().copied().rev().enumerate() {
             egress.push(transmit(lane, n as u8));
             egress.push(transmit(lane, 10 + n as u8));
         }
         let order: Vec<Lane> =
             std::iter::from_fn(|| egress.pop(Timestamp::default())).map(|t| t.lane).collect();
-        let expected: Vec<Lane> = Lane::ALL.into_iter().flat_map(|lane| [lane, lane]).collect();
+        let expected: Vec<Lane> = Lane::ALL.iter().copied().flat_map(|lane| [lane, lane]).collect();
         assert_eq!(order, expected);
     }
 
@@ -222,7 +215,7 @@ mod tests {
         assert!(egress.push(transmit(Lane::Coding, 0)));
         assert_eq!((egress.dropped(Lane::Data), egress.dropped(Lane::Coding)), (2, 0));
         assert_eq!(egress.queued(Lane::Data), 2_000);
-        egress.forget(0);
+        egress.forget(PeerKey::from(0));
         assert_eq!(egress.queued(Lane::Data), 0);
         assert_eq!(egress.next_at(Timestamp::default()), None);
     }

@@ -17,7 +17,7 @@ use crate::egress::{Lane, Payload};
 use crate::gossip::topic::message_id;
 use crate::gossip::{Gate, Topics, Verdict};
 use crate::membership::{Member, MemberRecord, sample};
-use crate::peer::PeerId;
+use crate::peer::{PeerId, PeerKey};
 use crate::plan::SignedPlan;
 use crate::protocol::{Config, Event, Protocol, Setup};
 use crate::schedule::Schedule;
@@ -68,13 +68,13 @@ pub fn datagrams(data: &[u8]) {
     let mut protocol = Protocol::new(Config::new(1), &me, Arc::new(members), schedule, [], None)
         .expect("a member");
     let mut now = Timestamp::from_nanos(1);
-    (1..3).for_each(|peer| protocol.handle_connected(peer));
+    (1..3).map(PeerKey::from).for_each(|peer| protocol.handle_connected(peer));
     let mut rest = data;
     while let [op, len, tail @ ..] = rest {
         let len = (usize::from(*len) * 5).min(tail.len());
         let (bytes, tail) = tail.split_at(len);
         rest = tail;
-        let peer = u32::from(op % 4);
+        let peer = PeerKey::from(u32::from(op % 4));
         match op / 4 % 4 {
             0 | 1 => protocol.handle_datagrams(now, [(peer, Bytes::copy_from_slice(bytes))]),
             2 => protocol.handle_control(now, peer, bytes),
@@ -114,8 +114,8 @@ pub fn repair(data: &[u8]) {
     let setup = Setup::new(config, Arc::new(members), schedule, signed).expect("valid");
     let mut leading = setup.node(&peers[0], Some(leader)).expect("a member");
     let mut node = setup.node(&peers[1], None).expect("a member");
-    leading.assume_connected([1, 2]);
-    node.assume_connected([0, 2]);
+    leading.assume_connected([1u32, 2]);
+    node.assume_connected([0u32, 2]);
     let mut now = Timestamp::from_nanos(1);
     let start = now;
     let sign = |seq: u16, len: usize| {
@@ -131,7 +131,7 @@ pub fn repair(data: &[u8]) {
         // Of the second message a shred is missing, of the third all.
         let shreds = std::iter::from_fn(|| leading.poll_transmit(now));
         let shreds = shreds.filter_map(|t| match t.payload {
-            Payload::Shred(bytes) if t.to == 1 => Some((0, bytes)),
+            Payload::Shred(bytes) if t.to.number() == 1 => Some((PeerKey::from(0), bytes)),
             _ => None,
         });
         let take = [usize::MAX, 2, 0][usize::from(seq)];
@@ -190,7 +190,7 @@ pub fn repair(data: &[u8]) {
                 continue;
             }
         };
-        node.handle_control(now, u32::from(op / 64) % 3, &control.to_bytes());
+        node.handle_control(now, PeerKey::from(u32::from(op / 64) % 3), &control.to_bytes());
         while let Some(transmit) = node.poll_transmit(now) {
             if transmit.lane == Lane::Repair {
                 answered += transmit.payload.len();
@@ -288,20 +288,14 @@ pub fn gossip(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    /// Runs every target on bytes of a fixed generator.
+    use fragcast_shredder::fuzzing::run_on_seeded_bytes;
+
     #[test]
     fn targets_hold_on_seeded_bytes() {
-        let mut stream = blake3::Hasher::new().update(b"fuzz turbine").finalize_xof();
-        for (name, target) in super::TARGETS {
-            for round in 0..200 {
-                let mut data = vec![0; (round * 7) % 1400];
-                stream.fill(&mut data);
-                if let Some(first) = data.first_mut() {
-                    *first %= 9;
-                }
-                let result = std::panic::catch_unwind(|| target(&data));
-                assert!(result.is_ok(), "{name} panicked in round {round}");
+        run_on_seeded_bytes(super::TARGETS, "fuzz turbine", (200, 1400), |_, data| {
+            if let Some(first) = data.first_mut() {
+                *first %= 9;
             }
-        }
+        });
     }
 }

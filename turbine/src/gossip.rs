@@ -28,7 +28,7 @@ pub mod topic;
 use bytes::Bytes;
 use fragcast_shredder::Kind;
 
-use crate::membership::PeerIndex;
+use crate::peer::PeerKey;
 
 pub use gate::{Checked, Gate, Verdict};
 pub use outcome::{GossipOutcome, GossipOutcomes};
@@ -40,7 +40,7 @@ pub use topic::Topics;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Listener {
     /// A member of the network.
-    Member(PeerIndex),
+    Member(PeerKey),
     /// Somebody else, by eight bytes of a hash of the libp2p peer id ([`outsider`]).
     Outside(u64),
 }

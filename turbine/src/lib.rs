@@ -8,6 +8,7 @@
 //! schedule   block → gateway, by term            plan    who relays, signed by the leader
 //! delegation gateway → peer and ed25519 key      route   plan + set's root → who sends to whom
 //! members    peers, weights, signed records      egress  lanes of strict priority, pacing
+//! epoch      the three above, from a block on    peer    ids, and the keys one node gives them
 //! gossip     the fallback: gate, topics, links   health  when this node needs it
 //! ```
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ pub mod control;
 pub mod counts;
 pub mod delegation;
 pub mod egress;
+pub mod epoch;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gossip;
@@ -41,17 +43,18 @@ pub mod net;
 pub use control::{Control, Evidence};
 pub use delegation::{Delegation, Delegations, SignedDelegation};
 pub use egress::{Lane, Payload, Transmit};
+pub use epoch::{Epoch, EpochError, EpochsView};
 pub use fragcast_shredder::time::{self, Timestamp};
 pub use gossip::{GossipAction, Listener, Mode, Policy};
 pub use health::Health;
 pub use membership::{Member, MemberRecord, Membership, PeerIndex};
 pub use outcome::Outcome;
 pub use output::Via;
-pub use peer::PeerId;
+pub use peer::{PeerId, PeerKey};
 pub use plan::{Plan, PlanView, SignedPlan};
 pub use protocol::{
-    BroadcastError, Config, Delivered, Event, GossipConfig, Protocol, Race, RepairConfig,
-    RoutePolicy, Setup,
+    BroadcastError, Config, Delivered, EpochChange, Event, GossipConfig, Protocol, Race,
+    RepairConfig, RoutePolicy, Setup, SetupError,
 };
 pub use route::Route;
 pub use schedule::Schedule;

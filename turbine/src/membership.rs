@@ -73,8 +73,12 @@ pub struct MemberRecord {
 
 /// Why a record or table was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum MembershipError {
-    /// The bytes.
+    /// The text is not hex.
+    #[error("a member record is hex: {0}")]
+    Hex(#[from] hex::FromHexError),
+    /// The bytes are no record.
     #[error("no member record: {0}")]
     Decode(#[from] DecodeError),
     /// The record's own signature.
@@ -154,11 +158,10 @@ impl std::fmt::Display for MemberRecord {
 }
 
 impl std::str::FromStr for MemberRecord {
-    type Err = String;
+    type Err = MembershipError;
 
-    fn from_str(s: &str) -> Result<Self, String> {
-        let bytes = hex::decode(s).map_err(|e| format!("a member record is hex: {e}"))?;
-        Self::from_bytes(&bytes).map_err(|e| e.to_string())
+    fn from_str(s: &str) -> Result<Self, MembershipError> {
+        Self::from_bytes(&hex::decode(s)?)
     }
 }
 

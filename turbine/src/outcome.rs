@@ -52,7 +52,10 @@ pub enum Outcome {
     BadParity,
     /// The operator has this node live on gossip alone.
     Forced,
-    /// Sent by a peer that is barred.
+    /// Not covered by the key of the leader that this node knows, from a peer that goes by
+    /// another membership table and may know another one.
+    OtherTable,
+    /// Sent by a peer that is barred, or by nobody that is known.
     Barred,
     /// A control frame that was taken.
     Control,

@@ -54,6 +54,11 @@ impl Schedule {
         self.gateways[(self.term(block) % len) as usize]
     }
 
+    /// Blocks after which the rotation comes round.
+    pub const fn rotation(&self) -> u64 {
+        self.blocks_per_term.saturating_mul(self.gateways.len() as u64)
+    }
+
     /// The gateways of the terms after `block`'s, with the first block of each, until the
     /// rotation comes round to `block`'s own.
     pub fn next(&self, block: u64) -> impl Iterator<Item = (Address, u64)> + '_ {

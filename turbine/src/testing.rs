@@ -1,6 +1,12 @@
-//! Signed messages for the tests of this crate and of `node`.
+//! Signed messages, and a schedule alone, for the tests of this crate and of `node`.
+
+use std::sync::Arc;
 
 use fragcast_shredder::{BlockBuilder, Env, Frag, GatewayKey, Message, VerifiedMessage};
+
+use crate::epoch::{Epoch, EpochsView};
+use crate::membership::Membership;
+use crate::schedule::Schedule;
 
 /// The key that signs them.
 pub fn gateway() -> GatewayKey {
@@ -46,4 +52,11 @@ pub fn seal_message(block_number: u64, total_frags: u64) -> Message {
 /// The Seal of a block of so many frags.
 pub fn seal(block_number: u64, total_frags: u64) -> VerifiedMessage {
     sign(seal_message(block_number, total_frags))
+}
+
+/// The view of one epoch without members: for tests that need no more than a schedule.
+pub fn epochs(schedule: Schedule) -> Arc<EpochsView> {
+    const CHAIN: u64 = 5;
+    let members = Arc::new(Membership::new(CHAIN, Vec::new()).expect("nobody is a table"));
+    Arc::new(Epoch::new(CHAIN, 0, members, schedule, []).expect("no delegation").into())
 }

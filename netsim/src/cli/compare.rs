@@ -12,12 +12,13 @@ use fragcast_turbine::health::State;
 
 use super::WorldArgs;
 use crate::compare::{Plan, PlanOptions, Run};
+use crate::input::loss_share;
 use crate::outcome::Change;
 use crate::report;
 use crate::results::{Comparison, ORDER};
 use crate::scenario::{Scenario, Shape, Shares};
 
-/// What all comparing commands take.
+/// Arguments of all commands that compare.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CommonArgs {
     /// Where nodes are.
@@ -30,7 +31,7 @@ pub struct CommonArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub kb: Option<u32>,
     /// Share of packets lost between two hosts, 0 to 0.5 [default: 0.01].
-    #[arg(long, value_parser = share)]
+    #[arg(long, value_parser = loss_share)]
     pub loss: Option<f64>,
     /// Uplink and downlink of every host, Mbit/s [default: 1000].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=400_000))]
@@ -41,19 +42,19 @@ pub struct CommonArgs {
     /// Seed of everything that is drawn [default: 1].
     #[arg(long)]
     pub seed: Option<u64>,
-    /// How many seeds are run, from that one on.
+    /// Number of seeds to run, counting up from that one.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     pub seeds: u64,
-    /// Leaves out the repetition without the factor per pair of places.
+    /// Runs only once, without the repetition that has no factor per pair of places.
     #[arg(long)]
     pub once: bool,
-    /// Only these protocols, with commas between.
+    /// Runs only these protocols, separated by commas.
     #[arg(long, value_delimiter = ',', value_parser = ["fragcast", "turbine", "rotor", "gossip", "direct"])]
     pub protocols: Vec<String>,
     /// Writes a JSON report.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
-    /// Writes a page with plots and a map.
+    /// Writes an HTML page with plots and a map.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 }
@@ -63,7 +64,7 @@ pub struct CommonArgs {
 pub struct CompareArgs {
     /// A scenario; without one, 12 leaders send a frag of 36 kB each to 1,000 nodes.
     pub scenario: Option<PathBuf>,
-    /// Everything else.
+    /// Common arguments.
     #[command(flatten)]
     pub common: CommonArgs,
 }
@@ -73,20 +74,13 @@ pub struct CompareArgs {
 pub struct RunArgs {
     /// The scenario.
     pub scenario: PathBuf,
-    /// Everything else.
+    /// Common arguments.
     #[command(flatten)]
     pub common: CommonArgs,
 }
 
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(loss) if (0.0..=0.5).contains(&loss) => Ok(loss),
-        _ => Err("a share from 0 to 0.5, such as 0.01, is expected".into()),
-    }
-}
-
 impl CommonArgs {
-    /// The scenario with what the flags override.
+    /// The scenario, with the values that flags override.
     pub(super) fn scenario(&self, file: Option<&Path>) -> anyhow::Result<Scenario> {
         let mut scenario = match file {
             Some(path) => Scenario::read(path)?,
@@ -95,7 +89,7 @@ impl CommonArgs {
         self.world.apply(&mut scenario)?;
         match (self.leaders, &scenario.network.source) {
             (Some(leaders), _) => scenario.load.leaders = leaders as usize,
-            // Of ten nodes not twelve can lead.
+            // Of ten nodes only ten can lead.
             (None, crate::topology::Source::Default { nodes }) if file.is_none() => {
                 scenario.load.leaders = scenario.load.leaders.min(*nodes as usize);
             }
@@ -129,7 +123,7 @@ impl CommonArgs {
         }
     }
 
-    /// Writes the files that were asked for.
+    /// Writes the requested files.
     pub(super) fn write(&self, json: &serde_json::Value, page: &str) -> anyhow::Result<()> {
         if let Some(path) = &self.report {
             let text = serde_json::to_string_pretty(json)? + "\n";
@@ -143,7 +137,7 @@ impl CommonArgs {
         Ok(())
     }
 
-    /// Files that cannot be written are better told of before a long run than after it.
+    /// Reports files that cannot be written before a long run rather than after it.
     pub(super) fn check_outputs(&self) -> anyhow::Result<()> {
         for path in [&self.report, &self.html].into_iter().flatten() {
             std::fs::OpenOptions::new()
@@ -160,7 +154,7 @@ impl CommonArgs {
     }
 }
 
-/// Runs a plan under a progress bar, and says how fast that was.
+/// Runs a plan with a progress bar and prints the speed.
 pub(super) struct Timed {
     pub(super) runs: Vec<Run>,
     pub(super) speed: String,
@@ -199,13 +193,13 @@ fn millions(n: u64) -> String {
     }
 }
 
-/// Ours beside the others.
+/// Runs `netsim compare`.
 pub(super) fn compare(args: &CompareArgs) -> anyhow::Result<bool> {
     let scenario = args.common.scenario(args.scenario.as_deref())?;
     go(&args.common, &scenario, &args.common.options())
 }
 
-/// Ours alone.
+/// Runs `netsim run`.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let scenario = args.common.scenario(Some(&args.scenario))?;
     let mut options = args.common.options();
@@ -250,7 +244,7 @@ pub(super) fn command() -> String {
         .join(" ")
 }
 
-/// What became of each message of a run of blocks, ours.
+/// Prints how each message of fragcast's run of blocks was delivered.
 fn messages(out: &mut impl std::io::Write, plan: &Plan, runs: &[Run]) -> anyhow::Result<()> {
     let ours = |run: &&Run| run.world == 0 && plan.contenders[run.contender].name() == "fragcast";
     for run in runs.iter().filter(ours) {
@@ -296,8 +290,8 @@ fn messages(out: &mut impl std::io::Write, plan: &Plan, runs: &[Run]) -> anyhow:
     Ok(())
 }
 
-/// How nodes of ours changed between the overlay and gossip: a row for each reason, where and
-/// when it began.
+/// Prints how fragcast's nodes changed between the overlay and gossip: one row for each reason,
+/// with the place and time of its first change.
 fn changes(out: &mut impl std::io::Write, plan: &Plan, runs: &[Run]) -> anyhow::Result<()> {
     let ours = |run: &&Run| run.world == 0 && plan.contenders[run.contender].name() == "fragcast";
     for run in runs.iter().filter(ours).filter(|run| !run.outcome.changes.is_empty()) {
@@ -336,7 +330,7 @@ fn changes(out: &mut impl std::io::Write, plan: &Plan, runs: &[Run]) -> anyhow::
     Ok(())
 }
 
-/// Holds what came of it against the scenario's expectations.
+/// Compares the outcomes with the scenario's expectations.
 fn expectations(
     out: &mut impl std::io::Write,
     scenario: &Scenario,
@@ -349,7 +343,7 @@ fn expectations(
         if !plan.contenders.iter().any(|contender| contender.name() == name) {
             writeln!(out, "{name} did not run: what the scenario expects of it was not checked")?;
         }
-        // Of several meshes each has to do what is expected.
+        // Of several gossip meshes, each must meet the expectation.
         for (index, contender) in plan.contenders.iter().enumerate() {
             if contender.name() != name {
                 continue;

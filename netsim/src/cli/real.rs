@@ -1,4 +1,4 @@
-//! `netsim emulate` and `netsim validate`: real nodes.
+//! `netsim emulate` and `netsim validate`, which run real nodes.
 
 use std::io::Write as _;
 
@@ -17,10 +17,10 @@ use crate::{Nanos, SECONDS};
 /// Arguments of `netsim emulate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct EmulateCommand {
-    /// Where nodes are; without flags: 20 over five AWS regions.
+    /// Where the nodes are. Without flags: 20 nodes in five AWS regions.
     #[command(flatten)]
     pub world: WorldArgs,
-    /// Everything else.
+    /// Arguments of the emulation.
     #[command(flatten)]
     pub emulate: EmulateArgs,
 }
@@ -28,17 +28,18 @@ pub struct EmulateCommand {
 /// Arguments of `netsim validate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ValidateCommand {
-    /// Where nodes are; without flags: 20 over five AWS regions.
+    /// Where the nodes are. Without flags: 20 nodes in five AWS regions.
     #[command(flatten)]
     pub world: WorldArgs,
-    /// Everything else.
+    /// Arguments of the emulation.
     #[command(flatten)]
     pub validate: ValidateArgs,
 }
 
-/// 20 nodes over five regions on three continents. With the first of them as leader, median and
-/// 90th percentile lie inside a region's nodes: between two regions a percentile stands on a step
-/// of tens of milliseconds, and a handful of late messages moves it from one to the other.
+/// 20 nodes in five regions on three continents. With the first node as leader, the median and the
+/// 90th percentile each fall among the nodes of one region. A percentile that fell between two
+/// regions would stand on a step of tens of milliseconds, and a few late messages would move it
+/// from one side to the other.
 const REGIONS: &str = "us-east-1:3,us-west-2:4,eu-central-1:6,ap-northeast-1:4,ap-southeast-1:3";
 
 fn emulation(world: &WorldArgs, args: &EmulateArgs) -> anyhow::Result<Emulation> {
@@ -63,14 +64,14 @@ fn emulation(world: &WorldArgs, args: &EmulateArgs) -> anyhow::Result<Emulation>
     Ok(emulation)
 }
 
-/// Real nodes.
+/// Runs `netsim emulate`.
 pub(super) fn emulate(args: &EmulateCommand) -> anyhow::Result<bool> {
     let measured = emulation(&args.world, &args.emulate)?.run()?;
     writeln!(std::io::stdout(), "{measured}")?;
     Ok(measured.missed() == 0)
 }
 
-/// The same messages over the same links in virtual time: by message and node.
+/// Times of the same messages over the same links in virtual time, by message and node.
 fn modelled(emulation: &Emulation) -> Result<Vec<Vec<Nanos>>, EmulateError> {
     let load = emulation.load()?;
     let faults = Faults::default();
@@ -104,7 +105,7 @@ fn modelled(emulation: &Emulation) -> Result<Vec<Vec<Nanos>>, EmulateError> {
     Ok(outcome.completions.into_iter().map(|completion| completion.after).collect())
 }
 
-/// Real nodes against the model.
+/// Runs `netsim validate`.
 pub(super) fn validate(args: &ValidateCommand) -> anyhow::Result<bool> {
     let emulation = emulation(&args.world, &args.validate.emulate)?;
     let virtual_times = modelled(&emulation)?;

@@ -1,4 +1,4 @@
-//! `netsim sweep`: one parameter, several values.
+//! `netsim sweep`: compares at several values of one parameter.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -11,8 +11,9 @@ use crate::results::Sweep;
 use crate::scenario::{FragcastRoute, Scenario};
 use crate::topology::Source;
 
-/// What is varied.
+/// The parameter that is varied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[non_exhaustive]
 pub enum Parameter {
     /// Nodes of the default topology.
     Nodes,
@@ -22,8 +23,8 @@ pub enum Parameter {
     Loss,
     /// Uplink and downlink of every host, Mbit/s.
     Uplink,
-    /// Code rate: coding shreds for 32 data shreds of turbine and rotor; fragcast's least, where
-    /// there are relays.
+    /// Code rate: coding shreds for 32 data shreds of turbine and rotor, and the least that
+    /// fragcast uses where there are relays.
     CodeRate,
     /// Fanout of turbine, and of fragcast's tree.
     Fanout,
@@ -52,7 +53,7 @@ impl Parameter {
         }
     }
 
-    /// The bounds of its values.
+    /// The bounds of the values.
     const fn range(self) -> (f64, f64) {
         match self {
             Self::Nodes => (10.0, 10_000.0),
@@ -93,16 +94,16 @@ impl Parameter {
 /// Arguments of `netsim sweep`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SweepArgs {
-    /// What is varied.
+    /// The parameter that is varied.
     #[arg(value_enum)]
     pub parameter: Parameter,
-    /// A scenario for everything else.
+    /// A scenario for all other settings.
     #[arg(long)]
     pub scenario: Option<PathBuf>,
-    /// Its values, with commas between, in its unit: loss in %.
+    /// Its values in its unit (loss in %), separated by commas.
     #[arg(long, value_delimiter = ',')]
     pub values: Vec<f64>,
-    /// Everything else.
+    /// Common arguments.
     #[command(flatten)]
     pub common: CommonArgs,
 }
@@ -135,7 +136,7 @@ pub(super) fn sweep(args: &SweepArgs) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     for value in values {
         let mut scenario = base.clone();
-        // One table a value: a sweep shows how things change, not what a factor does.
+        // One table for each value: a sweep shows the effect of its parameter, not of the factor.
         let mut options = PlanOptions { repeat_plain: false, ..args.common.options() };
         parameter.apply(value, &mut scenario, &mut options);
         let plan = Plan::of(&scenario, &options)?;

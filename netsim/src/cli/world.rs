@@ -1,15 +1,16 @@
-//! Flags that say where nodes are, and `netsim fit`.
+//! Flags for the places of nodes, and `netsim fit`.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 
+use crate::input::pair_factor;
 use crate::latency::RttMatrix;
 use crate::scenario::Scenario;
 use crate::topology::{Source, parse_regions};
 
-/// Where nodes are.
+/// Arguments for the places of nodes and the delays between them.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct WorldArgs {
     /// A CSV file (id,weight,latitude,longitude), AWS regions with counts
@@ -27,28 +28,21 @@ pub struct WorldArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(10..=10_000))]
     pub nodes: Option<u32>,
     /// Standard deviation of the factor of a pair of places; 0: none [default: 0.12].
-    #[arg(long, value_name = "SIGMA", value_parser = sigma)]
+    #[arg(long, value_name = "SIGMA", value_parser = pair_factor)]
     pub pair_factor: Option<f64>,
 }
 
-fn sigma(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(sigma) if (0.0..=1.0).contains(&sigma) => Ok(sigma),
-        _ => Err("a standard deviation from 0 to 1, such as 0.12, is expected".into()),
-    }
-}
-
 impl WorldArgs {
-    /// Overrides a scenario's.
+    /// Overrides the network of a scenario.
     ///
     /// # Errors
-    /// Regions that are none, or flags that contradict each other.
+    /// A region is unknown, or flags contradict each other.
     pub fn apply(&self, scenario: &mut Scenario) -> anyhow::Result<()> {
         let network = &mut scenario.network;
         match self.topology.as_deref() {
             None => {}
             Some("default") => network.source = Source::Default { nodes: 1_000 },
-            // A file wins over a region list: no path of ours has a colon and a number.
+            // An existing file takes precedence over a list of regions.
             Some(text) if text.contains(':') && !PathBuf::from(text).exists() => {
                 network.source = Source::Regions(parse_regions(text)?);
             }
@@ -86,7 +80,7 @@ pub struct FitArgs {
     pub latency: PathBuf,
 }
 
-/// Fits, and prints how far the model is off.
+/// Runs `netsim fit`: fits the model and prints its error.
 pub(super) fn fit(args: &FitArgs) -> anyhow::Result<bool> {
     let matrix = RttMatrix::load(&args.latency)?;
     let fit = crate::geo::fit(&matrix)

@@ -1,4 +1,4 @@
-//! From outcomes to the numbers of a table.
+//! Aggregates outcomes to the numbers of a table.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use crate::results::{Fallback, Protocol, Ratio, Times};
 use crate::scenario::Shares;
 use crate::{MILLIS, Nanos, NodeId};
 
-/// Points of a curve at most.
+/// The most points of a curve.
 const POINTS: usize = 200;
 
-/// Times of pairs, kept apart so that the worst leader can be told.
+/// Times of pairs, grouped by leader so that the worst leader can be reported.
 #[derive(Debug, Default, Clone)]
 struct Sample {
-    /// By case and leader: the time of each pair, `NEVER` for a missed one, and what it counts as
-    /// in a mean.
+    /// By case and leader: the time of each pair (`NEVER` for a missed one) and the time that it
+    /// counts as in a mean.
     by_leader: BTreeMap<(usize, NodeId), Vec<(Nanos, Nanos)>>,
 }
 
@@ -55,7 +55,7 @@ fn millis(nanos: Nanos) -> Option<f64> {
     (nanos != NEVER).then_some(nanos as f64 / MILLIS as f64)
 }
 
-/// The nearest-rank percentile: the least value that `percent` of all do not exceed.
+/// The nearest-rank percentile: the smallest value that at least `percent` of all do not exceed.
 pub(super) fn percentile(sorted: &[Nanos], percent: usize) -> Option<f64> {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     millis(*sorted.get(rank - 1)?)
@@ -77,7 +77,7 @@ fn over(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     }
 }
 
-/// Share of pairs complete by time, thinned out.
+/// The share of pairs that are complete, over time, reduced to [`POINTS`] points.
 fn cdf(sorted: &[Nanos]) -> Vec<(f64, f64)> {
     let n = sorted.len();
     let done = sorted.iter().filter(|t| **t != NEVER).count();
@@ -118,7 +118,7 @@ impl<'a> Aggregator<'a> {
         Self { plan, world, limits, limit }
     }
 
-    /// The limit as a row of the table.
+    /// The row of the limit.
     pub(super) fn limit(&self) -> Protocol {
         let sorted = self.limit.sorted();
         let after =
@@ -146,7 +146,7 @@ impl<'a> Aggregator<'a> {
         }
     }
 
-    /// Everybody has to be sent k shreds by somebody.
+    /// Every node has to receive k shreds, so some node has to send them.
     fn limit_bytes(&self) -> f64 {
         let (mut framed, mut payload) = (0u64, 0u64);
         for broadcast in self.plan.cases.iter().flat_map(|case| &case.load.broadcasts) {
@@ -206,7 +206,7 @@ impl<'a> Aggregator<'a> {
         sums.iter().map(mean).collect()
     }
 
-    /// One contender's row. `runs` are its runs in this world, by case.
+    /// The row of a contender. `runs` are its runs in this world, by case.
     pub(super) fn protocol(&self, contender: &Contender, runs: &[&Run]) -> Protocol {
         let after = |case: usize, broadcast: usize, node: u32| {
             runs[case].outcome.completions[broadcast].after[node as usize]
@@ -268,7 +268,7 @@ impl<'a> Aggregator<'a> {
         }
     }
 
-    /// Where a contender has a fallback.
+    /// The numbers of the fallback, if the contender has one.
     fn fallback(&self, contender: &Contender, runs: &[&Run]) -> Option<Fallback> {
         let Contender::Fragcast(config) = contender else { return None };
         if config.gossip == Policy::Off {
@@ -302,8 +302,8 @@ impl<'a> Aggregator<'a> {
         sent as f64 / (payload as f64 * n).max(1.0)
     }
 
-    /// MB that each node sent per message, sorted falling and thinned out; and the most that
-    /// one node sent per message of one run, with its name.
+    /// MB that each node sent per message, in falling order and reduced to [`POINTS`] points; and
+    /// the most that one node sent per message of one run, with its name.
     fn sent(&self, runs: &[&Run]) -> (Vec<f64>, (f64, String)) {
         let world = &self.plan.worlds[self.world].1;
         let messages: usize = self.plan.cases.iter().map(|c| c.load.broadcasts.len()).sum();
@@ -343,7 +343,7 @@ fn detail(contender: &Contender) -> String {
                 (policy, mode) => format!(", gossip {policy}, mode {mode}"),
             },
         ),
-        Contender::Shreds(_, config) => config.describe(),
+        Contender::Shreds(config) => config.describe(),
         Contender::Gossip(config) => format!("D = {}", config.d),
     }
 }
@@ -351,7 +351,7 @@ fn detail(contender: &Contender) -> String {
 fn limit_of(contender: &Contender) -> Option<u32> {
     match contender {
         Contender::Fragcast(config) => Some(config.connections),
-        Contender::Shreds(..) => None,
+        Contender::Shreds(_) => None,
         Contender::Gossip(config) => Some(config.connections),
     }
 }

@@ -1,4 +1,4 @@
-//! From a scenario to what is run.
+//! Makes the plan of a scenario.
 
 use fragcast_turbine::{Route, RoutePolicy};
 
@@ -9,28 +9,29 @@ use crate::protocols::shreds::{CutRule, ShredsConfig, Spread};
 use crate::scenario::{FragcastRoute, Scenario, ScenarioError};
 use crate::topology::{self, WorldError};
 
-/// based-op's mesh: shown beside the best.
+/// The mesh of based-op, which is always shown beside the best one.
 const BASED_OP_MESH: u32 = 8;
-/// How long without a new shred the nodes of `direct` wait before they ask.
+/// How long the nodes of `direct` wait after the last new shred before they ask for repair.
 const DIRECT_REPAIR: crate::Nanos = 250 * crate::MILLIS;
 
-/// Why there is no plan.
+/// Why a scenario has no plan.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PlanError {
-    /// The world.
+    /// The world cannot be built.
     #[error(transparent)]
     World(#[from] WorldError),
-    /// The scenario.
+    /// The scenario does not fit the world.
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
 }
 
-/// What a plan needs to know beside its scenario.
+/// Options of a plan beside its scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanOptions {
-    /// Names of the protocols to run; empty: all.
+    /// Names of the protocols to run. Empty: all.
     pub protocols: Vec<String>,
-    /// Seeds, counted from the scenario's.
+    /// Number of seeds, counting up from the scenario's.
     pub seeds: u64,
     /// Coding shreds of `turbine` and `rotor` for 32 data shreds.
     pub coding: u16,
@@ -59,7 +60,7 @@ impl Plan {
             cases.extend(runs.into_iter().zip(0u64..).map(|(run, i)| Case {
                 load: run.load,
                 faults: run.faults,
-                // Another leader is another draw of losses.
+                // Each leader's run draws its own losses.
                 seed: seed.wrapping_mul(1_000_003).wrapping_add(i),
             }));
         }
@@ -98,7 +99,7 @@ impl Plan {
     }
 }
 
-/// Our settings, as a scenario has them.
+/// The settings of fragcast in a scenario.
 fn fragcast(scenario: &Scenario) -> FragcastConfig {
     let options = &scenario.fragcast;
     let fanout = u16::try_from(options.fanout).unwrap_or(u16::MAX);
@@ -142,9 +143,9 @@ fn contenders(scenario: &Scenario, coding: u16) -> Vec<Contender> {
     };
     let mut contenders = vec![
         Contender::Fragcast(fragcast(scenario)),
-        Contender::Shreds("turbine", turbine),
-        Contender::Shreds("rotor", rotor),
-        Contender::Shreds("direct", direct),
+        Contender::Shreds(turbine),
+        Contender::Shreds(rotor),
+        Contender::Shreds(direct),
     ];
     let mut meshes = scenario.gossip.mesh.clone();
     if !meshes.contains(&BASED_OP_MESH) {
@@ -162,7 +163,7 @@ fn contenders(scenario: &Scenario, coding: u16) -> Vec<Contender> {
     contenders
 }
 
-/// What a reader must know of our own settings.
+/// Notes on the settings, for the reader of a report.
 fn remarks(scenario: &Scenario, nodes: usize, contenders: &[Contender]) -> Vec<String> {
     let mut remarks = vec![
         "A node that never completes counts in the mean at the end of its run; a node that had to \

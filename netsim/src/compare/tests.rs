@@ -1,8 +1,6 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fragcast_turbine::RoutePolicy;
-
 use super::*;
 use crate::fault::Fault;
 use crate::link::Loss;
@@ -20,17 +18,7 @@ fn plan(faults: &Faults) -> Plan {
         faults: faults.clone(),
         seed,
     };
-    let fragcast = FragcastConfig {
-        gossip: fragcast_turbine::Policy::Off,
-        mode: fragcast_turbine::Mode::Auto,
-        heartbeat: 0,
-        route: RoutePolicy::Auto,
-        loss: 0.01,
-        coding: 1.0,
-        connections: 1024,
-        repair: true,
-        uplink_bps: 1_000_000_000,
-    };
+    let fragcast = FragcastConfig { coding: 1.0, ..FragcastConfig::default() };
     Plan {
         worlds: vec![
             ("near".into(), line(40, 8, MILLIS)),
@@ -40,9 +28,9 @@ fn plan(faults: &Faults) -> Plan {
         cases: vec![case(vec![0, 5], 1), case(vec![5, 0], 2)],
         contenders: vec![
             Contender::Fragcast(fragcast),
-            Contender::Shreds("turbine", shreds(Spread::Turbine { fanout: 6 }, CutRule::Agave(32))),
-            Contender::Shreds("rotor", shreds(Spread::Rotor, CutRule::Alpenglow(32))),
-            Contender::Shreds("direct", shreds(Spread::Direct, CutRule::Fragcast(0.01))),
+            Contender::Shreds(shreds(Spread::Turbine { fanout: 6 }, CutRule::Agave(32))),
+            Contender::Shreds(shreds(Spread::Rotor, CutRule::Alpenglow(32))),
+            Contender::Shreds(shreds(Spread::Direct, CutRule::Fragcast(0.01))),
             Contender::Gossip(GossipConfig::with_mesh(6)),
             Contender::Gossip(GossipConfig::with_mesh(8)),
         ],

@@ -1,8 +1,8 @@
-//! SIGINT and SIGTERM during an emulation end its nodes before they end us.
+//! Ends the nodes of an emulation on SIGINT and SIGTERM before this program ends.
 //!
-//! Once a handler is installed the system's own action is gone for good, so there is one for
-//! the whole program: outside of emulations it ends the program, as the system would have.
-//! SIGKILL cannot be caught; nodes then stay and have to be ended by hand.
+//! Installing a handler replaces the system's default action for good. So there is one handler for
+//! the whole program, which ends the program when no emulation runs, as the default would. SIGKILL
+//! cannot be caught: the nodes then keep running and must be ended by hand.
 
 use std::io;
 use std::sync::OnceLock;
@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 
-/// What a shell expects of a program that SIGINT ended.
+/// The exit code by which shells recognise a program that SIGINT ended.
 const EXIT_CODE: i32 = 130;
 
-/// How many signals there were.
+/// Number of signals received.
 static SIGNALS: OnceLock<watch::Sender<u64>> = OnceLock::new();
 /// Emulations in progress.
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// As long as it lives, signals are told instead of ending the program.
+/// While this value exists, signals are passed to it instead of ending the program.
 #[derive(Debug)]
 pub(super) struct Interrupt(watch::Receiver<u64>);
 

@@ -1,32 +1,32 @@
-//! How busy the machine was, from Linux's `/proc`; elsewhere nothing is known.
+//! Measures how busy the machine was, from Linux's `/proc`. On other systems it is unknown.
 
 use std::time::Duration;
 #[cfg(target_os = "linux")]
 use std::time::Instant;
 
-/// Use of the machine over a time.
+/// Use of the machine over a period.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MachineUse {
-    /// Processors that there are.
+    /// Number of processors.
     pub cores: usize,
-    /// Share of all of them that was busy, whoever kept them so.
+    /// Share of all processors that was busy, with any process.
     pub busy: f64,
-    /// Processors that the nodes kept busy.
+    /// Number of processors that the nodes kept busy.
     pub nodes: f64,
-    /// Processors that this process kept busy: relay and measurement.
+    /// Number of processors that this process, with relay and measurement, kept busy.
     pub relay: f64,
-    /// UDP packets that the system dropped because a socket was full, whoever's: losses that no
-    /// link decided.
+    /// UDP packets that the system dropped because the buffer of any socket was full. The links did
+    /// not decide these losses.
     pub full_sockets: u64,
-    /// Over which time.
+    /// Length of the period.
     pub over: Duration,
 }
 
 impl MachineUse {
-    /// From this share on, packets wait for a processor more than for their links.
+    /// Above this share, packets wait for a processor more than for their links.
     pub const SATURATED: f64 = 0.8;
 
-    /// Whether the processors, not the links, may have decided the times.
+    /// Whether the processors, rather than the links, may have determined the times.
     pub fn saturated(&self) -> bool {
         self.busy > Self::SATURATED
     }
@@ -44,7 +44,7 @@ impl std::fmt::Display for MachineUse {
     }
 }
 
-/// What the counters say at one time.
+/// The counters at one time.
 #[derive(Debug)]
 pub(super) struct Counters {
     #[cfg(target_os = "linux")]
@@ -63,7 +63,7 @@ struct Read {
 }
 
 impl Counters {
-    /// Reads them for these processes.
+    /// Reads the counters for these processes.
     #[cfg(target_os = "linux")]
     pub(super) fn read(pids: &[u32]) -> Option<Self> {
         let stat = std::fs::read_to_string("/proc/stat").ok()?;
@@ -85,7 +85,7 @@ impl Counters {
         None
     }
 
-    /// What was used from `self` until `later`.
+    /// The use from `self` until `later`.
     #[cfg(target_os = "linux")]
     pub(super) fn until(&self, later: &Self) -> MachineUse {
         let (from, to) = (&self.read, &later.read);
@@ -110,11 +110,11 @@ impl Counters {
     }
 }
 
-/// Busy and all ticks of the line `cpu`: user nice system idle iowait irq softirq steal.
+/// Busy ticks and all ticks of the line `cpu`: user nice system idle iowait irq softirq steal.
 #[cfg(target_os = "linux")]
 fn machine_ticks(stat: &str) -> Option<(u64, u64)> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
-    // Guest time, which follows, is in user time already.
+    // Guest time, which follows, is part of user time.
     let ticks: Vec<u64> = line.split_whitespace().take(8).map_while(|t| t.parse().ok()).collect();
     let all: u64 = ticks.iter().sum();
     let idle = ticks.get(3)? + ticks.get(4)?;

@@ -1,17 +1,17 @@
-//! Drives an emulation: posts messages as the gateway, subscribes at every node, and collects
-//! when each message was whole there.
+//! Drives an emulation: posts messages as the gateway, subscribes at every node, and collects the
+//! time at which each message was complete there.
 //!
-//! A time is `completeAt − sentAt` of a node's subscription. Both are of clocks that read the
-//! system's time once and go on by the monotonic clock, on one machine: they agree to what the
-//! system's time was corrected between the starts of two nodes, microseconds as a rule.
+//! A time is `completeAt − sentAt` as a node's subscription reports them. Each node reads the
+//! system's time once and then follows the monotonic clock of the same machine. So two clocks
+//! differ only by the correction of the system's time between the starts of two nodes, usually
+//! microseconds.
 //!
-//! Subscribing costs the nodes something, since every message goes out once more as JSON, but
-//! only after its time was taken. Nothing else tells every time: metrics are histograms.
+//! A subscription costs a node some work, since it sends every message as JSON, but only after the
+//! message's time was taken. There is no other source of single times: metrics are histograms.
 
 use std::time::{Duration, Instant};
 
 use alloy_primitives::hex;
-use fragcast_shredder::messages::json::MessageJson;
 use fragcast_shredder::{Kind, Message, MessageKey, SignedMessage};
 use jsonrpsee::core::client::{ClientT, Error as ClientError, Subscription, SubscriptionClientT};
 use jsonrpsee::http_client::HttpClientBuilder;
@@ -29,20 +29,21 @@ use super::traffic::{Post, Traffic, size};
 use super::{EmulateError, Emulation};
 use crate::{Nanos, NodeId};
 
-/// How often nodes are looked after.
+/// How often the nodes are checked.
 const POLL: Duration = Duration::from_millis(100);
-/// Between the last connection and the first message: what connecting has set off dies down.
+/// Pause between the last connection and the first message, in which the traffic of connecting
+/// ends.
 const SETTLE: Duration = Duration::from_secs(1);
-/// How long a request may take.
+/// Time-out of a request.
 const REQUEST: Duration = Duration::from_secs(30);
 /// The largest answer or notification, bytes: a message of 10 MiB as hex.
 const MAX_JSON: u32 = 64 * 1024 * 1024;
-/// Notes that wait for the collector.
+/// The most notes that wait for the collector.
 const NOTES: usize = 1024;
 /// A message that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent {
-    /// Which of the three.
+    /// Kind of the message.
     pub kind: Kind,
     /// Block and index.
     pub key: MessageKey,
@@ -50,21 +51,21 @@ pub struct Sent {
     pub bytes: usize,
 }
 
-/// What an emulation found.
+/// The result of an emulation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
-    /// Who led.
+    /// The leader.
     pub leader: NodeId,
-    /// What was sent, in this order.
+    /// The messages in the order of sending.
     pub messages: Vec<Sent>,
-    /// By message and node: from the leader's sending until it was whole, milliseconds; `None`:
-    /// never. The leader's own is 0.
+    /// By message and node: milliseconds from sending until the message was complete. `None`:
+    /// never. 0 for the leader.
     pub times_ms: Vec<Vec<Option<f64>>>,
     /// The link emulator's numbers while messages were sent.
     pub relay: RelayStats,
-    /// Use of the machine meanwhile, where it is known.
+    /// Use of the machine meanwhile, if known.
     pub machine: Option<MachineUse>,
-    /// How long the messages took, the last until everybody had it.
+    /// Time from the first message until every node had the last.
     pub took: Duration,
 }
 
@@ -75,25 +76,25 @@ impl Measured {
     }
 }
 
-/// What a node tells of a message; the message itself is passed over.
+/// A note of a node's subscription, without the message.
 #[derive(Debug, Deserialize)]
 struct Note {
     #[serde(rename = "type")]
     what: String,
     block: Option<u64>,
     index: Option<usize>,
-    times: Option<Times>,
+    times: Option<NoteTimes>,
 }
 
 /// µs since the Unix epoch.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Times {
+struct NoteTimes {
     sent_at: u64,
     complete_at: u64,
 }
 
-/// The table of times as it fills.
+/// The table of times while it fills.
 struct Table {
     leader: NodeId,
     /// Messages of a block.
@@ -110,7 +111,7 @@ impl Table {
         Self { leader, per_block, times_ms, open: messages * nodes }
     }
 
-    /// Enters a time; what is not of this load is passed over.
+    /// Enters a time. Ignores messages that are not of this load.
     fn enter(&mut self, node: NodeId, note: &Note) {
         let (Some(block), Some(index), Some(times)) = (note.block, note.index, &note.times) else {
             return;
@@ -128,11 +129,11 @@ impl Table {
     }
 }
 
-/// What comes from the tasks that listen to the nodes.
+/// News from the tasks that listen to the nodes.
 enum News {
     Note(NodeId, Note),
     Ended(NodeId),
-    Posted(Result<(), EmulateError>),
+    Posted(Result<(), ClientError>),
 }
 
 /// Waits until the nodes are connected, sends the messages and collects the times.
@@ -176,10 +177,12 @@ pub(super) async fn drive(
                 return Err(nodes.error(node, "dropped our subscription as too slow"));
             }
             Ok(Some(News::Posted(result))) => {
-                result.map_err(|error| nodes.error(leader, error.to_string()))?;
+                result.map_err(|error| {
+                    nodes.error(leader, format!("refused a message of the gateway: {error}"))
+                })?;
                 deadline = Some(Instant::now() + emulation.patience);
             }
-            // The senders end after us.
+            // The senders outlive this loop.
             Ok(None) => break,
             Err(_) => nodes.alive()?,
         }
@@ -247,15 +250,13 @@ async fn listen(node: NodeId, mut subscription: Subscription<Note>, tell: mpsc::
             return;
         }
     }
-    // Nobody listens any more if the measurement is over.
+    // The receiver is gone if the measurement is over.
     let _ = tell.send(News::Ended(node)).await;
 }
 
-/// Posts every message at its time, or as soon as the one before was taken.
+/// Posts every message at its time, or as soon as the previous one was accepted.
 async fn post_all(url: String, posts: Vec<(Nanos, SignedMessage)>, tell: mpsc::Sender<News>) {
-    let result = try_post_all(&url, &posts).await.map_err(|error| {
-        EmulateError::Traffic(format!("refused a message of the gateway: {error}"))
-    });
+    let result = try_post_all(&url, &posts).await;
     let _ = tell.send(News::Posted(result)).await;
 }
 
@@ -274,7 +275,7 @@ async fn try_post_all(url: &str, posts: &[(Nanos, SignedMessage)]) -> Result<(),
         };
         let param = json!({
             "signature": hex::encode_prefixed(signed.signature.as_bytes()),
-            "message": MessageJson::from(&signed.message),
+            "message": signed.message,
         });
         let _: Value = client.request(method, rpc_params![param]).await?;
     }

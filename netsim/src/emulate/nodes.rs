@@ -1,15 +1,15 @@
-//! The nodes of an emulation: keys, records and configuration in a directory of their own, and
-//! a `fragcast run` process each.
+//! The nodes of an emulation. Each has a directory with its keys and configuration, and a `fragcast
+//! run` process.
 //!
-//! Identities are those of the model (`membership::sample`): the table is ordered by peer id,
-//! and so is the world, so node i has the same place, weight and part in every tree in both.
-//! They are no secrets. Whoever is on this machine could call a node as another one; for the
-//! minutes of a measurement nobody does.
+//! Identities are those of the model (`membership::sample`). The table and the world are both
+//! ordered by peer id, so node i has the same place, weight and position in every tree in both. The
+//! keys are not secret: a process on this machine could connect as one of the nodes, which is
+//! accepted for the minutes of a measurement.
 //!
-//! Nodes choose their ports themselves and tell them in their log: ports chosen here could be
-//! taken by somebody else before the node binds them.
+//! Nodes choose their own ports and log them, because another process could take a port chosen here
+//! before the node binds it.
 //!
-//! Processes are killed when they are dropped, which a panic or a signal does as well.
+//! Processes are killed when they are dropped, also by a panic or a signal.
 
 use std::fs;
 use std::io::Write;
@@ -33,17 +33,17 @@ use crate::NodeId;
 const CHAIN_ID: u64 = 1;
 /// Lines of a log that an error shows.
 const LOG_LINES: usize = 15;
-/// How often a log is read until its node runs.
+/// Pause between two readings of a log while its node starts.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Where a running node listens.
+/// The addresses of a running node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Addresses {
-    /// UDP, behind the relay.
+    /// UDP address, behind the relay.
     pub(super) p2p: SocketAddr,
-    /// The gateway's door.
+    /// Address to which the gateway posts.
     pub(super) ingest: SocketAddr,
-    /// The public JSON-RPC.
+    /// Address of the public JSON-RPC.
     pub(super) http: SocketAddr,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    /// Writes all files and starts all processes; returns when all of them listen.
+    /// Writes all files, starts all processes, and waits until all of them listen.
     pub(super) async fn start(emulation: &Emulation, leader: NodeId) -> Result<Self, EmulateError> {
         let dir = tempfile::Builder::new()
             .prefix("netsim-emulate-")
@@ -102,7 +102,7 @@ impl Nodes {
         Ok(nodes)
     }
 
-    /// Reads from a node's log where it listens.
+    /// Waits until a node has logged its addresses.
     async fn listening(
         &mut self,
         node: NodeId,
@@ -179,7 +179,7 @@ fn write(path: &Path, text: &str) -> Result<(), EmulateError> {
     fs::write(path, text).map_err(EmulateError::io(format!("write {}", path.display())))
 }
 
-/// A key file as nodes want it: nobody else may read it.
+/// Writes a key file with the permissions that nodes require: only the owner may read it.
 fn write_key(path: &Path, key: &SigningKey) -> Result<(), EmulateError> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -236,8 +236,9 @@ fn network_file(
     toml::to_string(&file).expect("numbers, strings and lists of them")
 }
 
-/// A node's directory: keys, the leader's journal, and a configuration whose ports the system
-/// chooses. Everybody has the same address here, and all call each other at once.
+/// Makes a node's directory: keys, the leader's journal, and a configuration in which the system
+/// chooses the ports. The limits of connections are raised, since all nodes have the same address
+/// here and call each other at once.
 fn prepare(
     dir: &Path,
     emulation: &Emulation,
@@ -248,14 +249,15 @@ fn prepare(
     write_key(&dir.join("identity.key"), identity)?;
     if let Some(key) = leads {
         write_key(&dir.join("leader.key"), key)?;
-        // An empty one, of a key that has never led: without it the first blocks are refused.
+        // An empty journal is that of a key that has never led. Without one the first blocks are
+        // refused.
         write(&dir.join("leader.journal"), "")?;
     }
     let any = json!({ "listen": "127.0.0.1:0" });
     let config = json!({
         "network": "../network.toml",
         "identity": "identity.key",
-        // What is measured is the overlay; and all nodes would listen on one TCP port.
+        // The overlay is what is measured. With gossip all nodes would listen on one TCP port.
         "gossip": { "policy": "off" },
         "p2p": {
             "listen": "127.0.0.1:0",
@@ -282,7 +284,7 @@ fn spawn(fragcast: &Path, dir: &Path) -> Result<Process, EmulateError> {
         fs::File::create(&log).map_err(EmulateError::io(format!("write {}", log.display())))?;
     let mut command = Command::new(fragcast);
     command.arg("run").arg("--config").arg(dir.join("node.toml"));
-    // What the caller's environment says of a node of his own is not meant for these.
+    // The caller's environment may configure another node, and must not affect these.
     for (name, _) in std::env::vars_os()
         .filter(|(name, _)| name.to_str().is_some_and(|name| name.starts_with("FRAGCAST_")))
     {

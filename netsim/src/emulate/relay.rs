@@ -1,25 +1,25 @@
-//! The link emulator: UDP packets between processes on loopback, delayed, lost and paced in
-//! real time by the decisions of [`crate::link`].
+//! The link emulator: it passes UDP packets between processes on loopback, and delays, drops and
+//! paces them in real time as [`crate::link`] decides.
 //!
 //! ```text
 //! node i at P_i ─▶ E_j ─▶ depart, cross ─▶ heap by due time ─▶ enter ─▶ E_i ─▶ P_j node j
 //! ```
 //!
-//! Every node i has a socket E_i here, and that is the address its record advertises; the node
-//! itself listens at P_i. What comes to E_j from P_i goes from i to j, and leaves from E_i, so
-//! that j sees the address it knows i by and its answer comes back to E_i.
+//! The emulator has a socket E_i for every node i, whose address the node's record advertises; the
+//! node itself listens at P_i. A packet that comes to E_j from P_i goes from i to j. It is sent
+//! from E_i, so that j sees the address by which it knows i, and its answer comes back to E_i.
 //!
-//! In user space, because network namespaces with netem need root, and netem knows neither our
-//! queues nor our losses: here both worlds run through the same code. The price is a visit to
-//! another process per packet and timers that fire late. What is late is measured, and each
-//! stage goes on from the time that was due, so lateness does not add up along a path. The
-//! relay's threads go before the nodes where the system lets them: among as many runnable
-//! threads as there are nodes the network would be starved by its users.
+//! It works in user space because network namespaces with netem need root, and because netem has
+//! neither these queues nor these losses: here virtual and real time use the same code. The price
+//! is that every packet passes through another process and that timers fire late. The lateness is
+//! measured, and each stage continues from the time that was due, so that lateness does not add up
+//! along a path. The relay's threads get a higher priority than the nodes if the system permits,
+//! since otherwise the many threads of the nodes would delay them.
 //!
-//! A packet counts with its IP and UDP headers: [`HEADERS`] bytes more than its payload. Hop
-//! and processor costs are left out of the model, since real nodes spend their own.
+//! A packet counts with its IP and UDP headers, which are [`HEADERS`] bytes. The costs of a hop and
+//! of the processor are left out, since real nodes have their own.
 //!
-//! Bounds: [`MAX_HELD`] bytes of packets wait; what comes beyond is dropped and counted.
+//! Bounds: at most [`MAX_HELD`] bytes of packets wait; further packets are dropped and counted.
 
 mod stats;
 
@@ -45,30 +45,30 @@ pub use stats::{Lateness, RelayStats};
 /// IPv4 and UDP headers of a packet.
 pub const HEADERS: u64 = 28;
 
-/// Payload bytes that wait for their time at most.
+/// The most payload bytes that wait for their time.
 pub const MAX_HELD: usize = 256 * 1024 * 1024;
 
-/// What is asked of the operating system for each socket and direction; it may give less.
+/// The buffer requested for each socket and direction; the operating system may give less.
 const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
 
-/// How often a thread that has nothing to do looks whether it should end.
+/// How often an idle thread checks whether it should end.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// Packets that are sent before the heap is looked at again.
+/// The most packets that are sent before the heap is examined again.
 const BURST: usize = 64;
 
-/// Priority of the relay's threads, where the system grants it: -20 to 19, lower goes first.
+/// Nice value of the relay's threads, if the system grants it: -20 to 19, lower runs first.
 #[cfg(target_os = "linux")]
 const NICE: i32 = -10;
 
-/// Where nodes listen.
+/// The addresses of the nodes.
 #[derive(Debug, Default)]
 struct Nodes {
     address: Vec<Option<SocketAddr>>,
     by_source: BTreeMap<SocketAddr, NodeId>,
 }
 
-/// What the handle and the threads share.
+/// State shared by the handle and the threads.
 #[derive(Debug)]
 struct Control {
     stop: AtomicBool,
@@ -104,17 +104,17 @@ impl Control {
 #[derive(Debug)]
 struct Held {
     at: Nanos,
-    /// Packets of one time keep their order.
+    /// Orders packets of the same time.
     sequence: u64,
     from: NodeId,
     to: NodeId,
-    /// Through the downlink; before that, in front of it.
+    /// Whether it has passed the downlink's queue.
     through: bool,
     payload: Box<[u8]>,
 }
 
 impl Ord for Held {
-    /// The earliest is the greatest, as a heap wants it.
+    /// The earliest packet is the greatest, so that a max-heap returns it first.
     fn cmp(&self, other: &Self) -> Order {
         (other.at, other.sequence).cmp(&(self.at, self.sequence))
     }
@@ -149,28 +149,29 @@ impl State<'_> {
     }
 }
 
-/// What the threads work on. It borrows the world, which the owning thread has on its stack.
-struct Shared<'w> {
+/// Forwards packets; all threads work on it. It borrows the world from the stack of the owning
+/// thread.
+struct Forwarder<'w> {
     control: &'w Control,
     sockets: &'w [UdpSocket],
     state: Mutex<State<'w>>,
-    /// The earliest packet is another one.
+    /// Signalled when the earliest packet changes.
     wake: Condvar,
     start: Instant,
 }
 
-impl Shared<'_> {
+impl Forwarder<'_> {
     fn now(&self) -> Nanos {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(Nanos::MAX)
     }
 
-    /// Takes what comes to node `to`'s socket.
+    /// Receives packets at the socket of node `to`.
     fn receive(&self, to: NodeId) {
         favour_this_thread();
         let socket = &self.sockets[to as usize];
         let mut buffer = vec![0; 1 << 16];
         while !self.control.stopping() {
-            // A time-out, or the news that an earlier packet of ours reached nobody.
+            // An error is a time-out, or the report that an earlier packet reached no socket.
             let Ok((len, source)) = socket.recv_from(&mut buffer) else { continue };
             match self.control.node_at(source) {
                 Some(from) => self.take(from, to, &buffer[..len]),
@@ -227,7 +228,8 @@ impl Shared<'_> {
         }
     }
 
-    /// Moves on what is due by `now`, and takes out what is through.
+    /// Moves packets that are due by `now` to their next stage, and takes out those that have
+    /// passed all.
     fn collect(&self, state: &mut State<'_>, now: Nanos, due: &mut Vec<Held>) {
         while due.len() < BURST && state.heap.peek().is_some_and(|first| first.at <= now) {
             let Some(packet) = state.heap.pop() else { return };
@@ -263,19 +265,19 @@ impl Shared<'_> {
     }
 }
 
-/// Lets this thread run before the nodes, as a network would. The system may refuse, and then
-/// packets are later, which the lateness shows.
+/// Gives this thread a higher priority than the nodes. The system may refuse; packets are then
+/// later, which the lateness shows.
 fn favour_this_thread() {
     #[cfg(target_os = "linux")]
     {
-        // By default waits may take 50 µs longer than they should.
+        // By default waits may take 50 µs longer than requested.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
-        // Of this thread alone, on Linux; needs privileges.
+        // On Linux this sets the priority of this thread alone, and needs privileges.
         let _ = rustix::process::setpriority_process(None, NICE);
     }
 }
 
-/// A running emulator. It ends when it is dropped.
+/// A running emulator, which ends when it is dropped.
 #[derive(Debug)]
 pub struct Relay {
     control: Arc<Control>,
@@ -284,11 +286,11 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Binds a socket for every node of `world` and starts. Of `links`, hop and processor
-    /// costs are not used.
+    /// Binds a socket for every node of `world` and starts the threads. Ignores the costs of a hop
+    /// and of the processor in `links`.
     ///
     /// # Errors
-    /// What the operating system refused.
+    /// The operating system refused a socket or thread.
     pub fn start(world: &World, links: LinkConfig, seed: u64) -> io::Result<Self> {
         let sockets = (0..world.len()).map(|_| socket()).collect::<io::Result<Vec<_>>>()?;
         let advertised = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>()?;
@@ -299,23 +301,24 @@ impl Relay {
             counts: Mutex::new(Counts::new(world.len())),
         });
         let (started, starting) = mpsc::channel();
-        let (world, shared) = (world.clone(), Arc::clone(&control));
+        let (world, controlled) = (world.clone(), Arc::clone(&control));
         let links = LinkConfig { hop: 0, packet_cpu: 0, ..links };
         let owner = thread::Builder::new()
             .name("relay".into())
-            .spawn(move || own(&world, links, seed, &sockets, &shared, &started))?;
+            .spawn(move || own(&world, links, seed, &sockets, &controlled, &started))?;
         let relay = Self { control, owner: Some(owner), advertised };
-        // The sender is dropped only after it has told how the start went.
+        // The thread sends the result of the start before it drops the sender.
         starting.recv().unwrap_or_else(|_| Err(io::Error::other("the relay did not start")))?;
         Ok(relay)
     }
 
-    /// The address under which the others know `node`.
+    /// The address by which the other nodes know `node`.
     pub fn advertised(&self, node: NodeId) -> SocketAddr {
         self.advertised[node as usize]
     }
 
-    /// Tells where `node` really listens, and sends from. Until then its packets are unknown.
+    /// Sets the address at which `node` listens and from which it sends. Packets to and from it are
+    /// dropped until then.
     pub fn attach(&self, node: NodeId, address: SocketAddr) {
         let mut nodes = self.control.nodes.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = nodes.address[node as usize].replace(address) {
@@ -324,7 +327,7 @@ impl Relay {
         nodes.by_source.insert(address, node);
     }
 
-    /// What happened so far; counting starts anew.
+    /// Returns the counts and resets them.
     pub fn take_stats(&self) -> RelayStats {
         lock(&self.control.counts).take()
     }
@@ -339,7 +342,7 @@ impl Drop for Relay {
     }
 }
 
-/// Has the world and everything that borrows it; returns when all threads have ended.
+/// Owns the world and everything that borrows it. Returns when all threads have ended.
 fn own(
     world: &World,
     links: LinkConfig,
@@ -350,7 +353,7 @@ fn own(
 ) {
     let links = Links::new(world, links, random::stream(seed, "relay", 0));
     let state = State { links, heap: BinaryHeap::new(), held: 0, sequence: 0 };
-    let shared = Shared {
+    let forwarder = Forwarder {
         control,
         sockets,
         state: Mutex::new(state),
@@ -359,23 +362,23 @@ fn own(
     };
     thread::scope(|scope| {
         for node in 0..sockets.len() as NodeId {
-            let shared = &shared;
+            let forwarder = &forwarder;
             let thread = thread::Builder::new().name(format!("relay-{node}"));
-            if let Err(error) = thread.spawn_scoped(scope, move || shared.receive(node)) {
-                // Those that run already end by this.
+            if let Err(error) = thread.spawn_scoped(scope, move || forwarder.receive(node)) {
+                // This ends the threads that run already.
                 control.stop.store(true, Ordering::Relaxed);
                 let _ = started.send(Err(error));
                 return;
             }
         }
         let _ = started.send(Ok(()));
-        shared.dispatch();
+        forwarder.dispatch();
     });
 }
 
 fn socket() -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    // The system may refuse or give less; it still works.
+    // The system may refuse or give less; the relay works all the same.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     socket.set_read_timeout(Some(IDLE))?;

@@ -1,6 +1,7 @@
-#![expect(clippy::print_stderr, reason = "what was measured, or why nothing was")]
+#![expect(clippy::print_stderr, reason = "what was measured")]
 
 use clap::Parser;
+use fragcast_shredder::testing::skip;
 
 use super::*;
 use crate::load::Load;
@@ -12,9 +13,9 @@ struct Cli {
     emulate: EmulateArgs,
 }
 
-fn args(args: &[&str]) -> Result<EmulateArgs, String> {
+fn args(args: &[&str]) -> Result<EmulateArgs, clap::Error> {
     let args = std::iter::once(&"emulate").chain(args);
-    Cli::try_parse_from(args).map(|cli| cli.emulate).map_err(|error| error.to_string())
+    Cli::try_parse_from(args).map(|cli| cli.emulate)
 }
 
 #[test]
@@ -39,7 +40,7 @@ fn arguments_make_an_emulation() {
         (["--route", "pigeon"], "rotor"),
         (["--kb", "0"], "1..=1000"),
     ] {
-        let error = args(&wrong).unwrap_err();
+        let error = args(&wrong).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
 }
@@ -134,7 +135,7 @@ fn built() -> Option<PathBuf> {
     let binary = std::env::var_os("FRAGCAST_BIN").map_or_else(default_binary, PathBuf::from);
     let there = binary.is_file();
     if !there {
-        eprintln!("skipped: there is no {}; `cargo build -p fragcast`", binary.display());
+        skip(format_args!("there is no {}; run `cargo build -p fragcast`", binary.display()));
     }
     there.then_some(binary)
 }

@@ -1,4 +1,5 @@
-//! What an emulation sends: a leader's blocks, the same for real nodes and for the model.
+//! The messages that an emulation sends: a leader's blocks, the same for real nodes and for the
+//! model.
 
 use std::time::Duration;
 
@@ -6,28 +7,41 @@ use fragcast_shredder::{BlockBuilder, MAX_MESSAGE_LEN, Message, MessageKey};
 use fragcast_turbine::schedule::BLOCKS_PER_TERM;
 use rand::RngCore;
 
-use super::EmulateError;
 use crate::load::{Broadcast, Load};
 use crate::random;
 use crate::{Nanos, NodeId};
 
-/// Length of a transaction, about that of a transfer.
+/// Bytes of a transaction, about those of a transfer.
 const TRANSACTION: usize = 150;
-/// Signature, and a frag without transactions.
+/// Bytes of the signature and of a frag without transactions.
 const FRAG_FRAME: usize = 65 + 21;
-/// The smallest frag.
+/// Bytes of the smallest frag.
 const MIN_FRAG: u32 = 200;
+/// The most frags of a block.
+const MAX_FRAGS: u32 = 60_000;
 
-/// What is sent: blocks one after another, a message every `interval`.
+/// Why traffic cannot be sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrafficError {
+    /// A frag cannot have this many bytes.
+    #[error("frags of {0} bytes: use {MIN_FRAG} to {MAX_MESSAGE_LEN}")]
+    FragBytes(u32),
+    /// There is no block, or it has too many frags.
+    #[error("use at least 1 block, of at most {MAX_FRAGS} frags")]
+    Blocks,
+}
+
+/// Consecutive blocks, with a message every `interval`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traffic {
-    /// Blocks, numbered from 1; each has an Env, its frags and a Seal.
+    /// Number of blocks. They are numbered from 1; each has an Env, its frags and a Seal.
     pub blocks: u32,
     /// Frags of a block.
     pub frags: u32,
     /// Bytes of a frag with its signature, at least 200.
     pub bytes: u32,
-    /// From message to message.
+    /// Time between two messages.
     pub interval: Duration,
 }
 
@@ -37,7 +51,7 @@ impl Default for Traffic {
     }
 }
 
-/// A message and when it is posted.
+/// A message and the time at which it is posted.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Post {
     pub(super) at: Nanos,
@@ -46,16 +60,14 @@ pub(super) struct Post {
 }
 
 impl Traffic {
-    /// All messages, the same for the same seed.
-    pub(super) fn posts(&self, seed: u64) -> Result<Vec<Post>, EmulateError> {
+    /// All messages. They depend only on the seed.
+    pub(super) fn posts(&self, seed: u64) -> Result<Vec<Post>, TrafficError> {
         let Self { blocks, frags, bytes, interval } = *self;
         if !(MIN_FRAG as usize..=MAX_MESSAGE_LEN).contains(&(bytes as usize)) {
-            let problem = format!("frags of {bytes} bytes: use {MIN_FRAG} to {MAX_MESSAGE_LEN}");
-            return Err(EmulateError::Traffic(problem));
+            return Err(TrafficError::FragBytes(bytes));
         }
-        if blocks == 0 || frags > 60_000 {
-            let problem = "use at least 1 block, of at most 60000 frags";
-            return Err(EmulateError::Traffic(problem.into()));
+        if blocks == 0 || frags > MAX_FRAGS {
+            return Err(TrafficError::Blocks);
         }
         let interval = u64::try_from(interval.as_nanos()).unwrap_or(Nanos::MAX);
         let mut posts = Vec::new();
@@ -71,8 +83,8 @@ impl Traffic {
         Ok(posts)
     }
 
-    /// The same messages for a run in virtual time.
-    pub(super) fn load(&self, seed: u64, leader: NodeId) -> Result<Load, EmulateError> {
+    /// The load of the same messages for a run in virtual time.
+    pub(super) fn load(&self, seed: u64, leader: NodeId) -> Result<Load, TrafficError> {
         let broadcast = |post: Post| Broadcast {
             at: post.at,
             leader,
@@ -90,20 +102,20 @@ impl Traffic {
     }
 }
 
-/// Bytes of signature ‖ body.
+/// Length of signature ‖ body.
 pub(super) fn size(message: &Message) -> usize {
     let mut wire = vec![0; 65];
     message.encode_body(&mut wire);
     wire.len()
 }
 
-/// Transactions that make a frag of exactly `bytes`, signature included. Nodes that execute
-/// nothing do not look into them, so random bytes serve.
+/// Transactions that make a frag of exactly `bytes`, signature included. They are random bytes,
+/// which nodes that execute nothing do not examine.
 fn transactions(block: u64, seq: u64, bytes: u32, seed: u64) -> Vec<Vec<u8>> {
     let mut rng = random::stream(seed, "emulate frag", block << 16 | seq);
     let mut left = (bytes as usize).saturating_sub(FRAG_FRAME);
     let mut txs = Vec::new();
-    // Each takes four bytes for its offset; the last takes what is left.
+    // Each needs four bytes for its offset; the last one fills the rest.
     while left > 4 {
         let len = if left < 2 * (TRANSACTION + 4) { left - 4 } else { TRANSACTION };
         let mut tx = vec![0; len];

@@ -1,9 +1,9 @@
 //! The regions of AWS that cloudping.co measures, and the cities they are named after.
 //!
-//! A region is several data centres somewhere around the city; where exactly is not public. 50 km
-//! are half a millisecond of round trip, less than the coordinate model's error.
+//! A region is several data centres around the city, whose exact positions are not public. An error
+//! of 50 km is half a millisecond of round trip, less than the error of the coordinate model.
 
-/// A region and the city it stands at.
+/// A region and its city.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Region {
     /// AWS's name for it.
@@ -19,7 +19,7 @@ const fn at(name: &'static str, city: &'static str, north: f64, east: f64) -> Re
     Region { name, city, position: (north, east) }
 }
 
-/// All of them, by name.
+/// All regions, by name.
 pub const REGIONS: [Region; 33] = [
     at("af-south-1", "Cape Town", -33.92, 18.42),
     at("ap-east-1", "Hong Kong", 22.32, 114.17),
@@ -56,7 +56,7 @@ pub const REGIONS: [Region; 33] = [
     at("us-west-2", "Boardman", 45.84, -119.70),
 ];
 
-/// The region of that name.
+/// The region with this name.
 pub fn region(name: &str) -> Option<&'static Region> {
     REGIONS.binary_search_by(|region| region.name.cmp(name)).ok().map(|i| &REGIONS[i])
 }

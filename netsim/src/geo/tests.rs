@@ -1,5 +1,6 @@
+use fragcast_shredder::testing::data;
+
 use super::*;
-use crate::input::shared_data;
 
 fn at(name: &str) -> (f64, f64) {
     region(name).unwrap().position
@@ -97,7 +98,7 @@ fn unknown_regions_are_left_out_and_two_are_too_few() {
 
 #[test]
 fn the_constants_are_the_fit_to_the_measured_matrix() {
-    let Some(path) = shared_data("latency/aws-rtt-p50.json") else { return };
+    let Some(path) = data("latency/aws-rtt-p50.json") else { return };
     let found = fit(&RttMatrix::load(&path).unwrap()).unwrap();
     let near = |got: f64, constant: f64, tolerance: f64| {
         assert!((got / constant - 1.0).abs() < tolerance, "{got} for {constant}: {found:?}");

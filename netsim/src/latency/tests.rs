@@ -1,11 +1,11 @@
 use std::path::PathBuf;
 
+use fragcast_shredder::testing::data;
 use proptest::prelude::*;
 
 use super::*;
-use crate::input::shared_data;
 use crate::random::stream;
-use crate::world::{Node, Place, World};
+use crate::world::{Location, Node, World};
 
 /// A matrix of two regions with one entry of choice.
 fn two(a_b: &str) -> String {
@@ -72,7 +72,7 @@ fn runs_have_the_median_and_the_percentile_of_the_files() {
     let median = RttMatrix::parse(&two("20"), "p50.json").unwrap();
     let p90 = r#"{"data":{"a":{"a":1.1,"b":60},"b":{"a":21,"b":2}}}"#;
     let p90 = RttMatrix::parse(p90, "p90.json").unwrap();
-    let place = |name: &str| Place { name: name.into(), position: None };
+    let place = |name: &str| Location { name: name.into(), position: None };
     let world = World {
         nodes: (0..2).map(|i| Node { id: format!("n{i}"), weight: 1, place: i }).collect(),
         places: vec![place("a"), place("b")],
@@ -103,7 +103,7 @@ fn runs_have_the_median_and_the_percentile_of_the_files() {
 
 #[test]
 fn the_measured_matrix_is_read_whole() {
-    let Some(path) = shared_data("latency/aws-rtt-p50.json") else { return };
+    let Some(path) = data("latency/aws-rtt-p50.json") else { return };
     let matrix = RttMatrix::load(&path).unwrap();
     assert_eq!(matrix.regions().len(), 33);
     let index = |name| matrix.index(name).unwrap();

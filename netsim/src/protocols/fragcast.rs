@@ -1,16 +1,16 @@
-//! Our own protocol: every node runs `fragcast_turbine::Protocol`, the code that the daemon
-//! runs, with real signatures, codes and trees.
+//! Fragcast: every node runs `fragcast_turbine::Protocol`, the code of the daemon, with real
+//! signatures, codes and trees.
 //!
-//! Shreds are QUIC datagrams, control frames and repair go over QUIC streams; pacing, lanes,
-//! routes, validation and repair are the protocol's. Connections are up when a run begins, those
-//! to hosts that are down by then as well: QUIC's idle time-out notices after 6 s, which is
-//! longer than most runs here, and the other protocols' nodes do not know it either. Where UDP
-//! is blocked for longer they do end, and are made anew, see `connections.rs`.
+//! Shreds are QUIC datagrams; control frames and repair use QUIC streams. Pacing, lanes, routes,
+//! validation and repair are the protocol's own. Connections are up when a run begins, also those
+//! to hosts that are down: QUIC's idle time-out of 6 s is longer than most runs, and the nodes of
+//! the other protocols do not know of such hosts either. Where UDP is blocked for longer,
+//! connections end and are made anew; see `connections.rs`.
 //!
-//! With a policy other than `off` nodes speak gossip too, as their fallback, see `door.rs`.
+//! With a policy other than `off`, nodes also use gossip as their fallback; see `door.rs`.
 //!
-//! A node holds at most [`FragcastConfig::connections`] connections, as the daemon does. In a
-//! larger network everybody is connected to that many others, drawn at random.
+//! A node has at most [`FragcastConfig::connections`] connections, as in the daemon. In a larger
+//! network each node is connected to that many others, drawn at random.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,9 +27,11 @@ use fragcast_turbine::{
 };
 
 use crate::engine::{Class, Context, Overlay};
+use crate::link::LinkConfig;
 use crate::load::{Broadcast, Load};
 use crate::outcome::How;
 use crate::reliable::{Reliable, ReliableConfig};
+use crate::scenario::FragcastOptions;
 use crate::world::World;
 use crate::{Nanos, NodeId, SECONDS};
 
@@ -44,41 +46,59 @@ use door::Door;
 
 /// The simulated chain.
 const CHAIN: u64 = 901;
-/// Half of an acknowledgement: QUIC sends one for every second packet.
+/// Half the bytes of an acknowledgement, since QUIC sends one for every second packet.
 const HALF_ACK: u64 = ReliableConfig::QUIC.acknowledgement as u64 / 2;
-/// What all nodes of a run together keep to answer from, but each at least one message of the
-/// largest size with its coding.
+/// Memory for answering repair requests of all nodes of a run together. Each node has enough for at
+/// least one message of the largest size with its coding.
 const REPAIR_MEMORY: usize = 1 << 30;
-/// What they keep together for listeners, but each at least two blocks' worth of messages.
+/// Memory for gossip listeners of all nodes together. Each node has enough for at least two blocks.
 const GOSSIP_MEMORY: usize = 1 << 28;
-/// Virtual time starts here, so that µs in headers are not zero.
+/// The protocol's time at the start of a run, so that the µs in headers are not zero.
 const EPOCH: Nanos = 1_000 * SECONDS;
 
-/// How our nodes are configured.
+/// Configuration of the nodes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FragcastConfig {
     /// The leader's route.
     pub route: RoutePolicy,
-    /// Loss per hop that the code is made for.
+    /// Loss per hop that the code must make good.
     pub loss: f64,
-    /// Coding shreds for each data shred at least, where there are relays.
+    /// The fewest coding shreds for each data shred on routes with relays.
     pub coding: f64,
-    /// Connections of a node at most.
+    /// The most connections of a node.
     pub connections: u32,
-    /// Whether nodes ask for what they miss.
+    /// Whether nodes ask for missing shreds.
     pub repair: bool,
-    /// The uplink that nodes are configured with, bits per second.
+    /// The uplink in the nodes' configuration, bits per second.
     pub uplink_bps: u64,
-    /// How much nodes have to do with gossip.
+    /// The nodes' policy on gossip.
     pub gossip: Policy,
-    /// Which way messages travel.
+    /// Whether messages travel by the overlay, by gossip, or as health decides.
     pub mode: Mode,
-    /// From heartbeat to heartbeat of gossip.
+    /// Interval of gossip's heartbeats.
     pub heartbeat: Nanos,
 }
 
-/// The membership table of a world: member i is node i. Signing 10,000 records takes a second,
-/// so runs share it.
+impl Default for FragcastConfig {
+    /// The configuration of a scenario without options.
+    fn default() -> Self {
+        let (options, links) = (FragcastOptions::default(), LinkConfig::default());
+        Self {
+            route: RoutePolicy::Auto,
+            loss: links.loss.mean(),
+            coding: options.coding,
+            connections: options.connections,
+            repair: options.repair,
+            uplink_bps: links.uplink_bps,
+            gossip: options.gossip,
+            mode: options.mode,
+            heartbeat: gossip::GossipConfig::based_op().heartbeat,
+        }
+    }
+}
+
+/// The membership table of a world, in which member i is node i. Runs share it, since signing
+/// 10,000 records takes a second.
 #[derive(Debug, Clone)]
 pub struct Network {
     members: Arc<Membership>,
@@ -92,17 +112,17 @@ impl Network {
     }
 }
 
-/// Our protocol at all nodes.
+/// The protocol at all nodes.
 pub struct Fragcast {
     nodes: Vec<Protocol>,
-    /// When the timer of a node is due that is scheduled.
+    /// By node: when its scheduled timer is due.
     armed: Vec<Nanos>,
-    /// The messages of the load, and the second version of those that are equivocal.
+    /// The messages of the load, with the second version of equivocal ones.
     messages: Vec<(VerifiedMessage, Option<VerifiedMessage>)>,
     by_key: BTreeMap<MessageKey, usize>,
     streams: Reliable,
     connections: Connections,
-    /// The fallback, where there is one.
+    /// The fallback on gossip, if the policy has one.
     door: Option<Door>,
     max_degree: u32,
 }
@@ -113,14 +133,14 @@ impl std::fmt::Debug for Fragcast {
     }
 }
 
-/// What travels.
+/// A packet on the wire.
 #[derive(Debug, Clone)]
 pub enum Packet {
     /// A datagram.
     Shred(Bytes),
     /// A frame of the control stream.
     Control(Bytes),
-    /// Of gossip.
+    /// A packet of gossip.
     Gossip(gossip::Packet),
 }
 
@@ -145,10 +165,10 @@ const fn timestamp(at: Nanos) -> Timestamp {
 }
 
 impl Fragcast {
-    /// All nodes, connected, before the first message of `load`.
+    /// Makes all nodes, connected, before the first message of `load`.
     ///
     /// # Panics
-    /// If a leader of the load is no node of the network.
+    /// If a leader of the load is not a node of the network.
     pub fn new(config: &FragcastConfig, network: &Network, load: &Load, seed: u64) -> Self {
         let members = &network.members;
         let setup = Self::setup(config, members, load);
@@ -179,7 +199,7 @@ impl Fragcast {
             by_key: load.broadcasts.iter().enumerate().map(|(i, b)| (b.key, i)).collect(),
             streams: Reliable::new(ReliableConfig::QUIC),
             connections: Connections::default(),
-            // Gossip's connections are beside those of the overlay.
+            // The connections of gossip are added to those of the overlay.
             max_degree: config.connections + door.as_ref().map_or(0, Door::max_degree),
             door,
             nodes,
@@ -207,10 +227,10 @@ impl Fragcast {
             loss: config.loss,
             relayed_coding: config.coding,
             uplink_bps: config.uplink_bps,
-            // Virtual timers are exact, so the burst need not cover their resolution: half a
-            // millisecond keeps the link's queue short enough for the lanes to count.
+            // Virtual timers are exact, so the burst need not cover their resolution. Half a
+            // millisecond keeps the link's queue short enough for the lanes to take effect.
             burst: Duration::from_micros(500),
-            // The load decides what is sent; the links' queues are what overflows.
+            // The load decides what is sent, and only the queues of links may overflow.
             lane_capacity: usize::MAX / 2,
             repair: RepairConfig {
                 enabled: config.repair,
@@ -229,7 +249,7 @@ impl Fragcast {
             .expect("delegations of our own")
     }
 
-    /// Hands on what a node has to say.
+    /// Drains a node's protocol: events, gossip actions, transmissions and its next timer.
     fn pump(&mut self, ctx: &mut Context<'_, Packet>, node: NodeId) {
         let now = timestamp(ctx.now());
         let protocol = &mut self.nodes[node as usize];
@@ -270,6 +290,8 @@ impl Fragcast {
                 | Event::BadMessage { .. }
                 | Event::Bar { .. }
                 | Event::Mismatch { .. } => {}
+                // Epochs do not change here.
+                _ => {}
             }
         }
         if let Some(door) = &mut self.door {
@@ -281,14 +303,14 @@ impl Fragcast {
             match transmit.payload {
                 Payload::Shred(bytes) => {
                     let len = (bytes.len() + FRAMING) as u32;
-                    ctx.send(node, transmit.to, len, Class::Data, Packet::Shred(bytes));
+                    ctx.send(node, transmit.to.number(), len, Class::Data, Packet::Shred(bytes));
                 }
                 Payload::Control(bytes) => {
                     let class = match transmit.lane {
                         Lane::Repair => Class::Repair,
                         _ => Class::Control,
                     };
-                    let (path, len) = ((node, transmit.to), bytes.len() as u32);
+                    let (path, len) = ((node, transmit.to.number()), bytes.len() as u32);
                     let packet = Packet::Control(bytes);
                     ctx.send_reliably(&mut self.streams, path, len, class, packet);
                 }
@@ -296,7 +318,7 @@ impl Fragcast {
         }
         if let Some(at) = protocol.poll_timeout(now) {
             let at = at.as_nanos().saturating_sub(EPOCH).max(ctx.now());
-            // A timer that was due while the host was down never came.
+            // A timer that was due while the host was down was lost.
             let armed = self.armed[node as usize];
             if at < armed || armed < ctx.now() {
                 self.armed[node as usize] = at;
@@ -310,7 +332,7 @@ impl Fragcast {
         &self.nodes[node as usize]
     }
 
-    /// What gossip has brought to a node goes on to its protocol, and to its mesh if it is valid.
+    /// Passes what gossip brought to a node on to its protocol, and to its mesh if it is valid.
     fn heard(
         &mut self,
         ctx: &mut Context<'_, Packet>,
@@ -323,7 +345,7 @@ impl Fragcast {
         match heard {
             gossip::Heard::Nothing => return,
             gossip::Heard::Subscribed(on) => {
-                protocol.handle_listener(now, Listener::Member(from), on);
+                protocol.handle_listener(now, Listener::Member(from.into()), on);
             }
             gossip::Heard::Message(message) => {
                 if let Some(verified) = door.check(protocol.window(), to, message.id) {
@@ -342,7 +364,7 @@ impl Fragcast {
             .broadcast(timestamp(ctx.now()), broadcast.key, message)
             .expect("it leads, and its lanes are wide");
         if let Some(twin) = twin {
-            // A microsecond later, or both would be one header.
+            // A microsecond later, so that the two have different headers.
             protocol
                 .broadcast(timestamp(ctx.now() + 1_000), broadcast.key, twin)
                 .expect("it leads, and its lanes are wide");
@@ -375,9 +397,9 @@ impl Overlay for Fragcast {
         match packet {
             Packet::Shred(bytes) => {
                 ctx.count_sent(to, HALF_ACK);
-                protocol.handle_datagrams(now, [(from, bytes)]);
+                protocol.handle_datagrams(now, [(from.into(), bytes)]);
             }
-            Packet::Control(frame) => protocol.handle_control(now, from, &frame),
+            Packet::Control(frame) => protocol.handle_control(now, from.into(), &frame),
             Packet::Gossip(packet) => {
                 let door = self.door.as_mut().expect("gossip came by it");
                 let heard = door.deliver(ctx, from, to, packet);
@@ -404,7 +426,7 @@ impl Overlay for Fragcast {
             return;
         }
         if self.armed[node as usize] != token {
-            // Another one was scheduled for earlier, and this one came true by it.
+            // An earlier timer was scheduled in the meantime and replaced this one.
             return;
         }
         self.armed[node as usize] = Nanos::MAX;

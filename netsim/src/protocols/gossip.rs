@@ -1,39 +1,37 @@
-//! Gossipsub v1.1 and v1.2 over TCP, noise and yamux: the peer that Fragcast is compared with,
-//! as the op-node fork of based-op runs it.
+//! Gossipsub v1.1 and v1.2 over TCP, noise and yamux, as the op-node fork of based-op runs it.
 //!
-//! A node that gets a message for the first time tells its mesh that it needs no more of it
-//! (IDONTWANT), validates it and passes it on, whole, to its mesh. At each heartbeat it
-//! advertises (IHAVE) what it has got of late to some of its other connections; who lacks
-//! something asks (IWANT).
+//! A node that gets a message for the first time tells its mesh not to send it again (IDONTWANT),
+//! validates it, and forwards the whole message to its mesh. At each heartbeat it advertises recent
+//! messages (IHAVE) to some of its other connections; a node that lacks one asks for it (IWANT).
 //!
-//! Source: libp2p/specs, pubsub/gossipsub v1.0, v1.1, v1.2; where they leave a choice, what
-//! go-libp2p-pubsub does, which based-op uses.
+//! Source: libp2p/specs, pubsub/gossipsub v1.0, v1.1, v1.2. Where they leave a choice, the model
+//! does what go-libp2p-pubsub does, which based-op uses.
 //!
-//! # Where it is at its best
-//! * Connections, meshes and windows of TCP are warm, see [`crate::reliable`]. Flow control of
-//!   yamux, its 100 µs of write coalescing and the 32 RPCs that go-libp2p-pubsub queues for a
-//!   peer never delay or drop anything.
-//! * A message leaves for one mesh peer after the other, in random order. Connections that
-//!   share the uplink evenly would finish together, at the time of the last one.
-//! * Validation is free by default: the hop that the engine charges for each packet covers it,
-//!   and everybody pays that.
-//! * A peer that is gone is noticed in a second ([`DEAD_AFTER`]); yamux takes up to 40.
+//! # Assumptions in its favour
+//! * Connections, meshes and windows of TCP are warm, see [`crate::reliable`]. The flow control of
+//!   yamux, its 100 µs of write coalescing and the limit of 32 RPCs that go-libp2p-pubsub queues
+//!   for a peer never delay or drop anything.
+//! * A message is sent to one mesh peer after the other, in random order. If connections shared the
+//!   uplink evenly, all would finish at the time of the last one.
+//! * Validation is free by default: it is part of the cost of a hop, which every protocol pays.
+//! * A dead peer is noticed after a second ([`DEAD_AFTER`]); yamux takes up to 40.
 //!
-//! # What is left out
-//! * Peer scoring, P1 to P7, and with it opportunistic grafting: the faults here are not
-//!   Sybils, and in runs of seconds no counter would have decided anything.
-//! * Finding new connections: who has lost some makes do with the others.
-//! * One mesh serves the three topics. Three would be of one distribution.
-//! * IDONTWANT stops what has not been handed to the transport. The engine decides a transfer
-//!   when it is sent, so a message that waits in the uplink's queue is not called back; neither
-//!   is it by go-libp2p-pubsub once the RPC is written. So it helps only where it arrives before
-//!   the other side forwards: where hops differ much, or validation takes time.
+//! # Left out
+//! * Peer scoring (P1 to P7) and opportunistic grafting: the faults here are not Sybils, and in
+//!   runs of seconds no counter would reach a threshold.
+//! * Finding new connections: a node that lost some uses the others.
+//! * Separate meshes of the three topics: one serves all. Three would have the same distribution.
+//! * Cancelling a message in the uplink's queue by IDONTWANT. The engine decides a transfer when it
+//!   is sent, and go-libp2p-pubsub does not cancel an RPC once it is written. So IDONTWANT helps
+//!   only if it arrives before the other side forwards: where hops differ much, or validation takes
+//!   time.
 //!
-//! Silent nodes still advertise and ask, as control is not swallowed: asking them is in vain.
+//! Silent nodes still advertise and ask, since only parts of messages are suppressed. They do not
+//! answer.
 //!
 //! # Equivocation
-//! Message ids are hashes of content: two versions are two messages, and both spread. A node
-//! goes by the first that it gets, and nobody holds any evidence.
+//! Message ids are hashes of content, so two versions are two messages, and both spread. A node
+//! uses the first that it gets, and no node holds evidence.
 
 use crate::NodeId;
 use crate::engine::{Context, Overlay};
@@ -53,17 +51,17 @@ pub use pubsub::{DEAD_AFTER, Packet};
 pub(super) use pubsub::{Heard, Pubsub, TIMERS};
 pub(super) use topology::Graph;
 
-/// Gossipsub at all nodes, everybody in the mesh.
+/// Gossipsub at all nodes, all of them in the mesh.
 #[derive(Debug)]
 pub struct Gossip(Pubsub);
 
 impl Gossip {
-    /// A warmed-up network of the world's nodes, for so many broadcasts.
+    /// A warmed-up network of the world's nodes, for a number of broadcasts.
     pub fn new(config: GossipConfig, world: &World, broadcasts: usize, seed: u64) -> Self {
         Self(Pubsub::of_all(config, world.len(), broadcasts, seed))
     }
 
-    /// Takes what has proved valid: everything.
+    /// Completes and forwards messages after validation. All of them are valid.
     fn take(&mut self, ctx: &mut Context<'_, Packet>, node: NodeId, heard: Heard) {
         if let Heard::Message(message) = heard {
             let how = if message.asked { How::Repair } else { How::Spread };

@@ -1,9 +1,10 @@
-//! What physics allows: for each node the one-way delay from the leader and the transmission of
-//! k shreds as we frame them, over the slower of the leader's uplink and the node's downlink.
+//! The limit that physics sets: for each node the one-way delay from the leader, plus the
+//! transmission of k shreds in fragcast's framing over the slower of the leader's uplink and the
+//! node's downlink.
 //!
-//! The leader would have to serve everybody at once. A node can still be ahead of its limit where
-//! delays break the triangle inequality, as real ones do and as factors per pair of places make
-//! modelled ones do: a relay on the way is then faster than the direct path.
+//! To reach it everywhere, the leader would have to send to all nodes at once. A node can be faster
+//! than its limit where delays break the triangle inequality, as real ones do, and modelled ones
+//! with a factor per pair of places: a path by a relay is then faster than the direct one.
 
 use fragcast_shredder::{CodeRate, LossTarget};
 use fragcast_turbine::egress::FRAMING;
@@ -13,26 +14,26 @@ use crate::load::Broadcast;
 use crate::world::World;
 use crate::{Nanos, NodeId};
 
-/// Bytes on the wire of a shred of our format.
+/// Bytes on the wire of a shred of fragcast.
 pub fn framed_shred(rate: CodeRate) -> u64 {
-    // 48 + 1 of header, 64 of signature, 32 for each level of the tree.
+    // Header 48 + 1, signature 64, and 32 for each level of the tree.
     let shards = usize::from(rate.k) + usize::from(rate.m);
     let path = 32 * u64::from(shards.next_power_of_two().trailing_zeros());
     49 + 64 + u64::from(rate.shard_len) + path + FRAMING as u64
 }
 
-/// How we would cut a message for one hop of this loss.
+/// Fragcast's code rate for one hop with this loss.
 pub fn one_hop(bytes: u32, loss: f64) -> CodeRate {
     CodeRate::new(bytes as usize, LossTarget::over_hops(loss, 1, 0.0))
 }
 
-/// Bytes of k shreds of each set, framed.
+/// Bytes of k framed shreds of each set.
 pub fn framed_message(bytes: u32, loss: f64) -> u64 {
     let rate = one_hop(bytes, loss);
     u64::from(rate.sets) * u64::from(rate.k) * framed_shred(rate)
 }
 
-/// The limit of every node for one message; the leader's own is 0.
+/// The limit of every node for one message; 0 for the leader.
 pub fn times(world: &World, links: &LinkConfig, broadcast: &Broadcast) -> Vec<Nanos> {
     let bytes = framed_message(broadcast.bytes, links.loss.mean());
     let transmission = serialisation(bytes, links.uplink_bps.min(links.downlink_bps));

@@ -1,20 +1,21 @@
 //! Models of the protocols that spread coded shreds: `direct`, Solana's Turbine, and Rotor.
 //!
-//! * **direct**: the leader sends every shred to everybody. Our framing and code, for one hop.
+//! * **direct**: the leader sends every shred to every node, with fragcast's framing and its code
+//!   for one hop.
 //! * **turbine**: the leader sends each shred to a root, which sends it to F nodes, each of which
-//!   sends it to up to F more; a stake-weighted shuffle for every shred. Framing and code of
-//!   Agave: 32 data and 32 coding shreds of full size whatever the message is, a Merkle path of
-//!   20-byte nodes, UDP. (Agave's `shred/merkle.rs`, `cluster_nodes.rs`; FACTS.md)
-//! * **rotor**: the leader sends each shred to one relay drawn by stake, which sends it to
-//!   everybody else; 32 + 32 shreds of 1 KiB for every slice of 32 KiB (Alpenglow white paper
-//!   1.1, section 2.2).
+//!   sends it to up to F more. The order is a stake-weighted shuffle for every shred. Framing and
+//!   code are Agave's: 32 data and 32 coding shreds of full size for any message, a Merkle path of
+//!   20-byte nodes, UDP (Agave's `shred/merkle.rs`, `cluster_nodes.rs`).
+//! * **rotor**: the leader sends each shred to one relay drawn by stake, which sends it to all
+//!   other nodes; 32 + 32 shreds of 1 KiB for every slice of 32 KiB (Alpenglow white paper 1.1,
+//!   section 2.2).
 //!
-//! Data shreds of all sets are sent before coding shreds. A set is complete with any k of its
+//! The data shreds of all sets are sent before coding shreds. A set is complete with any k of its
 //! shreds, a message with all its sets. A relay of Turbine that completes a set sends the shreds
-//! of it that it still owed, as Agave's does. A node to which no new shred has come for
-//! `repair_after` asks peers drawn by stake, one for each shred that it lacks, until it is
-//! complete; what is repaired is not sent on. A node that saw nothing at all learns of the
-//! message with what follows it, [`UNSEEN`] after it was sent.
+//! that it had still to forward, as Agave's does. A node that got no new shred for `repair_after`
+//! asks peers drawn by stake, one for each missing shred, until it is complete; repaired shreds are
+//! not forwarded. A node that got no shred at all learns of the message by the next one, [`UNSEEN`]
+//! after it was sent.
 
 use std::collections::BTreeMap;
 
@@ -27,28 +28,29 @@ use crate::random;
 use crate::world::World;
 use crate::{MILLIS, Nanos, NodeId};
 
-/// Solana's slot: so long after a message the next one tells whoever saw nothing of it.
+/// How long after a message the next one tells nodes that got nothing of it: Solana's slot.
 pub const UNSEEN: Nanos = 400 * MILLIS;
-/// Messages whose trees are kept: 8 bytes a node and shred.
+/// Number of messages whose trees are kept. A tree takes 8 bytes a node and shred.
 const KEPT_TREES: u32 = 32;
-/// A repair request: a signed header of Agave's, and IP and UDP.
+/// Bytes of a repair request: a signed header of Agave, IP and UDP.
 const REQUEST: u32 = 132 + 28;
 
-/// Who sends a shred to whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The way that a shred takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Spread {
-    /// Leader to everybody.
+    /// From the leader to every node.
     Direct,
-    /// Leader, root, F nodes, F nodes each.
+    /// From the leader to a root, to F nodes, to F nodes each.
     Turbine {
-        /// F.
+        /// The number F.
         fanout: u32,
     },
-    /// Leader, one relay, everybody.
+    /// From the leader to one relay, to every node.
     Rotor,
 }
 
-/// How a message is cut, in bytes on the wire.
+/// The shreds of a message, with their bytes on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
     /// FEC sets.
@@ -57,28 +59,28 @@ pub struct Cut {
     pub k: u16,
     /// Coding shreds of a set.
     pub m: u16,
-    /// A data shred, framed.
+    /// Bytes of a framed data shred.
     pub data: u32,
-    /// A coding shred, framed.
+    /// Bytes of a framed coding shred.
     pub coding: u32,
 }
 
 impl Cut {
-    /// Agave's: 1,203 bytes of a data shred less 88 of headers, 32 of the chained root and six
-    /// nodes of 20 bytes leave 963; coding shreds have 1,228; 28 bytes of IP and UDP.
+    /// As Agave cuts: a data shred has 1,203 bytes, of which 88 of headers, 32 of the chained root
+    /// and six nodes of 20 bytes leave 963. A coding shred has 1,228. IP and UDP add 28.
     pub fn agave(bytes: u32, m: u16) -> Self {
         let sets = bytes.div_ceil(32 * 963).max(1) as u16;
         Self { sets, k: 32, m, data: 1203 + 28, coding: 1228 + 28 }
     }
 
-    /// Alpenglow's: 1,024 bytes of data, six nodes of 32 bytes, 64 of signature, some 30 of
-    /// header; 28 bytes of IP and UDP.
+    /// As Alpenglow cuts: 1,024 bytes of data, six nodes of 32 bytes, 64 of signature, some 30 of
+    /// header. IP and UDP add 28.
     pub fn alpenglow(bytes: u32, m: u16) -> Self {
         let shred = 1024 + 6 * 32 + 64 + 30 + 28;
         Self { sets: bytes.div_ceil(32 * 1024).max(1) as u16, k: 32, m, data: shred, coding: shred }
     }
 
-    /// Ours, for one hop with this loss.
+    /// As fragcast cuts for one hop with this loss.
     pub fn fragcast(bytes: u32, loss: f64) -> Self {
         let rate = one_hop(bytes, loss);
         let shred = framed_shred(rate) as u32;
@@ -94,7 +96,7 @@ impl Cut {
         if index < self.k { self.data } else { self.coding }
     }
 
-    /// Set and index of every shred, in the order of sending.
+    /// Set and index of every shred in the order of sending.
     fn order(self) -> impl Iterator<Item = (u16, u16)> {
         let data = (0..self.sets).flat_map(move |set| (0..self.k).map(move |i| (set, i)));
         let coding =
@@ -103,22 +105,22 @@ impl Cut {
     }
 }
 
-/// How a protocol of this family is set up.
+/// Configuration of a protocol of this family.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ShredsConfig {
-    /// The tree.
+    /// The way of the shreds.
     pub spread: Spread,
-    /// The cut of each message, by its bytes.
+    /// How messages are cut.
     pub cut: CutRule,
-    /// Whether a relay that completes a set sends the shreds of it that it still owed.
+    /// Whether a relay that completes a set sends the shreds that it had still to forward.
     pub owed: bool,
-    /// How long after the latest new shred of a message a node begins to ask for the rest, and
-    /// how often it asks again.
+    /// How long after the latest new shred of a message a node asks for the rest, and the interval
+    /// at which it asks again.
     pub repair_after: Nanos,
 }
 
 impl ShredsConfig {
-    /// In words, for tables.
+    /// Describes it for tables.
     pub fn describe(&self) -> String {
         let tree = match self.spread {
             Spread::Direct => "leader to all".to_owned(),
@@ -132,12 +134,12 @@ impl ShredsConfig {
     }
 }
 
-/// Which cut is used.
+/// The rule by which messages are cut.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CutRule {
-    /// [`Cut::agave`] with so many coding shreds a set.
+    /// [`Cut::agave`] with this many coding shreds a set.
     Agave(u16),
-    /// [`Cut::alpenglow`] with so many coding shreds a set.
+    /// [`Cut::alpenglow`] with this many coding shreds a set.
     Alpenglow(u16),
     /// [`Cut::fragcast`] for this loss.
     Fragcast(f64),
@@ -153,36 +155,36 @@ impl CutRule {
     }
 }
 
-/// What travels. A shred is named by broadcast, set and index.
+/// A packet on the wire. A shred is identified by broadcast, set and index.
 #[derive(Debug, Clone, Copy)]
 pub enum Packet {
-    /// On its way through the tree.
+    /// A shred that spreads.
     Shred(u32, u16, u16),
-    /// "Send me this one."
+    /// A request for a shred.
     Request(u32, u16, u16),
-    /// The answer.
+    /// A shred in answer to a request.
     Repaired(u32, u16, u16),
 }
 
-/// The order of one shred's shuffle, and where each node stands in it.
+/// The shuffle of one shred: the order of nodes, and the position of each.
 #[derive(Debug)]
 struct Positions {
     order: Vec<NodeId>,
     position: Vec<u32>,
 }
 
-/// What is known of one message.
+/// The state of one message.
 #[derive(Debug)]
 struct Message {
     cut: Cut,
     leader: NodeId,
-    /// Shreds that each node has: node × sets, one bit each.
+    /// The shreds that each node has: one word by node and set, one bit a shred.
     have: Vec<u64>,
-    /// Whether a node's timer runs.
+    /// By node: whether its timer is set.
     waiting: Vec<bool>,
-    /// When a node's latest new shred came.
+    /// By node: when its latest new shred came.
     latest: Vec<Nanos>,
-    /// Whether anything it has was asked for.
+    /// By node: whether it asked for any shred.
     repaired: Vec<bool>,
     trees: BTreeMap<(u16, u16), Positions>,
 }
@@ -197,7 +199,7 @@ impl Message {
     }
 }
 
-/// A protocol of this family, at all nodes.
+/// A protocol of this family at all nodes.
 #[derive(Debug)]
 pub struct Shreds {
     config: ShredsConfig,
@@ -208,21 +210,22 @@ pub struct Shreds {
 }
 
 impl Shreds {
-    /// Of all nodes of `world`.
+    /// The protocol at all nodes of `world`.
     pub fn new(config: ShredsConfig, world: &World, seed: u64) -> Self {
         let weights = world.weights();
         let tree = WeightTree::new(&weights);
         Self { config, weights, tree, seed, messages: BTreeMap::new() }
     }
 
-    /// Everybody but the leader in the order of this shred's shuffle; those without weight last.
+    /// All nodes except the leader, in the order of this shred's shuffle; those without weight
+    /// last.
     fn positions(&self, leader: NodeId, broadcast: u32, set: u16, index: u16) -> Positions {
         let mut hasher = blake3::Hasher::new_derive_key("fragcast 2026 netsim tree v1");
         hasher.update(&self.seed.to_le_bytes()).update(&broadcast.to_le_bytes());
         hasher.update(&set.to_le_bytes()).update(&index.to_le_bytes());
         let seed: [u8; 32] = hasher.finalize().into();
         let mut order: Vec<NodeId> = match self.config.spread {
-            // Only the first counts.
+            // Only the first node is used.
             Spread::Rotor => Shuffle::new(&self.tree, &seed, Some(leader as usize))
                 .take(1)
                 .map(|i| i as NodeId)
@@ -245,10 +248,10 @@ impl Shreds {
         Positions { order, position }
     }
 
-    /// To whom `node` sends a shred.
+    /// The nodes to which `node` sends a shred.
     fn children(&self, message: &Message, node: NodeId, set: u16, index: u16) -> Vec<NodeId> {
         let n = self.weights.len() as NodeId;
-        // From somebody on and round: nobody is always served last.
+        // Starts at a random node, so that no node is always served last.
         let others = |first: NodeId| {
             (0..n).map(move |i| (first + i) % n).filter(move |i| *i != node && *i != message.leader)
         };
@@ -286,7 +289,7 @@ impl Shreds {
         }
     }
 
-    /// A relay that can make all shreds of a set sends those that it had not received.
+    /// Sends, from a relay that completed a set, the shreds that it had not received.
     fn send_owed(&mut self, ctx: &mut Context<'_, Packet>, node: NodeId, broadcast: u32, set: u16) {
         let Some(message) = self.messages.get_mut(&broadcast) else { return };
         let slot = node as usize * usize::from(message.cut.sets) + usize::from(set);
@@ -303,7 +306,7 @@ impl Shreds {
         }
     }
 
-    /// Keeps a shred. Whether it was new.
+    /// Stores a shred. Returns whether it was new.
     fn store(
         &mut self,
         ctx: &mut Context<'_, Packet>,
@@ -333,7 +336,7 @@ impl Shreds {
     }
 }
 
-/// Positions below `position` in a tree of `n` positions: Agave deals the nodes of a layer to
+/// The positions below `position` in a tree of `n` positions. Agave assigns the nodes of a layer to
 /// the layer above in strides of the fanout.
 fn turbine_children(position: u32, fanout: u32, n: u32) -> impl Iterator<Item = u32> {
     let (first, step) = match position {
@@ -364,7 +367,7 @@ impl Overlay for Shreds {
             }
         }
         let mut have = vec![0; n * usize::from(cut.sets)];
-        // Nothing of a message is on its way any more when so many have followed it.
+        // No shred of a message is on its way any more when this many messages have followed.
         if let Some(old) = (index as u32).checked_sub(KEPT_TREES)
             && let Some(message) = self.messages.get_mut(&old)
         {
@@ -397,7 +400,7 @@ impl Overlay for Shreds {
             }
             Packet::Request(broadcast, set, index) => {
                 let Some(message) = self.messages.get(&broadcast) else { return };
-                // Whoever has k of a set has them all.
+                // A node that has k shreds of a set has them all.
                 let have = message.have(to, set);
                 if have >> index & 1 == 1 || have.count_ones() >= u32::from(message.cut.k) {
                     let bytes = message.cut.bytes(index);
@@ -414,7 +417,7 @@ impl Overlay for Shreds {
         if message.complete(node) {
             return;
         }
-        // The timer of those that saw nothing finds one that runs already.
+        // The timer for nodes that got nothing finds that another one is set.
         let seen = (0..message.cut.sets).any(|set| message.have(node, set) != 0);
         let late = ctx.now() == ctx.load().broadcasts[broadcast as usize].at + UNSEEN;
         if late && (seen || message.waiting[node as usize]) {
@@ -423,7 +426,7 @@ impl Overlay for Shreds {
         message.waiting[node as usize] = true;
         let quiet_at = message.latest[node as usize] + self.config.repair_after;
         if quiet_at > ctx.now() {
-            // Shreds are still coming: from a leader that serves everybody for hundreds of
+            // Shreds are still coming, from a leader that sends to all nodes for hundreds of
             // milliseconds.
             ctx.timer(node, quiet_at, token, true);
             return;

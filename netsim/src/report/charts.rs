@@ -1,4 +1,4 @@
-//! The charts of a comparison: distribution of times, percentiles, bytes, what was tried.
+//! The charts of a comparison: distribution of times, percentiles, bytes, and settings tried.
 
 use super::plot::{Axis, Series, WIDTHS, curves, figure};
 use super::svg::{Scale, Svg};
@@ -6,7 +6,7 @@ use super::text::{rounded, rounded_or_nothing, thousands};
 use super::{LIMIT, ordered, slot};
 use crate::results::{Protocol, Table};
 
-/// Beyond this ratio of largest to smallest an axis is logarithmic.
+/// An axis is logarithmic if the ratio of its largest to its smallest value is above this.
 const WIDE: f64 = 12.0;
 
 type Points = Vec<(f64, f64)>;
@@ -22,7 +22,8 @@ pub(super) fn cdf(table: &Table) -> Option<String> {
         .map(|(name, p)| (name, p, finite(&p.cdf)))
         .filter(|(_, _, points)| !points.is_empty())
         .collect();
-    // The slowest hundredth of each is left to the percentiles, or it would take all the room.
+    // The slowest hundredth is left out, since it would take most of the room; the percentiles show
+    // it.
     let end = |points: &[(f64, f64)]| {
         let reached = points.iter().find(|(_, share)| *share >= 0.995);
         reached.or(points.last()).map_or(0.0, |point| point.0)
@@ -49,7 +50,7 @@ pub(super) fn cdf(table: &Table) -> Option<String> {
             if let Some((ms, _)) = run.first().copied() {
                 run.insert(0, (ms, 0.0));
             }
-            // Those that never had it keep the curve below the top.
+            // Because of the pairs that never completed, the curve stays below the top.
             if let Some((_, share)) = run.last().copied().filter(|(ms, s)| *ms < right && *s < 1.0)
             {
                 run.push((right, share));
@@ -91,11 +92,11 @@ pub(super) fn cdf(table: &Table) -> Option<String> {
 struct Item<'a> {
     /// The protocol, for its colour.
     of: &'a str,
-    /// What stands before it.
+    /// The label before it.
     name: String,
-    /// How long it is; `None` draws nothing.
+    /// Its value; `None` draws nothing.
     value: Option<f64>,
-    /// What stands after it.
+    /// The text after it.
     text: String,
 }
 
@@ -103,14 +104,14 @@ struct Item<'a> {
 struct Block<'a> {
     heading: String,
     items: Vec<Item<'a>>,
-    /// Where the limit lies.
+    /// The value of the limit.
     limit: Option<f64>,
 }
 
 const ROW: f64 = 19.0;
 
-/// Bars from zero, or, if that would hide all but the longest, dots on a logarithmic axis: a
-/// bar's length means nothing there.
+/// Draws bars from zero. If only the longest could be seen, it draws dots on a logarithmic axis
+/// instead, where the length of a bar would have no meaning.
 fn bars(label: &str, unit: &str, blocks: &[Block<'_>], log: bool) -> String {
     WIDTHS.iter().map(|(width, class)| list(label, unit, blocks, log, *width, class)).collect()
 }
@@ -176,13 +177,14 @@ fn list(
         if let Some(limit) = block.limit.filter(|limit| limit.is_finite()) {
             let x = scale.within(limit);
             svg.line("limit", (x, first), (x, y));
-            // Beside its heading, with a piece of the line: above it there may be no room.
+            // The label is beside the heading, with a piece of the line, since there may be no room
+            // above the line.
             let beside = letters(&block.heading) * 1.1 + 18.0;
             svg.line("limit", (beside, top + 3.0), (beside, top + 16.0));
             let text = format!("limit {}", rounded(limit));
             svg.text("label start", (beside + 7.0, top + 14.0), &text);
         }
-        // Text last: the limit's line passes under it.
+        // Text comes last, so that the limit's line passes under it.
         for (i, item) in block.items.iter().enumerate() {
             let (n, y) = (slot(item.of), first + i as f64 * ROW + 13.5);
             svg.group(&format!("p{n} s{n}"));
@@ -196,7 +198,7 @@ fn list(
     svg.finish()
 }
 
-/// Percentiles side by side, the limit across them.
+/// The percentiles side by side, with the limit across them.
 pub(super) fn percentiles(table: &Table) -> Option<String> {
     type Get = fn(&Protocol) -> (Option<f64>, Option<f64>);
     let kinds: [(&str, Get); 3] = [
@@ -234,7 +236,7 @@ pub(super) fn percentiles(table: &Table) -> Option<String> {
     ))
 }
 
-/// What each node sends, from the busiest to the idlest.
+/// The bytes that each node sends, from the busiest node to the idlest.
 pub(super) fn sent(table: &Table) -> Option<String> {
     let protocols: Vec<(&str, Vec<f64>)> = ordered(table)
         .into_iter()
@@ -289,7 +291,7 @@ pub(super) fn busiest(table: &Table) -> Option<String> {
     }
     let values = || items.iter().filter_map(|item| item.value).filter(|mb| *mb > 0.0);
     let largest = values().fold(0.0, f64::max);
-    // Bars say more than stems as long as the shortest one can be seen.
+    // Bars are preferred as long as the shortest one can be seen.
     let log = largest > 30.0 * values().fold(largest, f64::min);
     let block = Block { heading: String::new(), items, limit: None };
     let axis = if log { "MB (logarithmic)" } else { "MB" };
@@ -302,7 +304,7 @@ pub(super) fn busiest(table: &Table) -> Option<String> {
     ))
 }
 
-/// Names of nodes may be keys: beginning and end tell them apart.
+/// Names of nodes may be long keys, of which the beginning and the end are enough.
 fn shortened(name: &str) -> String {
     let letters: Vec<char> = name.chars().collect();
     if letters.len() <= 16 {
@@ -312,7 +314,7 @@ fn shortened(name: &str) -> String {
     format!("{}…{}", part(&letters[..8]), part(&letters[letters.len() - 6..]))
 }
 
-/// Settings that were tried for a protocol: one figure for each that has some.
+/// The settings that were tried: one figure for each protocol that has some.
 pub(super) fn tried(table: &Table) -> String {
     let with = ordered(table).into_iter().filter(|(_, p)| !p.tried.is_empty());
     with.map(|(name, protocol)| {

@@ -1,30 +1,30 @@
-//! The columns of a comparison, the same on a terminal and in a page.
+//! The columns of a comparison, which are the same on a terminal and in a page.
 
 use super::text::{NOTHING, decimal, decimals, thousands};
 use super::{LIMIT, ordered};
 use crate::results::{Fallback, Protocol, Table};
 
-/// How the numbers of a column are written.
+/// The format of a column's numbers.
 #[derive(Debug, Clone, Copy)]
 enum Form {
-    /// With at least so many decimals.
+    /// With at least this many decimals.
     Decimals(usize),
     /// A whole number.
     Count,
-    /// Hosts that one node has, and how many it may have.
+    /// The number of hosts of a node, and its limit.
     Degree,
 }
 
-/// One column.
+/// A column.
 #[derive(Debug)]
 pub(super) struct Column {
-    /// The upper line of its heading; neighbours with the same one share it.
+    /// The upper line of its heading. Neighbours with the same one share it.
     pub(super) group: &'static str,
     /// The lower line.
     pub(super) name: &'static str,
-    /// What it says, for a legend.
+    /// Its meaning, for the legend.
     pub(super) meaning: &'static str,
-    /// Whether it says something about the limit, which sends nothing and misses nobody.
+    /// Whether the limit has a number in this column.
     of_limit: bool,
     form: Form,
     number: fn(&Protocol) -> Option<f64>,
@@ -43,7 +43,7 @@ const TIME: Form = Form::Decimals(1);
 const RATIO: Form = Form::Decimals(2);
 
 impl Column {
-    /// Heading and meaning in one line.
+    /// The heading in one line, and the meaning.
     pub(super) fn explained(&self) -> (String, &'static str) {
         let name = match (self.group, self.name) {
             ("", name) => name.to_owned(),
@@ -53,13 +53,13 @@ impl Column {
         (name, self.meaning)
     }
 
-    /// The columns whose headings do not say what they mean.
+    /// The columns whose headings need an explanation.
     pub(super) fn unobvious() -> impl Iterator<Item = &'static Self> {
         COLUMNS.iter().skip_while(|column| column.name != "worst")
     }
 }
 
-/// All of them, from left to right. The smallest number of each is the best.
+/// All columns from left to right. The smallest number of each is the best.
 pub(super) const COLUMNS: [Column; 13] = [
     column(("time, ms", "mean", "mean time over messages and nodes"), true, TIME, |p| p.times.mean),
     column(("time, ms", "p50", "half of them"), true, TIME, |p| p.times.p50),
@@ -86,7 +86,7 @@ pub(super) const COLUMNS: [Column; 13] = [
         ("bytes", "per byte", "sent per node and payload byte, framing included"),
         true,
         RATIO,
-        // The limit's are those of k shreds; without any it has nothing to say.
+        // The limit's bytes are those of k shreds; it has no number here without shreds.
         |p| Some(p.bytes_per_payload_byte).filter(|bytes| *bytes > 0.0),
     ),
     column(("next leader", "p99, ms", "99 of 100 messages are there within"), true, TIME, |p| {
@@ -106,12 +106,12 @@ pub(super) const COLUMNS: [Column; 13] = [
     ),
 ];
 
-/// A number as it is written.
+/// A formatted number.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cell {
     /// The number, or a dash.
     pub(super) text: String,
-    /// Whether no protocol but the limit has a smaller one, and some have a larger one.
+    /// Whether no protocol beside the limit has a smaller number, and some have a larger one.
     pub(super) best: bool,
 }
 
@@ -145,7 +145,7 @@ pub(super) fn rows(table: &Table) -> Vec<Row<'_>> {
         let decided = contest.iter().any(|i| winner.is_some_and(|w| texts[*i] != texts[*w]));
         let best = winner.filter(|_| decided).map(|w| texts[*w].clone());
         for ((row, text), number) in rows.iter_mut().zip(texts).zip(&numbers) {
-            // What reads the same is marked the same.
+            // Numbers that are printed alike are marked alike.
             let best = row.name != LIMIT && number.is_some() && best.as_ref() == Some(&text);
             row.cells.push(Cell { text, best });
         }
@@ -153,7 +153,7 @@ pub(super) fn rows(table: &Table) -> Vec<Row<'_>> {
     rows
 }
 
-/// What a protocol ran with, and where packets found no room; empty if there is nothing to say.
+/// A protocol's settings, and its packets that found no room; may be empty.
 pub(super) fn about(protocol: &Protocol) -> String {
     let dropped = (protocol.dropped > 0).then(|| {
         let packets = thousands(protocol.dropped);
@@ -164,7 +164,7 @@ pub(super) fn about(protocol: &Protocol) -> String {
     detail.into_iter().chain(dropped).chain(fallback).collect::<Vec<_>>().join("; ")
 }
 
-/// Who carried what, and how nodes changed between the overlay and gossip.
+/// What the overlay and gossip carried, and how nodes changed between them.
 fn fallback(told: &Fallback) -> String {
     let counts = [told.turbine, told.repair, told.gossip].map(thousands);
     let [turbine, repair, gossip] = counts;

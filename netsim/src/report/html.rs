@@ -1,8 +1,8 @@
-//! A comparison as a page: one file that loads nothing.
+//! A comparison as an HTML page: one file that loads nothing.
 //!
-//! The style sheet and the few lines of script are beside this file. What decides comes first:
-//! ours, the limit and the best peer in words, whoever wins; then the table; then pictures; at
-//! the end what it takes to make the page again.
+//! The style sheet and the script are files in this folder. The page begins with a summary in words
+//! of fragcast, the limit and the best peer, whichever is faster. The table and pictures follow,
+//! and at the end all that is needed to make the page again.
 
 use super::charts;
 use super::columns::{COLUMNS, Column, about, rows};
@@ -19,10 +19,10 @@ pub fn page(comparison: &Comparison) -> String {
     let mut body = head(comparison);
     let mut said = String::new();
     for (i, table) in comparison.tables.iter().enumerate() {
-        // The first title stands at the top of the page.
+        // The first title is at the top of the page.
         let title = if i == 0 { "All numbers" } else { table.title.as_str() };
         body.push_str(&format!("<h2>{}</h2>\n{}", escape(title), grid(table)));
-        // What it ran with is said once, unless it is another thing under other delays.
+        // Settings are shown once, unless they differ under other delays.
         let details = details(table);
         if details != said {
             body.push_str(&details);
@@ -40,7 +40,7 @@ pub fn page(comparison: &Comparison) -> String {
     shell(&format!("netsim: {}", headline(comparison)), &body)
 }
 
-/// A page around its body.
+/// A complete page around a body.
 pub(super) fn shell(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -57,7 +57,7 @@ fn head(comparison: &Comparison) -> String {
     let mut out = format!(
         "<header>\n<p class=\"kicker\">{}</p>\n<h1>{}</h1>\n",
         escape(kicker),
-        // A number stays on the line of its unit.
+        // Keeps a number on the line of its unit.
         escape(&headline(comparison).replace(" ×", "\u{a0}×").replace(" ms", "\u{a0}ms"))
     );
     if let Some(table) = comparison.tables.first() {
@@ -74,7 +74,7 @@ fn finite(value: Option<f64>) -> Option<f64> {
     value.filter(|value| value.is_finite())
 }
 
-/// What the page says in one line.
+/// A description of the page in one line.
 fn headline(comparison: &Comparison) -> String {
     let Some(table) = comparison.tables.first().filter(|table| !table.protocols.is_empty()) else {
         return "Nothing was compared".into();
@@ -95,7 +95,7 @@ fn headline(comparison: &Comparison) -> String {
         (Some(p50), None) => format!("{OURS} reaches half of the nodes in {} ms", rounded(p50)),
         (None, _) => format!("{OURS} does not reach half of the nodes"),
     };
-    // By the same measure, whoever is ahead.
+    // Compares both by the same measure.
     match fastest_peer(table, |times| times.p50) {
         Some((name, _, p50)) => {
             format!("{reach}; the fastest peer, {name}, in {} ms", rounded(p50))
@@ -108,12 +108,12 @@ fn ms(value: Option<f64>) -> String {
     rounded_or_nothing(value)
 }
 
-/// A multiple: two decimals close to one, where they matter, else three digits.
+/// A ratio: with two decimals close to one, else with three digits.
 fn near(ratio: f64) -> String {
     if ratio < 10.0 { decimal(Some(ratio), 2) } else { rounded(ratio) }
 }
 
-/// Ours against the limit and the best peer, in words.
+/// Compares fragcast with the limit and the best peer, in words.
 fn sentences(table: &Table) -> Vec<String> {
     let mut out = Vec::new();
     let Some(ours) = table.protocols.get(OURS) else { return out };
@@ -144,7 +144,7 @@ fn sentences(table: &Table) -> Vec<String> {
     out
 }
 
-/// How another time compares with ours.
+/// Compares another time with fragcast's.
 fn than(ours: f64, other: f64) -> String {
     if ours <= 0.0 || other <= 0.0 {
         return String::new();
@@ -195,7 +195,7 @@ fn tiles(table: &Table) -> String {
     out + "</div>\n"
 }
 
-/// The table, as on a terminal.
+/// The same table as on a terminal.
 fn grid(table: &Table) -> String {
     let rows = rows(table);
     if rows.is_empty() {
@@ -234,7 +234,7 @@ fn grid(table: &Table) -> String {
     )
 }
 
-/// What each protocol ran with, and packets that found no room.
+/// The settings of each protocol, and its packets that found no room.
 fn details(table: &Table) -> String {
     let mut items = String::new();
     for (name, protocol) in ordered(table) {
@@ -284,7 +284,7 @@ pub(super) fn close(settings: &[(String, String)], notes: &[String]) -> String {
         out.push_str(&format!("<h2>To read this right</h2>\n<ul class=\"notes\">{items}</ul>\n"));
     }
     if let Some((_, command)) = settings.iter().find(|(name, _)| name == "command") {
-        // Lines break between words, and not after the hyphens that options begin with.
+        // Keeps lines from breaking after the hyphens of options.
         let words = command.split(' ').map(|word| format!("<span>{}</span>", escape(word)));
         out.push_str(&format!(
             "<h2>To make this again</h2>\n<p>The same command gives the same digest.</p>\n\

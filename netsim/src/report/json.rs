@@ -1,4 +1,4 @@
-//! A comparison for scripts.
+//! A comparison as JSON.
 //!
 //! ```text
 //! {"digest", "protocols": {name: {"mean", "p50", "p90", "p99", "missed", "repaired", "pairs",
@@ -10,8 +10,8 @@
 //!  "tables": [{"title", "protocols"}], "settings": {name: value}, "places", "notes"}
 //! ```
 //!
-//! Times are in ms. `protocols` is that of the first table. Keys are sorted, and what is unknown
-//! or no number is `null`.
+//! Times are in ms. `protocols` is that of the first table. Keys are sorted. Unknown values and
+//! values that are no numbers are `null`.
 
 use serde_json::{Map, Value, json};
 
@@ -43,7 +43,7 @@ fn protocols(table: &Table) -> Value {
     table.protocols.iter().map(|(name, p)| (name.clone(), protocol(p))).collect()
 }
 
-/// All fields under their names; pairs become objects, whose parts have names too.
+/// All fields by name. Pairs become objects with named parts.
 fn protocol(protocol: &Protocol) -> Value {
     let mut value = json!(protocol);
     let tried =

@@ -1,7 +1,7 @@
-//! Coasts, so coarse that they are no more than an aid to the eye: drawn by hand to a few
-//! degrees, in degrees east and north, without lakes and small islands.
+//! Coarse outlines of coasts, as an aid to the eye: drawn by hand to a few degrees, in degrees east
+//! and north, without lakes and small islands.
 
-/// Closed outlines as SVG writes points: `x,y x,y …`.
+/// Closed outlines in SVG's format of points: `x,y x,y …`.
 pub(super) const OUTLINES: [&str; 31] = [
     // North and Central America.
     "-168,66 -156,71 -141,70 -128,70 -115,68 -108,68 -95,68 -94,72 -85,69 -82,67 -87,64 -94,61 \

@@ -1,7 +1,7 @@
-//! Where messages arrive when: a small map for each protocol, all with the same colours.
+//! Maps of the times of arrival: a small map for each protocol, all with the same colours.
 //!
-//! Degrees are drawn as they are (the equirectangular projection): nobody measures distances
-//! here, and places keep their latitude and longitude readable.
+//! The projection is equirectangular: distances do not matter here, and latitude and longitude can
+//! be read off.
 
 use super::land::OUTLINES;
 use super::ordered;
@@ -19,8 +19,8 @@ const BOTTOM: f64 = 16.0;
 /// Room for half a circle at the right.
 const RIGHT: f64 = 8.0;
 
-/// From fast to slow: bright to dark, by our eye after the maps that stay in order for people
-/// who confuse colours and in grey.
+/// Colours from fast to slow: bright to dark, chosen like the colour maps whose order can be seen
+/// in grey and by people who confuse colours.
 const COLOURS: [(f64, f64, f64); 5] = [
     (250.0, 226.0, 60.0),
     (106.0, 200.0, 90.0),
@@ -37,7 +37,7 @@ struct View {
     height: f64,
 }
 
-/// Maps of the first table, or a sentence where there is nothing to draw.
+/// The maps of the first table, or a sentence if no place has coordinates.
 pub(super) fn maps(comparison: &Comparison) -> String {
     let title = "Where it arrives when";
     let places: Vec<(usize, &PlaceRow, (f64, f64))> = comparison
@@ -63,7 +63,7 @@ pub(super) fn maps(comparison: &Comparison) -> String {
         all.copied().filter(|ms| ms.is_finite() && *ms > 0.0)
     };
     let slowest = times().fold(0.0, f64::max);
-    // Nodes beside the leader have it at once; they need no colours of their own.
+    // Nodes at the leader's place have it almost at once; the colours need not distinguish them.
     let fastest = times().fold(slowest, f64::min).max(slowest / 100.0);
     let colours = Scale::new((fastest, slowest), true, (0.0, 1.0));
     let mut maps = String::new();
@@ -100,7 +100,7 @@ fn east(lon: f64) -> f64 {
 }
 
 impl View {
-    /// The world without its ice, or the part that has all places, with a margin.
+    /// The world without its ice, or the part that contains all places with a margin.
     fn around(positions: impl Iterator<Item = (f64, f64)>) -> Self {
         let (mut south, mut north, mut west, mut east) = (90f64, -90f64, 180f64, -180f64);
         for (lat, lon) in positions {
@@ -152,7 +152,7 @@ fn one(
     }
     let most = places.iter().map(|(_, place, _)| place.nodes).max().unwrap_or(0).max(1) as f64;
     let radius = |nodes: usize| 1.8 + 6.2 * (nodes as f64 / most).sqrt();
-    // Small circles on top of large ones.
+    // Small circles are drawn on top of large ones.
     let mut order: Vec<usize> = (0..places.len()).collect();
     order.sort_by_key(|i| (usize::MAX - places[*i].1.nodes, *i));
     for i in order {
@@ -170,7 +170,7 @@ fn one(
     svg.finish()
 }
 
-/// At most seven degrees between two others, as atlases choose them.
+/// At most seven round numbers of degrees between two others.
 fn rounds(from: f64, to: f64) -> Vec<f64> {
     let step = [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0];
     let step = step.into_iter().find(|step| (to - from) / step <= 6.0).unwrap_or(60.0);
@@ -204,7 +204,7 @@ fn legend(colours: &Scale) -> String {
         let share = |i: usize| i as f64 / steps as f64;
         let x = left + share(i) * (right - left);
         let style = format!("style=\"fill:{}\"", colour(share(i) + 0.5 / steps as f64));
-        // A hair wider than a step, so that no seam shows.
+        // Slightly wider than a step, so that no seam is visible.
         let width = at((right - left) / steps as f64 + 0.5);
         svg.raw(&format!(
             "<rect x=\"{}\" y=\"4\" width=\"{width}\" height=\"10\" {style}/>",
@@ -220,7 +220,7 @@ fn legend(colours: &Scale) -> String {
     svg.finish()
 }
 
-/// Mean times of all places as a table, for reading and for those who see no map.
+/// The mean times of all places as a table, also for readers who cannot see the map.
 pub(super) fn place_table(comparison: &Comparison, table: &Table) -> String {
     let protocols: Vec<_> =
         ordered(table).into_iter().filter(|(_, p)| !p.by_place.is_empty()).collect();

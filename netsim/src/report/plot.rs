@@ -4,18 +4,18 @@ use super::slot;
 use super::svg::{Scale, Svg};
 use super::text::escape;
 
-/// Widths that every chart is drawn for: a column of a desktop's page, and a phone. Scaling one
-/// drawing to both would make its text too large on one or illegible on the other.
+/// Widths of the two versions of every chart: for a column of a desktop page and for a phone. One
+/// drawing scaled to both would have text that is too large on one or illegible on the other.
 pub(super) const WIDTHS: [(f64, &str); 2] = [(520.0, "wide"), (350.0, "narrow")];
 
-/// A number's axis.
+/// An axis of numbers.
 #[derive(Debug, Clone)]
 pub(super) struct Axis {
-    /// What it shows, with its unit.
+    /// Its label, with the unit.
     pub(super) label: String,
-    /// From where to where.
+    /// Its range.
     pub(super) range: (f64, f64),
-    /// Whether logarithmic.
+    /// Whether it is logarithmic.
     pub(super) log: bool,
 }
 
@@ -24,9 +24,9 @@ pub(super) struct Axis {
 pub(super) struct Series {
     /// The protocol.
     pub(super) name: String,
-    /// Runs of points; between two of them the curve is interrupted.
+    /// Runs of points. The curve is interrupted between two runs.
     pub(super) runs: Vec<Vec<(f64, f64)>>,
-    /// Points that stand out, with what a pointer on them says.
+    /// Marked points, with the text that a pointer on them shows.
     pub(super) dots: Vec<(f64, f64, String)>,
 }
 
@@ -50,14 +50,14 @@ fn one(label: &str, x: &Axis, y: &Axis, series: &[Series], width: f64, class: &s
         svg.text("tick middle", (horizontal.at(value), bottom + 16.0), &text);
     }
     svg.line("axis", (left, bottom), (right, bottom));
-    // Level, not turned: labels are read more often than they are short of room.
+    // The label is horizontal, which is easier to read.
     svg.text("label start", (0.0, 13.0), &y.label);
     svg.text("label end", (right, height - 4.0), &x.label);
     let margin = 4.0;
     let corner = (left - margin, top - margin);
     let size = (right - left + 2.0 * margin, bottom - top + 2.0 * margin);
     svg.window(corner, size, [corner.0, corner.1, size.0, size.1]);
-    // The first one stands for ours or the limit, and so is drawn last, on top.
+    // The first curve is fragcast's or the limit's, and is drawn last, on top.
     for series in series.iter().rev() {
         let n = slot(&series.name);
         svg.group(&format!("p{n} s{n}"));
@@ -69,7 +69,7 @@ fn one(label: &str, x: &Axis, y: &Axis, series: &[Series], width: f64, class: &s
         for (x, y, tip) in &series.dots {
             let (x, y) = place((*x, *y));
             svg.disc("dot", (x, y), 3.2, "");
-            // Fingers are wider than dots.
+            // A larger invisible area, for fingers.
             svg.disc("hit", (x, y), 11.0, tip);
         }
         svg.close();
@@ -78,7 +78,7 @@ fn one(label: &str, x: &Axis, y: &Axis, series: &[Series], width: f64, class: &s
     svg.finish()
 }
 
-/// A figure of a class: a heading, what it shows in a sentence, which colour is whose, the drawing.
+/// A figure of a class: a heading, a sentence on what it shows, a legend and the drawing.
 pub(super) fn figure(
     class: &str,
     title: &str,
@@ -95,7 +95,7 @@ pub(super) fn figure(
     )
 }
 
-/// Which colour is whose. The script turns these into switches.
+/// The legend of colours. The script turns its entries into switches.
 fn legend(names: &[&str]) -> String {
     let keys: String = names
         .iter()

@@ -1,12 +1,11 @@
-//! A comparison that never happened, with numbers like those of one that did: 60 cities,
-//! 1,000 nodes, twelve leaders.
+//! An invented comparison with realistic numbers: 60 cities, 1,000 nodes, twelve leaders.
 
 use std::collections::BTreeMap;
 
 use crate::random::{self, Stream};
 use crate::results::{Comparison, PlaceRow, Protocol, Ratio, Sweep, Table, Times};
 
-/// Cities, degrees north and east, and how many nodes are there.
+/// Cities with degrees north and east and their number of nodes.
 const CITIES: [(&str, f64, f64, usize); 60] = [
     ("Amsterdam", 52.4, 4.9, 81),
     ("Frankfurt", 50.1, 8.7, 103),
@@ -70,10 +69,10 @@ const CITIES: [(&str, f64, f64, usize); 60] = [
     ("Johannesburg", -26.2, 28.0, 4),
 ];
 
-/// Where leaders are.
+/// The cities of the leaders.
 const LEADERS: [usize; 12] = [0, 1, 1, 2, 11, 28, 38, 43, 44, 47, 52, 57];
 
-/// Great circles at two thirds of light's speed, 35 % longer than they are, and 1 ms.
+/// Delays: great circles, lengthened by 35 %, at two thirds of the speed of light, plus 1 ms.
 fn one_way(a: usize, b: usize) -> f64 {
     let radians = |degrees: f64| degrees.to_radians();
     let (_, lat_a, lon_a, _) = CITIES[a];
@@ -84,8 +83,8 @@ fn one_way(a: usize, b: usize) -> f64 {
     1.0 + 2.0 * 6371.0 * libm::asin(h.sqrt()) / 200.0 * 1.35
 }
 
-/// How a protocol's times come from those of the limit: `mean` overall, of which `fixed` of the
-/// mean is the same for everybody, and a noise.
+/// Derives a protocol's times from the limit's: the ratio of the means is `mean`, the share `fixed`
+/// of the mean is the same for all nodes, and noise is added.
 struct Shape {
     name: &'static str,
     mean: f64,
@@ -154,7 +153,7 @@ pub(super) fn comparison() -> Comparison {
     }
 }
 
-/// A table whose times are `stretch` times as long.
+/// A table with times multiplied by `stretch`.
 pub(super) fn table(title: &str, stretch: f64) -> Table {
     let limit = samples(&SHAPES[0], stretch);
     let limit_times = times(&limit);
@@ -165,7 +164,7 @@ pub(super) fn table(title: &str, stretch: f64) -> Table {
     Table { title: title.into(), protocols }
 }
 
-/// Times by leader and city, as often as the city has nodes; `None` missed it.
+/// Times by leader and city, one for each node of the city; `None` for a missed message.
 fn samples(shape: &Shape, stretch: f64) -> Vec<(usize, Option<f64>)> {
     let mut rng: Stream = random::stream(1, shape.name, 0);
     let raw: Vec<(usize, f64)> = LEADERS
@@ -282,7 +281,7 @@ fn degree_of(name: &str) -> (u32, Option<u32>) {
     }
 }
 
-/// A sweep over loss: all but one protocol suffer by it, and one is lost in the middle.
+/// A sweep over loss: all protocols except one get slower, and one has no numbers in the middle.
 pub(super) fn sweep() -> Sweep {
     let points = [0.0, 0.5, 1.0, 2.0, 5.0, 10.0].map(|loss: f64| {
         let mut comparison = comparison();
@@ -309,7 +308,7 @@ pub(super) fn sweep() -> Sweep {
     Sweep { parameter: "loss, %".into(), points: points.into() }
 }
 
-/// Where everything is missing that may be, and nothing is a number.
+/// A protocol with every optional value missing and every number not finite.
 pub(super) fn nothing() -> Protocol {
     Protocol {
         times: Times { mean: None, p50: Some(f64::NAN), p90: Some(f64::INFINITY), p99: None },
@@ -338,7 +337,7 @@ pub(super) fn nothing() -> Protocol {
     }
 }
 
-/// Keeps what a test made, to be looked at: in the directory that `NETSIM_PAGES` names, if any.
+/// Writes what a test made into the directory that `NETSIM_PAGES` names, if any.
 pub(super) fn keep(name: &str, text: &str) {
     if let Some(directory) = std::env::var_os("NETSIM_PAGES") {
         std::fs::write(std::path::Path::new(&directory).join(name), text).unwrap();

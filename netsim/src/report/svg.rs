@@ -1,20 +1,21 @@
-//! The little of SVG that the pages need: shapes, escaped text, scales with round ticks.
+//! The part of SVG that the pages need: shapes, escaped text, and scales with round ticks.
 //!
-//! Colours, strokes and fonts are classes of the page's style sheet, so that one drawing serves
-//! light, dark and paper. Drawings have no identifiers: a page may hold one twice.
+//! Colours, strokes and fonts are classes of the page's style sheet, so that one drawing works on
+//! light and dark screens and on paper. Drawings have no identifiers, since a page may contain one
+//! twice.
 
 use std::fmt::Write as _;
 
 use super::text::{escape, rounded};
 
-/// A drawing under way.
+/// A drawing in progress.
 #[derive(Debug)]
 pub(super) struct Svg {
     head: String,
     body: String,
 }
 
-/// A coordinate: a tenth of a pixel is enough, and nothing but numbers gets out.
+/// Formats a coordinate to a tenth of a pixel. The result is always a finite number.
 pub(super) fn at(value: f64) -> String {
     let value = if value.is_finite() { value.clamp(-1e6, 1e6) } else { 0.0 };
     let text = format!("{:.1}", libm::round(value * 10.0) / 10.0 + 0.0);
@@ -22,7 +23,7 @@ pub(super) fn at(value: f64) -> String {
 }
 
 impl Svg {
-    /// An empty drawing, with what it shows in words.
+    /// An empty drawing with a description in words.
     pub(super) fn new(width: f64, height: f64, class: &str, label: &str) -> Self {
         let head = format!(
             "<svg class=\"{class}\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
@@ -55,7 +56,7 @@ impl Svg {
         );
     }
 
-    /// A rectangle from a corner, at least 1 high and wide so that it is seen.
+    /// A rectangle from a corner, at least 1 high and wide so that it is visible.
     pub(super) fn bar(&mut self, class: &str, (x, y): (f64, f64), (w, h): (f64, f64), tip: &str) {
         let _ = write!(
             self.body,
@@ -73,7 +74,7 @@ impl Svg {
         self.styled_disc(class, (x, y), r, "", tip);
     }
 
-    /// A disc of a colour that is no class.
+    /// A disc of a colour that has no class.
     pub(super) fn styled_disc(
         &mut self,
         class: &str,
@@ -105,12 +106,12 @@ impl Svg {
         }
     }
 
-    /// Opens a group, to be closed by [`close`](Self::close).
+    /// Opens a group, which [`close`](Self::close) closes.
     pub(super) fn group(&mut self, class: &str) {
         let _ = write!(self.body, "<g class=\"{class}\">");
     }
 
-    /// Opens a window: what is drawn outside is cut off, and the first of `view` is its corner.
+    /// Opens a window, which clips what is drawn outside. `view` begins with its corner.
     pub(super) fn window(&mut self, (x, y): (f64, f64), (w, h): (f64, f64), view: [f64; 4]) {
         let [left, top, width, height] = view.map(at);
         let _ = write!(
@@ -134,12 +135,12 @@ impl Svg {
         self.body.push_str("</svg>");
     }
 
-    /// Markup that was made here.
+    /// Markup made by this module.
     pub(super) fn raw(&mut self, markup: &str) {
         self.body.push_str(markup);
     }
 
-    /// The drawing.
+    /// The finished drawing.
     pub(super) fn finish(self) -> String {
         format!("{}{}</svg>", self.head, self.body)
     }
@@ -149,7 +150,7 @@ fn tip_of(tip: &str) -> String {
     if tip.is_empty() { String::new() } else { format!(" data-tip=\"{}\"", escape(tip)) }
 }
 
-/// From numbers to places on paper.
+/// Maps numbers to coordinates.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
     lo: f64,
@@ -160,8 +161,8 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// `lo` is drawn at `from`, `hi` at `to`. An empty range is widened, and a logarithmic one
-    /// begins above zero.
+    /// A scale that maps `lo` to `from` and `hi` to `to`. An empty range is widened, and a
+    /// logarithmic one begins above zero.
     pub(super) fn new((lo, hi): (f64, f64), log: bool, (from, to): (f64, f64)) -> Self {
         let (mut lo, mut hi) = if lo.is_finite() && hi.is_finite() { (lo, hi) } else { (0.0, 1.0) };
         if log {
@@ -176,7 +177,7 @@ impl Scale {
         Self { lo, hi, log, from, to }
     }
 
-    /// Where a number is drawn.
+    /// The coordinate of a number.
     pub(super) fn at(&self, value: f64) -> f64 {
         let share = match self.log {
             true => libm::log(value.max(self.lo / 10.0) / self.lo) / libm::log(self.hi / self.lo),
@@ -185,12 +186,12 @@ impl Scale {
         self.from + share * (self.to - self.from)
     }
 
-    /// As [`at`](Self::at), kept within the scale.
+    /// The coordinate of a number, clamped to the scale.
     pub(super) fn within(&self, value: f64) -> f64 {
         self.at(value.clamp(self.lo, self.hi))
     }
 
-    /// At most about `n` round numbers within the scale, and how they are written.
+    /// At most about `n` round numbers within the scale, with their texts.
     pub(super) fn ticks(&self, n: usize) -> Vec<(f64, String)> {
         let values = if self.log { self.log_ticks(n) } else { self.linear_ticks(n) };
         values.into_iter().map(|value| (value, rounded(value))).collect()
@@ -221,7 +222,7 @@ impl Scale {
         };
         let options = [take(&[1.0, 2.0, 5.0], 1), take(&[1.0, 3.0], 1), take(&[1.0], 1)];
         let fitting = options.into_iter().find(|ticks| ticks.len() <= n && ticks.len() > 1);
-        // A range within a decade, or one of a great many.
+        // The range is within one decade, or spans very many.
         fitting.unwrap_or_else(|| match high - low > n as f64 {
             true => take(&[1.0], ((high - low) as usize).div_ceil(n.max(1))),
             false => Scale { log: false, ..*self }.linear_ticks(n),

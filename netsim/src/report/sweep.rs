@@ -1,5 +1,5 @@
-//! A sweep: how protocols fare as one parameter changes. Of each comparison the first table
-//! counts.
+//! Reports of a sweep, which show the effect of one parameter on the protocols. They use the first
+//! table of each comparison.
 
 use std::io::{self, Write};
 
@@ -10,10 +10,11 @@ use super::text::{decimal, escape, plain, rounded};
 use super::{LIMIT, OURS, ahead_of_limit, fastest_peer, html, ordered, slot};
 use crate::results::{ORDER, Protocol, Sweep};
 
-/// Beyond this ratio of largest to smallest value the parameter's axis is logarithmic.
+/// The parameter's axis is logarithmic if the ratio of its largest to its smallest value is above
+/// this.
 const WIDE: f64 = 12.0;
 
-/// What is drawn over the parameter.
+/// A number that is drawn over the parameter.
 struct Measure {
     title: &'static str,
     caption: &'static str,
@@ -42,7 +43,7 @@ const MEASURES: [Measure; 3] = [
     },
 ];
 
-/// Protocols that any point has, the limit left out: it is 1 everywhere.
+/// All protocols of any point, without the limit, which is 1 everywhere.
 fn names(sweep: &Sweep) -> Vec<&str> {
     let tables = sweep.points.iter().filter_map(|(_, c)| c.tables.first());
     let mut all: Vec<&str> = Vec::new();
@@ -61,7 +62,7 @@ fn value_at(sweep: &Sweep, point: usize, name: &str, measure: &Measure) -> Optio
     (measure.get)(protocol).filter(|value| value.is_finite())
 }
 
-/// Rows of text: a heading, then one for each value.
+/// Rows of text: the heading, then one for each value.
 fn cells(sweep: &Sweep, measure: &Measure) -> Vec<Vec<String>> {
     let names = names(sweep);
     let mut heads = vec![plain(&sweep.parameter)];
@@ -73,7 +74,7 @@ fn cells(sweep: &Sweep, measure: &Measure) -> Vec<Vec<String>> {
     std::iter::once(heads).chain(rows).collect()
 }
 
-/// The least number of a row, if it is not everybody's.
+/// The smallest number of a row, if not all are equal.
 fn best(row: &[String]) -> Option<&String> {
     let numbers = || row.iter().skip(1).filter_map(|text| Some((text.parse::<f64>().ok()?, text)));
     let least = numbers().min_by(|a, b| a.0.total_cmp(&b.0))?;
@@ -81,7 +82,7 @@ fn best(row: &[String]) -> Option<&String> {
 }
 
 /// Writes mean × limit for each value and protocol, then notes and digests. With `bold`, the best
-/// of each row stands out (ANSI).
+/// number of each row is bold (ANSI).
 ///
 /// # Errors
 /// Those of `out`.
@@ -110,7 +111,7 @@ pub fn table(out: &mut impl Write, sweep: &Sweep, bold: bool) -> io::Result<()> 
     Ok(())
 }
 
-/// Notes of all points, each once, and one more if protocols are ahead of the limit.
+/// The notes of all points, each once, and another if protocols are ahead of the limit.
 fn notes(sweep: &Sweep) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for note in sweep.points.iter().flat_map(|(_, comparison)| &comparison.notes) {
@@ -123,8 +124,8 @@ fn notes(sweep: &Sweep) -> Vec<String> {
     all
 }
 
-/// `{"parameter", "points": [{"value", …}]}`; each point has all that [`super::json::value`]
-/// says of its comparison.
+/// `{"parameter", "points": [{"value", …}]}`, where each point contains all of
+/// [`super::json::value`] for its comparison.
 pub fn json(sweep: &Sweep) -> Value {
     let points = sweep.points.iter().map(|(value, comparison)| {
         let mut point = super::json::value(comparison);
@@ -150,7 +151,7 @@ pub fn page(sweep: &Sweep) -> String {
         if let Some(sentence) = sentence(sweep) {
             body.push_str(&format!("<p class=\"lead\">{}</p>\n", escape(&sentence)));
         }
-        // Each chart beside its numbers.
+        // Each chart is beside its numbers.
         let pairs: String = MEASURES
             .iter()
             .map(|m| chart(sweep, m).unwrap_or_default() + &grid(sweep, m))
@@ -172,7 +173,7 @@ pub fn page(sweep: &Sweep) -> String {
     html::shell(&format!("netsim: {title}"), &body)
 }
 
-/// How ours and the best peer of the first point fare from the first to the last.
+/// Compares fragcast and the best peer of the first point, at the first and the last value.
 fn sentence(sweep: &Sweep) -> Option<String> {
     let last = sweep.points.len().checked_sub(1)?;
     let mean = |point, name| value_at(sweep, point, name, &MEASURES[0]);
@@ -241,7 +242,7 @@ fn chart(sweep: &Sweep, measure: &Measure) -> Option<String> {
     let log_x = x.0 > 0.0 && x.1 / x.0 >= WIDE;
     let log_y = y.0 > 0.0 && y.1 / y.0 >= WIDE;
     let with = |label: &str, log| format!("{label}{}", if log { " (logarithmic)" } else { "" });
-    // Multiples stand above the limit's line, or a little below it; bytes begin at nothing.
+    // Ratios lie above the limit's line or slightly below it; bytes begin at zero.
     let of_limit = measure.axis == "× limit";
     let low = match (of_limit, log_y) {
         (true, true) => y.0.min(1.0) * 0.9,

@@ -1,7 +1,7 @@
-//! A comparison on a terminal of 120 columns.
+//! A comparison for a terminal of 120 columns.
 //!
-//! Widths come from the numbers; if they are unusually large, columns move together rather than
-//! wrap. Bold is all the emphasis there is, and only on request: tables are read in files too.
+//! Column widths follow the numbers; if these are unusually large, the gaps between columns shrink.
+//! The only emphasis is bold, and only on request, since tables are also written to files.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -11,11 +11,11 @@ use super::text::{decimal, decimals, plain, wrap};
 use super::{ahead_of_limit, ordered};
 use crate::results::{Comparison, Protocol, Table};
 
-/// What fits beside a terminal's edge.
+/// Width of the text in columns.
 const WIDTH: usize = 118;
 
-/// Writes all tables, what was tried, notes and digest. With `bold`, the best number of each
-/// column stands out (ANSI).
+/// Writes all tables, settings tried, notes and the digest. With `bold`, the best number of each
+/// column is bold (ANSI).
 ///
 /// # Errors
 /// Those of `out`.
@@ -44,7 +44,7 @@ pub fn print(out: &mut impl Write, comparison: &Comparison, bold: bool) -> io::R
     writeln!(out, "digest {}", plain(&comparison.digest))
 }
 
-/// Notes, and an empty line after them.
+/// Writes the notes, followed by an empty line.
 pub(super) fn sentences(out: &mut impl Write, notes: &[String]) -> io::Result<()> {
     for note in notes {
         writeln!(out, "{}", wrap(&plain(note), WIDTH, "").join("\n"))?;
@@ -72,7 +72,7 @@ fn grid(out: &mut impl Write, rows: &[Row<'_>], bold: bool) -> io::Result<()> {
             cells.max().unwrap_or(0).max(length(COLUMNS[c].name))
         })
         .collect();
-    // A heading over one column must fit it; one over several has room.
+    // A heading over one column must fit into it; one over several has room.
     for (c, column) in COLUMNS.iter().enumerate() {
         if COLUMNS.iter().filter(|other| other.group == column.group).count() == 1 {
             widths[c] = widths[c].max(length(column.group));
@@ -104,7 +104,7 @@ fn grid(out: &mut impl Write, rows: &[Row<'_>], bold: bool) -> io::Result<()> {
         let mut line = format!("{name:<first$}");
         for (cell, width) in row.cells.iter().zip(&widths) {
             let _ = write!(line, "{:gap$}", "");
-            // Padding stays outside, so that nothing but the number is bold.
+            // Padding is outside, so that only the number is bold.
             let pad = width - length(&cell.text);
             let _ = match bold && cell.best {
                 true => write!(line, "{:pad$}\x1b[1m{}\x1b[0m", "", cell.text),
@@ -116,7 +116,7 @@ fn grid(out: &mut impl Write, rows: &[Row<'_>], bold: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// How many columns from `c` on share its group.
+/// Number of columns from `c` on that have the same group.
 fn same(c: usize) -> usize {
     COLUMNS[c..].iter().take_while(|column| column.group == COLUMNS[c].group).count()
 }
@@ -125,12 +125,12 @@ fn right(text: &str, room: usize) -> String {
     format!("{text:>room$}")
 }
 
-/// A heading over several columns, in the middle of a line.
+/// A centred heading over several columns.
 fn rule(text: &str, room: usize) -> String {
     format!("{:─^room$}", format!(" {text} "))
 }
 
-/// What a protocol ran with and where packets found no room, then what else was tried.
+/// A protocol's settings and its packets that found no room, then the other settings tried.
 fn details(name: &str, protocol: &Protocol) -> Vec<String> {
     let mut lines = Vec::new();
     let about = about(protocol);
@@ -142,7 +142,7 @@ fn details(name: &str, protocol: &Protocol) -> Vec<String> {
         let tried = protocol
             .tried
             .iter()
-            // Close together, so that all of them fit a line.
+            // Without spaces, so that all fit on a line.
             .map(|(name, mean)| {
                 format!("{}: {}", name.replace(" = ", "="), decimal(*mean, digits))
             });
@@ -152,7 +152,7 @@ fn details(name: &str, protocol: &Protocol) -> Vec<String> {
     lines
 }
 
-/// What columns mean whose headings do not say it.
+/// The meaning of columns whose headings need an explanation.
 fn legend() -> Vec<String> {
     let parts: Vec<String> = Column::unobvious()
         .map(Column::explained)

@@ -1,9 +1,9 @@
-//! Numbers and sentences as people read them.
+//! Formats numbers and sentences.
 
-/// Stands for what is not there.
+/// Stands for a missing value.
 pub(super) const NOTHING: &str = "–";
 
-/// With so many decimals; a dash for what is missing or no number.
+/// A number with this many decimals; a dash if it is missing or not finite.
 pub(super) fn decimal(value: Option<f64>, decimals: usize) -> String {
     match value.filter(|value| value.is_finite()) {
         // Adding zero turns −0 into 0.
@@ -12,8 +12,8 @@ pub(super) fn decimal(value: Option<f64>, decimals: usize) -> String {
     }
 }
 
-/// How many decimals a column needs so that its smallest number still has two digits: at least
-/// `least`, at most three.
+/// The decimals with which the smallest number of a column has two digits: at least `least`, at
+/// most three.
 pub(super) fn decimals(values: impl Iterator<Item = f64>, least: usize) -> usize {
     let positive = values.filter(|value| value.is_finite() && *value > 0.0);
     let smallest = positive.fold(f64::INFINITY, f64::min);
@@ -26,7 +26,8 @@ pub(super) fn decimals(values: impl Iterator<Item = f64>, least: usize) -> usize
     needed.max(least).min(3)
 }
 
-/// Three digits or all before the point, for sentences and labels: 0.071, 7.1, 71.3, 712, 7,120.
+/// A number for sentences and labels, with up to three digits or all before the point: 0.071, 7.1,
+/// 71.3, 712, 7,120.
 pub(super) fn rounded(value: f64) -> String {
     if !value.is_finite() {
         return NOTHING.into();
@@ -34,7 +35,7 @@ pub(super) fn rounded(value: f64) -> String {
     let size = value.abs();
     if size >= 999.5 {
         let sign = if value < 0.0 { "−" } else { "" };
-        // Saturating: beyond 2^64 nobody reads digits.
+        // The conversion saturates at 2^64.
         return format!("{sign}{}", thousands((size + 0.5) as u64));
     }
     let decimals = match size {
@@ -50,12 +51,12 @@ pub(super) fn rounded(value: f64) -> String {
     }
 }
 
-/// As [`rounded`], or a dash.
+/// As [`rounded`]; a dash if the number is missing.
 pub(super) fn rounded_or_nothing(value: Option<f64>) -> String {
     value.map_or_else(|| NOTHING.into(), rounded)
 }
 
-/// With commas between groups of three digits.
+/// A number with commas between groups of three digits.
 pub(super) fn thousands(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -68,12 +69,12 @@ pub(super) fn thousands(value: u64) -> String {
     out
 }
 
-/// For a terminal: names come from files, and must not steer it.
+/// Text for a terminal. Removes control characters, since names come from files.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// For HTML and SVG, between tags and within quoted attributes.
+/// Escapes text for HTML and SVG, between tags and in quoted attributes.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -90,8 +91,8 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
-/// Lines of at most `width` characters, broken between words; longer words stay whole. Lines
-/// after the first begin with `indent`.
+/// Breaks text between words into lines of at most `width` characters; longer words stay whole.
+/// Lines after the first begin with `indent`.
 pub(super) fn wrap(text: &str, width: usize, indent: &str) -> Vec<String> {
     let mut lines: Vec<String> = vec![String::new()];
     let mut used = 0;

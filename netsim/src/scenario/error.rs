@@ -1,25 +1,25 @@
-//! What is wrong with a scenario: every problem with its line, all at once.
+//! Errors of scenarios, which list all problems with their lines.
 
 use std::fmt;
 
 use crate::input::ReadError;
 
-/// Problems that are printed at most; the others are counted.
+/// The most problems that are printed; the others are counted.
 const SHOWN: usize = 30;
-/// Characters of a line that are repeated at most.
+/// The most characters of a line that are printed.
 const MAX_LINE: usize = 100;
 
 /// A line of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// From 1; 0: of no line.
+    /// Its number from 1; 0 for no line.
     pub line: usize,
-    /// What it says.
+    /// Its text.
     pub text: String,
 }
 
 impl Position {
-    /// The line of a byte of the text; past its end, the last one.
+    /// The line of a byte in the text; past the end, the last line.
     pub(super) fn of(text: &str, offset: usize) -> Self {
         let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
         let breaks = before.iter().filter(|byte| **byte == b'\n').count();
@@ -33,33 +33,34 @@ impl Position {
     }
 }
 
-/// One thing that is wrong.
+/// A mistake in a scenario.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where.
+    /// The line of the mistake.
     pub position: Position,
-    /// What, and what is allowed.
+    /// The mistake, and what is allowed.
     pub message: String,
 }
 
-/// Why there is no scenario, or no load of it.
+/// Why a scenario or its load could not be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ScenarioError {
-    /// The file was not read.
+    /// The file could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Something in it is wrong.
+    /// It has mistakes.
     #[error("{}", Listed(file, problems))]
     Wrong {
         /// The file's name.
         file: String,
-        /// Everything that is wrong with it, in the order of lines.
+        /// All mistakes in the order of lines.
         problems: Vec<Problem>,
     },
 }
 
 impl ScenarioError {
-    /// A scenario's problems, sorted.
+    /// An error with a scenario's problems, sorted.
     pub(super) fn wrong(file: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort();
         problems.dedup();

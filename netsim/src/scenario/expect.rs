@@ -1,16 +1,20 @@
-//! What must come of a run, and whether it did.
+//! The expectations of a scenario, and checking them.
 
 use fragcast_turbine::health::State;
 
 use crate::fault::Faults;
 use crate::load::Load;
 use crate::outcome::{NEVER, Outcome};
+use crate::results::ORDER;
 use crate::{MILLIS, Nanos, NodeId};
 
-/// Protocols that a file may expect something of.
-pub const PROTOCOLS: [&str; 5] = ["fragcast", "turbine", "rotor", "gossip", "direct"];
+/// Protocols for which a file may have expectations: all in [`ORDER`] except the limit.
+pub const PROTOCOLS: [&str; 5] = {
+    let [_limit, protocols @ ..] = ORDER;
+    protocols
+};
 
-/// Bounds of the shares of one protocol, both included; `None`: whatever it is.
+/// Bounds of a protocol's shares, both included. `None`: any value.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Expectation {
     /// Pairs that complete in the end, see [`Shares::complete`].
@@ -25,68 +29,68 @@ pub struct Expectation {
     pub gossiped: Option<(f64, f64)>,
     /// Gossip's share of all bytes sent.
     pub gossip_bytes: Option<(f64, f64)>,
-    /// Nodes that count on the overlay in the end.
+    /// Nodes that are on the overlay in the end.
     pub on_turbine: Option<(f64, f64)>,
-    /// How often nodes fell back on gossip, in all.
+    /// Number of times that nodes fell back on gossip.
     pub fallbacks: Option<(f64, f64)>,
-    /// How often they returned, in all.
+    /// Number of times that nodes returned to the overlay.
     pub returns: Option<(f64, f64)>,
-    /// The same two together, of the node that changed most.
+    /// The most changes in both directions of a single node.
     pub flaps: Option<(f64, f64)>,
-    /// The longest from when a message was sent that the overlay did not bring to the fallback,
-    /// see [`Change::missing_for`](crate::outcome::Change::missing_for), ms.
+    /// The longest time, in ms, from the sending of a message that the overlay did not bring until
+    /// the fallback; see [`Change::missing_for`](crate::outcome::Change::missing_for).
     pub fall_back_ms: Option<(f64, f64)>,
 }
 
-/// What is compared with an [`Expectation`], as counts, so that those of several runs add up.
+/// The counts behind the shares of an [`Expectation`]. Those of several runs can be added.
 ///
 /// A *pair* is an expected message and a node that never crashes and is not its leader.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Shares {
     /// All pairs.
     pub pairs: u64,
-    /// Those that complete without repair.
+    /// Pairs that complete without repair.
     pub spread: u64,
-    /// Those that complete by repair.
+    /// Pairs that complete by repair.
     pub repaired: u64,
-    /// Nodes that never crash and never equivocate: a leader needs no evidence against itself.
+    /// Nodes that never crash and never equivocate. A leader needs no evidence against itself.
     pub nodes: u64,
-    /// Those that hold evidence of an equivocation.
+    /// Of those nodes, those that hold evidence of an equivocation.
     pub convicted: u64,
-    /// Of the pairs, those that complete by the fallback.
+    /// Pairs that complete by the fallback.
     pub gossiped: u64,
     /// How nodes changed between the overlay and gossip.
     pub changes: Changes,
     /// Bytes that all nodes sent.
     pub bytes: u64,
-    /// Those that gossip sent.
+    /// Bytes that gossip sent.
     pub gossip_bytes: u64,
 }
 
-/// How nodes changed between the overlay and gossip. Probes are no change.
+/// Counts of the nodes' changes between the overlay and gossip. Probes are no changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Changes {
-    /// From the overlay to gossip.
+    /// Changes from the overlay to gossip.
     pub fallbacks: u64,
-    /// And back.
+    /// Changes from gossip to the overlay.
     pub returns: u64,
-    /// Times that a node listened to gossip to find out.
+    /// Number of times that a node probed gossip.
     pub probes: u64,
-    /// Both together, of the node that changed most.
+    /// The most changes in both directions of a single node.
     pub flaps: u64,
-    /// The longest from when a message was sent that the overlay did not bring to the fallback,
-    /// ns.
+    /// The longest time, in ns, from the sending of a message that the overlay did not bring until
+    /// the fallback.
     pub slowest: Nanos,
-    /// The most blocks that a node had to wait for the way back.
+    /// The most blocks that a node had to wait before it returned.
     pub dwell: u64,
     /// Nodes, crashed ones included.
     pub nodes: u64,
-    /// Those that do not count on the overlay in the end.
+    /// Nodes that are not on the overlay in the end.
     pub on_gossip: u64,
 }
 
 impl Changes {
-    /// Those of one run.
+    /// The changes of one run.
     pub fn of(outcome: &Outcome) -> Self {
         let nodes = outcome.sent.len();
         let mut all = Self { nodes: nodes as u64, ..Self::default() };
@@ -111,7 +115,7 @@ impl Changes {
         all
     }
 
-    /// Adds those of another run.
+    /// Adds the counts of another run.
     pub const fn add(&mut self, other: &Self) {
         self.fallbacks += other.fallbacks;
         self.returns += other.returns;
@@ -125,7 +129,7 @@ impl Changes {
 }
 
 impl Shares {
-    /// Counts those of one run.
+    /// The counts of one run.
     pub fn of(outcome: &Outcome, load: &Load, faults: &Faults) -> Self {
         let crashed = faults.crashed();
         let mut shares = Self {
@@ -164,7 +168,7 @@ impl Shares {
         shares
     }
 
-    /// Adds those of another run.
+    /// Adds the counts of another run.
     pub const fn add(&mut self, other: &Self) {
         self.pairs += other.pairs;
         self.spread += other.spread;
@@ -177,13 +181,13 @@ impl Shares {
         self.gossip_bytes += other.gossip_bytes;
     }
 
-    /// Share of pairs that complete in the end. Of no pairs it is 0, as are the others: what
-    /// nothing was sent for holds no expectation.
+    /// Share of pairs that complete in the end. Every share is 0 if there are no pairs, so that a
+    /// run that sends nothing meets no expectation.
     pub fn complete(&self) -> f64 {
         share(self.spread + self.repaired + self.gossiped, self.pairs)
     }
 
-    /// Share of pairs that complete without repair, by the protocol's own way.
+    /// Share of pairs that complete without repair or fallback.
     pub fn spread(&self) -> f64 {
         share(self.spread, self.pairs)
     }
@@ -256,7 +260,7 @@ impl Expectation {
         if failures.is_empty() { Ok(shares) } else { Err(failures) }
     }
 
-    /// A sentence for every share that is out of its bounds: for shares of several runs.
+    /// A sentence for every share that is out of its bounds, for the counts of several runs.
     pub fn failures(&self, shares: &Shares) -> Vec<String> {
         let Shares { pairs, spread, repaired, nodes, convicted, gossiped, changes, .. } = *shares;
         let Shares { bytes, gossip_bytes, .. } = *shares;

@@ -1,83 +1,90 @@
-//! What goes wrong, as a file says it: kinds of faults, whom they befall and when.
+//! Faults in a file: their kinds, the nodes they affect, and their times.
+
+use strum::VariantArray as _;
 
 use super::reader::{Section, Value, whole};
 use super::{LoadOptions, Position, Shape};
 use crate::fault::Span;
 use crate::{MILLIS, Nanos, NodeId};
 
-/// Nodes or places that a fault names at most.
+/// The most nodes or places that a fault names.
 const MAX_NAMES: usize = 10_000;
-/// The end of time in a file: a hundred days.
+/// The latest time in a file: a hundred days.
 pub(super) const MAX_MS: f64 = 8_640_000_000.0;
 
-/// Something that goes wrong.
+/// A fault in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FaultOptions {
-    /// What.
+    /// The kind of fault with its parameters.
     pub kind: FaultKind,
-    /// Where the file says so.
+    /// Its position in the file.
     pub position: Position,
 }
 
-/// What goes wrong.
-#[derive(Debug, Clone, PartialEq)]
+/// A kind of fault, with its parameters.
+#[derive(Debug, Clone, PartialEq, strum::EnumDiscriminants, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+#[strum_discriminants(name(Kind), vis(), doc = "A kind of fault, without whom and when.")]
+#[strum_discriminants(derive(strum::IntoStaticStr, strum::VariantArray))]
+#[strum_discriminants(strum(serialize_all = "snake_case"))]
+#[non_exhaustive]
 pub enum FaultKind {
     /// Hosts neither send nor receive.
     Crash {
-        /// Which.
+        /// The affected hosts.
         who: Who,
-        /// When.
+        /// When the fault lasts.
         span: Span,
     },
-    /// Hosts receive, and never forward or answer.
+    /// Hosts receive, but neither forward nor answer.
     Silent {
-        /// Which.
+        /// The affected hosts.
         who: Who,
-        /// When.
+        /// When the fault lasts.
         span: Span,
     },
-    /// Nothing passes between these hosts and the others.
+    /// No packet passes between these hosts and the others.
     Partition {
-        /// One side.
+        /// The hosts on one side.
         who: Who,
-        /// When.
+        /// When the fault lasts.
         span: Span,
     },
     /// UDP is blocked between these hosts and all others.
     TurbineDown {
-        /// Which.
+        /// The affected hosts.
         who: Who,
-        /// When.
+        /// When the fault lasts.
         span: Span,
     },
-    /// Hosts have another uplink.
+    /// The hosts' uplink has another rate.
     SlowUplink {
-        /// Which.
+        /// The affected hosts.
         who: Who,
-        /// When.
+        /// When the fault lasts.
         span: Span,
-        /// Bits per second.
+        /// The rate, bits per second.
         bps: u64,
     },
-    /// A leader signs two versions of a message and sends each to half of the nodes; of the last
-    /// attempt, if the block is built more than once.
+    /// A leader signs two versions of a message and sends each to half of the nodes. If the block
+    /// is built more than once, this is in the last attempt.
     Equivocate {
         /// The block, from 1.
         block: u64,
         /// The message, 0 being the Env.
         message: u16,
     },
-    /// A leader starts a block over: what was sent of it is void, the rest is not sent, and an
-    /// interval later the next attempt begins. Later blocks are as much later.
+    /// A leader rebuilds a block: the messages sent so far are void, the rest is not sent, and the
+    /// next attempt begins an interval later. All later blocks are delayed accordingly.
     Rebuild {
         /// The block, from 1.
         block: u64,
         /// The last message of the attempt that is given up.
         after_message: u16,
     },
-    /// A leader crashes a millisecond after it has begun to send a message, of the last attempt
-    /// if there are several, and for good. The rest of its block is never sent, nor are its
-    /// later ones; the next leader begins its term on time.
+    /// A leader crashes for good, a millisecond after it began to send a message of the block's
+    /// last attempt. The rest of its block and its later blocks are never sent; the next leader
+    /// begins its term on time.
     LeaderDies {
         /// The block, from 1.
         block: u64,
@@ -86,72 +93,40 @@ pub enum FaultKind {
     },
 }
 
-/// Whom a fault befalls.
+/// The nodes that a fault affects.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Who {
-    /// Drawn among the nodes that never lead.
+    /// Nodes drawn among those that never lead.
     Share {
-        /// How many, as a share of all nodes; at most all that never lead.
+        /// Their number as a share of all nodes. At most all that never lead are drawn.
         share: f64,
-        /// By weight, where they are otherwise equally likely.
+        /// Whether they are drawn by weight. Otherwise all are equally likely.
         by_weight: bool,
     },
-    /// Everybody, leaders included.
+    /// All nodes, leaders included.
     All,
-    /// These, whether they lead or not.
+    /// The named nodes, whether they lead or not.
     Nodes(Vec<NodeName>),
-    /// All that are at these places, whether they lead or not.
+    /// All nodes at the named places, whether they lead or not.
     Places(Vec<String>),
 }
 
-/// How a file names a node.
+/// A node's name in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeName {
-    /// By its id.
+    /// Its id.
     Id(String),
-    /// By its number in the world's table, from 0.
+    /// Its index in the world, from 0.
     Index(NodeId),
 }
 
-#[derive(Clone, Copy)]
-enum Kind {
-    Crash,
-    Silent,
-    Partition,
-    TurbineDown,
-    SlowUplink,
-    Equivocate,
-    Rebuild,
-    LeaderDies,
-}
-
-const KINDS: [(&str, Kind); 8] = [
-    ("crash", Kind::Crash),
-    ("silent", Kind::Silent),
-    ("partition", Kind::Partition),
-    ("turbine_down", Kind::TurbineDown),
-    ("slow_uplink", Kind::SlowUplink),
-    ("equivocate", Kind::Equivocate),
-    ("rebuild", Kind::Rebuild),
-    ("leader_dies", Kind::LeaderDies),
-];
-
 impl FaultKind {
-    /// What a file calls it.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Crash { .. } => "crash",
-            Self::Silent { .. } => "silent",
-            Self::Partition { .. } => "partition",
-            Self::TurbineDown { .. } => "turbine_down",
-            Self::SlowUplink { .. } => "slow_uplink",
-            Self::Equivocate { .. } => "equivocate",
-            Self::Rebuild { .. } => "rebuild",
-            Self::LeaderDies { .. } => "leader_dies",
-        }
+    /// Its name in a file.
+    pub fn name(&self) -> &'static str {
+        self.into()
     }
 
-    /// Why it cannot happen to such a load, if so.
+    /// Why it is impossible with this load; `None` if it is possible.
     pub(super) fn misfit(&self, load: &LoadOptions) -> Option<String> {
         let (block, message, last) = match self {
             Self::Equivocate { block, message } => (*block, *message, load.seal()),
@@ -188,11 +163,11 @@ impl FaultOptions {
         let position = section.position();
         let mut kind = Kind::Crash;
         if !section.has("kind") {
-            let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
+            let names: Vec<&str> = Kind::VARIANTS.iter().map(Into::into).collect();
             section.missing("kind", &format!("one of {}", names.join(", ")));
             return None;
         }
-        if !section.choice("kind", &KINDS, &mut kind) {
+        if !section.choice("kind", &mut kind) {
             return None;
         }
         let kind =
@@ -235,7 +210,7 @@ fn require(section: &mut Section<'_, '_, '_>, key: &str, what: &str) {
     }
 }
 
-/// The message of a fault of a leader.
+/// Reads the block and message of a fault of a leader.
 fn at_message(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<(u64, u16)> {
     require(section, "block", "a block, from 1");
     require(section, key, "a message of the block: 0 the Env, 1 the first frag");
@@ -245,9 +220,9 @@ fn at_message(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<(u
     block.zip(message)
 }
 
-/// Whom a fault of hosts befalls, and when.
+/// Reads the nodes and the time of a fault of hosts.
 ///
-/// A block begins when its Env is sent, if none before it is rebuilt.
+/// A block begins at the time of its Env, not counting rebuilt blocks before it.
 fn befallen(section: &mut Section<'_, '_, '_>, load: &LoadOptions) -> Option<(Who, Span)> {
     let who = who(section);
     let from = section.get("from_ms");

@@ -1,4 +1,4 @@
-//! The keys of a scenario's file, with what each may be.
+//! The keys of a scenario's file with their bounds.
 
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -9,17 +9,15 @@ use toml::de::DeTable;
 use super::expect::{Expectation, PROTOCOLS};
 use super::fault::FaultOptions;
 use super::reader::{Problems, Section, number};
-use super::{
-    FragcastRoute, LoadOptions, MAX_MESSAGE, MIN_MESSAGE, Network, Scenario, ScenarioError, Shape,
-};
+use super::{LoadOptions, MAX_MESSAGE, MIN_MESSAGE, Network, Scenario, ScenarioError, Shape};
 use crate::link::Loss;
 use crate::topology::{MAX_NODES, MIN_NODES, Source, parse_regions};
 
 /// Megabits per second of a link.
 pub(super) const MBIT: RangeInclusive<f64> = 0.01..=400_000.0;
-/// Blocks of a run at most.
+/// The most blocks of a run.
 pub(super) const MAX_BLOCKS: u64 = 1_000;
-/// Frags of a block at most.
+/// The most frags of a block.
 pub(super) const MAX_FRAGS: u64 = 1_000;
 const POLICIES: [(&str, Policy); 3] =
     [("off", Policy::Off), ("standby", Policy::Standby), ("always", Policy::Always)];
@@ -28,14 +26,14 @@ const MODES: [(&str, Mode); 3] =
 const MAX_LEADERS: u64 = 100;
 const MAX_FAULTS: usize = 100;
 const MAX_NODES_U64: u64 = MAX_NODES as u64;
-/// Loss: beyond a half nothing that is compared is made for it.
+/// Loss. None of the protocols is designed for more than a half.
 const LOSS: RangeInclusive<f64> = 0.0..=0.5;
 const MIB: RangeInclusive<f64> = 0.0..=1_048_576.0;
 const MESSAGE: RangeInclusive<u64> = MIN_MESSAGE as u64..=MAX_MESSAGE as u64;
-/// Milliseconds between messages, and that a node waits.
+/// Milliseconds between messages, and of waiting.
 const PAUSE_MS: RangeInclusive<f64> = 0.0..=60_000.0;
 
-/// A scenario from text.
+/// Reads a scenario from text.
 pub(super) fn scenario(text: &str, file: &str, folder: &Path) -> Result<Scenario, ScenarioError> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let problems = Problems::new(text);
@@ -166,7 +164,7 @@ fn is_csv(text: &str) -> bool {
     text.to_ascii_lowercase().ends_with(".csv")
 }
 
-/// A file that a scenario names.
+/// Resolves the path of a file that a scenario names.
 fn path(
     section: &Section<'_, '_, '_>,
     span: &Range<usize>,
@@ -227,7 +225,7 @@ fn links(network: &mut Network, section: &mut Section<'_, '_, '_>) {
 fn load(load: &mut LoadOptions, mut section: Section<'_, '_, '_>) {
     section.whole("leaders", 1..=MAX_LEADERS, &mut load.leaders);
     section.wholes("frag_bytes", MESSAGE, MAX_FRAGS as usize, &mut load.frag_bytes);
-    section.choice("shape", &Shape::NAMES, &mut load.shape);
+    section.choice("shape", &mut load.shape);
     section.scaled("patience_ms", 0.0..=3_600_000.0, 1e6, &mut load.patience);
     section.whole("blocks", 1..=MAX_BLOCKS, &mut load.blocks);
     section.whole("blocks_per_term", 1..=1_000_000, &mut load.blocks_per_term);
@@ -241,7 +239,7 @@ fn load(load: &mut LoadOptions, mut section: Section<'_, '_, '_>) {
     section.whole("seal_bytes", MESSAGE, &mut load.seal_bytes);
     let sealed = load.offset(load.seal());
     if load.shape == Shape::Blocks && load.block_time() < sealed {
-        // Blocks are not built at once: a leader's Env comes after the Seal before it.
+        // Blocks do not overlap: an Env comes after the previous Seal.
         let keys = ["block_ms", "seal_after_ms", "interval_ms", "frags"];
         let key = keys.into_iter().find(|key| section.has(key)).unwrap_or("shape");
         if let Some(value) = section.get(key) {
@@ -261,7 +259,7 @@ fn protocols(scenario: &mut Scenario, section: &mut Section<'_, '_, '_>) {
     const REPAIR_MS: RangeInclusive<f64> = 1.0..=60_000.0;
     if let Some(mut inner) = section.table("fragcast") {
         let options = &mut scenario.fragcast;
-        inner.choice("route", &FragcastRoute::NAMES, &mut options.route);
+        inner.choice("route", &mut options.route);
         inner.whole("fanout", 1..=MAX_NODES_U64, &mut options.fanout);
         let mut loss = f64::NAN;
         inner.number("loss", LOSS, &mut loss);
@@ -269,8 +267,8 @@ fn protocols(scenario: &mut Scenario, section: &mut Section<'_, '_, '_>) {
         inner.number("coding", 0.0..=63.0, &mut options.coding);
         inner.whole("connections", 1..=MAX_NODES_U64, &mut options.connections);
         inner.flag("repair", &mut options.repair);
-        inner.choice("gossip", &POLICIES, &mut options.gossip);
-        inner.choice("mode", &MODES, &mut options.mode);
+        inner.choice_of("gossip", &POLICIES, &mut options.gossip);
+        inner.choice_of("mode", &MODES, &mut options.mode);
         if options.mode == Mode::Gossip
             && options.gossip == Policy::Off
             && let Some(value) = inner.get("mode")

@@ -1,7 +1,7 @@
-//! Reads tables of a TOML document and collects what is wrong with them.
+//! Reads tables of a TOML document and collects all mistakes.
 //!
-//! A [`Section`] remembers the keys it was asked for; those that remain are unknown. A value
-//! that is wrong leaves its field as it is, so that reading goes on to the next problem.
+//! A [`Section`] remembers the keys that were read; the remaining ones are unknown. A wrong value
+//! leaves its field unchanged, so that reading continues to the next mistake.
 
 use std::cell::RefCell;
 use std::ops::{Range, RangeInclusive};
@@ -11,10 +11,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{Position, Problem};
 
-/// Characters of a name that are compared or repeated at most.
+/// The most characters of a name that are compared or printed.
 const MAX_NAME: usize = 64;
 
-/// What is wrong with a text.
+/// The mistakes in a text.
 #[derive(Debug)]
 pub(super) struct Problems<'a> {
     text: &'a str,
@@ -47,16 +47,16 @@ impl<'a> Problems<'a> {
     }
 }
 
-/// A value with where it is.
+/// A value with its position.
 pub(super) type Value<'i> = Spanned<DeValue<'i>>;
 
-/// One table.
+/// A table.
 #[derive(Debug)]
 pub(super) struct Section<'p, 't, 'i> {
     pub(super) problems: &'p Problems<'p>,
     table: &'t DeTable<'i>,
     span: Range<usize>,
-    /// What precedes keys in errors, with its dot.
+    /// The prefix of keys in errors, with a dot.
     prefix: String,
     known: Vec<&'static str>,
 }
@@ -77,7 +77,7 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
         format!("{}{key}", self.prefix)
     }
 
-    /// The value of a key, which is known from now on.
+    /// The value of a key. The key counts as known from now on.
     pub(super) fn get(&mut self, key: &'static str) -> Option<&'t Value<'i>> {
         if !self.known.contains(&key) {
             self.known.push(key);
@@ -85,27 +85,27 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
         self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
     }
 
-    /// Whether there is such a key.
+    /// Whether the table has this key.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.iter().any(|(name, _)| name.get_ref() == key)
     }
 
-    /// A key is wrong.
+    /// Notes that the value of a key is wrong.
     pub(super) fn wrong(&self, value: &Value<'_>, key: &str, must: &str) {
         self.problems.add(&value.span(), format!("`{}` must be {must}", self.name(key)));
     }
 
-    /// A key of this table is not there.
+    /// Notes that a key is missing.
     pub(super) fn missing(&self, key: &str, what: &str) {
         let mut position = self.position();
         if self.prefix.is_empty() {
-            // The file begins there, and whatever its first line says has nothing to do with it.
+            // The whole file has no line to point to; its first line is unrelated.
             position.text.clear();
         }
         self.problems.add_at(position, format!("`{}` is missing: {what}", self.name(key)));
     }
 
-    /// Where the table begins.
+    /// The position where the table begins.
     pub(super) fn position(&self) -> Position {
         self.problems.position(&self.span)
     }
@@ -120,7 +120,7 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
         section
     }
 
-    /// A value as a table, if it is one.
+    /// A value as a table; notes a mistake if it is none.
     pub(super) fn inner(&self, value: &'t Value<'i>, key: &str) -> Option<Self> {
         let table = value.get_ref().as_table()?;
         let prefix = format!("{}.", self.name(key));
@@ -145,7 +145,7 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
         array.iter().filter_map(one).collect()
     }
 
-    /// Text of `chars` characters.
+    /// Reads text with a number of characters within `chars`.
     pub(super) fn text(
         &mut self,
         key: &'static str,
@@ -160,7 +160,7 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
         text
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub(super) fn flag(&mut self, key: &'static str, field: &mut bool) {
         if let Some(value) = self.get(key) {
             match value.get_ref().as_bool() {
@@ -170,7 +170,7 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
         }
     }
 
-    /// A whole number within bounds that its type can hold.
+    /// Reads a whole number within bounds.
     pub(super) fn whole<T: TryFrom<u64>>(
         &mut self,
         key: &'static str,
@@ -185,7 +185,7 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
         }
     }
 
-    /// The same of a field that may stay empty.
+    /// Reads a whole number into a field that may stay empty.
     pub(super) fn whole_option<T: TryFrom<u64>>(
         &mut self,
         key: &'static str,
@@ -200,7 +200,7 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
         }
     }
 
-    /// A whole number, or several in brackets.
+    /// Reads a whole number, or a list of them.
     pub(super) fn wholes(
         &mut self,
         key: &'static str,
@@ -223,7 +223,7 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
         }
     }
 
-    /// A number within bounds.
+    /// Reads a number within bounds.
     pub(super) fn number(
         &mut self,
         key: &'static str,
@@ -238,7 +238,7 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
         }
     }
 
-    /// A number within bounds, kept in a unit so many times smaller.
+    /// Reads a number within bounds and multiplies it by the factor to the field's unit.
     pub(super) fn scaled(
         &mut self,
         key: &'static str,
@@ -253,8 +253,18 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
         }
     }
 
-    /// One of several words.
-    pub(super) fn choice<T: Copy>(
+    /// Reads one of the names of an enum's variants.
+    pub(super) fn choice<T>(&mut self, key: &'static str, field: &mut T) -> bool
+    where
+        T: strum::VariantArray + Copy + Into<&'static str>,
+    {
+        let names: Vec<(&str, T)> =
+            T::VARIANTS.iter().map(|variant| ((*variant).into(), *variant)).collect();
+        self.choice_of(key, &names, field)
+    }
+
+    /// Reads one of these names.
+    pub(super) fn choice_of<T: Copy>(
         &mut self,
         key: &'static str,
         names: &[(&str, T)],
@@ -273,7 +283,7 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
         chosen.is_some()
     }
 
-    /// Two numbers in brackets, the lesser first.
+    /// Reads a list of two numbers, the smaller first.
     pub(super) fn pair(
         &mut self,
         key: &'static str,
@@ -295,7 +305,7 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
         }
     }
 
-    /// Nothing else is known: what is left is told.
+    /// Notes the remaining keys as unknown.
     pub(super) fn finish(self) {
         for (key, value) in self.table.iter() {
             let name = key.get_ref();
@@ -316,18 +326,18 @@ impl<'p, 't, 'i> Section<'p, 't, 'i> {
     }
 }
 
-/// A whole number within bounds.
+/// The whole number of a value, if it is one within bounds.
 pub(super) fn whole<T: TryFrom<u64>>(value: &Value<'_>, bounds: &RangeInclusive<u64>) -> Option<T> {
     let integer = value.get_ref().as_integer()?;
     let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok()?;
     if bounds.contains(&number) { T::try_from(number).ok() } else { None }
 }
 
-/// A number within bounds, with or without a point.
+/// The number of a value, with or without a point, if it is within bounds.
 pub(super) fn number(value: &Value<'_>, bounds: &RangeInclusive<f64>) -> Option<f64> {
     let number = match value.get_ref() {
         DeValue::Integer(integer) => {
-            // Whole numbers of scenarios are far below 2^53.
+            // Whole numbers in scenarios are far below 2^53.
             i64::from_str_radix(integer.as_str(), integer.radix()).ok()? as f64
         }
         DeValue::Float(float) => float.as_str().parse().ok()?,
@@ -347,12 +357,12 @@ pub(super) fn number_within(bounds: &RangeInclusive<f64>) -> String {
     format!("a number from {} to {}", bounds.start(), bounds.end())
 }
 
-/// No more of a user's text than an error can show.
+/// The part of a user's text that an error shows.
 pub(super) fn shortened(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect()
 }
 
-/// The known name that is probably meant: a quarter of its letters differ at most, or one of the
+/// The known name that is probably meant: at most a quarter of its letters differ, or one of the
 /// two begins with the other.
 pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let name = shortened(name).to_lowercase();

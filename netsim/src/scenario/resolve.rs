@@ -1,12 +1,12 @@
-//! From a scenario and a world to what the engine runs: messages with their times and leaders,
-//! and faults with their nodes.
+//! Turns a scenario and a world into runs of the engine: messages with times and leaders, and
+//! faults with nodes.
 //!
-//! Leaders come from the stream "leaders" and each fault's nodes from the stream "faults" of its
-//! number, so that a fault more or less changes nobody else's.
+//! Leaders are drawn from the stream "leaders", and the nodes of each fault from the stream
+//! "faults" of its number, so that adding a fault does not change the others.
 //!
-//! A block's number tells its leader, by [`Load::leader`]: term 0 would be genesis's, so a run
-//! begins with the first block of term 1, and the first leader drawn stands second in
-//! [`Load::leaders`], which go round.
+//! The number of a block determines its leader, by [`Load::leader`]. Term 0 contains genesis, so a
+//! run begins with the first block of term 1, and the first leader drawn is the second in
+//! [`Load::leaders`].
 
 use std::collections::BTreeSet;
 
@@ -23,8 +23,33 @@ use crate::load::{Broadcast, Load};
 use crate::world::World;
 use crate::{MILLIS, Nanos, NodeId, random};
 
-/// How long a leader that dies has to send its last message.
+/// How long a leader that dies still sends its last message.
 const LAST_BREATH: Nanos = MILLIS;
+
+/// Why a scenario and a world do not fit together. Its text becomes a [`Problem`]'s.
+#[derive(Debug, thiserror::Error)]
+enum Mismatch {
+    #[error(
+        "{messages} messages to {nodes} nodes are {pairs} pairs, and a run has {MAX_PAIRS} at \
+         most; set fewer `load.blocks`, `load.frags` or nodes"
+    )]
+    TooLarge { messages: u64, nodes: usize, pairs: u64 },
+    #[error(
+        "`load.leaders` is {wanted}, but only {drawn} nodes of this network can lead; set fewer, \
+         or add nodes of weight"
+    )]
+    Leaders { wanted: usize, drawn: usize },
+    #[error("a share of {share} of {nodes} nodes is nobody; give a larger one")]
+    EmptyShare { share: f64, nodes: usize },
+    #[error("there is no node number {index}: they are 0 to {last}")]
+    NodeIndex { index: u32, last: usize },
+    #[error("there is no {what} `{name}`, did you mean `{nearest}`?")]
+    Misspelt { what: &'static str, name: String, nearest: String },
+    #[error("there is no {what} `{name}` in this network; it has {some}, …")]
+    Unknown { what: &'static str, name: String, some: String },
+    #[error("block {block} would have more than {MAX_ATTEMPTS} attempts")]
+    Attempts { block: u64 },
+}
 
 /// All runs of a scenario.
 pub(super) fn runs(scenario: &Scenario, world: &World) -> Result<Vec<Run>, ScenarioError> {
@@ -33,12 +58,13 @@ pub(super) fn runs(scenario: &Scenario, world: &World) -> Result<Vec<Run>, Scena
         let message = fault.kind.misfit(&scenario.load);
         problems.extend(message.map(|message| told(fault, message)));
     }
-    let nowhere = |message| Problem { position: Position::default(), message };
+    let nowhere =
+        |error: Mismatch| Problem { position: Position::default(), message: error.to_string() };
     problems.extend(too_large(&scenario.load, world).map(nowhere));
     let leaders = match leaders(scenario, world) {
         Ok(leaders) => leaders,
-        Err(message) => {
-            problems.push(nowhere(message));
+        Err(error) => {
+            problems.push(nowhere(error));
             return Err(ScenarioError::wrong(&scenario.file, problems));
         }
     };
@@ -47,7 +73,7 @@ pub(super) fn runs(scenario: &Scenario, world: &World) -> Result<Vec<Run>, Scena
         let draw = Draw { seed: scenario.seed, index: index as u64, world, leaders: &leaders };
         match draw.fault(fault) {
             Ok(resolved) => faults.extend(resolved),
-            Err(message) => problems.push(told(fault, message)),
+            Err(error) => problems.push(told(fault, error.to_string())),
         }
     }
     for (index, fault) in scenario.faults.iter().enumerate() {
@@ -55,8 +81,7 @@ pub(super) fn runs(scenario: &Scenario, world: &World) -> Result<Vec<Run>, Scena
         if let FaultKind::Rebuild { block, .. } = fault.kind
             && cuts(before, block).count() >= usize::from(MAX_ATTEMPTS)
         {
-            let message = format!("block {block} would have more than {MAX_ATTEMPTS} attempts");
-            problems.push(told(fault, message));
+            problems.push(told(fault, Mismatch::Attempts { block }.to_string()));
         }
     }
     if !problems.is_empty() {
@@ -75,38 +100,29 @@ fn told(fault: &FaultOptions, message: String) -> Problem {
     Problem { position: fault.position.clone(), message }
 }
 
-/// Why a run would need more memory than it may have.
-fn too_large(load: &LoadOptions, world: &World) -> Option<String> {
+/// The error if a run would need too much memory.
+fn too_large(load: &LoadOptions, world: &World) -> Option<Mismatch> {
     let messages = match load.shape {
         Shape::Frag => 1,
         Shape::Blocks => load.blocks * (u64::from(load.frags) + 2),
     };
-    let pairs = messages.saturating_mul(world.len() as u64);
-    (pairs > MAX_PAIRS).then(|| {
-        format!(
-            "{messages} messages to {} nodes are {pairs} pairs, and a run has {MAX_PAIRS} at \
-             most; set fewer `load.blocks`, `load.frags` or nodes",
-            world.len()
-        )
-    })
+    let nodes = world.len();
+    let pairs = messages.saturating_mul(nodes as u64);
+    (pairs > MAX_PAIRS).then_some(Mismatch::TooLarge { messages, nodes, pairs })
 }
 
-/// Leaders in the order drawn.
-fn leaders(scenario: &Scenario, world: &World) -> Result<Vec<NodeId>, String> {
+/// Draws the leaders.
+fn leaders(scenario: &Scenario, world: &World) -> Result<Vec<NodeId>, Mismatch> {
     let wanted = scenario.load.leaders;
     let mut rng = random::stream(scenario.seed, "leaders", 0);
     let drawn = random::weighted_sample(&mut rng, &world.weights(), wanted);
     if drawn.is_empty() || drawn.len() < wanted {
-        return Err(format!(
-            "`load.leaders` is {wanted}, but only {} nodes of this network can lead; set fewer, \
-             or add nodes of weight",
-            drawn.len()
-        ));
+        return Err(Mismatch::Leaders { wanted, drawn: drawn.len() });
     }
     Ok(drawn.into_iter().map(|node| node as NodeId).collect())
 }
 
-/// What drawing a fault's nodes depends on.
+/// The inputs for drawing the nodes of a fault.
 struct Draw<'a> {
     seed: u64,
     index: u64,
@@ -115,8 +131,8 @@ struct Draw<'a> {
 }
 
 impl Draw<'_> {
-    /// A fault of hosts; `None`: it is a leader's.
-    fn fault(&self, fault: &FaultOptions) -> Result<Option<Fault>, String> {
+    /// Resolves a fault of hosts; `None` for a fault of a leader.
+    fn fault(&self, fault: &FaultOptions) -> Result<Option<Fault>, Mismatch> {
         Ok(Some(match &fault.kind {
             FaultKind::Crash { who, span } => Fault::Crash { nodes: self.who(who)?, span: *span },
             FaultKind::Silent { who, span } => Fault::Silent { nodes: self.who(who)?, span: *span },
@@ -135,7 +151,7 @@ impl Draw<'_> {
         }))
     }
 
-    fn who(&self, who: &Who) -> Result<BTreeSet<NodeId>, String> {
+    fn who(&self, who: &Who) -> Result<BTreeSet<NodeId>, Mismatch> {
         match who {
             Who::Share { share, by_weight } => self.share(*share, *by_weight),
             Who::All => Ok((0..self.world.len() as NodeId).collect()),
@@ -150,11 +166,11 @@ impl Draw<'_> {
         }
     }
 
-    fn share(&self, share: f64, by_weight: bool) -> Result<BTreeSet<NodeId>, String> {
+    fn share(&self, share: f64, by_weight: bool) -> Result<BTreeSet<NodeId>, Mismatch> {
         let n = self.world.len();
         let wanted = (share * n as f64).round() as usize;
         if wanted == 0 && share > 0.0 {
-            return Err(format!("a share of {share} of {n} nodes is nobody; give a larger one"));
+            return Err(Mismatch::EmptyShare { share, nodes: n });
         }
         let mut weights = self.world.weights();
         if !by_weight {
@@ -168,17 +184,16 @@ impl Draw<'_> {
         Ok(drawn.into_iter().map(|node| node as NodeId).collect())
     }
 
-    fn node(&self, name: &NodeName) -> Result<NodeId, String> {
+    fn node(&self, name: &NodeName) -> Result<NodeId, Mismatch> {
         let nodes = &self.world.nodes;
         let found = match name {
             NodeName::Index(index) => Some(*index as usize).filter(|index| *index < nodes.len()),
             NodeName::Id(id) => nodes.iter().position(|node| node.id == *id),
         };
         found.map(|node| node as NodeId).ok_or_else(|| match name {
-            NodeName::Index(index) => format!(
-                "there is no node number {index}: they are 0 to {}",
-                nodes.len().saturating_sub(1)
-            ),
+            NodeName::Index(index) => {
+                Mismatch::NodeIndex { index: *index, last: nodes.len().saturating_sub(1) }
+            }
             NodeName::Id(id) => {
                 let ids: Vec<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
                 unknown("node", id, &ids)
@@ -186,7 +201,7 @@ impl Draw<'_> {
         })
     }
 
-    fn place(&self, name: &str) -> Result<BTreeSet<NodeId>, String> {
+    fn place(&self, name: &str) -> Result<BTreeSet<NodeId>, Mismatch> {
         let places = &self.world.places;
         let Some(place) = places.iter().position(|place| place.name == *name) else {
             let names: Vec<&str> = places.iter().map(|place| place.name.as_str()).collect();
@@ -198,18 +213,18 @@ impl Draw<'_> {
     }
 }
 
-fn unknown(what: &str, name: &str, known: &[&str]) -> String {
+fn unknown(what: &'static str, name: &str, known: &[&str]) -> Mismatch {
     let name = shortened(name);
     match nearest(&name, known) {
-        Some(nearest) => format!("there is no {what} `{name}`, did you mean `{nearest}`?"),
+        Some(nearest) => Mismatch::Misspelt { what, name, nearest: nearest.into() },
         None => {
             let some: Vec<&str> = known.iter().copied().take(10).collect();
-            format!("there is no {what} `{name}` in this network; it has {}, …", some.join(", "))
+            Mismatch::Unknown { what, name, some: some.join(", ") }
         }
     }
 }
 
-/// The message after which a leader dies in a block.
+/// The message of a block after which its leader dies.
 fn death(faults: &[FaultOptions], of: u64) -> Option<u16> {
     let after = faults.iter().filter_map(|fault| match fault.kind {
         FaultKind::LeaderDies { block, after_message } if block == of => Some(after_message),
@@ -218,7 +233,7 @@ fn death(faults: &[FaultOptions], of: u64) -> Option<u16> {
     after.min()
 }
 
-/// Messages after which attempts at a block are given up, in the order of the file.
+/// The messages after which attempts at a block are given up, in the order of the file.
 fn cuts<'a>(faults: impl Iterator<Item = &'a FaultOptions>, of: u64) -> impl Iterator<Item = u16> {
     faults.filter_map(move |fault| match fault.kind {
         FaultKind::Rebuild { block, after_message } if block == of => Some(after_message),
@@ -234,13 +249,13 @@ fn equivocal(faults: &[FaultOptions], of: (u64, u16)) -> bool {
     faults.iter().any(at)
 }
 
-/// A leader that dies after a broadcast.
+/// The crash of a leader after a broadcast.
 fn crash(broadcast: &Broadcast) -> Fault {
     let nodes = BTreeSet::from([broadcast.leader]);
     Fault::Crash { nodes, span: (broadcast.at + LAST_BREATH, Nanos::MAX) }
 }
 
-/// The run of the leader number `i`, who is followed by the others in turn.
+/// The run of leader number `i`, followed by the others in turn.
 fn frag_run(scenario: &Scenario, leaders: &[NodeId], i: usize, faults: &Faults) -> Run {
     let mut turn = leaders.to_vec();
     turn.rotate_left(i);
@@ -306,7 +321,7 @@ fn bytes(options: &LoadOptions, message: u16) -> u32 {
     }
 }
 
-/// Leaves out what is never sent, because its leader is down: nobody can be expected to have it.
+/// Removes messages that are never sent because their leader is down, since no node can have them.
 fn without_the_dead(mut load: Load, faults: Faults) -> Run {
     load.broadcasts.retain(|broadcast| !faults.is_down(broadcast.leader, broadcast.at));
     Run { load, faults }

@@ -1,19 +1,19 @@
-//! Settings of a scenario as reports print them: by key, with a file's units. Of paths the last
-//! part only, which is the same wherever the files lie.
+//! Settings of a scenario for reports: by key, in the units of a file. Of paths only the last part
+//! is shown, so that reports do not depend on folders.
 
 use std::path::Path;
 
-use super::{FaultKind, FragcastRoute, NodeName, Scenario, Shape, Who};
+use super::{FaultKind, NodeName, Scenario, Shape, Who};
 use crate::Nanos;
 use crate::fault::Span;
 use crate::input::file_name;
 use crate::link::Loss;
 use crate::topology::Source;
 
-/// Names of nodes or places that are listed at most.
+/// The most names of nodes or places that are listed.
 const LISTED: usize = 8;
 
-/// All settings, in the order of `default.toml`.
+/// All settings in the order of `default.toml`.
 pub(super) fn of(scenario: &Scenario) -> Vec<(String, String)> {
     let mut rows = vec![("scenario", scenario.name.clone()), ("seed", scenario.seed.to_string())];
     network(scenario, &mut rows);
@@ -72,11 +72,10 @@ fn network(scenario: &Scenario, rows: &mut Rows) {
 
 fn load(scenario: &Scenario, rows: &mut Rows) {
     let load = &scenario.load;
-    let shape = Shape::NAMES.iter().find(|(_, shape)| *shape == load.shape);
     rows.extend([
         ("load.leaders", load.leaders.to_string()),
         ("load.frag_bytes", list(&load.frag_bytes)),
-        ("load.shape", shape.map_or("", |(name, _)| name).into()),
+        ("load.shape", <&str>::from(load.shape).into()),
         ("load.patience_ms", ms(load.patience)),
     ]);
     if load.shape == Shape::Blocks {
@@ -95,9 +94,8 @@ fn load(scenario: &Scenario, rows: &mut Rows) {
 
 fn protocols(scenario: &Scenario, rows: &mut Rows) {
     let Scenario { fragcast, turbine, rotor, gossip, .. } = scenario;
-    let route = FragcastRoute::NAMES.iter().find(|(_, route)| *route == fragcast.route);
     rows.extend([
-        ("fragcast.route", route.map_or("", |(name, _)| name).into()),
+        ("fragcast.route", <&str>::from(fragcast.route).into()),
         ("fragcast.fanout", fragcast.fanout.to_string()),
         ("fragcast.loss", scenario.code_loss().to_string()),
         ("fragcast.coding", fragcast.coding.to_string()),
@@ -116,7 +114,7 @@ fn protocols(scenario: &Scenario, rows: &mut Rows) {
     ]);
 }
 
-/// A fault in a few words.
+/// A short description of a fault.
 fn told(kind: &FaultKind) -> String {
     match kind {
         FaultKind::Crash { who, span }

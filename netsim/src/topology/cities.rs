@@ -1,9 +1,9 @@
-//! Cities where servers are, for a world that needs no file.
+//! Built-in cities with servers, for a world that needs no file.
 //!
-//! Shares follow what published lists of validators have in common: six in ten in Europe, half of
-//! those in the data centres of Frankfurt, Amsterdam and London; a quarter in North America; the
-//! rest thin and far away, which is what makes the tail of a broadcast. They are rounded by hand
-//! and are nobody's census; the weights do not depend on the city.
+//! The shares follow what published lists of validators have in common: six in ten are in Europe,
+//! half of those in the data centres of Frankfurt, Amsterdam and London; a quarter in North
+//! America; the rest spread thinly far away, which makes the tail of a broadcast. The shares are
+//! rounded by hand and not a census. Weights do not depend on the city.
 
 /// A city.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,7 +20,7 @@ const fn at(name: &'static str, north: f64, east: f64, share: u64) -> City {
     City { name, position: (north, east), share }
 }
 
-/// All of them, by continent.
+/// All cities, by continent.
 pub(super) const CITIES: [City; 82] = [
     // Europe: 602.
     at("Frankfurt", 50.11, 8.68, 110),

@@ -1,42 +1,43 @@
-//! A file of nodes: `id,weight,latitude,longitude`, one a line, degrees north and east.
+//! Reads a file of nodes: `id,weight,latitude,longitude`, one per line, in degrees north and east.
 //!
-//! Read strictly, without quoting: ids are names of validators, and a file that was cut in
-//! transfer must not pass for a smaller network. Nodes keep their order. Nodes of the same
-//! coordinates are at one place; coordinates are compared as numbers, not rounded, since which
-//! precision means "the same city" is for the file to say.
+//! It is read strictly and without quoting: ids are names of validators, and a file that was
+//! truncated in transfer must not pass for a smaller network. Nodes keep their order. Nodes with
+//! equal coordinates are at one place. Coordinates are compared without rounding, so the file
+//! decides which precision means the same city.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAX_NODES, MAX_PLACES, WorldError, check_nodes, cities};
 use crate::geo::distance_km;
-use crate::world::{Node, Place};
+use crate::world::{Location, Node};
 
 /// The first line.
 pub const HEADER: &str = "id,weight,latitude,longitude";
-/// Bytes of an id at most.
+/// The most bytes of an id.
 const MAX_ID: usize = 64;
 /// A place within this distance of a built-in city is named after it.
 const NAMED_KM: f64 = 40.0;
 
 /// What is wrong with a line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LineError {
-    /// The first line is another.
+    /// The first line is not the header.
     #[error("the first line must be `{HEADER}`")]
     Header,
-    /// The last line has no end.
+    /// The last line has no line break.
     #[error("the last line does not end; the file may have been cut. End it with a line break")]
     Cut,
-    /// Too few or too many commas.
+    /// The line has too few or too many fields.
     #[error("{fields} fields; there are four: {HEADER}")]
     Fields {
-        /// How many it has.
+        /// Number of its fields.
         fields: usize,
     },
-    /// An id that is none.
+    /// The id is empty or too long.
     #[error("the id must be 1 to {MAX_ID} bytes of printable text")]
     Id,
-    /// An id that an earlier line has.
+    /// An earlier line has the same id.
     #[error("`{id}` is the id of line {first} already; ids must differ")]
     Duplicate {
         /// The id.
@@ -44,25 +45,25 @@ pub enum LineError {
         /// The earlier line.
         first: usize,
     },
-    /// A weight that is none.
+    /// The weight is not a whole number.
     #[error("the weight must be a whole number from 0 to 2^64 − 1")]
     Weight,
-    /// All weights together are too large.
+    /// The sum of all weights is too large.
     #[error("the weights up to here add up to 2^64 or more; use a larger unit")]
     TotalWeight,
-    /// A coordinate that is none.
+    /// The coordinate is not a number in its range.
     #[error("the latitude must be a number of degrees from -90 to 90")]
     Latitude,
-    /// A coordinate that is none.
+    /// The coordinate is not a number in its range.
     #[error("the longitude must be a number of degrees from -180 to 180")]
     Longitude,
-    /// One node too many.
+    /// There are too many nodes.
     #[error("more than {MAX_NODES} nodes; leave some out")]
     TooMany,
 }
 
-/// Nodes and their places, in the order of the text; `file` is what errors call it.
-pub(super) fn parse(text: &str, file: &str) -> Result<(Vec<Node>, Vec<Place>), WorldError> {
+/// Reads nodes and their places in the order of the text. `file` is its name in errors.
+pub(super) fn parse(text: &str, file: &str) -> Result<(Vec<Node>, Vec<Location>), WorldError> {
     let at = |line: usize, error: LineError| WorldError::Line { file: file.into(), line, error };
     let mut lines = text.split_inclusive('\n').zip(1..);
     if lines.next().map(|(header, _)| header.trim_end()) != Some(HEADER) {
@@ -114,7 +115,7 @@ fn row(text: &str) -> Result<Row<'_>, LineError> {
     }
     let weight = weight.parse().map_err(|_| LineError::Weight)?;
     let degrees = |text: &str, limit: f64| -> Option<f64> {
-        // Adding zero makes -0 of it 0, the same place.
+        // Adding zero turns −0 into 0, so that both are the same place.
         let degrees = text.parse::<f64>().ok()? + 0.0;
         (degrees.abs() <= limit).then_some(degrees)
     };
@@ -123,8 +124,8 @@ fn row(text: &str) -> Result<Row<'_>, LineError> {
     Ok(Row { id, weight, position: (north, east) })
 }
 
-/// Places named after the nearest built-in city and their coordinates.
-fn places(positions: &[(f64, f64)]) -> Vec<Place> {
+/// Places, named after the nearest built-in city and their coordinates.
+fn places(positions: &[(f64, f64)]) -> Vec<Location> {
     let mut names = BTreeSet::new();
     let named = |position: &(f64, f64)| {
         let near = cities::CITIES
@@ -135,12 +136,12 @@ fn places(positions: &[(f64, f64)]) -> Vec<Place> {
         let (north, east) = position;
         let coordinates = format!("{north} {east}");
         let name = match near {
-            // The first place of a city has its name alone.
+            // The first place of a city gets the city's name alone.
             Some((_, city)) if names.insert(city) => city.to_owned(),
             Some((_, city)) => format!("{city} {coordinates}"),
             None => coordinates,
         };
-        Place { name, position: Some(*position) }
+        Location { name, position: Some(*position) }
     };
     positions.iter().map(named).collect()
 }

@@ -1,16 +1,17 @@
-//! Regions with their numbers of nodes, as a user writes them: `us-east-1:30,eu-central-1:50`.
+//! Reads regions with their numbers of nodes, such as `us-east-1:30,eu-central-1:50`.
 
 use std::collections::BTreeSet;
 
-/// Characters of a region's name at most: more is not compared with the known ones.
+/// The most characters of a region's name that are compared with known ones.
 const MAX_NAME: usize = 64;
-/// Known regions that an error lists at most.
+/// The most known regions that an error lists.
 const LISTED: usize = 40;
 
 /// What is wrong with a list of regions.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SpecError {
-    /// A part is not of the form.
+    /// A part does not have the form REGION:NODES.
     #[error(
         "`{part}`: write REGION:NODES, several with commas, as in us-east-1:30,eu-central-1:50"
     )]
@@ -18,38 +19,38 @@ pub enum SpecError {
         /// The part.
         part: String,
     },
-    /// A number of nodes that is none.
+    /// The number of nodes is not one.
     #[error("`{part}`: the number of nodes must be a whole number from 1 to {}", super::MAX_NODES)]
     Count {
         /// The part.
         part: String,
     },
-    /// A region that is there twice.
+    /// A region occurs twice.
     #[error("`{region}` is there twice; add its nodes up")]
     Twice {
         /// The region.
         region: String,
     },
-    /// A region that nothing is known of.
+    /// A region is unknown.
     #[error("`{region}` is not in {of}; did you mean {nearest}? Known are {known}")]
     Unknown {
         /// The region.
         region: String,
-        /// What it is not in.
+        /// The source that does not have it.
         of: String,
-        /// What is there and has the most similar name.
+        /// The known region with the most similar name.
         nearest: String,
-        /// What else is there.
+        /// Other known regions.
         known: String,
     },
 }
 
-/// Reads a list of regions with their numbers of nodes. Whether there are such regions is known
-/// when a world is built, for a matrix may have its own.
+/// Reads a list of regions with their numbers of nodes. The names are checked only when a world is
+/// built, since a matrix may have other regions.
 ///
 /// # Errors
 ///
-/// A part is not REGION:NODES, or a region is there twice.
+/// A part is not REGION:NODES, or a region occurs twice.
 pub fn parse_regions(text: &str) -> Result<Vec<(String, u32)>, SpecError> {
     let part = |part: &str| {
         let form = || SpecError::Form { part: shortened(part) };
@@ -71,7 +72,7 @@ fn is_count(count: u32) -> bool {
     (1..=super::MAX_NODES as u32).contains(&count)
 }
 
-/// No more of a user's text than an error can show.
+/// The part of a user's text that an error shows.
 fn shortened(part: &str) -> String {
     part.trim().chars().take(MAX_NAME).collect()
 }
@@ -84,7 +85,7 @@ fn only_once(counts: &[(String, u32)]) -> Result<(), SpecError> {
     }
 }
 
-/// The numbers of the regions among the `known` ones, which `of` has.
+/// The indices of the regions among the `known` ones of the source `of`.
 pub(super) fn choose(
     counts: &[(String, u32)],
     known: &[String],
@@ -112,7 +113,7 @@ fn listed(known: &[String]) -> String {
     if more > 0 { format!("{list} and {more} more") } else { list }
 }
 
-/// The known name that the fewest insertions, deletions and replacements lead to.
+/// The known name with the fewest edits.
 fn nearest(region: &str, known: &[String]) -> String {
     let region = shortened(region).to_lowercase();
     known

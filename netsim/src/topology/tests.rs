@@ -1,8 +1,9 @@
 use std::path::Path;
 
+use fragcast_shredder::testing::data;
+
 use super::*;
 use crate::geo::{distance_km, region};
-use crate::input::shared_data;
 
 fn default(nodes: u32, seed: u64) -> WorldConfig {
     WorldConfig { source: Source::Default { nodes }, seed, ..WorldConfig::default() }
@@ -202,7 +203,7 @@ fn a_matrix_fits_the_model_of_a_file_of_nodes() {
 
 #[test]
 fn the_validators_of_solana_are_read_whole() {
-    let Some(path) = shared_data("topology/solana-epoch860.csv") else { return };
+    let Some(path) = data("topology/solana-epoch860.csv") else { return };
     let config = WorldConfig { source: Source::Csv(path), ..WorldConfig::default() };
     let Built { world, notes, .. } = build(&config).unwrap();
     assert_eq!((world.len(), world.places.len()), (959, 142));
@@ -213,7 +214,7 @@ fn the_validators_of_solana_are_read_whole() {
 
 #[test]
 fn all_of_aws_by_its_matrix() {
-    let Some(path) = shared_data("latency/aws-rtt-p50.json") else { return };
+    let Some(path) = data("latency/aws-rtt-p50.json") else { return };
     let p90 = path.with_file_name("aws-rtt-p90.json");
     let config =
         WorldConfig { latency: Some(path), latency_p90: Some(p90), ..WorldConfig::default() };

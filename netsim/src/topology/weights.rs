@@ -1,16 +1,16 @@
-//! Weights like those of real validator sets, for worlds that need no file.
+//! Draws weights like those of real validator sets, for worlds that need no file.
 //!
-//! Lognormal with σ = 1.6: that is what a mean of 3.5 times the median gives, as 959 validators of
-//! Solana have it in epoch 860 (σ² = 2 ln 3.5). Their ten largest hold 22.8 % and their largest
-//! third 88.0 %; of this distribution, ten in 959 hold 22 % on average (17 to 34 % in nine seeds
-//! of ten) and a third 88 %. A Pareto tail fits the largest few no better, and lacks the many who
-//! have next to nothing; equal shares would make "by weight" idle.
+//! The distribution is lognormal with σ = 1.6, because the mean weight of Solana's 959 validators
+//! in epoch 860 is 3.5 times the median (σ² = 2 ln 3.5). Their ten largest hold 22.8 % and their
+//! largest third 88.0 %; in this distribution ten of 959 hold 22 % on average (17 to 34 % in nine
+//! of ten seeds) and a third 88 %. A Pareto tail fits the largest few no better, and lacks the many
+//! validators with very little; with equal shares, drawing by weight would have no effect.
 
 use crate::random;
 
 /// Standard deviation of the logarithm.
 const SIGMA: f64 = 1.6;
-/// Half of the nodes have less.
+/// The median weight.
 const MEDIAN: f64 = 100_000.0;
 
 /// `n` weights, each at least 1.
@@ -20,7 +20,7 @@ pub(super) fn heavy_tailed(n: usize, seed: u64) -> Vec<u64> {
     (0..n).map(draw).collect()
 }
 
-/// The share of all weight that the `count` largest hold.
+/// The share of all weight that the `count` largest weights hold.
 pub(super) fn share_of_largest(weights: &[u64], count: usize) -> f64 {
     let mut sorted = weights.to_vec();
     sorted.sort_unstable_by_key(|weight| std::cmp::Reverse(*weight));
@@ -30,8 +30,9 @@ pub(super) fn share_of_largest(weights: &[u64], count: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use fragcast_shredder::testing::data;
+
     use super::*;
-    use crate::input::shared_data;
 
     #[test]
     fn shares_of_the_largest() {
@@ -60,7 +61,7 @@ mod tests {
 
     #[test]
     fn they_resemble_the_validators_of_solana() {
-        let Some(path) = shared_data("topology/solana-epoch860.csv") else { return };
+        let Some(path) = data("topology/solana-epoch860.csv") else { return };
         let text = std::fs::read_to_string(path).unwrap();
         let (nodes, _) = super::super::csv::parse(&text, "csv").unwrap();
         let weights: Vec<u64> = nodes.iter().map(|node| node.weight).collect();

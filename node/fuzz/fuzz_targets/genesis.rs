@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fragcast::fuzzing::genesis(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fragcast_execution::fuzzing::genesis(data));

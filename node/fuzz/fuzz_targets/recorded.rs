@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fragcast::fuzzing::recorded(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fragcast::lab::fuzzing::recorded(data));

@@ -5,17 +5,17 @@ use std::path::PathBuf;
 
 use alloy_primitives::Address;
 use anyhow::{Context, bail};
+use fragcast_rpc::flashblocks::NEEDS_EXECUTION;
 use fragcast_turbine::gossip::links;
 use fragcast_turbine::net::gossip::libp2p::multiaddr::Protocol as Part;
 use fragcast_turbine::{PeerId, PeerIndex, Policy};
+use fragcast_upstream::engine::JwtSecret;
+use fragcast_upstream::http::HttpClient;
 use serde_json::{Value, json};
 
 use crate::config::Config;
-use crate::engine::JwtSecret;
-use crate::engine::http::HttpClient;
-use crate::flashblocks::NEEDS_EXECUTION;
+use crate::gateway::keys;
 use crate::gossip::Multiaddr;
-use crate::keys;
 use crate::network::{Network, NetworkFile};
 use crate::node::execution;
 
@@ -93,7 +93,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
         }
     }
     if !config.engine.url.is_empty() {
-        crate::engine::http::check_url(&config.engine.url)?;
+        fragcast_upstream::http::check_url(&config.engine.url)?;
         JwtSecret::from_hex_file(&config.engine.jwt_secret)?;
         writeln!(out, "engine       {}", config.engine.url)?;
     }
@@ -221,9 +221,10 @@ fn check_execution(
     }
     let Some(client) = execution::client(config, op)? else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(crate::client::probe(&client)).with_context(|| {
-        format!("client.url: no usable answer from {}: is it running?", config.client.url)
-    })?;
+    let report =
+        runtime.block_on(fragcast_upstream::client::probe(&client)).with_context(|| {
+            format!("client.url: no usable answer from {}: is it running?", config.client.url)
+        })?;
     writeln!(out, "{report}")?;
     let state = spec.is_some() && config.execution.source == "client";
     if let Some(problem) = report.problem(network.chain_id, state) {

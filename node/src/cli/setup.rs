@@ -12,8 +12,8 @@ use fragcast_turbine::membership::RecordBody;
 use fragcast_turbine::{Delegation, PeerId};
 
 use crate::config::Config;
-use crate::journal::Journal;
-use crate::keys;
+use crate::gateway::journal::Journal;
+use crate::gateway::keys;
 use crate::network::{MemberEntry, NetworkFile};
 
 /// Arguments of `fragcast init`.

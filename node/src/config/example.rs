@@ -1,7 +1,8 @@
 //! The commented example that `fragcast init` writes, made from the defaults.
 
+use fragcast_rpc::eth::EthConfig;
+
 use super::Config;
-use crate::eth::EthConfig;
 
 impl Config {
     /// The commented example.

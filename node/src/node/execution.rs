@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use fragcast_execution::chain::ChainSpec;
+use fragcast_execution::exec::StateSource;
+use fragcast_execution::executor::{ChainView, Executor, ExecutorConfig, History, ReportTap};
+use fragcast_store::{Store, StoreConfig};
+use fragcast_upstream::client::{
+    Client, ClientConfig, FollowConfig, FollowStats, RpcSource, SourceLimits,
+};
 use tokio::task::JoinHandle;
 
-use crate::chain::ChainSpec;
-use crate::client::{Client, ClientConfig, FollowConfig, FollowStats, RpcSource, SourceLimits};
 use crate::config::Config;
-use crate::exec::StateSource;
-use crate::executor::{ChainView, Executor, ExecutorConfig, History, ReportTap};
 use crate::network::Network;
-use crate::store::{Store, StoreConfig};
 
 /// Chains whose blocks have withdrawals or ommers, which the messages do not carry.
 const WITH_WITHDRAWALS: [(u64, &str); 6] = [
@@ -123,10 +125,10 @@ impl Executing {
                 interval: Duration::from_millis(config.client.poll_ms),
                 ..FollowConfig::default()
             };
-            let chain = Arc::clone(&executor) as Arc<dyn crate::client::Chain>;
+            let chain = Arc::clone(&executor) as Arc<dyn fragcast_execution::follow::Chain>;
             let stats = Arc::clone(&follow);
             tokio::spawn(async move {
-                match crate::client::follow(client, chain, settings, stats).await {}
+                match fragcast_upstream::client::follow(client, chain, settings, stats).await {}
             })
         });
         Ok(Self { executor, store, client, follow, follower, spec })
@@ -141,7 +143,8 @@ pub fn chain(config: &Config, network: &Network) -> anyhow::Result<Option<Arc<Ch
     if config.execution.chain.is_empty() {
         return Ok(None);
     }
-    let spec = ChainSpec::load(&config.execution.chain).context("execution.chain")?;
+    let spec = fragcast_execution::devnet::load_chain(&config.execution.chain)
+        .context("execution.chain")?;
     if spec.chain_id != network.chain_id {
         bail!(
             "execution.chain: its chain id is {}, but the network's is {}: one of the two files \

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fragcast_turbine::health::Change;
 use fragcast_turbine::{Delivered, Event};
 use tokio::sync::{broadcast, mpsc};
 
 use super::{Shared, Tap};
-use fragcast_turbine::health::Change;
 
-use crate::engine::EngineHandle;
-use crate::output::{Ordered, Output, Times};
-use crate::sequencer::{Fate, Sequencer};
+use fragcast_turbine::output::{Ordered, Output, Times};
+use fragcast_turbine::sequencer::{Fate, Sequencer};
+use fragcast_upstream::engine::EngineHandle;
 
 /// Turns what happens into outputs. It never waits for anybody, since the driver waits for it.
 pub(super) struct Pump {
@@ -86,7 +86,7 @@ impl Pump {
                 "equivocation"
             }
             Event::Bar { peer, outcome } => {
-                let peer = self.shared.network.members.get(peer).map(|m| m.peer());
+                let peer = self.shared.network.members.get(peer.number()).map(|m| m.peer());
                 tracing::warn!(?peer, reason = outcome.label(), "barred a peer");
                 "barred"
             }
@@ -103,10 +103,16 @@ impl Pump {
                 return outputs;
             }
             Event::Mismatch { peer, what } => {
-                let peer = self.shared.network.members.get(peer).map(|m| m.peer());
+                let peer = self.shared.network.members.get(peer.number()).map(|m| m.peer());
                 tracing::warn!(?peer, "a peer's {what} differs: compare the network files");
                 "mismatch"
             }
+            // What becomes of its peers is the driver's business.
+            Event::Epoch(change) => {
+                tracing::info!(began = change.began, ended = change.ended, "another epoch");
+                "epoch"
+            }
+            _ => return outputs,
         };
         self.shared.update(|p| *p.events.entry(kind).or_default() += 1);
         outputs
@@ -140,7 +146,7 @@ impl Pump {
 }
 
 fn ordered(delivered: Delivered) -> Ordered {
-    let Delivered { key, message, sent_at_micros, first_shred_at, complete_at, via, .. } =
+    let Delivered { key, message, sent_at, first_shred_at, complete_at, via, .. } =
         delivered;
     Ordered {
         block: key.block,
@@ -148,7 +154,7 @@ fn ordered(delivered: Delivered) -> Ordered {
         index: key.message,
         message,
         times: Times {
-            sent_at: sent_at_micros.saturating_mul(1_000),
+            sent_at: sent_at.as_nanos(),
             first_shred_at: first_shred_at.as_nanos(),
             complete_at: complete_at.as_nanos(),
         },

@@ -1,9 +1,9 @@
-//! Tree-hash roots: what a gateway signs.
+//! Tree-hash roots, which gateways sign.
 //!
-//! root = sha256( hash_tree_root(container) ‖ selector as 32-byte little-endian ), the
-//! selectors of based-op's SSZ union being Frag = 0, Seal = 1, Env = 2. The containers are hashed
-//! over chunks by hand, with the `tree_hash` crate's Merkle functions, because its derive
-//! would want the transactions copied into its own list types.
+//! root = sha256( hash_tree_root(container) ‖ selector as 32-byte little-endian ). The selectors of
+//! based-op's SSZ union are Frag = 0, Seal = 1, Env = 2. The code hashes the chunks itself with the
+//! Merkle functions of the `tree_hash` crate, because that crate's derive would require copying the
+//! transactions into its own list types.
 
 use alloy_primitives::B256;
 use tree_hash::{merkle_root, mix_in_length, mix_in_selector};

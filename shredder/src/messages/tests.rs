@@ -356,3 +356,5 @@ fn more_transactions_than_the_list_has_room_for_are_refused() {
     assert!(decode(1 << 20).is_ok());
     assert!(matches!(decode((1 << 20) + 1), Err(WireError::Length(_))));
 }
+
+mod page;

@@ -1,4 +1,4 @@
-//! Wire bodies exactly as based-op's op-node writes them.
+//! Wire bodies, exactly as based-op's op-node writes them.
 //!
 //! ```text
 //! Env   number 8 │ parent_hash 32 │ beneficiary 20 │ timestamp 8 │ gas_limit 8 │ basefee 8 │
@@ -8,9 +8,9 @@
 //! Seal  total_frags 8 │ block_number 8 │ gas_used 8 │ gas_limit 8 │ five hashes 32 │ [blob 8]
 //! ```
 //!
-//! All integers are little-endian. Env is *not* canonical SSZ: its dynamic bytes come before
-//! the last static field, which is why a standard SSZ library does not serve here. Frag and
-//! Seal are canonical, and a test holds them against `ethereum_ssz`.
+//! All integers are little-endian. Env is *not* canonical SSZ: its dynamic bytes come before the
+//! last static field, so a standard SSZ library cannot be used. Frag and Seal are canonical; a test
+//! compares them with `ethereum_ssz`.
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 
@@ -20,51 +20,51 @@ use crate::MAX_MESSAGE_LEN;
 const ENV_FIXED: usize = 184;
 const HASH: usize = 32;
 
-/// Why a body is not the message it is taken for.
+/// Why a body does not decode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// Shorter than its fixed part, or than its own offsets say.
+    /// The body is shorter than its fixed part or than its offsets require.
     #[error("truncated: {have} bytes, {need} needed")]
     Truncated {
-        /// Bytes there are.
+        /// Bytes found.
         have: usize,
-        /// Bytes there should be.
+        /// Bytes needed.
         need: usize,
     },
-    /// Over [`MAX_MESSAGE_LEN`].
+    /// The body is longer than [`MAX_MESSAGE_LEN`].
     #[error("{0} bytes exceed the limit of {MAX_MESSAGE_LEN}")]
     TooLong(usize),
     /// The body has the layout of the other dialect.
     #[error("the body speaks dialect `{found}`, the chain is configured for `{expected}`")]
     Dialect {
-        /// What the chain's configuration says.
+        /// The chain's dialect.
         expected: Dialect,
-        /// What the body looks like.
+        /// The dialect whose layout the body has.
         found: Dialect,
     },
-    /// An offset that is not what the layout demands.
+    /// An offset differs from the one that the layout requires.
     #[error("offset {found} where {expected} belongs")]
     Offset {
-        /// What the layout demands.
+        /// The offset that the layout requires.
         expected: usize,
-        /// What the body says.
+        /// The offset in the body.
         found: usize,
     },
-    /// Bytes behind the end, or a size that matches no layout.
+    /// Bytes follow the message, or its size fits no layout.
     #[error("{0} bytes fit no layout of this message")]
     Length(usize),
-    /// A bool that is neither 0 nor 1.
+    /// A boolean is neither 0 nor 1.
     #[error("is_last is {0}, not 0 or 1")]
     Bool(u8),
-    /// `extra_data` over its SSZ limit.
+    /// `extra_data` is longer than [`MAX_EXTRA_DATA`].
     #[error("extra_data of {0} bytes exceeds the limit of {MAX_EXTRA_DATA}")]
     ExtraData(usize),
 }
 
-/// Transactions of a frag at most (SSZ limit of the field).
+/// The most transactions of a frag (the SSZ limit of the field).
 const MAX_TXS: usize = 1 << 20;
 
-/// Takes fixed-size fields off the front; the caller has checked the total length.
+/// Reads fields of fixed size. The caller has checked the total length.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -89,7 +89,7 @@ fn at_least(body: &[u8], need: usize) -> Result<(), WireError> {
 }
 
 impl Message {
-    /// Appends the wire body, which says nothing of its kind or signature.
+    /// Appends the wire body, which contains neither the kind nor the signature.
     pub fn encode_body(&self, out: &mut Vec<u8>) {
         match self {
             Self::Env(m) => encode_env(m, out),
@@ -98,10 +98,11 @@ impl Message {
         }
     }
 
-    /// Decodes a wire body of the given kind and dialect. The transactions share `body`'s memory.
+    /// Decodes a wire body of the given kind and dialect. The transactions share the memory of
+    /// `body`.
     ///
     /// # Errors
-    /// [`WireError`]; a body of the other dialect is told apart by its layout.
+    /// [`WireError`]. A body of the other dialect is recognised by its layout.
     pub fn decode_body(kind: Kind, dialect: Dialect, body: &Bytes) -> Result<Self, WireError> {
         if body.len() > MAX_MESSAGE_LEN {
             return Err(WireError::TooLong(body.len()));
@@ -129,7 +130,7 @@ fn encode_env(m: &Env, out: &mut Vec<u8>) {
 }
 
 fn decode_env(body: &Bytes) -> Result<Env, WireError> {
-    // 184 counts the beacon root, which stands behind the extra data; the front is 152 bytes.
+    // 184 includes the beacon root, which follows the extra data; the part before is 152 bytes.
     at_least(body, ENV_FIXED)?;
     let extra_len = body.len() - ENV_FIXED;
     if extra_len > MAX_EXTRA_DATA {
@@ -189,7 +190,7 @@ fn encode_frag(m: &Frag, out: &mut Vec<u8>) {
     }
 }
 
-/// The offset a frag's layout of `dialect` would carry, if the body is long enough to hold one.
+/// The offset in the four bytes before `end`; `None` if the body is shorter.
 fn offset_at(body: &[u8], end: usize) -> Option<usize> {
     let bytes = body.get(end - 4..end)?;
     Some(u32::from_le_bytes(bytes.try_into().expect("four bytes")) as usize)
@@ -221,8 +222,8 @@ fn decode_frag(dialect: Dialect, body: &Bytes) -> Result<Frag, WireError> {
     Ok(Frag { block_number, seq, is_last: is_last == 1, blob_gas_used, txs })
 }
 
-/// Decodes a list of byte lists: the first offset tells how many there are, and it must lie
-/// within the bytes that are there, so the allocation is bounded by the body's own length.
+/// Decodes a list of byte lists. The first offset determines their number and must lie within the
+/// bytes, so the length of the body bounds the allocation.
 fn decode_txs(list: &Bytes) -> Result<Vec<Bytes>, WireError> {
     if list.is_empty() {
         return Ok(Vec::new());

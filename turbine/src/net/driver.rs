@@ -110,8 +110,8 @@ impl Driver {
         loop {
             while let Some(event) = self.protocol.poll_event() {
                 if let Event::Bar { peer, outcome } = &event {
-                    self.bars.bar(*peer, self.bar);
-                    self.connections.close(*peer, outcome.label());
+                    self.bars.bar(peer.number(), self.bar);
+                    self.connections.close(peer.number(), outcome.label());
                 }
                 self.events.send(event).await.map_err(|_| ())?;
             }
@@ -159,10 +159,10 @@ impl Driver {
                 if self.losses.as_mut().is_some_and(Losses::hit) {
                     self.connections.count_drop(Dropped::Injected);
                 } else {
-                    self.connections.send_shred(to, bytes);
+                    self.connections.send_shred(to.number(), bytes);
                 }
             }
-            Payload::Control(frame) => self.connections.send_control(to, frame),
+            Payload::Control(frame) => self.connections.send_control(to.number(), frame),
         }
     }
 
@@ -215,12 +215,12 @@ impl Driver {
             Change::Up { peer, connection, outgoing } => {
                 tracing::info!(peer = ?self.peer(peer), outgoing, "connected");
                 self.connections.add(peer, connection, outgoing);
-                self.protocol.handle_connected(peer);
+                self.protocol.handle_connected(peer.into());
             }
             Change::Down { peer, id } => {
                 if self.connections.remove(peer, id) {
                     tracing::info!(peer = ?self.peer(peer), "disconnected");
-                    self.protocol.handle_disconnected(peer);
+                    self.protocol.handle_disconnected(peer.into());
                 }
             }
         }
@@ -232,15 +232,15 @@ impl Driver {
         let mut shreds = Vec::with_capacity(received.len());
         for Inbound { peer, what } in received.drain(..) {
             match what {
-                Received::Shred(bytes) => shreds.push((peer, bytes)),
-                Received::Control(frame) => self.protocol.handle_control(now, peer, &frame),
+                Received::Shred(bytes) => shreds.push((peer.into(), bytes)),
+                Received::Control(frame) => self.protocol.handle_control(now, peer.into(), &frame),
             }
         }
         self.protocol.handle_datagrams(now, shreds);
     }
 
     fn peer(&self, peer: PeerIndex) -> Option<PeerId> {
-        self.protocol.members().get(peer).map(|member| member.peer())
+        self.protocol.epochs().peers().peer(peer.into())
     }
 
     fn publish(&mut self) {

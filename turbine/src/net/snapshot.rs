@@ -49,16 +49,16 @@ impl Snapshot {
         let lane = |lane: Lane| {
             (lane.name(), egress.queued(lane), egress.sent(lane), egress.dropped(lane))
         };
-        let peer = |peer| protocol.members().get(peer).map(|member| member.peer());
+        let peer = |peer: u32| protocol.epochs().peers().peer(peer.into());
         let round_trips = connections.round_trips().into_iter();
         Self {
             outcomes: protocol.outcomes().clone(),
             counters: *protocol.counters(),
-            lanes: Lane::ALL.into_iter().map(lane).collect(),
+            lanes: Lane::ALL.iter().copied().map(lane).collect(),
             drops: connections.drops(),
             calls: calls.labels(),
             connected: connections.connected(),
-            members: protocol.members().len(),
+            members: protocol.epochs().peers().len(),
             round_trips: round_trips.filter_map(|(index, rtt)| Some((peer(index)?, rtt))).collect(),
             reassembly_bytes: protocol.reassembly_bytes(),
             repair_bytes: protocol.repair_bytes(),

@@ -81,8 +81,8 @@ pub fn spawn(
     socket: UdpSocket,
     config: &NetConfig,
 ) -> Result<Running, NetError> {
-    let members = protocol.members().clone();
-    let me = protocol.me();
+    let members = protocol.epochs().newest().members().clone();
+    let me = protocol.me().number();
     let found = PeerId(identity.verifying_key().to_bytes());
     let expected = members.get(me).expect("the protocol checked").peer();
     if found != expected {

@@ -20,203 +20,42 @@
 
 mod publishing;
 mod recent;
-mod whole;
+mod seen;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use alloy_primitives::B256;
-use fragcast_shredder::{Kind, MessageKey, VerifiedMessage};
+use alloy_primitives::Bytes;
+use fragcast_shredder::{Kind, MessageKey, SignatureError, SignedMessage, VerifiedMessage};
 
-use super::{Event, Protocol};
+use super::config::GossipConfig;
+use super::ctx::Ctx;
+use super::event::{Event, Race};
+use super::repair::Repair;
 use crate::gossip::{GossipAction, Mode, Policy};
-use crate::health::{Health, HealthConfig, State};
+use crate::health::{Health, State};
+use crate::outcome::Outcome;
 use crate::time::Timestamp;
 use publishing::Publishing;
-use recent::Recent;
+pub(super) use recent::Recent;
+use seen::Seen;
 
-/// Messages whose arrivals are remembered, about 120 bytes each.
-const MAX_SEEN: usize = 16_384;
 /// The overlay has brought nothing for so long, three frags of usual rhythm: a leader that
 /// listens to gossip does so for a reason.
 const LEADER_QUIET: Duration = Duration::from_millis(600);
-/// Messages of one place in a block: as often as a block can be opened.
-const MAX_VERSIONS: usize = 8;
-
-/// Configuration of the fallback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GossipConfig {
-    /// How much this node has to do with gossip. `Off` costs nothing.
-    pub policy: Policy,
-    /// Which way messages travel.
-    pub mode: Mode,
-    /// When this node falls back, and returns.
-    pub health: HealthConfig,
-    /// Bytes of recent messages kept for listeners and for those who ask.
-    pub memory: usize,
-}
-
-impl Default for GossipConfig {
-    /// Off: a driver that has no gossip must not be asked for any.
-    fn default() -> Self {
-        Self {
-            policy: Policy::Off,
-            mode: Mode::Auto,
-            health: HealthConfig::default(),
-            memory: 32 * 1024 * 1024,
-        }
-    }
-}
-
-/// A message that came both ways: how much earlier one of them was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Race {
-    /// Block and index; the attempt is the overlay's.
-    pub key: MessageKey,
-    /// Which of the three.
-    pub kind: Kind,
-    /// When the overlay had it whole and verified.
-    pub turbine_at: Timestamp,
-    /// When gossip had it verified.
-    pub gossip_at: Timestamp,
-}
-
-/// One message as it arrived.
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    root: B256,
-    attempt: u8,
-    turbine_at: Option<Timestamp>,
-    gossip_at: Option<Timestamp>,
-    /// It came with another v, and must not be published in canonical form.
-    unpublished: bool,
-    /// Bit i: a peer has answered with it, as one of attempt i.
-    answered: u8,
-}
 
 /// The state of the bridge.
 pub(super) struct Fallback {
     policy: Policy,
-    mode: Mode,
     health: Health,
-    /// Peers that are connected, and how many health was told of.
-    connected: usize,
+    /// How many connected peers health was told of.
     told_connected: Option<usize>,
     /// What the driver was told last.
     listening: bool,
     actions: VecDeque<GossipAction>,
     publishing: Publishing,
-    /// By block and index.
-    seen: BTreeMap<(u64, u16), Vec<Seen>>,
-    seen_count: usize,
+    seen: Seen,
     recent: Recent,
-}
-
-impl Fallback {
-    pub(super) fn new(config: GossipConfig) -> Self {
-        Self {
-            policy: config.policy,
-            mode: config.mode,
-            health: Health::new(config.health),
-            connected: 0,
-            told_connected: None,
-            listening: false,
-            actions: VecDeque::new(),
-            publishing: Publishing::default(),
-            seen: BTreeMap::new(),
-            seen_count: 0,
-            recent: Recent::new(config.memory),
-        }
-    }
-
-    fn is_on(&self) -> bool {
-        self.policy != Policy::Off
-    }
-
-    /// Whether health decides: not if the operator has.
-    fn is_judging(&self) -> bool {
-        self.is_on() && self.mode == Mode::Auto
-    }
-
-    pub(super) fn next_timeout(&self) -> Option<Timestamp> {
-        if self.told_connected != Some(self.connected) && self.is_on() {
-            return Some(Timestamp::from_nanos(0));
-        }
-        let health = if self.is_judging() { self.health.next_timeout() } else { None };
-        health.into_iter().chain(self.publishing.next_timeout()).min()
-    }
-
-    pub(super) fn is_pending(&self) -> bool {
-        !self.actions.is_empty() || (self.is_judging() && self.health.is_pending())
-    }
-
-    /// A peer connects, or its connection is gone.
-    pub(super) const fn count_peer(&mut self, was: bool, is: bool) {
-        self.connected = self.connected + is as usize - was as usize;
-    }
-
-    /// Whether gossip has brought a message under this key, here or to a peer that answered.
-    pub(super) fn has(&self, key: &MessageKey) -> bool {
-        let seen = self.seen.get(&(key.block, key.message));
-        let by_gossip = |seen: &Seen| seen.gossip_at.is_some() && seen.attempt == key.attempt;
-        let answered = |seen: &Seen| seen.answered.checked_shr(key.attempt.into()).unwrap_or(0);
-        seen.is_some_and(|all| all.iter().any(|seen| by_gossip(seen) || answered(seen) & 1 == 1))
-    }
-
-    /// The attempt that a message of gossip most likely belongs to: an Env opens the next one,
-    /// the rest goes with the newest Env that is known.
-    fn guess(&self, block: u64, kind: Kind) -> u8 {
-        let envs = self.seen.get(&(block, 0)).map_or(&[][..], Vec::as_slice);
-        let newest = envs.iter().map(|seen| seen.attempt).max();
-        match (kind, newest) {
-            (_, None) => 0,
-            (Kind::Env, Some(newest)) => newest.saturating_add(1).min(MAX_VERSIONS as u8 - 1),
-            (_, Some(newest)) => newest,
-        }
-    }
-
-    /// The entry of a message, if there is room for it: what is farther behind makes room.
-    fn entry(&mut self, key: MessageKey, root: B256) -> Option<&mut Seen> {
-        let place = (key.block, key.message);
-        let known = self.seen.get(&place).and_then(|all| all.iter().position(|s| s.root == root));
-        if known.is_none() {
-            let versions = self.seen.get(&place).map_or(0, Vec::len);
-            if versions >= MAX_VERSIONS {
-                return None;
-            }
-            while self.seen_count >= MAX_SEEN {
-                let oldest = self.seen.first_entry().filter(|oldest| *oldest.key() < place)?;
-                self.seen_count -= oldest.remove().len();
-            }
-            self.seen_count += 1;
-            let attempt = key.attempt;
-            let seen = Seen {
-                root,
-                attempt,
-                turbine_at: None,
-                gossip_at: None,
-                unpublished: false,
-                answered: 0,
-            };
-            self.seen.entry(place).or_default().push(seen);
-        }
-        let all = self.seen.get_mut(&place)?;
-        let at = known.unwrap_or(all.len() - 1);
-        Some(&mut all[at])
-    }
-
-    /// Whether a message must not be published by this node.
-    fn is_unpublished(&self, key: &MessageKey, root: B256) -> bool {
-        let seen = self.seen.get(&(key.block, key.message));
-        seen.is_some_and(|all| all.iter().any(|seen| seen.root == root && seen.unpublished))
-    }
-
-    fn set_window(&mut self, low: u64) {
-        let kept = self.seen.split_off(&(low, 0));
-        let gone = std::mem::replace(&mut self.seen, kept);
-        self.seen_count -= gone.values().map(Vec::len).sum::<usize>();
-        self.recent.forget_below(low);
-    }
 }
 
 /// Messages of a block, if `message` is its Seal.
@@ -225,189 +64,241 @@ fn count_of(message: &VerifiedMessage) -> Option<u32> {
     message.message().index().filter(|_| seal).map(|index| u32::from(index) + 1)
 }
 
-impl Protocol {
-    /// Takes a message that came by gossip and passed the [gate](crate::gossip::Gate).
+impl Fallback {
+    pub(super) fn new(config: GossipConfig) -> Self {
+        Self {
+            policy: config.policy,
+            health: Health::new(config.health),
+            told_connected: None,
+            listening: false,
+            actions: VecDeque::new(),
+            publishing: Publishing::default(),
+            seen: Seen::default(),
+            recent: Recent::new(config.memory),
+        }
+    }
+
+    /// Whether this node has anything to do with gossip.
+    pub(super) fn is_on(&self) -> bool {
+        self.policy != Policy::Off
+    }
+
+    /// Whether health decides: not if the operator has.
+    fn is_judging(&self, ctx: &Ctx) -> bool {
+        self.is_on() && ctx.mode == Mode::Auto
+    }
+
+    /// When [`timeout`](Self::timeout) has something to do.
+    pub(super) fn next_timeout(&self, ctx: &Ctx) -> Option<Timestamp> {
+        if self.told_connected != Some(ctx.peers.connected()) && self.is_on() {
+            return Some(Timestamp::from_nanos(0));
+        }
+        let health = if self.is_judging(ctx) { self.health.next_timeout() } else { None };
+        health.into_iter().chain(self.publishing.next_timeout()).min()
+    }
+
+    /// Whether something waits for the driver, or a decision is on its way.
+    pub(super) fn is_pending(&self, ctx: &Ctx) -> bool {
+        !self.actions.is_empty() || (self.is_judging(ctx) && self.health.is_pending())
+    }
+
+    /// Whether gossip has brought a message under this key, here or to a peer that answered.
+    pub(super) fn has(&self, key: &MessageKey) -> bool {
+        self.seen.has(key)
+    }
+
+    /// Recent messages, for those who ask.
+    pub(super) const fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// Drops the blocks below the window.
+    pub(super) fn set_window(&mut self, low: u64) {
+        self.seen.forget_below(low);
+        self.recent.forget_below(low);
+    }
+
+    /// Whether a message of gossip is taken at all.
+    pub(super) fn takes(&self, ctx: &Ctx, message: &VerifiedMessage) -> bool {
+        let (low, high) = ctx.window.gossip_bounds(ctx.now, ctx.config.reanchor);
+        self.is_on()
+            && ctx.mode != Mode::Turbine
+            && message.message().index().is_some()
+            && (low..=high).contains(&message.message().block())
+    }
+
+    /// A message came by gossip. The key under which it is new to this node, if it is.
     ///
     /// One that is not `forwarded`, because its signature came with another v, is used like any
     /// other, and never published: in canonical form it would be a second message to based-op's
     /// nodes, which throws their unsealed block away.
-    pub fn handle_gossip(&mut self, now: Timestamp, message: VerifiedMessage, forwarded: bool) {
+    pub(super) fn arrived(
+        &mut self,
+        ctx: &mut Ctx,
+        message: &VerifiedMessage,
+        forwarded: bool,
+    ) -> Option<MessageKey> {
         let (block, kind) = (message.message().block(), message.message().kind());
-        let (low, high) = self.gossip_window(now);
-        let Some(index) = message.message().index() else { return };
-        if !self.fallback.is_on()
-            || self.fallback.mode == Mode::Turbine
-            || !(low..=high).contains(&block)
-        {
-            return;
-        }
-        self.reanchor_to(now, block);
-        let attempt = self.fallback.guess(block, kind);
-        let key = MessageKey { block, attempt, message: index };
-        let Some(seen) = self.fallback.entry(key, message.root()) else { return };
-        if seen.gossip_at.replace(now).is_some() {
-            return;
+        let attempt = self.seen.guess(block, kind);
+        let key = MessageKey { block, attempt, message: message.message().index()? };
+        let seen = self.seen.entry(key, message.root())?;
+        if seen.gossip_at.replace(ctx.now).is_some() {
+            return None;
         }
         seen.unpublished = !forwarded && seen.turbine_at.is_none();
         let key = MessageKey { attempt: seen.attempt, ..key };
         let (turbine_at, answered) = (seen.turbine_at, seen.answered != 0);
-        self.counters.gossip += 1;
+        ctx.counters.gossip += 1;
         if let Some(turbine_at) = turbine_at {
-            self.events.push_back(Event::Race(Race { key, kind, turbine_at, gossip_at: now }));
-        } else if !answered {
-            self.counters.gossip_first += 1;
-            self.take_whole(now, key, message, None);
+            let race = Race { key, kind, turbine_at, gossip_at: ctx.now };
+            ctx.events.push_back(Event::Race(race));
+            return None;
         }
+        ctx.counters.gossip_first += u64::from(!answered);
+        (!answered).then_some(key)
     }
 
-    /// The blocks that are taken from gossip. As for shreds: who has seen no progress for
-    /// [`Config::reanchor`](super::Config::reanchor) may be elsewhere than the others, and what
-    /// was sealed stays sealed.
-    pub fn gossip_window(&self, now: Timestamp) -> (u64, u64) {
-        let (low, high) = self.window();
-        if now.since(self.progress_at) <= self.config.reanchor {
-            return (low, high);
-        }
-        (if self.sealed.is_some() { low } else { 0 }, u64::MAX)
-    }
-
-    /// Drops the window if `block`, which gossip brought, is outside it and may be taken.
-    fn reanchor_to(&mut self, now: Timestamp, block: u64) {
-        let (low, high) = self.window();
-        if !(low..=high).contains(&block) {
-            self.forget_window(now);
-        }
-    }
-
-    /// The overlay delivered a message.
-    pub(super) fn note_turbine(
+    /// A peer that has a message from gossip has answered with it. The peer has verified it, so
+    /// one that is not what was asked for is a lie.
+    ///
+    /// # Errors
+    /// What the answer is counted as.
+    pub(super) fn answered(
         &mut self,
-        now: Timestamp,
+        ctx: &mut Ctx,
         key: MessageKey,
-        message: &VerifiedMessage,
-    ) {
-        if !self.fallback.is_on() {
-            return;
+        kind: Kind,
+        wire: &Bytes,
+    ) -> Result<VerifiedMessage, Outcome> {
+        let Ok(signed) = SignedMessage::from_wire(kind, ctx.config.dialect, wire) else {
+            return Err(Outcome::ControlBad);
+        };
+        if (signed.message.block(), signed.message.index()) != (key.block, Some(key.message)) {
+            return Err(Outcome::ControlBad);
         }
-        if self.fallback.is_judging() {
+        let view = ctx.epochs.view();
+        let gateway = view.gateway(key.block).ok_or(Outcome::ControlStale)?;
+        let message = match signed.verify(gateway) {
+            Ok(message) => message,
+            // The peer's schedule may be newer than ours: that is no lie.
+            Err(SignatureError::WrongSigner { found, .. }) if view.is_gateway(&found) => {
+                return Err(Outcome::ControlStale);
+            }
+            Err(_) => return Err(Outcome::BadSignature),
+        };
+        let seen = self.seen.entry(key, message.root()).ok_or(Outcome::Quota)?;
+        // The peer has it from gossip, perhaps with another v: it is published there already.
+        seen.unpublished |= seen.turbine_at.is_none() && seen.gossip_at.is_none();
+        seen.answered |= 1u8.checked_shl(key.attempt.into()).unwrap_or(0);
+        // Of another attempt it is known already, perhaps: then the sequencer settles which.
+        ctx.counters.repair_messages += 1;
+        Ok(message)
+    }
+
+    /// A message came by gossip first. Of a foreign gateway, and of its own, this node gets
+    /// nothing over the overlay, so nothing is expected there.
+    pub(super) fn note_first(&mut self, ctx: &Ctx, key: &MessageKey, message: &VerifiedMessage) {
+        let expected = ctx.leader_key(key.block).is_some_and(|leader| leader != ctx.me());
+        if expected && self.is_judging(ctx) {
             let place = (key.block, key.attempt, key.message);
-            self.fallback.health.turbine(now, place, count_of(message));
+            self.health.gossip(ctx.now, place, count_of(message));
         }
-        let mut race = None;
-        if let Some(seen) = self.fallback.entry(key, message.root()) {
-            // What the overlay says of attempts is signed.
-            let guess = MessageKey { attempt: seen.attempt, ..key };
-            seen.attempt = key.attempt;
-            if guess != key {
-                self.repair.forget_message(&guess);
+    }
+
+    /// The overlay delivered a message. The key that gossip had guessed for it, if that was
+    /// another one.
+    pub(super) fn note_overlay(
+        &mut self,
+        ctx: &mut Ctx,
+        key: &MessageKey,
+        message: &VerifiedMessage,
+    ) -> Option<MessageKey> {
+        if self.is_judging(ctx) {
+            let place = (key.block, key.attempt, key.message);
+            self.health.turbine(ctx.now, place, count_of(message));
+        }
+        let seen = self.seen.entry(*key, message.root())?;
+        // What the overlay says of attempts is signed.
+        let guess = MessageKey { attempt: seen.attempt, ..*key };
+        seen.attempt = key.attempt;
+        if seen.turbine_at.is_none() {
+            seen.turbine_at = Some(ctx.now);
+            // The leader's own form of it: what its leader publishes is no second message.
+            seen.unpublished = false;
+            if let Some(gossip_at) = seen.gossip_at {
+                let kind = message.message().kind();
+                let race = Race { key: *key, kind, turbine_at: ctx.now, gossip_at };
+                ctx.events.push_back(Event::Race(race));
             }
-            if seen.turbine_at.is_none() {
-                seen.turbine_at = Some(now);
-                // The leader's own form of it: what its leader publishes is no second message.
-                seen.unpublished = false;
-                race = seen.gossip_at;
-            }
         }
-        if let Some(gossip_at) = race {
-            let kind = message.message().kind();
-            self.events.push_back(Event::Race(Race { key, kind, turbine_at: now, gossip_at }));
-        }
-        self.remember(key, message);
-        self.offer(&key, message);
-        self.settle_fallback(now);
+        (guess != *key).then_some(guess)
     }
 
     /// This node leads and has sent a message.
-    pub(super) fn note_own(&mut self, now: Timestamp, key: MessageKey, message: &VerifiedMessage) {
-        if self.fallback.is_on() {
-            if self.fallback.is_judging() {
-                self.fallback.health.sent(now);
-                if message.message().kind() == Kind::Seal {
-                    self.fallback.health.led(now, key.block);
-                }
+    pub(super) fn note_sent(&mut self, ctx: &Ctx, block: u64, kind: Kind) {
+        if self.is_judging(ctx) {
+            self.health.sent(ctx.now);
+            if kind == Kind::Seal {
+                self.health.led(ctx.now, block);
             }
-            self.remember(key, message);
-            self.offer(&key, message);
-            self.settle_fallback(now);
         }
     }
 
     /// Something came from a peer over the overlay.
-    pub(super) fn note_heard(&mut self, now: Timestamp) {
-        if self.fallback.is_judging() {
-            self.fallback.health.heard(now);
-            self.settle_fallback(now);
+    pub(super) fn note_heard(&mut self, ctx: &mut Ctx) {
+        if self.is_judging(ctx) {
+            self.health.heard(ctx.now);
+            self.settle(ctx);
         }
     }
 
-    pub(super) fn fallback_window(&mut self, low: u64) {
-        self.fallback.set_window(low);
+    /// Keeps a message for listeners and for those who ask.
+    pub(super) fn remember(&mut self, key: MessageKey, message: &VerifiedMessage) {
+        self.recent.insert(key, message.clone());
     }
 
-    pub(super) fn fallback_timeout(&mut self, now: Timestamp) {
-        if !self.fallback.is_on() {
+    /// Does what is due. What repair lacks decides with it.
+    pub(super) fn timeout(&mut self, ctx: &mut Ctx, repair: &Repair) {
+        if !self.is_on() {
             return;
         }
-        let connected = self.fallback.connected;
-        if self.fallback.told_connected.replace(connected) != Some(connected) {
+        let connected = ctx.peers.connected();
+        if self.told_connected.replace(connected) != Some(connected) {
             // Who has no peers by design misses none.
-            let alone = self.peers.len() == 1;
-            self.fallback.health.connected(now, connected + usize::from(alone));
+            let alone = ctx.peers.len() == 1;
+            self.health.connected(ctx.now, connected + usize::from(alone));
         }
-        if self.fallback.is_judging() {
-            let health = &mut self.fallback.health;
-            health.expect(now, self.repair.is_telling());
-            health.missing(self.repair.missing());
-            health.handle_timeout(now);
+        if self.is_judging(ctx) {
+            self.health.expect(ctx.now, repair.is_telling());
+            self.health.missing(repair.missing());
+            self.health.handle_timeout(ctx.now);
         }
-        self.tell_of_listeners(now);
-        self.settle_fallback(now);
+        self.tell_of_listeners(ctx);
+        self.settle(ctx);
     }
 
     /// Takes over what health has decided.
-    pub(super) fn settle_fallback(&mut self, now: Timestamp) {
-        let Fallback { mode, policy, .. } = self.fallback;
-        let health = &mut self.fallback.health;
-        match mode {
+    pub(super) fn settle(&mut self, ctx: &mut Ctx) {
+        match ctx.mode {
             Mode::Auto => {}
-            Mode::Turbine => health.order(now, State::Turbine),
-            Mode::Gossip => health.order(now, State::Gossip),
+            Mode::Turbine => self.health.order(ctx.now, State::Turbine),
+            Mode::Gossip => self.health.order(ctx.now, State::Gossip),
         }
-        for change in health.take_changes() {
-            self.events.push_back(Event::Health(change));
-        }
-        let listening = match mode {
-            _ if policy == Policy::Off => false,
+        ctx.events.extend(self.health.take_changes().into_iter().map(Event::Health));
+        let listening = match ctx.mode {
+            _ if self.policy == Policy::Off => false,
             Mode::Turbine => false,
             Mode::Gossip => true,
             Mode::Auto => {
-                policy == Policy::Always
-                    || self.fallback.health.state() != State::Turbine
-                    || self.is_gossip_term()
-                    || self.leader_listens(now)
+                self.policy == Policy::Always
+                    || self.health.state() != State::Turbine
+                    || is_gossip_term(ctx)
+                    || self.leader_listens(ctx)
             }
         };
-        if listening != self.fallback.listening {
-            self.fallback.listening = listening;
-            self.fallback.actions.push_back(GossipAction::Listen(listening));
-        }
-    }
-
-    /// Whether the newest block, or the next, is led by a gateway that is not one of ours: it
-    /// has no delegation, and speaks gossip alone.
-    fn is_gossip_term(&self) -> bool {
-        match self.opened {
-            // Also one whose delegate our table does not have: its shreds cannot be taken.
-            Some(block) => {
-                self.leader_index(block).is_none()
-                    || self.leader_index(block.saturating_add(1)).is_none()
-            }
-            // Where the chain stands is not known yet.
-            None => {
-                let gateways = self.schedule.gateways();
-                let ours = |g| self.delegations.iter().any(|l| l.signed.gateway().ok() == Some(g));
-                !gateways.iter().all(|gateway| ours(*gateway))
-            }
+        if listening != self.listening {
+            self.listening = listening;
+            self.actions.push_back(GossipAction::Listen(listening));
         }
     }
 
@@ -415,61 +306,68 @@ impl Protocol {
     /// A leader listens because nothing reaches it over the overlay, so perhaps nothing that it
     /// sends arrives there either; and that is what nobody else can tell from a leader that is
     /// dead. It may also listen by its policy: then the overlay goes on.
-    fn leader_listens(&self, now: Timestamp) -> bool {
-        let Some(block) = self.opened else { return false };
-        if self.fallback.health.quiet_for(now) < LEADER_QUIET {
+    fn leader_listens(&self, ctx: &Ctx) -> bool {
+        let Some(block) = ctx.window.opened() else { return false };
+        if self.health.quiet_for(ctx.now) < LEADER_QUIET {
             return false;
         }
         let blocks = [block, block.saturating_add(1)];
-        let leaders = blocks.into_iter().filter_map(|block| self.leader_index(block));
-        leaders.into_iter().any(|leader| leader != self.me && self.is_listener(leader))
+        let leaders = blocks.into_iter().filter_map(|block| ctx.leader_key(block));
+        leaders.into_iter().any(|leader| leader != ctx.me() && self.is_listener(leader))
     }
 
     /// What the gossip driver is to do next.
-    pub fn poll_gossip(&mut self) -> Option<GossipAction> {
-        let action = self.fallback.actions.pop_front()?;
-        self.fallback.publishing.taken(&action);
+    pub(super) fn poll(&mut self) -> Option<GossipAction> {
+        let action = self.actions.pop_front()?;
+        self.publishing.taken(&action);
         Some(action)
     }
 
     /// The operator says which way messages travel.
-    pub fn set_mode(&mut self, now: Timestamp, mode: Mode) {
-        let before = std::mem::replace(&mut self.fallback.mode, mode);
+    pub(super) fn set_mode(&mut self, ctx: &mut Ctx, mode: Mode) {
+        let before = std::mem::replace(&mut ctx.mode, mode);
         if mode == Mode::Auto && before != mode {
-            self.fallback.health.resume(now);
-        }
-        if mode == Mode::Gossip {
-            self.repair.rest();
-        }
-        self.settle_fallback(now);
-    }
-
-    /// The operator says how much this node has to do with gossip. To and from
-    /// [`Policy::Off`] it cannot be changed, since the driver must be started for it.
-    pub fn set_policy(&mut self, now: Timestamp, policy: Policy) {
-        if self.fallback.is_on() && policy != Policy::Off {
-            self.fallback.policy = policy;
-            self.settle_fallback(now);
+            self.health.resume(ctx.now);
         }
     }
 
-    /// Which way messages travel.
-    pub const fn mode(&self) -> Mode {
-        self.fallback.mode
+    /// The operator says how much this node has to do with gossip.
+    pub(super) fn set_policy(&mut self, ctx: &mut Ctx, policy: Policy) {
+        if self.is_on() && policy != Policy::Off {
+            self.policy = policy;
+            self.settle(ctx);
+        }
     }
 
     /// How much this node has to do with gossip.
-    pub const fn policy(&self) -> Policy {
-        self.fallback.policy
+    pub(super) const fn policy(&self) -> Policy {
+        self.policy
     }
 
     /// Whether this node is in the meshes of gossip.
-    pub const fn is_listening(&self) -> bool {
-        self.fallback.listening
+    pub(super) const fn is_listening(&self) -> bool {
+        self.listening
     }
 
     /// The state machine behind the fallback.
-    pub const fn health(&self) -> &Health {
-        &self.fallback.health
+    pub(super) const fn health(&self) -> &Health {
+        &self.health
+    }
+}
+
+/// Whether the newest block, or the next, is led by a gateway that is not one of ours: it has no
+/// delegation, and speaks gossip alone.
+fn is_gossip_term(ctx: &Ctx) -> bool {
+    match ctx.window.opened() {
+        // Also one whose delegate our table does not have: its shreds cannot be taken.
+        Some(block) => {
+            ctx.leader_key(block).is_none() || ctx.leader_key(block.saturating_add(1)).is_none()
+        }
+        // Where the chain stands is not known yet.
+        None => !ctx.epochs.iter().all(|living| {
+            let epoch = living.epoch();
+            let ours = |g| epoch.delegations().iter().any(|leader| leader.gateway == g);
+            epoch.schedule().gateways().iter().all(|gateway| ours(*gateway))
+        }),
     }
 }

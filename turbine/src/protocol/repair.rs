@@ -39,7 +39,9 @@ mod answering;
 mod asking;
 mod messages;
 mod parts;
+mod requests;
 mod store;
+mod tips;
 mod wants;
 
 use std::collections::BTreeMap;
@@ -47,86 +49,30 @@ use std::time::Duration;
 
 use fragcast_shredder::{MessageKey, RecoveredSet, SetHeader, SetKey, ShreddedMessage};
 
-use super::Protocol;
+use super::config::RepairConfig;
+use super::ctx::Ctx;
+use super::delivery::Here;
 use crate::gossip::Mode;
 use crate::health::Missing;
-use crate::membership::PeerIndex;
+use crate::peer::PeerKey;
 use crate::time::Timestamp;
 use answering::Budgets;
-use asking::Requests;
 use messages::Encoded;
-use store::{CompleteSet, Opening, Store};
+pub(super) use parts::PartStep;
+use requests::Requests;
+use store::{CompleteSet, Store};
+use tips::Telling;
 use wants::Wants;
-
-/// Configuration of repair.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RepairConfig {
-    /// Whether this node asks, answers and tells what it has.
-    pub enabled: bool,
-    /// Without news of a message for this long it is asked for.
-    pub quiet: Duration,
-    /// How often this node tells what it has while something is going on.
-    pub tips_every: Duration,
-    /// To how many peers at a time.
-    pub tips_to: usize,
-    /// A block is told of until so long after its last message.
-    pub recent: Duration,
-    /// The newest block, while it has no Seal, until so long after.
-    pub open: Duration,
-    /// Bytes of complete sets that are kept.
-    pub memory: usize,
-    /// Patience with a peer whose round-trip time is not known.
-    pub first_retry: Duration,
-    /// Requests without an answer at a time, in all.
-    pub outstanding: usize,
-    /// Of those, to one peer.
-    pub outstanding_per_peer: usize,
-    /// A message is given up after so many tries without a new set.
-    pub tries: u8,
-    /// And taken up again, on news of it, so long after.
-    pub pause: Duration,
-    /// What one peer is answered at most, bits per second.
-    pub answer_bps: u64,
-    /// And at once, in bytes.
-    pub answer_burst: usize,
-}
-
-impl Default for RepairConfig {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            quiet: Duration::from_millis(100),
-            tips_every: Duration::from_millis(50),
-            tips_to: 4,
-            recent: Duration::from_secs(2),
-            // A slot of Ethereum's: the longest that a block is under way.
-            open: Duration::from_secs(12),
-            memory: 64 * 1024 * 1024,
-            first_retry: Duration::from_millis(200),
-            outstanding: 64,
-            outstanding_per_peer: 16,
-            tries: 12,
-            pause: Duration::from_secs(5),
-            answer_bps: 40_000_000,
-            answer_burst: 512 * 1024,
-        }
-    }
-}
 
 /// The state of repair.
 pub(super) struct Repair {
     wants: Wants,
     requests: Requests,
-    round_trips: BTreeMap<PeerIndex, Duration>,
+    round_trips: BTreeMap<PeerKey, Duration>,
     store: Store,
     budgets: Budgets,
     encoded: Encoded,
-    /// When tips are due.
-    tips_at: Option<Timestamp>,
-    /// How often they were sent.
-    ticks: u64,
-    /// The older opening that was told of last.
-    cursor: Opening,
+    telling: Telling,
 }
 
 impl Repair {
@@ -138,20 +84,28 @@ impl Repair {
             store: Store::new(config.memory),
             budgets: Budgets::new(config),
             encoded: Encoded::default(),
-            tips_at: None,
-            ticks: 0,
-            cursor: (0, 0),
+            telling: Telling::default(),
         }
     }
 
-    /// When [`Protocol::repair_timeout`] has something to do.
+    /// When [`timeout`](Self::timeout) has something to do.
     pub(super) fn next_timeout(&self) -> Option<Timestamp> {
-        self.wants.at().into_iter().chain(self.tips_at).min()
+        self.wants.at().into_iter().chain(self.telling.at()).min()
+    }
+
+    /// Does what is due.
+    pub(super) fn timeout(&mut self, ctx: &mut Ctx, here: Here<'_>) {
+        if self.wants.at().is_some_and(|at| at <= ctx.now) {
+            self.ask_what_is_due(ctx, here);
+        }
+        if self.telling.at().is_some_and(|at| at <= ctx.now) {
+            self.send_tips(ctx);
+        }
     }
 
     /// Whether this node tells what it has, because something is going on: then others do too.
-    pub(super) fn is_telling(&self) -> bool {
-        self.tips_at.is_some()
+    pub(super) const fn is_telling(&self) -> bool {
+        self.telling.at().is_some()
     }
 
     /// Since when something is missing.
@@ -164,12 +118,14 @@ impl Repair {
         self.wants.at().is_some()
     }
 
+    /// Drops what is outside the window.
     pub(super) fn set_window(&mut self, low: u64, high: u64) {
         self.wants.set_window(low, high);
         self.requests.settle(|asked| !(low..=high).contains(&asked.message.block));
         self.store.set_window(low, high);
     }
 
+    /// Drops the attempts of a block below one.
     pub(super) fn supersede(&mut self, block: u64, attempt: u8) {
         self.wants.supersede(block, attempt);
         self.requests
@@ -181,13 +137,15 @@ impl Repair {
     pub(super) fn rest(&mut self) {
         self.wants.clear();
         self.requests.settle(|_| true);
-        self.tips_at = None;
+        self.telling.stop();
     }
 
-    pub(super) fn forget_anchor(&mut self) {
+    /// The window was dropped: what follows is another stretch of the chain.
+    pub(super) const fn forget_anchor(&mut self) {
         self.wants.forget_anchor();
     }
 
+    /// Blocks from `block` on are asked for, says the application.
     pub(super) fn anchor(&mut self, block: u64) {
         self.wants.anchor(block);
     }
@@ -198,148 +156,138 @@ impl Repair {
         self.requests.waiting(now)
     }
 
+    /// Messages that are being put together of parts, and the bytes they have taken.
+    #[cfg(test)]
+    pub(super) fn assembling(&self) -> (usize, usize) {
+        self.requests.assemblies.held()
+    }
+
     /// The connection to a peer is gone, and with it all that it could answer.
-    pub(super) fn forget_peer(&mut self, peer: PeerIndex) {
+    pub(super) fn disconnected(&mut self, peer: PeerKey) {
         self.requests.forget(peer);
     }
-}
 
-impl Protocol {
-    /// Does what is due.
-    pub(super) fn repair_timeout(&mut self, now: Timestamp) {
-        if self.repair.wants.at().is_some_and(|at| at <= now) {
-            self.ask_what_is_due(now);
-        }
-        if self.repair.tips_at.is_some_and(|at| at <= now) {
-            self.send_tips(now);
-        }
-    }
-
-    /// When a message is asked for if nothing more comes of it. Nodes that lost the same shred
-    /// do not ask in the same moment.
-    fn quiet_until(&self, now: Timestamp, key: &MessageKey) -> Timestamp {
-        let quiet = self.config.repair.quiet;
-        let spread = u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX) / 4;
-        let place = u64::from(key.attempt) << 16 | u64::from(key.message);
-        let jitter = mix(&[self.me.into(), key.block, place]) % spread.max(1);
-        now + quiet + Duration::from_nanos(jitter)
+    /// A peer is none any more: its key means nobody.
+    pub(super) fn forget_peer(&mut self, peer: PeerKey) {
+        self.requests.forget(peer);
+        self.wants.forget_peer(peer);
+        self.round_trips.remove(&peer);
+        self.budgets.forget(peer);
     }
 
     /// A new shred was kept; it came by itself from a peer, or by repair.
     pub(super) fn note_shred(
         &mut self,
-        now: Timestamp,
+        ctx: &Ctx,
+        here: Here<'_>,
         header: &SetHeader,
-        live_from: Option<PeerIndex>,
+        live_from: Option<PeerKey>,
     ) {
-        if !self.config.repair.enabled {
+        if !ctx.config.repair.enabled {
             return;
         }
         let key = header.message_key();
-        let due = self.quiet_until(now, &key);
-        let (reassembler, fallback) = (&self.reassembler, &self.fallback);
-        let has = |key: &MessageKey| reassembler.is_done(key) || fallback.has(key);
-        if fallback.has(&key) {
+        if here.by_gossip(&key) {
             // Gossip has brought it: what shreds of it still come need no help.
             return;
         }
-        self.repair.wants.shred(now, key, live_from, due, has);
+        let due = quiet_until(ctx, &key);
+        self.wants.shred(ctx.now, key, live_from, due, |key| here.has(key));
     }
 
     /// A set is complete, and perhaps its message with it.
-    pub(super) fn note_complete(&mut self, now: Timestamp, header: &SetHeader) {
-        if !self.config.repair.enabled {
+    pub(super) fn note_complete(&mut self, ctx: &Ctx, here: Here<'_>, header: &SetHeader) {
+        if !ctx.config.repair.enabled {
             return;
         }
         let key = header.message_key();
-        let reassembler = &self.reassembler;
-        if reassembler.is_done(&key) {
-            self.repair_settled(&key);
+        if here.is_whole(&key) {
+            self.settled(here, &key);
             return;
         }
-        self.repair.requests.settle(|asked| *asked == header.set_key());
-        if let Some(want) = self.repair.wants.messages.get_mut(&key) {
+        self.requests.settle(|asked| *asked == header.set_key());
+        if let Some(want) = self.wants.messages.get_mut(&key) {
             want.progress = true;
             // All that was asked for has come: on to the next sets at once.
-            if want.tries > 0 && !self.repair.requests.any_of(now, &key) {
-                want.due = now;
-                self.repair.wants.wake(now);
+            if want.tries > 0 && !self.requests.any_of(ctx.now, &key) {
+                want.due = ctx.now;
+                self.wants.wake(ctx.now);
             }
         }
     }
 
     /// The leader's parity is inconsistent, or its message is none: nothing of it is asked for
     /// or served any more.
-    pub(super) fn note_refused(&mut self, key: &MessageKey) {
-        self.repair.store.refuse(key);
-        self.repair_settled(key);
+    pub(super) fn note_refused(&mut self, here: Here<'_>, key: &MessageKey) {
+        self.store.refuse(key);
+        self.settled(here, key);
     }
 
     /// A message is here, or will never be: nobody is asked for it any more.
-    pub(super) fn repair_settled(&mut self, key: &MessageKey) {
-        let (reassembler, fallback) = (&self.reassembler, &self.fallback);
-        self.repair.requests.settle(|asked| asked.message == *key);
-        self.repair.wants.done(key, |key| reassembler.is_done(key) || fallback.has(key));
+    pub(super) fn settled(&mut self, here: Here<'_>, key: &MessageKey) {
+        self.requests.settle(|asked| asked.message == *key);
+        self.wants.done(key, |key| here.has(key));
     }
 
     /// Keeps a set that was received, to answer others.
-    pub(super) fn keep(&mut self, now: Timestamp, set: Box<RecoveredSet>) {
-        if self.config.repair.enabled {
-            self.keep_set(now, CompleteSet::Recovered(set));
+    pub(super) fn keep(&mut self, ctx: &Ctx, set: Box<RecoveredSet>) {
+        if ctx.config.repair.enabled {
+            self.keep_set(ctx, CompleteSet::Recovered(set));
         }
     }
 
     /// Keeps a message of this node's own.
-    pub(super) fn keep_own(&mut self, now: Timestamp, message: ShreddedMessage) {
-        if self.config.repair.enabled {
-            message.sets.into_iter().for_each(|set| self.keep_set(now, CompleteSet::Own(set)));
+    pub(super) fn keep_own(&mut self, ctx: &Ctx, message: ShreddedMessage) {
+        if ctx.config.repair.enabled {
+            message.sets.into_iter().for_each(|set| self.keep_set(ctx, CompleteSet::Own(set)));
         }
     }
 
-    fn keep_set(&mut self, now: Timestamp, set: CompleteSet) {
-        if self.repair.store.insert(now, set) {
-            self.tell(now);
+    fn keep_set(&mut self, ctx: &Ctx, set: CompleteSet) {
+        if self.store.insert(ctx.now, set) {
+            self.tell(ctx);
         }
     }
 
     /// There is something to tell of.
-    fn tell(&mut self, now: Timestamp) {
-        if self.repair.tips_at.is_none() && self.mode() != Mode::Gossip {
-            self.repair.tips_at = Some(now + self.tips_interval());
+    fn tell(&mut self, ctx: &Ctx) {
+        if ctx.mode != Mode::Gossip {
+            self.telling.begin(ctx.now, &ctx.config.repair);
         }
     }
 
-    fn tips_interval(&self) -> Duration {
-        // Not zero: time must move on between two timeouts.
-        self.config.repair.tips_every.max(Duration::from_millis(1))
-    }
-
     /// Bytes of complete sets that are kept to answer requests.
-    pub const fn repair_bytes(&self) -> usize {
-        self.repair.store.bytes()
+    pub(super) const fn bytes(&self) -> usize {
+        self.store.bytes()
     }
+}
 
-    /// A connected peer, other than this node and those `except`, that `seed` chooses.
-    ///
-    /// Draws first, and then looks along the table from the last draw on: a few connected
-    /// peers among many members are found without looking at all of them.
-    fn draw_peer(&self, seed: &[u64], except: impl Fn(PeerIndex) -> bool) -> Option<PeerIndex> {
-        const DRAWS: u64 = 8;
-        const STEPS: usize = 256;
-        let members = self.peers.len() as u64;
-        let fits = |peer: PeerIndex| self.can_ask(peer) && !except(peer);
-        let state = mix(seed);
-        let draw = |n: u64| (mix(&[state, n]) % members) as PeerIndex;
-        let along = (0..self.peers.len().min(STEPS) as u64)
-            .map(|step| ((u64::from(draw(DRAWS)) + step) % members) as PeerIndex);
-        (0..DRAWS).map(draw).chain(along).find(|peer| fits(*peer))
-    }
+/// When a message is asked for if nothing more comes of it. Nodes that lost the same shred do
+/// not ask in the same moment.
+fn quiet_until(ctx: &Ctx, key: &MessageKey) -> Timestamp {
+    let quiet = ctx.config.repair.quiet;
+    let spread = u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX) / 4;
+    let place = u64::from(key.attempt) << 16 | u64::from(key.message);
+    let me = u64::from(ctx.me().number());
+    let jitter = mix(&[me, key.block, place]) % spread.max(1);
+    ctx.now + quiet + Duration::from_nanos(jitter)
+}
 
-    /// Whether a peer can be asked anything.
-    fn can_ask(&self, peer: PeerIndex) -> bool {
-        let state = self.peers.get(peer as usize);
-        peer != self.me && state.is_some_and(|state| state.connected && !state.barred)
-    }
+/// A connected peer, other than this node and those `except`, that `seed` chooses.
+///
+/// Draws first, and then looks along the table from the last draw on: a few connected peers among
+/// many members are found without looking at all of them.
+fn draw_peer(ctx: &Ctx, seed: &[u64], except: impl Fn(PeerKey) -> bool) -> Option<PeerKey> {
+    const DRAWS: u64 = 8;
+    const STEPS: usize = 256;
+    let table = ctx.peers.table();
+    let slots = table.slots() as u64;
+    let fits = |peer: &PeerKey| ctx.peers.can_ask(*peer) && !except(*peer);
+    let state = mix(seed);
+    let draw = |n: u64| mix(&[state, n]) % slots;
+    let along = (0..table.slots().min(STEPS) as u64).map(|step| (draw(DRAWS) + step) % slots);
+    let drawn = (0..DRAWS).map(draw).chain(along);
+    drawn.filter_map(|slot| table.at(slot as usize)).find(fits)
 }
 
 /// A hash of a few numbers, for choices that need no secrecy: SplitMix64's finaliser (Steele,

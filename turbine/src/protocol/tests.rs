@@ -7,13 +7,19 @@ mod network;
 mod repair;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{BlockBuilder, GatewayKey, Message, MessageKey, VerifiedMessage};
 
 use super::*;
+use crate::control::{Control, Hello};
 use crate::delegation::Delegation;
-use crate::membership::sample;
+use crate::egress::{Lane, Payload};
+use crate::membership::{PeerIndex, sample};
+use crate::outcome::Outcome;
+use crate::output::Via;
+use crate::route::Route;
 use crate::testing::env_message;
 pub(super) use crate::testing::seal_message as seal;
 
@@ -91,4 +97,9 @@ pub(super) fn frag(block_number: u64, seq: u64, len: usize) -> Message {
 
 pub(super) fn key(message: &Message, attempt: u8) -> MessageKey {
     MessageKey { block: message.block(), attempt, message: message.index().unwrap() }
+}
+
+/// Keys by their numbers: in the first epoch those are places in the table.
+pub(super) fn peer(number: u32) -> PeerKey {
+    PeerKey::from(number)
 }

@@ -1,19 +1,19 @@
-//! What the link emulator counts.
+//! The counters of the link emulator.
 
 use hdrhistogram::Histogram;
 
-/// How much later than due packets were sent, microseconds.
+/// How late packets were sent, in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lateness {
     /// Median.
     pub p50: u64,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99: u64,
-    /// The worst.
+    /// Maximum.
     pub max: u64,
 }
 
-/// What became of packets since the start, or since the last [`take_stats`](super::Relay::take_stats).
+/// Counts of packets since the start or since the last [`take_stats`](super::Relay::take_stats).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RelayStats {
     /// Packets that nodes sent.
@@ -22,19 +22,19 @@ pub struct RelayStats {
     pub sent: Vec<u64>,
     /// Packets handed to their receiver's socket.
     pub delivered: u64,
-    /// Lost on the way, as the links decided.
+    /// Packets lost on the way, as the links decided.
     pub lost: u64,
-    /// Did not fit into an uplink's queue.
+    /// Packets that did not fit into an uplink's queue.
     pub dropped_uplink: u64,
-    /// Did not fit into a downlink's queue.
+    /// Packets that did not fit into a downlink's queue.
     pub dropped_downlink: u64,
-    /// Beyond [`MAX_HELD`](super::MAX_HELD): the emulator's failure, not the network's.
+    /// Packets beyond [`MAX_HELD`](super::MAX_HELD): a failure of the emulator, not of the network.
     pub overflow: u64,
-    /// From an address that is no node's, or to a node that does not listen yet.
+    /// Packets from an unknown address, or to a node that does not listen yet.
     pub unknown: u64,
-    /// The operating system refused to send.
+    /// Packets that the operating system refused to send.
     pub refused: u64,
-    /// Due against sent.
+    /// Delay from the time that a packet was due until it was sent.
     pub lateness: Lateness,
 }
 
@@ -44,11 +44,11 @@ impl RelayStats {
     }
 }
 
-/// Counters as they grow.
+/// The counters while packets pass.
 #[derive(Debug)]
 pub(super) struct Counts {
     pub(super) stats: RelayStats,
-    /// µs up to a minute.
+    /// Lateness in microseconds, up to a minute.
     pub(super) late: Histogram<u64>,
 }
 
@@ -58,7 +58,7 @@ impl Counts {
         Self { stats: RelayStats::new(nodes), late }
     }
 
-    /// What was counted; counting starts anew.
+    /// Returns the counts and resets them.
     pub(super) fn take(&mut self) -> RelayStats {
         let fresh = RelayStats::new(self.stats.sent.len());
         let stats = std::mem::replace(&mut self.stats, fresh);

@@ -1,4 +1,4 @@
-//! How our nodes stand when a run begins: connected, and with the block open that they are in.
+//! The state of the nodes when a run begins: connected, with the current block open.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use super::{EPOCH, gateway_key, messages};
 use crate::load::{Broadcast, Load};
 use crate::{NodeId, SECONDS, random};
 
-/// A load that begins in mid-block, as a single frag does, finds the block open: everybody has
-/// its Env, or all would ask for it.
+/// Opens the blocks of a load that begins in mid-block, such as a single frag: every node has the
+/// Env, since otherwise all would ask for it.
 pub(super) fn open_blocks(nodes: &mut [Protocol], load: &Load) {
     let mut blocks: BTreeMap<u64, &Broadcast> = BTreeMap::new();
     for broadcast in &load.broadcasts {
@@ -26,7 +26,7 @@ pub(super) fn open_blocks(nodes: &mut [Protocol], load: &Load) {
         let leader = &mut nodes[env.leader as usize];
         let mut now = Timestamp::from_nanos(EPOCH - 20 * SECONDS);
         leader.broadcast(now, key, &message).expect("it leads, and its lanes are wide");
-        // What it sends goes to everybody at once, each shred once.
+        // Every node gets each shred once, without delay.
         let mut shreds = std::collections::BTreeSet::new();
         loop {
             while let Some(transmit) = leader.poll_transmit(now) {
@@ -41,12 +41,12 @@ pub(super) fn open_blocks(nodes: &mut [Protocol], load: &Load) {
         }
         for (index, node) in nodes.iter_mut().enumerate() {
             if index as NodeId != env.leader {
-                let burst = shreds.iter().map(|bytes| (env.leader, bytes.clone()));
+                let burst = shreds.iter().map(|bytes| (env.leader.into(), bytes.clone()));
                 node.handle_datagrams(now, burst);
             }
             while node.poll_event().is_some() {}
-            // What they would forward, check or tell has been by the time the run begins: the
-            // block has been open for longer than nodes tell of an open block.
+            // All that they would forward, check or tell is done before the run begins, since the
+            // block has been open for longer than nodes send tips of an open block.
             for at in [now, Timestamp::from_nanos(EPOCH - SECONDS)] {
                 node.handle_timeout(at);
                 while node.poll_transmit(at).is_some() {}
@@ -55,7 +55,7 @@ pub(super) fn open_blocks(nodes: &mut [Protocol], load: &Load) {
     }
 }
 
-/// Connects everybody to everybody, or to as many as allowed.
+/// Connects every node to every other, or to as many as allowed.
 pub(super) fn connect(nodes: &mut [Protocol], limit: u32, seed: u64) {
     let n = nodes.len();
     if n <= limit as usize + 1 {
@@ -69,7 +69,7 @@ pub(super) fn connect(nodes: &mut [Protocol], limit: u32, seed: u64) {
     let mut order: Vec<usize> = (0..n).collect();
     random::shuffle(&mut rng, &mut order);
     for &me in &order {
-        // Whoever comes late finds others full; a bounded number of attempts is enough.
+        // The last nodes find others full, so the number of attempts is bounded.
         for _ in 0..4 * limit {
             if peers[me].len() >= limit as usize {
                 break;

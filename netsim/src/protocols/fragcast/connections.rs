@@ -1,11 +1,11 @@
-//! Connections of our nodes while UDP is blocked.
+//! The nodes' connections while UDP is blocked.
 //!
-//! A connection on which nothing has come for 6 s (`idle_timeout` of the daemon's transport) is
-//! dead, and both ends notice at the same time here. Both then call each other with growing
-//! pauses, as the daemon's dialler does: 200 ms, doubling to 5 s, each call waiting up to 3 s for
-//! an answer. The first call that begins when the path is open gets through.
+//! A connection on which no packet has come for 6 s (`idle_timeout` of the daemon's transport) is
+//! dead, and here both ends notice at the same time. Both then dial each other with growing pauses,
+//! as the daemon's dialler does: 200 ms, doubling up to 5 s, each call waiting up to 3 s for an
+//! answer. The first call that begins when the path is open succeeds.
 //!
-//! An outage that is shorter leaves connections as they are.
+//! A shorter outage leaves connections as they are.
 
 use std::collections::BTreeMap;
 
@@ -17,30 +17,30 @@ use crate::fault::Fault;
 use crate::reliable::Reliable;
 use crate::{MILLIS, Nanos, NodeId, SECONDS};
 
-/// Tokens of timers have this bit; times have not.
+/// Bit that marks the tokens of these timers; times never have it.
 pub(super) const TIMERS: u64 = 1 << 62;
-/// A block of UDP began so long ago as a connection can be idle.
+/// Token: UDP has been blocked for the idle time-out.
 const IDLE: u64 = TIMERS;
-/// A block of UDP is over.
+/// Token: UDP is no longer blocked.
 const HEALED: u64 = TIMERS + 1;
-/// A call gets through: this, and the number of who is called.
+/// Token: a call succeeds. The number of the called node is added.
 const UP: u64 = TIMERS | 1 << 32;
 
-/// See [`Connections`].
+/// How long a connection may be idle before it is dead.
 const IDLE_TIMEOUT: Nanos = 6 * SECONDS;
-/// The first pause before a call, and the longest.
+/// The first and the longest pause before a call.
 const PAUSE: (Nanos, Nanos) = (200 * MILLIS, 5 * SECONDS);
-/// How long a call waits for an answer.
+/// Time-out of a call.
 const PATIENCE: Nanos = 3 * SECONDS;
 
-/// Connections that are dead.
+/// The dead connections.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
-    /// By the two ends, the lower first: since when.
+    /// By the two ends, the lower first: when the connection died.
     dead: BTreeMap<(NodeId, NodeId), Nanos>,
 }
 
-/// When the first call after `open` begins, if the connection has been dead since `dead`.
+/// The time of the first call after `open`, if the connection died at `dead`.
 fn call_after(open: Nanos, dead: Nanos) -> Nanos {
     let (mut at, mut pause) = (dead + PAUSE.0, PAUSE.0);
     while at < open {
@@ -51,7 +51,7 @@ fn call_after(open: Nanos, dead: Nanos) -> Nanos {
 }
 
 impl Connections {
-    /// Sets the timers that faults call for.
+    /// Sets the timers for all faults.
     pub(super) fn start(ctx: &mut Context<'_, Packet>) {
         for fault in &ctx.setup().faults.0 {
             if let Fault::TurbineDown { nodes, span } = fault {
@@ -65,7 +65,7 @@ impl Connections {
         }
     }
 
-    /// Does what a timer of `node` is for. The nodes whose protocols have something to say.
+    /// Handles a timer of `node`. Returns the nodes whose protocols must be drained.
     pub(super) fn timer(
         &mut self,
         ctx: &mut Context<'_, Packet>,
@@ -82,8 +82,8 @@ impl Connections {
                 let pair = (node.min(peer), node.max(peer));
                 let blocked = ctx.setup().faults.is_udp_blocked(node, peer, ctx.now());
                 if !blocked && self.dead.remove(&pair).is_some() {
-                    nodes[node as usize].handle_connected(peer);
-                    nodes[peer as usize].handle_connected(node);
+                    nodes[node as usize].handle_connected(peer.into());
+                    nodes[peer as usize].handle_connected(node.into());
                     return vec![node, peer];
                 }
             }
@@ -102,10 +102,10 @@ impl Connections {
         let faults = ctx.setup().faults;
         let mut touched = Vec::new();
         for peer in 0..nodes.len() as NodeId {
-            let connected = nodes[node as usize].is_connected(peer);
+            let connected = nodes[node as usize].is_connected(peer.into());
             if connected && faults.is_udp_blocked_throughout(node, peer, idle) {
-                nodes[node as usize].handle_disconnected(peer);
-                nodes[peer as usize].handle_disconnected(node);
+                nodes[node as usize].handle_disconnected(peer.into());
+                nodes[peer as usize].handle_disconnected(node.into());
                 streams.reconnect(node, peer);
                 self.dead.insert((node.min(peer), node.max(peer)), ctx.now());
                 touched.push(peer);
@@ -115,8 +115,8 @@ impl Connections {
         touched
     }
 
-    /// The path of a node is open again, to whom it is open: who calls first gets through, a
-    /// round trip and a half later.
+    /// The path of a node is open again. For each peer to which it is open, the first call succeeds
+    /// after a round trip and a half.
     fn call(&self, ctx: &mut Context<'_, Packet>, node: NodeId) {
         let now = ctx.now();
         let others = self.dead.iter().filter_map(|((a, b), since)| match node {

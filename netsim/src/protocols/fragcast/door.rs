@@ -1,13 +1,13 @@
-//! Our nodes' gossip: the same routing as the contender's, under the protocol that decides who
-//! listens and who publishes.
+//! Gossip of fragcast's nodes. The routing is the same as the contender's; the protocol decides
+//! which nodes listen and publish.
 //!
-//! Members are linked as `turbine::gossip::links` says, and those connections are up when a run
-//! begins. What comes passes the gate of its node, the real one, with the gateway's signature
-//! recovered; in virtual time that takes [`VALIDATION`].
+//! Members are linked as `turbine::gossip::links` decides, and these connections are up when a run
+//! begins. A message passes the node's real gate, which recovers the gateway's signature; in
+//! virtual time that takes [`VALIDATION`].
 //!
-//! The routing is that of based-op's parameters. Publishing a message twice is refused, as
-//! libp2p refuses it: who joins a node's fanout late gets what it has missed from the node's
-//! advertisements (IHAVE).
+//! The routing uses based-op's parameters. It refuses to publish a message twice, as libp2p does: a
+//! peer that joins a node's fanout late gets missed messages from the node's advertisements
+//! (IHAVE).
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ use crate::outcome::Change;
 use crate::protocols::gossip::{self, GossipConfig, Graph, Heard, Id, Pending, Pubsub};
 use crate::{Nanos, NodeId};
 
-/// Recovering a signature takes 42 µs (`bench/`).
+/// Time to recover a signature (measured in `bench/`).
 const VALIDATION: Nanos = 42_000;
 
 /// Gossip at all nodes.
@@ -32,22 +32,23 @@ const VALIDATION: Nanos = 42_000;
 pub(super) struct Door {
     pubsub: Pubsub,
     gates: Vec<Gate>,
-    /// Connections of the node that has most.
+    /// The most connections of any node.
     max_degree: u32,
-    /// By the bytes of a message and by what it says: the message.
+    /// Messages by the hash of their bytes.
     by_wire: BTreeMap<[u8; 32], Id>,
     by_root: BTreeMap<B256, Id>,
-    /// signature ‖ body of each message, and of the second version where there is one.
+    /// Signature ‖ body of each message, and of its second version if it has one.
     wires: Vec<(Bytes, Option<Bytes>)>,
     kinds: Vec<Kind>,
-    /// Messages that the overlay has brought: one flag a node and message.
+    /// By node and message: whether the overlay has brought it.
     overlay: Vec<Vec<bool>>,
-    /// When a node was put back on the overlay last.
+    /// By node: when it last returned to the overlay.
     back_at: Vec<Nanos>,
 }
 
 impl Door {
-    /// Gossip of `nodes`, before the first message: who listens by its policy is in the meshes.
+    /// Gossip of `nodes` before the first message. Nodes that listen by their policy are in the
+    /// meshes.
     pub(super) fn new(
         config: &FragcastConfig,
         nodes: &mut [Protocol],
@@ -71,7 +72,7 @@ impl Door {
         let graph = linked(nodes);
         for (node, peers) in nodes.iter_mut().zip(&graph) {
             for peer in peers.iter().filter(|peer| listening[**peer as usize]) {
-                let member = fragcast_turbine::Listener::Member(*peer);
+                let member = fragcast_turbine::Listener::Member((*peer).into());
                 node.handle_listener(timestamp(0), member, true);
             }
         }
@@ -92,7 +93,7 @@ impl Door {
             };
             wires.push((version(0, message), twin.as_ref().map(|twin| version(1, twin))));
         }
-        let schedule = |node: &Protocol| node.schedule().clone();
+        let schedule = |node: &Protocol| node.epochs().newest().schedule().clone();
         Self {
             gates: nodes.iter().map(|n| Gate::new(Dialect::default(), schedule(n))).collect(),
             overlay: vec![vec![false; load.broadcasts.len()]; nodes.len()],
@@ -106,22 +107,22 @@ impl Door {
         }
     }
 
-    /// Connections of the node that has most.
+    /// The most connections of any node.
     pub(super) const fn max_degree(&self) -> u32 {
         self.max_degree
     }
 
-    /// Before the first message.
+    /// Called before the first message.
     pub(super) fn start(&mut self, ctx: &mut Context<'_, Packet>) {
         self.pubsub.start(ctx);
     }
 
-    /// Which broadcast a message is.
+    /// The index of a message's broadcast.
     pub(super) fn index_of(&self, message: &VerifiedMessage) -> Option<usize> {
         self.by_root.get(&message.root()).map(|id| *id as usize / 2)
     }
 
-    /// Does what a node's protocol wants.
+    /// Performs an action that a node's protocol asks for.
     pub(super) fn act(
         &mut self,
         ctx: &mut Context<'_, Packet>,
@@ -138,7 +139,7 @@ impl Door {
         }
     }
 
-    /// A packet of gossip has come.
+    /// Handles a packet of gossip.
     pub(super) fn deliver(
         &mut self,
         ctx: &mut Context<'_, Packet>,
@@ -149,7 +150,7 @@ impl Door {
         self.pubsub.deliver(ctx, from, to, packet)
     }
 
-    /// A timer of gossip.
+    /// Handles a timer of gossip.
     pub(super) fn timer(
         &mut self,
         ctx: &mut Context<'_, Packet>,
@@ -159,7 +160,7 @@ impl Door {
         self.pubsub.timer(ctx, node, token)
     }
 
-    /// The message `id` at the gate of `node`, which takes blocks of `window`.
+    /// Checks the message `id` at the gate of `node`, which takes blocks of `window`.
     pub(super) fn check(
         &mut self,
         window: (u64, u64),
@@ -174,7 +175,7 @@ impl Door {
         gate.check(kind, wire).message
     }
 
-    /// A message has passed.
+    /// Forwards a message that passed the gate.
     pub(super) fn forward(
         &mut self,
         ctx: &mut Context<'_, Packet>,
@@ -184,12 +185,12 @@ impl Door {
         self.pubsub.forward(ctx, node, message);
     }
 
-    /// The overlay has brought a message.
+    /// Notes that the overlay has brought a message.
     pub(super) fn note_overlay(&mut self, node: NodeId, index: usize) {
         self.overlay[node as usize][index] = true;
     }
 
-    /// A node counts on another way.
+    /// Notes that a node changed between the overlay and gossip.
     pub(super) fn note_change(
         &mut self,
         ctx: &mut Context<'_, Packet>,
@@ -212,8 +213,8 @@ impl Door {
         });
     }
 
-    /// How long before the oldest message was sent, since the node was put back on the overlay,
-    /// that the overlay has not brought it.
+    /// The age of the oldest message that was sent since the node last returned to the overlay, and
+    /// that the overlay has not brought.
     fn missing_for(&self, ctx: &Context<'_, Packet>, node: NodeId) -> Option<Nanos> {
         let since = self.back_at[node as usize]..=ctx.now();
         let all = ctx.load().broadcasts.iter().zip(&self.overlay[node as usize]);
@@ -227,11 +228,11 @@ impl Door {
     }
 }
 
-/// Who is connected to whom.
+/// The connections of gossip.
 fn linked(nodes: &[Protocol]) -> Graph {
     let n = nodes.len();
     let peers: Vec<PeerId> = nodes.first().map_or_else(Vec::new, |node| {
-        node.members().members().iter().map(|member| member.peer()).collect()
+        node.epochs().peers().iter().map(|(_, peer)| peer).collect()
     });
     let mut graph: Graph = vec![Vec::new(); n];
     for a in 0..n {

@@ -1,4 +1,4 @@
-//! Messages of a load, signed: what they say does not matter, their size does.
+//! Makes the signed messages of a load. Only their size matters, not their content.
 
 use alloy_primitives::B256;
 use fragcast_shredder::{BlockBuilder, Env, Frag, GatewayKey, Kind, Seal, VerifiedMessage};
@@ -11,7 +11,7 @@ fn overhead(key: &GatewayKey) -> usize {
 }
 
 fn frag(block_number: u64, seq: u64, len: usize, version: u8) -> Frag {
-    // Bytes that differ from message to message, so that no two have one root.
+    // The content differs for every message, so that all roots differ.
     let start = blake3::hash(&[&block_number.to_le_bytes()[..], &seq.to_le_bytes()].concat());
     let mut tx = vec![0; len];
     let mut reader =
@@ -20,15 +20,15 @@ fn frag(block_number: u64, seq: u64, len: usize, version: u8) -> Frag {
     BlockBuilder::new(block_number).frag_at(seq, [tx])
 }
 
-/// The message of `broadcast`, in one of two versions. A frag has as many bytes as the load
-/// says, signature included; Env and Seal have what they have.
+/// The message of `broadcast`, in one of two versions. A frag has the number of bytes in the load,
+/// signature included; Env and Seal have their own size.
 pub(super) fn signed(broadcast: &Broadcast, version: u8, key: &GatewayKey) -> VerifiedMessage {
     let (block, index) = (broadcast.key.block, u64::from(broadcast.key.message));
     let builder = BlockBuilder::new(block);
     match broadcast.kind {
         Kind::Env => key.sign_verified(Env {
             parent_hash: B256::with_last_byte(version),
-            // Another attempt is another message.
+            // Differs between attempts.
             prevrandao: B256::with_last_byte(broadcast.key.attempt),
             ..builder.env()
         }),

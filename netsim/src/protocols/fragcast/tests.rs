@@ -12,17 +12,9 @@ use crate::link::{LinkConfig, Loss};
 use crate::outcome::{NEVER, Outcome};
 use crate::world::sample::line;
 
-const CONFIG: FragcastConfig = FragcastConfig {
-    route: RoutePolicy::Auto,
-    loss: 0.01,
-    coding: 1.0,
-    connections: 1024,
-    repair: true,
-    uplink_bps: 1_000_000_000,
-    gossip: Policy::Off,
-    mode: Mode::Auto,
-    heartbeat: 500 * MILLIS,
-};
+fn config() -> FragcastConfig {
+    FragcastConfig { coding: 1.0, ..FragcastConfig::default() }
+}
 
 fn go(config: &FragcastConfig, load: &Load, faults: &Faults, n: usize) -> (Outcome, Fragcast) {
     let world = line(n, 10, 5 * MILLIS);
@@ -43,7 +35,7 @@ fn the_protocol_of_the_daemon_reaches_everybody_on_every_route() {
         RoutePolicy::Fixed(Route::Turbine { fanout: 6 }),
     ];
     for route in routes {
-        let config = FragcastConfig { route, ..CONFIG };
+        let config = FragcastConfig { route, ..config() };
         let (outcome, fragcast) =
             go(&config, &Load::single(vec![3, 5], 36_000), &Faults::default(), 40);
         assert!(outcome.completions[0].after.iter().all(|after| *after != NEVER), "{route:?}");
@@ -57,7 +49,7 @@ fn the_protocol_of_the_daemon_reaches_everybody_on_every_route() {
 #[test]
 fn the_same_seed_gives_the_same_digest() {
     let load = Load::single(vec![3, 5], 20_000);
-    let digest = || go(&CONFIG, &load, &Faults::default(), 30).0.digest;
+    let digest = || go(&config(), &load, &Faults::default(), 30).0.digest;
     assert_eq!(digest(), digest());
 }
 
@@ -66,7 +58,7 @@ fn an_equivocating_leader_is_convicted_by_everybody() {
     let mut load = Load::single(vec![3, 5], 20_000);
     load.broadcasts[0].equivocal = true;
     load.broadcasts[0].expected = false;
-    let (outcome, _) = go(&CONFIG, &load, &Faults::default(), 30);
+    let (outcome, _) = go(&config(), &load, &Faults::default(), 30);
     let convicted = outcome.convicted.iter().filter(|c| **c).count();
     assert!(convicted >= 29, "{convicted} of 29 hold evidence");
 }
@@ -75,7 +67,7 @@ fn an_equivocating_leader_is_convicted_by_everybody() {
 fn hosts_that_are_down_cost_shreds_and_nobody_else_a_message() {
     let nodes: BTreeSet<NodeId> = (10..14).collect();
     let faults = Faults(vec![Fault::Crash { nodes: nodes.clone(), span: (0, Nanos::MAX) }]);
-    let (outcome, _) = go(&CONFIG, &Load::single(vec![3, 5], 36_000), &faults, 40);
+    let (outcome, _) = go(&config(), &Load::single(vec![3, 5], 36_000), &faults, 40);
     for (node, after) in outcome.completions[0].after.iter().enumerate() {
         assert_eq!(*after == NEVER, nodes.contains(&(node as NodeId)), "{node}");
     }
@@ -90,7 +82,7 @@ fn a_leader_that_was_down_leads_again() {
     load.broadcasts.extend(later);
     let nodes = BTreeSet::from([3]);
     let faults = Faults(vec![Fault::Crash { nodes, span: (2 * MILLIS, 500 * MILLIS) }]);
-    let (outcome, _) = go(&CONFIG, &load, &faults, 40);
+    let (outcome, _) = go(&config(), &load, &faults, 40);
     for completion in &outcome.completions[1..] {
         assert!(completion.after.iter().all(|after| *after != NEVER));
     }
@@ -98,7 +90,7 @@ fn a_leader_that_was_down_leads_again() {
 
 #[test]
 fn connections_are_limited() {
-    let config = FragcastConfig { connections: 12, ..CONFIG };
+    let config = FragcastConfig { connections: 12, ..config() };
     let (outcome, _) = go(&config, &Load::single(vec![3, 5], 5_000), &Faults::default(), 60);
     assert!(outcome.degree.iter().all(|degree| *degree <= 12));
     assert_eq!(outcome.refused, 0, "the protocol knows whom it is connected to");
@@ -125,12 +117,14 @@ fn blocked(nodes: &[NodeId], span: (Nanos, Nanos)) -> Fault {
     Fault::TurbineDown { nodes: nodes.iter().copied().collect(), span }
 }
 
-const STANDBY: FragcastConfig = FragcastConfig { gossip: Policy::Standby, ..CONFIG };
+fn standby() -> FragcastConfig {
+    FragcastConfig { gossip: Policy::Standby, ..config() }
+}
 
 #[test]
 fn who_is_cut_off_lives_on_gossip_until_the_overlay_has_proved_itself() {
     let fault = blocked(&[7], (4_100 * MILLIS, 6_100 * MILLIS));
-    let (outcome, fragcast) = go(&STANDBY, &blocks(6), &Faults(vec![fault]), 30);
+    let (outcome, fragcast) = go(&standby(), &blocks(6), &Faults(vec![fault]), 30);
     for (completion, broadcast) in outcome.completions.iter().zip(&blocks(6).broadcasts) {
         assert!(completion.after.iter().all(|after| *after < SECONDS), "{:?}", broadcast.key);
     }
@@ -152,7 +146,7 @@ fn who_is_cut_off_lives_on_gossip_until_the_overlay_has_proved_itself() {
 fn a_connection_that_is_idle_for_long_is_dead_and_made_anew() {
     let fault = |until| Faults(vec![blocked(&[7], (SECONDS, until))]);
     let connected = |until: Nanos, n| {
-        let (_, fragcast) = go(&STANDBY, &blocks(n), &fault(until), 30);
+        let (_, fragcast) = go(&standby(), &blocks(n), &fault(until), 30);
         let peers =
             |node: NodeId| (0..30).filter(|peer| fragcast.node(node).is_connected(*peer)).count();
         (peers(7), peers(8))
@@ -165,15 +159,15 @@ fn a_connection_that_is_idle_for_long_is_dead_and_made_anew() {
 
 #[test]
 fn a_healthy_network_in_standby_sends_nothing_by_gossip() {
-    let (outcome, _) = go(&STANDBY, &blocks(3), &Faults::default(), 30);
+    let (outcome, _) = go(&standby(), &blocks(3), &Faults::default(), 30);
     assert_eq!((outcome.sent_by_tcp, outcome.changes.len()), (0, 0));
-    let (off, _) = go(&CONFIG, &blocks(3), &Faults::default(), 30);
+    let (off, _) = go(&config(), &blocks(3), &Faults::default(), 30);
     assert_eq!(off.sent, outcome.sent);
 }
 
 #[test]
 fn where_gossip_is_always_on_it_carries_what_the_overlay_cannot() {
-    let always = FragcastConfig { gossip: Policy::Always, ..CONFIG };
+    let always = FragcastConfig { gossip: Policy::Always, ..config() };
     let fault = Faults(vec![blocked(&[7], (0, Nanos::MAX))]);
     let (outcome, fragcast) = go(&always, &blocks(3), &fault, 30);
     assert!(outcome.completions.iter().all(|c| c.after[7] < SECONDS && (c.gossiped[7])));

@@ -1,4 +1,4 @@
-//! What one node knows: its mesh, what it waits to pass on, what it can still advertise.
+//! The state of one node: its mesh, the messages it validates, and those it can still advertise.
 
 use std::collections::BTreeSet;
 
@@ -6,19 +6,19 @@ use crate::{Nanos, NodeId, SECONDS};
 
 use super::GossipConfig;
 
-/// A message as gossipsub tells them apart, by their content: twice the broadcast's index, plus
-/// one for the second version of an equivocal one.
+/// Identifies a message by its content, as gossipsub does: twice the broadcast's index, plus one
+/// for the second version of an equivocal message.
 pub(in crate::protocols) type Id = u32;
 
-/// A pruned peer is left alone for so long (gossipsub v1.1, `PruneBackoff`).
+/// How long a pruned peer is not grafted (gossipsub v1.1, `PruneBackoff`).
 pub(super) const PRUNE_BACKOFF: Nanos = 60 * SECONDS;
 
-/// A message that is being validated, and where it came from.
+/// A message that is being validated, with its source.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::protocols) struct Pending {
     pub(in crate::protocols) id: Id,
     pub(super) from: NodeId,
-    /// It came in answer to an IWANT.
+    /// Whether it answers an IWANT.
     pub(super) asked: bool,
 }
 
@@ -26,26 +26,26 @@ pub(in crate::protocols) struct Pending {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Node {
     pub(super) mesh: Vec<NodeId>,
-    /// It has not subscribed to the topics.
+    /// Whether the node has not subscribed to the topics.
     pub(super) outside: bool,
-    /// Connections that have; `None`: all, as nobody ever unsubscribes.
+    /// Connections that are subscribed. `None`: all are, since no node ever unsubscribes.
     pub(super) subscribers: Option<BTreeSet<NodeId>>,
-    /// Whom it publishes to while it is outside.
+    /// The peers it publishes to while it is not subscribed.
     pub(super) fanout: Vec<NodeId>,
     pub(super) pending: Vec<Pending>,
-    /// Mesh peers that are known to have a message that this node has not forwarded yet.
+    /// Mesh peers known to have a message that this node has not forwarded yet.
     holders: Vec<(Id, NodeId)>,
-    /// Messages by the number of the first heartbeat after they came: gossipsub's `mcache`.
+    /// Messages by the number of the first heartbeat after their arrival (gossipsub's `mcache`).
     cache: Vec<(Id, u64)>,
     backoff: Vec<(NodeId, Nanos)>,
     /// Heartbeats are at `phase`, `phase + heartbeat`, …
     pub(super) phase: Nanos,
-    /// When the heartbeat is that a timer has been set for.
+    /// The heartbeat for which a timer is set.
     armed: Option<Nanos>,
 }
 
 impl Node {
-    /// A node with a mesh, which is subscribed or not and knows who of its connections is.
+    /// A node with its mesh and subscription, and those of its connections that are subscribed.
     pub(super) fn new(
         mesh: Vec<NodeId>,
         subscribed: bool,
@@ -59,9 +59,9 @@ impl Node {
         if now < self.phase { 0 } else { (now - self.phase) / config.heartbeat + 1 }
     }
 
-    /// When a timer for the next heartbeat must be set, if none is.
+    /// The time for which a timer of the next heartbeat must be set; `None` if one is set.
     pub(super) fn arm(&mut self, now: Nanos, config: &GossipConfig) -> Option<Nanos> {
-        // One in the past was lost while the node was down.
+        // A timer in the past was lost while the node was down.
         if self.armed.is_some_and(|at| at >= now) {
             return None;
         }
@@ -70,7 +70,7 @@ impl Node {
         self.armed
     }
 
-    /// Whether this is the heartbeat that was waited for.
+    /// Whether this is the heartbeat for which the timer was set.
     pub(super) fn beats(&mut self, now: Nanos) -> bool {
         let due = self.armed == Some(now);
         if due {
@@ -84,7 +84,7 @@ impl Node {
         self.holders.push((id, peer));
     }
 
-    /// Mesh peers to forward a message to: not those that have it, as far as this node knows.
+    /// The mesh peers to forward a message to: those not known to have it.
     pub(super) fn targets(&mut self, id: Id, from: NodeId) -> Vec<NodeId> {
         let has = |peer: NodeId| peer == from || self.holders.contains(&(id, peer));
         let targets = self.mesh.iter().copied().filter(|peer| !has(*peer)).collect();
@@ -92,39 +92,39 @@ impl Node {
         targets
     }
 
-    /// Keeps a message for IHAVE and IWANT.
+    /// Stores a message for IHAVE and IWANT.
     pub(super) fn keep(&mut self, id: Id, now: Nanos, config: &GossipConfig) {
         let next = self.next_beat(now, config);
         self.cache.retain(|(_, first)| next - first < config.history.into());
         self.cache.push((id, next));
     }
 
-    /// Whether an IWANT of a message can be answered.
+    /// Whether the node can answer an IWANT of a message.
     pub(super) fn serves(&self, id: Id, now: Nanos, config: &GossipConfig) -> bool {
         let next = self.next_beat(now, config);
         let fresh = |first: u64| next - first < config.history.into();
         self.cache.iter().any(|(kept, first)| *kept == id && fresh(*first))
     }
 
-    /// What the heartbeat at `now` advertises, oldest first.
+    /// The messages that the heartbeat at `now` advertises, oldest first.
     pub(super) fn advertised(&self, now: Nanos, config: &GossipConfig) -> Vec<Id> {
         let beat = self.next_beat(now, config) - 1;
         let within = |first: u64| first <= beat && beat - first < config.history_gossip.into();
         self.cache.iter().filter(|(_, first)| within(*first)).map(|(id, _)| *id).collect()
     }
 
-    /// Whether the next heartbeat will have something to advertise.
+    /// Whether the next heartbeat will advertise messages.
     pub(super) fn has_gossip(&self, now: Nanos, config: &GossipConfig) -> bool {
         let next = self.next_beat(now, config);
         self.cache.iter().any(|(_, first)| next - first < config.history_gossip.into())
     }
 
-    /// Whether a connection is known to have subscribed.
+    /// Whether a connection is known to be subscribed.
     pub(super) fn knows(&self, peer: NodeId) -> bool {
         self.subscribers.as_ref().is_none_or(|known| known.contains(&peer))
     }
 
-    /// A connection has subscribed, or has unsubscribed.
+    /// Notes that a connection subscribed or unsubscribed.
     pub(super) fn learn(&mut self, peer: NodeId, subscribed: bool) {
         let known = self.subscribers.get_or_insert_default();
         if subscribed {
@@ -136,7 +136,7 @@ impl Node {
         }
     }
 
-    /// Takes a peer into the mesh if this node is in it and there is room.
+    /// Takes a peer into the mesh if this node is subscribed and there is room.
     pub(super) fn accept(&mut self, peer: NodeId, config: &GossipConfig) -> bool {
         if self.mesh.contains(&peer) {
             return true;
@@ -148,7 +148,7 @@ impl Node {
         room
     }
 
-    /// A peer wants this node in its mesh no more, or the other way round.
+    /// Removes a peer from the mesh, after a prune in either direction.
     pub(super) fn pruned(&mut self, peer: NodeId, now: Nanos, backoff: Nanos) {
         self.mesh.retain(|other| *other != peer);
         self.backoff.retain(|(_, until)| *until > now);

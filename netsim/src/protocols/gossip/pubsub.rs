@@ -1,9 +1,9 @@
-//! The routing of gossipsub at all nodes, whatever takes the messages: the contender of
-//! [`gossip`](super), or our own nodes, which use it as their fallback.
+//! The routing of gossipsub at all nodes. It serves the contender of [`gossip`](super) and
+//! fragcast's nodes, which use it as their fallback.
 //!
-//! Nodes may subscribe and unsubscribe while a run is under way: they tell all their connections,
-//! and graft or prune as rust-libp2p does. Who publishes without being subscribed sends to its
-//! fanout, D peers that are.
+//! Nodes may subscribe and unsubscribe during a run: they tell all their connections, and graft or
+//! prune as rust-libp2p does. A node that publishes without being subscribed sends to its fanout of
+//! D subscribed peers.
 
 use crate::engine::{Class, Context};
 use crate::fault::Fault;
@@ -17,49 +17,49 @@ use super::{GossipConfig, wire};
 
 mod mesh;
 
-/// A peer that has been down for so long is taken out of the mesh.
+/// A peer that has been down for this long is removed from the mesh.
 pub const DEAD_AFTER: Nanos = SECONDS;
 
-/// Tokens of timers have this bit, so that an overlay that has others can tell.
+/// Bit that marks the tokens of gossip's timers among an overlay's own.
 pub(in crate::protocols) const TIMERS: u64 = 1 << 63;
-/// A heartbeat of the node.
+/// Token: a heartbeat of the node.
 const BEAT: u64 = u64::MAX;
-/// The node is up again.
+/// Token: the node is up again.
 const RESUME: u64 = u64::MAX - 1;
 
-/// What travels.
+/// A packet between two nodes.
 #[derive(Debug, Clone)]
 pub enum Packet {
     /// A message.
     Message {
-        /// Which: twice the index of the broadcast, plus one for a second version.
+        /// Its id: twice the index of the broadcast, plus one for a second version.
         id: u32,
-        /// In answer to an IWANT.
+        /// Whether it answers an IWANT.
         asked: bool,
     },
-    /// The sender has these.
+    /// IHAVE: the sender has these messages.
     IHave(Box<[u32]>),
-    /// The sender lacks these.
+    /// IWANT: the sender asks for these messages.
     IWant(Box<[u32]>),
-    /// The sender has this one and needs no other copy.
+    /// IDONTWANT: the sender has this message and needs no other copy.
     IDontWant(u32),
-    /// The sender has taken the receiver into its mesh.
+    /// GRAFT: the sender has taken the receiver into its mesh.
     Graft,
-    /// The sender has taken the receiver out of its mesh, and wants no graft for so long.
+    /// PRUNE: the sender has removed the receiver from its mesh, and refuses grafts for this long.
     Prune(Nanos),
-    /// The sender has subscribed to the topics, or has unsubscribed.
+    /// The sender has subscribed to the topics or unsubscribed.
     Subscribe(bool),
 }
 
-/// What comes of a packet or timer, for whom the messages are.
+/// The result of a packet or timer, for the overlay.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::protocols) enum Heard {
     /// Nothing.
     Nothing,
-    /// A message that is new to the node: to be taken, and [forwarded](Pubsub::forward) if it
-    /// is valid.
+    /// A message that is new to the node. The overlay takes it, and [forwards](Pubsub::forward) it
+    /// if it is valid.
     Message(Pending),
-    /// The sender has subscribed, or has unsubscribed.
+    /// The sender has subscribed or unsubscribed.
     Subscribed(bool),
 }
 
@@ -69,17 +69,18 @@ pub(in crate::protocols) struct Pubsub {
     config: GossipConfig,
     connections: Graph,
     nodes: Vec<Node>,
-    /// One bit for each node and message.
+    /// One bit for each node and message: whether the node has seen it.
     seen: Vec<u64>,
-    /// Words of `seen` for one node.
+    /// Number of words in `seen` for one node.
     words: usize,
     transport: Reliable,
-    /// Meshes change in this run, so heartbeats look after them even if nothing is sent.
+    /// Whether meshes change in this run, so that heartbeats must maintain them even if nothing is
+    /// sent.
     tending: bool,
 }
 
 impl Pubsub {
-    /// A warmed-up network of `n` nodes, all of them subscribed, for so many broadcasts.
+    /// A warmed-up network of `n` nodes, all subscribed, for a number of broadcasts.
     pub(super) fn of_all(config: GossipConfig, n: usize, broadcasts: usize, seed: u64) -> Self {
         let config = config.in_range();
         let (connections, mesh) = topology::draw(n, &config, seed);
@@ -87,8 +88,8 @@ impl Pubsub {
         Self::new(config, connections, nodes, broadcasts, seed)
     }
 
-    /// A warmed-up network with these connections, where some nodes are subscribed and the others
-    /// know of those that they are connected to.
+    /// A warmed-up network with these connections, in which some nodes are subscribed. Every node
+    /// knows which of its connections are.
     pub(in crate::protocols) fn of_some(
         config: GossipConfig,
         connections: Graph,
@@ -137,12 +138,12 @@ impl Pubsub {
         }
     }
 
-    /// Connections of a node at most.
+    /// The most connections of a node.
     pub(super) const fn max_degree(&self) -> u32 {
         self.config.connections
     }
 
-    /// Whom a subscribed leader sends its message to.
+    /// The peers to which a subscribed leader sends its message.
     pub(super) fn audience(&self, leader: NodeId) -> &[NodeId] {
         if self.config.flood_publish {
             &self.connections[leader as usize]
@@ -187,7 +188,7 @@ impl Pubsub {
         self.send(ctx, way, bytes, Packet::Message { id, asked });
     }
 
-    /// A message has come.
+    /// Handles a message.
     fn receive<P: From<Packet>>(
         &mut self,
         ctx: &mut Context<'_, P>,
@@ -200,7 +201,7 @@ impl Pubsub {
             return Heard::Nothing;
         }
         if self.nodes[node as usize].outside {
-            // What was on its way when the node unsubscribed is none of its topics.
+            // The node unsubscribed while the message was on its way.
             return Heard::Nothing;
         }
         self.mark_seen(node, id);
@@ -221,7 +222,7 @@ impl Pubsub {
         Heard::Nothing
     }
 
-    /// `peer` is known to have a message. That matters until the node has forwarded it.
+    /// Notes that `peer` has a message, which matters until the node has forwarded it.
     fn hold(&mut self, node: NodeId, id: Id, peer: NodeId) {
         let forwarded = self.has_seen(node, id)
             && !self.nodes[node as usize].pending.iter().any(|pending| pending.id == id);
@@ -230,7 +231,7 @@ impl Pubsub {
         }
     }
 
-    /// A message has proved valid.
+    /// Forwards a message that is valid.
     pub(in crate::protocols) fn forward<P: From<Packet>>(
         &mut self,
         ctx: &mut Context<'_, P>,
@@ -246,9 +247,9 @@ impl Pubsub {
         }
     }
 
-    /// Publishes a message of `node`'s own or another's: to the mesh, filled up to D, or to the
-    /// fanout. Says whether it left. It does not if the node has seen it on gossip, or published
-    /// it before: libp2p takes that for a duplicate. Nor if nobody is known to be subscribed.
+    /// Publishes a message, whether the node's own or another's: to the mesh, filled up to D, or to
+    /// the fanout. Returns whether it was sent. It is not if the node has seen or published it
+    /// before, which libp2p treats as a duplicate, or if no peer is known to be subscribed.
     pub(in crate::protocols) fn publish<P: From<Packet>>(
         &mut self,
         ctx: &mut Context<'_, P>,
@@ -280,7 +281,7 @@ impl Pubsub {
         true
     }
 
-    /// Before the first message.
+    /// Called before the first message.
     pub(in crate::protocols) fn start<P>(&mut self, ctx: &mut Context<'_, P>) {
         for fault in &ctx.setup().faults.0 {
             if let Fault::Crash { nodes, span } = fault {
@@ -297,7 +298,7 @@ impl Pubsub {
         }
     }
 
-    /// A packet has come.
+    /// Handles a packet.
     pub(in crate::protocols) fn deliver<P: From<Packet>>(
         &mut self,
         ctx: &mut Context<'_, P>,
@@ -309,9 +310,9 @@ impl Pubsub {
             Packet::Message { id, asked } => {
                 return self.receive(ctx, to, Pending { id, from, asked });
             }
-            // Asks everybody who advertises until the message is there, as go-libp2p-pubsub
-            // does: silent peers advertise too. Three advertisements by one peer are within
-            // what it answers (`GossipRetransmission`).
+            // Asks every peer that advertises the message until it arrives, as go-libp2p-pubsub
+            // does, since silent peers advertise too. A peer answers three requests
+            // (`GossipRetransmission`), as many as its advertisements.
             Packet::IHave(ids) => {
                 let lacking = ids.iter().copied().filter(|id| !self.has_seen(to, *id));
                 let lacking: Box<[Id]> = lacking.collect();
@@ -351,7 +352,7 @@ impl Pubsub {
         Heard::Nothing
     }
 
-    /// A timer, whose token has the bit of [`TIMERS`].
+    /// Handles a timer whose token has the bit [`TIMERS`].
     pub(in crate::protocols) fn timer<P: From<Packet>>(
         &mut self,
         ctx: &mut Context<'_, P>,
@@ -361,7 +362,7 @@ impl Pubsub {
         match token {
             BEAT => self.beat(ctx, node),
             RESUME => {
-                // After a short outage connections are still there.
+                // After a short outage the connections still exist.
                 let before = ctx.now().saturating_sub(DEAD_AFTER);
                 if ctx.setup().faults.is_down(node, before) {
                     self.nodes[node as usize].mesh.clear();
@@ -379,14 +380,14 @@ impl Pubsub {
         Heard::Nothing
     }
 
-    /// Mesh peers of each node.
+    /// The mesh peers of each node.
     #[cfg(test)]
     pub(in crate::protocols) fn meshes(&self) -> impl Iterator<Item = &[NodeId]> {
         self.nodes.iter().map(|node| node.mesh.as_slice())
     }
 }
 
-/// Whether connections to a peer have died.
+/// Whether the connections to a peer are dead.
 fn is_dead<P>(ctx: &Context<'_, P>, peer: NodeId) -> bool {
     let before = ctx.now().checked_sub(DEAD_AFTER);
     ctx.is_down(peer) && before.is_some_and(|then| ctx.setup().faults.is_down(peer, then))

@@ -1,23 +1,22 @@
-//! Who is connected to whom, and who is in whose mesh, when a run begins.
+//! Connections and meshes when a run begins.
 //!
-//! **Connections**: a union of random Hamiltonian cycles, so that everybody has nearly as many
-//! as the limit allows and the graph is connected by construction. Such unions are contiguous
-//! with uniform random regular graphs (Kim and Wormald 2001), whose rejection sampling is
-//! hopeless at 50 connections.
+//! **Connections** are a union of random Hamiltonian cycles, so that every node has nearly as many
+//! as the limit allows and the graph is connected by construction. Such unions are contiguous with
+//! uniform random regular graphs (Kim and Wormald 2001), whose rejection sampling is infeasible at
+//! 50 connections.
 //!
-//! **Mesh**: what heartbeats leave behind in a network that has been up for long. They pull a
-//! node up to D when it has fallen below D_low and down to D when it has risen over D_high, so
-//! with peers coming and going degrees lie around D. Here they lie *at* D as far as the
-//! connections allow. Replaying a cold start instead (nobody leaves, everybody grafts until it
-//! has D) would leave a mean degree of some 1.2 D, which is the mesh of a larger D by another
-//! name: whoever compares tries several.
+//! **Meshes** are those of a network that has been up for long. Heartbeats bring a node up to D
+//! when it is below D_low and down to D when it is above D_high, so while peers come and go the
+//! degrees lie around D. Here they are D as far as the connections allow. Replaying a cold start
+//! instead (no node leaves, every node grafts until it has D) would give a mean degree of about 1.2
+//! D. That is the mesh of a larger D, and a comparison tries several anyway.
 
 use crate::NodeId;
 use crate::random::{self, Stream, shuffle};
 
 use super::GossipConfig;
 
-/// Neighbours of each node.
+/// The neighbours of each node.
 pub(in crate::protocols) type Graph = Vec<Vec<NodeId>>;
 
 /// Connections and mesh of `n` nodes.
@@ -42,7 +41,7 @@ fn connect(n: usize, limit: u32, rng: &mut Stream) -> Graph {
     graph
 }
 
-/// Adds an edge that is not there yet.
+/// Adds an edge that does not exist yet.
 fn link(graph: &mut Graph, a: NodeId, b: NodeId) {
     if a != b && !graph[a as usize].contains(&b) {
         graph[a as usize].push(b);
@@ -65,7 +64,7 @@ pub(super) fn graft(connections: &Graph, config: &GossipConfig, rng: &mut Stream
             link(&mut mesh, *a, *b);
         }
     }
-    // Whose peers were all taken grafts as a heartbeat does.
+    // A node whose peers were all full grafts as a heartbeat does.
     for node in 0..n {
         if mesh[node].len() < d_low {
             let mut candidates = connections[node].clone();
@@ -81,8 +80,8 @@ pub(super) fn graft(connections: &Graph, config: &GossipConfig, rng: &mut Stream
     mesh
 }
 
-/// Joins components of the mesh by connections between them. At D of 4 or more there is
-/// practically always but one; gossip would bridge them, at a heartbeat's price.
+/// Joins the components of the mesh by connections between them. From D = 4 on there is almost
+/// always only one. Otherwise gossip would bridge them, at the cost of a heartbeat.
 fn join(mesh: &mut Graph, edges: &[(NodeId, NodeId)], d_high: usize) {
     let mut component = components(mesh);
     for (a, b) in edges {
@@ -94,7 +93,7 @@ fn join(mesh: &mut Graph, edges: &[(NodeId, NodeId)], d_high: usize) {
     }
 }
 
-/// A number for each node, the same for all that reach one another.
+/// A number for each node, equal for nodes that can reach one another.
 pub(super) fn components(graph: &Graph) -> Vec<u32> {
     let mut component = vec![u32::MAX; graph.len()];
     let mut stack = Vec::new();

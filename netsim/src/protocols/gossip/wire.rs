@@ -1,31 +1,32 @@
-//! Bytes of gossipsub's RPCs on a libp2p connection, below which TCP comes.
+//! Bytes of gossipsub's RPCs on a libp2p connection, down to the content of TCP.
 //!
 //! ```text
 //! data ─▶ protobuf RPC, length-prefixed ─▶ yamux frames ─▶ noise frames ─▶ TCP
 //! ```
 //!
-//! Computed by the rules of the encodings rather than encoded: a run has millions of packets and
-//! nobody reads their content. Sources: the protobuf of gossipsub v1.0 to v1.2 (libp2p/specs,
-//! pubsub/gossipsub), the yamux specification of libp2p/specs, and its noise-libp2p.
+//! The lengths are computed by the rules of the encodings, without encoding: a run has millions of
+//! packets whose content is never read. Sources: the protobuf of gossipsub v1.0 to v1.2
+//! (libp2p/specs, pubsub/gossipsub), the yamux specification of libp2p/specs, and its noise-libp2p.
 
 use fragcast_shredder::Kind;
 
 /// Header of a yamux frame: version, type, flags, stream, length.
 const YAMUX_HEADER: u32 = 12;
-/// Bytes of content of a yamux frame at most: go-yamux cuts at 64 KiB, header included.
+/// The most content of a yamux frame in bytes: go-yamux cuts at 64 KiB, header included.
 const YAMUX_CONTENT: u32 = (64 << 10) - YAMUX_HEADER;
-/// Around each noise frame: two bytes of length, a Poly1305 tag of 16.
+/// Bytes around each noise frame: two of length, 16 of a Poly1305 tag.
 const NOISE_FRAMING: u32 = 2 + 16;
-/// Bytes of content of a noise frame at most: 65,535 with the tag.
+/// The most content of a noise frame in bytes: 65,535 with the tag.
 const NOISE_CONTENT: u32 = 65_535 - 16;
-/// A message id of the OP stack: 20 bytes of a SHA-256.
+/// Bytes of a message id of the OP stack, part of a SHA-256.
 const ID: u32 = 20;
-/// `/optimism/<l2 chain id>/0/` before the name of a topic, with a chain id of five digits.
+/// Bytes of `/optimism/<l2 chain id>/0/` before the name of a topic, with a chain id of five
+/// digits.
 const TOPIC_PREFIX: u32 = 18;
-/// A PRUNE names a back-off in seconds: tag and a varint of one byte.
+/// Bytes of the back-off in a PRUNE, in seconds: a tag and a varint of one byte.
 const BACKOFF: u32 = 2;
 
-/// The topics, one for each kind of message.
+/// The kinds of messages, each of which has a topic.
 pub(super) const KINDS: [Kind; 3] = [Kind::Env, Kind::Frag, Kind::Seal];
 
 const fn topic(kind: Kind) -> u32 {
@@ -37,17 +38,17 @@ const fn topic(kind: Kind) -> u32 {
         }
 }
 
-/// Bytes of a varint of protobuf: seven bits each.
+/// Bytes of a protobuf varint, of seven bits each.
 fn varint(value: u32) -> u32 {
     (32 - value.leading_zeros()).div_ceil(7).max(1)
 }
 
-/// A field of type bytes, string or message, with a number under 16: one byte of tag.
+/// Bytes of a field of type bytes, string or message with a number under 16, whose tag is one byte.
 fn field(content: u32) -> u32 {
     1 + varint(content) + content
 }
 
-/// An RPC on its stream, as TCP gets it.
+/// Bytes of an RPC on its stream, as TCP carries it.
 fn connection(rpc: u32) -> u32 {
     let prefixed = varint(rpc) + rpc;
     let muxed = prefixed + prefixed.div_ceil(YAMUX_CONTENT) * YAMUX_HEADER;
@@ -58,34 +59,34 @@ fn control(entries: u32) -> u32 {
     connection(field(entries))
 }
 
-/// A message of `data` bytes: data and topic, nothing else (StrictNoSign: no author, sequence
-/// number or signature).
+/// Bytes of a message of `data` bytes. It has data and topic only (StrictNoSign: no author,
+/// sequence number or signature).
 pub(super) fn message(kind: Kind, data: u32) -> u32 {
     connection(field(field(data) + field(topic(kind))))
 }
 
-/// IHAVE of so many messages on each topic, in the order of [`KINDS`].
+/// Bytes of an IHAVE with this many messages of each topic, in the order of [`KINDS`].
 pub(super) fn ihave(messages: [u32; 3]) -> u32 {
     let entries = KINDS.iter().zip(messages).filter(|(_, n)| *n > 0);
     control(entries.map(|(kind, n)| field(field(topic(*kind)) + n * field(ID))).sum())
 }
 
-/// IWANT or IDONTWANT of so many messages.
+/// Bytes of an IWANT or IDONTWANT with this many messages.
 pub(super) fn ids(messages: u32) -> u32 {
     control(field(messages * field(ID)))
 }
 
-/// GRAFT on all topics.
+/// Bytes of a GRAFT on all topics.
 pub(super) fn graft() -> u32 {
     control(KINDS.iter().map(|kind| field(field(topic(*kind)))).sum())
 }
 
-/// PRUNE on all topics.
+/// Bytes of a PRUNE on all topics.
 pub(super) fn prune() -> u32 {
     control(KINDS.iter().map(|kind| field(field(topic(*kind)) + BACKOFF)).sum())
 }
 
-/// A subscription to all topics, or its end: a flag and the topic's name each.
+/// Bytes of a subscription to all topics, or of its end: a flag and the name for each topic.
 pub(super) fn subscription() -> u32 {
     connection(KINDS.iter().map(|kind| field(2 + field(topic(*kind)))).sum())
 }

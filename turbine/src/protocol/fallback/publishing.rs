@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use fragcast_shredder::{MessageKey, VerifiedMessage};
 
-use super::super::Protocol;
+use super::Fallback;
 use crate::control::{Control, Listeners, MAX_TOLD};
 use crate::gossip::links::{self, HOLDERS};
 use crate::gossip::{GossipAction, Listener, Mode, Policy};
 use crate::health::State;
-use crate::membership::PeerIndex;
 use crate::outcome::Outcome;
+use crate::peer::PeerKey;
+use crate::protocol::ctx::Ctx;
 use crate::time::Timestamp;
 
 /// Listeners of this node at a time.
@@ -29,14 +30,14 @@ const MAX_OUTSIDE: usize = 256;
 pub(super) struct Publishing {
     /// Those that this node is connected to, each with the members that are linked to it, as far
     /// as the table tells.
-    listeners: BTreeMap<Listener, Vec<PeerIndex>>,
+    listeners: BTreeMap<Listener, Vec<PeerKey>>,
     /// Members are to be told who is there, and from when they may be.
     telling: bool,
     tell_at: Timestamp,
     /// When the next listener from outside may be caught up with.
     catch_up_at: Timestamp,
     /// Members that are connected to a listener outside the network, as they say.
-    told: BTreeMap<u64, BTreeSet<PeerIndex>>,
+    told: BTreeMap<u64, BTreeSet<PeerKey>>,
     /// Bytes that wait for the driver.
     waiting: usize,
 }
@@ -62,14 +63,43 @@ impl Publishing {
     }
 }
 
-impl Protocol {
+/// The members that are linked to a listener on gossip, as far as the tables tell: in any epoch
+/// that lives.
+fn linked_to(ctx: &Ctx, listener: Listener) -> Vec<PeerKey> {
+    let Listener::Member(member) = listener else { return Vec::new() };
+    let Some(peer) = ctx.peers.id(member) else { return Vec::new() };
+    let mut linked: Vec<PeerKey> = Vec::new();
+    for living in ctx.epochs.iter() {
+        let members = living.epoch().members();
+        if members.index(&peer).is_none() {
+            continue;
+        }
+        let older = linked.len();
+        for (index, other) in (0..).zip(members.members()) {
+            if links::linked(&peer, &other.peer(), members.len()) {
+                let key = living.key(index);
+                if !linked[..older].contains(&key) {
+                    linked.push(key);
+                }
+            }
+        }
+    }
+    linked
+}
+
+impl Fallback {
     /// A peer on gossip has subscribed to our topics, or is gone.
-    pub fn handle_listener(&mut self, now: Timestamp, listener: Listener, present: bool) {
-        if listener == Listener::Member(self.me) {
+    pub(in crate::protocol) fn listener(
+        &mut self,
+        ctx: &mut Ctx,
+        listener: Listener,
+        present: bool,
+    ) {
+        if listener == Listener::Member(ctx.me()) {
             return;
         }
-        let links = self.linked_to(listener);
-        let publishing = &mut self.fallback.publishing;
+        let links = linked_to(ctx, listener);
+        let publishing = &mut self.publishing;
         let known = &mut publishing.listeners;
         let changed = match present {
             true => known.len() < MAX_LISTENERS && known.insert(listener, links).is_none(),
@@ -81,59 +111,53 @@ impl Protocol {
         // Strangers come and go as they please, and what they cause is limited.
         let stranger = matches!(listener, Listener::Outside(_));
         publishing.telling |= stranger;
-        let due = !stranger || publishing.catch_up_at <= now;
+        let due = !stranger || publishing.catch_up_at <= ctx.now;
         if present && due {
             if stranger {
-                publishing.catch_up_at = now + CATCH_UP_EVERY;
+                publishing.catch_up_at = ctx.now + CATCH_UP_EVERY;
             }
-            self.catch_up(listener);
+            self.catch_up(ctx, listener);
         }
-        self.tell_of_listeners(now);
-        self.settle_fallback(now);
+        self.tell_of_listeners(ctx);
+        self.settle(ctx);
     }
 
     /// Tells members which strangers listen here, if that has changed and it is time.
-    pub(super) fn tell_of_listeners(&mut self, now: Timestamp) {
-        let publishing = &mut self.fallback.publishing;
-        if publishing.telling && publishing.tell_at <= now {
-            (publishing.telling, publishing.tell_at) = (false, now + TELL_EVERY);
+    pub(super) fn tell_of_listeners(&mut self, ctx: &mut Ctx) {
+        let publishing = &mut self.publishing;
+        if publishing.telling && publishing.tell_at <= ctx.now {
+            (publishing.telling, publishing.tell_at) = (false, ctx.now + TELL_EVERY);
             let frame = Control::Listeners(Listeners { ids: publishing.outside() });
-            self.send_control_to_all(&frame, None);
+            ctx.send_control_to_all(&frame, None);
         }
     }
 
-    fn linked_to(&self, listener: Listener) -> Vec<PeerIndex> {
-        let Listener::Member(member) = listener else { return Vec::new() };
-        let Some(peer) = self.members.get(member).map(|m| m.peer()) else { return Vec::new() };
-        let n = self.members.len();
-        let linked = (0..).zip(self.members.members());
-        linked
-            .filter(|(_, other)| links::linked(&peer, &other.peer(), n))
-            .map(|(index, _)| index)
-            .collect()
+    /// Finds the links of listeners anew: the tables have changed.
+    pub(in crate::protocol) fn relink(&mut self, ctx: &Ctx) {
+        for (listener, links) in &mut self.publishing.listeners {
+            *links = linked_to(ctx, *listener);
+        }
     }
 
     /// Whether a member is known to listen to gossip.
-    pub(in crate::protocol) fn is_listener(&self, member: PeerIndex) -> bool {
-        self.fallback.publishing.listeners.contains_key(&Listener::Member(member))
+    pub(super) fn is_listener(&self, member: PeerKey) -> bool {
+        self.publishing.listeners.contains_key(&Listener::Member(member))
     }
 
-    /// Tells a peer that connects which listeners this node has.
-    pub(in crate::protocol) fn greet_with_listeners(&mut self, peer: PeerIndex) {
-        let ids = self.fallback.publishing.outside();
-        if !ids.is_empty() {
-            self.send_control(peer, &Control::Listeners(Listeners { ids }));
-        }
+    /// What a peer that connects is told of the listeners of this node.
+    pub(in crate::protocol) fn greeting(&self) -> Option<Control> {
+        let ids = self.publishing.outside();
+        (!ids.is_empty()).then_some(Control::Listeners(Listeners { ids }))
     }
 
     /// A peer tells which listeners it has.
     pub(in crate::protocol) fn take_listeners(
         &mut self,
-        from: PeerIndex,
+        from: PeerKey,
         told: &Listeners,
     ) -> Outcome {
         self.forget_told(from);
-        let publishing = &mut self.fallback.publishing;
+        let publishing = &mut self.publishing;
         for id in told.ids.iter().take(MAX_TOLD) {
             // Only of those that this node has as well does it need to know.
             let mine = publishing.listeners.contains_key(&Listener::Outside(*id));
@@ -145,50 +169,71 @@ impl Protocol {
     }
 
     /// A peer is gone, or tells anew.
-    pub(in crate::protocol) fn forget_told(&mut self, peer: PeerIndex) {
-        self.fallback.publishing.told.retain(|_, peers| {
+    pub(in crate::protocol) fn forget_told(&mut self, peer: PeerKey) {
+        self.publishing.told.retain(|_, peers| {
             peers.remove(&peer);
             !peers.is_empty()
         });
     }
 
+    /// A peer is none any more: its key means nobody.
+    pub(in crate::protocol) fn forget_peer(&mut self, peer: PeerKey) {
+        self.forget_told(peer);
+        self.publishing.listeners.remove(&Listener::Member(peer));
+    }
+
     /// Publishes a message that this node has, if it is up to this node.
-    pub(in crate::protocol) fn offer(&mut self, key: &MessageKey, message: &VerifiedMessage) {
-        let leads = self.leader_index(key.block) == Some(self.me);
-        let publishing = &self.fallback.publishing;
-        let everything = self.fallback.policy == Policy::Always
-            || self.fallback.mode == Mode::Gossip
-            || self.fallback.health.state() != State::Turbine;
+    pub(in crate::protocol) fn offer(
+        &mut self,
+        ctx: &mut Ctx,
+        key: &MessageKey,
+        message: &VerifiedMessage,
+    ) {
+        let leads = ctx.leads(key.block);
+        let everything = self.policy == Policy::Always
+            || ctx.mode == Mode::Gossip
+            || self.health.state() != State::Turbine;
+        let mut listeners = self.publishing.listeners.keys();
         let mine = (leads && everything)
-            || publishing.listeners.keys().any(|l| leads || self.is_holder(key.block, message, *l));
+            || listeners.any(|l| leads || self.is_holder(ctx, key.block, message, *l));
         if mine {
-            self.publish(message);
+            self.publish(ctx, message);
         }
     }
 
-    /// Whether this node is one of those who publish a message for a listener.
-    fn is_holder(&self, block: u64, message: &VerifiedMessage, listener: Listener) -> bool {
-        let publishing = &self.fallback.publishing;
-        let leader = self.leader_index(block);
-        let mine = links::rank(&message.root(), self.me);
+    /// Whether this node is one of those who publish a message for a listener. Nodes compare
+    /// ranks, so they go by the places in the table of the message's own block.
+    fn is_holder(
+        &self,
+        ctx: &Ctx,
+        block: u64,
+        message: &VerifiedMessage,
+        listener: Listener,
+    ) -> bool {
+        let Some(living) = ctx.epochs.at(block) else { return false };
+        let Some(me) = living.me() else { return false };
+        let leader = ctx.leader_key(block);
+        let mine = links::rank(&message.root(), me);
         // Others who are connected to the listener. Who listens itself is taken not to get much
         // over the overlay, unless this node does both as well.
-        let both = self.is_listening();
-        let ahead = |other: &PeerIndex| {
-            *other != self.me
+        let both = self.listening;
+        let ahead = |other: &PeerKey| {
+            *other != ctx.me()
                 && Some(*other) != leader
                 && Listener::Member(*other) != listener
                 && (both || !self.is_listener(*other))
-                && self.is_connected(*other)
-                && links::rank(&message.root(), *other) < mine
+                && ctx.peers.is_connected(*other)
+                && living
+                    .index(*other)
+                    .is_some_and(|index| links::rank(&message.root(), index) < mine)
         };
         let before = match listener {
             Listener::Outside(id) => {
-                let told = publishing.told.get(&id).into_iter().flatten();
+                let told = self.publishing.told.get(&id).into_iter().flatten();
                 told.copied().filter(ahead).take(HOLDERS).count()
             }
             Listener::Member(_) => {
-                let linked = publishing.listeners.get(&listener).into_iter().flatten();
+                let linked = self.publishing.listeners.get(&listener).into_iter().flatten();
                 linked.copied().filter(ahead).take(HOLDERS).count()
             }
         };
@@ -196,52 +241,40 @@ impl Protocol {
     }
 
     /// Publishes what a new listener has missed of the blocks that are under way.
-    fn catch_up(&mut self, listener: Listener) {
-        let from = match (self.sealed, self.opened) {
+    fn catch_up(&mut self, ctx: &mut Ctx, listener: Listener) {
+        let from = match (ctx.window.sealed(), ctx.window.opened()) {
             (Some(sealed), _) => sealed,
             (None, Some(opened)) => opened,
             (None, None) => return,
         };
         let messages: Vec<VerifiedMessage> = self
-            .fallback
             .recent
             .from(from)
             .filter(|(key, message)| {
-                let leads = self.leader_index(key.block) == Some(self.me);
-                let mine = leads || self.is_holder(key.block, message, listener);
-                mine && !self.fallback.is_unpublished(key, message.root())
+                let mine =
+                    ctx.leads(key.block) || self.is_holder(ctx, key.block, message, listener);
+                mine && !self.seen.is_unpublished(key, message.root())
             })
             .map(|(_, message)| message.clone())
             .collect();
-        messages.iter().for_each(|message| self.publish(message));
+        messages.iter().for_each(|message| self.publish(ctx, message));
     }
 
-    fn publish(&mut self, message: &VerifiedMessage) {
-        let publishing = &mut self.fallback.publishing;
-        if publishing.waiting + super::recent::cost(message) > self.config.gossip.memory {
-            self.counters.publish_dropped += 1;
+    fn publish(&mut self, ctx: &mut Ctx, message: &VerifiedMessage) {
+        let publishing = &mut self.publishing;
+        if publishing.waiting + super::recent::cost(message) > ctx.config.gossip.memory {
+            ctx.counters.publish_dropped += 1;
             return;
         }
         let wire = Bytes::from(message.to_wire());
         publishing.waiting += wire.len();
-        self.counters.published += 1;
+        ctx.counters.published += 1;
         let kind = message.message().kind();
-        self.fallback.actions.push_back(GossipAction::Publish { kind, wire });
-    }
-
-    /// Keeps a message for listeners and for those who ask.
-    pub(in crate::protocol) fn remember(&mut self, key: MessageKey, message: &VerifiedMessage) {
-        self.fallback.recent.insert(key, message.clone());
-        self.repair.forget_messages_below(self.fallback.recent.oldest());
-    }
-
-    /// Bytes of recent messages that are kept for listeners and for those who ask.
-    pub const fn recent_bytes(&self) -> usize {
-        self.fallback.recent.bytes()
+        self.actions.push_back(GossipAction::Publish { kind, wire });
     }
 
     /// Listeners that this node is connected to.
-    pub fn listeners(&self) -> usize {
-        self.fallback.publishing.listeners.len()
+    pub(in crate::protocol) fn listeners(&self) -> usize {
+        self.publishing.listeners.len()
     }
 }

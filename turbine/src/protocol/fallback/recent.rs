@@ -18,7 +18,7 @@ pub(super) fn cost(message: &VerifiedMessage) -> usize {
 
 /// Messages in bounded memory; the oldest block goes first.
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(in crate::protocol) struct Recent {
     memory: usize,
     bytes: usize,
     messages: BTreeMap<MessageKey, VerifiedMessage>,
@@ -58,9 +58,9 @@ impl Recent {
         }
     }
 
-    /// A message.
-    pub(super) fn get(&self, key: &MessageKey) -> Option<&VerifiedMessage> {
-        self.messages.get(key)
+    /// A message, and about what it takes.
+    pub(in crate::protocol) fn get(&self, key: &MessageKey) -> Option<(&VerifiedMessage, usize)> {
+        self.messages.get(key).map(|message| (message, cost(message)))
     }
 
     /// Messages of `block` and of those above it, in order.
@@ -69,12 +69,12 @@ impl Recent {
     }
 
     /// The lowest of all.
-    pub(super) fn oldest(&self) -> Option<&MessageKey> {
+    pub(in crate::protocol) fn oldest(&self) -> Option<&MessageKey> {
         self.messages.first_key_value().map(|(key, _)| key)
     }
 
     /// Bytes held.
-    pub(super) const fn bytes(&self) -> usize {
+    pub(in crate::protocol) const fn bytes(&self) -> usize {
         self.bytes
     }
 }

@@ -1,4 +1,4 @@
-//! Telling what this node has, and answering requests within a budget.
+//! Answering requests within a budget.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,18 +7,17 @@ use bytes::Bytes;
 use fragcast_shredder::MessageKey;
 use fragcast_shredder::shred::MAX_ATTEMPTS;
 
-use super::super::Protocol;
-use super::RepairConfig;
+use super::Repair;
 use super::messages::ONCE_WITHIN;
 use super::store::{CompleteSet, Store};
 use crate::bucket::{Bucket, Rate};
-use crate::control::{
-    Control, MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tips, WHOLE,
-};
+use crate::control::{Control, MAX_ANSWER_SHREDS, RepairRequest, RepairShreds, WHOLE};
 use crate::egress::{Lane, Payload, Transmit};
-use crate::gossip::Mode;
-use crate::membership::PeerIndex;
 use crate::outcome::Outcome;
+use crate::peer::PeerKey;
+use crate::protocol::config::RepairConfig;
+use crate::protocol::ctx::Ctx;
+use crate::protocol::fallback::Recent;
 use crate::time::Timestamp;
 
 /// What a request costs of the budget, whatever becomes of it: so many bytes were read for it.
@@ -40,7 +39,7 @@ struct Budget {
 /// What each peer may still be sent. A bucket that is full again needs no entry.
 pub(super) struct Budgets {
     rate: Rate,
-    peers: BTreeMap<PeerIndex, Budget>,
+    peers: BTreeMap<PeerKey, Budget>,
 }
 
 impl Budgets {
@@ -52,7 +51,7 @@ impl Budgets {
     }
 
     /// Takes `bytes` off a peer's budget, or says that it has not so much left.
-    pub(super) fn take(&mut self, now: Timestamp, peer: PeerIndex, bytes: usize) -> bool {
+    pub(super) fn take(&mut self, now: Timestamp, peer: PeerKey, bytes: usize) -> bool {
         if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_BUDGETS {
             self.peers.retain(|_, budget| !budget.bytes.is_full(now));
             if self.peers.len() >= MAX_BUDGETS {
@@ -64,13 +63,18 @@ impl Budgets {
     }
 
     /// Whether a peer has not been sent a message just now.
-    pub(super) fn is_first(&self, now: Timestamp, peer: PeerIndex, key: &MessageKey) -> bool {
+    pub(super) fn is_first(&self, now: Timestamp, peer: PeerKey, key: &MessageKey) -> bool {
         let last = self.peers.get(&peer).and_then(|budget| budget.message);
         last.is_none_or(|(of, at)| of != *key || now.since(at) >= ONCE_WITHIN)
     }
 
+    /// A peer is none any more.
+    pub(super) fn forget(&mut self, peer: PeerKey) {
+        self.peers.remove(&peer);
+    }
+
     /// A peer was sent a message.
-    pub(super) fn answered(&mut self, now: Timestamp, peer: PeerIndex, key: MessageKey) {
+    pub(super) fn answered(&mut self, now: Timestamp, peer: PeerKey, key: MessageKey) {
         if let Some(budget) = self.peers.get_mut(&peer) {
             budget.message = Some((key, now));
         }
@@ -108,82 +112,42 @@ fn wanted<'a>(store: &'a Store, request: &RepairRequest) -> Vec<(&'a CompleteSet
     if missing.is_empty() { Vec::new() } else { vec![(set, missing)] }
 }
 
-impl Protocol {
-    /// Tells a few peers what this node has, while there is news of it.
-    pub(super) fn send_tips(&mut self, now: Timestamp) {
-        let config = &self.config.repair;
-        let mut tips = self.repair.store.active(now, MAX_TIPS - 1, config.recent, config.open);
-        if tips.is_empty() {
-            self.repair.tips_at = None;
-            return;
-        }
-        // One older block at a time, for those that were away.
-        if let Some(older) = self.repair.store.after(self.repair.cursor) {
-            self.repair.cursor = (older.block, older.attempt);
-            if !tips.contains(&older) {
-                tips.push(older);
-            }
-        }
-        let frame = Control::Tips(Tips { tips }).to_bytes();
-        let mut told: Vec<PeerIndex> = Vec::new();
-        for n in 0..config.tips_to as u64 {
-            let seed = [u64::from(self.me), self.repair.ticks, n];
-            if let Some(peer) = self.draw_peer(&seed, |peer| told.contains(&peer)) {
-                told.push(peer);
-            }
-        }
-        for to in told {
-            let payload = Payload::Control(frame.clone());
-            let sent = self.egress.push(Transmit { to, lane: Lane::Bulk, payload });
-            self.counters.tips += u64::from(sent);
-        }
-        self.repair.ticks += 1;
-        self.repair.tips_at = Some(now + self.tips_interval());
-    }
-
-    /// Tells a peer that connects what this node has.
-    pub(in crate::protocol) fn greet_with_tips(&self) -> Option<Control> {
-        if self.mode() == Mode::Gossip {
-            return None;
-        }
-        let tips = self.repair.store.newest(MAX_TIPS);
-        (!tips.is_empty()).then_some(Control::Tips(Tips { tips }))
-    }
-
+impl Repair {
     /// Answers a request, or counts why not.
     pub(in crate::protocol) fn take_request(
         &mut self,
-        now: Timestamp,
-        from: PeerIndex,
+        ctx: &mut Ctx,
+        recent: &Recent,
+        from: PeerKey,
         request: &RepairRequest,
     ) -> Outcome {
-        if !self.config.repair.enabled {
+        if !ctx.config.repair.enabled {
             return Outcome::RepairLacking;
         }
-        if !self.repair.budgets.take(now, from, REQUEST_COST) {
+        if !self.budgets.take(ctx.now, from, REQUEST_COST) {
             return Outcome::RepairRefused;
         }
-        if let Some(outcome) = self.answer_with_message(now, from, request) {
+        if let Some(outcome) = self.answer_with_message(ctx, recent, from, request) {
             return outcome;
         }
-        let answer = wanted(&self.repair.store, request);
+        let answer = wanted(&self.store, request);
         if answer.is_empty() {
             return Outcome::RepairLacking;
         }
         for (set, indices) in answer {
             for indices in indices.chunks(MAX_ANSWER_SHREDS) {
                 let bytes = indices.len() * set.header().shred_len();
-                if !self.repair.budgets.take(now, from, bytes) {
+                if !self.budgets.take(ctx.now, from, bytes) {
                     return Outcome::RepairRefused;
                 }
                 let shreds: Vec<Bytes> = indices.iter().map(|index| set.shred(*index)).collect();
                 let frame = RepairShreds { nonce: request.nonce, shreds };
                 let payload = Payload::Control(Control::RepairShreds(frame).to_bytes());
-                if !self.egress.push(Transmit { to: from, lane: Lane::Repair, payload }) {
+                if !ctx.egress.push(Transmit { to: from, lane: Lane::Repair, payload }) {
                     return Outcome::RepairRefused;
                 }
-                self.counters.repair_answered_shreds += indices.len() as u64;
-                self.counters.repair_answered_bytes += bytes as u64;
+                ctx.counters.repair_answered_shreds += indices.len() as u64;
+                ctx.counters.repair_answered_bytes += bytes as u64;
             }
         }
         Outcome::Control
@@ -200,17 +164,17 @@ mod tests {
             RepairConfig { answer_bps: 8_000_000, answer_burst: 10_000, ..Default::default() };
         let mut budgets = Budgets::new(&config);
         let start = Timestamp::from_nanos(5);
-        let taken = (0..20).filter(|_| budgets.take(start, 1, 1_000)).count();
+        let taken = (0..20).filter(|_| budgets.take(start, PeerKey::from(1), 1_000)).count();
         assert_eq!(taken, 10, "the burst");
-        assert!(budgets.take(start, 2, 10_000), "another peer has its own");
+        assert!(budgets.take(start, PeerKey::from(2), 10_000), "another peer has its own");
         let later = start + Duration::from_millis(3);
-        let taken = (0..20).filter(|_| budgets.take(later, 1, 1_000)).count();
+        let taken = (0..20).filter(|_| budgets.take(later, PeerKey::from(1), 1_000)).count();
         assert_eq!(taken, 3, "a megabyte a second");
         for peer in 0..MAX_BUDGETS as u32 + 10 {
-            budgets.take(later, peer, 1);
+            budgets.take(later, PeerKey::from(peer), 1);
         }
         assert_eq!(budgets.peers.len(), MAX_BUDGETS);
-        assert!(budgets.take(later + Duration::from_secs(1), 9_999, 1));
+        assert!(budgets.take(later + Duration::from_secs(1), PeerKey::from(9_999), 1));
         assert_eq!(budgets.peers.len(), 1);
     }
 }

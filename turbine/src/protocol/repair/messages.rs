@@ -7,14 +7,14 @@ use alloy_primitives::B256;
 use bytes::Bytes;
 use fragcast_shredder::{Kind, MessageKey};
 
-use super::super::Protocol;
 use super::Repair;
 use crate::control::{Control, MAX_ANSWER_PARTS, MessagePart, RepairRequest, WHOLE};
 use crate::egress::{Lane, Payload, Transmit};
 use crate::gossip::Mode;
-use crate::membership::PeerIndex;
 use crate::outcome::Outcome;
-use crate::time::Timestamp;
+use crate::peer::PeerKey;
+use crate::protocol::ctx::Ctx;
+use crate::protocol::fallback::Recent;
 
 /// Whoever lacks several sets of a message asks for each of them, and gets the message once.
 pub(super) const ONCE_WITHIN: Duration = Duration::from_millis(100);
@@ -44,53 +44,52 @@ impl Repair {
     pub(in crate::protocol) fn forget_message(&mut self, key: &MessageKey) {
         self.store.unmark(key);
     }
-}
 
-impl Protocol {
     /// A message is here without shreds, and remembered: this node has it for others. Of
     /// gossip terms nobody asks over the overlay, and who lives on gossip alone answers nobody.
     pub(in crate::protocol) fn note_message(
         &mut self,
-        now: Timestamp,
+        ctx: &Ctx,
+        recent: &Recent,
         key: &MessageKey,
         kind: Kind,
     ) {
-        let tells = self.config.repair.enabled && self.mode() != Mode::Gossip;
-        let remembered = self.fallback.remembered(key).is_some();
+        let tells = ctx.config.repair.enabled && ctx.mode != Mode::Gossip;
         if tells
-            && remembered
-            && self.leader(key.block).is_some()
-            && self.repair.store.mark(now, key, kind == Kind::Seal)
+            && recent.get(key).is_some()
+            && ctx.leader(key.block).is_some()
+            && self.store.mark(ctx.now, key, kind == Kind::Seal)
         {
-            self.tell(now);
+            self.tell(ctx);
         }
     }
 
     /// Answers with the message itself where nothing else of what is asked for is here.
     pub(super) fn answer_with_message(
         &mut self,
-        now: Timestamp,
-        from: PeerIndex,
+        ctx: &mut Ctx,
+        recent: &Recent,
+        from: PeerKey,
         request: &RepairRequest,
     ) -> Option<Outcome> {
-        let key = request.key();
-        if !self.repair.store.is_marked(&key) || self.repair.store.has_set(&key, request.set) {
+        let (now, key) = (ctx.now, request.key());
+        if !self.store.is_marked(&key) || self.store.has_set(&key, request.set) {
             return None;
         }
-        let (message, cost) = self.fallback.remembered(&key)?;
+        let (message, cost) = recent.get(&key)?;
         let (root, kind) = (message.root(), message.message().kind());
         let first = if request.set == WHOLE { request.have } else { 0 };
-        if first == 0 && !self.repair.budgets.is_first(now, from, &key) {
+        if first == 0 && !self.budgets.is_first(now, from, &key) {
             return Some(Outcome::RepairRefused);
         }
-        let wire = match self.repair.encoded.get(&root) {
+        let wire = match self.encoded.get(&root) {
             Some(wire) => wire.clone(),
             None => {
-                if !self.repair.budgets.take(now, from, cost / ENCODING_SHARE) {
+                if !self.budgets.take(now, from, cost / ENCODING_SHARE) {
                     return Some(Outcome::RepairRefused);
                 }
                 let wire = Bytes::from(message.to_wire().into_boxed_slice());
-                self.repair.encoded.0 = Some((root, wire.clone()));
+                self.encoded.0 = Some((root, wire.clone()));
                 wire
             }
         };
@@ -101,17 +100,17 @@ impl Protocol {
         for part in parts {
             let len = part.bytes.len();
             end = part.offset as usize + len;
-            if !self.repair.budgets.take(now, from, len) {
+            if !self.budgets.take(now, from, len) {
                 return Some(Outcome::RepairRefused);
             }
             let payload = Payload::Control(Control::MessagePart(part).to_bytes());
-            if !self.egress.push(Transmit { to: from, lane: Lane::Repair, payload }) {
+            if !ctx.egress.push(Transmit { to: from, lane: Lane::Repair, payload }) {
                 return Some(Outcome::RepairRefused);
             }
-            self.repair.budgets.answered(now, from, key);
-            self.counters.repair_answered_bytes += len as u64;
+            self.budgets.answered(now, from, key);
+            ctx.counters.repair_answered_bytes += len as u64;
         }
-        self.counters.repair_answered_messages += u64::from(end == wire.len());
+        ctx.counters.repair_answered_messages += u64::from(end == wire.len());
         Some(if end > 0 { Outcome::Control } else { Outcome::RepairLacking })
     }
 }

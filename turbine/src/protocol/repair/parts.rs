@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use fragcast_shredder::{Kind, MessageKey, SetKey};
 
-use super::super::Protocol;
+use super::Repair;
 use crate::control::{MAX_ANSWER_PARTS, MessagePart, PART_LEN, WHOLE};
-use crate::membership::PeerIndex;
 use crate::outcome::Outcome;
+use crate::peer::PeerKey;
+use crate::protocol::ctx::Ctx;
 use crate::time::Timestamp;
 
 /// Messages that are put together at a time, of `MAX_MESSAGE_LEN` at most: 40 MiB, if peers
@@ -29,7 +30,7 @@ const HOLD: Duration = Duration::from_secs(2);
 
 /// What one answer in parts has brought so far.
 struct Assembly {
-    peer: PeerIndex,
+    peer: PeerKey,
     message: MessageKey,
     kind: Kind,
     total: usize,
@@ -62,7 +63,7 @@ enum Step {
 pub(super) struct Assemblies(Vec<Assembly>);
 
 impl Assemblies {
-    fn find(&mut self, peer: PeerIndex, message: &MessageKey) -> Option<&mut Assembly> {
+    fn find(&mut self, peer: PeerKey, message: &MessageKey) -> Option<&mut Assembly> {
         self.0.iter_mut().find(|a| a.peer == peer && a.message == *message)
     }
 
@@ -70,7 +71,7 @@ impl Assemblies {
         &mut self,
         now: Timestamp,
         patience: Duration,
-        peer: PeerIndex,
+        peer: PeerKey,
         message: MessageKey,
         part: &MessagePart,
     ) -> Step {
@@ -121,7 +122,7 @@ impl Assemblies {
     }
 
     /// Makes room for an answer of `peer`, if one that is too slow holds a place.
-    fn make_room(&mut self, now: Timestamp, peer: PeerIndex) -> bool {
+    fn make_room(&mut self, now: Timestamp, peer: PeerKey) -> bool {
         let of_peer = self.0.iter().filter(|a| a.peer == peer).count();
         let crowded = of_peer >= MAX_ASSEMBLIES_OF_ONE;
         if !crowded && self.0.len() < MAX_ASSEMBLIES {
@@ -135,7 +136,7 @@ impl Assemblies {
     }
 
     /// The part from which on `peer` is to be asked for a message, if it has sent some already.
-    pub(super) fn resume(&mut self, peer: PeerIndex, message: &MessageKey) -> Option<usize> {
+    pub(super) fn resume(&mut self, peer: PeerKey, message: &MessageKey) -> Option<usize> {
         let assembly = self.find(peer, message)?;
         let parts = assembly.bytes.len() / PART_LEN;
         assembly.more_at = (parts + MAX_ANSWER_PARTS) * PART_LEN;
@@ -147,7 +148,7 @@ impl Assemblies {
         self.0.retain(|a| !which(&SetKey { message: a.message, set: WHOLE }));
     }
 
-    pub(super) fn forget(&mut self, peer: PeerIndex) {
+    pub(super) fn forget(&mut self, peer: PeerKey) {
         self.0.retain(|a| a.peer != peer);
     }
 
@@ -158,65 +159,67 @@ impl Assemblies {
     }
 }
 
-impl Protocol {
+/// What [`Parts`](crate::protocol::parts::Parts) makes of a part.
+pub(in crate::protocol) enum PartStep {
+    /// The message is whole and yet to be verified.
+    Whole(MessageKey, Kind, Vec<u8>),
+    /// Nothing more is to be done.
+    Done(Outcome),
+}
+
+impl Repair {
     /// Takes a part of a message that this node asked for.
     pub(in crate::protocol) fn take_part(
         &mut self,
-        now: Timestamp,
-        from: PeerIndex,
+        ctx: &mut Ctx,
+        from: PeerKey,
         part: &MessagePart,
-    ) -> Outcome {
-        let message = match self.note_answer(now, from, part.nonce) {
+    ) -> PartStep {
+        let message = match self.note_answer(ctx, from, part.nonce) {
             Ok(asked) => asked.message,
-            Err(outcome) => return outcome,
+            Err(outcome) => return PartStep::Done(outcome),
         };
-        let patience = self.patience(from);
-        let assemblies = &mut self.repair.requests.assemblies;
-        match assemblies.take(now, patience, from, message, part) {
-            Step::Whole(kind, wire) => {
-                let outcome = self.take_answered(now, from, message, kind, &wire.into());
-                if outcome.convicts_sender() {
-                    self.repair.requests.assemblies.forget(from);
-                }
-                outcome
-            }
+        let patience = self.patience(ctx, from);
+        let step = self.requests.assemblies.take(ctx.now, patience, from, message, part);
+        let outcome = match step {
+            Step::Whole(kind, wire) => return PartStep::Whole(message, kind, wire),
             Step::Waiting => {
-                self.hold(now, from, &message);
+                self.hold(ctx, from, &message);
                 Outcome::Control
             }
             Step::More(next) => {
-                self.hold(now, from, &message);
-                self.repair.requests.retire(part.nonce);
+                self.hold(ctx, from, &message);
+                self.requests.retire(part.nonce);
                 let set = SetKey { message, set: WHOLE };
-                self.request(now, from, set, next as u64, patience);
+                self.request(ctx, from, set, next as u64, patience);
                 Outcome::Control
             }
             Step::OutOfTurn => Outcome::ControlStale,
             Step::Full => Outcome::Quota,
             Step::Contradiction => {
-                self.repair.requests.assemblies.forget(from);
+                self.requests.assemblies.forget(from);
                 Outcome::ControlBad
             }
-        }
+        };
+        PartStep::Done(outcome)
+    }
+
+    /// A peer has lied: nothing that it has sent in part is kept.
+    pub(in crate::protocol) fn drop_parts(&mut self, from: PeerKey) {
+        self.requests.assemblies.forget(from);
     }
 
     /// The rest of an answer is on its way: others are not asked meanwhile.
-    fn hold(&mut self, now: Timestamp, from: PeerIndex, message: &MessageKey) {
-        let patience = self.patience(from);
-        let Some(assembly) = self.repair.requests.assemblies.find(from, message) else { return };
+    fn hold(&mut self, ctx: &Ctx, from: PeerKey, message: &MessageKey) {
+        let (now, patience) = (ctx.now, self.patience(ctx, from));
+        let Some(assembly) = self.requests.assemblies.find(from, message) else { return };
         let until = (now + patience).min(assembly.started + HOLD);
-        if let Some(want) = self.repair.wants.messages.get_mut(message)
+        if let Some(want) = self.wants.messages.get_mut(message)
             && want.due > now
             && until > now
         {
             want.due = want.due.max(until);
             want.progress = true;
         }
-    }
-
-    /// Messages that are being put together, and the bytes they have taken.
-    #[cfg(test)]
-    pub(in crate::protocol) fn assembling(&self) -> (usize, usize) {
-        self.repair.requests.assemblies.held()
     }
 }

@@ -11,7 +11,7 @@ use fragcast_shredder::MessageKey;
 
 use super::store::{Opening, opening};
 use crate::health::Missing;
-use crate::membership::PeerIndex;
+use crate::peer::PeerKey;
 use crate::time::Timestamp;
 
 /// Messages wanted at a time, 100 bytes each; what was given up makes room, then the farthest
@@ -32,7 +32,7 @@ pub(super) struct Want {
     /// A shred proves that it exists.
     pub(super) certain: bool,
     /// Peers that sent shreds of it, or told that they have it.
-    pub(super) holders: Vec<PeerIndex>,
+    pub(super) holders: Vec<PeerKey>,
     /// When to ask: `quiet` after the last news, or when patience with those asked ends.
     pub(super) due: Timestamp,
     /// How often it was asked for since anything came of it.
@@ -44,7 +44,7 @@ pub(super) struct Want {
     /// Since when it is wanted.
     since: Timestamp,
     /// Peers that told that they have it whole, two at most.
-    told_by: Vec<PeerIndex>,
+    told_by: Vec<PeerKey>,
 }
 
 impl Want {
@@ -54,7 +54,7 @@ impl Want {
     }
 
     /// Remembers who has it; of too many the one that stood longest gives way to who told.
-    fn hold(&mut self, peer: PeerIndex, told: bool) {
+    fn hold(&mut self, peer: PeerKey, told: bool) {
         if self.holders.contains(&peer) {
             return;
         }
@@ -130,7 +130,7 @@ impl Wants {
         &mut self,
         now: Timestamp,
         key: MessageKey,
-        live_from: Option<PeerIndex>,
+        live_from: Option<PeerKey>,
         due: Timestamp,
         is_done: impl Fn(&MessageKey) -> bool,
     ) {
@@ -242,7 +242,7 @@ impl Wants {
     pub(super) fn told(
         &mut self,
         now: Timestamp,
-        peer: PeerIndex,
+        peer: PeerKey,
         tip: &crate::control::Tip,
         due: Timestamp,
         is_done: impl Fn(&MessageKey) -> bool,
@@ -334,6 +334,14 @@ impl Wants {
         }
     }
 
+    /// A peer is none any more: nobody can ask it.
+    pub(super) fn forget_peer(&mut self, peer: PeerKey) {
+        for want in self.messages.values_mut() {
+            want.holders.retain(|holder| *holder != peer);
+            want.told_by.retain(|told| *told != peer);
+        }
+    }
+
     /// Nothing is wanted any more.
     pub(super) fn clear(&mut self) {
         self.messages.clear();
@@ -341,7 +349,7 @@ impl Wants {
     }
 
     /// The window was dropped: what follows is another stretch of the chain.
-    pub(super) fn forget_anchor(&mut self) {
+    pub(super) const fn forget_anchor(&mut self) {
         self.anchor = None;
     }
 }

@@ -320,7 +320,7 @@ fn of_members_connected_to_an_outsider_few_publish_for_it() {
     let now = net.now;
     for node in [2, 5, 7, 9] {
         net.nodes[node].handle_listener(now, outsider, false);
-        net.nodes[node].handle_listener(now, Listener::Member(node as PeerIndex), true);
+        net.nodes[node].handle_listener(now, Listener::Member(peer(node as u32)), true);
     }
     net.gossip.copies.clear();
     block(&mut net, 3);
@@ -334,16 +334,16 @@ fn who_leads_alone_returns_although_nothing_comes_to_it() {
     block(&mut net, 1);
     // Long enough for connections to die.
     net.cut[0] = true;
-    for peer in 1..8 {
-        net.nodes[0].handle_disconnected(peer);
-        net.nodes[peer as usize].handle_disconnected(0);
+    for other in 1..8 {
+        net.nodes[0].handle_disconnected(peer(other));
+        net.nodes[other as usize].handle_disconnected(peer(0));
     }
     (2..5).for_each(|number| block(&mut net, number));
     assert_eq!(changes(&net, 0)[0].reason, Reason::NoRelay);
     net.cut[0] = false;
-    for peer in 1..8 {
-        net.nodes[0].handle_connected(peer);
-        net.nodes[peer as usize].handle_connected(0);
+    for other in 1..8 {
+        net.nodes[0].handle_connected(peer(other));
+        net.nodes[other as usize].handle_connected(peer(0));
     }
     (5..9).for_each(|number| block(&mut net, number));
     net.run_for(SETTLE);

@@ -15,7 +15,7 @@ const HISTORY: Duration = Duration::from_millis(1_500);
 /// What reaches a node.
 #[derive(Clone)]
 pub(super) enum Arrival {
-    Listener(PeerIndex, bool),
+    Listener(usize, bool),
     Message(Kind, bytes::Bytes),
 }
 
@@ -55,7 +55,7 @@ impl Gossip {
             GossipAction::Listen(is) => {
                 self.listening[node] = is;
                 for to in (0..self.listening.len()).filter(|to| *to != node) {
-                    self.push(now + DELAY, to, Arrival::Listener(node as PeerIndex, is));
+                    self.push(now + DELAY, to, Arrival::Listener(node, is));
                 }
                 let recent = self.published.clone();
                 for (at, kind, wire) in recent {

@@ -2,7 +2,7 @@
 //! punished, and nothing is lost.
 
 use bytes::Bytes;
-use fragcast_shredder::{CodeRate, LossTarget, MessageParams, ShreddedMessage, Shredder};
+use fragcast_shredder::{CodeRate, Kind, Limits, LossTarget, MessageParams, ShreddedMessage, Shredder};
 
 use super::*;
 
@@ -12,7 +12,7 @@ const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000);
 fn victim(world: &World) -> Protocol {
     let mut node = world.node(3, Config::new(CHAIN));
     let hello = Control::Hello(Hello { version: 1, chain_id: CHAIN, table: world.members.hash() });
-    for peer in [0, 1, 2, 4] {
+    for peer in [0, 1, 2, 4].map(peer) {
         node.handle_connected(peer);
         node.handle_control(NOW, peer, &hello.to_bytes());
     }
@@ -50,7 +50,7 @@ fn all(cut: &ShreddedMessage) -> Vec<Bytes> {
 }
 
 fn feed(node: &mut Protocol, from: PeerIndex, shreds: impl IntoIterator<Item = Bytes>) {
-    node.handle_datagrams(NOW, shreds.into_iter().map(|bytes| (from, bytes)));
+    node.handle_datagrams(NOW, shreds.into_iter().map(|bytes| (peer(from), bytes)));
 }
 
 fn events(node: &mut Protocol) -> Vec<Event> {
@@ -61,7 +61,7 @@ fn barred(events: &[Event]) -> Vec<(PeerIndex, Outcome)> {
     events
         .iter()
         .filter_map(|e| match e {
-            Event::Bar { peer, outcome } => Some((*peer, *outcome)),
+            Event::Bar { peer, outcome } => Some((peer.number(), *outcome)),
             _ => None,
         })
         .collect()
@@ -102,7 +102,7 @@ fn a_changed_shred_bars_its_sender_and_is_not_forwarded() {
 fn a_bad_signature_before_the_greeting_is_no_evidence() {
     let world = world();
     let mut node = world.node(3, Config::new(CHAIN));
-    node.handle_connected(1);
+    node.handle_connected(peer(1));
     let mut bad = all(&cut(&world, frag(1, 0, 5_000), 0)).remove(0).to_vec();
     bad[60] ^= 1;
     feed(&mut node, 1, [bad.into()]);
@@ -123,10 +123,10 @@ fn a_shred_of_the_wrong_leader_is_refused() {
 
 #[test]
 fn an_unknown_leader_is_ignored_and_nobody_punished() {
-    let world = world();
+    let mut world = world();
+    let delegations = std::mem::take(&mut world.delegations);
     let mut node = victim(&world);
-    let delegations = Delegations::new(CHAIN, world.schedule.gateways());
-    node.delegations = delegations;
+    world.delegations = delegations;
     feed(&mut node, 1, all(&cut(&world, frag(1, 0, 500), 0)));
     assert!(events(&mut node).is_empty());
     assert!(node.outcomes().get(Outcome::UnknownLeader) > 0);
@@ -201,12 +201,12 @@ fn equivocation_is_proven_reported_once_and_spread() {
     // It reaches a node that saw neither, convinces it, and goes on from there.
     let frame = Control::Evidence(evidence[0].1.clone()).to_bytes();
     let mut far = victim(&world);
-    far.handle_control(NOW, 1, &frame);
-    far.handle_control(NOW, 2, &frame);
+    far.handle_control(NOW, peer(1), &frame);
+    far.handle_control(NOW, peer(2), &frame);
     assert_eq!(far.outcomes().get(Outcome::Control), 5, "four greetings and the evidence");
     assert_eq!(far.outcomes().get(Outcome::ControlStale), 1);
     let to: Vec<_> = std::iter::from_fn(|| far.poll_transmit(NOW + Duration::from_secs(2)))
-        .map(|t| t.to)
+        .map(|t| t.to.number())
         .collect();
     assert_eq!(to, [0, 2, 4], "to all but whom it came from");
 
@@ -214,7 +214,7 @@ fn equivocation_is_proven_reported_once_and_spread() {
     let mut lie = evidence[0].1.clone();
     lie.proof.second = lie.proof.first.clone();
     lie.proof.first.header.block = 2;
-    far.handle_control(NOW, 2, &Control::Evidence(lie).to_bytes());
+    far.handle_control(NOW, peer(2), &Control::Evidence(lie).to_bytes());
     assert_eq!(barred(&self::events(&mut far)), [(2, Outcome::ControlBad)]);
 }
 
@@ -300,8 +300,7 @@ fn far_future_blocks_are_refused_once_the_head_is_known() {
 fn a_flood_of_valid_sets_stays_within_memory() {
     let world = world();
     let mut node = victim(&world);
-    node.config.reassembly = Limits { memory: 300_000 };
-    node.reassembler = Reassembler::new(node.config.reassembly);
+    node.parts.delivery.set_limits(Limits { memory: 300_000 });
     feed(&mut node, 1, all(&cut(&world, env(1), 0)));
     for seq in 0..200 {
         let cut = cut(&world, frag(1, seq, 20_000), 0);
@@ -315,13 +314,13 @@ fn a_flood_of_valid_sets_stays_within_memory() {
 fn control_garbage_bars_and_unknown_kinds_do_not() {
     let world = world();
     let mut node = victim(&world);
-    node.handle_control(NOW, 1, &[200, 1, 2, 3]);
+    node.handle_control(NOW, peer(1), &[200, 1, 2, 3]);
     assert_eq!(node.outcomes().get(Outcome::ControlUnknown), 1);
-    node.handle_control(NOW, 1, &[1, 2, 3]);
-    node.handle_control(NOW, 2, &[]);
+    node.handle_control(NOW, peer(1), &[1, 2, 3]);
+    node.handle_control(NOW, peer(2), &[]);
     let stranger = GatewayKey::from_bytes([99; 32]).unwrap();
     let foreign = world.delegations[0].delegation.sign(&stranger);
-    node.handle_control(NOW, 4, &Control::Delegation(foreign).to_bytes());
+    node.handle_control(NOW, peer(4), &Control::Delegation(foreign).to_bytes());
     let bad = barred(&events(&mut node));
     assert_eq!(bad, [(1, Outcome::ControlBad), (2, Outcome::ControlBad)]);
     assert_eq!(node.outcomes().get(Outcome::ControlStale), 1, "its schedule may be newer");
@@ -335,23 +334,24 @@ fn a_peer_of_another_network_is_told_apart() {
         Hello { version: 1, chain_id: 9, table: world.members.hash() },
         Hello { version: 1, chain_id: CHAIN, table: [0; 32] },
     ] {
-        node.handle_control(NOW, 1, &Control::Hello(hello).to_bytes());
+        node.handle_control(NOW, peer(1), &Control::Hello(hello).to_bytes());
     }
     let what: Vec<_> = events(&mut node)
         .into_iter()
         .filter_map(|e| match e {
-            Event::Mismatch { peer: 1, what } => Some(what),
+            Event::Mismatch { peer, what } if peer.number() == 1 => Some(what),
             _ => None,
         })
         .collect();
-    assert_eq!(what, ["chain id", "membership table"]);
+    assert_eq!(what, ["chain id"], "another table is none: epochs come and go");
+    assert_eq!(node.peers_elsewhere(), 1);
 }
 
 #[test]
 fn a_leaders_own_shreds_and_foreign_blocks_are_not_its_own_to_send() {
     let world = world();
     let mut leader = world.node(0, Config::new(CHAIN));
-    leader.handle_connected(1);
+    leader.handle_connected(peer(1));
     feed(&mut leader, 1, all(&cut(&world, frag(1, 0, 500), 0)));
     assert!(leader.outcomes().get(Outcome::Own) > 0);
     let foreign = world.sign(frag(11, 0, 500));

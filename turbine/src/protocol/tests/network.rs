@@ -12,8 +12,8 @@ use crate::gossip::Listener;
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Packet {
     at: std::cmp::Reverse<(Timestamp, u64)>,
-    from: PeerIndex,
-    to: PeerIndex,
+    from: usize,
+    to: usize,
     control: bool,
     bytes: bytes::Bytes,
 }
@@ -22,6 +22,8 @@ struct Packet {
 pub(super) struct Net {
     pub(super) world: World,
     pub(super) nodes: Vec<Protocol>,
+    /// Who they are.
+    pub(super) ids: Vec<PeerId>,
     pub(super) dead: Vec<bool>,
     /// Cut off: what it sends and what is sent to it is lost, control frames as well.
     pub(super) cut: Vec<bool>,
@@ -44,9 +46,10 @@ impl Net {
         let n = world.members.len();
         let mut nodes: Vec<Protocol> = (0..n).map(|i| world.node(i, config.clone())).collect();
         for (i, node) in nodes.iter_mut().enumerate() {
-            (0..n).filter(|j| *j != i).for_each(|j| node.handle_connected(j as PeerIndex));
+            (0..n).filter(|j| *j != i).for_each(|j| node.handle_connected(peer(j as u32)));
         }
         let mut net = Self {
+            ids: world.members.members().iter().map(|member| member.peer()).collect(),
             nodes,
             dead: vec![false; n],
             cut: vec![false; n],
@@ -92,6 +95,7 @@ impl Net {
             if self.dead[node] {
                 continue;
             }
+            let to = self.number_of(node, to);
             let (control, bytes) = match payload {
                 Payload::Shred(bytes) => (false, bytes),
                 Payload::Control(bytes) => (true, bytes),
@@ -100,20 +104,31 @@ impl Net {
             self.digest.update(&self.now.as_nanos().to_le_bytes());
             self.digest.update(&bytes);
             if leader && !control {
-                self.first_hops.push((to, lane));
+                self.first_hops.push((to as PeerIndex, lane));
             }
             if !control && self.chance() < self.loss {
                 continue;
             }
-            if self.cut[node] || self.cut[to as usize] {
+            if self.cut[node] || self.cut[to] {
                 continue;
             }
-            let delay = 5_000_000 + (node as u64 * 7 + u64::from(to) * 13) % 40 * 1_000_000;
+            let delay = 5_000_000 + (node as u64 * 7 + to as u64 * 13) % 40 * 1_000_000;
             self.sequence += 1;
             let at = self.now + Duration::from_nanos(delay);
             let at = std::cmp::Reverse((at, self.sequence));
-            self.packets.push(Packet { at, from: node as PeerIndex, to, control, bytes });
+            self.packets.push(Packet { at, from: node, to, control, bytes });
         }
+    }
+
+    /// The number of the node that another one knows by a key.
+    fn number_of(&self, node: usize, key: PeerKey) -> usize {
+        let peer = self.nodes[node].epochs().peers().peer(key).expect("a peer");
+        self.ids.iter().position(|id| *id == peer).expect("a node")
+    }
+
+    /// The key by which a node knows another one; nobody's if it does not.
+    fn key_of(&self, node: usize, other: usize) -> PeerKey {
+        self.nodes[node].epochs().peers().key(&self.ids[other]).unwrap_or(peer(u32::MAX))
     }
 
     /// Runs until nothing is on its way and no node wants to be called.
@@ -152,10 +167,11 @@ impl Net {
             match what {
                 _ if self.dead[to] => {}
                 Arrival::Listener(of, is) => {
-                    self.nodes[to].handle_listener(self.now, Listener::Member(of), is);
+                    let of = Listener::Member(self.key_of(to, of));
+                    self.nodes[to].handle_listener(self.now, of, is);
                 }
                 Arrival::Message(kind, wire) => {
-                    let dialect = self.nodes[to].config.dialect;
+                    let dialect = self.nodes[to].parts.ctx.config.dialect;
                     let signed = SignedMessage::from_wire(kind, dialect, &wire.into()).unwrap();
                     let gateway = self.world.schedule.gateway(signed.message.block());
                     let message = signed.verify(gateway).unwrap();
@@ -165,14 +181,15 @@ impl Net {
         }
         while self.packets.peek().is_some_and(|p| p.at.0.0 <= self.now) {
             let packet = self.packets.pop().unwrap();
-            let to = packet.to as usize;
+            let to = packet.to;
             if self.dead[to] {
                 continue;
             }
+            let from = self.key_of(to, packet.from);
             if packet.control {
-                self.nodes[to].handle_control(self.now, packet.from, &packet.bytes);
+                self.nodes[to].handle_control(self.now, from, &packet.bytes);
             } else {
-                self.nodes[to].handle_datagrams(self.now, [(packet.from, packet.bytes)]);
+                self.nodes[to].handle_datagrams(self.now, [(from, packet.bytes)]);
             }
         }
         true
@@ -259,7 +276,7 @@ fn auto_takes_the_route_whose_busiest_sender_is_done_soonest() {
     let route = |uplink_bps, len| {
         let config = Config { uplink_bps, ..config(RoutePolicy::Auto, 0.02) };
         let mut leader = world.node(0, config);
-        leader.assume_connected(1..40);
+        leader.assume_connected(1u32..40);
         let message = world.sign(frag(1, 0, len));
         leader.broadcast(Timestamp::from_nanos(1), key(message.message(), 0), &message).unwrap();
         let Payload::Shred(shred) = leader.poll_transmit(Timestamp::from_nanos(1)).unwrap().payload
@@ -289,7 +306,7 @@ fn a_relay_known_to_be_gone_is_stepped_over() {
     let route = RoutePolicy::Fixed(Route::Rotor);
     let mut net = Net::new(World::new(&[1, 1, 1], 1), 0.0, &config(route, 0.0));
     net.dead[1] = true;
-    (0..3).for_each(|node| net.nodes[node].handle_disconnected(1));
+    (0..3).for_each(|node| net.nodes[node].handle_disconnected(peer(1)));
     net.block(1, 5, 20_000);
     net.assert_complete(0, 7);
     assert!(net.nodes[0].counters().stepped_over > 0);
@@ -313,8 +330,8 @@ fn the_next_leader_is_served_first() {
     net.run();
     let first: Vec<Lane> = net.first_hops.iter().map(|(_, lane)| *lane).take(20).collect();
     assert!(first.iter().all(|lane| *lane == Lane::NextLeader), "{first:?}");
-    let next_leader = net.nodes[0].next_leaders(1).next().unwrap();
-    assert_eq!(next_leader, 1);
+    let view = net.nodes[0].epochs();
+    assert_eq!(view.next_leaders(1).next().unwrap().peer, net.ids[1]);
     assert!(net.first_hops.iter().filter(|(_, l)| *l == Lane::NextLeader).all(|(to, _)| *to == 1));
     let at = |node: usize| net.delivered[node][0].complete_at;
     let by_relays = (3..12).map(at).min().unwrap();
@@ -382,11 +399,11 @@ fn a_delegation_learnt_from_a_peer_is_used() {
     };
     let signed = delegation.sign(&net.world.gateways[0]);
     let config = config(TREES[2], 0.0);
-    let peer = net.world.members.members()[1].peer();
+    let id = net.world.members.members()[1].peer();
     let all = net.world.delegations.iter().copied().chain([signed]);
     let node = Protocol::new(
         config,
-        &peer,
+        &id,
         net.world.members.clone(),
         net.world.schedule.clone(),
         all,
@@ -394,8 +411,8 @@ fn a_delegation_learnt_from_a_peer_is_used() {
     );
     net.nodes[1] = node.unwrap();
     for other in [0, 2, 3] {
-        net.nodes[1].handle_connected(other);
-        net.nodes[other as usize].handle_connected(1);
+        net.nodes[1].handle_connected(peer(other));
+        net.nodes[other as usize].handle_connected(peer(1));
     }
     net.run();
     let message = net.world.sign(env(5));

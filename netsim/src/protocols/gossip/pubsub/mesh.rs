@@ -1,4 +1,4 @@
-//! Who is in whose mesh: subscriptions, heartbeats, grafts, and what is advertised.
+//! Maintains the meshes: subscriptions, heartbeats, grafts and advertisements.
 
 use crate::engine::Context;
 use crate::random::shuffle;
@@ -8,11 +8,11 @@ use super::super::node::Id;
 use super::super::wire;
 use super::{BEAT, Packet, Pubsub, is_dead};
 
-/// Mesh peers of a node that unsubscribes are left alone for so long (`UnsubscribeBackoff`).
+/// How long a node that unsubscribes is not grafted by its mesh peers (`UnsubscribeBackoff`).
 const UNSUBSCRIBE_BACKOFF: Nanos = 10 * SECONDS;
 
 impl Pubsub {
-    /// Subscribes to the topics and joins their meshes, or leaves them.
+    /// Subscribes to the topics and joins the mesh, or leaves both.
     pub(in crate::protocols) fn subscribe<P: From<Packet>>(
         &mut self,
         ctx: &mut Context<'_, P>,
@@ -50,14 +50,14 @@ impl Pubsub {
         self.arm(ctx, node);
     }
 
-    /// Sees to it that the node's next heartbeat takes place.
+    /// Sets the timer of the node's next heartbeat, if none is set.
     pub(super) fn arm<P>(&mut self, ctx: &mut Context<'_, P>, node: NodeId) {
         if let Some(at) = self.nodes[node as usize].arm(ctx.now(), &self.config) {
             ctx.timer(node, at, BEAT, true);
         }
     }
 
-    /// Whether a node looks after its mesh.
+    /// Whether a node maintains its mesh.
     pub(super) fn tends(&self, node: NodeId) -> bool {
         self.tending && !self.nodes[node as usize].outside
     }
@@ -76,8 +76,8 @@ impl Pubsub {
         }
     }
 
-    /// Drops peers that are gone, grafts others. Nobody ever has more than D_high, because who
-    /// is full refuses.
+    /// Removes dead peers and grafts others. No node ever has more than D_high, because a full one
+    /// refuses.
     fn tend<P: From<Packet>>(&mut self, ctx: &mut Context<'_, P>, node: NodeId) {
         let this = &mut self.nodes[node as usize];
         this.mesh.retain(|peer| !is_dead(ctx, *peer));
@@ -86,7 +86,7 @@ impl Pubsub {
         }
     }
 
-    /// Fills the mesh up to D, with those of `first` first.
+    /// Fills the mesh up to D, starting with the peers in `first`.
     fn graft<P: From<Packet>>(
         &mut self,
         ctx: &mut Context<'_, P>,

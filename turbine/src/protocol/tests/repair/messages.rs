@@ -31,7 +31,7 @@ fn gossip(net: &mut Net, node: usize, message: Message) {
 fn shreds(net: &Net, message: Message) -> Vec<bytes::Bytes> {
     let quick = Config { burst: Duration::from_secs(1_000), ..config(TREES[0], 0.02) };
     let mut leader = net.world.node(0, quick);
-    leader.assume_connected([1]);
+    leader.assume_connected([1u32]);
     let message = net.world.sign(message);
     leader.broadcast(net.now, key(message.message(), 0), &message).unwrap();
     let sent = std::iter::from_fn(|| leader.poll_transmit(net.now));
@@ -54,7 +54,7 @@ fn a_node_that_has_everything_from_gossip_alone_answers_one_that_has_some_shreds
     block.iter().for_each(|message| gossip(&mut net, 1, message.clone()));
     // Node 2 has two shreds of the long one, and one of the third.
     for (message, count) in [(&block[1], 2), (&block[3], 1)] {
-        let some = shreds(&net, message.clone()).into_iter().take(count).map(|bytes| (0, bytes));
+        let some = shreds(&net, message.clone()).into_iter().take(count).map(|bytes| (peer(0), bytes));
         let now = net.now;
         net.nodes[2].handle_datagrams(now, some);
     }
@@ -65,11 +65,11 @@ fn a_node_that_has_everything_from_gossip_alone_answers_one_that_has_some_shreds
     for (delivered, message) in got.into_iter().zip(&block) {
         assert_eq!(delivered.key, key(message, 0));
         assert_eq!(delivered.message, net.world.sign(message.clone()));
-        assert_eq!((delivered.via, delivered.from), (Via::Whole, Some(1)));
+        assert_eq!((delivered.via, delivered.from), (Via::Whole, Some(peer(1))));
     }
     assert_eq!(net.nodes[1].counters().repair_answered_messages, 5, "each of them once");
     assert_eq!(net.nodes[2].counters().repair_messages, 5);
-    assert_eq!(net.nodes[2].assembling(), (0, 0));
+    assert_eq!(net.nodes[2].parts.repair.assembling(), (0, 0));
     assert_eq!(sum(&net, |c| c.repair_given_up), 0);
     assert_eq!(bars(&net), 0);
     let unasked: u64 = net.nodes.iter().map(|n| n.outcomes().get(Outcome::RepairUnasked)).sum();
@@ -84,7 +84,7 @@ fn a_message_longer_than_an_answer_is_asked_for_on_and_on() {
     let message = frag(1, 0, 3_000_000);
     gossip(&mut net, 1, env(1));
     gossip(&mut net, 1, message.clone());
-    let first = shreds(&net, message.clone()).into_iter().take(1).map(|bytes| (0, bytes));
+    let first = shreds(&net, message.clone()).into_iter().take(1).map(|bytes| (peer(0), bytes));
     let now = net.now;
     net.nodes[2].handle_datagrams(now, first);
     net.run();
@@ -111,7 +111,7 @@ fn a_tail_that_gossip_alone_has_is_told_of_and_passed_on() {
     gossip(&mut net, 1, seal(1, 1));
     net.run_for(Duration::from_millis(500));
     let healed = net.delivered[2].last().unwrap();
-    assert_eq!((healed.key.message, healed.via, healed.from), (2, Via::Whole, Some(1)));
+    assert_eq!((healed.key.message, healed.via, healed.from), (2, Via::Whole, Some(peer(1))));
     let took = healed.complete_at.since(sent);
     assert!(took < Duration::from_millis(400), "{took:?}");
     // And from there to the next, though its own source is gone.
@@ -119,7 +119,7 @@ fn a_tail_that_gossip_alone_has_is_told_of_and_passed_on() {
     net.cut[3] = false;
     net.run_for(Duration::from_secs(2));
     let healed = net.delivered[3].last().unwrap();
-    assert_eq!((healed.key.message, healed.via, healed.from), (2, Via::Whole, Some(2)));
+    assert_eq!((healed.key.message, healed.via, healed.from), (2, Via::Whole, Some(peer(2))));
     assert_eq!(net.delivered[3].len(), 3);
 }
 
@@ -130,7 +130,7 @@ fn a_message_from_gossip_stops_the_requests_for_it() {
     assert_eq!(request.message, 1);
     let message = scene.world.sign(frag(1, 0, 5_000));
     scene.node.handle_gossip(scene.now, message, true);
-    assert_eq!(scene.node.repair.requests_waiting(scene.now), 0);
+    assert_eq!(scene.node.parts.repair.requests_waiting(scene.now), 0);
     // Nor do shreds of it that come now, or tips, start it again.
     scene.feed(2, &shreds[2..3]);
     while scene.node.poll_transmit(scene.now).is_some() {}
@@ -229,7 +229,7 @@ fn answer(scene: &mut Scene, request: RepairRequest) -> Vec<usize> {
     scene.control(2, &Control::RepairRequest(request));
     let sent = std::iter::from_fn(|| scene.node.poll_transmit(scene.now));
     sent.map(|transmit| {
-        assert_eq!((transmit.to, transmit.lane), (2, Lane::Repair));
+        assert_eq!((transmit.to, transmit.lane), (peer(2), Lane::Repair));
         assert!(transmit.payload.len() < 10_000);
         let Payload::Control(frame) = transmit.payload else { panic!("a shred") };
         match Control::from_bytes(&frame).unwrap() {
@@ -296,8 +296,12 @@ fn the_last_bytes_of_a_long_message_cost_what_encoding_costs() {
     assert!(scene.count(Outcome::RepairRefused) > 1_800);
 }
 
+pub(super) fn greeting(node: &Protocol) -> Option<Control> {
+    node.parts.repair.greeting(&node.parts.ctx)
+}
+
 fn tips(scene: &Scene) -> Vec<(u64, u8, u16, u64)> {
-    let Some(Control::Tips(tips)) = scene.node.greet_with_tips() else { return Vec::new() };
+    let Some(Control::Tips(tips)) = greeting(&scene.node) else { return Vec::new() };
     tips.tips.iter().map(|tip| (tip.block, tip.attempt, tip.row, tip.above)).collect()
 }
 
@@ -330,7 +334,7 @@ fn tips_tell_of_messages_without_shreds_as_long_as_they_can_be_served() {
     };
     assert!(matches!(Control::from_bytes(&frame), Ok(Control::RepairShreds(_))));
     // Superseded, and outside the window.
-    scene.node.supersede(1, 1);
+    scene.node.parts.supersede(1, 1);
     assert!(tips(&scene).is_empty());
     let third = scene.world.sign(frag(2, 0, 100));
     scene.node.handle_gossip(scene.now, third, true);
@@ -387,24 +391,24 @@ fn of_gossip_terms_and_by_order_nothing_is_told() {
     world.delegations.truncate(1);
     let node = |settings: &Config| {
         let mut node = world.node(3, settings.clone());
-        node.assume_connected(0..3);
+        node.assume_connected(0u32..3);
         node
     };
     let now = Timestamp::from_nanos(1);
     let mut foreign = node(&settings);
     foreign.handle_gossip(now, world.sign(frag(10, 0, 100)), true);
     assert_eq!(foreign.counters().gossip_first, 1);
-    assert!(foreign.greet_with_tips().is_none(), "nobody could ask for it");
+    assert!(greeting(&foreign).is_none(), "nobody could ask for it");
     foreign.handle_gossip(now, world.sign(frag(9, 0, 100)), true);
-    assert!(foreign.greet_with_tips().is_some());
+    assert!(greeting(&foreign).is_some());
     settings.gossip.mode = crate::gossip::Mode::Gossip;
     let mut alone = node(&settings);
     alone.handle_gossip(now, world.sign(frag(9, 0, 100)), true);
     assert_eq!(alone.counters().gossip_first, 1);
-    assert!(alone.greet_with_tips().is_none());
+    assert!(greeting(&alone).is_none());
     settings.gossip.mode = crate::gossip::Mode::Auto;
     settings.repair.enabled = false;
     let mut silent = node(&settings);
     silent.handle_gossip(now, world.sign(frag(9, 0, 100)), true);
-    assert!(silent.greet_with_tips().is_none());
+    assert!(greeting(&silent).is_none());
 }

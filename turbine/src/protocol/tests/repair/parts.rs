@@ -20,7 +20,7 @@ impl Scene {
 
     /// Leaves the node with one peer.
     fn leave(&mut self, peer: PeerIndex) {
-        (0..6).filter(|n| *n != peer).for_each(|n| self.node.handle_disconnected(n));
+        (0..6).filter(|n| *n != peer).for_each(|n| self.node.handle_disconnected(super::peer(n)));
     }
 
     fn wire(&self, len: usize) -> Bytes {
@@ -45,20 +45,20 @@ fn parts_out_of_turn_are_passed_over_and_accuse_nobody() {
     let parts = |scene: &mut Scene, which| scene.parts(peer, request.nonce, &wire, which);
     parts(&mut scene, 1..3);
     assert_eq!(scene.count(Outcome::ControlStale), 2);
-    assert_eq!(scene.node.assembling(), (0, 0), "nothing begins in the middle");
+    assert_eq!(scene.node.parts.repair.assembling(), (0, 0), "nothing begins in the middle");
     parts(&mut scene, 0..1);
     parts(&mut scene, 0..1);
     parts(&mut scene, 2..3);
     assert_eq!(scene.count(Outcome::ControlStale), 4);
-    assert_eq!(scene.node.assembling(), (1, PART_LEN), "what has come and no more");
+    assert_eq!(scene.node.parts.repair.assembling(), (1, PART_LEN), "what has come and no more");
     assert!(scene.events().is_empty());
     parts(&mut scene, 1..3);
     assert_eq!(messages(&scene.events()), [(1, Via::Whole)]);
-    assert_eq!(scene.node.assembling(), (0, 0));
+    assert_eq!(scene.node.parts.repair.assembling(), (0, 0));
     parts(&mut scene, 0..1);
     assert_eq!(scene.count(Outcome::RepairLate), 1);
     assert!(scene.events().is_empty());
-    assert_eq!(scene.node.repair.requests_waiting(scene.now), 0);
+    assert_eq!(scene.node.parts.repair.requests_waiting(scene.now), 0);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn who_answers_with_another_message_is_barred() {
             scene.control(peer, &Control::MessagePart(part));
         }
         assert_eq!(scene.barred(), [(peer, outcome)], "{what}");
-        assert_eq!(scene.node.assembling(), (0, 0), "{what}");
+        assert_eq!(scene.node.parts.repair.assembling(), (0, 0), "{what}");
         // Others are asked, and tell the truth.
         let requests = scene.wait();
         assert!(requests.iter().all(|(to, _)| *to != peer), "{what}: {requests:?}");
@@ -141,7 +141,7 @@ fn who_changes_its_mind_between_parts_is_barred() {
         change(&mut part);
         scene.control(peer, &Control::MessagePart(part));
         assert_eq!(scene.barred(), [(peer, Outcome::ControlBad)]);
-        assert_eq!(scene.node.assembling(), (0, 0));
+        assert_eq!(scene.node.parts.repair.assembling(), (0, 0));
     }
     // So is who sends what no decoder takes.
     let mut scene = Scene::new();
@@ -169,8 +169,8 @@ fn an_answer_that_breaks_off_is_taken_up_where_it_ended() {
     let mut scene = Scene::new();
     let (_, peer, request) = scene.asking_for(20_000);
     scene.parts(peer, request.nonce, &wire, 0..2);
-    scene.node.handle_disconnected(peer);
-    assert_eq!(scene.node.assembling(), (0, 0));
+    scene.node.handle_disconnected(super::peer(peer));
+    assert_eq!(scene.node.parts.repair.assembling(), (0, 0));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn the_next_twenty_parts_are_asked_for_at_once() {
             assert_eq!((to, next.set, next.have), (peer, WHOLE, last as u64));
             nonce = next.nonce;
         }
-        let (_, taken) = scene.node.assembling();
+        let (_, taken) = scene.node.parts.repair.assembling();
         assert!(taken <= wire.len(), "{taken}");
     }
     assert_eq!(messages(&scene.events()), [(1, Via::Whole)]);
@@ -205,22 +205,22 @@ fn an_assembly_goes_with_what_it_is_for() {
         let (shreds, peer, request) = scene.asking_for(20_000);
         let wire = scene.wire(20_000);
         scene.parts(peer, request.nonce, &wire, 0..2);
-        assert_eq!(scene.node.assembling().0, 1);
+        assert_eq!(scene.node.parts.repair.assembling().0, 1);
         (scene, shreds, peer, request)
     };
     let (mut scene, shreds, peer, request) = begun();
     scene.feed(2, &shreds[2..]);
     assert_eq!(messages(&scene.events()), [(1, Via::Turbine)], "its shreds came after all");
-    assert_eq!(scene.node.assembling(), (0, 0));
+    assert_eq!(scene.node.parts.repair.assembling(), (0, 0));
     let wire = scene.wire(20_000);
     scene.parts(peer, request.nonce, &wire, 2..3);
     assert!(scene.events().is_empty());
     let (mut scene, ..) = begun();
-    scene.node.supersede(1, 1);
-    assert_eq!(scene.node.assembling(), (0, 0));
+    scene.node.parts.supersede(1, 1);
+    assert_eq!(scene.node.parts.repair.assembling(), (0, 0));
     let (mut scene, ..) = begun();
     scene.node.handle_head(scene.now, 1_000);
-    assert_eq!(scene.node.assembling(), (0, 0));
+    assert_eq!(scene.node.parts.repair.assembling(), (0, 0));
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn a_thousand_liars_take_four_places_and_no_more_memory_than_they_send() {
         for (to, request) in scene.requests() {
             asked += 1;
             scene.parts(to, request.nonce, &junk, 0..3);
-            let held = scene.node.assembling();
+            let held = scene.node.parts.repair.assembling();
             most = (most.0.max(held.0), most.1.max(held.1));
         }
     }
@@ -291,5 +291,5 @@ fn a_thousand_liars_take_four_places_and_no_more_memory_than_they_send() {
     });
     assert!(delivered);
     scene.node.handle_head(scene.now, 1_000);
-    assert_eq!(scene.node.assembling(), (0, 0));
+    assert_eq!(scene.node.parts.repair.assembling(), (0, 0));
 }

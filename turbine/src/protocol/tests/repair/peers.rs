@@ -55,11 +55,11 @@ impl Scene {
     }
 
     pub(super) fn feed(&mut self, from: PeerIndex, shreds: &[Bytes]) {
-        self.node.handle_datagrams(self.now, shreds.iter().map(|bytes| (from, bytes.clone())));
+        self.node.handle_datagrams(self.now, shreds.iter().map(|bytes| (peer(from), bytes.clone())));
     }
 
     pub(super) fn control(&mut self, from: PeerIndex, control: &Control) {
-        self.node.handle_control(self.now, from, &control.to_bytes());
+        self.node.handle_control(self.now, peer(from), &control.to_bytes());
     }
 
     pub(super) fn answer(&mut self, from: PeerIndex, nonce: u64, shreds: &[Bytes]) {
@@ -75,7 +75,7 @@ impl Scene {
         sent.filter_map(|t| match t.payload {
             Payload::Shred(_) => panic!("a shred was sent"),
             Payload::Control(frame) => match Control::from_bytes(&frame).unwrap() {
-                Control::RepairRequest(request) => Some((t.to, request)),
+                Control::RepairRequest(request) => Some((t.to.number(), request)),
                 _ => None,
             },
         })
@@ -109,7 +109,7 @@ impl Scene {
 
     pub(super) fn barred(&mut self) -> Vec<(PeerIndex, Outcome)> {
         let bars = self.events().into_iter().filter_map(|e| match e {
-            Event::Bar { peer, outcome } => Some((peer, outcome)),
+            Event::Bar { peer, outcome } => Some((peer.number(), outcome)),
             _ => None,
         });
         bars.collect()
@@ -157,7 +157,7 @@ fn what_comes_by_repair_is_delivered_and_never_forwarded() {
     scene.answer(peer, request.nonce, &shreds[2..]);
     let events = scene.events();
     let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
-    assert!(message.via == Via::Repair && message.from == Some(peer));
+    assert!(message.via == Via::Repair && message.from == Some(super::peer(peer)));
     // The set arrived whole and is re-encoded now; nothing of it is owed.
     while scene.next(Duration::from_secs(100)) {
         assert!(scene.requests().is_empty(), "panics on shreds, too");
@@ -325,7 +325,7 @@ fn a_flood_of_requests_stays_within_budget() {
     // Another peer is served all the same, whole and in frames that are small.
     let mut queued = 0;
     while let Some(t) = scene.node.poll_transmit(scene.now) {
-        assert_eq!((t.to, t.lane), (2, Lane::Repair));
+        assert_eq!((t.to, t.lane), (super::peer(2), Lane::Repair));
         queued += t.payload.len();
     }
     assert!(queued as u64 <= budget + budget / 50);
@@ -396,7 +396,7 @@ fn complete_sets_are_kept_within_memory_and_the_oldest_block_goes_first() {
     }
     for node in [&scene.node, &scene.leader] {
         assert!(node.repair_bytes() > 700_000);
-        let Some(Control::Tips(Tips { tips })) = node.greet_with_tips() else { panic!("none") };
+        let Some(Control::Tips(Tips { tips })) = super::messages::greeting(node) else { panic!("none") };
         let kept: Vec<u64> = tips.iter().map(|tip| tip.block).collect();
         assert!(kept.len() > 2, "{kept:?}");
         assert_eq!(kept, (0..kept.len() as u64).map(|n| last - n).collect::<Vec<_>>());
@@ -500,12 +500,12 @@ fn requests_of_superseded_attempts_and_old_blocks_are_forgotten() {
     let mut scene = Scene::new();
     let (_, _, request) = scene.asking();
     assert_eq!((request.block, request.message), (1, 1));
-    assert_eq!(scene.node.repair.requests_waiting(scene.now), 1);
-    scene.node.supersede(1, 1);
-    assert_eq!(scene.node.repair.requests_waiting(scene.now), 0);
+    assert_eq!(scene.node.parts.repair.requests_waiting(scene.now), 1);
+    scene.node.parts.supersede(1, 1);
+    assert_eq!(scene.node.parts.repair.requests_waiting(scene.now), 0);
     let mut scene = Scene::new();
     scene.asking();
     scene.node.handle_head(scene.now, 1_000);
-    assert_eq!(scene.node.repair.requests_waiting(scene.now), 0);
+    assert_eq!(scene.node.parts.repair.requests_waiting(scene.now), 0);
     assert!(!scene.node.busy());
 }

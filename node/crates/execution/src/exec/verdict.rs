@@ -1,0 +1,204 @@
+//! What became of a block.
+
+use alloy_primitives::{B256, Bytes, U256};
+
+use crate::chain::HeaderError;
+
+use crate::state::SourceError;
+
+/// A field of the Seal, in the order in which they are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each is the field of its name")]
+pub enum SealField {
+    TotalFrags,
+    ParentHash,
+    GasLimit,
+    GasUsed,
+    BlobGasUsed,
+    TransactionsRoot,
+    ReceiptsRoot,
+    StateRoot,
+    BlockHash,
+}
+
+impl SealField {
+    /// The name in the message.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TotalFrags => "total_frags",
+            Self::ParentHash => "parent_hash",
+            Self::GasLimit => "gas_limit",
+            Self::GasUsed => "gas_used",
+            Self::BlobGasUsed => "blob_gas_used",
+            Self::TransactionsRoot => "transactions_root",
+            Self::ReceiptsRoot => "receipts_root",
+            Self::StateRoot => "state_root",
+            Self::BlockHash => "block_hash",
+        }
+    }
+}
+
+/// Why a block is invalid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// Its Env contradicts its parent.
+    #[error("its Env is invalid: {0}")]
+    Env(#[from] HeaderError),
+    /// A transaction cannot be included.
+    #[error("frag {frag} is invalid: transaction {index}: {reason}")]
+    Tx {
+        /// `seq` of the frag.
+        frag: u64,
+        /// Index within the frag.
+        index: usize,
+        /// Why not.
+        reason: String,
+    },
+    /// A frag is out of place.
+    #[error("frag {frag} is invalid: {reason}")]
+    Frag {
+        /// `seq` of the frag.
+        frag: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The block as a whole.
+    #[error("{0}")]
+    Block(String),
+    /// The Seal says something else than execution.
+    #[error("its Seal is wrong: {} is {expected}, but execution gives {computed}", field.name())]
+    Seal {
+        /// The first field that differs.
+        field: SealField,
+        /// What the Seal says.
+        expected: String,
+        /// What execution gives.
+        computed: String,
+    },
+}
+
+impl Invalid {
+    /// The name used in metrics.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Env(_) => "env",
+            Self::Tx { .. } => "transaction",
+            Self::Frag { .. } => "frag",
+            Self::Block(_) => "block",
+            Self::Seal { field, .. } => field.name(),
+        }
+    }
+}
+
+/// Why a block could not be checked; never a reason to reject it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unverified {
+    /// The state source lacks something or does not answer.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Its parent is not known here.
+    #[error("its parent {0} is not known here")]
+    Parent(B256),
+    /// A fork that this build lacks.
+    #[error("the fork {0} is active, which this build of fragcast lacks: update it")]
+    Fork(String),
+    /// The executor did not keep up and lost messages of it.
+    #[error("the executor's queue was full and messages of it were dropped")]
+    Overrun,
+    /// The EVM failed by itself.
+    #[error("the executor failed: {0}")]
+    Internal(String),
+}
+
+impl Unverified {
+    /// The name used in metrics.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Source(SourceError::Missing(_)) => "missing_state",
+            Self::Source(_) => "source",
+            Self::Parent(_) => "parent",
+            Self::Fork(_) => "fork",
+            Self::Overrun => "overrun",
+            Self::Internal(_) => "internal",
+        }
+    }
+}
+
+/// Why a step failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BlockError {
+    /// The block is invalid.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// It cannot be checked.
+    #[error(transparent)]
+    Unverified(#[from] Unverified),
+}
+
+/// The verdict on a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything its Seal says follows from executing it.
+    Verified,
+    /// It is invalid.
+    Rejected(Invalid),
+    /// It could not be checked.
+    Unverified(Unverified),
+}
+
+impl Verdict {
+    /// `verified`, `rejected` or `unverified`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Rejected(_) => "rejected",
+            Self::Unverified(_) => "unverified",
+        }
+    }
+
+    /// Why, unless it is verified.
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Verified => None,
+            Self::Rejected(invalid) => Some(invalid.to_string()),
+            Self::Unverified(why) => Some(why.to_string()),
+        }
+    }
+}
+
+impl From<BlockError> for Verdict {
+    fn from(error: BlockError) -> Self {
+        match error {
+            BlockError::Invalid(invalid) => Self::Rejected(invalid),
+            BlockError::Unverified(why) => Self::Unverified(why),
+        }
+    }
+}
+
+/// Compares one field of the Seal.
+pub(super) fn compare<T: PartialEq + Shown>(
+    field: SealField,
+    expected: &T,
+    computed: &T,
+) -> Result<(), Invalid> {
+    if expected == computed {
+        return Ok(());
+    }
+    Err(Invalid::Seal { field, expected: expected.shown(), computed: computed.shown() })
+}
+
+/// How a value of the Seal is told.
+pub(super) trait Shown {
+    fn shown(&self) -> String;
+}
+
+macro_rules! shown {
+    ($($type:ty),+) => {
+        $(impl Shown for $type {
+            fn shown(&self) -> String {
+                self.to_string()
+            }
+        })+
+    };
+}
+shown!(u64, B256, U256, Bytes);

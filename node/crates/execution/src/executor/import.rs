@@ -1,0 +1,329 @@
+//! Following an execution client: its canonical chain decides.
+//!
+//! A block that is executed here already is taken as it is; one that never came as frags is
+//! executed and imported; one that differs unwinds to the fork first, newest block first, with
+//! every retraction told.
+
+use std::sync::Arc;
+
+use alloy_consensus::Header;
+use alloy_primitives::B256;
+use futures_util::future::BoxFuture;
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+
+use super::service::Service;
+use super::view::ChainEvent;
+use super::{Command, Executor};
+use crate::exec::{
+    BlockError, ExecutedBlock, OnInvalid, OpenBlock, SealedBlock, Snapshot, State, Tx, env_of,
+};
+use crate::follow::{Chain, ClientBlock, ClientHeads, Follow};
+use crate::state::SourceError;
+
+/// The most blocks that are executed again from block 0 on after a fork that is deeper than the
+/// undo records; beyond, the operator has to decide. What the follower walks back at most.
+const MAX_REPLAY: u64 = 8_192;
+
+/// Why a step could not be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FollowError {
+    /// The executor has ended.
+    #[error("the executor has ended")]
+    Ended,
+    /// The fork point is not in our chain (any more).
+    #[error("block {0} is not in the chain here: look for the fork again")]
+    Fork(B256),
+    /// The source cannot go back or does not answer.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Executing the client's block came to something else.
+    #[error(
+        "the execution client's block {number} ({hash}) cannot be followed: {reason}; one of \
+         the two is wrong"
+    )]
+    Block {
+        /// Its number.
+        number: u64,
+        /// Its hash.
+        hash: B256,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Chain for Executor {
+    fn has(&self, hash: B256) -> bool {
+        self.view().heads().is_some_and(|heads| heads.latest.hash() == hash)
+            || self.view().recent(hash).is_some()
+            || self.view().block(hash).is_ok_and(|block| block.is_some())
+    }
+
+    fn latest(&self) -> Option<(u64, B256)> {
+        self.view().heads().map(|heads| (heads.latest.number(), heads.latest.hash()))
+    }
+
+    fn follow(&self, step: Follow) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let result = Self::follow(self, step).await;
+            if let Err(error) = &result {
+                tracing::warn!(%error, "a step of the execution client was not taken");
+            }
+            result.is_ok()
+        })
+    }
+
+    fn out_of_reach(&self, heads: ClientHeads) -> BoxFuture<'_, ()> {
+        self.send(Command::StartAt { hash: heads.latest.1 });
+        Box::pin(async {})
+    }
+}
+
+impl Service {
+    /// Starts anew at a block of the client's, where the state source can: all that was known
+    /// here is contradicted.
+    pub(super) fn start_at(&mut self, hash: B256) {
+        let anchor = match self.parts.source.at(hash) {
+            Ok(Some(anchor)) => anchor,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "cannot start anew at the execution client's head");
+                return;
+            }
+        };
+        let view = Arc::clone(&self.parts.view);
+        let keys: Vec<_> = self.open.keys().copied().collect();
+        for key in keys {
+            self.drop_block(key, "contradicted");
+        }
+        while let Some(latest) = self.latest.take() {
+            let block = latest.snapshot.block.clone();
+            view.remove(block.hash, block.header.number);
+            self.latest = view.recent(block.header.parent_hash);
+            view.tell(ChainEvent::Unwound(Arc::new(block)));
+        }
+        (self.base, self.confirmed) = (None, None);
+        let block = Arc::new(self.block_of(anchor));
+        tracing::warn!(number = block.number(), hash = %block.hash(), "started anew");
+        view.add(&block);
+        self.latest = Some(block);
+        self.publish();
+    }
+
+    /// Takes a step along the client's chain.
+    pub(super) fn follow(&mut self, follow: &Follow) -> Result<(), FollowError> {
+        let view = Arc::clone(&self.parts.view);
+        let mut blocks = follow.blocks.as_slice();
+        // Some of it may have come as frags meanwhile.
+        while let Some((first, rest)) = blocks.split_first() {
+            if view.hash(first.header.number)? != Some(first.hash) {
+                break;
+            }
+            blocks = rest;
+        }
+        if let Some(first) = blocks.first() {
+            let parent = first.header.parent_hash;
+            if first.header.number == 0 || view.hash(first.header.number - 1)? != Some(parent) {
+                return Err(FollowError::Fork(follow.fork));
+            }
+            self.unwind(parent)?;
+            if self.latest.as_ref().is_some_and(|latest| latest.hash() != parent) {
+                return Err(FollowError::Fork(follow.fork));
+            }
+            for block in blocks {
+                self.import(block)?;
+            }
+        }
+        self.take_heads(&follow.heads)
+    }
+
+    fn take_heads(&mut self, heads: &ClientHeads) -> Result<(), FollowError> {
+        let (number, hash) = heads.latest;
+        if self.parts.view.hash(number)? == Some(hash) {
+            let newer = self.confirmed.is_none_or(|(_, confirmed)| confirmed != hash);
+            self.confirmed = Some(heads.latest);
+            // A source that is the client itself can now be read at this block.
+            if newer
+                && self.parts.source.base().is_none()
+                && let Some(anchor) = self.parts.source.at(hash)?
+            {
+                self.base = Some((hash, anchor.view));
+            }
+        }
+        (self.safe, self.finalized) = (heads.safe, heads.finalized);
+        self.publish();
+        Ok(())
+    }
+
+    /// Takes blocks back, newest first, until `to` is the head; where the source's undo records
+    /// do not reach as far, until block 0 is: from there everything can be executed again.
+    pub(super) fn unwind(&mut self, to: B256) -> Result<(), FollowError> {
+        let view = Arc::clone(&self.parts.view);
+        let Some(latest) = self.latest.clone() else { return Ok(()) };
+        if latest.hash() == to {
+            return Ok(());
+        }
+        // The way back has to be known before the first step is taken.
+        let newest = Arc::new(latest.snapshot.block.clone());
+        let mut gone = self.way_back(newest, to)?;
+        let mut to = to;
+        match self.parts.source.unwind(to) {
+            Ok(()) => {}
+            Err(error @ SourceError::Missing(_)) => {
+                let fork = view.block(to)?.ok_or(error.clone())?;
+                // A fork point that is not ours, or too long a way to execute again.
+                let ours = view.hash(fork.header.number)? == Some(to);
+                if !ours || fork.header.number > MAX_REPLAY {
+                    return Err(error.into());
+                }
+                to = view.hash(0)?.ok_or(error)?;
+                gone.extend(self.way_back(fork, to)?);
+                tracing::warn!("the fork is deeper than the undo records: back to block 0");
+                self.parts.source.unwind(to)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        for block in gone {
+            let number = block.header.number;
+            // What stands on it; other branches, and what waits for a parent, stay.
+            let on_it = self
+                .open
+                .iter()
+                .filter(|(_, open)| open.env.parent_hash == block.hash && !open.is_waiting());
+            let keys: Vec<_> = on_it.map(|(key, _)| *key).collect();
+            for key in keys {
+                self.drop_block(key, "contradicted");
+            }
+            view.remove(block.hash, number);
+            self.parts.stats.update(|s| *s.retractions.entry("unwound").or_default() += 1);
+            view.tell(ChainEvent::Unwound(block));
+        }
+        self.base = None;
+        self.confirmed = self.confirmed.filter(|(_, hash)| view.recent(*hash).is_some());
+        let latest = match view.recent(to) {
+            Some(block) => block,
+            None => {
+                let anchor = self.parts.source.at(to)?.ok_or(FollowError::Fork(to))?;
+                let block = Arc::new(self.block_of(anchor));
+                view.add(&block);
+                block
+            }
+        };
+        let number = latest.number();
+        self.latest = Some(latest);
+        self.parts.stats.update(|s| s.verified = Some(number));
+        self.publish();
+        Ok(())
+    }
+
+    /// The blocks from `newest` back to the one after `to`.
+    fn way_back(
+        &self,
+        newest: Arc<ExecutedBlock>,
+        to: B256,
+    ) -> Result<Vec<Arc<ExecutedBlock>>, FollowError> {
+        let view = &self.parts.view;
+        let mut gone = Vec::new();
+        let mut at = newest;
+        while at.hash != to {
+            let parent = at.header.parent_hash;
+            gone.push(at);
+            if parent == to {
+                break;
+            }
+            let recent = view.recent(parent).map(|b| Arc::new(b.snapshot.block.clone()));
+            let block = recent.map_or_else(|| view.block(parent), |block| Ok(Some(block)))?;
+            at = block.ok_or(FollowError::Fork(to))?;
+        }
+        Ok(gone)
+    }
+
+    fn import(&mut self, block: &ClientBlock) -> Result<(), FollowError> {
+        let error = |reason: String| FollowError::Block {
+            number: block.header.number,
+            hash: block.hash,
+            reason,
+        };
+        let known = self.open.iter().find_map(|(key, open)| {
+            let complete = open.complete.as_ref().filter(|b| b.hash() == block.hash)?;
+            Some((*key, Arc::clone(complete)))
+        });
+        let sealed = match known {
+            Some((key, sealed)) => {
+                self.open.remove(&key);
+                sealed
+            }
+            None => Arc::new(self.execute(block).map_err(|e| error(e.to_string()))?),
+        };
+        let sealed = match &sealed.trie {
+            Ok(_) if sealed.hash() == block.hash => sealed,
+            Ok(_) => {
+                let ours = sealed.snapshot.header.clone();
+                return Err(error(format!(
+                    "executing it gives {}: {}",
+                    sealed.hash(),
+                    differences(&ours, &block.header)
+                )));
+            }
+            // What a missing node left open, the client confirms by having the block.
+            Err(why) => match self.parts.source.at(block.hash)? {
+                Some(anchor) => {
+                    let executed = ExecutedBlock {
+                        hash: block.hash,
+                        header: block.header.clone(),
+                        ..sealed.snapshot.block.clone()
+                    };
+                    let snapshot = Snapshot {
+                        block: executed,
+                        state: State::new(anchor.view),
+                        hashes: Arc::clone(&sealed.snapshot.hashes),
+                    };
+                    Arc::new(SealedBlock {
+                        snapshot: Arc::new(snapshot),
+                        layer: Arc::clone(&sealed.layer),
+                        parent_trie: None,
+                        trie: Ok(anchor.trie),
+                        nodes: anchor.nodes,
+                    })
+                }
+                None => return Err(error(why.to_string())),
+            },
+        };
+        self.parts.stats.update(|s| s.imported += 1);
+        self.promote(&sealed, "contradicted");
+        // Blocks that came as frags may stand on it.
+        let waiting: Vec<_> = self.open.keys().copied().collect();
+        for key in waiting {
+            self.advance(key);
+        }
+        self.promote_next();
+        Ok(())
+    }
+
+    fn execute(&self, block: &ClientBlock) -> Result<SealedBlock, BlockError> {
+        let parent = self.parent(block.header.parent_hash)?;
+        let parent = parent.ok_or(crate::exec::Unverified::Parent(block.header.parent_hash))?;
+        let (spec, source) = (&self.parts.spec, &self.parts.source);
+        let withdrawals = block.withdrawals.clone();
+        let mut open =
+            OpenBlock::open(spec, &env_of(&block.header), 0, parent, source, withdrawals)?;
+        let op = spec.is_op();
+        let txs = block.txs.par_iter().map(|tx| Tx::decode(tx, op)).collect();
+        open.execute(txs, true, OnInvalid::Fail)?;
+        open.finish()?;
+        open.sealed().ok_or_else(|| crate::exec::Unverified::Internal("no header".into()).into())
+    }
+}
+
+/// Which fields of two headers differ, for a person to read.
+fn differences(ours: &Header, theirs: &Header) -> String {
+    let mut all = Vec::new();
+    let mut note = |name: &str, ours: String, theirs: String| {
+        if ours != theirs {
+            all.push(format!("{name} {ours} here, {theirs} there"));
+        }
+    };
+    note("state root", ours.state_root.to_string(), theirs.state_root.to_string());
+    note("receipts root", ours.receipts_root.to_string(), theirs.receipts_root.to_string());
+    note("gas used", ours.gas_used.to_string(), theirs.gas_used.to_string());
+    if all.is_empty() { "another field of the header".into() } else { all.join("; ") }
+}

@@ -1,0 +1,221 @@
+//! What can be read of the chain: heads, recent blocks, history, and what happens next.
+//!
+//! The executor's thread is the only writer. A reader takes [`ChainView::heads`] once and answers from
+//! that alone, so no answer mixes two states.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use alloy_primitives::B256;
+use arc_swap::ArcSwapOption;
+use tokio::sync::broadcast;
+
+use crate::exec::{ExecutedBlock, SealedBlock, Snapshot};
+use crate::state::SourceError;
+
+/// Verified blocks that are kept in memory with their state: four minutes of blocks of 2 s. A block of 23
+/// Mgas takes about 2 MB, so 256 MB at most.
+pub const RECENT: usize = 128;
+
+/// The ends of the chain at one moment.
+#[derive(Clone)]
+pub struct Heads {
+    /// The newest verified block that is not contradicted (at start: the stored head, or
+    /// block 0).
+    pub latest: Arc<SealedBlock>,
+    /// The newest executed frag of a block that builds on `latest`; `None` if there is none.
+    pub pending: Option<Arc<Snapshot>>,
+    /// Blocks in execution between `latest` and `pending`, from the bottom to the top, that one
+    /// included.
+    pub open: Vec<Arc<Snapshot>>,
+    /// The execution client's safe block.
+    pub safe: Option<(u64, B256)>,
+    /// The execution client's finalized block.
+    pub finalized: Option<(u64, B256)>,
+}
+
+impl Heads {
+    /// What the tag `pending` reads: the newest executed frag, or the latest block.
+    pub fn pending(&self) -> &Arc<Snapshot> {
+        self.pending.as_ref().unwrap_or(&self.latest.snapshot)
+    }
+
+    /// The block in execution with this number. The topmost one has a number only where the tag
+    /// `latest` reads it (`preconf_as_latest`).
+    pub fn numbered(&self, number: u64, preconf_as_latest: bool) -> Option<&Arc<Snapshot>> {
+        let hidden = usize::from(!preconf_as_latest && !self.open.is_empty());
+        let named = &self.open[..self.open.len() - hidden];
+        named.iter().find(|open| open.header.number == number)
+    }
+}
+
+/// Blocks that are no longer in memory.
+pub trait History: Send + Sync {
+    /// The hash of the canonical block with this number.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    fn hash(&self, number: u64) -> Result<Option<B256>, SourceError>;
+    /// The canonical block with this hash.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    fn block(&self, hash: B256) -> Result<Option<Arc<ExecutedBlock>>, SourceError>;
+    /// Where a transaction is: the hash of its block, and its index there.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    fn tx(&self, hash: B256) -> Result<Option<(B256, usize)>, SourceError>;
+}
+
+/// What happens to the chain, in the order in which it happens.
+#[derive(Clone)]
+pub enum ChainEvent {
+    /// A frag was executed; the snapshot's last frag is the new one.
+    Frag(Arc<Snapshot>),
+    /// A block was verified and is the head.
+    Verified(Arc<SealedBlock>),
+    /// An unsealed or rejected block is void, with all its preconfirmations.
+    Retracted {
+        /// What had been executed of it.
+        snapshot: Arc<Snapshot>,
+        /// Why: `superseded`, `bad_parity`, `gossip_order`, `rejected`, `parent_retracted`, `contradicted`.
+        reason: &'static str,
+    },
+    /// A verified block is not canonical any more. Newest first.
+    Unwound(Arc<ExecutedBlock>),
+}
+
+#[derive(Default)]
+struct Recent {
+    by_hash: HashMap<B256, Arc<SealedBlock>>,
+    /// Canonical.
+    by_number: BTreeMap<u64, B256>,
+    txs: HashMap<B256, (B256, usize)>,
+}
+
+/// The chain as readers see it.
+pub struct ChainView {
+    heads: ArcSwapOption<Heads>,
+    recent: RwLock<Recent>,
+    history: Option<Arc<dyn History>>,
+    events: broadcast::Sender<ChainEvent>,
+}
+
+impl ChainView {
+    /// An empty chain. `queue` is how many events a slow reader may be behind.
+    pub fn new(history: Option<Arc<dyn History>>, queue: usize) -> Self {
+        let (events, _) = broadcast::channel(queue.max(1));
+        Self { heads: ArcSwapOption::empty(), recent: RwLock::default(), history, events }
+    }
+
+    /// The heads, `None` until the state source has told its own.
+    pub fn heads(&self) -> Option<Arc<Heads>> {
+        self.heads.load_full()
+    }
+
+    /// Events from now on. One who lags loses events, and is told so.
+    pub fn subscribe(&self) -> broadcast::Receiver<ChainEvent> {
+        self.events.subscribe()
+    }
+
+    /// A canonical block that is still in memory, with its state.
+    pub fn recent(&self, hash: B256) -> Option<Arc<SealedBlock>> {
+        self.read().by_hash.get(&hash).cloned()
+    }
+
+    /// A canonical block by hash, from memory or from history.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn block(&self, hash: B256) -> Result<Option<Arc<ExecutedBlock>>, SourceError> {
+        if let Some(block) = self.recent(hash).filter(|block| block.snapshot.is_whole()) {
+            return Ok(Some(Arc::new(block.snapshot.block.clone())));
+        }
+        self.history.as_ref().map_or(Ok(None), |history| history.block(hash))
+    }
+
+    /// The hash of the canonical block with this number.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn hash(&self, number: u64) -> Result<Option<B256>, SourceError> {
+        {
+            let recent = self.read();
+            if let Some(hash) = recent.by_number.get(&number) {
+                return Ok(Some(*hash));
+            }
+            if recent.by_number.last_key_value().is_some_and(|(last, _)| number > *last) {
+                return Ok(None);
+            }
+        }
+        self.history.as_ref().map_or(Ok(None), |history| history.hash(number))
+    }
+
+    /// Where a transaction of a canonical block is.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn tx(&self, hash: B256) -> Result<Option<(B256, usize)>, SourceError> {
+        if let Some(found) = self.read().txs.get(&hash) {
+            return Ok(Some(*found));
+        }
+        self.history.as_ref().map_or(Ok(None), |history| history.tx(hash))
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Recent> {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the heads.
+    pub fn set_heads(&self, heads: Heads) {
+        self.heads.store(Some(Arc::new(heads)));
+    }
+
+    /// Tells an event.
+    pub fn tell(&self, event: ChainEvent) {
+        // Nobody may be listening.
+        let _ = self.events.send(event);
+    }
+
+    /// Adds a canonical block and forgets the oldest beyond [`RECENT`].
+    pub fn add(&self, block: &Arc<SealedBlock>) {
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        let hash = block.hash();
+        for placed in block.snapshot.txs() {
+            recent.txs.insert(placed.executed.tx.hash, (hash, placed.index));
+        }
+        recent.by_number.insert(block.number(), hash);
+        recent.by_hash.insert(hash, Arc::clone(block));
+        while recent.by_number.len() > RECENT {
+            let Some((_, oldest)) = recent.by_number.pop_first() else { break };
+            recent.forget(oldest);
+        }
+    }
+
+    /// Forgets all blocks in memory; what history has stays.
+    pub fn clear(&self) {
+        *self.recent.write().unwrap_or_else(PoisonError::into_inner) = Recent::default();
+    }
+
+    /// Takes a block back.
+    pub fn remove(&self, hash: B256, number: u64) {
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        if recent.by_number.get(&number) == Some(&hash) {
+            recent.by_number.remove(&number);
+        }
+        recent.forget(hash);
+    }
+}
+
+impl Recent {
+    fn forget(&mut self, hash: B256) {
+        let Some(block) = self.by_hash.remove(&hash) else { return };
+        for placed in block.snapshot.txs() {
+            let tx = placed.executed.tx.hash;
+            if self.txs.get(&tx).is_some_and(|(block, _)| *block == hash) {
+                self.txs.remove(&tx);
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Chains and executors for tests, of this crate and of those that build on it.
+
+mod chain;
+mod executor;
+
+pub use chain::{NoSource, TestChain};
+pub use executor::{Bench, GUARD, Told, block, config, gateway, memory_source, output};

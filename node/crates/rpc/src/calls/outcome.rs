@@ -1,0 +1,112 @@
+//! What came of an execution, on either kind of chain.
+
+use alloy_evm::InvalidTxError;
+use alloy_primitives::{Bytes, Log};
+use fragcast_execution::state::SourceError;
+use revm::context_interface::result::{
+    EVMError, ExecutionResult, HaltReason, InvalidTransaction, ResultAndState,
+};
+use revm::state::EvmState;
+
+use super::error::{CallError, halt, invalid};
+
+/// How an execution ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Status {
+    Success,
+    Reverted,
+    /// geth's words, and whether more gas might have helped.
+    Halted(String, bool),
+}
+
+/// What came of an execution.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) status: Status,
+    pub(super) output: Bytes,
+    pub(super) gas_used: u64,
+    /// Before refunds: what the gas limit must have been.
+    pub(super) gas_spent: u64,
+    pub(super) logs: Vec<Log>,
+    pub(super) state: EvmState,
+}
+
+impl Outcome {
+    /// What it returned.
+    pub(super) fn into_output(self) -> Result<Bytes, CallError> {
+        match self.status {
+            Status::Success => Ok(self.output),
+            Status::Reverted => Err(CallError::Reverted(self.output)),
+            Status::Halted(message, _) => Err(CallError::Halted(message)),
+        }
+    }
+}
+
+/// Why there was no execution.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The transaction is invalid.
+    Invalid(Option<InvalidTransaction>, String),
+    /// Anything else.
+    Other(CallError),
+}
+
+impl Failure {
+    /// Whether a higher gas limit might have helped.
+    pub(super) fn is_gas_too_low(&self) -> bool {
+        matches!(self, Self::Invalid(Some(error), _) if error.is_gas_limit_too_low())
+    }
+}
+
+impl From<Failure> for CallError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Invalid(_, message) => Self::Invalid(message),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+/// From what the EVM says; `base` is Ethereum's reason for a halt.
+pub(super) fn outcome<H, T: InvalidTxError>(
+    result: Result<ResultAndState<H>, EVMError<SourceError, T>>,
+    base: impl Fn(&H) -> Option<&HaltReason>,
+) -> Result<Outcome, Failure> {
+    let ResultAndState { result, state } = match result {
+        Ok(done) => done,
+        Err(EVMError::Transaction(error)) => {
+            let known = error.as_invalid_tx_err().cloned();
+            let message = known.as_ref().map_or_else(|| error.to_string(), invalid);
+            return Err(Failure::Invalid(known, message));
+        }
+        Err(EVMError::Database(error)) => return Err(Failure::Other(error.into())),
+        Err(error) => {
+            let message = match error {
+                EVMError::Header(error) => error.to_string(),
+                EVMError::Custom(error) => error,
+                _ => "the EVM failed".to_owned(),
+            };
+            return Err(Failure::Other(CallError::Invalid(message)));
+        }
+    };
+    let (status, gas, logs, output) = match result {
+        ExecutionResult::Success { gas, logs, output, .. } => {
+            (Status::Success, gas, logs, output.into_data())
+        }
+        ExecutionResult::Revert { gas, logs, output } => (Status::Reverted, gas, logs, output),
+        ExecutionResult::Halt { reason, gas, logs } => {
+            let reason = base(&reason);
+            let more_gas = matches!(reason, Some(HaltReason::OutOfGas(_)));
+            let message = reason.map_or_else(|| "failed deposit".to_owned(), halt);
+            (Status::Halted(message, more_gas), gas, logs, Bytes::new())
+        }
+    };
+    Ok(Outcome {
+        status,
+        output,
+        gas_used: gas.tx_gas_used(),
+        gas_spent: gas.total_gas_spent(),
+        logs,
+        state,
+    })
+}

@@ -1,0 +1,327 @@
+//! The Ethereum JSON-RPC, as far as it reads and follows the chain.
+//!
+//! Invariant: an answer takes the heads once and is made from immutable blocks reached from
+//! there, so nothing in it is torn. What is not kept here goes, with the same method and the
+//! same parameters, to the execution client ([`Upstream`]); without one it is an error that says
+//! so ([`error`] has the codes).
+//!
+//! A block that is not sealed has the zero hash wherever a hash is due, never null: clients'
+//! decoders refuse null in a receipt or a log. Sequences that clients poll ([`filters`]) and
+//! subscriptions (`subscribe.rs`) both read the view's ring of events, so a reader who does not
+//! keep up costs nothing and is dropped, never waited for.
+
+mod blocks;
+pub mod config;
+pub mod error;
+mod fees;
+pub mod filters;
+pub mod find;
+mod l1;
+mod logs;
+mod proof;
+mod state;
+pub mod stats;
+mod subscribe;
+mod types;
+pub mod upstream;
+
+use std::sync::Arc;
+
+use alloy_primitives::{Address, B256, U64};
+use futures_util::future::BoxFuture;
+use jsonrpsee::RpcModule;
+use jsonrpsee::types::{ErrorObjectOwned, Params};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
+
+use fragcast_execution::chain::ChainSpec;
+use fragcast_execution::exec::Tx;
+use fragcast_execution::executor::ChainView;
+use fragcast_upstream::client::FollowStats;
+
+pub use config::EthConfig;
+pub use error::Failure;
+pub use find::Found;
+pub use stats::EthStats;
+
+use filters::Filters;
+
+/// The execution client, which has what is not kept here.
+pub trait Upstream: Send + Sync {
+    /// Asks it. An error it answers with is passed on as it is; that it does not answer (in
+    /// time) is an error with [`error::UNAVAILABLE`].
+    fn request(
+        &self,
+        method: &str,
+        params: Value,
+    ) -> BoxFuture<'_, Result<Value, ErrorObjectOwned>>;
+}
+
+/// Transactions that were sent on from here and are in no executed frag yet.
+pub trait Forwarded: Send + Sync {
+    /// The nonce of the account's next transaction, given the one that the pending state has.
+    fn pending_nonce(&self, address: Address, state_nonce: u64) -> u64;
+    /// One of them.
+    fn get(&self, _hash: B256) -> Option<Tx> {
+        None
+    }
+}
+
+/// Where no transactions are sent on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoForwarded;
+
+impl Forwarded for NoForwarded {
+    fn pending_nonce(&self, _: Address, state_nonce: u64) -> u64 {
+        state_nonce
+    }
+}
+
+/// What all methods share.
+pub struct EthContext {
+    /// The chain.
+    pub spec: Arc<ChainSpec>,
+    /// What can be read of it.
+    pub view: Arc<ChainView>,
+    /// Limits and options.
+    pub config: EthConfig,
+    /// The execution client, if there is one.
+    pub upstream: Option<Arc<dyn Upstream>>,
+    /// Transactions on their way.
+    pub forwarded: Arc<dyn Forwarded>,
+    /// What it has come to.
+    pub stats: Arc<EthStats>,
+    /// Reading the state may wait for an execution client, so it must not happen on a thread of
+    /// the runtime.
+    pub state_waits: bool,
+    /// Following the execution client, if there is one.
+    pub follow: Option<Arc<FollowStats>>,
+    filters: Filters,
+    fees: fees::Tips,
+    heavy: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+}
+
+/// Reads at a time that may wait for an execution client, each on a thread.
+const MAX_WAITING_READS: usize = 64;
+
+/// Methods that read the state.
+const STATE: [&str; 4] =
+    ["eth_getBalance", "eth_getTransactionCount", "eth_getCode", "eth_getStorageAt"];
+
+impl EthContext {
+    /// A context without filters or subscriptions.
+    pub fn new(
+        spec: Arc<ChainSpec>,
+        view: Arc<ChainView>,
+        config: EthConfig,
+        upstream: Option<Arc<dyn Upstream>>,
+        forwarded: Arc<dyn Forwarded>,
+    ) -> Self {
+        Self {
+            spec,
+            view,
+            upstream,
+            forwarded,
+            stats: Arc::default(),
+            state_waits: false,
+            follow: None,
+            reads: Arc::new(Semaphore::new(MAX_WAITING_READS)),
+            filters: Filters::default(),
+            fees: fees::Tips::default(),
+            heavy: Arc::new(Semaphore::new(
+                config.max_heavy_calls.clamp(1, Semaphore::MAX_PERMITS),
+            )),
+            config,
+        }
+    }
+}
+
+/// An answer: JSON, written where the blocks it borrows from are at hand.
+pub type Answer = Box<RawValue>;
+
+/// Writes an answer.
+pub(crate) fn answer<T: Serialize + ?Sized>(value: &T) -> Result<Answer, Failure> {
+    serde_json::value::to_raw_value(value).map_err(|e| Failure::internal(&e))
+}
+
+type Read = fn(&EthContext, &Params<'_>) -> Result<Answer, Failure>;
+
+/// What a block that does not exist is answered with.
+#[derive(Clone, Copy)]
+enum Absent {
+    /// `null`: methods that ask for a block or what is in it.
+    Null,
+    /// An error: methods that ask for something as of a block.
+    Error,
+}
+
+/// Methods that look up a few things and are answered where they arrive.
+const LIGHT: &[(&str, Absent, Read)] = &[
+    ("web3_clientVersion", Absent::Error, |_, _| answer(CLIENT_VERSION)),
+    ("net_version", Absent::Error, |ctx, _| answer(&ctx.spec.chain_id.to_string())),
+    ("eth_chainId", Absent::Error, |ctx, _| answer(&U64::from(ctx.spec.chain_id))),
+    ("eth_syncing", Absent::Error, state::syncing),
+    ("eth_blockNumber", Absent::Error, state::block_number),
+    ("eth_getBalance", Absent::Error, state::balance),
+    ("eth_getTransactionCount", Absent::Error, state::nonce),
+    ("eth_getCode", Absent::Error, state::code),
+    ("eth_getStorageAt", Absent::Error, state::storage),
+    ("eth_getBlockByNumber", Absent::Null, blocks::block),
+    ("eth_getBlockByHash", Absent::Null, blocks::block_by_hash),
+    ("eth_getBlockTransactionCountByNumber", Absent::Null, blocks::tx_count),
+    ("eth_getBlockTransactionCountByHash", Absent::Null, blocks::tx_count_by_hash),
+    ("eth_getUncleCountByBlockNumber", Absent::Null, blocks::uncle_count),
+    ("eth_getUncleCountByBlockHash", Absent::Null, blocks::uncle_count_by_hash),
+    ("eth_getUncleByBlockNumberAndIndex", Absent::Null, blocks::uncle),
+    ("eth_getUncleByBlockHashAndIndex", Absent::Null, blocks::uncle_by_hash),
+    ("eth_getTransactionByBlockNumberAndIndex", Absent::Null, blocks::tx_at),
+    ("eth_getTransactionByBlockHashAndIndex", Absent::Null, blocks::tx_at_hash),
+    ("eth_getTransactionByHash", Absent::Null, blocks::tx),
+    ("eth_getRawTransactionByHash", Absent::Null, blocks::raw_tx),
+    ("eth_getTransactionReceipt", Absent::Null, blocks::receipt),
+    ("eth_getBlockReceipts", Absent::Null, blocks::receipts),
+    ("eth_newFilter", Absent::Error, filters::new_logs),
+    ("eth_newBlockFilter", Absent::Error, filters::new_blocks),
+    ("eth_newPendingTransactionFilter", Absent::Error, filters::new_txs),
+    ("eth_uninstallFilter", Absent::Error, filters::uninstall),
+    ("eth_gasPrice", Absent::Error, fees::gas_price),
+    ("eth_maxPriorityFeePerGas", Absent::Error, fees::tip),
+    ("eth_blobBaseFee", Absent::Error, fees::blob_base_fee),
+];
+
+/// Methods that go through many blocks, or resolve trie nodes: each on a thread where it may
+/// wait, and [`EthConfig::max_heavy_calls`] at a time.
+const HEAVY: &[(&str, Absent, Read)] = &[
+    ("eth_getLogs", Absent::Error, logs::logs),
+    ("eth_getFilterLogs", Absent::Error, filters::logs),
+    ("eth_getFilterChanges", Absent::Error, filters::changes),
+    ("eth_feeHistory", Absent::Error, fees::history),
+    ("eth_getProof", Absent::Error, proof::proof),
+];
+
+const CLIENT_VERSION: &str = concat!("fragcast/v", env!("CARGO_PKG_VERSION"));
+
+/// The methods that read, the filters, `eth_subscribe`, and those of
+/// [`EthConfig::proxied`]. Names are unique among themselves; a module merged with this one must
+/// not have them too, nor may `proxied`.
+pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
+    let (proxied, waits) = (ctx.config.proxied_names(), ctx.state_waits);
+    let mut module = RpcModule::from_arc(ctx);
+    for (name, absent, read) in LIGHT {
+        if waits && STATE.contains(name) {
+            let handler = move |params: Params<'static>, ctx: Arc<EthContext>, _| async move {
+                let slots = Arc::clone(&ctx.reads);
+                let (params, result) = elsewhere(&ctx, slots, params, *read).await;
+                finish(&ctx, name, &params, *absent, result).await
+            };
+            module.register_async_method(name, handler).expect("a name of its own");
+            continue;
+        }
+        let handler = move |params: Params<'static>, ctx: Arc<EthContext>, _| async move {
+            let result = read(&ctx, &params);
+            finish(&ctx, name, &params, *absent, result).await
+        };
+        module.register_async_method(name, handler).expect("a name of its own");
+    }
+    for (name, absent, read) in HEAVY {
+        let handler = move |params: Params<'static>, ctx: Arc<EthContext>, _| async move {
+            let slots = Arc::clone(&ctx.heavy);
+            let (params, result) = elsewhere(&ctx, slots, params, *read).await;
+            finish(&ctx, name, &params, *absent, result).await
+        };
+        module.register_async_method(name, handler).expect("a name of its own");
+    }
+    subscribe::register(&mut module);
+    for name in proxied {
+        if module.method(&name).is_some() {
+            tracing::warn!(method = %name, "it is answered here and not proxied");
+            continue;
+        }
+        // jsonrpsee wants names that live for ever; a module is made once, from a config of
+        // bounded size.
+        let name: &'static str = Box::leak(name.into_boxed_str());
+        let handler = move |params: Params<'static>, ctx: Arc<EthContext>, _| async move {
+            let elsewhere = Err(Failure::Elsewhere(format!("{name} is not answered here")));
+            finish(&ctx, name, &params, Absent::Error, elsewhere).await
+        };
+        module.register_async_method(name, handler).expect("checked above");
+    }
+    module
+}
+
+/// The receipt of a transaction by its index in a block, as `eth_getTransactionReceipt` gives it;
+/// `null` if there is no such transaction.
+pub fn receipt_json(
+    spec: &ChainSpec,
+    block: &fragcast_execution::exec::ExecutedBlock,
+    index: usize,
+) -> Value {
+    let receipts = types::Receipts::new(spec, block);
+    let receipt = block.tx(index).map(|placed| serde_json::to_value(receipts.one(&placed)));
+    receipt.and_then(Result::ok).unwrap_or(Value::Null)
+}
+
+/// Reads on a thread where it may wait, if there is a slot.
+async fn elsewhere(
+    ctx: &Arc<EthContext>,
+    slots: Arc<Semaphore>,
+    params: Params<'static>,
+    read: Read,
+) -> (Params<'static>, Result<Answer, Failure>) {
+    // Queuing here would hold the caller's parameters for nothing.
+    let Ok(permit) = slots.try_acquire_owned() else {
+        let busy = "as many calls that take long are being answered as may be; try again soon";
+        return (params, Err(Failure::limit(busy)));
+    };
+    let ctx = Arc::clone(ctx);
+    let run = move || {
+        let _permit = permit;
+        let result = read(&ctx, &params);
+        (params, result)
+    };
+    match tokio::task::spawn_blocking(run).await {
+        Ok(done) => done,
+        Err(e) => (Params::new(None), Err(Failure::internal(&e))),
+    }
+}
+
+/// Turns what a method came to into an answer; asks the execution client where that is due.
+async fn finish(
+    ctx: &EthContext,
+    method: &str,
+    params: &Params<'_>,
+    absent: Absent,
+    result: Result<Answer, Failure>,
+) -> Result<Answer, ErrorObjectOwned> {
+    let failure = match result {
+        Ok(answer) => {
+            EthStats::count(&ctx.stats.answered);
+            return Ok(answer);
+        }
+        Err(failure) => failure,
+    };
+    if failure.may_be_elsewhere()
+        && let Some(upstream) = &ctx.upstream
+    {
+        EthStats::count(&ctx.stats.forwarded);
+        let params = params.as_str().map_or(Ok(Value::Array(Vec::new())), serde_json::from_str);
+        let params = params.map_err(|e| Failure::invalid(&e).into_error())?;
+        let value = upstream.request(method, params).await.inspect_err(|_| {
+            EthStats::count(&ctx.stats.upstream_errors);
+        })?;
+        return answer(&value).map_err(Failure::into_error);
+    }
+    if failure.is_absence() && matches!(absent, Absent::Null) {
+        EthStats::count(&ctx.stats.answered);
+        return Ok(RawValue::NULL.to_owned());
+    }
+    let error = failure.into_error();
+    ctx.stats.refused(&error);
+    Err(error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! Filters that are polled: `eth_newFilter` and its kin.
+//!
+//! A filter is a place in the view's ring of events, and nothing is copied for it: a poll reads
+//! on from that place. A filter polled so rarely that the ring has moved past it is dropped,
+//! and the poll says "filter not found", at which clients make a new one: better than a gap
+//! that nobody is told of. The ring's size is [`ChainView::new`]'s `queue`.
+//!
+//! [`ChainView::new`]: fragcast_execution::executor::ChainView::new
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use alloy_primitives::{B256, U128};
+use alloy_rpc_types_eth::{Filter, Log};
+use fragcast_execution::executor::ChainEvent;
+use jsonrpsee::types::Params;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
+
+use super::logs::{filter, matching, matching_frag, select, wants_pending};
+use super::{Answer, EthContext, EthStats, Failure, answer};
+
+/// What a filter gives.
+enum Kind {
+    /// Hashes of verified blocks.
+    Blocks,
+    /// Hashes of executed transactions.
+    Txs,
+    /// Logs.
+    Logs(Box<Filter>),
+}
+
+struct Polled {
+    kind: Kind,
+    events: Receiver<ChainEvent>,
+    last_poll: Instant,
+}
+
+type Table = HashMap<U128, Arc<Mutex<Polled>>>;
+
+/// All filters; their number is bounded by [`max_filters`](super::EthConfig::max_filters).
+#[derive(Default)]
+pub(super) struct Filters(Mutex<Table>);
+
+impl Filters {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lock(filter: &Mutex<Polled>) -> MutexGuard<'_, Polled> {
+    filter.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn install(ctx: &EthContext, kind: Kind) -> Result<Answer, Failure> {
+    let mut id = [0; 16];
+    // Nobody shall guess another's.
+    getrandom::fill(&mut id).map_err(|e| Failure::internal(&e))?;
+    let id = U128::from_be_bytes(id);
+    let events = ctx.view.subscribe();
+    let polled = Polled { kind, events, last_poll: Instant::now() };
+    let mut table = ctx.filters.table();
+    expire(ctx, &mut table);
+    if table.len() >= ctx.config.max_filters {
+        let limit = ctx.config.max_filters;
+        return Err(Failure::limit(format!(
+            "there are {limit} filters, which is the limit; uninstall some or subscribe"
+        )));
+    }
+    table.insert(id, Arc::new(Mutex::new(polled)));
+    ctx.stats.filters.store(table.len() as u64, Ordering::Relaxed);
+    answer(&id)
+}
+
+fn expire(ctx: &EthContext, table: &mut Table) {
+    let (before, timeout) = (table.len(), ctx.config.filter_timeout());
+    // One that is being polled now is not waited for.
+    table.retain(|_, filter| {
+        filter.try_lock().map_or(true, |filter| filter.last_poll.elapsed() < timeout)
+    });
+    let expired = (before - table.len()) as u64;
+    ctx.stats.filters_expired.fetch_add(expired, Ordering::Relaxed);
+    ctx.stats.filters.store(table.len() as u64, Ordering::Relaxed);
+}
+
+impl EthContext {
+    /// Forgets filters that nobody polls any more, each of which keeps the events since its last
+    /// poll in memory. To be called now and then.
+    pub fn tick(&self) {
+        expire(self, &mut self.filters.table());
+    }
+}
+
+fn remove(ctx: &EthContext, id: &U128) -> bool {
+    let mut table = ctx.filters.table();
+    let removed = table.remove(id).is_some();
+    ctx.stats.filters.store(table.len() as u64, Ordering::Relaxed);
+    removed
+}
+
+/// The filter with the id that comes next, unless it has expired.
+fn get(ctx: &EthContext, params: &Params<'_>) -> Result<(U128, Arc<Mutex<Polled>>), Failure> {
+    let id: U128 = params.sequence().next()?;
+    let found = ctx.filters.table().get(&id).cloned();
+    let filter = found.ok_or_else(Failure::filter_not_found)?;
+    let expired = {
+        let mut filter = lock(&filter);
+        let expired = filter.last_poll.elapsed() >= ctx.config.filter_timeout();
+        filter.last_poll = Instant::now();
+        expired
+    };
+    if expired {
+        if remove(ctx, &id) {
+            EthStats::count(&ctx.stats.filters_expired);
+        }
+        return Err(Failure::filter_not_found());
+    }
+    Ok((id, filter))
+}
+
+pub(super) fn new_logs(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+    let filter = filter(ctx, &mut params.sequence())?;
+    install(ctx, Kind::Logs(Box::new(filter)))
+}
+
+pub(super) fn new_blocks(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
+    install(ctx, Kind::Blocks)
+}
+
+pub(super) fn new_txs(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
+    install(ctx, Kind::Txs)
+}
+
+pub(super) fn uninstall(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+    let id: U128 = params.sequence().next()?;
+    answer(&remove(ctx, &id))
+}
+
+pub(super) fn logs(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+    let (_, filter) = get(ctx, params)?;
+    let selected = match &lock(&filter).kind {
+        Kind::Logs(selected) => selected.clone(),
+        _ => return Err(Failure::filter_not_found()),
+    };
+    answer(&select(ctx, &selected)?)
+}
+
+pub(super) fn changes(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+    let (id, filter) = get(ctx, params)?;
+    let mut filter = lock(&filter);
+    let (mut hashes, mut logs): (Vec<B256>, Vec<Log>) = (Vec::new(), Vec::new());
+    // What is over the limit comes with the next poll.
+    while hashes.len() + logs.len() < ctx.config.max_logs {
+        let event = match filter.events.try_recv() {
+            Ok(event) => event,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            Err(TryRecvError::Lagged(_)) => {
+                if remove(ctx, &id) {
+                    EthStats::count(&ctx.stats.filters_lagged);
+                }
+                return Err(Failure::filter_not_found());
+            }
+        };
+        match (&filter.kind, event) {
+            (Kind::Blocks, ChainEvent::Verified(block)) => hashes.push(block.hash()),
+            (Kind::Txs, ChainEvent::Frag(snapshot)) => {
+                let txs = snapshot.frags.last().into_iter().flat_map(|frag| &frag.txs);
+                hashes.extend(txs.map(|executed| executed.tx.hash));
+            }
+            (Kind::Logs(filter), event) => {
+                changed(filter, wants_pending(ctx, filter), &event, &mut logs);
+            }
+            _ => {}
+        }
+    }
+    match filter.kind {
+        Kind::Logs(_) => answer(&logs),
+        _ => answer(&hashes),
+    }
+}
+
+/// The logs that an event brings or takes back. A filter that reaches into the
+/// pending block gives logs twice:
+/// when they are executed, with the zero hash, and with their block, which may have come whole.
+fn changed(filter: &Filter, preconfirmed: bool, event: &ChainEvent, logs: &mut Vec<Log>) {
+    let number = match event {
+        ChainEvent::Frag(snapshot) | ChainEvent::Retracted { snapshot, .. } => {
+            if !preconfirmed {
+                return;
+            }
+            snapshot.header.number
+        }
+        ChainEvent::Verified(block) => block.number(),
+        ChainEvent::Unwound(block) => block.header.number,
+    };
+    if !filter.matches_block_range(number) {
+        return;
+    }
+    match event {
+        ChainEvent::Frag(snapshot) => logs.extend(matching_frag(filter, snapshot)),
+        ChainEvent::Retracted { snapshot, .. } => logs.extend(matching(filter, snapshot, true)),
+        ChainEvent::Verified(block) => logs.extend(matching(filter, &block.snapshot, false)),
+        ChainEvent::Unwound(block) => logs.extend(matching(filter, block, true)),
+    }
+}

@@ -1,0 +1,135 @@
+//! `eth_subscribe`.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use alloy_consensus::TxEnvelope;
+use alloy_rpc_types_eth::{Block, Header, Log, Transaction};
+use fragcast_execution::executor::ChainEvent;
+use jsonrpsee::core::server::Subscription;
+
+use super::*;
+
+async fn subscribe(f: &Fixture, params: Value) -> Subscription {
+    let params: Vec<Value> = serde_json::from_value(params).unwrap();
+    f.module.subscribe_unbounded("eth_subscribe", params).await.unwrap()
+}
+
+async fn next(subscription: &mut Subscription) -> Value {
+    let next = tokio::time::timeout(Duration::from_secs(5), subscription.next::<Value>());
+    next.await.expect("a notification").expect("open").unwrap().0
+}
+
+#[tokio::test]
+async fn each_kind_tells_its_events() {
+    let mut f = Fixture::new();
+    f.chain.block(1, 10);
+    let mut heads = subscribe(&f, json!(["newHeads"])).await;
+    let mut logs = subscribe(&f, json!(["logs", {}])).await;
+    let mut hashes = subscribe(&f, json!(["newPendingTransactions"])).await;
+    let mut txs = subscribe(&f, json!(["newFlashblockTransactions", true])).await;
+    let mut flashblocks = subscribe(&f, json!(["newFlashblocks"])).await;
+    let mut pending_logs = subscribe(&f, json!(["pendingLogs"])).await;
+    let mut frags = subscribe(&f, json!(["frags"])).await;
+    let mut retractions = subscribe(&f, json!(["retractions"])).await;
+    assert_eq!(f.ctx.stats.subscribers.load(Ordering::Relaxed), 8);
+    let mut block = f.open(2);
+    f.chain.frag(&mut block, &[], true);
+    let snapshot = Arc::clone(f.chain.view.heads().unwrap().pending());
+    let sealed = f.chain.seal(block);
+
+    for frag in 0..2_u64 {
+        let block = next(&mut flashblocks).await;
+        let typed: Block<Transaction<TxEnvelope>> = serde_json::from_value(block.clone()).unwrap();
+        assert_eq!(
+            (block["hash"].as_str(), typed.transactions.len() as u64),
+            (Some(ZERO), 10 * (frag + 1))
+        );
+        let frag_event = next(&mut frags).await;
+        assert_eq!(quantity(&frag_event["firstTransactionIndex"]), 10 * frag);
+        assert_eq!(frag_event["transactions"].as_array().unwrap().len(), 10);
+        assert_eq!(frag_event["blockHash"], ZERO);
+    }
+    for placed in sealed.snapshot.txs() {
+        let hash = json!(placed.executed.tx.hash);
+        assert_eq!(next(&mut hashes).await, hash);
+        let tx = next(&mut txs).await;
+        assert_eq!((&tx["hash"], &tx["blockHash"]), (&hash, &json!(ZERO)));
+        for _ in &placed.executed.receipt.logs {
+            let early: Log = serde_json::from_value(next(&mut pending_logs).await).unwrap();
+            let sure: Log = serde_json::from_value(next(&mut logs).await).unwrap();
+            assert_eq!(early.block_hash, Some(alloy_primitives::B256::ZERO));
+            assert_eq!(sure.block_hash, Some(sealed.hash()));
+            assert_eq!((early.log_index, early.inner), (sure.log_index, sure.inner));
+        }
+    }
+    let head: Header = serde_json::from_value(next(&mut heads).await).unwrap();
+    assert_eq!(head.hash_slow(), sealed.hash());
+
+    f.chain.view.tell(ChainEvent::Retracted { snapshot, reason: "superseded" });
+    let retraction = next(&mut retractions).await;
+    assert_eq!(
+        (&retraction["reason"], &retraction["blockHash"]),
+        (&json!("superseded"), &json!(ZERO))
+    );
+    assert_eq!(retraction["frags"], "0x3");
+    f.chain.view.tell(ChainEvent::Unwound(Arc::new(sealed.snapshot.block.clone())));
+    let unwound = next(&mut retractions).await;
+    assert_eq!(
+        (&unwound["reason"], &unwound["blockHash"]),
+        (&json!("unwound"), &json!(sealed.hash()))
+    );
+    assert_eq!(next(&mut logs).await["removed"], true);
+
+    drop(heads);
+    for _ in 0..100 {
+        if f.ctx.stats.subscribers.load(Ordering::Relaxed) == 7 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the subscription was not closed");
+}
+
+#[tokio::test]
+async fn one_who_lags_is_told_and_dropped() {
+    let mut f = Fixture::new();
+    let mut heads = subscribe(&f, json!(["newHeads"])).await;
+    let sealed = f.chain.block(1, 1);
+    // On one thread: the subscription's task runs only after all of them.
+    for _ in 0..1_100 {
+        f.chain.view.tell(ChainEvent::Verified(Arc::clone(&sealed)));
+    }
+    assert!(heads.next::<Value>().await.is_none());
+    assert_eq!(f.ctx.stats.slow.load(Ordering::Relaxed), 1);
+    assert_eq!(f.ctx.stats.subscribers.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn one_who_takes_nothing_is_dropped() {
+    let config = EthConfig { slow_subscriber_ms: 20, ..EthConfig::default() };
+    let mut f = Fixture::with(config, None);
+    let params = ["newHeads"];
+    let _stalled = f.module.subscribe("eth_subscribe", params, 2).await.unwrap();
+    let mut other = subscribe(&f, json!(["newHeads"])).await;
+    let sealed = f.chain.block(1, 1);
+    for _ in 0..8 {
+        f.chain.view.tell(ChainEvent::Verified(Arc::clone(&sealed)));
+    }
+    for _ in 0..9 {
+        next(&mut other).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(f.ctx.stats.slow.load(Ordering::Relaxed), 1);
+    assert_eq!(f.ctx.stats.subscribers.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn subscriptions_are_bounded_and_named() {
+    let config = EthConfig { max_subscriptions: 1, ..EthConfig::default() };
+    let f = Fixture::with(config, None);
+    let _one = subscribe(&f, json!(["frags"])).await;
+    assert_eq!(f.code("eth_subscribe", json!(["frags"])).await, error::LIMIT);
+    assert_eq!(f.code("eth_subscribe", json!(["syncs"])).await, error::INVALID_PARAMS);
+    assert_eq!(f.ctx.stats.subscribers.load(Ordering::Relaxed), 1);
+}

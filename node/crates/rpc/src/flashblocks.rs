@@ -1,0 +1,199 @@
+//! The Flashblocks door: a WebSocket at which consumers of Flashblocks, unmodified, get what this
+//! node has executed of a block, frag by frag.
+//!
+//! The format is that of `FlashblocksPayloadV1` (rollup-boost, op-rbuilder) and of
+//! `OpFlashblockPayload` (op-alloy); the specification of the OP stack
+//! (`specs/protocol/flashblocks.md`) describes the same with other metadata, which nobody sends.
+//!
+//! | field | what it is here |
+//! |---|---|
+//! | `payload_id` | 8 bytes, the first 0x03: one for each attempt at a block (`payload.rs`) |
+//! | `index` | 0, 1, 2 …, one for each executed frag, an empty frag too |
+//! | `base` | what the Env fixed; with index 0 alone |
+//! | `diff.transactions` | those of this frag |
+//! | `gas_used`, `logs_bloom`, `receipts_root`, `blob_gas_used` in it | of the block so far |
+//! | `diff.withdrawals_root` | from Isthmus on, of the state so far; before that zero |
+//! | `diff.state_root` | zero until the Seal |
+//! | `diff.block_hash` | of the header with the very roots above: no two are alike |
+//! | `metadata` | `block_number`, the receipts of this frag by hash, the balances it left |
+//!
+//! **The last one.** A block that is verified before the next one's first frag gets one more
+//! flashblock, with an empty diff and the roots and the hash of its header. Until then the state
+//! root is zero, as with other publishers: the state is hashed once a block. Base's node does not
+//! look at it; op-reth computes it itself where it needs it, and takes a root other than zero for
+//! the word that the block is whole, so it must not be a guess.
+//!
+//! **Frames.** By default binary with plain JSON inside, which Base's node and every version of
+//! op-reth read; Base's refuses text frames. A path that ends in `/text` gets text frames: for
+//! rollup-boost's websocket proxy, which refuses binary ones, and for browsers. Any other path is
+//! as good as `/`. Nothing is compressed: consumers take brotli and plain JSON alike, told apart
+//! by the first byte.
+//!
+//! **Retractions** have no message in Flashblocks. An attempt that supersedes another starts again
+//! at index 0 under another payload id, which op-reth takes. Base's node goes by number and index
+//! alone: it drops what it had of the block and goes on with the next one, or, if it had no more
+//! than index 0, keeps that one and takes the new attempt's others after it. Of a block that is
+//! rejected nothing more comes. Who needs to be told subscribes to `retractions` (`eth_subscribe`).
+//!
+//! **Gaps.** Consumers drop everything up to the next index 0 when an index is missing, so there
+//! is none: a new subscriber starts with the open block from its index 0, or with the next block,
+//! and one that misses a flashblock is told in the close frame and dropped.
+//!
+//! # Bounds
+//! Flashblocks are written once, for all: a ring of [`Settings::buffer`] bytes and 1,024
+//! flashblocks, the oldest goes first, in which each subscriber has a position. Beside it a
+//! subscriber has at most one flashblock on its way, and 8 KiB of buffers. Subscribers and their
+//! handshakes are bounded, in all and by IP address; what a subscriber sends is bounded in length
+//! and number.
+
+mod hub;
+mod payload;
+mod ring;
+mod sequence;
+mod stats;
+mod subscriber;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+
+use fragcast_execution::executor::{ChainEvent, ChainView};
+
+use hub::Hub;
+use sequence::{Sequences, Step};
+pub use stats::FlashblocksStats;
+
+/// Why a node that executes nothing has no door, and what to do.
+pub const NEEDS_EXECUTION: &str =
+    "flashblocks are made of what is executed: set execution.chain, or leave this empty";
+
+/// Limits of the door.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Subscribers in all.
+    pub subscribers: usize,
+    /// Subscribers from one IP address.
+    pub per_address: usize,
+    /// Bytes of flashblocks that a subscriber may be behind.
+    pub buffer: usize,
+    /// A subscriber that does not take a flashblock within this is dropped.
+    pub slow_after: Duration,
+    /// How long a handshake may take.
+    pub handshake: Duration,
+    /// How long telling one that is dropped may take.
+    pub closing: Duration,
+    /// How often subscribers are pinged; one of whom nothing comes for three times that is dropped.
+    pub ping: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            subscribers: 256,
+            per_address: 16,
+            buffer: 32 * 1024 * 1024,
+            slow_after: Duration::from_secs(5),
+            handshake: Duration::from_secs(5),
+            closing: Duration::from_secs(2),
+            ping: Duration::from_secs(15),
+        }
+    }
+}
+
+/// An open door.
+pub struct Door {
+    stats: Arc<FlashblocksStats>,
+    closing: Duration,
+    stop: watch::Sender<bool>,
+    feeder: JoinHandle<()>,
+    server: JoinHandle<()>,
+}
+
+impl Door {
+    /// Opens it; what happens to the chain from now on is told. Within the runtime.
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub fn open(
+        listener: std::net::TcpListener,
+        view: &ChainView,
+        settings: Settings,
+    ) -> io::Result<Self> {
+        let events = view.subscribe();
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let (stop, stopped) = watch::channel(false);
+        let hub = Arc::new(Hub::new(settings, stopped));
+        let (stats, closing) = (Arc::clone(&hub.stats), hub.settings.closing);
+        let feeder = tokio::spawn(feed(events, Arc::clone(&hub)));
+        let server = tokio::spawn(hub::serve(listener, hub));
+        Ok(Self { stats, closing, stop, feeder, server })
+    }
+
+    /// Its numbers.
+    pub const fn stats(&self) -> &Arc<FlashblocksStats> {
+        &self.stats
+    }
+
+    /// Tells the subscribers, and closes it.
+    pub async fn close(self) {
+        let Self { closing, stop, feeder, mut server, .. } = self;
+        feeder.abort();
+        let _ = feeder.await;
+        // Nobody may be there to hear it.
+        let _ = stop.send(true);
+        if tokio::time::timeout(closing * 2, &mut server).await.is_err() {
+            server.abort();
+        }
+    }
+}
+
+/// Writes what happens to the chain into the ring.
+async fn feed(mut events: broadcast::Receiver<ChainEvent>, hub: Arc<Hub>) {
+    let mut sequences = Sequences::default();
+    loop {
+        let event = match events.recv().await {
+            Ok(event) => event,
+            Err(RecvError::Closed) => return,
+            Err(RecvError::Lagged(lost)) => {
+                // The next snapshot of a block has its earlier frags too.
+                tracing::warn!(lost, "flashblocks: events were lost");
+                continue;
+            }
+        };
+        // Milliseconds of hashing and writing for a large block: not on a thread that has
+        // messages to carry.
+        let taken = tokio::task::spawn_blocking(move || {
+            let step = sequences.take(&event);
+            (sequences, step)
+        });
+        let step = match taken.await {
+            Ok((kept, step)) => {
+                sequences = kept;
+                step
+            }
+            Err(error) => {
+                tracing::error!(%error, "flashblocks: the writer has ended; start the node again");
+                return;
+            }
+        };
+        match step {
+            Step::Nothing => {}
+            Step::Ended => hub.ring.end(),
+            Step::Payload { text, first, last } => {
+                FlashblocksStats::count(&hub.stats.published);
+                hub.ring.push(text.into(), first);
+                if last {
+                    hub.ring.end();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,354 @@
+//! The door: who gets what, and who is dropped.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::http::StatusCode;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async, client_async_with_config};
+
+use super::*;
+use crate::flashblocks::hub;
+use crate::flashblocks::hub::Hub;
+use crate::flashblocks::ring::{MOST, Missed, Ring};
+use crate::flashblocks::{Door, FlashblocksStats, Settings};
+
+/// Guards against hanging.
+const GUARD: Duration = Duration::from_secs(60);
+
+type Client = WebSocketStream<TcpStream>;
+
+fn settings() -> Settings {
+    // Nothing happens because time passes, unless a test says so.
+    Settings {
+        slow_after: GUARD,
+        handshake: GUARD,
+        closing: GUARD,
+        ping: GUARD * 60,
+        ..Settings::default()
+    }
+}
+
+/// A door without a chain.
+struct Fixture {
+    hub: Arc<Hub>,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+}
+
+impl Fixture {
+    async fn new(settings: Settings) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let hub = Arc::new(Hub::new(settings, stopped));
+        let server = tokio::spawn(hub::serve(listener, Arc::clone(&hub)));
+        Self { hub, address, stop, server }
+    }
+
+    async fn client(&self) -> Client {
+        connect(self.address, "").await.unwrap()
+    }
+
+    /// A client that is being served.
+    async fn served(&self) -> Client {
+        let before = self.hub.stats.subscribers.load(Ordering::Relaxed);
+        let client = self.client().await;
+        until(|| self.hub.stats.subscribers.load(Ordering::Relaxed) > before).await;
+        client
+    }
+
+    fn dropped(&self, reason: &str) -> u64 {
+        dropped(&self.hub.stats, reason)
+    }
+}
+
+fn dropped(stats: &FlashblocksStats, reason: &str) -> u64 {
+    stats.dropped().find(|(name, _)| *name == reason).unwrap().1
+}
+
+async fn until(what: impl Fn() -> bool) {
+    let wait = async {
+        while !what() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(GUARD, wait).await.expect("it did not happen");
+}
+
+async fn connect(address: SocketAddr, path: &str) -> Result<Client, Error> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let url = format!("ws://{address}/{path}");
+    Ok(client_async(url, stream).await?.0)
+}
+
+async fn next(client: &mut Client) -> Message {
+    let next = tokio::time::timeout(GUARD, client.next()).await.expect("nothing came");
+    next.expect("open").unwrap()
+}
+
+async fn payload(client: &mut Client) -> OpFlashblockPayload {
+    match next(client).await {
+        Message::Binary(bytes) => serde_json::from_slice(&bytes).unwrap(),
+        other => panic!("{other:?} is not binary"),
+    }
+}
+
+/// The close frame that comes next.
+async fn farewell(client: &mut Client) -> (CloseCode, String) {
+    match next(client).await {
+        Message::Close(Some(frame)) => (frame.code, frame.reason.to_string()),
+        other => panic!("{other:?} is no close frame with a reason"),
+    }
+}
+
+async fn open(chain: &TestChain) -> (Door, SocketAddr) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (Door::open(listener, &chain.view, settings()).unwrap(), address)
+}
+
+#[tokio::test]
+async fn subscribers_get_every_block_from_its_first_flashblock() {
+    let mut chain = chain();
+    let (door, address) = open(&chain).await;
+    let mut early = connect(address, "ws").await.unwrap();
+    let mut texts = connect(address, "some/text").await.unwrap();
+    until(|| door.stats().subscribers.load(Ordering::Relaxed) == 2).await;
+    let mut block = opened(&mut chain);
+    let more = txs(&mut chain, 3);
+    chain.frag(&mut block, &more, false);
+    until(|| door.stats().published.load(Ordering::Relaxed) == 2).await;
+    // In mid-block: it has the block from the start nevertheless.
+    let mut late = connect(address, "").await.unwrap();
+    assert_eq!(payload(&mut late).await.index, 0);
+    chain.frag(&mut block, &[], true);
+    let sealed = chain.seal(block);
+    until(|| door.stats().published.load(Ordering::Relaxed) == 4).await;
+    // Between two blocks: it waits for the next one.
+    let mut last = connect(address, "").await.unwrap();
+    until(|| door.stats().subscribers.load(Ordering::Relaxed) == 4).await;
+    chain.block(1, 1);
+
+    let mut from_start = Vec::new();
+    for _ in 0..6 {
+        from_start.push(payload(&mut early).await);
+    }
+    let indices: Vec<u64> = from_start.iter().map(|payload| payload.index).collect();
+    assert_eq!(indices, [0, 1, 2, 3, 0, 1]);
+    assert_eq!(from_start[3].diff.block_hash, sealed.hash());
+    for expected in &from_start {
+        let Message::Text(text) = next(&mut texts).await else { panic!("not text") };
+        assert_eq!(&serde_json::from_str::<OpFlashblockPayload>(&text).unwrap(), expected);
+    }
+    for expected in &from_start[1..] {
+        assert_eq!(&payload(&mut late).await, expected);
+    }
+    for expected in &from_start[4..] {
+        assert_eq!(&payload(&mut last).await, expected);
+    }
+    let status = door.stats().status();
+    assert_eq!((&status["published"], &status["sent"]), (&6.into(), &20.into()));
+    assert_eq!((&status["subscribers"], &status["dropped"]), (&4.into(), &0.into()));
+
+    let closing = tokio::spawn(door.close());
+    assert_eq!(farewell(&mut early).await, (CloseCode::Away, "the node is stopping".into()));
+    drop((early, texts, late, last));
+    closing.await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn one_that_misses_flashblocks_is_told_how_many_and_dropped() {
+    // Room for one flashblock.
+    let f = Fixture::new(Settings { buffer: 1, ..settings() }).await;
+    let (mut slow, mut fresh) = (f.served().await, f.served().await);
+    f.hub.ring.push("first".into(), true);
+    assert_eq!(next(&mut slow).await, Message::Binary("first".into()));
+    assert_eq!(next(&mut fresh).await, Message::Binary("first".into()));
+    // Nobody else runs in between.
+    for text in ["second", "third", "fourth"] {
+        f.hub.ring.push(text.into(), false);
+    }
+    let (code, reason) = farewell(&mut slow).await;
+    assert_eq!(code, CloseCode::Policy);
+    assert!(reason.contains("2 flashblocks missed"), "{reason}");
+    farewell(&mut fresh).await;
+    until(|| f.dropped("lagged") == 2).await;
+    assert_eq!(f.hub.stats.subscribers.load(Ordering::Relaxed), 0);
+    // The open block's first is gone: a new one waits for the next block.
+    let mut late = f.served().await;
+    f.hub.ring.push("fifth".into(), false);
+    f.hub.ring.push("next".into(), true);
+    assert_eq!(next(&mut late).await, Message::Binary("next".into()));
+}
+
+#[tokio::test]
+async fn one_that_takes_nothing_is_told_and_dropped() {
+    let f = Fixture::new(Settings { slow_after: Duration::from_millis(50), ..settings() }).await;
+    let stream = TcpStream::connect(f.address).await.unwrap();
+    let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+    let url = format!("ws://{}/", f.address);
+    let (mut stuck, _) = client_async_with_config(url, stream, Some(config)).await.unwrap();
+    // More than sockets hold.
+    f.hub.ring.push("x".repeat(32 << 20).into(), true);
+    until(|| f.dropped("slow") == 1).await;
+    assert_eq!(f.hub.stats.subscribers.load(Ordering::Relaxed), 0);
+    // It reads again: the rest comes, and why there is no more.
+    assert_eq!(next(&mut stuck).await.len(), 32 << 20);
+    let (code, reason) = farewell(&mut stuck).await;
+    assert_eq!(code, CloseCode::Policy);
+    assert!(reason.contains("50 ms"), "{reason}");
+}
+
+#[tokio::test]
+async fn seats_are_limited_in_all_and_by_address() {
+    for (settings, status, reason) in [
+        (Settings { per_address: 2, ..settings() }, StatusCode::TOO_MANY_REQUESTS, "address"),
+        (Settings { subscribers: 2, ..settings() }, StatusCode::SERVICE_UNAVAILABLE, "full"),
+    ] {
+        let f = Fixture::new(settings).await;
+        let (_one, two) = (f.served().await, f.served().await);
+        let Err(Error::Http(response)) = connect(f.address, "").await else { panic!("let in") };
+        assert_eq!(response.status(), status);
+        assert_eq!(f.dropped(reason), 1);
+        // A seat that is given up can be taken again.
+        drop(two);
+        let wait = async {
+            while connect(f.address, "").await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(GUARD, wait).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_none_or_takes_too_long_gives_its_seat_back() {
+    let handshake = Duration::from_millis(50);
+    let f = Fixture::new(Settings { handshake, subscribers: 1, ..settings() }).await;
+    let mut buffer = Vec::new();
+    for (n, bytes) in [
+        &b""[..],
+        b"GET / HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        &[b'x'; 70_000],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut stream = TcpStream::connect(f.address).await.unwrap();
+        // It may be closed before all is written.
+        let _ = stream.write_all(bytes).await;
+        let closed = tokio::time::timeout(GUARD, stream.read_to_end(&mut buffer)).await;
+        let _ = closed.expect("it stays open");
+        until(|| f.dropped("handshake") == n as u64 + 1).await;
+    }
+    assert_eq!(f.hub.stats.subscribers.load(Ordering::Relaxed), 0);
+    assert_eq!(f.dropped("full"), 0);
+}
+
+#[tokio::test]
+async fn one_of_whom_nothing_comes_is_dropped() {
+    let f = Fixture::new(Settings { ping: Duration::from_millis(10), ..settings() }).await;
+    // It reads nothing, and so answers no ping.
+    let mut silent = f.served().await;
+    until(|| f.dropped("silent") == 1).await;
+    let mut end = next(&mut silent).await;
+    while let Message::Ping(_) = end {
+        end = next(&mut silent).await;
+    }
+    let Message::Close(Some(frame)) = end else { panic!("{end:?}") };
+    assert_eq!(
+        (frame.code, frame.reason.as_str()),
+        (CloseCode::Policy, "no answer to three pings")
+    );
+}
+
+#[tokio::test]
+async fn what_subscribers_send_is_bounded() {
+    let f = Fixture::new(settings()).await;
+    let mut polite = f.served().await;
+    polite.send(Message::Text("hello".into())).await.unwrap();
+    polite.send(Message::Ping("are you there".into())).await.unwrap();
+    assert_eq!(next(&mut polite).await, Message::Pong("are you there".into()));
+
+    let mut long = f.served().await;
+    long.send(Message::Text("x".repeat(4097).into())).await.unwrap();
+    let (code, reason) = farewell(&mut long).await;
+    assert_eq!(code, CloseCode::Size);
+    assert!(reason.contains("4096"), "{reason}");
+
+    let mut chatty = f.served().await;
+    for _ in 0..1025 {
+        chatty.feed(Message::Text("x".into())).await.unwrap();
+    }
+    chatty.flush().await.unwrap();
+    assert_eq!(farewell(&mut chatty).await.0, CloseCode::Policy);
+
+    let mut raw = f.served().await.into_inner();
+    // A frame of a client must be masked.
+    raw.write_all(&[0x81, 0x01, b'x']).await.unwrap();
+    let mut answer = [0; 64];
+    let read = tokio::time::timeout(GUARD, raw.read(&mut answer)).await.unwrap().unwrap();
+    // A close frame with code 1002.
+    assert_eq!((answer[0], &answer[2..4]), (0x88, &1002_u16.to_be_bytes()[..]), "{read}");
+    until(|| f.dropped("misbehaved") == 3).await;
+
+    // One that goes without a word was not dropped, and the others are served.
+    drop(f.served().await);
+    f.hub.ring.push("first".into(), true);
+    assert_eq!(next(&mut polite).await, Message::Binary("first".into()));
+    // Else the server would wait for them to close in their turn.
+    drop((raw, long, chatty));
+    until(|| f.hub.stats.subscribers.load(Ordering::Relaxed) == 1).await;
+    assert_eq!(f.dropped("misbehaved"), 3);
+    f.stop.send(true).unwrap();
+    assert_eq!(farewell(&mut polite).await.0, CloseCode::Away);
+    drop(polite);
+    f.server.await.unwrap();
+}
+
+#[test]
+fn the_ring_is_bounded_in_bytes_and_in_number() {
+    let ring = Ring::new(10);
+    let mut started = ring.subscribe();
+    let mut waiting = ring.subscribe();
+    ring.push("0123".into(), true);
+    assert_eq!(ring.take(&mut started).unwrap().unwrap(), "0123");
+    assert_eq!(ring.take(&mut started), Ok(None));
+    ring.push("4567".into(), false);
+    ring.push("89".into(), false);
+    // Ten bytes: all are there still.
+    let mut late = ring.subscribe();
+    assert_eq!(ring.take(&mut late).unwrap().unwrap(), "0123");
+    ring.push("longer than the ring".into(), false);
+    assert_eq!(ring.take(&mut started), Err(Missed(2)));
+    // The one that had not started lost nothing that was of use to it.
+    assert_eq!(ring.take(&mut waiting), Ok(None));
+    ring.push("x".into(), true);
+    assert_eq!(ring.take(&mut waiting).unwrap().unwrap(), "x");
+    ring.end();
+    assert_eq!(ring.take(&mut ring.subscribe()), Ok(None));
+
+    let ring = Ring::new(usize::MAX);
+    let mut cursor = ring.subscribe();
+    for i in 0..MOST + 1 {
+        ring.push("x".into(), i == 0);
+    }
+    // Its first is gone, so the rest of the block is of no use.
+    assert_eq!(ring.take(&mut cursor), Ok(None));
+    ring.push("y".into(), true);
+    assert_eq!(ring.take(&mut cursor).unwrap().unwrap(), "y");
+}

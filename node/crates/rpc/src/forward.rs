@@ -1,0 +1,344 @@
+//! Sends transactions to whoever builds the block, and remembers them until they are executed.
+//!
+//! A node has no pool: a transaction goes to the gateway that leads the block being built, if that
+//! cannot be reached to the next leader's, then to the execution client. What is plainly invalid
+//! is told to its sender at once ([`SendError`]); what a gateway says about the rest is passed on
+//! as it is.
+//!
+//! Invariants: a transaction is in the table, and whoever waits for it among the waiters, *before*
+//! it is sent, since its frag can be here before the gateway's answer; both are bounded, and
+//! entries of the table end by execution, by a nonce that passed, or by time.
+
+mod check;
+mod post;
+mod table;
+mod wait;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use alloy_primitives::{Address, B256, Bytes, keccak256};
+use fragcast_turbine::Schedule;
+use jsonrpsee::types::ErrorObjectOwned;
+use serde_json::Value;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use check::SendError;
+use fragcast_execution::chain::ChainSpec;
+use fragcast_execution::exec::{ExecutedBlock, Snapshot, Tx};
+use fragcast_execution::executor::{ChainEvent, ChainView};
+use fragcast_upstream::http::HttpClient;
+pub use table::TableLimits;
+pub use wait::Place;
+
+use crate::eth::Forwarded;
+use check::Checked;
+use table::{Table, TableFull};
+use wait::Waiters;
+
+/// The longest answer that is read: a hash, or an error.
+const MAX_ANSWER: usize = 64 * 1024;
+/// How often old entries are looked for.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Makes the receipt of a transaction, by its index in the block.
+pub type MakeReceipt = Arc<dyn Fn(&ExecutedBlock, usize) -> Value + Send + Sync>;
+
+/// Where transactions go, and how many may be on their way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardConfig {
+    /// JSON-RPC addresses (`http://…`) of gateways.
+    pub gateways: Vec<(Address, String)>,
+    /// The execution client's JSON-RPC address, tried last.
+    pub fallback: Option<String>,
+    /// How long connecting to a gateway may take, and again how long its answer may take.
+    pub timeout: Duration,
+    /// The longest transaction, in bytes; geth's limit.
+    pub max_tx_bytes: usize,
+    /// The longest blob transaction with its blobs, in bytes: six of them fit.
+    pub max_blob_tx_bytes: usize,
+    /// Requests being checked and sent at once, each holding its transaction.
+    pub in_flight: usize,
+    /// What is remembered.
+    pub table: TableLimits,
+    /// Requests that may wait for a receipt; some 200 bytes each.
+    pub waiters: usize,
+    /// How long they wait if they do not say.
+    pub sync_timeout: Duration,
+    /// The longest that they may wait; who asks for more waits as if he had not said.
+    pub max_sync_timeout: Duration,
+}
+
+impl Default for ForwardConfig {
+    fn default() -> Self {
+        Self {
+            gateways: Vec::new(),
+            fallback: None,
+            timeout: Duration::from_secs(1),
+            max_tx_bytes: 128 * 1024,
+            max_blob_tx_bytes: 1024 * 1024,
+            in_flight: 256,
+            table: TableLimits::default(),
+            waiters: 1024,
+            sync_timeout: Duration::from_secs(2),
+            max_sync_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Sends transactions; see the module.
+pub struct Forwarder {
+    config: ForwardConfig,
+    urls: HashMap<Address, String>,
+    schedule: Schedule,
+    view: Arc<ChainView>,
+    spec: Arc<ChainSpec>,
+    receipt: MakeReceipt,
+    http: HttpClient,
+    slots: Arc<Semaphore>,
+    table: Mutex<Table>,
+    waiters: Arc<Waiters>,
+}
+
+impl Forwarder {
+    /// A forwarder; [`Self::run`] has to run beside it.
+    pub fn new(
+        config: ForwardConfig,
+        schedule: Schedule,
+        view: Arc<ChainView>,
+        spec: Arc<ChainSpec>,
+        receipt: MakeReceipt,
+    ) -> Self {
+        Self {
+            urls: config.gateways.iter().cloned().collect(),
+            http: HttpClient { timeout: config.timeout, max_response: MAX_ANSWER },
+            slots: Arc::new(Semaphore::new(config.in_flight.clamp(1, Semaphore::MAX_PERMITS))),
+            table: Mutex::new(Table::new(config.table)),
+            waiters: Arc::new(Waiters::new(config.waiters)),
+            config,
+            schedule,
+            view,
+            spec,
+            receipt,
+        }
+    }
+
+    /// The sender's next nonce, if `state_nonce` is what the state says and all transactions on
+    /// their way are executed.
+    pub fn pending_nonce(&self, sender: Address, state_nonce: u64) -> u64 {
+        self.table().pending_nonce(sender, state_nonce)
+    }
+
+    /// A transaction that is on its way.
+    pub fn get(&self, hash: B256) -> Option<Tx> {
+        self.table().get(hash).cloned()
+    }
+
+    /// How many transactions are on their way.
+    pub fn len(&self) -> usize {
+        self.table().len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows the chain for ever: takes out what was executed and wakes who waits for it.
+    pub async fn run(self: Arc<Self>) {
+        let mut events = self.view.subscribe();
+        // What happened before.
+        self.catch_up();
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                _ = tick.tick() => {
+                    self.table().expire(Instant::now());
+                    continue;
+                }
+            };
+            match event {
+                Ok(ChainEvent::Frag(snapshot)) => {
+                    let first = snapshot.frags.last().map_or(0, |frag| frag.first_index);
+                    self.executed(&snapshot, first);
+                }
+                Ok(ChainEvent::Verified(block)) => self.executed(&block.snapshot, 0),
+                // What was preconfirmed there is for its sender to send again.
+                Ok(ChainEvent::Retracted { .. } | ChainEvent::Unwound(_)) => {}
+                Err(RecvError::Lagged(_)) => self.catch_up(),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Looks at all that is there: events were lost.
+    fn catch_up(&self) {
+        let Some(heads) = self.view.heads() else { return };
+        self.executed(&heads.latest.snapshot, 0);
+        for open in &heads.open {
+            self.executed(open, 0);
+        }
+        for hash in self.waiters.hashes() {
+            if let Some(place) = self.find(hash) {
+                self.waiters.resolve(hash, &place);
+            }
+        }
+    }
+
+    fn executed(&self, snapshot: &Arc<Snapshot>, first: usize) {
+        let mut table = self.table();
+        let frags = snapshot.frags.iter().filter(|frag| frag.first_index >= first);
+        for placed in frags.flat_map(|frag| frag.txs()) {
+            let tx = &placed.executed.tx;
+            table.executed(tx.hash, tx.sender, tx.envelope.nonce());
+            let place = Place { snapshot: Arc::clone(snapshot), index: placed.index };
+            self.waiters.resolve(tx.hash, &place);
+        }
+    }
+
+    /// Where a transaction was executed, if that is in memory.
+    fn find(&self, hash: B256) -> Option<Place> {
+        let heads = self.view.heads()?;
+        for open in heads.open.iter().rev() {
+            if let Some(placed) = open.tx_by_hash(hash) {
+                return Some(Place { snapshot: Arc::clone(open), index: placed.index });
+            }
+        }
+        // An error of the history means the same as not being there: it was not found yet.
+        let (block, index) = self.view.tx(hash).ok().flatten()?;
+        let block = self.view.recent(block)?;
+        Some(Place { snapshot: Arc::clone(&block.snapshot), index })
+    }
+
+    /// Checks a transaction off the async threads: that takes a signature and reads state.
+    async fn check(&self, raw: &Bytes) -> Result<Checked, SendError> {
+        let limits = (self.config.max_tx_bytes, self.config.max_blob_tx_bytes);
+        let (raw, spec, view) = (raw.clone(), Arc::clone(&self.spec), Arc::clone(&self.view));
+        let check = move || check::check(&raw, &spec, &view, limits);
+        tokio::task::spawn_blocking(check).await.unwrap_or(Err(SendError::Busy))
+    }
+
+    fn slot(&self) -> Result<OwnedSemaphorePermit, SendError> {
+        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| SendError::Busy)
+    }
+
+    /// Checks a transaction and sends it. Returns its hash.
+    ///
+    /// # Errors
+    /// [`SendError`] as JSON-RPC, or a gateway's own error.
+    pub async fn send(self: &Arc<Self>, raw: &Bytes) -> Result<B256, ErrorObjectOwned> {
+        let slot = self.slot()?;
+        let checked = self.check(raw).await?;
+        self.forward(checked, raw, slot).await
+    }
+
+    /// Sends in a task of its own: if who asks goes away, it is still known what became of it.
+    async fn forward(
+        self: &Arc<Self>,
+        checked: Checked,
+        raw: &Bytes,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<B256, ErrorObjectOwned> {
+        let hash = checked.tx.hash;
+        self.table().insert(checked.tx, Instant::now()).map_err(|full| match full {
+            TableFull::Known => SendError::AlreadyKnown,
+            TableFull::Sender => SendError::SenderFull(self.config.table.per_sender),
+        })?;
+        let (forwarder, raw) = (Arc::clone(self), raw.clone());
+        let sent = tokio::spawn(async move {
+            let result = forwarder.post(&raw, hash).await;
+            if result.is_err() {
+                forwarder.table().remove(hash);
+            }
+            drop(slot);
+            result
+        });
+        match sent.await {
+            Ok(result) => result.map(|()| hash),
+            // The node stops.
+            Err(_) => Err(SendError::Nobody.into()),
+        }
+    }
+
+    /// Sends a transaction and waits for its receipt (EIP-7966).
+    ///
+    /// `timeout` counts if it is neither 0 nor above the configured maximum, else the default
+    /// does. A transaction that is on its way or executed already is waited for, too, so that
+    /// asking again after a time-out works.
+    ///
+    /// # Errors
+    /// Those of [`Self::send`]; code 4 with the hash if it was not executed in time, 5 if this
+    /// node follows no chain yet, 6 with the expected nonce if one before it is missing.
+    pub async fn send_sync(
+        self: &Arc<Self>,
+        raw: &Bytes,
+        timeout: Option<Duration>,
+    ) -> Result<Value, ErrorObjectOwned> {
+        let timeout = timeout
+            .filter(|timeout| !timeout.is_zero() && *timeout <= self.config.max_sync_timeout)
+            .unwrap_or(self.config.sync_timeout);
+        let deadline = tokio::time::Instant::now() + timeout;
+        let slot = self.slot()?;
+        if self.view.heads().is_none() {
+            return Err(SendError::NotReady.into());
+        }
+        let hash = keccak256(check::without_blobs(raw, &self.spec)?);
+        let mut waiting = self.waiters.register(hash).ok_or(SendError::Busy)?;
+        let receipt = |place: Place| Ok((self.receipt)(&place.snapshot, place.index));
+        if let Some(place) = self.find(hash) {
+            return receipt(place);
+        }
+        let sending = async {
+            if self.get(hash).is_some() {
+                return Ok(());
+            }
+            let checked = self.check(raw).await?;
+            let (sender, nonce) = (checked.tx.sender, checked.tx.envelope.nonce());
+            let expected = self.pending_nonce(sender, checked.state_nonce);
+            if nonce > expected {
+                return Err(SendError::NonceGap { expected, nonce }.into());
+            }
+            match self.forward(checked, raw, slot).await {
+                // Somebody else may have just sent the same.
+                Err(error) if self.get(hash).is_none() => Err(error),
+                _ => Ok(()),
+            }
+        };
+        let executed_or_timeout = async {
+            match tokio::time::timeout_at(deadline, waiting.place()).await {
+                Ok(Some(place)) => Ok(place),
+                Ok(None) | Err(_) => Err(SendError::TimedOut { hash, timeout }),
+            }
+        };
+        tokio::pin!(executed_or_timeout);
+        tokio::select! {
+            biased;
+            place = &mut executed_or_timeout => return receipt(place?),
+            sent = sending => if let Err(error) = sent {
+                // Refused perhaps because it has been executed.
+                return self.find(hash).map_or(Err(error), receipt);
+            },
+        }
+        receipt(executed_or_timeout.await?)
+    }
+}
+
+impl Forwarded for Forwarder {
+    fn pending_nonce(&self, address: Address, state_nonce: u64) -> u64 {
+        Self::pending_nonce(self, address, state_nonce)
+    }
+
+    fn get(&self, hash: B256) -> Option<Tx> {
+        Self::get(self, hash)
+    }
+}
+
+#[cfg(test)]
+mod tests;

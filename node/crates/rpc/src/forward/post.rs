@@ -1,0 +1,99 @@
+//! Sends a transaction to the leader of the block being built, else to the next one, else to the
+//! execution client. Who answers decides, be it by an error; who does not is passed over.
+
+use alloy_primitives::{B256, Bytes};
+use fragcast_upstream::http::HttpError;
+use jsonrpsee::types::ErrorObjectOwned;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Forwarder, SendError};
+
+/// How much of a gateway's error message is passed on.
+const MAX_ERROR_CHARS: usize = 1_000;
+
+/// What a server answered.
+#[derive(Deserialize)]
+struct Reply {
+    #[serde(default)]
+    result: Option<Value>,
+    #[serde(default)]
+    error: Option<RpcError>,
+}
+
+#[derive(Deserialize)]
+struct RpcError {
+    code: i32,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    data: Option<Value>,
+}
+
+impl Forwarder {
+    /// The addresses to try, in order.
+    fn targets(&self) -> Vec<&str> {
+        let Some(heads) = self.view.heads() else { return Vec::new() };
+        let block = match &heads.pending {
+            Some(pending) => pending.header.number,
+            None => heads.latest.number().saturating_add(1),
+        };
+        let next = self.schedule.next(block).next().map(|(gateway, _)| gateway);
+        let leaders = [Some(self.schedule.gateway(block)), next];
+        let gateways = leaders.into_iter().flatten().filter_map(|g| self.urls.get(&g));
+        let mut targets: Vec<&str> = Vec::with_capacity(3);
+        for url in gateways.chain(&self.config.fallback) {
+            if !targets.contains(&url.as_str()) {
+                targets.push(url);
+            }
+        }
+        targets
+    }
+
+    /// Sends a transaction to the first who answers.
+    pub(super) async fn post(&self, raw: &Bytes, hash: B256) -> Result<(), ErrorObjectOwned> {
+        let request = json!({
+            "jsonrpc": "2.0", "id": 1, "method": "eth_sendRawTransaction", "params": [raw],
+        });
+        let body = serde_json::to_vec(&request).map_err(|_| SendError::Nobody)?;
+        if self.urls.is_empty() && self.config.fallback.is_none() {
+            return Err(SendError::NoAddress.into());
+        }
+        // Somebody may have it, though he did not answer.
+        let mut perhaps_sent = false;
+        for url in self.targets() {
+            let answer = match self.http.post_json(url, None, body.clone()).await {
+                Ok((200, answer)) => answer,
+                Ok((status, _)) => {
+                    tracing::debug!(url, status, "a gateway did not take a transaction");
+                    continue;
+                }
+                Err(error) => {
+                    perhaps_sent |= matches!(error, HttpError::Ambiguous(_));
+                    tracing::debug!(url, %error, "a gateway did not take a transaction");
+                    continue;
+                }
+            };
+            match serde_json::from_slice::<Reply>(&answer) {
+                Ok(Reply { error: Some(error), .. }) => {
+                    if perhaps_sent && error.message.contains("already known") {
+                        return Ok(());
+                    }
+                    let message: String = error.message.chars().take(MAX_ERROR_CHARS).collect();
+                    return Err(ErrorObjectOwned::owned(error.code, message, error.data));
+                }
+                Ok(Reply { result: Some(Value::String(answered)), .. }) => {
+                    if answered.parse() != Ok(hash) {
+                        tracing::warn!(url, answered, %hash, "a gateway answered another hash");
+                    }
+                    return Ok(());
+                }
+                Ok(_) | Err(_) => {
+                    perhaps_sent = true;
+                    tracing::debug!(url, "a gateway answered no JSON-RPC");
+                }
+            }
+        }
+        Err(SendError::Nobody.into())
+    }
+}

@@ -1,0 +1,98 @@
+//! Forwarding against gateways that behave as told.
+
+mod gateway;
+mod sending;
+mod sync;
+mod table;
+
+use std::num::NonZeroU32;
+
+use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::{Signature, TxKind, U256};
+use fragcast_execution::devnet::DevnetConfig;
+use fragcast_execution::devnet::genesis::account_key;
+use fragcast_execution::testing::TestChain;
+use serde_json::json;
+
+use super::*;
+use gateway::Gateway;
+
+pub(super) const GUARD: Duration = Duration::from_secs(60);
+
+/// One account sends all, so nonces follow one another.
+pub(super) fn devnet() -> TestChain {
+    TestChain::new(&DevnetConfig { accounts: NonZeroU32::MIN, ..DevnetConfig::default() })
+}
+
+pub(super) fn sender() -> Address {
+    account_key(0, 0).address()
+}
+
+/// A transfer that is valid as the first of account 0.
+pub(super) fn plain(chain: &TestChain) -> TxEip1559 {
+    TxEip1559 {
+        chain_id: chain.spec.chain_id,
+        nonce: 0,
+        gas_limit: 21_000,
+        max_fee_per_gas: 100_000_000_000,
+        max_priority_fee_per_gas: 1,
+        to: TxKind::Call(Address::repeat_byte(0xcc)),
+        value: U256::ONE,
+        access_list: Default::default(),
+        input: Bytes::new(),
+    }
+}
+
+pub(super) fn sign<T>(tx: T) -> Bytes
+where
+    T: SignableTransaction<Signature>,
+    TxEnvelope: From<alloy_consensus::Signed<T>>,
+{
+    let signature = account_key(0, 0).sign_digest(&tx.signature_hash());
+    let bytes = signature.as_bytes();
+    let signature = Signature::new(
+        U256::from_be_slice(&bytes[..32]),
+        U256::from_be_slice(&bytes[32..64]),
+        bytes[64] == 1,
+    );
+    TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into()
+}
+
+pub(super) fn first() -> Address {
+    Address::with_last_byte(1)
+}
+
+pub(super) fn second() -> Address {
+    Address::with_last_byte(2)
+}
+
+/// A forwarder over two gateways that take turns every ten blocks, following the chain.
+pub(super) fn forwarder(chain: &TestChain, config: ForwardConfig) -> Arc<Forwarder> {
+    let schedule = Schedule::new(vec![first(), second()], 10).unwrap();
+    let receipt: MakeReceipt = Arc::new(|block, index| {
+        let hash = block.tx(index).map(|placed| placed.executed.tx.hash);
+        json!({ "transactionHash": hash, "blockHash": block.hash })
+    });
+    let (view, spec) = (Arc::clone(&chain.view), Arc::clone(&chain.spec));
+    let forwarder = Arc::new(Forwarder::new(config, schedule, view, spec, receipt));
+    tokio::spawn(Arc::clone(&forwarder).run());
+    forwarder
+}
+
+pub(super) fn to(gateways: &[(Address, &Gateway)]) -> ForwardConfig {
+    ForwardConfig {
+        gateways: gateways.iter().map(|(address, g)| (*address, g.url.clone())).collect(),
+        timeout: Duration::from_millis(200),
+        ..ForwardConfig::default()
+    }
+}
+
+pub(super) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let poll = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(GUARD, poll).await.is_ok(), "never {what}");
+}

@@ -1,0 +1,409 @@
+//! The embedded store: the state source of a chain that starts from a genesis.
+//!
+//! ```text
+//! executor ─persist──▶ queue ─▶ writer thread ─▶ redb: one durable transaction per block
+//!          ◀─base()──  newest durable view  ◀──────┘
+//! ```
+//!
+//! **What is stored.** Trie nodes by their path, flat accounts and slots, code, headers, bodies,
+//! receipts, the indexes of transactions and numbers, and for each of the last
+//! [`StoreConfig::reorg_depth`] blocks what it overwrote. All of a block is in one transaction, so
+//! whatever a crash leaves is the state after some verified block: starting rebuilds nothing and
+//! replays nothing. Flat state is what the EVM reads (one lookup instead of one per level of the
+//! trie); trie nodes are what roots and proofs are made from.
+//!
+//! **Served first, durable later.** A verified block is readable at once, from memory; its
+//! transaction takes tens of milliseconds and is made on the writer's thread. Until then the block
+//! waits in a queue of [`StoreConfig::queue`] places; [`StateSource::persist`] blocks when it is
+//! full, so a slow disk slows the chain down instead of filling the memory.
+//! [`StateSource::durable`] says how far it has got. After a crash the blocks behind that are
+//! gone, and come again from the network or from the execution client.
+//!
+//! **Which nodes a trie in memory resolves from.** A trie made by executing block N holds the nodes
+//! that N and the blocks before touched, and by their hash the roots of subtrees that nothing
+//! touched since the trie was started from a stored one. Such a subtree is the same, at the same
+//! path, in every state since, so it can be read from the *newest durable* state as long as that is
+//! not newer than the trie. [`LiveNodes`] does that, and is what [`StateSource::at`] hands
+//! out: a fixed view would keep its pages from being reused for as long as the chain grows on it.
+//! A trie that is older than the durable state gets [`SourceError::Missing`] for what has
+//! changed since; so it is never told something wrong.
+//!
+//! **Memory.** redb's cache, [`StoreConfig::cache_mib`]; the queue, with about 2 MB per block of
+//! 23 Mgas; the changes of one block while they are written. Views that others hold cost no
+//! memory, but pages of the file.
+//!
+//! **One process.** The file is locked; a second process is refused.
+//!
+//! The database is not checked as a whole when it is opened: redb checks the pages of a commit that
+//! a crash may have torn, [`Store::verify`] checks everything.
+#![forbid(unsafe_code)]
+
+mod body;
+mod codec;
+mod error;
+mod init;
+mod tables;
+mod undo;
+mod verify;
+mod view;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use alloy_consensus::Header;
+use alloy_primitives::B256;
+use arc_swap::ArcSwap;
+use redb::Database;
+
+pub use error::StoreError;
+use fragcast_execution::chain::ChainSpec;
+use fragcast_execution::exec::{Anchor, ExecutedBlock, SealedBlock, StateSource, StateView};
+use fragcast_execution::executor::History;
+use fragcast_execution::state::SourceError;
+use fragcast_execution::trie::{StateTrie, TrieNodes};
+pub use verify::Report;
+pub use view::{LiveNodes, StoreView};
+
+use init::Start;
+use writer::Command;
+
+/// How the store works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// How many blocks can be taken back.
+    pub reorg_depth: u64,
+    /// Verified blocks that may wait to be written, at least 1; about 2 MB each.
+    pub queue: usize,
+    /// redb's cache, MiB.
+    pub cache_mib: usize,
+    /// Keep transactions and receipts of this many blocks only (never of fewer than
+    /// `reorg_depth`). Headers and the state are kept in any case.
+    pub keep_blocks: Option<u64>,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { reorg_depth: 256, queue: 16, cache_mib: 128, keep_blocks: None }
+    }
+}
+
+/// Numbers for metrics, all of one moment or nearly.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// The newest durable block.
+    pub durable: u64,
+    /// Blocks that wait to be written, or to get a place in the queue.
+    pub queued: usize,
+    /// Blocks written since the start.
+    pub commits: u64,
+    /// Blocks that were refused since they do not follow the head or have no trie.
+    pub refused: u64,
+    /// What the last block took to write.
+    pub last_commit: Duration,
+    /// What all took.
+    pub total_commit: Duration,
+    /// Length of the file, bytes.
+    pub file_bytes: u64,
+    /// Whether writing has failed; see [`Store::failure`].
+    pub failed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    queued: AtomicUsize,
+    commits: AtomicU64,
+    refused: AtomicU64,
+    last_us: AtomicU64,
+    total_us: AtomicU64,
+}
+
+impl Counters {
+    fn committed(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.last_us.store(us, Ordering::Relaxed);
+        self.total_us.fetch_add(us, Ordering::Relaxed);
+    }
+}
+
+/// What the writer's thread and everybody else have in common.
+struct Shared {
+    db: Database,
+    view: Arc<ArcSwap<StoreView>>,
+    config: StoreConfig,
+    op: bool,
+    start: Start,
+    genesis: B256,
+    stats: Counters,
+    failure: OnceLock<String>,
+}
+
+impl Shared {
+    /// Shows what has been committed.
+    fn publish(&self) -> Result<(), StoreError> {
+        self.view.store(Arc::new(StoreView::open(&self.db, self.op)?));
+        Ok(())
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
+    }
+
+    /// A block that does not fit is passed over, and so are those that build on it; anything else
+    /// ends the writing, since no later block could be written without this one.
+    fn fail(&self, what: &str, error: &StoreError) {
+        if matches!(error, StoreError::Order { .. } | StoreError::NoTrie(_)) {
+            self.stats.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("the store passes over {what}");
+        } else {
+            tracing::error!("the store stops writing at {what}");
+            let _ = self.failure.set(what.to_owned());
+        }
+    }
+}
+
+/// The embedded store. See [the module](self).
+pub struct Store {
+    shared: Arc<Shared>,
+    /// `None` once it is being dropped.
+    commands: Option<SyncSender<Command>>,
+    writer: Option<JoinHandle<()>>,
+    path: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the database at `path`, a file; makes it from the chain's genesis if there is none.
+    ///
+    /// # Errors
+    /// It is in use, of another chain or format, damaged, or the chain has no genesis.
+    pub fn open(
+        path: &Path,
+        spec: &Arc<ChainSpec>,
+        config: StoreConfig,
+    ) -> Result<Arc<Self>, StoreError> {
+        // Before the file is made: a chain without a genesis leaves nothing behind.
+        let start = Start::new(spec)?;
+        let mut builder = Database::builder();
+        builder.set_cache_size(config.cache_mib.max(1).saturating_mul(1024 * 1024));
+        let exists = path.try_exists().map_err(|error| StoreError::Io(path.to_owned(), error))?;
+        if !exists {
+            init::create_file(path, &builder, &start)?;
+        }
+        let db = builder.create(path).map_err(|error| init::open_error(path, error))?;
+        Self::start(db, Some(path.to_owned()), start, spec, config)
+    }
+
+    /// Opens a database on a backend.
+    #[cfg(test)]
+    fn on(
+        backend: impl redb::StorageBackend,
+        spec: &Arc<ChainSpec>,
+        config: StoreConfig,
+    ) -> Result<Arc<Self>, StoreError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(config.cache_mib * 1024 * 1024);
+        let db = builder.create_with_backend(backend);
+        let db = db.map_err(|error| StoreError::Db(Box::new(error.into())))?;
+        Self::start(db, None, Start::new(spec)?, spec, config)
+    }
+
+    fn start(
+        db: Database,
+        path: Option<PathBuf>,
+        start: Start,
+        spec: &ChainSpec,
+        config: StoreConfig,
+    ) -> Result<Arc<Self>, StoreError> {
+        if !init::check(&db, &start)? {
+            init::create(&db, &start)?;
+        }
+        let op = spec.is_op();
+        let view = StoreView::open(&db, op)?;
+        let head = view.head;
+        let header = view.header(head.hash)?;
+        if header.is_none_or(|h| h.hash_slow() != head.hash || h.state_root != head.state_root) {
+            return Err(StoreError::Corrupt("the head has no header that fits".into()));
+        }
+        let (commands, receiver) = sync_channel(config.queue.max(1));
+        let shared = Arc::new(Shared {
+            db,
+            view: Arc::new(ArcSwap::from_pointee(view)),
+            config,
+            op,
+            genesis: start.hash,
+            start,
+            stats: Counters::default(),
+            failure: OnceLock::new(),
+        });
+        let thread = std::thread::Builder::new().name("store".into());
+        let writer = {
+            let shared = Arc::clone(&shared);
+            thread.spawn(move || writer::run(&shared, &receiver))
+        };
+        let failed = |error| StoreError::Io(path.clone().unwrap_or_default(), error);
+        let writer = Some(writer.map_err(failed)?);
+        Ok(Arc::new(Self { shared, commands: Some(commands), writer, path }))
+    }
+
+    /// The newest durable block with its state, and where tries in memory resolve from.
+    pub fn base(&self) -> (u64, B256, Arc<dyn StateView>, Arc<dyn TrieNodes>) {
+        let view = self.shared.view.load_full();
+        let head = view.head;
+        (head.number, head.hash, view, Arc::new(self.nodes()))
+    }
+
+    /// The trie nodes of the newest durable block, whichever that is when they are read.
+    pub fn nodes(&self) -> LiveNodes {
+        LiveNodes(Arc::clone(&self.shared.view))
+    }
+
+    /// The state after the newest durable block.
+    pub fn view(&self) -> Arc<StoreView> {
+        self.shared.view.load_full()
+    }
+
+    /// Why writing has stopped, if it has.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failure()
+    }
+
+    /// Numbers for metrics.
+    pub fn stats(&self) -> StoreStats {
+        let stats = &self.shared.stats;
+        let us = |counter: &AtomicU64| Duration::from_micros(counter.load(Ordering::Relaxed));
+        let file = self.path.as_ref().and_then(|path| std::fs::metadata(path).ok());
+        StoreStats {
+            durable: self.shared.view.load().head.number,
+            queued: stats.queued.load(Ordering::Relaxed),
+            commits: stats.commits.load(Ordering::Relaxed),
+            refused: stats.refused.load(Ordering::Relaxed),
+            last_commit: us(&stats.last_us),
+            total_commit: us(&stats.total_us),
+            file_bytes: file.map_or(0, |file| file.len()),
+            failed: self.shared.failure.get().is_some(),
+        }
+    }
+
+    /// Checks all of it: computes the root from the flat state, walks the trie by path, follows the
+    /// headers back. Reads the whole database; takes about 200 bytes of memory per account.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn verify(&self) -> Result<Report, StoreError> {
+        verify::verify(&self.shared.view.load_full())
+    }
+
+    fn send(&self, command: Command) -> Result<(), StoreError> {
+        let commands = self.commands.as_ref();
+        if commands.is_none_or(|commands| commands.send(command).is_err()) {
+            let what = "its thread has ended".to_owned();
+            let _ = self.shared.failure.set(what.clone());
+            return Err(StoreError::Failed(what));
+        }
+        Ok(())
+    }
+}
+
+impl StateSource for Store {
+    fn at(&self, block: B256) -> Result<Option<Anchor>, SourceError> {
+        let view = self.shared.view.load_full();
+        let head = view.head;
+        if head.hash != block {
+            return Ok(None);
+        }
+        let gone = || StoreError::Corrupt("the head has no header".into());
+        let header = view.header(head.hash)?.ok_or_else(gone)?;
+        let trie = StateTrie::from_root(head.state_root);
+        Ok(Some(Anchor { header, hash: block, view, trie, nodes: Arc::new(self.nodes()) }))
+    }
+
+    fn head(&self) -> Result<Option<B256>, SourceError> {
+        Ok(Some(self.shared.view.load().head.hash))
+    }
+
+    fn header(&self, hash: B256) -> Result<Option<Header>, SourceError> {
+        Ok(self.shared.view.load().header(hash)?)
+    }
+
+    /// Waits while the queue is full: a disk that cannot keep up slows the chain down.
+    fn persist(&self, block: &Arc<SealedBlock>) {
+        let queued = &self.shared.stats.queued;
+        queued.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.send(Command::Persist(Arc::clone(block))) {
+            queued.fetch_sub(1, Ordering::Relaxed);
+            tracing::error!("block {} is not stored: {error}", block.number());
+        }
+    }
+
+    fn base(&self) -> Option<(B256, Arc<dyn StateView>)> {
+        let view = self.shared.view.load_full();
+        Some((view.head.hash, view))
+    }
+
+    fn settle(&self) {
+        let ended = || self.writer.as_ref().is_none_or(JoinHandle::is_finished);
+        while self.shared.stats.queued.load(Ordering::Relaxed) > 0
+            && self.failure().is_none()
+            && !ended()
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn durable(&self) -> Option<(u64, B256)> {
+        let head = self.shared.view.load().head;
+        Some((head.number, head.hash))
+    }
+
+    /// Waits until all that was queued is written, so `block` may be a queued one; then takes
+    /// blocks back, each in a transaction of its own: a crash on the way leaves a block between. Beyond
+    /// the undo records only the genesis can be gone back to, by starting over from it.
+    fn unwind(&self, block: B256) -> Result<(), SourceError> {
+        let (answer, answered) = sync_channel(1);
+        self.send(Command::Unwind(block, answer))?;
+        let ended = |_| SourceError::Unavailable("the store's thread has ended".into());
+        answered.recv().map_err(ended)?
+    }
+}
+
+impl History for Store {
+    fn hash(&self, number: u64) -> Result<Option<B256>, SourceError> {
+        Ok(self.shared.view.load().hash(number)?)
+    }
+
+    fn block(&self, hash: B256) -> Result<Option<Arc<ExecutedBlock>>, SourceError> {
+        Ok(self.shared.view.load_full().block(hash)?.map(Arc::new))
+    }
+
+    fn tx(&self, hash: B256) -> Result<Option<(B256, usize)>, SourceError> {
+        Ok(self.shared.view.load().tx(hash)?)
+    }
+}
+
+impl Drop for Store {
+    /// Writes what is queued.
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        // A callback of its own thread may have held the last reference: that thread ends by
+        // itself, and cannot wait for itself.
+        let here = std::thread::current().id();
+        let writer = self.writer.take().filter(|writer| writer.thread().id() != here);
+        if writer.is_some_and(|writer| writer.join().is_err()) {
+            tracing::error!("the store's thread panicked: not all blocks may be stored");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

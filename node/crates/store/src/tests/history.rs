@@ -1,0 +1,74 @@
+//! Blocks as they were executed, read back.
+
+use fragcast_execution::testing::TestChain;
+
+use super::*;
+
+#[test]
+fn history_is_what_was_executed() {
+    let config = devnet();
+    let mut chain = TestChain::with_trie(&config);
+    let store = Store::on(TearingBackend::default(), &chain.spec, small(4)).unwrap();
+    let blocks: Vec<_> = (0..6).map(|n| chain.block(3, 5 + n)).collect();
+    for block in &blocks {
+        store.persist(block);
+    }
+    drain(&store);
+    assert_eq!(store.failure(), None);
+    let report = store.verify().unwrap();
+    assert_eq!((report.number, report.blocks), (6, 7));
+    for block in &blocks {
+        let hash = block.hash();
+        assert_eq!(store.hash(block.number()).unwrap(), Some(hash));
+        let stored = store.block(hash).unwrap().unwrap();
+        assert_eq!(*stored, block.snapshot.block);
+        for placed in block.snapshot.txs() {
+            let tx = placed.executed.tx.hash;
+            assert_eq!(store.tx(tx).unwrap(), Some((hash, placed.index)));
+        }
+        assert_eq!(store.header(hash).unwrap().as_ref(), Some(&block.snapshot.header));
+    }
+    assert_eq!(store.hash(7).unwrap(), None);
+    assert!(store.block(B256::repeat_byte(9)).unwrap().is_none());
+    let genesis = store.hash(0).unwrap().unwrap();
+    assert_eq!(store.block(genesis).unwrap().unwrap().tx_count(), 0);
+
+    // What is taken back is not history.
+    store.unwind(blocks[3].hash()).unwrap();
+    assert_eq!(store.hash(5).unwrap(), None);
+    assert!(store.block(blocks[4].hash()).unwrap().is_none());
+    let tx = blocks[5].snapshot.txs().next().unwrap().executed.tx.hash;
+    assert_eq!(store.tx(tx).unwrap(), None);
+    assert!(store.header(blocks[5].hash()).unwrap().is_none());
+    store.verify().unwrap();
+    for block in &blocks[4..] {
+        store.persist(block);
+    }
+    drain(&store);
+    assert_eq!(store.verify().unwrap().blocks, 7);
+}
+
+#[test]
+fn old_blocks_are_forgotten_if_so_configured() {
+    let mut chain = TestChain::with_trie(&devnet());
+    let keep = StoreConfig { keep_blocks: Some(1), ..small(3) };
+    let backend = TearingBackend::default();
+    let store = Store::on(backend.clone(), &chain.spec, small(3)).unwrap();
+    let blocks: Vec<_> = (0..9).map(|_| chain.block(1, 4)).collect();
+    blocks[..5].iter().for_each(|block| store.persist(block));
+    drop(store);
+    let store = Store::on(backend, &chain.spec, keep).unwrap();
+    blocks[5..].iter().for_each(|block| store.persist(block));
+    drain(&store);
+    for block in &blocks {
+        let kept = block.number() > 6;
+        assert_eq!(store.block(block.hash()).unwrap().is_some(), kept, "{}", block.number());
+        let tx = block.snapshot.txs().next().unwrap().executed.tx.hash;
+        assert_eq!(store.tx(tx).unwrap().is_some(), kept);
+        assert!(store.header(block.hash()).unwrap().is_some());
+    }
+    assert_eq!(store.verify().unwrap().blocks, 3);
+    store.unwind(blocks[5].hash()).unwrap();
+    store.verify().unwrap();
+    assert_eq!(store.durable(), Some((6, blocks[5].hash())));
+}

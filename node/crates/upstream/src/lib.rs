@@ -1,0 +1,12 @@
+//! Everything that asks an execution client.
+//!
+//! [`client`] reads its Ethereum JSON-RPC: state, blocks, and the canonical chain to follow.
+//! [`engine`] forwards verified messages to its engine port. [`http`] is the one HTTP client of
+//! both, which tells a request that surely was not sent from one that may have arrived.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod engine;
+pub mod http;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -1,0 +1,280 @@
+//! The gateway's door: JSON-RPC `based_env`, `based_newFrag`, `based_sealFrag`.
+//!
+//! What comes in must be signed by the gateway that the schedule names for the block, whatever
+//! form its signature has; it goes out canonical. The answer is `"OK"` once every shred is
+//! queued, which paces a gateway that is faster than the uplink.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use alloy_primitives::hex;
+use fragcast_shredder::messages::json::{EnvJson, FragJson, JsonError, SealJson};
+use fragcast_shredder::{
+    Dialect, Message, MessageKey, Signature, SignatureError, SignedMessage, VerifiedMessage,
+};
+use fragcast_turbine::net::Handle;
+use fragcast_turbine::output::{Ordered, Times, Via};
+use fragcast_turbine::{BroadcastError, Schedule};
+use jsonrpsee::RpcModule;
+use jsonrpsee::types::{ErrorObjectOwned, Params};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Mutex, mpsc};
+
+use crate::gateway::journal::{Journal, JournalError};
+use crate::gateway::order::{Leading, OrderError, Step};
+
+/// What a gateway posts.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Signed<M> {
+    signature: String,
+    message: M,
+}
+
+/// Why a message was not taken. The codes are part of the interface.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// Not the JSON that is expected.
+    #[error("invalid params: {0}")]
+    Params(String),
+    /// Of the other dialect, or out of bounds.
+    #[error(transparent)]
+    Message(#[from] JsonError),
+    /// Not 65 bytes of hex.
+    #[error("the signature must be 65 bytes of hex")]
+    SignatureForm,
+    /// Signed by somebody else.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// Out of order.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// The gateway has not delegated to this node.
+    #[error(
+        "this node does not lead block {0}: the network file has no delegation of its gateway to this node's peer id and leader key"
+    )]
+    NotLeader(u64),
+    /// The journal forbids it.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// It could not be sent.
+    #[error(transparent)]
+    Broadcast(#[from] BroadcastError),
+}
+
+impl IngestError {
+    /// The JSON-RPC error code.
+    pub const fn code(&self) -> i32 {
+        match self {
+            Self::Params(_) | Self::Message(_) | Self::SignatureForm => -32602,
+            Self::Signature(_) => -32001,
+            Self::Order(_) => -32002,
+            Self::NotLeader(_) => -32003,
+            Self::Journal(_) => -32004,
+            Self::Broadcast(_) => -32005,
+        }
+    }
+
+    /// The metric label.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Params(_) | Self::SignatureForm => "malformed",
+            Self::Message(_) => "dialect_or_bounds",
+            Self::Signature(_) => "signature",
+            Self::Order(_) => "order",
+            Self::NotLeader(_) => "not_leader",
+            Self::Journal(_) => "journal",
+            Self::Broadcast(_) => "broadcast",
+        }
+    }
+
+    /// All labels, and `ok` and `again` for what was taken.
+    pub const LABELS: [&'static str; 9] = [
+        "ok",
+        "again",
+        "malformed",
+        "dialect_or_bounds",
+        "signature",
+        "order",
+        "not_leader",
+        "journal",
+        "broadcast",
+    ];
+}
+
+impl From<IngestError> for ErrorObjectOwned {
+    fn from(error: IngestError) -> Self {
+        Self::owned(error.code(), error.to_string(), None::<()>)
+    }
+}
+
+/// How often each answer was given.
+#[derive(Debug, Default)]
+pub struct IngestStats([AtomicU64; IngestError::LABELS.len()]);
+
+impl IngestStats {
+    fn count(&self, label: &str) {
+        if let Some(at) = IngestError::LABELS.iter().position(|known| *known == label) {
+            self.0[at].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Labels and counts.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        IngestError::LABELS.into_iter().zip(self.0.iter().map(|n| n.load(Ordering::Relaxed)))
+    }
+}
+
+/// The leader's side of a node.
+pub struct Ingest {
+    schedule: Schedule,
+    dialect: Dialect,
+    net: Handle,
+    /// What this node sends, it also hands on itself.
+    own: mpsc::Sender<Ordered>,
+    state: Mutex<(Leading, Option<Journal>)>,
+    stats: Arc<IngestStats>,
+}
+
+impl Ingest {
+    /// An ingest for the chain of `schedule`; without a journal the node only follows.
+    pub fn new(
+        schedule: Schedule,
+        dialect: Dialect,
+        net: Handle,
+        own: mpsc::Sender<Ordered>,
+        journal: Option<Journal>,
+        stats: Arc<IngestStats>,
+    ) -> Self {
+        let state = Mutex::new((Leading::default(), journal));
+        Self { schedule, dialect, net, own, state, stats }
+    }
+
+    /// Takes a message; true if it was new.
+    ///
+    /// What is sent must be taken over, or its place would be given to another message, which
+    /// is equivocation. So this goes on in a task of its own even if the gateway hangs up and
+    /// the server drops the request.
+    ///
+    /// # Errors
+    /// [`IngestError`].
+    pub async fn take(self: Arc<Self>, signed: SignedMessage) -> Result<bool, IngestError> {
+        let gateway = self.schedule.gateway(signed.message.block());
+        let message = signed.normalise_and_verify(gateway)?;
+        let ended = BroadcastError::Busy;
+        tokio::spawn(async move { self.send(message).await }).await.map_err(|_| ended)?
+    }
+
+    async fn send(&self, message: VerifiedMessage) -> Result<bool, IngestError> {
+        let arrived = self.net.clock().now();
+        let block = message.message().block();
+        // One message at a time: their order is what is being decided.
+        let mut state = self.state.lock().await;
+        let (leading, journal) = &mut *state;
+        let key = match leading.check(&message)? {
+            Step::Again => return Ok(false),
+            Step::Send(key) => key,
+            Step::Open => {
+                let Some(journal) = journal else {
+                    return Err(IngestError::NotLeader(block));
+                };
+                if !self.net.leads(block).await {
+                    return Err(IngestError::NotLeader(block));
+                }
+                let attempt = tokio::task::block_in_place(|| journal.next_attempt(block))?;
+                MessageKey { block, attempt, message: 0 }
+            }
+        };
+        let sent = self.net.broadcast(key, message.clone()).await.map_err(|error| match error {
+            BroadcastError::NotLeader(block) => IngestError::NotLeader(block),
+            other => other.into(),
+        })?;
+        leading.commit(key, &message);
+        let times = Times {
+            sent_at: sent.as_nanos(),
+            first_shred_at: arrived.as_nanos(),
+            complete_at: arrived.as_nanos(),
+        };
+        let MessageKey { block, attempt, message: index } = key;
+        // The receiver ends only with the node.
+        let _ =
+            self.own.send(Ordered { block, attempt, index, message, times, via: Via::Own }).await;
+        Ok(true)
+    }
+
+    async fn call<M: DeserializeOwned>(
+        self: &Arc<Self>,
+        params: &Params<'_>,
+        read: impl FnOnce(M) -> Result<Message, JsonError>,
+    ) -> Result<&'static str, IngestError> {
+        let parsed: Signed<M> = params.one().map_err(|error| {
+            IngestError::Params(error.data().map_or_else(
+                || error.message().to_owned(),
+                |data| data.get().trim_matches('"').to_owned(),
+            ))
+        })?;
+        let signature =
+            hex::decode_to_array(&parsed.signature).map_err(|_| IngestError::SignatureForm)?;
+        let message = read(parsed.message)?;
+        let signed = SignedMessage::new(message, Signature::from_bytes(signature));
+        let new = Arc::clone(self).take(signed).await?;
+        self.stats.count(if new { "ok" } else { "again" });
+        Ok("OK")
+    }
+
+    fn answer(
+        &self,
+        method: &'static str,
+        result: Result<&'static str, IngestError>,
+    ) -> Result<&'static str, ErrorObjectOwned> {
+        result.map_err(|error| {
+            self.stats.count(error.label());
+            tracing::warn!(method, %error, "refused a message of the gateway");
+            error.into()
+        })
+    }
+
+    /// The three methods.
+    pub fn module(self) -> RpcModule<Self> {
+        let mut module = RpcModule::new(self);
+        let registered = module
+            .register_async_method("based_env", |params, me, _| async move {
+                me.answer("based_env", me.call(&params, EnvJson::into_message).await)
+            })
+            .and(Ok(()))
+            .and_then(|()| {
+                module
+                    .register_async_method("based_newFrag", |params, me, _| async move {
+                        let read = |m: FragJson| m.into_message(me.dialect);
+                        me.answer("based_newFrag", me.call(&params, read).await)
+                    })
+                    .and(Ok(()))
+            })
+            .and_then(|()| {
+                module
+                    .register_async_method("based_sealFrag", |params, me, _| async move {
+                        let read = |m: SealJson| m.into_message(me.dialect);
+                        me.answer("based_sealFrag", me.call(&params, read).await)
+                    })
+                    .and(Ok(()))
+            });
+        registered.expect("three different names");
+        module
+    }
+}
+
+/// Puts a message into the form that [`Ingest`] takes; what the built-in gateways post.
+pub fn request(message: &VerifiedMessage) -> (&'static str, serde_json::Value) {
+    use fragcast_shredder::messages::json::MessageJson;
+    let method = match message.message() {
+        Message::Env(_) => "based_env",
+        Message::Frag(_) => "based_newFrag",
+        Message::Seal(_) => "based_sealFrag",
+    };
+    let param = serde_json::json!({
+        "signature": hex::encode_prefixed(message.signature().as_bytes()),
+        "message": MessageJson::from(message.message()),
+    });
+    (method, param)
+}

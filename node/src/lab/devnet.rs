@@ -1,0 +1,319 @@
+//! `fragcast devnet`: a whole network on this machine, with a built-in gateway.
+//!
+//! Every node executes every block on a database of its own and checks the Seal. The gateway
+//! takes transactions of users over JSON-RPC (`pool.rs`), so that a wallet or a library can be tried against any node.
+
+mod pool;
+mod report;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use fragcast_execution::chain::ChainSpec;
+use fragcast_execution::devnet::genesis::{USER_KEYS, USERS};
+use fragcast_execution::devnet::{DevnetConfig, DevnetGateway, Genesis};
+use fragcast_execution::executor::ReportTap;
+use fragcast_shredder::{Dialect, Message};
+use fragcast_store::{Store, StoreConfig};
+use fragcast_turbine::{Mode, Policy};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::lab::local::{LocalNetwork, LocalOptions};
+use crate::node::Execution;
+
+use pool::Pool;
+use report::{View, print_table, summary};
+
+/// How long anything may take before it counts as missed.
+const GUARD: Duration = Duration::from_secs(20);
+const FRAG_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Arguments of `fragcast devnet`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DevnetArgs {
+    /// Nodes in all.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=200))]
+    pub nodes: u16,
+    /// Blocks to build.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub blocks: u64,
+    /// Share of shreds that every sender throws away, 0 to 0.3.
+    #[arg(long, default_value_t = 0.02, value_parser = super::loss)]
+    pub loss: f64,
+    /// Gateways that take turns; gateway g is run by node g.
+    #[arg(long, default_value_t = 1)]
+    pub gateways: u16,
+    /// Blocks that a gateway leads at a time.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    pub term: u64,
+    /// Which way messages travel: auto, turbine (the overlay alone) or gossip.
+    #[arg(long, default_value_t)]
+    pub mode: Mode,
+    /// How much nodes have to do with gossip: off, standby or always. Without the flag: standby,
+    /// or off for more than 64 nodes, whose connections a usual limit of open files forbids.
+    #[arg(long)]
+    pub policy: Option<Policy>,
+    /// Blocks all UDP before this block, so that the overlay fails for everybody.
+    #[arg(long, value_name = "BLOCK")]
+    pub fail_turbine_at: Option<u64>,
+    /// Lets UDP pass again before this block.
+    #[arg(long, value_name = "BLOCK", requires = "fail_turbine_at")]
+    pub heal_at: Option<u64>,
+    /// Route of the leader: auto, direct, turbine or rotor.
+    #[arg(long, default_value = "turbine")]
+    pub route: String,
+    /// As fast as it can instead of a frag every 200 ms: the next message follows when every
+    /// node has the one before.
+    #[arg(long)]
+    pub fast: bool,
+    /// Frags of a block.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub frags: u16,
+    /// Transactions of a frag.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(0..=5000))]
+    pub txs: u16,
+    /// Pacing of every node, Mbit/s.
+    #[arg(long, default_value_t = 200)]
+    pub uplink_mbit: u64,
+    /// `v0` or `v0-blob`.
+    #[arg(long, default_value_t)]
+    pub dialect: Dialect,
+    /// Seed of the transactions and losses.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Writes a JSON report.
+    #[arg(long)]
+    pub report: Option<PathBuf>,
+    /// TCP port of node 0's public JSON-RPC; 0: one of the system's choice.
+    #[arg(long = "http.port", default_value_t = 0)]
+    pub http_port: u16,
+    /// TCP port of node 0's gossip; 0: one of the system's choice.
+    #[arg(long = "gossip.port", default_value_t = 0)]
+    pub gossip_port: u16,
+    /// TCP port at which the gateway takes transactions; 0: one of the system's choice.
+    #[arg(long = "gateway.port", default_value_t = 0)]
+    pub gateway_port: u16,
+    /// Gives every node a Flashblocks door; node 0's is at this TCP port, 0: one of the system's
+    /// choice.
+    #[arg(long = "flashblocks.port")]
+    pub flashblocks_port: Option<u16>,
+    /// Prints where everything listens, as JSON, before the first block.
+    #[arg(long)]
+    pub addresses: bool,
+    /// Reads of `latest` see the newest executed frag.
+    #[arg(long)]
+    pub preconf_as_latest: bool,
+    /// Keeps the nodes' directories here; without, they are thrown away.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+/// The largest network that has gossip without being told to.
+const GOSSIP_NODES: u16 = 64;
+
+impl DevnetArgs {
+    fn policy(&self) -> Policy {
+        let small = self.nodes <= GOSSIP_NODES;
+        self.policy.unwrap_or(if small || self.mode == Mode::Gossip {
+            Policy::Standby
+        } else {
+            Policy::Off
+        })
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let Some(fail) = self.fail_turbine_at else { return Ok(()) };
+        if fail >= self.blocks {
+            bail!("--fail-turbine-at {fail}: the last block is {}", self.blocks - 1);
+        }
+        if self.heal_at.is_some_and(|heal| heal <= fail || heal >= self.blocks) {
+            bail!("--heal-at must be a block after {fail} and before {}", self.blocks);
+        }
+        if self.policy() == Policy::Off || self.mode == Mode::Turbine {
+            bail!(
+                "--fail-turbine-at: without gossip nothing would arrive; leave out --mode turbine, \
+                 and set --policy standby"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Runs it; the exit code.
+///
+/// # Errors
+/// What could not be set up or written.
+pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
+    args.check()?;
+    let temporary = tempfile::tempdir()?;
+    let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let chain =
+        DevnetConfig { seed: args.seed, timestamp: unix_seconds(), ..DevnetConfig::default() };
+    let genesis = Genesis::devnet(&chain).to_json()?;
+    std::fs::write(dir.join("genesis.json"), genesis).context("cannot write genesis.json")?;
+    let pool = Pool::default();
+    let (gateway, _door) = pool.serve(chain.chain_id, args.gateway_port).await?;
+    let options = LocalOptions {
+        nodes: args.nodes.into(),
+        gateways: args.gateways.into(),
+        blocks_per_term: if args.gateways > 1 { args.term } else { 30 },
+        chain_id: chain.chain_id,
+        dialect: args.dialect,
+        loss: args.loss,
+        uplink_mbit: args.uplink_mbit,
+        route: args.route.clone(),
+        dir,
+        seed: args.seed,
+        gateway_url: Some(format!("http://{gateway}")),
+        http_port: args.http_port,
+        preconf_as_latest: args.preconf_as_latest,
+        policy: args.policy(),
+        mode: args.mode,
+        gossip_port: args.gossip_port,
+        flashblocks_port: args.flashblocks_port,
+    };
+    let genesis = Genesis::devnet(&chain);
+    let spec = Arc::new(genesis.chain_spec("dev")?);
+    let factory = move |_: usize, dir: &Path, tap: ReportTap| execution(&spec, dir, tap);
+    let mut network = LocalNetwork::start(&options, Some(&factory)).await?;
+    announce(&args, &network, gateway)?;
+    let view = View::new(&args);
+    let outcome = tokio::select! {
+        outcome = build(&args, &chain, &mut network, &pool, &view) => Some(outcome),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    view.update(&network);
+    view.finish();
+    let interrupted = outcome.is_none();
+    let built = outcome.transpose();
+    let summary = summary(&args, &network);
+    print_table(&args, &network, &summary)?;
+    network.stop().await;
+    if let Some(path) = &args.report {
+        let text = serde_json::to_string_pretty(&summary)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    built?;
+    if interrupted {
+        writeln!(std::io::stdout(), "interrupted")?;
+        return Ok(130);
+    }
+    Ok(i32::from(summary["ok"] != true))
+}
+
+/// Tells where a wallet or a script can go.
+fn announce(args: &DevnetArgs, network: &LocalNetwork, gateway: SocketAddr) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let http: Vec<String> =
+        network.nodes().iter().map(|node| format!("http://{}", node.addresses().http)).collect();
+    if args.addresses {
+        let gossip: Vec<Vec<String>> = network
+            .nodes()
+            .iter()
+            .map(|node| node.addresses().gossip.iter().map(ToString::to_string).collect())
+            .collect();
+        let doors = network.nodes().iter().filter_map(|node| node.addresses().flashblocks);
+        let doors: Vec<String> = doors.map(|door| format!("ws://{door}")).collect();
+        let gateway = format!("http://{gateway}");
+        let all = json!({
+            "http": http,
+            "gateway": gateway,
+            "gossip": gossip,
+            "flashblocks": doors,
+        });
+        writeln!(out, "{all}")?;
+    } else if let Some(first) = http.first() {
+        writeln!(
+            out,
+            "JSON-RPC of node 0 at {first} (HTTP and WebSocket); a funded account: {} with the \
+             well-known key {}",
+            USERS[0], USER_KEYS[0],
+        )?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// A database of its own for each node.
+fn execution(spec: &Arc<ChainSpec>, dir: &Path, tap: ReportTap) -> anyhow::Result<Execution> {
+    // 8 nodes with the default cache would be a gigabyte.
+    let config = StoreConfig { cache_mib: 16, ..StoreConfig::default() };
+    let store = Store::open(&dir.join("chain.redb"), spec, config)?;
+    Ok(Execution { tap: Some(tap), ..Execution::on_store(Arc::clone(spec), store) })
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Builds and posts all blocks.
+async fn build(
+    args: &DevnetArgs,
+    chain: &DevnetConfig,
+    network: &mut LocalNetwork,
+    pool: &Pool,
+    view: &View,
+) -> anyhow::Result<()> {
+    network.connected(GUARD * 3).await?;
+    let mut gateway = DevnetGateway::new(chain, args.dialect)?;
+    let frags = usize::from(args.frags);
+    let start = Instant::now();
+    for block in 0..args.blocks {
+        let opened_at = start + FRAG_INTERVAL * u32::from(args.frags) * block as u32;
+        if !args.fast {
+            tokio::time::sleep_until(opened_at).await;
+        }
+        if args.fail_turbine_at == Some(block) {
+            network.fail_turbine(true);
+        }
+        if args.heal_at == Some(block) {
+            network.fail_turbine(false);
+        }
+        let env = gateway.open(unix_seconds())?;
+        let number = env.number;
+        send(args, network, Message::Env(env)).await?;
+        for frag in 0..frags {
+            // Signed and executed while nothing waits for it, as a real gateway fills a frag as
+            // it goes.
+            let users = pool.waiting();
+            let (message, outcomes) = tokio::task::block_in_place(|| {
+                gateway.frag_with(&users, args.txs.into(), frag + 1 == frags)
+            })?;
+            pool.offered(&users, &outcomes);
+            if !args.fast {
+                tokio::time::sleep_until(opened_at + FRAG_INTERVAL * (frag as u32 + 1)).await;
+            }
+            send(args, network, Message::Frag(message)).await?;
+            view.update(network);
+        }
+        let seal = tokio::task::block_in_place(|| gateway.seal())?;
+        send(args, network, Message::Seal(seal)).await?;
+        view.update(network);
+        if args.fast || block + 1 == args.blocks {
+            // What is missing or not judged by then is told in the table.
+            network.arrived(number, GUARD).await;
+            network.judged(number, GUARD).await;
+        }
+    }
+    Ok(())
+}
+
+async fn send(
+    args: &DevnetArgs,
+    network: &mut LocalNetwork,
+    message: Message,
+) -> anyhow::Result<()> {
+    let block = message.block();
+    network.post(message).await?;
+    if args.fast {
+        // A message that never arrives is reported at the end; the others go on.
+        network.arrived(block, GUARD).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! The public JSON-RPC: status and the subscription to verified messages.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use alloy_primitives::hex;
+use fragcast_shredder::messages::json::MessageJson;
+use fragcast_turbine::output::Output;
+use fragcast_turbine::{Mode, Policy};
+use jsonrpsee::core::SubscriptionError;
+use jsonrpsee::server::SendTimeoutError;
+use jsonrpsee::types::ErrorObjectOwned;
+use jsonrpsee::{PendingSubscriptionSink, RpcModule, SubscriptionMessage};
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::node::Shared;
+
+/// What subscriptions have come to.
+#[derive(Debug, Default)]
+pub struct RpcStats {
+    /// Subscriptions that are open.
+    pub subscribers: AtomicU64,
+    /// Subscriptions dropped because they were too slow.
+    pub slow: AtomicU64,
+}
+
+/// An output as subscribers see it. Times are µs since the Unix epoch: those of this node, but
+/// `sentAt`, which is by the leader's clock.
+pub fn describe(output: &Output) -> Value {
+    match output {
+        Output::Message(m) => json!({
+            "type": "message",
+            "kind": m.message.message().kind().name(),
+            "block": m.block,
+            "attempt": m.attempt,
+            "index": m.index,
+            "root": m.message.root(),
+            "signature": hex::encode_prefixed(m.message.signature().as_bytes()),
+            "message": MessageJson::from(m.message.message()),
+            "via": m.via.name(),
+            "times": {
+                "sentAt": m.times.sent_at / 1_000,
+                "firstShredAt": m.times.first_shred_at / 1_000,
+                "completeAt": m.times.complete_at / 1_000,
+            },
+        }),
+        Output::Retracted { block, attempt, reason } => json!({
+            "type": "retracted",
+            "block": block,
+            "attempt": attempt,
+            "reason": reason.name(),
+        }),
+    }
+}
+
+/// `fragcast_status` and `fragcast_subscribe`.
+///
+/// A subscriber who takes nothing for `patience` is dropped.
+pub fn module(
+    shared: Arc<Shared>,
+    outputs: broadcast::Sender<Output>,
+    patience: Duration,
+) -> RpcModule<Arc<Shared>> {
+    let mut module = RpcModule::new(shared);
+    module
+        .register_method("fragcast_status", |_, shared, _| {
+            Ok::<_, ErrorObjectOwned>(shared.status())
+        })
+        .expect("a name of its own");
+    module
+        .register_subscription(
+            "fragcast_subscribe",
+            "fragcast_subscription",
+            "fragcast_unsubscribe",
+            move |_, pending, shared, _| {
+                let outputs = outputs.subscribe();
+                let shared = Arc::clone(&shared);
+                async move {
+                    shared.rpc.subscribers.fetch_add(1, Ordering::Relaxed);
+                    let result = serve(pending, outputs, patience).await;
+                    shared.rpc.subscribers.fetch_sub(1, Ordering::Relaxed);
+                    if matches!(result, Ok(Ending::Slow)) {
+                        shared.rpc.slow.fetch_add(1, Ordering::Relaxed);
+                        return Err("too slow".into());
+                    }
+                    result.map(drop)
+                }
+            },
+        )
+        .expect("names of its own");
+    module
+}
+
+/// The operator's methods: `fragcast_status`, `admin_peers`; `fragcast_setHead`, which moves
+/// the window of blocks that are taken, as an execution client would; `fragcast_setMode` and
+/// `fragcast_setPolicy`, which say which way messages travel and how much this node has to do
+/// with gossip, until the next start.
+pub fn admin(shared: Arc<Shared>) -> RpcModule<Arc<Shared>> {
+    let mut module = RpcModule::new(shared);
+    let status = |_: jsonrpsee::types::Params<'_>, shared: &Arc<Shared>, _: &_| {
+        Ok::<_, ErrorObjectOwned>(shared.status())
+    };
+    module.register_method("fragcast_status", status).expect("a name of its own");
+    module
+        .register_method("admin_peers", |_, shared, _| {
+            Ok::<_, ErrorObjectOwned>(shared.status()["peers"].clone())
+        })
+        .expect("a name of its own");
+    module
+        .register_async_method("fragcast_setHead", |params, shared, _| async move {
+            let (block,): (u64,) = params.parse()?;
+            shared.net.head(block).await;
+            Ok::<_, ErrorObjectOwned>(true)
+        })
+        .expect("a name of its own");
+    module
+        .register_async_method("fragcast_setMode", |params, shared, _| async move {
+            let (mode,): (Mode,) = params.parse()?;
+            let policy = shared.net.snapshot().fallback.policy;
+            if mode == Mode::Gossip && policy == Policy::Off {
+                return Err(refused("gossip.policy is off: set it to standby and start again"));
+            }
+            tracing::warn!(%mode, "the operator says which way messages travel");
+            shared.net.set_mode(mode).await;
+            Ok::<_, ErrorObjectOwned>(true)
+        })
+        .expect("a name of its own");
+    module
+        .register_async_method("fragcast_setPolicy", |params, shared, _| async move {
+            let (policy,): (Policy,) = params.parse()?;
+            if shared.net.snapshot().fallback.policy == Policy::Off || policy == Policy::Off {
+                let why = "to and from off leads only a restart: set gossip.policy";
+                return Err(refused(why));
+            }
+            tracing::warn!(%policy, "the operator says how much there is to do with gossip");
+            shared.net.set_policy(policy).await;
+            Ok::<_, ErrorObjectOwned>(true)
+        })
+        .expect("a name of its own");
+    module
+}
+
+fn refused(why: &str) -> ErrorObjectOwned {
+    ErrorObjectOwned::owned(-32_000, why, None::<()>)
+}
+
+/// How a subscription ended.
+enum Ending {
+    /// The subscriber, or the node, has gone.
+    Gone,
+    /// It was too slow.
+    Slow,
+}
+
+/// Sends until the subscriber goes, or is so slow that messages would be lost: then it is told
+/// how many, and dropped, because a stream with a silent gap is worse than none.
+async fn serve(
+    pending: PendingSubscriptionSink,
+    mut outputs: broadcast::Receiver<Output>,
+    patience: Duration,
+) -> Result<Ending, SubscriptionError> {
+    let sink = pending.accept().await?;
+    loop {
+        let output = tokio::select! {
+            () = sink.closed() => return Ok(Ending::Gone),
+            output = outputs.recv() => output,
+        };
+        match output {
+            Ok(output) => {
+                let value = serde_json::value::to_raw_value(&describe(&output))?;
+                match sink.send_timeout(SubscriptionMessage::from(value), patience).await {
+                    Ok(()) => {}
+                    Err(SendTimeoutError::Timeout(_)) => return Ok(Ending::Slow),
+                    Err(SendTimeoutError::Closed(_)) => return Ok(Ending::Gone),
+                }
+            }
+            Err(RecvError::Closed) => return Ok(Ending::Gone),
+            Err(RecvError::Lagged(missed)) => {
+                let last = json!({ "type": "dropped", "missed": missed });
+                let value = serde_json::value::to_raw_value(&last)?;
+                // Without waiting for one who does not read.
+                let sent = sink.send_timeout(value, Duration::from_secs(1));
+                let _ = sent.await;
+                return Ok(Ending::Slow);
+            }
+        }
+    }
+}

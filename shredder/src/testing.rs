@@ -1,0 +1,80 @@
+//! What tests of all crates need from the machine: recorded data, programs, and a way to say
+//! that one of them is missing. Behind the feature `testing`, since the rest of the crate is
+//! pure and this is not.
+//!
+//! A test whose prerequisite is missing calls [`skip`] and returns. CI sets `FRAGCAST_NO_SKIP`,
+//! under which that is a failure: nothing is skipped unnoticed.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The environment variable under which a skipped test fails.
+pub const NO_SKIP: &str = "FRAGCAST_NO_SKIP";
+
+/// The environment variable that names the folder of recorded data.
+pub const DATA: &str = "FRAGCAST_DATA";
+
+/// Prints `SKIPPED:` and the reason, past the harness, which captures only what `println!` writes.
+///
+/// # Panics
+/// If [`NO_SKIP`] is set in the environment.
+pub fn skip(why: impl Display) {
+    assert!(std::env::var_os(NO_SKIP).is_none(), "{NO_SKIP} is set, and this would skip: {why}");
+    let _ = writeln!(std::io::stdout(), "SKIPPED: {why}");
+}
+
+/// A file or folder of the recorded data, which is not part of the repository: in the folder
+/// that [`DATA`] names, else in `../shared/data` beside the workspace.
+///
+/// `None`, after [`skip`], if it is not there.
+pub fn data(path: &str) -> Option<PathBuf> {
+    const DEFAULT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data");
+    let root = std::env::var_os(DATA).unwrap_or_else(|| DEFAULT.into());
+    let path = Path::new(&root).join(path);
+    let there = path.exists();
+    if !there {
+        skip(format_args!("no {}; set {DATA} to the folder of recorded data", path.display()));
+    }
+    there.then_some(path)
+}
+
+/// Whether `program` can be run and succeeds: `has("node", &["--version"])`,
+/// `has("python3", &["-c", "import web3"])`.
+pub fn has(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Installs the packages that `folder`'s `package-lock.json` lists.
+///
+/// `false`, after [`skip`], if there is no Node.js or npm, or npm cannot reach its registry.
+pub fn npm_install(folder: &Path) -> bool {
+    if !has("node", &["--version"]) || !has("npm", &["--version"]) {
+        skip("Node.js and npm are needed");
+        return false;
+    }
+    let installed = Command::new("npm")
+        .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
+        .current_dir(folder)
+        .output();
+    let installed = installed.is_ok_and(|output| output.status.success());
+    if !installed {
+        skip("npm cannot install the packages of package-lock.json");
+    }
+    installed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_or_not() {
+        assert!(has("cargo", &["--version"]));
+        assert!(!has("cargo", &["no-such-subcommand-of-cargo"]));
+        assert!(!has("no-such-program-anywhere", &[]));
+    }
+}

@@ -1,0 +1,161 @@
+//! Epochs: what holds for a range of blocks, and the few of them that live at a time.
+//!
+//! ```text
+//! block        … 99 │ 100 …                        200 …
+//! epoch  members A  │ members B                    members C (known, not begun)
+//!        schedule A │ schedule B
+//! ```
+//!
+//! An epoch is in effect from its first block to the first of the next one. Whatever is asked of
+//! the network is asked for a block: who leads it, who its members are. An epoch lives until the
+//! window of blocks has passed its last block, so two live together around a change and three at
+//! most. What a node remembers of a peer is not kept here but by its [`PeerKey`](crate::PeerKey),
+//! which no change of table renumbers.
+//!
+//! [`Epoch`] is checked when it is made and does not change; a delegation that is learnt makes a
+//! new one. [`EpochsView`] is the list of the living ones, immutable as well: the protocol makes a
+//! new one for each change, drivers publish it with an atomic pointer, and whoever reads it holds
+//! what belongs together.
+
+mod view;
+
+use std::sync::Arc;
+
+use alloy_primitives::Address;
+
+use crate::delegation::{DelegationError, Delegations, Leader, SignedDelegation};
+use crate::membership::{Membership, PeerIndex};
+use crate::schedule::Schedule;
+
+pub use view::EpochsView;
+
+/// Epochs that live at a time, at most.
+pub const MAX_EPOCHS: usize = 3;
+
+/// Why an epoch was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EpochError {
+    /// A delegation that it is made with.
+    #[error("a configured delegation is not valid: {0}")]
+    Delegation(#[from] DelegationError),
+    /// No epoch at all.
+    #[error("there is no epoch: at least one is needed")]
+    None,
+    /// It does not begin after the newest one that is known.
+    #[error(
+        "an epoch from block {from_block} does not follow the one from block {newest}: each \
+         begins after the one before it"
+    )]
+    Order {
+        /// Its first block.
+        from_block: u64,
+        /// The first block of the newest epoch.
+        newest: u64,
+    },
+    /// It names another leader for a block of which a message has been taken already.
+    #[error(
+        "the epoch from block {from_block} came too late: it names another leader for block \
+         {block}, of which messages have been taken; restart the node"
+    )]
+    Late {
+        /// Its first block.
+        from_block: u64,
+        /// The first block whose leader it would change.
+        block: u64,
+    },
+    /// It is for another chain.
+    #[error("the epoch is for chain {found}, this is chain {expected}")]
+    Chain {
+        /// Ours.
+        expected: u64,
+        /// The epoch's.
+        found: u64,
+    },
+}
+
+/// What holds from one block on: members, schedule, delegations.
+#[derive(Debug, Clone)]
+pub struct Epoch {
+    chain_id: u64,
+    from_block: u64,
+    members: Arc<Membership>,
+    schedule: Schedule,
+    delegations: Delegations,
+}
+
+impl Epoch {
+    /// An epoch from `from_block` on. Checks the delegations; of several with the same sequence
+    /// the first counts.
+    ///
+    /// # Errors
+    /// [`EpochError::Delegation`].
+    pub fn new(
+        chain_id: u64,
+        from_block: u64,
+        members: Arc<Membership>,
+        schedule: Schedule,
+        delegations: impl IntoIterator<Item = SignedDelegation>,
+    ) -> Result<Self, EpochError> {
+        let mut known = Delegations::new(chain_id, schedule.gateways());
+        for signed in delegations {
+            match known.insert(signed) {
+                Ok(_) | Err(DelegationError::Stale) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Self { chain_id, from_block, members, schedule, delegations: known })
+    }
+
+    /// The chain that it is for.
+    pub const fn chain_id(&self) -> u64 {
+        self.chain_id
+    }
+
+    /// Its first block.
+    pub const fn from_block(&self) -> u64 {
+        self.from_block
+    }
+
+    /// The members.
+    pub const fn members(&self) -> &Arc<Membership> {
+        &self.members
+    }
+
+    /// The rotation of gateways.
+    pub const fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// The delegations of its gateways, learnt ones included.
+    pub const fn delegations(&self) -> &Delegations {
+        &self.delegations
+    }
+
+    /// The gateway of a block.
+    pub fn gateway(&self, block: u64) -> Address {
+        self.schedule.gateway(block)
+    }
+
+    /// Who leads a block, if a delegation says so.
+    pub fn leader(&self, block: u64) -> Option<&Leader> {
+        self.delegations.leader(&self.schedule.gateway(block), block)
+    }
+
+    /// The member that leads a block; `None` also if a delegation names somebody who is no
+    /// member.
+    pub fn leader_index(&self, block: u64) -> Option<PeerIndex> {
+        self.members.index(&self.leader(block)?.peer)
+    }
+
+    /// Takes a delegation that was learnt.
+    pub(crate) fn learn(&mut self, signed: SignedDelegation) -> Result<(), DelegationError> {
+        self.delegations.insert(signed).map(drop)
+    }
+
+    /// Whether two epochs agree on who leads a block: gateway, peer and key.
+    pub(crate) fn agrees_on(&self, other: &Self, block: u64) -> bool {
+        let leader = |epoch: &Self| epoch.leader(block).map(|l| (l.peer, l.key));
+        self.gateway(block) == other.gateway(block) && leader(self) == leader(other)
+    }
+}

@@ -1,0 +1,166 @@
+//! Configuration of the protocol and of its parts.
+
+use std::time::Duration;
+
+use fragcast_shredder::{Dialect, Limits, Validator};
+
+use crate::gossip::{Mode, Policy};
+use crate::health::HealthConfig;
+use crate::route::{DEFAULT_FANOUT, Route};
+
+/// How a leader chooses the route of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoutePolicy {
+    /// Direct if the leader can send the message to everybody within
+    /// [`Config::direct_within`]; else over one relay a shred if no relay has more to do than
+    /// [`Config::relay_within`]; else over the tree with the usual fanout.
+    Auto,
+    /// Always this one.
+    Fixed(Route),
+}
+
+/// Configuration of the protocol.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Chain id.
+    pub chain_id: u64,
+    /// The chain's dialect.
+    pub dialect: Dialect,
+    /// How this node chooses routes when it leads.
+    pub route: RoutePolicy,
+    /// Time in which `Auto` lets the leader send directly.
+    pub direct_within: Duration,
+    /// Time in which the busiest relay may serve everybody for `Auto` to use one relay a shred:
+    /// about what another hop around the world costs.
+    pub relay_within: Duration,
+    /// Loss per hop that the code rate is made for.
+    pub loss: f64,
+    /// Coding shreds for each data shred, at least, on routes with relays. `netsim sweep
+    /// code-rate` shows why more than the loss asks for: a node waits for the fastest k of k + m
+    /// shreds only.
+    pub relayed_coding: f64,
+    /// What this node sends at most, bits per second.
+    pub uplink_bps: u64,
+    /// Burst of the pacing. It must be longer than the resolution of the driver's timer, or the
+    /// rate is never reached.
+    pub burst: Duration,
+    /// Bytes that each lane may hold.
+    pub lane_capacity: usize,
+    /// Bounds of the reassembler.
+    pub reassembly: Limits,
+    /// Sets whose signatures the validator remembers.
+    pub validator_capacity: usize,
+    /// Drop the window of blocks after this long without progress, if shreds outside it arrive.
+    /// An epoch is forgotten this long after the window has passed its last block.
+    pub reanchor: Duration,
+    /// Repair.
+    pub repair: RepairConfig,
+    /// Gossip.
+    pub gossip: GossipConfig,
+}
+
+impl Config {
+    /// Defaults for a chain.
+    pub fn new(chain_id: u64) -> Self {
+        Self {
+            chain_id,
+            dialect: Dialect::default(),
+            route: RoutePolicy::Auto,
+            direct_within: Duration::from_millis(2),
+            relay_within: Duration::from_millis(60),
+            loss: 0.02,
+            relayed_coding: 1.5,
+            uplink_bps: 1_000_000_000,
+            burst: Duration::from_millis(2),
+            lane_capacity: 16 * 1024 * 1024,
+            reassembly: Limits::default(),
+            validator_capacity: Validator::DEFAULT_CAPACITY,
+            reanchor: Duration::from_secs(5),
+            repair: RepairConfig::default(),
+            gossip: GossipConfig::default(),
+        }
+    }
+
+    /// The route that `Auto` takes where neither of the shorter ones will do.
+    pub const TREE: Route = Route::Turbine { fanout: DEFAULT_FANOUT };
+}
+
+/// Configuration of repair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairConfig {
+    /// Whether this node asks peers, answers them and tells them what it has.
+    pub enabled: bool,
+    /// Ask for a message after this long without news of it.
+    pub quiet: Duration,
+    /// How often this node tells what it has while a block is under way.
+    pub tips_every: Duration,
+    /// Peers that it tells each time.
+    pub tips_to: usize,
+    /// How long a block stays in tips after its last message.
+    pub recent: Duration,
+    /// How long an unsealed newest block stays in tips.
+    pub open: Duration,
+    /// Bytes of complete sets that are kept to answer requests.
+    pub memory: usize,
+    /// How long to wait for a peer whose round-trip time is not known.
+    pub first_retry: Duration,
+    /// Requests without an answer, at a time and in all.
+    pub outstanding: usize,
+    /// Of those, requests to one peer.
+    pub outstanding_per_peer: usize,
+    /// Give a message up after this many tries without a new set.
+    pub tries: u8,
+    /// Take a message that was given up into account again after this long, on news of it.
+    pub pause: Duration,
+    /// Rate of answers to one peer, bits per second.
+    pub answer_bps: u64,
+    /// Burst of answers to one peer, bytes.
+    pub answer_burst: usize,
+}
+
+impl Default for RepairConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            quiet: Duration::from_millis(100),
+            tips_every: Duration::from_millis(50),
+            tips_to: 4,
+            recent: Duration::from_secs(2),
+            // A slot of Ethereum's: the longest that a block is under way.
+            open: Duration::from_secs(12),
+            memory: 64 * 1024 * 1024,
+            first_retry: Duration::from_millis(200),
+            outstanding: 64,
+            outstanding_per_peer: 16,
+            tries: 12,
+            pause: Duration::from_secs(5),
+            answer_bps: 40_000_000,
+            answer_burst: 512 * 1024,
+        }
+    }
+}
+
+/// Configuration of the fallback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GossipConfig {
+    /// How much this node has to do with gossip. `Off` costs nothing.
+    pub policy: Policy,
+    /// Which way messages travel.
+    pub mode: Mode,
+    /// When this node falls back, and returns.
+    pub health: HealthConfig,
+    /// Bytes of recent messages kept for listeners and for peers that ask.
+    pub memory: usize,
+}
+
+impl Default for GossipConfig {
+    /// Off: a driver that has no gossip must not be asked for any.
+    fn default() -> Self {
+        Self {
+            policy: Policy::Off,
+            mode: Mode::Auto,
+            health: HealthConfig::default(),
+            memory: 32 * 1024 * 1024,
+        }
+    }
+}

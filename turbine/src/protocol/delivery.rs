@@ -1,0 +1,242 @@
+//! From shreds to messages: validated, put together, and verified when whole.
+//!
+//! It owns the validator and the reassembler, so what counts as a message that is here is
+//! decided in one place. What follows from a shred (who is sent it, what repair makes of it) is
+//! for [`Parts`](super::parts::Parts) to do.
+
+use std::collections::BTreeMap;
+
+use fragcast_shredder::equivocation::EquivocationProof;
+use fragcast_shredder::{
+    Assembled, HashedShred, MessageKey, Push, PushError, Reassembler, RecoveredSet, SignedMessage,
+    ValidateError, ValidatedShred, Validator,
+};
+
+use super::config::Config;
+use super::ctx::Ctx;
+use super::event::Delivered;
+use super::fallback::Fallback;
+use crate::membership::PeerIndex;
+use crate::outcome::Outcome;
+use crate::output::Via;
+use crate::peer::PeerKey;
+use crate::time::Timestamp;
+
+/// Messages whose first arrival is remembered, 24 bytes each.
+const MAX_ARRIVALS: usize = 65_536;
+/// Re-encoding checks per timeout, about 100 µs each.
+const CHECKS_AT_ONCE: usize = 8;
+
+/// What became of a shred.
+pub(super) enum Step {
+    /// Nothing changes by it.
+    Refused(Outcome),
+    /// The leader signed two contradictory things.
+    Equivocation(Box<EquivocationProof>),
+    /// The leader's parity is inconsistent: its message is refused.
+    BadParity,
+    /// Kept.
+    Kept {
+        valid: ValidatedShred,
+        /// In the table of its block's epoch.
+        leader: PeerIndex,
+        /// What it completed.
+        complete: Option<Complete>,
+    },
+}
+
+/// What a shred completed: a set.
+pub(super) struct Complete {
+    /// The set, if something of it had to be recovered. Of one that came whole the rest is made
+    /// when the re-encoding check is due.
+    pub(super) recovered: Option<Box<RecoveredSet>>,
+    /// The message, if this was its last set.
+    pub(super) message: Option<Assembled>,
+}
+
+/// Shreds in, messages out.
+pub(super) struct Delivery {
+    validator: Validator,
+    reassembler: Reassembler,
+    /// When the first shred of a message arrived.
+    arrivals: BTreeMap<MessageKey, Timestamp>,
+    checks_due: bool,
+}
+
+impl Delivery {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            validator: Validator::new(config.chain_id, config.validator_capacity),
+            reassembler: Reassembler::new(config.reassembly),
+            arrivals: BTreeMap::new(),
+            checks_due: false,
+        }
+    }
+
+    /// Takes a shred that came by itself, or one that came by repair.
+    pub(super) fn shred(&mut self, ctx: &Ctx, hashed: HashedShred, repaired: bool) -> Step {
+        let header = *hashed.shred().header();
+        let Some(living) = ctx.epochs.at(header.block) else {
+            return Step::Refused(Outcome::UnknownLeader);
+        };
+        let epoch = living.epoch();
+        let leader = epoch.leader(header.block);
+        let leader = leader.and_then(|l| Some((&l.key, epoch.members().index(&l.peer)?)));
+        let Some((key, leader)) = leader else { return Step::Refused(Outcome::UnknownLeader) };
+        if Some(leader) == living.me() {
+            return Step::Refused(Outcome::Own);
+        }
+        let valid = match self.validator.validate(hashed, key) {
+            Ok(valid) => valid,
+            Err(ValidateError::Equivocation(proof)) => return Step::Equivocation(proof),
+            Err(error) => return Step::Refused((&error).into()),
+        };
+        let pushed = match repaired {
+            false => self.reassembler.push(&valid),
+            true => self.reassembler.push_repaired(&valid),
+        };
+        let complete = match pushed {
+            Ok(Push::Stored) => None,
+            Ok(Push::Complete { recovered, message }) => {
+                // The rest of a set that arrived whole is owed as well, but its message goes on
+                // first: the check re-encodes it.
+                self.checks_due |= recovered.is_none();
+                Some(Complete { recovered, message })
+            }
+            Ok(Push::Duplicate) => return Step::Refused(Outcome::Duplicate),
+            Ok(Push::Late) => return Step::Refused(Outcome::Late),
+            Err(PushError::BadParity) => return Step::BadParity,
+            Err(error) => return Step::Refused(error.into()),
+        };
+        self.note_arrival(ctx.now, header.message_key());
+        Step::Kept { valid, leader, complete }
+    }
+
+    /// Remembers when a message began to arrive. An evicted message leaves its entry behind
+    /// until the window passes, so the table has a bound of its own.
+    fn note_arrival(&mut self, now: Timestamp, key: MessageKey) {
+        self.arrivals.entry(key).or_insert(now);
+        if self.arrivals.len() > MAX_ARRIVALS {
+            self.arrivals.pop_last();
+        }
+    }
+
+    /// Decodes and verifies a message that is whole.
+    ///
+    /// # Errors
+    /// The message's key and what is wrong with it. It is refused from now on.
+    pub(super) fn open(
+        &mut self,
+        ctx: &Ctx,
+        from: PeerKey,
+        assembled: Assembled,
+    ) -> Result<Delivered, (MessageKey, String)> {
+        let Assembled { header, wire, repaired, .. } = assembled;
+        let key = header.message_key();
+        let first_shred_at = self.arrivals.remove(&key).unwrap_or(ctx.now);
+        let gateway = ctx.epochs.at(key.block).map(|living| living.epoch().gateway(key.block));
+        let verified =
+            SignedMessage::from_wire(header.message_kind(), ctx.config.dialect, &wire.into())
+                .map_err(|error| error.to_string())
+                .and_then(|signed| {
+                    if signed.message.block() != key.block {
+                        return Err(format!("it is of block {}", signed.message.block()));
+                    }
+                    if signed.message.index() != Some(key.message) {
+                        return Err(format!("its own index is {:?}", signed.message.index()));
+                    }
+                    let gateway = gateway.ok_or("its block is of no epoch that is known")?;
+                    signed.verify(gateway).map_err(|error| error.to_string())
+                });
+        match verified {
+            Ok(message) => Ok(Delivered {
+                key,
+                message,
+                sent_at: header.sent_at(),
+                first_shred_at,
+                complete_at: ctx.now,
+                from: Some(from),
+                via: if repaired { Via::Repair } else { Via::Turbine },
+            }),
+            Err(reason) => {
+                self.reassembler.refuse(&key);
+                Err((key, reason))
+            }
+        }
+    }
+
+    /// Re-encodes the next set that came whole; `None` when nothing more is due now.
+    pub(super) fn check_next(&mut self) -> Option<Result<RecoveredSet, MessageKey>> {
+        let next = self.reassembler.check_next();
+        self.checks_due &= next.is_some();
+        next
+    }
+
+    /// How many of those a timeout may do.
+    pub(super) const CHECKS: usize = CHECKS_AT_ONCE;
+
+    /// Whether sets wait to be re-encoded.
+    pub(super) const fn checks_due(&self) -> bool {
+        self.checks_due
+    }
+
+    /// Drops the attempts of a block below one.
+    pub(super) fn supersede(&mut self, block: u64, attempt: u8) {
+        self.reassembler.supersede(block, attempt);
+        self.validator.supersede(block, attempt);
+    }
+
+    /// Drops all blocks outside the window.
+    pub(super) fn set_window(&mut self, low: u64, high: u64) {
+        self.reassembler.set_window(low, high);
+        self.validator.forget_below(low);
+        self.arrivals = self.arrivals.split_off(&MessageKey { block: low, attempt: 0, message: 0 });
+    }
+
+    /// Bytes that the reassembler holds.
+    pub(super) const fn bytes(&self) -> usize {
+        self.reassembler.bytes()
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_limits(&mut self, limits: fragcast_shredder::Limits) {
+        self.reassembler = Reassembler::new(limits);
+    }
+}
+
+/// What is here already, by shreds or by gossip, and what sets lack: what repair asks.
+#[derive(Clone, Copy)]
+pub(super) struct Here<'a> {
+    pub(super) delivery: &'a Delivery,
+    pub(super) fallback: &'a Fallback,
+}
+
+impl Here<'_> {
+    /// Whether a message needs no shreds any more, whichever way it came.
+    pub(super) fn has(&self, key: &MessageKey) -> bool {
+        self.is_whole(key) || self.by_gossip(key)
+    }
+
+    /// Whether shreds brought it, or it was refused.
+    pub(super) fn is_whole(&self, key: &MessageKey) -> bool {
+        self.delivery.reassembler.is_done(key)
+    }
+
+    /// Whether gossip brought it, here or to a peer that answered.
+    pub(super) fn by_gossip(&self, key: &MessageKey) -> bool {
+        self.fallback.has(key)
+    }
+
+    /// Whether shreds of a message are taken at all.
+    pub(super) fn admits(&self, key: &MessageKey) -> bool {
+        self.delivery.reassembler.admits(key)
+    }
+
+    /// The sets that a message lacks, with a bit for every shred that is here.
+    pub(super) fn incomplete(
+        &self,
+        key: &MessageKey,
+    ) -> Option<impl Iterator<Item = (u16, u64)> + '_> {
+        self.delivery.reassembler.incomplete(key)
+    }
+}

@@ -1,0 +1,364 @@
+//! The epochs that live, as one node sees them: with the plans it has learnt, and the keys of the
+//! members.
+//!
+//! What is common to all nodes of a process is shared: a clone costs a few pointers and the list
+//! of plans.
+
+use std::sync::Arc;
+
+use super::plans::Plans;
+use super::window::{WINDOW_FUTURE, WINDOW_PAST};
+use crate::delegation::{DelegationError, Leader, SignedDelegation};
+use crate::epoch::{Epoch, EpochError, EpochsView, MAX_EPOCHS};
+use crate::membership::PeerIndex;
+use crate::peer::{PeerId, PeerKey, PeerTable};
+use crate::plan::{Plan, PlanView};
+use crate::time::Timestamp;
+
+/// From places in the table of one epoch to keys, and back.
+#[derive(Debug, Clone)]
+enum Keys {
+    /// The key is the index, as in the first epoch.
+    Same,
+    Table(Arc<KeyTable>),
+}
+
+#[derive(Debug)]
+struct KeyTable {
+    /// By index.
+    keys: Vec<PeerKey>,
+    /// By slot, [`NOBODY`] where its peer is no member of this epoch. The peers that are members
+    /// are never forgotten before their epoch, so their slots are theirs for as long.
+    by_slot: Vec<PeerIndex>,
+}
+
+const NOBODY: PeerIndex = PeerIndex::MAX;
+
+impl Keys {
+    fn new(epoch: &Epoch, peers: &PeerTable) -> Self {
+        let members = epoch.members().members().iter();
+        let keys: Vec<PeerKey> =
+            members.map(|member| peers.key(&member.peer()).expect("interned")).collect();
+        if (0..).zip(&keys).all(|(index, key)| key.number() == index) {
+            return Self::Same;
+        }
+        let mut by_slot = vec![NOBODY; peers.slots()];
+        (0..).zip(&keys).for_each(|(index, key)| by_slot[key.slot()] = index);
+        Self::Table(Arc::new(KeyTable { keys, by_slot }))
+    }
+}
+
+/// An epoch that lives.
+#[derive(Debug, Clone)]
+pub(super) struct Living {
+    epoch: Arc<Epoch>,
+    /// Its plans.
+    pub(super) plans: Plans,
+    keys: Keys,
+    /// This node's place in its table; `None` if it is no member.
+    me: Option<PeerIndex>,
+}
+
+impl Living {
+    fn new(epoch: Arc<Epoch>, peers: &PeerTable) -> Self {
+        let mut plans = Plans::default();
+        for leader in epoch.delegations().iter() {
+            plans.configure(Arc::new(configured(&epoch, leader.signed.delegation.key)));
+        }
+        let keys = Keys::new(&epoch, peers);
+        Self { epoch, plans, keys, me: None }
+    }
+
+    /// What holds in it.
+    pub(super) const fn epoch(&self) -> &Arc<Epoch> {
+        &self.epoch
+    }
+
+    /// This node's place in its table.
+    pub(super) const fn me(&self) -> Option<PeerIndex> {
+        self.me
+    }
+
+    /// How many members it has.
+    pub(super) fn members(&self) -> usize {
+        self.epoch.members().len()
+    }
+
+    /// The key of a member, by its place in the table.
+    pub(super) fn key(&self, index: PeerIndex) -> PeerKey {
+        match &self.keys {
+            Keys::Same => PeerKey::from(index),
+            Keys::Table(table) => table.keys[index as usize],
+        }
+    }
+
+    /// The place of a peer in the table, if it is a member.
+    pub(super) fn index(&self, peer: PeerKey) -> Option<PeerIndex> {
+        match &self.keys {
+            Keys::Same => {
+                let index = peer.number();
+                ((index as usize) < self.epoch.members().len()).then_some(index)
+            }
+            Keys::Table(table) => {
+                let index = table.by_slot.get(peer.slot()).copied().filter(|i| *i != NOBODY)?;
+                (table.keys[index as usize] == peer).then_some(index)
+            }
+        }
+    }
+
+    fn learn(&mut self, signed: SignedDelegation) -> Result<(), DelegationError> {
+        // Asked of a copy first: most that come are known already.
+        let mut changed = Epoch::clone(&self.epoch);
+        changed.learn(signed)?;
+        let key = signed.delegation.key;
+        let gateway = changed.delegations().of_key(&key).map(|leader| leader.gateway);
+        self.epoch = Arc::new(changed);
+        if let Some(gateway) = gateway {
+            self.plans.learn(gateway, Arc::new(configured(&self.epoch, key)));
+        }
+        Ok(())
+    }
+}
+
+/// The plan of a key that configuration alone gives.
+fn configured(epoch: &Epoch, key: [u8; 32]) -> PlanView {
+    let plan = Plan::configured(epoch.chain_id(), key, epoch.members());
+    PlanView::new(&plan, epoch.members()).expect("made of this table")
+}
+
+/// What became of a new epoch.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// The epoch that had to make room for it.
+    pub(super) dropped: Option<Arc<Epoch>>,
+    /// Who is a peer now and was none.
+    pub(super) joined: Vec<(PeerKey, PeerId)>,
+    /// Delegations that were not known before.
+    pub(super) delegations: Vec<SignedDelegation>,
+    /// The first block of the window, of those of which no message was taken, that has another
+    /// leader now.
+    pub(super) changed: Option<u64>,
+}
+
+/// The epochs that live.
+#[derive(Debug, Clone)]
+pub(super) struct Epochs {
+    chain_id: u64,
+    me: PeerId,
+    view: Arc<EpochsView>,
+    /// The same epochs, by rising first block; never empty.
+    living: Vec<Living>,
+    /// Since when the window has passed the last block of the oldest.
+    passed_at: Option<Timestamp>,
+}
+
+impl Epochs {
+    /// The epochs that a network starts with, for nobody in particular.
+    pub(super) fn new(chain_id: u64, epochs: Vec<Epoch>) -> Result<Self, EpochError> {
+        if let Some(epoch) = epochs.iter().find(|epoch| epoch.chain_id() != chain_id) {
+            return Err(EpochError::Chain { expected: chain_id, found: epoch.chain_id() });
+        }
+        let view = Arc::new(EpochsView::new(epochs.into_iter().map(Arc::new).collect())?);
+        let living =
+            view.epochs().iter().map(|epoch| Living::new(epoch.clone(), view.peers())).collect();
+        Ok(Self { chain_id, me: PeerId([0; 32]), view, living, passed_at: None })
+    }
+
+    /// The same for the node `me`.
+    pub(super) fn of_node(&self, me: PeerId) -> Self {
+        let mut epochs = Self { me, ..self.clone() };
+        for living in &mut epochs.living {
+            living.me = living.epoch.members().index(&me);
+        }
+        epochs
+    }
+
+    /// What drivers publish.
+    pub(super) const fn view(&self) -> &Arc<EpochsView> {
+        &self.view
+    }
+
+    /// The epoch of a block.
+    pub(super) fn at(&self, block: u64) -> Option<&Living> {
+        self.living.iter().rev().find(|living| living.epoch.from_block() <= block)
+    }
+
+    /// The newest epoch.
+    pub(super) fn newest(&self) -> &Living {
+        self.living.last().expect("never empty")
+    }
+
+    /// All of them, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Living> {
+        self.living.iter()
+    }
+
+    /// Those whose plans and routes speak of `table`.
+    pub(super) fn of_table(&mut self, table: [u8; 32]) -> impl Iterator<Item = &mut Living> {
+        self.living.iter_mut().filter(move |living| living.epoch.members().hash() == table)
+    }
+
+    /// Whether a block is of the newest epoch.
+    pub(super) fn is_newest(&self, block: u64) -> bool {
+        block >= self.newest().epoch.from_block()
+    }
+
+    /// The leader that a key was delegated to, as the newest epoch that knows it has it.
+    pub(super) fn leader_of_key(&self, key: &[u8; 32]) -> Option<&Leader> {
+        self.living.iter().rev().find_map(|living| living.epoch.delegations().of_key(key))
+    }
+
+    /// All delegations, each once: those of the oldest epoch first.
+    pub(super) fn delegations(&self) -> Vec<SignedDelegation> {
+        let mut all: Vec<SignedDelegation> = Vec::new();
+        for living in &self.living {
+            let older = all.len();
+            for leader in living.epoch.delegations().iter() {
+                if !all[..older].contains(&leader.signed) {
+                    all.push(leader.signed);
+                }
+            }
+        }
+        all
+    }
+
+    /// Takes a delegation into every epoch whose schedule has its gateway.
+    ///
+    /// # Errors
+    /// If no epoch took it: why the newest whose schedule has the gateway did not.
+    pub(super) fn learn(&mut self, signed: SignedDelegation) -> Result<(), DelegationError> {
+        let mut result = None;
+        for living in self.living.iter_mut().rev() {
+            match (living.learn(signed), &result) {
+                (Ok(()), _) => result = Some(Ok(())),
+                (Err(error), None | Some(Err(DelegationError::NotAGateway(_)))) => {
+                    result = Some(Err(error));
+                }
+                (Err(_), Some(_)) => {}
+            }
+        }
+        let result = result.expect("never empty");
+        if result.is_ok() {
+            self.renew();
+        }
+        result
+    }
+
+    /// Makes the view anew.
+    fn renew(&mut self) {
+        let epochs = self.living.iter().map(|living| living.epoch.clone()).collect();
+        self.view = Arc::new(EpochsView::from_parts(epochs, self.view.peers().clone()));
+    }
+
+    /// Takes a new epoch. What was learnt goes into it, what it is made with into the others. If
+    /// there are [`MAX_EPOCHS`] already the oldest goes: a node whose window is so far behind
+    /// finds its place anew.
+    ///
+    /// # Errors
+    /// [`EpochError::Chain`], [`EpochError::Order`], and [`EpochError::Late`] if it names another
+    /// leader for a block of `low..=taken`, of which messages were taken.
+    pub(super) fn take(
+        &mut self,
+        mut epoch: Epoch,
+        low: u64,
+        taken: Option<u64>,
+    ) -> Result<Taken, EpochError> {
+        let (from_block, newest) = (epoch.from_block(), self.newest().epoch.from_block());
+        if epoch.chain_id() != self.chain_id {
+            return Err(EpochError::Chain { expected: self.chain_id, found: epoch.chain_id() });
+        }
+        if from_block <= newest {
+            return Err(EpochError::Order { from_block, newest });
+        }
+        let known = self.delegations();
+        let new: Vec<SignedDelegation> = epoch.delegations().iter().map(|l| l.signed).collect();
+        for signed in &known {
+            // Of another gateway, or known, or too old: nothing that matters here.
+            let _ = epoch.learn(*signed);
+        }
+        if let Some(block) = taken.and_then(|taken| self.first_change(&epoch, low, taken)) {
+            return Err(EpochError::Late { from_block, block });
+        }
+        let start = taken.map_or(0, |taken| taken.saturating_add(1)).max(low).max(from_block);
+        let end = start.saturating_add(WINDOW_PAST + WINDOW_FUTURE);
+        let changed = self.first_change(&epoch, start, end);
+        for signed in &new {
+            for living in &mut self.living {
+                let _ = living.learn(*signed);
+            }
+        }
+        let dropped = (self.living.len() == MAX_EPOCHS).then(|| self.living.remove(0).epoch);
+        let mut peers = PeerTable::clone(self.view.peers());
+        let mut joined = Vec::new();
+        for member in epoch.members().members() {
+            if peers.key(&member.peer()).is_none()
+                && let Some(key) = peers.intern(member.peer())
+            {
+                joined.push((key, member.peer()));
+            }
+        }
+        let mut living = Living::new(Arc::new(epoch), &peers);
+        living.me = living.epoch.members().index(&self.me);
+        self.living.push(living);
+        self.set_peers(peers);
+        let delegations = new.into_iter().filter(|signed| !known.contains(signed)).collect();
+        Ok(Taken { dropped, joined, delegations, changed })
+    }
+
+    /// The first block of `low..=high` whose leader `epoch` changes.
+    fn first_change(&self, epoch: &Epoch, low: u64, high: u64) -> Option<u64> {
+        (low.max(epoch.from_block())..=high)
+            .find(|block| !self.at(*block).is_some_and(|now| now.epoch.agrees_on(epoch, *block)))
+    }
+
+    fn set_peers(&mut self, peers: PeerTable) {
+        let epochs = self.living.iter().map(|living| living.epoch.clone()).collect();
+        self.view = Arc::new(EpochsView::from_parts(epochs, Arc::new(peers)));
+    }
+
+    /// Forgets the oldest epoch if the window, which begins at `low`, has been past its last
+    /// block for `patience`: a window that a liar has moved does not stay for as long. Says
+    /// whether it did; then the peers of [`leave`](Self::leave) go.
+    pub(super) fn retire(
+        &mut self,
+        now: Timestamp,
+        low: u64,
+        patience: std::time::Duration,
+    ) -> Option<Arc<Epoch>> {
+        let next = self.living.get(1)?.epoch.from_block();
+        if low < next {
+            self.passed_at = None;
+            return None;
+        }
+        let since = *self.passed_at.get_or_insert(now);
+        if now.since(since) < patience {
+            return None;
+        }
+        self.passed_at = None;
+        let gone = self.living.remove(0).epoch;
+        self.renew();
+        Some(gone)
+    }
+
+    /// Forgets the members of epochs that are gone which no epoch names any more, and gives
+    /// their keys. This node keeps its own, though it is among them.
+    pub(super) fn leave(&mut self, gone: &[Arc<Epoch>]) -> Vec<(PeerKey, PeerId)> {
+        let mut peers = PeerTable::clone(self.view.peers());
+        let mut left = Vec::new();
+        for member in gone.iter().flat_map(|epoch| epoch.members().members()) {
+            let peer = member.peer();
+            if self.view.member(&peer).is_some() {
+                continue;
+            }
+            let key = if peer == self.me { peers.key(&peer) } else { peers.forget(&peer) };
+            left.extend(key.map(|key| (key, peer)));
+        }
+        if !left.is_empty() {
+            self.set_peers(peers);
+        }
+        left
+    }
+}
+
+#[cfg(test)]
+mod tests;

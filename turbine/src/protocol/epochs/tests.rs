@@ -1,0 +1,197 @@
+//! What changes, and what does not, when an epoch comes and when one goes.
+
+use std::time::Duration;
+
+use fragcast_shredder::GatewayKey;
+
+use super::*;
+use crate::delegation::Delegation;
+use crate::membership::{Membership, sample};
+use crate::schedule::Schedule;
+
+const CHAIN: u64 = 5;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn gateway(n: u8) -> GatewayKey {
+    GatewayKey::from_bytes([n; 32]).unwrap()
+}
+
+fn id(n: usize) -> PeerId {
+    sample(CHAIN, &[1; 12]).0.members()[n].peer()
+}
+
+fn delegation(n: u8, sequence: u64) -> SignedDelegation {
+    let key = ed25519_dalek::SigningKey::from_bytes(&[n * 16 + sequence as u8; 32]);
+    let (peer, key) = (id(n.into()), key.verifying_key().to_bytes());
+    Delegation { chain_id: CHAIN, first: 0, last: u64::MAX, sequence, peer, key }.sign(&gateway(n))
+}
+
+/// An epoch of some of twelve members, each gateway with a delegation to the member of its
+/// number.
+fn epoch(from_block: u64, members: impl IntoIterator<Item = usize>, gateways: &[u8]) -> Epoch {
+    let (all, _) = sample(CHAIN, &[1; 12]);
+    let members = members.into_iter().map(|n| all.members()[n].clone()).collect();
+    let members = Arc::new(Membership::new(CHAIN, members).unwrap());
+    let addresses = gateways.iter().map(|n| gateway(*n).address()).collect();
+    let schedule = Schedule::new(addresses, 10).unwrap();
+    let delegations = gateways.iter().map(|n| delegation(*n, 1));
+    Epoch::new(CHAIN, from_block, members, schedule, delegations).unwrap()
+}
+
+/// Those of member 0, which begin with members 0 to 5.
+fn epochs() -> Epochs {
+    Epochs::new(CHAIN, vec![epoch(0, 0..6, &[1, 2])]).unwrap().of_node(id(0))
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_nanos(seconds * 1_000_000_000)
+}
+
+#[test]
+fn keys_stay_and_places_are_those_of_each_table() {
+    let mut epochs = epochs();
+    // Members 2 and 3 leave, 8 and 9 join.
+    let taken = epochs.take(epoch(100, [0, 1, 4, 5, 8, 9], &[1, 2]), 0, None).unwrap();
+    let joined: Vec<(u32, PeerId)> =
+        taken.joined.iter().map(|(key, id)| (key.number(), *id)).collect();
+    assert_eq!(joined, [(6, id(8)), (7, id(9))]);
+    let view = epochs.view().clone();
+    for block in [5, 100] {
+        let living = epochs.at(block).unwrap();
+        for (index, member) in (0..).zip(living.epoch().members().members()) {
+            let key = living.key(index);
+            assert_eq!(view.peers().peer(key), Some(member.peer()));
+            assert_eq!(living.index(key), Some(index));
+        }
+    }
+    let key = |n| view.peers().key(&id(n)).unwrap();
+    let places = |block| [0, 2, 4, 9].map(|n| epochs.at(block).unwrap().index(key(n)));
+    assert_eq!(places(99), [Some(0), Some(2), Some(4), None]);
+    assert_eq!(places(100), [Some(0), None, Some(2), Some(5)]);
+    assert_eq!(epochs.at(100).unwrap().index(PeerKey::from(1 << 18)), None, "another generation");
+    assert_eq!([5, 100].map(|block| epochs.at(block).unwrap().me()), [Some(0), Some(0)]);
+}
+
+#[test]
+fn delegations_go_into_every_epoch_that_has_the_gateway() {
+    let mut epochs = epochs();
+    epochs.take(epoch(100, 0..6, &[2, 3]), 0, None).unwrap();
+    epochs.take(epoch(200, 0..6, &[3, 4]), 0, None).unwrap();
+    let before = epochs.view().clone();
+    epochs.learn(delegation(3, 2)).unwrap();
+    assert!(!Arc::ptr_eq(&before, epochs.view()), "drivers are told");
+    let sequences: Vec<Vec<u64>> = epochs
+        .iter()
+        .map(|living| {
+            let all = living.epoch().delegations().iter().map(|l| l.signed.delegation);
+            all.filter(|d| d.peer == id(3)).map(|d| d.sequence).collect()
+        })
+        .collect();
+    assert_eq!(sequences, [vec![], vec![2, 1], vec![2, 1]]);
+    assert_eq!(epochs.learn(delegation(3, 2)), Err(DelegationError::Stale));
+    let stranger = DelegationError::NotAGateway(gateway(9).address());
+    assert_eq!(epochs.learn(delegation(9, 1)), Err(stranger));
+    // Of one that only an old epoch knows, what that says counts.
+    assert_eq!(epochs.learn(delegation(1, 1)), Err(DelegationError::Stale));
+    epochs.learn(delegation(1, 2)).unwrap();
+    // What was learnt goes into an epoch that comes later, and what comes with it into the others.
+    let next = epoch(300, 0..6, &[1, 3]);
+    let new = delegation(3, 7);
+    let with = [new, delegation(1, 1)];
+    let members = next.members().clone();
+    let next = Epoch::new(CHAIN, 300, members, next.schedule().clone(), with).unwrap();
+    let taken = epochs.take(next, 0, None).unwrap();
+    assert_eq!(taken.delegations, [new], "the only one that peers do not know");
+    let newest = |epoch: &Epoch, n: u8| {
+        let all = epoch.delegations().iter().map(|l| l.signed.delegation);
+        all.filter(|d| d.peer == id(n.into())).map(|d| d.sequence).max()
+    };
+    assert_eq!(newest(epochs.newest().epoch(), 1), Some(2));
+    assert_eq!(newest(epochs.at(100).unwrap().epoch(), 3), Some(7));
+    let plans = |living: &Living| {
+        living.epoch().delegations().iter().all(|leader| {
+            let key = leader.signed.delegation.key;
+            let plan = Plan::configured(CHAIN, key, living.epoch().members());
+            living.plans.get(plan.id()).is_some()
+        })
+    };
+    assert!(epochs.iter().all(plans), "each key has its plan");
+    let all = epochs.delegations();
+    assert!((1..all.len()).all(|n| !all[..n].contains(&all[n])), "each once");
+}
+
+#[test]
+fn what_cannot_be_an_epoch_changes_nothing() {
+    let mut epochs = epochs();
+    epochs.take(epoch(100, 0..6, &[1, 2]), 0, None).unwrap();
+    let before = epochs.view().clone();
+    for from_block in [0, 99, 100] {
+        let error = epochs.take(epoch(from_block, 0..9, &[1]), 0, None).unwrap_err();
+        assert_eq!(error, EpochError::Order { from_block, newest: 100 });
+    }
+    let (members, _) = sample(6, &[1]);
+    let schedule = Schedule::new(vec![gateway(1).address()], 10).unwrap();
+    let foreign = Epoch::new(6, 200, Arc::new(members), schedule, []).unwrap();
+    let error = epochs.take(foreign, 0, None).unwrap_err();
+    assert_eq!(error, EpochError::Chain { expected: CHAIN, found: 6 });
+    // Block 150 is gateway 2's before and gateway 3's after.
+    let late = |epochs: &mut Epochs, gateways: &[u8], taken| {
+        epochs.take(epoch(140, 0..6, gateways), 90, Some(taken))
+    };
+    let error = late(&mut epochs, &[1, 3], 155).unwrap_err();
+    assert_eq!(error, EpochError::Late { from_block: 140, block: 150 });
+    assert!(Arc::ptr_eq(&before, epochs.view()) && epochs.living.len() == 2);
+    let mut again = epochs.clone();
+    assert_eq!(late(&mut again, &[1, 3], 149).unwrap().changed, Some(150));
+    assert_eq!(late(&mut epochs, &[1, 2], 155).unwrap().changed, None, "as before");
+}
+
+#[test]
+fn three_live_and_the_oldest_makes_room() {
+    let mut epochs = epochs();
+    for (from_block, first) in [(100, 1), (200, 2)] {
+        assert!(epochs.take(epoch(from_block, first..6, &[1]), 0, None).unwrap().dropped.is_none());
+    }
+    let taken = epochs.take(epoch(300, 3..6, &[1]), 0, None).unwrap();
+    let dropped = taken.dropped.unwrap();
+    assert_eq!((dropped.from_block(), epochs.iter().count()), (0, MAX_EPOCHS));
+    assert!(epochs.at(99).is_none());
+    // Member 0 is in none of the rest, but it is this node.
+    let left = epochs.leave(&[dropped]);
+    assert_eq!(left, [(PeerKey::from(0), id(0))]);
+    assert_eq!(epochs.view().peers().key(&id(0)), Some(PeerKey::from(0)));
+}
+
+#[test]
+fn an_epoch_goes_once_the_window_has_been_past_it_for_long() {
+    let mut epochs = epochs();
+    assert!(epochs.retire(at(1), u64::MAX, PATIENCE).is_none(), "the only one stays");
+    epochs.take(epoch(100, [0, 1, 8], &[1]), 0, None).unwrap();
+    assert!(epochs.retire(at(10), 99, PATIENCE).is_none());
+    assert!(epochs.retire(at(11), 100, PATIENCE).is_none());
+    // The window comes back: a liar had moved it.
+    assert!(epochs.retire(at(13), 50, PATIENCE).is_none());
+    assert!(epochs.retire(at(17), 100, PATIENCE).is_none());
+    assert!(epochs.retire(at(21), 120, PATIENCE).is_none());
+    let gone = epochs.retire(at(22), 120, PATIENCE).unwrap();
+    assert_eq!(gone.from_block(), 0);
+    assert!(epochs.at(99).is_none() && epochs.view().at(99).is_none());
+    let left: Vec<PeerId> = epochs.leave(&[gone]).into_iter().map(|(_, peer)| peer).collect();
+    assert_eq!(left, [2, 3, 4, 5].map(id));
+    let view = epochs.view();
+    assert_eq!((view.peers().len(), view.peers().key(&id(2))), (3, None));
+    // Their slots go to whoever joins next, under other keys.
+    let taken = epochs.take(epoch(200, [0, 10], &[1]), 150, None).unwrap();
+    let (key, peer) = taken.joined[0];
+    assert_eq!(peer, id(10));
+    assert!((2..6).contains(&key.slot()) && key.number() > 1 << 17);
+}
+
+#[test]
+fn the_same_table_under_another_schedule_keeps_its_places() {
+    let mut epochs = epochs();
+    epochs.take(epoch(100, 0..6, &[3]), 0, None).unwrap();
+    assert!(matches!(epochs.newest().keys, Keys::Same));
+    let table = epochs.newest().epoch().members().hash();
+    assert_eq!(epochs.of_table(table).count(), 2, "plans of one are plans of the other");
+}

@@ -1,0 +1,150 @@
+//! What comes out of the protocol beside transmits: events and counters.
+
+use alloy_primitives::Address;
+use fragcast_shredder::{Kind, MessageKey, VerifiedMessage};
+
+use crate::control::Evidence;
+use crate::health::Change;
+use crate::outcome::Outcome;
+use crate::output::Via;
+use crate::peer::{PeerId, PeerKey};
+use crate::time::Timestamp;
+
+/// A verified message, as it comes out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// Block, attempt and index.
+    pub key: MessageKey,
+    /// The message.
+    pub message: VerifiedMessage,
+    /// When the leader sent it, by the leader's clock; zero for what came without shreds.
+    pub sent_at: Timestamp,
+    /// When its first shred arrived.
+    pub first_shred_at: Timestamp,
+    /// When it was whole and verified.
+    pub complete_at: Timestamp,
+    /// The peer whose shred completed it; `None` for what came by gossip.
+    pub from: Option<PeerKey>,
+    /// Which way it came. Of what came by gossip, `key.attempt` is a guess: gossip's frags name
+    /// no Env.
+    pub via: Via,
+}
+
+/// A message that came both ways: how much earlier one of them was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Race {
+    /// Block and index; the attempt is the overlay's.
+    pub key: MessageKey,
+    /// Env, frag or Seal.
+    pub kind: Kind,
+    /// When the overlay had it whole and verified.
+    pub turbine_at: Timestamp,
+    /// When gossip had it verified.
+    pub gossip_at: Timestamp,
+}
+
+/// An epoch came or went, and peers with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EpochChange {
+    /// First block of the epoch that was taken.
+    pub began: Option<u64>,
+    /// First block of an epoch that was forgotten, the newest of them if there are several.
+    pub ended: Option<u64>,
+    /// Peers that no living epoch named before. Their records are in the view.
+    pub joined: Vec<(PeerKey, PeerId)>,
+    /// Peers that no living epoch names any more: close their connections and stop dialling them.
+    /// The protocol has forgotten them already and takes nothing more from their keys. This node
+    /// itself is among them if it is no member any more.
+    pub left: Vec<(PeerKey, PeerId)>,
+}
+
+/// What the application learns.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// A message is whole and its gateway's signature verified.
+    Message(Box<Delivered>),
+    /// A message that was delivered is void: its leader's parity is inconsistent, and other
+    /// nodes may not have been able to recover it.
+    BadParity(MessageKey),
+    /// A message was whole but is not what its shreds or the schedule say. The leader's fault.
+    BadMessage {
+        /// Block, attempt and index that its shreds claim.
+        key: MessageKey,
+        /// What is wrong with it, for the log.
+        reason: String,
+    },
+    /// A gateway equivocated; the evidence convinces anybody.
+    Equivocation {
+        /// The gateway.
+        gateway: Address,
+        /// The evidence.
+        evidence: Box<Evidence>,
+    },
+    /// The peer sent what only a broken or lying peer sends: close the connection.
+    Bar {
+        /// The peer to disconnect.
+        peer: PeerKey,
+        /// What it sent.
+        outcome: Outcome,
+    },
+    /// This node counts on another way from now on.
+    Health(Change),
+    /// A message came both ways.
+    Race(Race),
+    /// A peer's first frame says that it lives on another chain.
+    Mismatch {
+        /// The peer.
+        peer: PeerKey,
+        /// In what we differ.
+        what: &'static str,
+    },
+    /// An epoch came or went. Publish [`Protocol::epochs`](super::Protocol::epochs) anew, dial who
+    /// joined and disconnect who left.
+    Epoch(Box<EpochChange>),
+}
+
+/// Numbers beside the outcomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Shreds this node sent on as a relay.
+    pub forwarded: u64,
+    /// Shreds it made itself out of a recovered set, because it owed them.
+    pub owed: u64,
+    /// Shreds of its own that it sent as a leader.
+    pub originated: u64,
+    /// Validated shreds that it could not relay because it does not know the plan or route.
+    pub unknown_plan: u64,
+    /// Shreds sent to the children of a peer that is not connected.
+    pub stepped_over: u64,
+    /// Messages delivered.
+    pub delivered: u64,
+    /// Sets that were complete only after recovery.
+    pub recovered: u64,
+    /// Of the delivered messages, those of which shreds came by repair.
+    pub repaired: u64,
+    /// Frames of tips that it sent.
+    pub tips: u64,
+    /// Sets, or whole messages, that it asked a peer for.
+    pub repair_requested: u64,
+    /// Shreds that it got by asking and that were new.
+    pub repair_useful: u64,
+    /// Messages for which it stopped asking, because nobody answered.
+    pub repair_given_up: u64,
+    /// Shreds with which it answered requests.
+    pub repair_answered_shreds: u64,
+    /// Bytes with which it answered requests.
+    pub repair_answered_bytes: u64,
+    /// Messages without shreds with which it answered, to their end.
+    pub repair_answered_messages: u64,
+    /// Messages without shreds that it got as answers.
+    pub repair_messages: u64,
+    /// Messages that came by gossip, new to it.
+    pub gossip: u64,
+    /// Of those, messages that gossip had first.
+    pub gossip_first: u64,
+    /// Messages that were handed to gossip, as their leader or for listeners.
+    pub published: u64,
+    /// Messages for gossip that were dropped because its driver did not take them.
+    pub publish_dropped: u64,
+}

@@ -1,0 +1,393 @@
+//! What a node remembers of each peer, by key.
+//!
+//! Four bytes a peer, at most [`MAX_PEERS`](crate::peer::MAX_PEERS), and 56 more for each that
+//! has gone by another table. A key that is not, or no longer, that of a peer is nobody's: whatever
+//! comes from it is refused.
+//!
+//! # Whom a bad signature convicts
+//! A shred that the leader's key does not cover was made, or forwarded without a look, by the
+//! peer that sent it. Two things are excused, because the peer may know a leader that this node
+//! does not:
+//!
+//! * what comes before its greeting, which may carry the delegation: [`MAX_EARLY`] times;
+//! * what comes from a peer whose last greeting names another table than our newest, for blocks
+//!   from our newest epoch on: it may have taken an epoch that we have not, or the reverse. So
+//!   many of its signatures are checked, [`OTHER_TABLE`] a second; beyond that, shreds of those
+//!   blocks are dropped unseen, and repair brings what was lost with them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bucket::{Bucket, Rate};
+use crate::outcome::Outcome;
+use crate::peer::{PeerId, PeerKey, PeerTable};
+use crate::time::Timestamp;
+
+/// Bad signatures that a peer may send before its greeting.
+pub(super) const MAX_EARLY: u8 = 64;
+/// Bad signatures of a peer that goes by another table, a second and at once: each is 50 µs of
+/// work.
+const OTHER_TABLE: (u64, u64) = (32, 64);
+
+/// Which table a peer's last greeting named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Greeting {
+    /// It has not greeted.
+    #[default]
+    None,
+    /// Our newest.
+    Ours,
+    /// Another one.
+    Other,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct PeerState {
+    connected: bool,
+    greeting: Greeting,
+    barred: bool,
+    /// Bad signatures before a greeting, over all its connections.
+    early: u8,
+}
+
+/// A peer that goes, or has gone, by another table.
+#[derive(Debug, Clone, Copy, Default)]
+struct Elsewhere {
+    /// The table that it named last, if its greeting is [`Greeting::Other`].
+    table: [u8; 32],
+    /// What its bad signatures so far have taken of [`OTHER_TABLE`].
+    bad: Bucket,
+}
+
+/// The peers of one node.
+#[derive(Debug)]
+pub(super) struct Peers {
+    me: PeerKey,
+    table: Arc<PeerTable>,
+    /// By slot.
+    states: Vec<PeerState>,
+    connected: usize,
+    /// Hash of our newest membership table.
+    ours: [u8; 32],
+    elsewhere: BTreeMap<PeerKey, Elsewhere>,
+    rate: Rate,
+}
+
+impl Peers {
+    /// The peers of `table`, none of them connected.
+    pub(super) fn new(me: PeerKey, table: Arc<PeerTable>, ours: [u8; 32]) -> Self {
+        let states = vec![PeerState::default(); table.slots()];
+        let rate = Rate::new(OTHER_TABLE.0, Duration::from_secs(1), OTHER_TABLE.1);
+        Self { me, table, states, connected: 0, ours, elsewhere: BTreeMap::new(), rate }
+    }
+
+    /// This node.
+    pub(super) const fn me(&self) -> PeerKey {
+        self.me
+    }
+
+    /// Keys and ids.
+    pub(super) const fn table(&self) -> &Arc<PeerTable> {
+        &self.table
+    }
+
+    /// Whether a key is that of a peer.
+    pub(super) fn contains(&self, peer: PeerKey) -> bool {
+        self.table.peer(peer).is_some()
+    }
+
+    /// How many peers there are, connected or not, this node included.
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// How many are connected.
+    pub(super) const fn connected(&self) -> usize {
+        self.connected
+    }
+
+    /// How many of those go by another table.
+    pub(super) fn elsewhere(&self) -> usize {
+        let other = |state: &PeerState| state.connected && state.greeting == Greeting::Other;
+        self.elsewhere.keys().filter(|peer| other(&self.states[peer.slot()])).count()
+    }
+
+    /// Whether a connection to a peer is up.
+    pub(super) fn is_connected(&self, peer: PeerKey) -> bool {
+        self.states.get(peer.slot()).is_some_and(|state| state.connected)
+    }
+
+    /// Whether nothing is taken from `peer`: it is barred, or nobody.
+    pub(super) fn is_refused(&self, peer: PeerKey) -> bool {
+        !self.contains(peer) || self.states[peer.slot()].barred
+    }
+
+    /// Whether a peer can be asked anything.
+    pub(super) fn can_ask(&self, peer: PeerKey) -> bool {
+        let state = self.states.get(peer.slot());
+        peer != self.me && state.is_some_and(|state| state.connected && !state.barred)
+    }
+
+    /// Those that are connected, by slot.
+    pub(super) fn iter_connected(&self) -> impl Iterator<Item = PeerKey> + '_ {
+        let connected = self.states.iter().enumerate().filter(|(_, state)| state.connected);
+        connected.filter_map(|(slot, _)| self.table.at(slot))
+    }
+
+    /// A connection is up and has been for long: both sides have greeted.
+    pub(super) fn assume_connected(&mut self, peer: PeerKey) {
+        if self.contains(peer) {
+            let state = &mut self.states[peer.slot()];
+            self.connected += usize::from(!state.connected);
+            *state =
+                PeerState { connected: true, greeting: Greeting::Ours, ..PeerState::default() };
+        }
+    }
+
+    /// A connection is up. Says whether `peer` is one.
+    pub(super) fn connect(&mut self, peer: PeerKey) -> bool {
+        if !self.contains(peer) {
+            return false;
+        }
+        let state = &mut self.states[peer.slot()];
+        self.connected += usize::from(!state.connected);
+        // A second connection of the same peer changes nothing of what is known about it.
+        if !state.connected {
+            *state = PeerState { connected: true, early: state.early, ..PeerState::default() };
+        }
+        true
+    }
+
+    /// The connection is gone.
+    pub(super) fn disconnect(&mut self, peer: PeerKey) {
+        if self.contains(peer) {
+            let state = &mut self.states[peer.slot()];
+            self.connected -= usize::from(state.connected);
+            state.connected = false;
+        }
+    }
+
+    /// A peer greets and names its table. Says whether it named another one before.
+    pub(super) fn greet(&mut self, peer: PeerKey, table: [u8; 32]) -> bool {
+        let before = self.elsewhere.get(&peer).map(|known| known.table);
+        let state = &mut self.states[peer.slot()];
+        let changed = match state.greeting {
+            Greeting::None => false,
+            Greeting::Ours => table != self.ours,
+            Greeting::Other => before != Some(table),
+        };
+        if table == self.ours {
+            state.greeting = Greeting::Ours;
+        } else {
+            state.greeting = Greeting::Other;
+            // Its account stays: who greets again and again gains nothing.
+            self.elsewhere.entry(peer).or_default().table = table;
+        }
+        changed
+    }
+
+    /// Our newest table is another one from now on, and so are, perhaps, the peers.
+    pub(super) fn set_table(&mut self, table: Arc<PeerTable>, ours: [u8; 32]) {
+        self.states.resize(table.slots(), PeerState::default());
+        self.table = table;
+        let before = std::mem::replace(&mut self.ours, ours);
+        if before == ours {
+            return;
+        }
+        for (slot, state) in self.states.iter_mut().enumerate() {
+            if state.greeting == Greeting::Ours
+                && let Some(peer) = self.table.at(slot)
+            {
+                state.greeting = Greeting::Other;
+                self.elsewhere.entry(peer).or_default().table = before;
+            }
+        }
+        for peer in self.elsewhere.iter().filter(|(_, e)| e.table == ours).map(|(peer, _)| peer) {
+            let greeting = &mut self.states[peer.slot()].greeting;
+            if *greeting == Greeting::Other {
+                *greeting = Greeting::Ours;
+            }
+        }
+    }
+
+    /// A peer that no epoch names any more: nothing is remembered of it.
+    pub(super) fn forget(&mut self, peer: PeerKey) {
+        self.disconnect(peer);
+        if let Some(state) = self.states.get_mut(peer.slot()) {
+            *state = PeerState::default();
+        }
+        self.elsewhere.remove(&peer);
+    }
+
+    /// Whether shreds of the newest epoch's blocks are not even looked at, because their sender
+    /// goes by another table and too many of its signatures were bad.
+    pub(super) fn is_muted(&self, now: Timestamp, peer: PeerKey) -> bool {
+        let other = self.states.get(peer.slot()).is_some_and(|s| s.greeting == Greeting::Other);
+        let spent = |known: &Elsewhere| {
+            let mut bad = known.bad;
+            !bad.take(now, &self.rate, 1)
+        };
+        other && self.elsewhere.get(&peer).is_some_and(spent)
+    }
+
+    /// Judges a peer by what it sent; `newest` says that it concerns a block of the newest epoch.
+    /// The outcome to be counted, and whether the peer is barred for it, now.
+    pub(super) fn judge(
+        &mut self,
+        now: Timestamp,
+        peer: PeerKey,
+        outcome: Outcome,
+        newest: bool,
+    ) -> (Outcome, bool) {
+        if !self.contains(peer) {
+            return (outcome, false);
+        }
+        let state = &mut self.states[peer.slot()];
+        if outcome == Outcome::BadSignature {
+            if newest
+                && state.greeting == Greeting::Other
+                && let Some(known) = self.elsewhere.get_mut(&peer)
+            {
+                known.bad.charge(now, &self.rate, 1);
+                return (Outcome::OtherTable, false);
+            }
+            if state.greeting == Greeting::None {
+                state.early = state.early.saturating_add(1);
+                if state.early < MAX_EARLY {
+                    return (outcome, false);
+                }
+            }
+        }
+        let bar = outcome.convicts_sender() && !state.barred;
+        state.barred |= bar;
+        (outcome, bar)
+    }
+
+    /// The id behind a key.
+    pub(super) fn id(&self, peer: PeerKey) -> Option<PeerId> {
+        self.table.peer(peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: [u8; 32] = [1; 32];
+    const OTHER: [u8; 32] = [2; 32];
+    const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000);
+
+    fn table(ids: impl IntoIterator<Item = u8>) -> PeerTable {
+        let mut table = PeerTable::default();
+        ids.into_iter().for_each(|id| drop(table.intern(PeerId([id; 32])).unwrap()));
+        table
+    }
+
+    fn peers() -> Peers {
+        Peers::new(PeerKey::from(0), Arc::new(table(0..4)), OURS)
+    }
+
+    fn key(number: u32) -> PeerKey {
+        PeerKey::from(number)
+    }
+
+    #[test]
+    fn connections_are_counted_once_and_strangers_not_at_all() {
+        let mut peers = peers();
+        assert!(peers.connect(key(1)) && peers.connect(key(1)) && peers.connect(key(3)));
+        assert!(!peers.connect(key(4)) && !peers.connect(key(1 << 18)));
+        peers.assume_connected(key(3));
+        peers.assume_connected(key(9));
+        assert_eq!(peers.connected(), 2);
+        assert_eq!(peers.iter_connected().collect::<Vec<_>>(), [key(1), key(3)]);
+        peers.disconnect(key(1));
+        peers.disconnect(key(1));
+        peers.disconnect(key(9));
+        assert_eq!(peers.connected(), 1);
+        assert!(peers.can_ask(key(3)) && !peers.can_ask(key(1)) && !peers.can_ask(key(0)));
+    }
+
+    #[test]
+    fn a_bad_signature_bars_who_has_greeted_and_the_others_in_the_end() {
+        let mut peers = peers();
+        peers.connect(key(1));
+        let bad = Outcome::BadSignature;
+        for n in 1..MAX_EARLY {
+            assert_eq!(peers.judge(NOW, key(1), bad, true), (bad, false), "{n}");
+        }
+        assert_eq!(peers.judge(NOW, key(1), bad, true), (bad, true));
+        assert_eq!(peers.judge(NOW, key(1), bad, true), (bad, false), "barred already");
+        assert!(peers.is_refused(key(1)) && !peers.can_ask(key(1)));
+        peers.connect(key(2));
+        peers.greet(key(2), OURS);
+        assert_eq!(peers.judge(NOW, key(2), Outcome::Late, true), (Outcome::Late, false));
+        assert_eq!(peers.judge(NOW, key(2), bad, true), (bad, true));
+        // A new connection is a new beginning, but not for what came too early.
+        peers.disconnect(key(1));
+        peers.connect(key(1));
+        assert!(!peers.is_refused(key(1)));
+        assert_eq!(peers.judge(NOW, key(1), bad, true), (bad, true));
+    }
+
+    #[test]
+    fn who_goes_by_another_table_is_excused_at_a_bounded_rate() {
+        let mut peers = peers();
+        peers.connect(key(1));
+        assert!(!peers.greet(key(1), OTHER), "its first greeting");
+        assert_eq!((peers.elsewhere(), peers.is_muted(NOW, key(1))), (1, false));
+        let bad = Outcome::BadSignature;
+        let mut taken = 0;
+        while !peers.is_muted(NOW, key(1)) {
+            assert_eq!(peers.judge(NOW, key(1), bad, true), (Outcome::OtherTable, false));
+            taken += 1;
+        }
+        assert_eq!(taken, OTHER_TABLE.1);
+        assert!(!peers.is_muted(NOW + Duration::from_millis(32), key(1)));
+        assert!(!peers.is_refused(key(1)) && !peers.is_muted(NOW, key(2)));
+        // What is junk whatever the table, or of blocks on which both agree, is no one's but its.
+        assert_eq!(peers.judge(NOW, key(1), Outcome::Malformed, true).1, true);
+        peers.connect(key(2));
+        peers.greet(key(2), OTHER);
+        assert_eq!(peers.judge(NOW, key(2), bad, false), (bad, true));
+    }
+
+    #[test]
+    fn greetings_are_read_anew_when_our_own_table_changes() {
+        let mut peers = peers();
+        for (peer, table) in [(1, OURS), (2, OTHER), (3, [3; 32])] {
+            peers.connect(key(peer));
+            peers.greet(key(peer), table);
+        }
+        assert_eq!(peers.elsewhere(), 2);
+        // We take the table that peer 2 has already; peer 1 still goes by the old one.
+        let mut table = table(0..4);
+        let joined = table.intern(PeerId([9; 32])).unwrap();
+        peers.set_table(Arc::new(table), OTHER);
+        assert_eq!(peers.elsewhere(), 2, "now it is 1 and 3");
+        assert_eq!(peers.judge(NOW, key(2), Outcome::BadSignature, true).1, true);
+        assert_eq!(peers.judge(NOW, key(1), Outcome::BadSignature, true).1, false);
+        assert!(peers.greet(key(1), OTHER), "it has changed its table");
+        assert!(!peers.greet(key(1), OTHER), "and says so again");
+        assert_eq!(peers.elsewhere(), 1);
+        assert!(peers.connect(joined) && peers.is_connected(key(3)));
+    }
+
+    #[test]
+    fn who_is_forgotten_is_nobody_and_its_slot_begins_anew() {
+        let mut peers = peers();
+        peers.connect(key(2));
+        peers.greet(key(2), OTHER);
+        peers.judge(NOW, key(2), Outcome::Malformed, true);
+        let mut table = table(0..4);
+        peers.forget(key(2));
+        table.forget(&PeerId([2; 32]));
+        let next = table.intern(PeerId([7; 32])).unwrap();
+        peers.set_table(Arc::new(table), OURS);
+        assert_eq!(next.slot(), 2);
+        assert!(!peers.contains(key(2)) && peers.is_refused(key(2)));
+        assert!(!peers.is_refused(next) && !peers.is_connected(next));
+        assert_eq!((peers.connected(), peers.elsewhere()), (0, 0));
+        assert_eq!(peers.judge(NOW, key(2), Outcome::Malformed, true).1, false);
+    }
+}

@@ -1,0 +1,119 @@
+//! Sending shreds on: to whom, by the tree of the shred's own plan, in the table of its block's
+//! epoch.
+//!
+//! Only validated shreds get here, each once. A peer that is not connected is stepped over: its
+//! children get the shred from its parent.
+
+use fragcast_shredder::{RecoveredSet, SetHeader, ValidatedShred};
+
+use super::ctx::Ctx;
+use super::epochs::Living;
+use super::event::Counters;
+use super::peers::Peers;
+use crate::egress::{Lane, Payload, Transmit};
+use crate::membership::PeerIndex;
+use crate::peer::PeerKey;
+use crate::route::{Route, Tree};
+
+/// Room for the peers of one hop, so that none is allocated for a shred.
+#[derive(Debug, Default)]
+pub(super) struct Relaying {
+    children: Vec<PeerIndex>,
+    hops: Vec<PeerKey>,
+}
+
+impl Relaying {
+    /// Sends a shred on that has just come from elsewhere.
+    pub(super) fn forward(&mut self, ctx: &mut Ctx, shred: &ValidatedShred, leader: PeerIndex) {
+        let (header, index) = (shred.header(), shred.shred().index());
+        self.find_hops(ctx, header, &shred.root(), index, leader);
+        let lane = lane_of(header, index);
+        for to in &self.hops {
+            let payload = Payload::Shred(shred.shred().bytes().clone());
+            let sent = ctx.egress.push(Transmit { to: *to, lane, payload });
+            ctx.counters.forwarded += u64::from(sent);
+        }
+    }
+
+    /// Sends the shreds of a complete set that this node relays and has not received.
+    pub(super) fn send_owed(&mut self, ctx: &mut Ctx, set: &RecoveredSet) {
+        let leader = ctx.epochs.at(set.header.block);
+        let leader = leader.and_then(|living| living.epoch().leader_index(set.header.block));
+        let Some(leader) = leader else { return };
+        for index in set.missing() {
+            self.find_hops(ctx, &set.header, &set.root, index, leader);
+            if self.hops.is_empty() {
+                continue;
+            }
+            let bytes = set.shred(index);
+            let lane = lane_of(&set.header, index);
+            for to in &self.hops {
+                let payload = Payload::Shred(bytes.clone());
+                let sent = ctx.egress.push(Transmit { to: *to, lane, payload });
+                ctx.counters.owed += u64::from(sent);
+            }
+        }
+    }
+
+    /// Finds to whom this node sends a shred: nobody where it is no relay of it.
+    fn find_hops(
+        &mut self,
+        ctx: &mut Ctx,
+        header: &SetHeader,
+        root: &[u8; 32],
+        index: u8,
+        leader: PeerIndex,
+    ) {
+        self.hops.clear();
+        let Some(living) = ctx.epochs.at(header.block) else { return };
+        // Who is no member of the block's epoch has no place in its trees.
+        let Some(me) = living.me() else { return };
+        let route = Route::from_wire(header.route, header.route_param);
+        let (Some(route), Some(plan)) = (route, living.plans.get(header.plan)) else {
+            ctx.counters.unknown_plan += 1;
+            return;
+        };
+        let tree = Tree::new(plan, route, leader, root, index);
+        self.reach(&ctx.peers, &mut ctx.counters, living, &tree, me);
+    }
+
+    /// The children of this node, which is `me` in the table of `living`, where a peer that is
+    /// not connected is replaced by its own children: a dead relay costs one more hop's work and
+    /// no shred, once it is known to be dead.
+    pub(super) fn reach(
+        &mut self,
+        peers: &Peers,
+        counters: &mut Counters,
+        living: &Living,
+        tree: &Tree<'_>,
+        me: PeerIndex,
+    ) -> &[PeerKey] {
+        let Self { children, hops } = self;
+        children.clear();
+        hops.clear();
+        tree.children(me, children);
+        if children.iter().all(|child| peers.is_connected(living.key(*child))) {
+            hops.extend(children.iter().map(|child| living.key(*child)));
+            return hops;
+        }
+        // Every member stands once in the tree, so this ends; it is bounded all the same.
+        let mut budget = living.epoch().members().len();
+        while let Some(child) = children.pop() {
+            let key = living.key(child);
+            if peers.is_connected(key) {
+                hops.push(key);
+            } else if budget > 0 && child != me {
+                budget -= 1;
+                let before = children.len();
+                tree.children(child, children);
+                counters.stepped_over += (children.len() - before) as u64;
+            }
+        }
+        hops
+    }
+}
+
+/// The lane of a shred.
+pub(super) const fn lane_of(header: &SetHeader, index: u8) -> Lane {
+    if index < header.k { Lane::Data } else { Lane::Coding }
+}
