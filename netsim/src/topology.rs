@@ -46,7 +46,7 @@ pub const MAX_CSV_BYTES: u64 = 2_000_000;
 /// The smallest factor.
 const MIN_FACTOR: f64 = 0.5;
 
-/// Where nodes come from.
+/// The source of nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {

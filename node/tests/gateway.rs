@@ -1,11 +1,13 @@
-//! The gateway's door and the subscription, over real HTTP and WebSocket, on a network of two.
+//! The gateway's interface and the subscription, over real HTTP and WebSocket, on a network of two.
 
 use std::time::Duration;
 
-use alloy_primitives::{B256, U256, hex};
+use alloy_primitives::{U256, hex};
 use fragcast::gateway::ingest;
 use fragcast::lab::local::{LocalNetwork, LocalOptions};
-use fragcast_shredder::{Dialect, Env, Frag, GatewayKey, Message, Seal, Signature, SignedMessage};
+use fragcast_shredder::{
+    BlockBuilder, Dialect, Env, GatewayKey, Message, Signature, SignedMessage,
+};
 use fragcast_turbine::{Mode, Policy};
 use fragcast_upstream::http::HttpClient;
 use jsonrpsee::core::client::{ClientT, SubscriptionClientT};
@@ -64,14 +66,14 @@ impl Net {
     }
 
     async fn send(&self, message: Message) -> Value {
-        let signed = self.gateway.sign(message).verify(self.gateway.address()).unwrap();
+        let signed = self.gateway.sign_verified(message);
         let (method, param) = ingest::request(&signed);
         self.call(0, method, param).await
     }
 
     /// The same message with a signature in another form.
     async fn send_as(&self, message: Message, form: impl Fn(&mut [u8; 65])) -> Value {
-        let signed = self.gateway.sign(message).verify(self.gateway.address()).unwrap();
+        let signed = self.gateway.sign_verified(message);
         let (method, mut param) = ingest::request(&signed);
         let mut bytes = *signed.signature().as_bytes();
         form(&mut bytes);
@@ -81,38 +83,16 @@ impl Net {
 }
 
 fn env(number: u64, timestamp: u64) -> Message {
-    Message::Env(Env {
-        number,
-        parent_hash: B256::ZERO,
-        beneficiary: alloy_primitives::Address::ZERO,
-        timestamp,
-        gas_limit: 30_000_000,
-        basefee: 7,
-        difficulty: U256::ZERO,
-        prevrandao: B256::ZERO,
-        extra_data: vec![1, 2, 3].into(),
-        parent_beacon_block_root: B256::ZERO,
-    })
+    let extra_data = vec![1, 2, 3].into();
+    Env { timestamp, extra_data, ..BlockBuilder::new(number).env() }.into()
 }
 
 fn frag(block_number: u64, seq: u64, tx: u8) -> Message {
-    let txs = vec![vec![tx; 30].into()];
-    Message::Frag(Frag { block_number, seq, is_last: false, blob_gas_used: None, txs })
+    BlockBuilder::new(block_number).frag_at(seq, [vec![tx; 30]]).into()
 }
 
 fn seal(block_number: u64, total_frags: u64) -> Message {
-    Message::Seal(Seal {
-        total_frags,
-        block_number,
-        gas_used: 0,
-        gas_limit: 0,
-        parent_hash: B256::ZERO,
-        transactions_root: B256::ZERO,
-        receipts_root: B256::ZERO,
-        state_root: B256::ZERO,
-        block_hash: B256::ZERO,
-        blob_gas_used: None,
-    })
+    BlockBuilder::new(block_number).seal_of(total_frags).into()
 }
 
 fn code(answer: &Value) -> i64 {

@@ -9,9 +9,9 @@ use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use alloy_primitives::{Address, B256, U256, hex};
+use alloy_primitives::{B256, hex};
 use fragcast::gateway::keys;
-use fragcast_shredder::{Env, Frag, Message, VerifiedMessage};
+use fragcast_shredder::{BlockBuilder, Env, VerifiedMessage};
 use jsonrpsee::core::client::{ClientT, Subscription, SubscriptionClientT};
 use jsonrpsee::rpc_params;
 use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
@@ -269,22 +269,10 @@ async fn a_js_libp2p_peer_hears_us_byte_for_byte_in_standby() {
 /// An Env and a frag of a block that the devnet has not come to, signed by its gateway.
 fn ahead(dir: &Path, number: u64) -> [VerifiedMessage; 2] {
     let key = keys::read_gateway(&dir.join("gateway-0.key")).unwrap();
-    let sign = |message| key.sign(message).verify(key.address()).unwrap();
-    let env = Env {
-        number,
-        parent_hash: B256::repeat_byte(7),
-        beneficiary: Address::ZERO,
-        timestamp: 1,
-        gas_limit: 30_000_000,
-        basefee: 7,
-        difficulty: U256::ZERO,
-        prevrandao: B256::ZERO,
-        extra_data: Default::default(),
-        parent_beacon_block_root: B256::ZERO,
-    };
-    let txs = vec![vec![1, 2, 3].into(), vec![0; 5_000].into()];
-    let frag = Frag { block_number: number, seq: 0, is_last: false, blob_gas_used: None, txs };
-    [sign(Message::Env(env)), sign(Message::Frag(frag))]
+    let builder = BlockBuilder::new(number);
+    let env = Env { parent_hash: B256::repeat_byte(7), timestamp: 1, ..builder.env() };
+    let frag = builder.frag_at(0, [vec![1, 2, 3], vec![0; 5_000]]);
+    [key.sign_verified(env), key.sign_verified(frag)]
 }
 
 #[tokio::test]

@@ -11,9 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use alloy_primitives::{Address, B256, U256};
 use fragcast::gateway::ingest;
-use fragcast_shredder::{Env, Frag, GatewayKey, Message, Seal};
+use fragcast_shredder::{BlockBuilder, GatewayKey, Message};
 use fragcast_upstream::http::HttpClient;
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -224,7 +223,7 @@ impl Network {
     }
 
     async fn post(&self, message: Message) -> Value {
-        let signed = self.gateway.sign(message).verify(self.gateway.address()).unwrap();
+        let signed = self.gateway.sign_verified(message);
         let (method, param) = ingest::request(&signed);
         let leader = &self.processes[0];
         leader.rpc(leader.ingest, method, json!([param])).await.unwrap_or(Value::Null)
@@ -237,38 +236,16 @@ impl Network {
 }
 
 fn env(number: u64) -> Message {
-    Message::Env(Env {
-        number,
-        parent_hash: B256::ZERO,
-        beneficiary: Address::ZERO,
-        timestamp: number,
-        gas_limit: 30_000_000,
-        basefee: 7,
-        difficulty: U256::ZERO,
-        prevrandao: B256::ZERO,
-        extra_data: Default::default(),
-        parent_beacon_block_root: B256::ZERO,
-    })
+    BlockBuilder::new(number).env().into()
 }
 
 fn frag(block_number: u64, seq: u64) -> Message {
-    let txs = (0..100).map(|i| vec![(i + seq) as u8; 150].into()).collect();
-    Message::Frag(Frag { block_number, seq, is_last: false, blob_gas_used: None, txs })
+    let txs = (0..100).map(|i| vec![(i + seq) as u8; 150]);
+    BlockBuilder::new(block_number).frag_at(seq, txs).into()
 }
 
 fn seal(block_number: u64, total_frags: u64) -> Message {
-    Message::Seal(Seal {
-        total_frags,
-        block_number,
-        gas_used: 0,
-        gas_limit: 0,
-        parent_hash: B256::ZERO,
-        transactions_root: B256::ZERO,
-        receipts_root: B256::ZERO,
-        state_root: B256::ZERO,
-        block_hash: B256::ZERO,
-        blob_gas_used: None,
-    })
+    BlockBuilder::new(block_number).seal_of(total_frags).into()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -38,15 +38,15 @@ impl Times {
     }
 }
 
-/// Which way a message came first.
+/// The way by which a message came first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Via {
     /// Handed in by this node's own gateway.
     Own,
-    /// By the overlay, every shred of it without being asked for.
+    /// By the overlay, without any request.
     Turbine,
-    /// By the overlay, some of it in answer to a request.
+    /// By the overlay, partly in answer to a request.
     Repair,
     /// By the overlay, in answer to a request, from a peer that has it from gossip.
     Whole,
@@ -104,7 +104,7 @@ pub struct Delivered {
     pub message: VerifiedMessage,
     /// When it came.
     pub times: Times,
-    /// Which way it came.
+    /// The way it came.
     pub via: Via,
 }
 

@@ -73,7 +73,7 @@ impl<E: Labelled> Counts<E> {
         self.counts[variant.index()] += count;
     }
 
-    /// How many there were.
+    /// The count of an outcome.
     pub fn get(&self, variant: E) -> u64 {
         self.counts[variant.index()]
     }

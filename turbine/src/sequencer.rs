@@ -1,8 +1,8 @@
 //! Puts verified messages in order: Env, the frags by `seq`, the Seal. Pure.
 //!
-//! Several blocks may be open at once, and each has its own order; what comes early waits. A
-//! leader may open a block again; the newest opening counts, and what was handed on of another
-//! is retracted.
+//! Several blocks may be open at once, and each has its own order; early messages wait. A leader
+//! may open a block again; the newest opening counts, and messages of another that were handed on
+//! are retracted.
 //!
 //! ```text
 //! push ─▶ candidates: what is known of each place, by root
@@ -80,7 +80,7 @@ const MAX_GUESSED: u8 = 2 * MAX_ATTEMPTS;
 /// two at most, one for its Env and one if a Seal had proven a frag that the overlay contradicts.
 const MAX_NUMBERS: u8 = 4 * MAX_ATTEMPTS;
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Fate {
@@ -92,11 +92,11 @@ pub enum Fate {
     Duplicate,
     /// Another message has its place.
     Conflict,
-    /// Of an attempt that was superseded or is void.
+    /// It belongs to an attempt that was superseded or is void.
     Stale,
     /// Behind the end that the Seal gives the block.
     BehindSeal,
-    /// Of a block that is forgotten, or too far ahead for the memory there is.
+    /// It belongs to a block that is forgotten, or too far ahead for the memory.
     OutOfBounds,
 }
 
@@ -186,8 +186,8 @@ impl Sequencer {
         true
     }
 
-    /// Drops what waits of the farthest blocks while too much waits, and what is kept of the
-    /// oldest while too much is; says whether anything waiting of `number` was dropped.
+    /// Drops waiting messages of the farthest blocks while too much waits, and kept messages of the
+    /// oldest while too much is kept; says whether any waiting message of `number` was dropped.
     fn shrink(&mut self, number: u64) -> bool {
         let mut dropped = false;
         while self.held.waiting > MAX_WAITING {

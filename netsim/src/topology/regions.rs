@@ -7,7 +7,7 @@ const MAX_NAME: usize = 64;
 /// The most known regions that an error lists.
 const LISTED: usize = 40;
 
-/// What is wrong with a list of regions.
+/// An error in a list of regions.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpecError {
@@ -169,7 +169,7 @@ mod tests {
         fn garbage_never_panics(text in prop_oneof![".{0,100}", "[a-c,:0-9 -]{0,60}"]) {
             if let Ok(counts) = parse_regions(&text) {
                 prop_assert!(!counts.is_empty());
-                // Nothing is known by such a name.
+                // No known name is similar.
                 prop_assert!(choose(&counts, &["\n".to_owned()], "nothing").is_err());
             }
         }

@@ -1,5 +1,5 @@
-//! The Ethereum part of the public JSON-RPC of a node that executes: what reads, what calls, what
-//! sends.
+//! The Ethereum part of the public JSON-RPC of a node that executes: methods that read, call and
+//! send.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::execution::Executing;
 use crate::config::Config;
 use crate::network::Network;
 
-/// What is served, and what runs beside it.
+/// The methods that are served, and the task beside them.
 pub(super) struct Public {
     pub(super) module: Methods,
     pub(super) eth: Arc<EthContext>,

@@ -1,4 +1,4 @@
-//! From what happens on the overlay to outputs in order, for everybody who takes them.
+//! Turns the overlay's events into outputs in order, for all consumers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use fragcast_turbine::output::{Ordered, Output, Times};
 use fragcast_turbine::sequencer::{Fate, Sequencer};
 use fragcast_upstream::engine::EngineHandle;
 
-/// Turns what happens into outputs. It never waits for anybody, since the driver waits for it.
+/// Turns events into outputs. It never waits for a consumer, because the driver waits for it.
 pub(super) struct Pump {
     pub(super) shared: Arc<Shared>,
     pub(super) sequencer: Sequencer,

@@ -1,4 +1,4 @@
-//! What a node says of itself: whether it is ready, which way it counts on, its status.
+//! A node's report on itself: whether it is ready, which way it relies on, its status.
 
 use fragcast_turbine::Mode;
 use fragcast_turbine::health::{Reason, State};
@@ -45,7 +45,7 @@ impl Shared {
         })
     }
 
-    /// Which way this node counts on, for people.
+    /// The way that this node relies on, as text.
     pub fn way(&self) -> String {
         let fallback = self.net.snapshot().fallback;
         let why = fallback.reason.map_or("", Reason::describe);

@@ -1,9 +1,9 @@
-//! Validation of gossip messages: decoded, and signed by the scheduled gateway, before they go
-//! anywhere.
+//! Validation of gossip messages: they are decoded, and their gateway's signature is checked,
+//! before they go anywhere.
 //!
-//! Pure, and apart from the protocol: recovering a signature takes 42 µs, and whoever floods
-//! gossip must not delay shreds. The driver checks in the task that talks to libp2p, and hands
-//! on what is verified.
+//! It is pure, and separate from the protocol: recovering a signature takes 42 µs, and a peer that
+//! floods gossip must not delay shreds. The driver checks in the task that talks to libp2p, and
+//! hands on verified messages.
 //!
 //! # Guarantees
 //! * What is forwarded or handed on was signed by the gateway that the schedule of its block's
@@ -55,25 +55,25 @@ const CROWD: usize = 1_024;
 /// Bytes of a transaction, on average, where there are more than [`CROWD`].
 const MIN_TX_LEN: usize = 52;
 
-/// What libp2p is told.
+/// The verdict for libp2p.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Forward it.
     Accept,
     /// Forget it; nobody is to blame.
     Ignore,
-    /// Forget it, and hold it against who sent it.
+    /// Forget it, and hold it against the sender.
     Reject,
 }
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Debug, Clone)]
 pub struct Checked {
-    /// What libp2p is told: [`GossipOutcome::verdict`].
+    /// The verdict for libp2p: [`GossipOutcome::verdict`].
     pub verdict: Verdict,
     /// The reason, to be counted.
     pub outcome: GossipOutcome,
-    /// What goes on to the protocol: each message once.
+    /// The message for the protocol, each once.
     pub message: Option<VerifiedMessage>,
 }
 
@@ -89,7 +89,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate that takes every block until it is told of a window.
+    /// A gate that accepts every block until a window is set.
     pub const fn new(dialect: Dialect, epochs: Arc<EpochsView>) -> Self {
         Self { dialect, epochs, behind: false, window: (0, u64::MAX), seen: Seen::new() }
     }
@@ -100,9 +100,9 @@ impl Gate {
         (self.epochs, self.behind) = (epochs, behind);
     }
 
-    /// Blocks below `low` and above `high` are ignored from now on, and what is remembered of
-    /// them is dropped. A window wider than [`MAX_BLOCKS`] is cut from below: its memory would
-    /// not suffice, and gossip brings what is new. `u64::MAX` says that the head is unknown.
+    /// Blocks below `low` and above `high` are ignored from now on, and their entries are dropped.
+    /// A window wider than [`MAX_BLOCKS`] is cut from below, because its memory would not suffice
+    /// and gossip brings new blocks. `u64::MAX` says that the head is unknown.
     pub fn set_window(&mut self, low: u64, high: u64) {
         let low = match high {
             u64::MAX => low,
@@ -112,12 +112,12 @@ impl Gate {
         self.seen.keep(low, high);
     }
 
-    /// How many messages are remembered.
+    /// The number of messages that are remembered.
     pub fn remembered(&self) -> usize {
         self.seen.len()
     }
 
-    /// Judges what came on the topic of `kind`.
+    /// Judges data that came on the topic of `kind`.
     pub fn check(&mut self, kind: Kind, data: &Bytes) -> Checked {
         let (outcome, message) = match self.judge(kind, data) {
             Ok(judged) => judged,

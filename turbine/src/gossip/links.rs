@@ -1,4 +1,4 @@
-//! Who connects to whom on gossip, and which holders publish a message for a listener.
+//! The links of gossip, and the holders that publish a message for a listener.
 //!
 //! Both are functions of a membership table, so that everybody computes the same. Two members of
 //! a table are linked if the hash of the pair is low enough for [`LINKS`] links a member on

@@ -1,6 +1,6 @@
 //! The connections to each peer: at most one in each direction, of which the newest is used.
 //!
-//! A peer that was restarted connects anew long before its old connection times out, so the
+//! A peer that was restarted connects again long before its old connection times out, so the
 //! newer one of a direction replaces the older. Peers are those of the living epochs, by key: who
 //! is a member of none has no entry, and no connection.
 
@@ -113,7 +113,7 @@ impl Connections {
         self.drops.count(why);
     }
 
-    /// What the transport dropped, by reason.
+    /// Drops of the transport, by reason.
     pub(super) fn drops(&self) -> Vec<(&'static str, u64)> {
         self.drops.labels()
     }
@@ -212,7 +212,7 @@ impl Connections {
     }
 }
 
-/// Reads datagrams until the connection ends, and tells when it does.
+/// Reads datagrams until the connection ends, and reports the end.
 async fn read_datagrams(
     connection: Connection,
     peer: PeerKey,

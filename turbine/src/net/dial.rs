@@ -46,7 +46,7 @@ impl Bars {
     }
 }
 
-/// What a dialling task needs.
+/// State of a dialling task.
 pub(super) struct Dialler {
     pub(super) endpoint: Endpoint,
     pub(super) identity: Arc<SigningKey>,

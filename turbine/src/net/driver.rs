@@ -26,9 +26,9 @@ use crate::protocol::{BroadcastError, EpochChange, Event, Protocol};
 const BURST: usize = 256;
 /// Broadcasts waiting for room in the lanes.
 pub(super) const PENDING_BROADCASTS: usize = 64;
-/// Transmits between two looks at what came in.
+/// Transmits between two reads of the input.
 const TRANSMITS: usize = 1024;
-/// How often the numbers are published.
+/// Interval at which the snapshot is published.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The protocol, and what it is driven with.
@@ -45,7 +45,7 @@ pub(super) struct Driver {
     pub(super) pending: VecDeque<Broadcast>,
     pub(super) snapshots: watch::Sender<Snapshot>,
     pub(super) bars: Arc<Bars>,
-    /// How long a peer that misbehaved stays out.
+    /// How long a peer that misbehaved is barred.
     pub(super) bar: Duration,
     pub(super) calls: Arc<Tally<Call>>,
     /// When the numbers were published last.
@@ -108,7 +108,7 @@ impl Driver {
         }
     }
 
-    /// Empties the protocol's queues as far as pacing allows.
+    /// Drains the protocol's queues as far as pacing allows.
     async fn drain(&mut self) -> Result<(), ()> {
         loop {
             // First: what events tell of is looked up there.

@@ -52,10 +52,10 @@ pub use identity::{libp2p_id_of, peer_id_of};
 pub use libp2p;
 pub use snapshot::GossipSnapshot;
 
-/// Limits on who may connect and what they may send.
+/// Limits on connections and on what peers may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GossipLimits {
-    /// Connections that others opened, of those who are neither members nor bootstrap peers.
+    /// Connections opened by peers that are neither members nor bootstrap peers.
     pub incoming: usize,
     /// Connections in all.
     pub total: usize,
@@ -67,9 +67,9 @@ pub struct GossipLimits {
     pub per_address: usize,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
-    /// How long somebody who is no member may stay without a subscription to our topics.
+    /// How long a peer that is no member may stay without a subscription to our topics.
     pub idle: Duration,
-    /// How long a peer that misbehaved stays out.
+    /// How long a peer that misbehaved is barred.
     pub bar: Duration,
     /// Rejected messages for which a peer is barred; one is forgotten every ten seconds.
     pub rejects: u32,
@@ -107,7 +107,7 @@ impl Default for GossipLimits {
 pub struct GossipNetConfig {
     /// Names the topics.
     pub chain_id: u64,
-    /// Where to listen, such as `/ip4/0.0.0.0/tcp/9222`; nowhere if empty.
+    /// Addresses to listen on, such as `/ip4/0.0.0.0/tcp/9222`; may be empty.
     pub listen: Vec<Multiaddr>,
     /// Peers to stay connected to, such as `/dns4/example.org/tcp/9222/p2p/16Uiu2…`.
     pub bootstrap: Vec<Multiaddr>,
@@ -115,7 +115,7 @@ pub struct GossipNetConfig {
     pub limits: GossipLimits,
     /// First and longest pause between attempts to reach a peer.
     pub backoff: (Duration, Duration),
-    /// How long the member with the higher id waits to be called before it calls itself.
+    /// How long the member with the higher id waits to be called before it calls.
     pub patience: Duration,
 }
 
@@ -144,7 +144,7 @@ pub enum GossipNetError {
     OtherPeer {
         /// The address.
         address: Multiaddr,
-        /// The member whose it should be.
+        /// The member that it should belong to.
         member: PeerId,
         /// The peer id of that member.
         expected: Box<Libp2pId>,
@@ -163,7 +163,7 @@ pub enum GossipNetError {
     Listen {
         /// The configured address.
         address: Multiaddr,
-        /// What the system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// A listener gave no address.
@@ -228,12 +228,12 @@ impl GossipHandle {
         }
     }
 
-    /// Who this node is on gossip.
+    /// This node's libp2p peer id.
     pub const fn local_peer_id(&self) -> Libp2pId {
         self.local
     }
 
-    /// Where it listens, with the ports that the system chose, and without the peer id.
+    /// Its addresses, with the ports that the system chose, and without the peer id.
     pub fn listen_addrs(&self) -> Vec<Multiaddr> {
         self.snapshot.borrow().listening_on.clone()
     }

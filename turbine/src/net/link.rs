@@ -1,9 +1,9 @@
-//! What joins the driver, which owns the protocol, to the task that speaks gossip.
+//! The link between the driver, which owns the protocol, and the task that speaks gossip.
 //!
-//! Two tasks, since validation of gossip recovers a signature a message: whoever floods gossip
-//! must not delay shreds. Both queues are bounded. Actions that find theirs full wait in the
-//! protocol, which bounds their bytes and counts what it drops; inputs that find theirs full
-//! are dropped and counted by the gossip task.
+//! There are two tasks, because validating gossip recovers a signature for each message, and a peer
+//! that floods gossip must not delay shreds. Both queues are bounded. Actions that find their queue
+//! full wait in the protocol, which bounds their bytes and counts those that it drops; inputs that
+//! find their queue full are dropped and counted by the gossip task.
 
 use std::sync::Arc;
 
@@ -15,15 +15,15 @@ use crate::gossip::{GossipAction, Listener};
 use crate::protocol::Protocol;
 use crate::time::Timestamp;
 
-/// Actions on their way: few, since each may hold a message of 10 MiB.
+/// Actions in the queue: few, because each may hold a message of 10 MiB.
 pub(super) const ACTIONS: usize = 16;
-/// Inputs on their way. Only what the gate has verified comes this far, each message once, and
-/// the driver takes it between two bursts of shreds; more than a block's worth never waits.
+/// Inputs in the queue. Only messages that the gate has verified come this far, each once, and the
+/// driver takes them between two bursts of shreds; more than a block's worth never waits.
 pub(super) const INPUTS: usize = 1024;
 /// Inputs that the driver takes at a time.
 pub(super) const INPUTS_AT_ONCE: usize = 16;
 
-/// What the gossip task tells the protocol.
+/// An input of the gossip task to the protocol.
 #[derive(Debug, Clone)]
 pub enum GossipInput {
     /// A message that passed the gate.
@@ -66,9 +66,9 @@ impl Outlook {
 /// The gossip task's end of the link. Whoever has no gossip drops it.
 #[derive(Debug)]
 pub struct GossipLink {
-    /// What the protocol wants.
+    /// The protocol's actions.
     pub actions: mpsc::Receiver<GossipAction>,
-    /// What the protocol is told.
+    /// Inputs to the protocol.
     pub inputs: mpsc::Sender<GossipInput>,
     /// What it must know of the protocol.
     pub outlook: watch::Receiver<Outlook>,
@@ -103,7 +103,7 @@ pub(super) fn pair(protocol: &Protocol) -> (DriverLink, GossipLink) {
 }
 
 impl DriverLink {
-    /// Hands on what the protocol wants of gossip, as far as there is room, and its outlook.
+    /// Hands on the protocol's actions for gossip, as far as there is room, and its outlook.
     pub(super) fn drain(&mut self, now: Timestamp, protocol: &mut Protocol) {
         self.blocked = false;
         loop {
@@ -144,8 +144,8 @@ impl DriverLink {
         }
     }
 
-    /// What has come: of what [`ready`](Self::ready) waited for and of what else is there, few
-    /// at a time.
+    /// The inputs that have come, those that [`ready`](Self::ready) waited for and others, a few at
+    /// a time.
     pub(super) fn take(&mut self) -> Vec<GossipInput> {
         let mut batch = Vec::with_capacity(INPUTS_AT_ONCE);
         batch.append(&mut self.batch);

@@ -1,4 +1,4 @@
-//! Those who call us: limits before anything is computed, then the handshake.
+//! Incoming calls: limits before anything is computed, then the handshake.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

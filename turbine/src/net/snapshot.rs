@@ -17,15 +17,15 @@ use crate::time::Timestamp;
 /// The driver's numbers, published five times a second.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// What became of what came in.
+    /// Outcomes of everything that came in.
     pub outcomes: Outcomes,
     /// The protocol's other numbers.
     pub counters: Counters,
     /// By lane: name, bytes queued, bytes sent, transmits dropped.
     pub lanes: Vec<(&'static str, usize, u64, u64)>,
-    /// What the transport dropped, by reason.
+    /// Drops of the transport, by reason.
     pub drops: Vec<(&'static str, u64)>,
-    /// What became of those who called, by reason.
+    /// Outcomes of incoming calls, by reason.
     pub calls: Vec<(&'static str, u64)>,
     /// Peers connected.
     pub connected: usize,
@@ -92,16 +92,16 @@ impl Snapshot {
     }
 }
 
-/// What the protocol has to do with gossip.
+/// The state of the fallback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FallbackSnapshot {
-    /// Which way messages travel, as the operator decided.
+    /// How messages travel, as the operator decided.
     pub mode: Mode,
-    /// How much this node has to do with gossip.
+    /// How much this node uses gossip.
     pub policy: Policy,
     /// Whether this node is in the meshes.
     pub listening: bool,
-    /// Which way this node counts on.
+    /// The way that this node relies on.
     pub state: State,
     /// Why; `None` before the first change.
     pub reason: Option<Reason>,
@@ -109,16 +109,16 @@ pub struct FallbackSnapshot {
     pub since: Timestamp,
     /// Blocks in a row that the overlay must complete for the way back.
     pub dwell: u64,
-    /// How many it has completed.
+    /// Blocks completed so far.
     pub streak: u64,
     /// Listeners that this node is connected to.
     pub listeners: usize,
-    /// Bytes of recent messages kept for listeners and for those who ask.
+    /// Bytes of recent messages kept for listeners and for peers that ask.
     pub recent_bytes: usize,
 }
 
 impl Default for FallbackSnapshot {
-    /// What a node is that has nothing to do with gossip.
+    /// The state of a node that does not use gossip.
     fn default() -> Self {
         Self {
             mode: Mode::Auto,

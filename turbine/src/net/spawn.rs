@@ -39,7 +39,7 @@ pub enum NetError {
     Bind {
         /// The configured address.
         address: SocketAddr,
-        /// What the system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The bound socket.
@@ -63,11 +63,11 @@ pub enum NetError {
 pub struct Running {
     /// Controls it.
     pub handle: Handle,
-    /// What happens; must be drained by something that does not wait for the network.
+    /// The protocol's events; must be drained by something that does not wait for the network.
     pub events: mpsc::Receiver<Event>,
     /// The task, which ends after the last handle is gone, with the socket closed.
     pub task: JoinHandle<()>,
-    /// For the gossip task; dropped where there is none.
+    /// The link for the gossip task; dropped if there is none.
     pub gossip: GossipLink,
 }
 

@@ -22,7 +22,7 @@ use crate::peer::PeerKey;
 /// Frames waiting for a stream; shreds of 1,152 bytes make that 590 kB a connection.
 const QUEUE: usize = 512;
 
-/// What a stream carries.
+/// The contents of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     Control = 0,

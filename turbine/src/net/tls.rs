@@ -51,10 +51,10 @@ fn certified(identity: &SigningKey) -> Result<Arc<CertifiedKey>, Error> {
     Ok(Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], key)))
 }
 
-/// Whom a handshake may be with.
+/// The peer that a handshake expects.
 #[derive(Debug)]
 enum Expected {
-    /// Any member of an epoch that lives: for those who call us.
+    /// Any member of a living epoch, for incoming calls.
     Member(watch::Receiver<Arc<EpochsView>>),
     /// One peer: for whom we call.
     Peer(PeerId),
@@ -146,7 +146,7 @@ impl ClientCertVerifier for Verifier {
     checks_signatures!();
 }
 
-/// The configuration for those who call us: members only.
+/// The configuration for incoming calls, from members only.
 pub(super) fn server(
     identity: &SigningKey,
     epochs: watch::Receiver<Arc<EpochsView>>,

@@ -25,8 +25,8 @@ pub struct Delivered {
     pub complete_at: Timestamp,
     /// The peer whose shred completed it; `None` for what came by gossip.
     pub from: Option<PeerKey>,
-    /// Which way it came. Of what came by gossip, `key.attempt` is a guess: gossip's frags name
-    /// no Env.
+    /// The way it came. For a message from gossip `key.attempt` is a guess, because gossip's frags
+    /// name no Env.
     pub via: Via,
 }
 
@@ -58,7 +58,7 @@ pub struct EpochChange {
     pub left: Vec<(PeerKey, PeerId)>,
 }
 
-/// What the application learns.
+/// An event for the application.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
@@ -67,7 +67,7 @@ pub enum Event {
     /// A message that was delivered is void: its leader's parity is inconsistent, and other
     /// nodes may not have been able to recover it.
     BadParity(MessageKey),
-    /// A message was whole but is not what its shreds or the schedule say. The leader's fault.
+    /// A message was whole but contradicts its shreds or the schedule. It is the leader's fault.
     BadMessage {
         /// Block, attempt and index that its shreds claim.
         key: MessageKey,
@@ -96,7 +96,7 @@ pub enum Event {
     Mismatch {
         /// The peer.
         peer: PeerKey,
-        /// In what we differ.
+        /// The difference.
         what: &'static str,
     },
     /// An epoch came or went. Publish [`Protocol::epochs`](super::Protocol::epochs) anew, dial who
@@ -121,7 +121,7 @@ pub struct Counters {
     pub delivered: u64,
     /// Sets that were complete only after recovery.
     pub recovered: u64,
-    /// Of the delivered messages, those of which shreds came by repair.
+    /// Delivered messages of which shreds came by repair.
     pub repaired: u64,
     /// Frames of tips that it sent.
     pub tips: u64,
@@ -141,7 +141,7 @@ pub struct Counters {
     pub repair_messages: u64,
     /// Messages that came by gossip, new to it.
     pub gossip: u64,
-    /// Of those, messages that gossip had first.
+    /// Those of them that gossip had first.
     pub gossip_first: u64,
     /// Messages that were handed to gossip, as their leader or for listeners.
     pub published: u64,

@@ -143,7 +143,7 @@ impl Parts {
         }
     }
 
-    /// What can be refused before anything is hashed.
+    /// Checks that can refuse a shred before anything is hashed.
     fn precheck(&mut self, from: PeerKey, header: &SetHeader) -> Result<(), Outcome> {
         let (now, reanchor) = (self.ctx.now, self.ctx.config.reanchor);
         match self.ctx.window.place(now, header.block, reanchor) {
@@ -332,7 +332,7 @@ impl Parts {
         }
     }
 
-    /// What came by gossip moves the window and nothing else: its attempts are guesses.
+    /// Moves the window. A message from gossip does nothing else, because its attempt is a guess.
     fn advance_window(&mut self, block: u64, kind: Kind) {
         self.ctx.window.advance(self.ctx.now, block, kind);
         self.move_window();
@@ -577,7 +577,7 @@ impl Parts {
         checks.into_iter().chain(sends).chain(self.repair.next_timeout()).chain(fallback).min()
     }
 
-    /// Does what is due.
+    /// Makes the changes that are due.
     pub(super) fn timeout(&mut self) {
         self.check_sets();
         self.repair.timeout(&mut self.ctx, here!(self));

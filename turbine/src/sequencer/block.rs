@@ -1,11 +1,11 @@
-//! One block: what is known of it, what it should be, and what was handed on.
+//! One block: its known messages, the choice among them, and those that were handed on.
 //!
-//! Whatever comes, the block is looked at afresh: which opening counts
-//! ([`openings`](super::openings)) and which messages are its own ([`choice`]). If what
-//! was handed on is the beginning of that, the rest follows; else it is retracted and the block
-//! handed on again under the next number. So the end does not depend on the way there, as it
-//! would if every arrival changed what the one before had decided. As long as nothing about a
-//! block is doubtful, only the next messages are looked for ([`Block::extend`]).
+//! After every arrival the block is evaluated again: which opening counts
+//! ([`openings`](super::openings)) and which messages belong to it ([`choice`]). If the messages
+//! handed on are a prefix of these, the rest follows; otherwise they are retracted and the block is
+//! handed on again under the next number. So the result does not depend on the order of arrival, as
+//! it would if every arrival changed an earlier decision. As long as nothing about a block is
+//! doubtful, only the next messages are looked for ([`Block::extend`]).
 
 mod choice;
 
@@ -24,12 +24,12 @@ use crate::output::{Delivered, Output, RetractReason};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
     Env,
-    /// By message index.
+    /// A frag, by message index.
     Frag(u16),
     Seal,
 }
 
-/// What was handed on, and not retracted.
+/// The messages that were handed on and not retracted.
 #[derive(Debug)]
 struct Handed {
     number: u8,
@@ -44,11 +44,13 @@ struct View {
     number: u8,
     env: B256,
     rank: u32,
-    /// No other can have been before it: what came before its Env is its own.
+    /// Whether no other opening can have been before it, so that messages before its Env are its
+    /// own.
     lone: bool,
-    /// So many numbers are used up that guesses are not worth one more: a Seal must prove them.
+    /// Whether so many numbers are used up that a guess is not worth one more, and a Seal must
+    /// prove it.
     strict: bool,
-    /// So many that the rest is for what the overlay says alone.
+    /// Whether so many are used up that the rest is for messages of the overlay alone.
     certain: bool,
     /// The later message may replace one that was handed on.
     reorder: bool,
@@ -59,7 +61,7 @@ struct View {
 pub(super) struct Block {
     number: u64,
     openings: Openings,
-    /// By message index.
+    /// Frags by message index.
     frags: BTreeMap<u16, Vec<Candidate>>,
     seals: Vec<Candidate>,
     /// Attempts that are void, one bit each.
@@ -72,9 +74,9 @@ pub(super) struct Block {
     handed: Option<Handed>,
     /// The number used last.
     last: Option<u8>,
-    /// Attempts that the overlay has told of, one bit each.
+    /// Attempts known by the overlay, one bit each.
     attempts: u8,
-    /// Gossip has told of something that the overlay has not.
+    /// Whether gossip has brought a message that the overlay has not.
     guessed: bool,
     /// A place has had more than one candidate.
     contested: bool,
@@ -223,7 +225,7 @@ impl Block {
         }
     }
 
-    /// A message that was known: of an opening that counts no more, or a mere repeat.
+    /// The fate of a known message: of an opening that does not count any more, or a repeat.
     fn repeat_of(&self, place: Position, root: B256) -> Fate {
         let current = self.openings.current(&self.seals);
         let current = current.map(|(at, _)| self.openings.0[at].env.root);
@@ -252,8 +254,8 @@ impl Block {
         taken.then_some(Fate::Conflict)
     }
 
-    /// Notes that a known message came again, and takes it again if it was let go and is `wanted`
-    /// now; says whether that tells anything new.
+    /// Notes that a known message came again, and keeps it again if it was dropped and is `wanted`
+    /// now; says whether that changes anything.
     fn learn(
         &mut self,
         delivered: Arc<Delivered>,
@@ -279,7 +281,7 @@ impl Block {
         new
     }
 
-    /// Adds a message that is not known: the whole of it, or what it was.
+    /// Adds an unknown message, whole or only its root.
     fn insert(
         &mut self,
         delivered: Arc<Delivered>,
@@ -361,8 +363,8 @@ impl Block {
         oldest.is_some()
     }
 
-    /// An attempt of the overlay has taken over: what waited of lower ones waits no more. It is
-    /// kept, since a frag may be the same in both, and gossip brings it once.
+    /// An attempt of the overlay has taken over: messages of lower ones do not wait any more. They
+    /// are kept, because a frag may be the same in both, and gossip brings it once.
     fn forget_below(&mut self, number: u8) {
         let below = bit(number) - 1;
         let mut held = self.held;
@@ -375,7 +377,7 @@ impl Block {
         self.held = held;
     }
 
-    /// What became of a message that is known now and was not handed on.
+    /// The fate of a message that is known now and was not handed on.
     fn fate_of(&self, place: Position, index: u16) -> Fate {
         let Some(handed) = &self.handed else { return Fate::Waiting };
         match place {
@@ -506,7 +508,7 @@ impl Block {
         true
     }
 
-    /// Hands on what is wanted, after a retraction if it is not what was handed on.
+    /// Hands on the wanted messages, after a retraction if others were handed on.
     fn reconcile(&mut self, view: &View, wanted: &[(Position, B256)], out: &mut Vec<Output>) {
         if let Some(handed) = &self.handed {
             let common = handed.roots.iter().zip(wanted).take_while(|(a, (_, b))| *a == b).count();
@@ -540,7 +542,7 @@ impl Block {
         }
     }
 
-    /// Lets go of what can change no more: all of it was handed on, and the overlay says so.
+    /// Drops what cannot change any more: all of it was handed on, and the overlay confirms it.
     fn close(&mut self, view: &View) {
         let Some(handed) = self.handed.as_ref().filter(|h| h.sealed && !self.settled) else {
             return;

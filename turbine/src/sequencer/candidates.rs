@@ -1,8 +1,8 @@
-//! Messages that may have a place in a block, and what is known of where they belong.
+//! Candidates: messages that may have a place in a block, and what is known of their place.
 //!
-//! A message is known by its root. Who brought it says how much its place is worth: the shreds
-//! of the overlay are signed with the attempt ([`Candidate::signed`]), gossip says nothing but
-//! when it came ([`Candidate::rank`]).
+//! A message is known by its root. The way it came says how certain its place is: shreds of the
+//! overlay are signed with the attempt ([`Candidate::signed`]), from gossip only the order of
+//! arrival is known ([`Candidate::rank`]).
 
 use std::sync::Arc;
 
@@ -19,15 +19,16 @@ pub(super) const MAX_CANDIDATES: usize = 4;
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) root: B256,
-    /// The message; `None` once it is of no more use: its root still tells repeats.
+    /// The message; `None` once it is not needed any more: its root still identifies repeats.
     pub(super) delivered: Option<Arc<Delivered>>,
     /// The attempts, one bit each, whose signed shreds carried it.
     pub(super) signed: u8,
     /// Whether gossip has brought it.
     pub(super) gossip: bool,
-    /// Its place in the order of arrival, whichever the way.
+    /// Its place in the order of arrival, by either way.
     pub(super) rank: u32,
-    /// It waits no more: it was handed on, or its attempt is superseded. It may be needed again.
+    /// Whether it does not wait any more: it was handed on, or its attempt is superseded. It may be
+    /// needed again.
     pub(super) kept: bool,
 }
 

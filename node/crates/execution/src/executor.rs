@@ -1,9 +1,10 @@
 //! The executor: turns the sequencer's outputs into snapshots, verdicts and retractions.
 //!
-//! One thread owns all open blocks; everybody else reads [`ChainView`], whose answers come from
-//! immutable snapshots, and follows [`ChainEvent`]s. Handing something in never blocks: messages
-//! wait in a queue bounded by number ([`ExecutorConfig::queue`]) and bytes ([`MAX_QUEUED_BYTES`]), and what finds no room leaves its
-//! block unverified. Senders are recovered on all cores as soon as a frag is handed in.
+//! One thread owns all open blocks. Readers use [`ChainView`], whose answers come from immutable
+//! snapshots, and follow [`ChainEvent`]s. Handing in a message never blocks: messages wait in a
+//! queue bounded by number ([`ExecutorConfig::queue`]) and bytes ([`MAX_QUEUED_BYTES`]), and a
+//! message that finds no room leaves its block unverified. Senders are recovered on all cores as
+//! soon as a frag is handed in.
 
 mod import;
 mod service;
@@ -38,7 +39,7 @@ pub const MAX_QUEUED_BYTES: usize = 256 * 1024 * 1024;
 /// Blocks whose withdrawals may be handed in before they are opened.
 const MAX_WITHDRAWALS: usize = 64;
 
-/// How the executor is set up.
+/// Settings of the executor.
 #[derive(Debug, Clone)]
 pub struct ExecutorConfig {
     /// Messages that may wait.
@@ -54,10 +55,10 @@ impl Default for ExecutorConfig {
     }
 }
 
-/// Transactions of a frag on their way through the pool that recovers senders.
+/// Transactions of a frag whose senders are being recovered.
 pub(crate) type Recovering = mpsc::Receiver<Vec<Decoded>>;
 
-/// What the executor's thread is told.
+/// A command to the executor's thread.
 pub(crate) enum Command {
     /// The next message of its block.
     Message {
@@ -68,20 +69,20 @@ pub(crate) enum Command {
     },
     /// An attempt is void.
     Retracted { block: u64, attempt: u8, reason: RetractReason },
-    /// A message of this attempt was lost for want of room.
+    /// A message of this attempt was dropped because the queue was full.
     Lost { block: u64, attempt: u8 },
-    /// What the execution client says.
+    /// A step along the execution client's chain.
     Follow { follow: Follow, done: tokio::sync::oneshot::Sender<Result<(), FollowError>> },
-    /// The client's chain does not meet ours: starts anew at its head, where the source can.
+    /// The client's chain does not meet ours: start anew at its head, if the source can.
     StartAt { hash: B256 },
-    /// Ends the thread after what came before.
+    /// End the thread after the commands before this one.
     Stop,
 }
 
-/// What handing in needs to know.
+/// State needed to hand in messages.
 struct Gate {
     commands: mpsc::Sender<Command>,
-    /// The last attempt of which a message was lost.
+    /// The last attempt of which a message was dropped.
     newest_lost: AtomicU64,
     queued_bytes: Arc<AtomicUsize>,
 }
@@ -101,10 +102,10 @@ pub struct Executor {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Sees every report, in order, on the executor's thread.
+/// A function that sees every report, in order, on the executor's thread.
 pub type ReportTap = Box<dyn FnMut(&BlockReport) + Send>;
 
-/// The error of a thread that is gone.
+/// The executor's thread has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the executor has ended")]
 pub struct Ended;
@@ -113,7 +114,7 @@ impl Executor {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The system could not start a thread.
     pub fn spawn(
         spec: Arc<ChainSpec>,
         source: Arc<dyn StateSource>,
@@ -144,7 +145,7 @@ impl Executor {
         Ok(Self { gate, queued, config, op, view, stats, withdrawals, thread: Some(thread) })
     }
 
-    /// What can be read.
+    /// The chain as readers see it.
     pub const fn view(&self) -> &Arc<ChainView> {
         &self.view
     }
@@ -154,12 +155,12 @@ impl Executor {
         &self.stats
     }
 
-    /// Messages that wait.
+    /// The number of messages that wait.
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// Hands in what the sequencer put out. Never blocks; says whether there was room.
+    /// Hands in an output of the sequencer. Never blocks; says whether there was room.
     pub fn try_push(&self, output: &Output) -> bool {
         match output {
             Output::Retracted { block, attempt, reason } => {
@@ -200,7 +201,8 @@ impl Executor {
         let _ = self.gate.commands.send(command);
     }
 
-    /// Tells the withdrawals of a block beside its messages; before its Env.
+    /// Hands in the withdrawals of a block, which its messages do not carry. To be called before
+    /// its Env.
     pub fn withdrawals(&self, block: u64, withdrawals: Vec<Withdrawal>) {
         let mut all = self.withdrawals.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(block, withdrawals);
@@ -209,7 +211,7 @@ impl Executor {
         }
     }
 
-    /// Hands in what the execution client says, and waits until it is taken over.
+    /// Hands in a step along the execution client's chain, and waits until it is done.
     ///
     /// # Errors
     /// [`FollowError`].
@@ -224,7 +226,7 @@ impl Executor {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Ends the thread after what was handed in; blocks until then.
+    /// Ends the thread after everything that was handed in; blocks until then.
     pub fn stop(mut self) {
         self.end();
     }
@@ -254,7 +256,7 @@ fn recover(txs: Vec<Bytes>, op: bool) -> Recovering {
     result
 }
 
-/// When something began and how long it took.
+/// Measures how long a step takes.
 pub(crate) struct Clock(Instant);
 
 impl Clock {

@@ -1,4 +1,4 @@
-//! The store against a model: forwards, back, and through crashes.
+//! The store against a model: forwards, backwards, and through crashes.
 
 mod backend;
 mod crash;
@@ -50,7 +50,7 @@ fn genesis_step(spec: &ChainSpec) -> Step {
     Step { header, hash, model: Model::default() }
 }
 
-/// How many blocks to take back: undo records reach 6 blocks down from the highest block that
+/// Draws how many blocks to take back: undo records reach 6 blocks down from the highest block that
 /// there ever was.
 fn back(chain: &[Step], highest: &mut usize, rng: &mut Rng) -> usize {
     let number = chain.len() - 1;

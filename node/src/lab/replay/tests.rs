@@ -1,4 +1,4 @@
-//! Replays without a network: files made here, and real blocks with a wrong byte somewhere.
+//! Replays without a network: generated files, and real blocks with a wrong byte.
 
 use std::path::Path;
 
@@ -176,7 +176,7 @@ fn other_files_are_told() {
     assert!(!report.is_good());
 }
 
-/// The smallest recorded block, if it is there.
+/// The smallest recorded block, if it is present.
 fn recorded() -> Option<RecordedBlock> {
     let root = std::env::var_os("FRAGCAST_DATA").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),

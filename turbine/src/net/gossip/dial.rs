@@ -14,7 +14,7 @@ use crate::epoch::EpochsView;
 use crate::gossip::links;
 use crate::peer::PeerId as MemberId;
 
-/// A connection that lived for so long was a good one: the pauses begin anew.
+/// After a connection that lived this long the pauses start again from the shortest.
 const GOOD: Duration = Duration::from_secs(10);
 
 #[derive(Debug, PartialEq, Eq)]

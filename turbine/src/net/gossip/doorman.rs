@@ -1,4 +1,4 @@
-//! Who may connect: limits, and bars.
+//! Limits and bars of connections.
 //!
 //! One behaviour of ours instead of libp2p's for limits and for block lists: those know
 //! nothing of IP addresses, count no reasons, and cannot keep room for members when strangers

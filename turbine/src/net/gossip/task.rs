@@ -31,12 +31,12 @@ use messages::Unpublished;
 
 /// Events of the swarm between two looks at what else there is to do.
 pub(super) const BURST: usize = 32;
-/// How often traffic, calls that are due and listeners are looked at.
+/// Interval at which traffic, due calls and listeners are checked.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the numbers are published.
+/// Interval at which the snapshot is published.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What a driver is made of.
+/// Everything that a driver is started with.
 pub(super) struct Parts {
     pub(super) config: GossipNetConfig,
     pub(super) dialect: Dialect,
@@ -109,7 +109,7 @@ impl Driver {
         driver
     }
 
-    /// Runs until it is told to stop, or the driver at the other end has ended.
+    /// Runs until it is stopped, or the driver at the other end has ended.
     pub(super) async fn run(
         mut self,
         mut actions: mpsc::Receiver<GossipAction>,
@@ -373,7 +373,7 @@ impl Driver {
         }
     }
 
-    /// Tells the protocol who listens, as far as there is room; the rest at the next tick.
+    /// Reports listeners to the protocol, as far as there is room; the rest at the next tick.
     fn tell_listeners(&mut self) {
         while let Some(listener) = self.gone.last() {
             if self.inputs.try_send(GossipInput::Listener(*listener, false)).is_err() {

@@ -8,7 +8,7 @@ use super::gossip::Arrival;
 use super::*;
 use crate::gossip::Listener;
 
-/// A packet on its way, ordered by time and then by the order of sending.
+/// A packet in flight, ordered by time and then by the order of sending.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Packet {
     at: std::cmp::Reverse<(Timestamp, u64)>,
@@ -25,7 +25,7 @@ pub(super) struct Net {
     /// Who they are.
     pub(super) ids: Vec<PeerId>,
     pub(super) dead: Vec<bool>,
-    /// Cut off: what it sends and what is sent to it is lost, control frames as well.
+    /// Nodes that are cut off: everything from and to them is lost, control frames too.
     pub(super) cut: Vec<bool>,
     loss: f64,
     random: blake3::OutputReader,
@@ -131,7 +131,7 @@ impl Net {
         self.nodes[node].epochs().peers().key(&self.ids[other]).unwrap_or(peer(u32::MAX))
     }
 
-    /// Runs until nothing is on its way and no node wants to be called.
+    /// Runs until no packet is in flight and no node has a timer.
     pub(super) fn run(&mut self) {
         while self.step(None) {}
     }

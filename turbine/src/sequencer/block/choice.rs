@@ -51,7 +51,7 @@ impl Block {
         best.or(handed)
     }
 
-    /// What should be handed on.
+    /// The messages that should be handed on.
     pub(super) fn wanted(&mut self, view: &View) -> Vec<(Position, B256)> {
         let opening = &self.openings.0[view.at];
         let handed = self.handed.as_ref().map_or(&[][..], |handed| &handed.roots);
@@ -101,8 +101,8 @@ impl Block {
         wanted
     }
 
-    /// The frags that end with this Seal, and how sure that is; None if some are missing or the
-    /// Seal does not fit what is there.
+    /// The frags that end with this Seal, and how sure that is; `None` if some are missing or the
+    /// Seal does not fit.
     fn ended_by(&mut self, view: &View, seal: usize, doubtful: bool) -> Option<(Trust, Vec<B256>)> {
         let (seal_root, rank) = (self.seals[seal].root, self.seals[seal].rank);
         let signed = self.seals[seal].is_of(view.number);

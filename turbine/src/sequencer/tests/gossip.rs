@@ -1,4 +1,4 @@
-//! Attempts over gossip, where only a new Env tells, and both ways mixed.
+//! Attempts over gossip, where only a new Env starts one, and both ways mixed.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use fragcast_shredder::{Env, Frag, Seal};
 
 use super::*;
 
-/// What a consumer holds of block 7.
+/// A consumer's view of block 7.
 #[derive(Debug, Default)]
 struct Consumer {
     number: Option<u8>,
@@ -314,7 +314,7 @@ struct History {
     envs: Vec<VerifiedMessage>,
     frags: Vec<Vec<VerifiedMessage>>,
     seal: VerifiedMessage,
-    /// The Seal tells the Envs apart.
+    /// Whether the Seal distinguishes the Envs.
     distinct: bool,
 }
 
@@ -385,7 +385,7 @@ impl History {
         all
     }
 
-    /// Whether what arrives tells which opening is the last; see "What cannot be known".
+    /// Whether the arrivals determine which opening is the last; see "What cannot be known".
     fn is_decidable(&self, arrivals: &[Arrival]) -> bool {
         let first = |m: &VerifiedMessage| {
             arrivals.iter().position(|a| a.message.root() == m.root()).expect("arrives")

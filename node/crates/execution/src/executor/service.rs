@@ -1,11 +1,12 @@
-//! The executor's thread: which blocks are open, on what they stand, and what becomes of them.
+//! The executor's thread: the open blocks, their parents and their verdicts.
 //!
-//! A block waits until its parent's header is known and hashes to what its Env names; the parent
-//! may be verified, or complete and still without its Seal, so blocks stack. Its messages wait
-//! with it. A verified block that continues the chain is the new head, is handed to the state source, and
-//! leaves this table; a rejected or superseded one takes everything that stands on it along.
+//! A block waits until its parent's header is known and hashes to what its Env names. The parent
+//! may be verified, or complete and still without its Seal, so blocks stack. The block's messages
+//! wait with it. A verified block that continues the chain becomes the head, is handed to the state
+//! source, and leaves this table. A rejected or superseded one takes everything that stands on it
+//! along.
 //!
-//! Bounds: [`MAX_OPEN`] blocks; what waits counts against the executor's queue until it is
+//! Bounds: [`MAX_OPEN`] blocks; waiting messages count against the executor's queue until they are
 //! executed or dropped.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,13 +34,13 @@ pub(super) const MAX_OPEN: usize = 64;
 const MAX_LAYERS: usize = 64;
 /// How often a source that did not answer is asked for its head again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Every how many blocks the trie's size is looked at.
+/// Blocks between two checks of the trie's size.
 const TRIE_CHECK: u64 = 32;
 
 /// Number and attempt.
 pub(super) type Key = (u64, u8);
 
-/// Gives room in the queue back when it is dropped.
+/// A message's room in the queue; dropping it frees the room.
 pub(super) struct Room {
     bytes: usize,
     queued: Arc<AtomicUsize>,
@@ -61,9 +62,9 @@ enum Step {
 enum Stage {
     /// Its parent is not known yet.
     Waiting,
-    /// On its parent.
+    /// It is executed on its parent.
     Running(Box<OpenBlock>),
-    /// It ended with its verdict.
+    /// It has its verdict.
     Ended,
 }
 
@@ -71,7 +72,7 @@ pub(super) struct Open {
     pub(super) env: Env,
     stage: Stage,
     steps: VecDeque<Step>,
-    /// Messages of it were lost.
+    /// Some of its messages were dropped.
     lost: bool,
     verdict: Option<Verdict>,
     /// Its newest snapshot.
@@ -90,7 +91,7 @@ impl Open {
     }
 }
 
-/// What the thread is made of.
+/// What the thread works with.
 pub(super) struct Parts {
     pub(super) spec: Arc<ChainSpec>,
     pub(super) source: Arc<dyn StateSource>,
@@ -106,13 +107,13 @@ pub(super) struct Service {
     pub(super) open: BTreeMap<Key, Open>,
     /// The newest verified block.
     pub(super) latest: Option<Arc<SealedBlock>>,
-    /// The source has no head of its own: blocks need not follow one another.
+    /// Whether the source has no head of its own: blocks need not follow one another then.
     pub(super) free: bool,
     pub(super) safe: Option<(u64, B256)>,
     pub(super) finalized: Option<(u64, B256)>,
     /// The newest of our blocks that the execution client has too.
     pub(super) confirmed: Option<(u64, B256)>,
-    /// A newer state than the source's first.
+    /// A state newer than the one that the source started from.
     pub(super) base: Option<(B256, Arc<dyn StateView>)>,
     asked_head: Option<Instant>,
 }
@@ -179,7 +180,7 @@ impl Service {
         }
     }
 
-    /// Asks the source for its head until it has told.
+    /// Asks the source for its head until it answers.
     fn ask_head(&mut self) {
         if self.latest.is_some() || self.free {
             return;
@@ -210,7 +211,7 @@ impl Service {
         }
     }
 
-    /// A block of which the state is known, and perhaps not more than its header.
+    /// A block whose state is known, and of which perhaps only the header is.
     pub(super) fn block_of(&self, anchor: Anchor) -> SealedBlock {
         let history = self.parts.view.block(anchor.hash).ok().flatten();
         let block = history.map_or_else(
@@ -236,7 +237,7 @@ impl Service {
         }
     }
 
-    /// Nothing to do: hash what is there of tries, so that less is left for the Seal.
+    /// Hashes tries while there is nothing else to do, so that less is left for the Seal.
     fn idle(&self) {
         for open in self.open.values() {
             if let Stage::Running(block) = &open.stage {
@@ -293,7 +294,7 @@ impl Service {
         self.advance(key);
     }
 
-    /// A message of a block found no room: what is known of it is not all.
+    /// A message of a block was dropped, so the block is incomplete.
     fn lost(&mut self, key: Key) {
         let Some(open) = self.open.get_mut(&key).filter(|open| open.verdict.is_none()) else {
             return;
@@ -323,7 +324,7 @@ impl Service {
         }
     }
 
-    /// Does what can be done of a block and of those that wait for it.
+    /// Executes as much as possible of a block and of those that wait for it.
     pub(super) fn advance(&mut self, key: Key) {
         let mut ready = vec![key];
         while let Some(key) = ready.pop() {
@@ -388,7 +389,7 @@ impl Service {
         }
     }
 
-    /// After the last frag: the header, on which the next block may be opened already.
+    /// Makes the header after the last frag; the next block may be opened on it already.
     fn complete(&mut self, key: Key, ready: &mut Vec<Key>) -> Result<(), BlockError> {
         let Some(open) = self.open.get_mut(&key) else { return Ok(()) };
         let Stage::Running(block) = &mut open.stage else { return Ok(()) };
@@ -421,7 +422,7 @@ impl Service {
         Ok(())
     }
 
-    /// The block with this hash as a parent, on the newest base there is.
+    /// The block with this hash as a parent, on the newest base.
     pub(super) fn parent(&self, hash: B256) -> Result<Option<Parent>, BlockError> {
         // A source without a chain of its own has what it has for good: a witness of this very
         // block, where the state after the one before knows only what that block needed.
@@ -469,7 +470,7 @@ impl Service {
         Ok(Some(parent))
     }
 
-    /// Ends a block with its verdict.
+    /// Gives a block its verdict.
     fn conclude(&mut self, key: Key, verdict: Verdict) {
         let Some(open) = self.open.get_mut(&key) else { return };
         let keeps = open.complete.is_some() && matches!(verdict, Verdict::Unverified(_));
@@ -549,8 +550,8 @@ impl Service {
         self.promote_next();
     }
 
-    /// A block whose Seal was lost, and nothing else of it: a verified child names the hash that
-    /// execution gave, which is as good.
+    /// Promotes a block of which only the Seal was lost: its verified child names the hash that
+    /// execution gave, which proves as much.
     fn promote_sealed_by_child(&mut self, hash: B256) {
         let head = self.latest.as_ref().map(|latest| latest.hash());
         let lost = self.open.iter().find(|(_, open)| {
@@ -567,7 +568,7 @@ impl Service {
         self.promote(&block, "superseded");
     }
 
-    /// Blocks that were verified before their parent was.
+    /// Promotes blocks that were verified before their parent was.
     pub(super) fn promote_next(&mut self) {
         while let Some(head) = self.latest.as_ref().map(|latest| latest.hash()) {
             let next = self.open.iter().find(|(_, open)| {
@@ -581,7 +582,7 @@ impl Service {
         }
     }
 
-    /// Makes a block, whose parent is the head, the head. Others at its height are void.
+    /// Makes a block, whose parent is the head, the new head. Others at its height are void.
     pub(super) fn promote(&mut self, block: &Arc<SealedBlock>, reason: &'static str) {
         let number = block.number();
         self.parts.view.add(block);
@@ -597,7 +598,8 @@ impl Service {
         self.parts.source.persist(block);
     }
 
-    /// Forgets an open block and all that stands on it, and tells who has read of them.
+    /// Drops an open block and all that stands on it, with an event for each that readers have
+    /// seen.
     pub(super) fn drop_block(&mut self, key: Key, reason: &'static str) {
         let mut gone = vec![(key, reason)];
         let mut any = false;
@@ -639,7 +641,7 @@ impl Service {
         }
     }
 
-    /// Shows a new snapshot, if it stands on the head.
+    /// Publishes a new snapshot, if it stands on the head.
     fn show(&mut self, snapshot: &Arc<Snapshot>) {
         self.publish();
         let heads = self.parts.view.heads();
@@ -651,7 +653,7 @@ impl Service {
         }
     }
 
-    /// Sets the heads anew.
+    /// Publishes the heads.
     pub(super) fn publish(&self) {
         let Some(latest) = &self.latest else { return };
         let mut tip = latest.hash();

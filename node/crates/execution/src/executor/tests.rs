@@ -205,7 +205,7 @@ fn a_block_whose_parent_is_unknown_is_unverified_and_executed_when_it_comes() {
     assert_eq!(told[4..], [Told::Verified(1), Told::Verified(2)]);
 }
 
-/// A source that does not answer until it is let.
+/// A source that does not answer before it is released.
 struct Gated {
     inner: MemorySource,
     open: Mutex<bool>,

@@ -1,5 +1,5 @@
 //! Sends a transaction to the leader of the block being built, else to the next one, else to the
-//! execution client. Who answers decides, be it by an error; who does not is passed over.
+//! execution client. The first that answers decides, even by an error.
 
 use alloy_primitives::{B256, Bytes};
 use fragcast_upstream::http::HttpError;
@@ -12,7 +12,7 @@ use super::{Forwarder, SendError};
 /// How much of a gateway's error message is passed on.
 const MAX_ERROR_CHARS: usize = 1_000;
 
-/// What a server answered.
+/// A server's answer.
 #[derive(Deserialize)]
 struct Reply {
     #[serde(default)]
@@ -50,7 +50,7 @@ impl Forwarder {
         targets
     }
 
-    /// Sends a transaction to the first who answers.
+    /// Sends a transaction to the first target that answers.
     pub(super) async fn post(&self, raw: &Bytes, hash: B256) -> Result<(), ErrorObjectOwned> {
         let request = json!({
             "jsonrpc": "2.0", "id": 1, "method": "eth_sendRawTransaction", "params": [raw],

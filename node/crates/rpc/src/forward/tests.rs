@@ -1,4 +1,4 @@
-//! Forwarding against gateways that behave as told.
+//! Forwarding to gateways that behave as the test says.
 
 mod gateway;
 mod sending;

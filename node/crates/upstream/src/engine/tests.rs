@@ -1,4 +1,4 @@
-//! The forwarder against a server that behaves, and misbehaves, as an execution client.
+//! The forwarder against a server that behaves, and misbehaves, like an execution client.
 
 pub(super) mod fixture;
 mod server;
@@ -7,7 +7,7 @@ use super::*;
 use fixture::{SECRET, block, env, frag, seal, superseded};
 use server::{Arrival, Fault, Server, eventually};
 
-/// A forwarder, and how many messages it was given.
+/// A forwarder, and the number of messages it was given.
 struct Forwarder {
     handle: EngineHandle,
     stats: Arc<EngineStats>,
@@ -89,7 +89,7 @@ async fn a_wrong_secret_loses_nothing() {
     assert!(stats.valid == 9 && stats.retried >= 3 && stats.connected, "{stats:?}");
 }
 
-/// Gives block 1 to a server with a fault at `(1, index)`, then blocks until one is taken.
+/// Sends block 1 to a server with a fault at `(1, index)`, then further blocks until one is taken.
 async fn after_fault(fault: Fault, index: u64, config: impl FnOnce(&mut EngineConfig)) {
     let server = Server::up(0);
     server.change(|state| {

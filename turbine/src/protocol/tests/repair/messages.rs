@@ -1,5 +1,5 @@
-//! Nodes that have messages from gossip and no shreds of them: they tell of them, answer with
-//! them, and ask no more.
+//! Nodes that have messages from gossip without shreds: they send tips of them, answer with them,
+//! and do not ask for them.
 
 use super::peers::Scene;
 use super::*;
@@ -186,7 +186,7 @@ fn shreds_of_what_gossip_brought_first_are_forwarded_and_give_a_race() {
     assert_eq!((counters.gossip, counters.gossip_first, counters.delivered), (1, 1, 1));
 }
 
-/// What a node says, but of its health.
+/// A node's events, except those of its health.
 fn told(scene: &mut Scene) -> Vec<Event> {
     let events = scene.events().into_iter();
     events.filter(|event| !matches!(event, Event::Health(_))).collect()
@@ -225,7 +225,7 @@ fn the_second_way_and_its_repetitions_are_no_first_arrivals() {
     assert!(scene.node.counters().forwarded > forwarded, "shreds are forwarded after it");
 }
 
-/// What a node sends: the indices of parts, and panics on anything else.
+/// The indices of the parts that a node sends; panics on anything else.
 fn answer(scene: &mut Scene, request: RepairRequest) -> Vec<usize> {
     scene.control(2, &Control::RepairRequest(request));
     let sent = std::iter::from_fn(|| scene.node.poll_transmit(scene.now));

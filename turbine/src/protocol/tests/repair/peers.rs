@@ -70,7 +70,7 @@ impl Scene {
         }
     }
 
-    /// What the node sends now, as requests; panics on shreds.
+    /// The requests that the node sends now; panics on shreds.
     pub(super) fn requests(&mut self) -> Vec<(PeerIndex, RepairRequest)> {
         let sent = std::iter::from_fn(|| self.node.poll_transmit(self.now));
         sent.filter_map(|t| match t.payload {
@@ -120,7 +120,7 @@ impl Scene {
         self.node.outcomes().get(outcome)
     }
 
-    /// Checks what is due, and forgets what is sent and told up to now.
+    /// Runs the due checks, and drops everything sent and reported so far.
     pub(super) fn settle(&mut self) {
         self.node.handle_timeout(self.now);
         while self.node.poll_transmit(self.now).is_some() {}

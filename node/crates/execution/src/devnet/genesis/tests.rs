@@ -1,4 +1,4 @@
-//! State root and hash against the Ethereum project's own block tests, where they are there.
+//! State root and hash against the Ethereum project's own block tests, if they are present.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn field<T: serde::de::DeserializeOwned>(object: &Value, name: &str) -> T {
     serde_json::from_value(object[name].clone()).expect(name)
 }
 
-/// The tests write numbers of any length, so slots are padded here.
+/// An account; slots are padded, because the tests write numbers of any length.
 fn account(pre: &Value) -> GenesisAccount {
     let storage: BTreeMap<U256, U256> = field(pre, "storage");
     GenesisAccount {

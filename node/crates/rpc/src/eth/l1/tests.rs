@@ -1,4 +1,4 @@
-//! Against op-revm's own reading, and recorded blocks.
+//! The fields against op-revm's own parser, and against recorded blocks.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ fn data() -> Option<PathBuf> {
     Some(folder)
 }
 
-/// What is read of a recorded block.
+/// The fields that are read of a recorded block.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Recorded {
@@ -110,8 +110,7 @@ impl Recorded {
     }
 }
 
-/// The block's transactions with made-up receipts and base fee: what is asked here does not depend
-/// on them.
+/// The block's transactions with made-up receipts and base fee, on which the fields do not depend.
 fn block(recorded: &Recorded) -> ExecutedBlock {
     let txs = recorded.payload_attributes.transactions.iter().map(|bytes| {
         let tx = Tx::decode(bytes, true).unwrap();

@@ -1,4 +1,4 @@
-//! The door: who gets what, and who is dropped.
+//! The server: what subscribers get, and which are dropped.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -37,7 +37,7 @@ fn settings() -> Settings {
     }
 }
 
-/// A door without a chain.
+/// A server without a chain.
 struct Fixture {
     hub: Arc<Hub>,
     address: SocketAddr,

@@ -1,4 +1,4 @@
-//! The rpc source: blocks executed on a client's state, and every lie found.
+//! The RPC source: blocks executed on a client's state, and every lie detected.
 
 mod scene;
 

@@ -1,4 +1,4 @@
-//! What the tests of the source stand on.
+//! Fixtures for the tests of the source.
 
 use super::*;
 
@@ -9,7 +9,7 @@ pub(super) struct Scene {
     pub(super) runtime: Runtime,
 }
 
-/// A source that notes the first error it gives, whatever execution makes of it.
+/// A source that records the first error it returns, whatever execution makes of it.
 pub(super) struct Noting {
     source: Arc<dyn StateSource>,
     first: Arc<Mutex<Option<SourceError>>>,
@@ -87,7 +87,7 @@ impl Scene {
         source_of(&self.server, &self.runtime, GUARD)
     }
 
-    /// Executes `block` on what the source says about its parent.
+    /// Executes `block` on its parent's state from the source.
     pub(super) fn execute(
         &self,
         source: &Arc<dyn StateSource>,
@@ -146,7 +146,7 @@ impl Scene {
         (verdict, first)
     }
 
-    /// A block of these transactions, which the client has then.
+    /// Adds a block of these transactions to the client's chain.
     pub(super) fn append(&mut self, txs: &[Bytes]) -> Arc<SealedBlock> {
         let mut open = self.chain.open();
         self.chain.frag(&mut open, txs, true);
