@@ -303,7 +303,7 @@ impl Node {
         let gossip_identity = identity.clone();
         let Running { handle: net, events, task: driver, gossip: link } =
             fragcast_turbine::net::spawn(protocol, identity, sockets.p2p, &net_config)?;
-        let gossip = gossip::start(&config, &network, &peer, &gossip_identity, link).await?;
+        let gossip = gossip::start(&config, &network, &gossip_identity, link).await?;
 
         let (engine, engine_stats) = match start_engine(&config)? {
             Some((handle, stats)) => (Some(handle), Some(stats)),

@@ -80,12 +80,10 @@ impl Via {
 ///
 /// let gateway = GatewayKey::from_bytes([7; 32])?;
 /// let frag = BlockBuilder::new(100).frag([vec![1; 20]]);
-/// let delivered = Delivered {
-///     key: MessageKey { block: 100, attempt: 0, message: 1 },
-///     message: gateway.sign_verified(frag),
-///     times: Times::whole(Timestamp::from_micros(1_700_000_000_000_000)),
-///     via: Via::Gossip,
-/// };
+/// let times = Times::whole(Timestamp::from_micros(1_700_000_000_000_000));
+/// let message = gateway.sign_verified(frag);
+/// let delivered = Delivered::of_attempt(0, message, times, Via::Gossip).expect("a small number");
+/// assert_eq!(delivered.key, MessageKey { block: 100, attempt: 0, message: 1 });
 /// // Gossip does not tell when the leader sent it.
 /// assert_eq!(delivered.times.latency(), None);
 /// let output = Output::Message(Arc::new(delivered));
@@ -106,6 +104,20 @@ pub struct Delivered {
     pub times: Times,
     /// The way it came.
     pub via: Via,
+}
+
+impl Delivered {
+    /// A message in the place that it says itself, of this attempt; `None` if its number is one
+    /// that no shred can carry.
+    pub fn of_attempt(
+        attempt: u8,
+        message: VerifiedMessage,
+        times: Times,
+        via: Via,
+    ) -> Option<Self> {
+        let (block, index) = (message.message().block(), message.message().index()?);
+        Some(Self { key: MessageKey { block, attempt, message: index }, message, times, via })
+    }
 }
 
 /// Why messages that were handed on are void.

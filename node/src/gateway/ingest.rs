@@ -14,7 +14,7 @@ use fragcast_shredder::{
     Dialect, Message, MessageKey, Signature, SignatureError, SignedMessage, VerifiedMessage,
 };
 use fragcast_turbine::net::Handle;
-use fragcast_turbine::output::{Ordered, Times, Via};
+use fragcast_turbine::output::{Delivered, Times, Via};
 use fragcast_turbine::{BroadcastError, Schedule};
 use jsonrpsee::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
@@ -133,7 +133,7 @@ pub struct Ingest {
     dialect: Dialect,
     net: Handle,
     /// Messages that this node sends, for its own sequencer.
-    own: mpsc::Sender<Ordered>,
+    own: mpsc::Sender<Arc<Delivered>>,
     state: Mutex<(Leading, Option<Journal>)>,
     stats: Arc<IngestStats>,
 }
@@ -144,7 +144,7 @@ impl Ingest {
         schedule: Schedule,
         dialect: Dialect,
         net: Handle,
-        own: mpsc::Sender<Ordered>,
+        own: mpsc::Sender<Arc<Delivered>>,
         journal: Option<Journal>,
         stats: Arc<IngestStats>,
     ) -> Self {
@@ -192,15 +192,10 @@ impl Ingest {
             other => other.into(),
         })?;
         leading.commit(key, &message);
-        let times = Times {
-            sent_at: sent.as_nanos(),
-            first_shred_at: arrived.as_nanos(),
-            complete_at: arrived.as_nanos(),
-        };
-        let MessageKey { block, attempt, message: index } = key;
+        let times = Times { sent_at: Some(sent), first_shred_at: arrived, complete_at: arrived };
+        let delivered = Delivered { key, message, times, via: Via::Own };
         // The receiver ends only with the node.
-        let _ =
-            self.own.send(Ordered { block, attempt, index, message, times, via: Via::Own }).await;
+        let _ = self.own.send(Arc::new(delivered)).await;
         Ok(true)
     }
 

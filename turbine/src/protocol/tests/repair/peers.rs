@@ -157,8 +157,8 @@ fn what_comes_by_repair_is_delivered_and_never_forwarded() {
     let before = *scene.node.counters();
     scene.answer(peer, request.nonce, &shreds[2..]);
     let events = scene.events();
-    let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
-    assert!(message.via == Via::Repair && message.from == Some(super::peer(peer)));
+    let [Event::Message { delivered, from }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((delivered.via, *from), (Via::Repair, Some(super::peer(peer))));
     // The set arrived whole and is re-encoded now; nothing of it is owed.
     while scene.next(Duration::from_secs(100)) {
         assert!(scene.requests().is_empty(), "panics on shreds, too");
@@ -211,7 +211,7 @@ fn forged_and_junk_answers_convict_who_sent_them() {
     assert!(requests.iter().all(|(to, _)| *to != peer && *to != second));
     let (third, request) = requests[0];
     scene.answer(third, request.nonce, &shreds[2..]);
-    assert!(matches!(scene.events()[..], [Event::Message(_)]));
+    assert!(matches!(scene.events()[..], [Event::Message { .. }]));
 }
 
 #[test]
