@@ -1,16 +1,15 @@
 //! Gossip in the node: addresses, the start of its task, and which way was earlier by how much.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use ed25519_dalek::SigningKey;
-use fragcast_turbine::gossip::Gate;
 use fragcast_turbine::gossip::links::LINKS;
 use fragcast_turbine::net::GossipLink;
 use fragcast_turbine::net::gossip::libp2p::multiaddr::Protocol;
 use fragcast_turbine::net::gossip::{GossipLimits, GossipNetConfig, spawn};
 use fragcast_turbine::protocol::Race;
-use fragcast_turbine::{PeerId, Policy};
+use fragcast_turbine::{PeerIndex, Policy};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -96,7 +95,6 @@ pub(crate) fn addresses(handle: &GossipHandle) -> Vec<Multiaddr> {
 pub(crate) async fn start(
     config: &Config,
     network: &Network,
-    peer: &PeerId,
     identity: &SigningKey,
     link: GossipLink,
 ) -> anyhow::Result<Option<(GossipHandle, JoinHandle<()>)>> {
@@ -116,11 +114,10 @@ pub(crate) async fn start(
         },
         ..GossipNetConfig::new(network.chain_id)
     };
-    let gate = Gate::new(network.dialect, network.schedule.clone());
-    let me = network.members.index(peer).context("this node is no member")?;
-    let members = Arc::clone(&network.members);
-    let addresses = network.gossip.clone();
-    let started = spawn(settings, identity, gate, members, me, addresses, link).await;
+    let member = |index: &PeerIndex| network.members.get(*index).map(|member| member.peer());
+    let listed = network.gossip.iter();
+    let addresses = listed.filter_map(|(index, at)| Some((member(index)?, at.clone()))).collect();
+    let started = spawn(settings, identity, network.dialect, addresses, link).await;
     Ok(Some(started.context("gossip")?))
 }
 

@@ -303,7 +303,7 @@ impl Node {
         let gossip_identity = identity.clone();
         let Running { handle: net, events, task: driver, gossip: link } =
             fragcast_turbine::net::spawn(protocol, identity, sockets.p2p, &net_config)?;
-        let gossip = gossip::start(&config, &network, &peer, &gossip_identity, link).await?;
+        let gossip = gossip::start(&config, &network, &gossip_identity, link).await?;
 
         let (engine, engine_stats) = match start_engine(&config)? {
             Some((handle, stats)) => (Some(handle), Some(stats)),
@@ -313,7 +313,6 @@ impl Node {
         let (own, own_rx) = mpsc::channel(OWN_QUEUE);
         let stats = Arc::new(IngestStats::default());
         let ingest = Ingest::new(
-            network.schedule.clone(),
             network.dialect,
             net.clone(),
             own,
@@ -371,7 +370,7 @@ impl Node {
             flashblocks = Some(door);
         }
         if let Some(executing) = executing {
-            let public = public::Public::new(&config, &shared.network, &executing)?;
+            let public = public::Public::new(&config, &shared, &executing)?;
             module.merge(public.module)?;
             tasks.extend(executing.follower);
             tasks.push(public.forwarding);

@@ -147,20 +147,19 @@ impl Track {
                 self.sealed.remove(block);
             }
             Output::Message(m) => {
-                let roots = self.blocks.entry(m.block).or_default();
-                self.disorder += u64::from(roots.len() != usize::from(m.index));
+                let roots = self.blocks.entry(m.key.block).or_default();
+                self.disorder += u64::from(roots.len() != usize::from(m.key.message));
                 roots.push(m.message.root());
                 self.messages += 1;
                 *self.by_way.entry(m.via).or_default() += 1;
                 if m.message.message().kind() == Kind::Seal {
-                    self.sealed.insert(m.block);
+                    self.sealed.insert(m.key.block);
                 }
-                // Only shreds say when a message was sent.
-                if !own && m.via.proves_attempt() {
-                    let micros = m.times.complete_at.saturating_sub(m.times.sent_at) / 1_000;
-                    self.latency.saturating_record(micros.max(1));
+                if let Some(took) = m.times.latency().filter(|_| !own) {
+                    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+                    self.latency.saturating_record(micros);
                     if next_leader {
-                        self.as_next_leader.saturating_record(micros.max(1));
+                        self.as_next_leader.saturating_record(micros);
                     }
                 }
             }
@@ -388,10 +387,7 @@ impl LocalNetwork {
             let me = gateways.get(index).map(GatewayKey::address);
             let (seen, told) = (Arc::clone(&track), Arc::clone(&news));
             let tap = move |output: &Output| {
-                let block = match output {
-                    Output::Message(m) => m.block,
-                    Output::Retracted { block, .. } => *block,
-                };
+                let block = output.block();
                 let own = Some(schedule.gateway(block)) == me;
                 let next = !own && schedule.next(block).next().is_some_and(|(g, _)| Some(g) == me);
                 lock(&seen).take(output, next, own);

@@ -34,17 +34,17 @@ pub fn describe(output: &Output) -> Value {
         Output::Message(m) => json!({
             "type": "message",
             "kind": m.message.message().kind().name(),
-            "block": m.block,
-            "attempt": m.attempt,
-            "index": m.index,
+            "block": m.key.block,
+            "attempt": m.key.attempt,
+            "index": m.key.message,
             "root": m.message.root(),
             "signature": hex::encode_prefixed(m.message.signature().as_bytes()),
             "message": MessageJson::from(m.message.message()),
             "via": m.via.name(),
             "times": {
-                "sentAt": m.times.sent_at / 1_000,
-                "firstShredAt": m.times.first_shred_at / 1_000,
-                "completeAt": m.times.complete_at / 1_000,
+                "sentAt": m.times.sent_at.unwrap_or_default().as_micros(),
+                "firstShredAt": m.times.first_shred_at.as_micros(),
+                "completeAt": m.times.complete_at.as_micros(),
             },
         }),
         Output::Retracted { block, attempt, reason } => json!({

@@ -14,15 +14,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{
-    HashedShred, Kind, MessageKey, SetHeader, Shred, VerifiedMessage, shred,
-};
+use fragcast_shredder::{HashedShred, Kind, MessageKey, SetHeader, Shred, VerifiedMessage, shred};
 
 use super::config::Config;
 use super::ctx::Ctx;
 use super::delivery::{Complete, Delivery, Here, Step};
 use super::epochs::Epochs;
-use super::event::{Delivered, EpochChange, Event};
+use super::event::{EpochChange, Event};
 use super::evidence::EvidenceBook;
 use super::fallback::Fallback;
 use super::leading::{BroadcastError, Leading};
@@ -35,7 +33,7 @@ use crate::delegation::{DelegationError, SignedDelegation};
 use crate::epoch::{Epoch, EpochError};
 use crate::gossip::Mode;
 use crate::outcome::Outcome;
-use crate::output::Via;
+use crate::output::{Delivered, Times, Via};
 use crate::peer::PeerKey;
 use crate::plan::{PlanView, SignedPlan};
 use crate::time::Timestamp;
@@ -202,9 +200,9 @@ impl Parts {
             }
             self.repair.keep(&self.ctx, set);
         }
-        match complete.message.map(|message| self.delivery.open(&self.ctx, from, message)) {
+        match complete.message.map(|message| self.delivery.open(&self.ctx, message)) {
             None => {}
-            Some(Ok(delivered)) => self.deliver(delivered),
+            Some(Ok(delivered)) => self.deliver(delivered, from),
             Some(Err((key, reason))) => {
                 self.repair.note_refused(here!(self), &key);
                 self.ctx.events.push_back(Event::BadMessage { key, reason });
@@ -236,7 +234,7 @@ impl Parts {
     // Messages.
 
     /// The overlay has brought a message.
-    fn deliver(&mut self, delivered: Delivered) {
+    fn deliver(&mut self, delivered: Delivered, from: PeerKey) {
         let (key, message) = (delivered.key, &delivered.message);
         self.ctx.counters.delivered += 1;
         self.ctx.counters.repaired += u64::from(delivered.via == Via::Repair);
@@ -246,7 +244,8 @@ impl Parts {
             guess.iter().for_each(|guess| self.repair.forget_message(guess));
             self.offer(&key, message);
         }
-        self.ctx.events.push_back(Event::Message(Box::new(delivered)));
+        let (delivered, from) = (Arc::new(delivered), Some(from));
+        self.ctx.events.push_back(Event::Message { delivered, from });
     }
 
     /// Sends a message of this node's own.
@@ -312,16 +311,9 @@ impl Parts {
         self.advance_window(key.block, kind);
         self.remember(key, &message);
         self.repair.note_message(&self.ctx, self.fallback.recent(), &key, kind);
-        let now = self.ctx.now;
-        self.ctx.events.push_back(Event::Message(Box::new(Delivered {
-            key,
-            message,
-            sent_at: Timestamp::default(),
-            first_shred_at: now,
-            complete_at: now,
-            from,
-            via: if from.is_some() { Via::Whole } else { Via::Gossip },
-        })));
+        let via = if from.is_some() { Via::Whole } else { Via::Gossip };
+        let delivered = Delivered { key, message, times: Times::whole(self.ctx.now), via };
+        self.ctx.events.push_back(Event::Message { delivered: Arc::new(delivered), from });
         self.fallback.settle(&mut self.ctx);
     }
 

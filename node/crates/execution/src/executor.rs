@@ -19,8 +19,8 @@ use std::time::Instant;
 
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, Bytes};
-use fragcast_shredder::Message;
-use fragcast_turbine::output::{Ordered, Output, RetractReason};
+use fragcast_shredder::delivery::{Delivered, Output, RetractReason};
+use fragcast_shredder::{Message, MessageKey};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::chain::ChainSpec;
@@ -58,15 +58,41 @@ impl Default for ExecutorConfig {
 /// Transactions of a frag whose senders are being recovered.
 pub(crate) type Recovering = mpsc::Receiver<Vec<Decoded>>;
 
+/// A message that waits, from the moment it is handed in until it is executed or dropped.
+pub(crate) struct Queued {
+    pub(crate) delivered: Arc<Delivered>,
+    /// A frag's transactions.
+    pub(crate) txs: Option<Recovering>,
+    /// Freed with the message.
+    pub(crate) _room: Room,
+}
+
+/// A message's room in the queue; dropping it frees the room.
+pub(crate) struct Room {
+    bytes: usize,
+    queued: Arc<AtomicUsize>,
+    queued_bytes: Arc<AtomicUsize>,
+}
+
+impl Room {
+    fn take(bytes: usize, queued: &Arc<AtomicUsize>, queued_bytes: &Arc<AtomicUsize>) -> Self {
+        queued.fetch_add(1, Ordering::Relaxed);
+        queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, queued: Arc::clone(queued), queued_bytes: Arc::clone(queued_bytes) }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+        self.queued_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// A command to the executor's thread.
 pub(crate) enum Command {
     /// The next message of its block.
-    Message {
-        ordered: Arc<Ordered>,
-        /// A frag's transactions.
-        txs: Option<Recovering>,
-        bytes: usize,
-    },
+    Message(Queued),
     /// An attempt is void.
     Retracted { block: u64, attempt: u8, reason: RetractReason },
     /// A message of this attempt was dropped because the queue was full.
@@ -137,10 +163,9 @@ impl Executor {
             trie_nodes: config.trie_nodes,
             tap,
         });
-        let (count, bytes) = (Arc::clone(&queued), Arc::clone(&queued_bytes));
         let thread = std::thread::Builder::new()
             .name("executor".into())
-            .spawn(move || service.run(&receiver, &count, &bytes))?;
+            .spawn(move || service.run(&receiver))?;
         let gate = Gate { commands, newest_lost: AtomicU64::new(u64::MAX), queued_bytes };
         Ok(Self { gate, queued, config, op, view, stats, withdrawals, thread: Some(thread) })
     }
@@ -167,13 +192,13 @@ impl Executor {
                 self.send(Command::Retracted { block: *block, attempt: *attempt, reason: *reason });
                 true
             }
-            Output::Message(ordered) => self.try_message(ordered),
+            Output::Message(delivered) => self.try_message(delivered),
         }
     }
 
-    fn try_message(&self, ordered: &Arc<Ordered>) -> bool {
-        let (block, attempt) = (ordered.block, ordered.attempt);
-        let frag = match ordered.message.message() {
+    fn try_message(&self, delivered: &Arc<Delivered>) -> bool {
+        let MessageKey { block, attempt, .. } = delivered.key;
+        let frag = match delivered.message.message() {
             Message::Frag(frag) => Some(&frag.txs),
             Message::Env(_) | Message::Seal(_) => None,
         };
@@ -189,10 +214,10 @@ impl Executor {
             }
             return false;
         }
-        self.queued.fetch_add(1, Ordering::Relaxed);
-        self.gate.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let room = Room::take(bytes, &self.queued, &self.gate.queued_bytes);
         let txs = frag.map(|txs| recover(txs.clone(), self.op));
-        self.send(Command::Message { ordered: Arc::clone(ordered), txs, bytes });
+        let delivered = Arc::clone(delivered);
+        self.send(Command::Message(Queued { delivered, txs, _room: room }));
         true
     }
 

@@ -2,7 +2,9 @@
 //! punished, and nothing is lost.
 
 use bytes::Bytes;
-use fragcast_shredder::{CodeRate, Kind, Limits, LossTarget, MessageParams, ShreddedMessage, Shredder};
+use fragcast_shredder::{
+    CodeRate, Kind, Limits, LossTarget, MessageParams, ShreddedMessage, Shredder,
+};
 
 use super::*;
 
@@ -68,7 +70,7 @@ fn barred(events: &[Event]) -> Vec<(PeerIndex, Outcome)> {
 }
 
 fn messages(events: &[Event]) -> usize {
-    events.iter().filter(|e| matches!(e, Event::Message(_))).count()
+    events.iter().filter(|e| matches!(e, Event::Message { .. })).count()
 }
 
 #[test]

@@ -10,17 +10,16 @@
 //! executed or dropped.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
-use fragcast_shredder::{Env, Message, Seal};
-use fragcast_turbine::output::{Ordered, RetractReason};
+use fragcast_shredder::delivery::RetractReason;
+use fragcast_shredder::{Env, Message, MessageKey};
 
 use super::stats::{BlockReport, ExecutorStats};
 use super::view::{ChainEvent, ChainView, Heads};
-use super::{Clock, Command, Recovering, ReportTap, UNSEALED, Withdrawals};
+use super::{Clock, Command, Queued, ReportTap, UNSEALED, Withdrawals};
 use crate::chain::ChainSpec;
 use crate::exec::hashes::BlockHashes;
 use crate::exec::{
@@ -40,25 +39,6 @@ const TRIE_CHECK: u64 = 32;
 /// Number and attempt.
 pub(super) type Key = (u64, u8);
 
-/// A message's room in the queue; dropping it frees the room.
-pub(super) struct Room {
-    bytes: usize,
-    queued: Arc<AtomicUsize>,
-    queued_bytes: Arc<AtomicUsize>,
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.queued.fetch_sub(1, Ordering::Relaxed);
-        self.queued_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-enum Step {
-    Frag { seq: u64, is_last: bool, txs: Recovering, _room: Room },
-    Seal { seal: Seal, _room: Room },
-}
-
 enum Stage {
     /// Its parent is not known yet.
     Waiting,
@@ -71,7 +51,8 @@ enum Stage {
 pub(super) struct Open {
     pub(super) env: Env,
     stage: Stage,
-    steps: VecDeque<Step>,
+    /// Its messages after the Env that are not executed yet.
+    messages: VecDeque<Queued>,
     /// Some of its messages were dropped.
     lost: bool,
     verdict: Option<Verdict>,
@@ -133,12 +114,7 @@ impl Service {
         }
     }
 
-    pub(super) fn run(
-        mut self,
-        commands: &mpsc::Receiver<Command>,
-        queued: &Arc<AtomicUsize>,
-        queued_bytes: &Arc<AtomicUsize>,
-    ) {
+    pub(super) fn run(mut self, commands: &mpsc::Receiver<Command>) {
         self.ask_head();
         loop {
             let command = match commands.try_recv() {
@@ -170,11 +146,7 @@ impl Service {
                     // Who asked may have given up.
                     let _ = done.send(result);
                 }
-                Command::Message { ordered, txs, bytes } => {
-                    let queued_bytes = Arc::clone(queued_bytes);
-                    let room = Room { bytes, queued: Arc::clone(queued), queued_bytes };
-                    self.message(&ordered, txs, room);
-                }
+                Command::Message(queued) => self.message(queued),
             }
             self.note_durable();
         }
@@ -252,19 +224,11 @@ impl Service {
         self.parts.stats.update(|s| (s.durable, s.open) = (durable, open));
     }
 
-    fn message(&mut self, ordered: &Ordered, txs: Option<Recovering>, room: Room) {
-        let key = (ordered.block, ordered.attempt);
-        match (ordered.message.message(), txs) {
-            (Message::Env(env), _) => self.env(key, env),
-            (Message::Frag(frag), Some(txs)) => {
-                let step = Step::Frag { seq: frag.seq, is_last: frag.is_last, txs, _room: room };
-                self.step(key, step);
-            }
-            (Message::Seal(seal), _) => {
-                self.step(key, Step::Seal { seal: seal.clone(), _room: room });
-            }
-            // A frag always comes with its transactions.
-            (Message::Frag(_), None) => {}
+    fn message(&mut self, queued: Queued) {
+        let MessageKey { block, attempt, .. } = queued.delivered.key;
+        match queued.delivered.message.message() {
+            Message::Env(env) => self.env((block, attempt), env),
+            Message::Frag(_) | Message::Seal(_) => self.enqueue((block, attempt), queued),
         }
     }
 
@@ -281,7 +245,7 @@ impl Service {
         let open = Open {
             env: env.clone(),
             stage: Stage::Waiting,
-            steps: VecDeque::new(),
+            messages: VecDeque::new(),
             lost: false,
             verdict: None,
             snapshot: None,
@@ -305,14 +269,15 @@ impl Service {
         }
     }
 
-    fn step(&mut self, key: Key, step: Step) {
+    /// Takes a frag or the Seal of a block that is open.
+    fn enqueue(&mut self, key: Key, queued: Queued) {
         // Without an Env, which was lost, there is nothing to execute it on.
         let Some(open) = self.open.get_mut(&key) else { return };
         if matches!(open.stage, Stage::Ended) {
             return;
         }
-        let is_seal = matches!(step, Step::Seal { .. });
-        open.steps.push_back(step);
+        let is_seal = matches!(queued.delivered.message.message(), Message::Seal(_));
+        open.messages.push_back(queued);
         self.advance(key);
         if is_seal
             && let Some(open) = self.open.get(&key)
@@ -344,20 +309,22 @@ impl Service {
         loop {
             let Some(open) = self.open.get_mut(&key) else { return Ok(()) };
             let Stage::Running(block) = &mut open.stage else { return Ok(()) };
-            let Some(step) = open.steps.pop_front() else { return Ok(()) };
+            let Some(Queued { delivered, txs, _room }) = open.messages.pop_front() else {
+                return Ok(());
+            };
             if open.lost {
                 return Err(Unverified::Overrun.into());
             }
-            match step {
-                Step::Frag { seq, is_last, txs, .. } => {
-                    if seq != block.frags() {
+            match (delivered.message.message(), txs) {
+                (Message::Frag(frag), Some(txs)) => {
+                    if frag.seq != block.frags() {
                         return Err(Unverified::Overrun.into());
                     }
                     let gone = |_| Unverified::Internal("senders could not be recovered".into());
                     let txs = txs.recv().map_err(gone)?;
                     let (count, gas) = (txs.len() as u64, block.gas_used());
                     let clock = Clock::start();
-                    block.execute(txs, is_last, OnInvalid::Fail)?;
+                    block.execute(txs, frag.is_last, OnInvalid::Fail)?;
                     let took = clock.nanos();
                     let gas = block.gas_used() - gas;
                     open.exec_ns += took;
@@ -370,13 +337,13 @@ impl Service {
                         s.exec_ns += took;
                     });
                     self.show(&snapshot);
-                    if is_last {
+                    if frag.is_last {
                         self.complete(key, ready)?;
                     }
                 }
-                Step::Seal { seal, .. } => {
+                (Message::Seal(seal), _) => {
                     let clock = Clock::start();
-                    let verdict = block.check(&seal);
+                    let verdict = block.check(seal);
                     open.seal_ns += clock.nanos();
                     // Where the trie is not known, the Seal's root has completed the header.
                     open.complete = block.sealed().map(Arc::new);
@@ -385,6 +352,8 @@ impl Service {
                     ready.extend(self.waiting_for(hash));
                     return Ok(());
                 }
+                // An Env opens its block, and a frag always comes with its transactions.
+                (Message::Env(_), _) | (Message::Frag(_), None) => {}
             }
         }
     }
@@ -475,7 +444,7 @@ impl Service {
         let Some(open) = self.open.get_mut(&key) else { return };
         let keeps = open.complete.is_some() && matches!(verdict, Verdict::Unverified(_));
         if !keeps {
-            open.steps.clear();
+            open.messages.clear();
         }
         if open.complete.is_none() || matches!(verdict, Verdict::Rejected(_)) {
             open.stage = Stage::Ended;
