@@ -20,11 +20,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256, Bytes, keccak256};
-use fragcast_turbine::Schedule;
+use fragcast_turbine::EpochsView;
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use check::SendError;
 use fragcast_execution::chain::ChainSpec;
@@ -93,7 +93,8 @@ impl Default for ForwardConfig {
 pub struct Forwarder {
     config: ForwardConfig,
     urls: HashMap<Address, String>,
-    schedule: Schedule,
+    /// Who leads a block, as the node knows it now.
+    epochs: watch::Receiver<Arc<EpochsView>>,
     view: Arc<ChainView>,
     spec: Arc<ChainSpec>,
     receipt: MakeReceipt,
@@ -107,7 +108,7 @@ impl Forwarder {
     /// A forwarder; [`Self::run`] must run beside it.
     pub fn new(
         config: ForwardConfig,
-        schedule: Schedule,
+        epochs: watch::Receiver<Arc<EpochsView>>,
         view: Arc<ChainView>,
         spec: Arc<ChainSpec>,
         receipt: MakeReceipt,
@@ -119,7 +120,7 @@ impl Forwarder {
             table: Mutex::new(Table::new(config.table)),
             waiters: Arc::new(Waiters::new(config.waiters)),
             config,
-            schedule,
+            epochs,
             view,
             spec,
             receipt,

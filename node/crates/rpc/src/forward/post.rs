@@ -38,8 +38,10 @@ impl Forwarder {
             Some(pending) => pending.header.number,
             None => heads.latest.number().saturating_add(1),
         };
-        let next = self.schedule.next(block).next().map(|(gateway, _)| gateway);
-        let leaders = [Some(self.schedule.gateway(block)), next];
+        // One view for both questions: they belong together.
+        let epochs = Arc::clone(&self.epochs.borrow());
+        let next = epochs.next_terms(block).next().map(|(gateway, _)| gateway);
+        let leaders = [epochs.gateway(block), next];
         let gateways = leaders.into_iter().flatten().filter_map(|g| self.urls.get(&g));
         let mut targets: Vec<&str> = Vec::with_capacity(3);
         for url in gateways.chain(&self.config.fallback) {

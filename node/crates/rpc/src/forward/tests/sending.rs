@@ -46,6 +46,31 @@ async fn the_leader_is_that_of_the_block_being_built() {
     assert_eq!([a.arrived().len(), b.arrived().len()], [0, 1]);
 }
 
+#[tokio::test]
+async fn the_leader_is_that_of_the_epoch_of_the_block() {
+    let mut chain = devnet();
+    let (a, b) = (Gateway::good().await, Gateway::good().await);
+    let members = Arc::new(Membership::new(5, Vec::new()).unwrap());
+    let epoch = |from_block, gateway| {
+        let schedule = Schedule::new(vec![gateway], 10).unwrap();
+        Arc::new(Epoch::new(5, from_block, Arc::clone(&members), schedule, []).unwrap())
+    };
+    let view = |epochs| Arc::new(EpochsView::new(epochs).unwrap());
+    let (published, epochs) = watch::channel(view(vec![epoch(0, first())]));
+    let forwarder = forwarder_in(&chain, to(&[(first(), &a), (second(), &b)]), epochs);
+    forwarder.send(&chain.workload.next_tx().bytes).await.unwrap();
+    assert_eq!([a.arrived().len(), b.arrived().len()], [1, 0]);
+
+    // The second gateway leads from block 3 on; block 1 is still the first one's.
+    published.send_replace(view(vec![epoch(0, first()), epoch(3, second())]));
+    forwarder.send(&chain.workload.next_tx().bytes).await.unwrap();
+    assert_eq!([a.arrived().len(), b.arrived().len()], [2, 0]);
+
+    published.send_replace(view(vec![epoch(0, first()), epoch(1, second())]));
+    forwarder.send(&chain.workload.next_tx().bytes).await.unwrap();
+    assert_eq!([a.arrived().len(), b.arrived().len()], [2, 1]);
+}
+
 /// [`to`] for gateways of which one never answers.
 fn impatient(gateways: &[(Address, &Gateway)]) -> ForwardConfig {
     // The next one has to answer in this time, on a busy machine, too.
