@@ -232,7 +232,7 @@ pub fn gossip(data: &[u8]) {
     let topics = Topics::new(901);
     let Some((first, mut rest)) = data.split_first() else { return };
     let dialect = if first % 2 == 0 { Dialect::V0 } else { Dialect::V0Blob };
-    let mut gate = Gate::new(dialect, schedule.clone());
+    let mut gate = Gate::new(dialect, crate::testing::epochs(schedule.clone()));
     let (mut handed_on, mut passed) = (BTreeSet::new(), 0);
     while let [op, number, len, tail @ ..] = rest {
         let (bytes, tail) = tail.split_at(usize::from(len / 4).min(tail.len()));
