@@ -22,6 +22,18 @@ use crate::gossip;
 use crate::gossip::Multiaddr;
 
 /// `node.toml`. Relative paths are relative to the file.
+///
+/// ```
+/// use fragcast::config::{Config, P2p};
+///
+/// let config: Config = toml::from_str("p2p.uplink_mbit = 500")?;
+/// config.check()?;
+/// assert_eq!(config.p2p, P2p { uplink_mbit: 500, ..P2p::default() });
+/// assert_eq!(config.ingest, Config::default().ingest);
+/// // What `fragcast init` writes: every setting, with a comment.
+/// assert!(config.example().contains("uplink_mbit = 500"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {

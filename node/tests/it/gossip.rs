@@ -66,7 +66,7 @@ fn impossible_failures_are_told() {
         (&["devnet", "--mode", "gossip", "--policy", "off"], "gossip.policy"),
     ] {
         let ended = fragcast(args);
-        assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+        assert_ne!(ended.code, Some(0), "{}", ended.stdout);
         assert!(ended.stderr.contains(part), "{}", ended.stderr);
     }
 }

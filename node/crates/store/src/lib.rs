@@ -169,6 +169,21 @@ impl Shared {
 }
 
 /// The embedded store. See [the module](self).
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use fragcast_execution::devnet::{DevnetConfig, Genesis};
+/// use fragcast_execution::exec::StateSource;
+/// use fragcast_store::{Store, StoreConfig};
+///
+/// let spec = Arc::new(Genesis::devnet(&DevnetConfig::default()).chain_spec("dev")?);
+/// let dir = tempfile::tempdir()?;
+/// let store = Store::open(&dir.path().join("chain.redb"), &spec, StoreConfig::default())?;
+/// // The genesis is durable; the executor persists the blocks that follow.
+/// assert_eq!(store.durable().map(|(number, _)| number), Some(0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Store {
     shared: Arc<Shared>,
     /// `None` while the store is being dropped.

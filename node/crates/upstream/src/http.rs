@@ -94,6 +94,13 @@ pub async fn post_json(
 ///
 /// # Errors
 /// [`HttpError::NotSent`], saying what to write instead.
+///
+/// ```
+/// use fragcast_upstream::http::check_url;
+///
+/// assert!(check_url("http://127.0.0.1:8545").is_ok());
+/// assert!(check_url("127.0.0.1:8545").is_err());
+/// ```
 pub fn check_url(url: &str) -> Result<(), HttpError> {
     Target::parse(url).map(|_| ()).map_err(HttpError::NotSent)
 }

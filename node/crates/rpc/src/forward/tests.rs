@@ -51,14 +51,7 @@ where
     T: SignableTransaction<Signature>,
     TxEnvelope: From<alloy_consensus::Signed<T>>,
 {
-    let signature = account_key(0, 0).sign_digest(&tx.signature_hash());
-    let bytes = signature.as_bytes();
-    let signature = Signature::new(
-        U256::from_be_slice(&bytes[..32]),
-        U256::from_be_slice(&bytes[32..64]),
-        bytes[64] == 1,
-    );
-    TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into()
+    TxEnvelope::from(fragcast_execution::devnet::sign(&account_key(0, 0), tx)).encoded_2718().into()
 }
 
 pub(super) fn first() -> Address {

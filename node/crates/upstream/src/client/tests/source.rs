@@ -5,10 +5,10 @@ mod scene;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use alloy_consensus::{Header, SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_consensus::{Header, TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, keccak256};
-use fragcast_execution::devnet::{genesis::account_key, token};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
+use fragcast_execution::devnet::{genesis::account_key, sign, token};
 use fragcast_execution::exec::{
     Anchor, BlockError, OnInvalid, OpenBlock, Parent, StateSource, StateView, Tx, Unverified,
     Verdict, env_of,

@@ -180,10 +180,6 @@ impl Sender {
             access_list: Default::default(),
             input: input.into(),
         };
-        let signature = self.key.sign_digest(&tx.signature_hash());
-        let bytes = signature.as_bytes();
-        let (r, s) = (U256::from_be_slice(&bytes[..32]), U256::from_be_slice(&bytes[32..64]));
-        let signed = tx.into_signed(Signature::new(r, s, bytes[64] == 1));
-        TxEnvelope::from(signed).encoded_2718().into()
+        TxEnvelope::from(sign(&self.key, tx)).encoded_2718().into()
     }
 }
