@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fragcast_rpc::calls::{self, CallConfig, CallContext};
-use fragcast_rpc::eth::upstream::ClientUpstream;
-use fragcast_rpc::eth::{self, EthContext, Forwarded, Upstream};
+use fragcast_rpc::eth::{self, EthContext, Forwarded};
 use fragcast_rpc::forward::{ForwardConfig, Forwarder, MakeReceipt};
+use fragcast_rpc::upstream::{ClientUpstream, Upstream};
 use fragcast_upstream::http::HttpClient;
 use jsonrpsee::Methods;
 use tokio::task::JoinHandle;
@@ -34,7 +34,6 @@ fn call_config(config: &Config) -> CallConfig {
         gas_cap: calls.gas_cap,
         time_limit: Duration::from_millis(calls.time_limit_ms),
         memory_limit: calls.memory_mib * 1024 * 1024,
-        preconf_as_latest: config.rpc.preconf_as_latest,
     }
 }
 
@@ -82,7 +81,7 @@ impl Public {
         let limits = call_config(config);
         let context = Arc::new(CallContext {
             spec: Arc::clone(spec),
-            view: Arc::clone(view),
+            blocks: eth.blocks.clone(),
             pool: limits.pool()?,
             config: limits,
             upstream: upstream.map(|u| u as Arc<dyn Upstream>),

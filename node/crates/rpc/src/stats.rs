@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jsonrpsee::types::ErrorObjectOwned;
 
-use super::error;
+use crate::error;
 
-/// What requests, filters and subscriptions have come to.
+/// Counters of requests, filters and subscriptions.
 #[derive(Debug, Default)]
 pub struct EthStats {
     /// Requests answered from here.
@@ -52,7 +52,7 @@ impl EthStats {
         result
     }
 
-    pub(super) fn count(counter: &AtomicU64) {
+    pub(crate) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
