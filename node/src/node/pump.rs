@@ -7,7 +7,8 @@ use fragcast_turbine::health::Change;
 use fragcast_turbine::{Delivered, Event};
 use tokio::sync::{broadcast, mpsc};
 
-use super::{Shared, Tap};
+use super::Tap;
+use crate::serve::state::NodeState;
 
 use fragcast_turbine::output::{Ordered, Output, Times};
 use fragcast_turbine::sequencer::{Fate, Sequencer};
@@ -15,7 +16,7 @@ use fragcast_upstream::engine::EngineHandle;
 
 /// Turns what happens into outputs. It never waits for anybody, since the driver waits for it.
 pub(super) struct Pump {
-    pub(super) shared: Arc<Shared>,
+    pub(super) state: Arc<NodeState>,
     pub(super) sequencer: Sequencer,
     pub(super) outputs: broadcast::Sender<Output>,
     pub(super) engine: Option<EngineHandle>,
@@ -48,7 +49,7 @@ impl Pump {
         let via = ordered.via;
         let fate = self.sequencer.push(ordered, &mut outputs);
         let first = matches!(fate, Fate::Passed | Fate::Waiting);
-        self.shared.update(|p| {
+        self.state.update(|p| {
             *p.fates.entry(fate.label()).or_default() += 1;
             if first {
                 *p.first.entry(via.name()).or_default() += 1;
@@ -67,7 +68,7 @@ impl Pump {
                 let kind = ordered.message.message().kind().name();
                 // Only shreds say when a message was sent.
                 if ordered.via.proves_attempt() {
-                    self.shared.metrics.latency(kind, Duration::from_nanos(took));
+                    self.state.metrics.latency(kind, Duration::from_nanos(took));
                 }
                 return self.message(ordered);
             }
@@ -86,7 +87,7 @@ impl Pump {
                 "equivocation"
             }
             Event::Bar { peer, outcome } => {
-                let peer = self.shared.network.members.get(peer.number()).map(|m| m.peer());
+                let peer = self.state.network.members.get(peer.number()).map(|m| m.peer());
                 tracing::warn!(?peer, reason = outcome.label(), "barred a peer");
                 "barred"
             }
@@ -95,15 +96,15 @@ impl Pump {
                 let (reason, why) = (change.reason.name(), change.reason.describe());
                 let Change { block, dwell, .. } = change;
                 tracing::warn!(from, to, reason, block, dwell, "{why}");
-                self.shared.note_change(change);
+                self.state.note_change(change);
                 "fallback"
             }
             Event::Race(race) => {
-                self.shared.note_race(&race);
+                self.state.note_race(&race);
                 return outputs;
             }
             Event::Mismatch { peer, what } => {
-                let peer = self.shared.network.members.get(peer.number()).map(|m| m.peer());
+                let peer = self.state.network.members.get(peer.number()).map(|m| m.peer());
                 tracing::warn!(?peer, "a peer's {what} differs: compare the network files");
                 "mismatch"
             }
@@ -114,7 +115,7 @@ impl Pump {
             }
             _ => return outputs,
         };
-        self.shared.update(|p| *p.events.entry(kind).or_default() += 1);
+        self.state.update(|p| *p.events.entry(kind).or_default() += 1);
         outputs
     }
 
@@ -122,7 +123,7 @@ impl Pump {
         let retracted = outputs.iter().filter(|o| matches!(o, Output::Retracted { .. })).count();
         let (opened, sealed) = (self.sequencer.opened(), self.sequencer.sealed());
         let waiting = self.sequencer.waiting();
-        self.shared.update(|p| {
+        self.state.update(|p| {
             (p.opened, p.sealed, p.waiting) = (opened, sealed, waiting);
             *p.events.entry("retracted").or_default() += retracted as u64;
         });
@@ -136,7 +137,7 @@ impl Pump {
             if let Some(engine) = &self.engine {
                 engine.try_forward(output.clone());
             }
-            if let Some(executor) = &self.shared.executor {
+            if let Some(executor) = &self.state.executor {
                 executor.try_push(&output);
             }
             // Nobody may be listening.
