@@ -13,9 +13,9 @@ use fragcast_upstream::engine::JwtSecret;
 use fragcast_upstream::http::HttpClient;
 use serde_json::{Value, json};
 
-use crate::config::Config;
+use crate::config::{Config, StateFrom};
 use crate::gateway::keys;
-use crate::gossip::Multiaddr;
+use crate::multiaddr::Multiaddr;
 use crate::network::{Network, NetworkFile};
 use crate::node::execution;
 
@@ -99,7 +99,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
     }
     check_gossip(&config, &network, me, &mut out)?;
     check_execution(&config, &network, &mut out)?;
-    if let Some(listen) = config.flashblocks.address()? {
+    if let Some(listen) = config.flashblocks_listen()? {
         if config.execution.chain.is_empty() {
             bail!("flashblocks.listen: {NEEDS_EXECUTION}");
         }
@@ -205,7 +205,7 @@ fn check_execution(
                      users' transactions cannot be sent to those that have none"
                 )?;
             }
-            if config.execution.source == "genesis" {
+            if config.state_from()? == StateFrom::Genesis {
                 if spec.genesis.is_none() {
                     bail!(
                         "execution.source: the genesis of {} is not built in; give its genesis \
@@ -226,7 +226,7 @@ fn check_execution(
             format!("client.url: no usable answer from {}: is it running?", config.client.url)
         })?;
     writeln!(out, "{report}")?;
-    let state = spec.is_some() && config.execution.source == "client";
+    let state = spec.is_some() && config.state_from()? == StateFrom::Client;
     if let Some(problem) = report.problem(network.chain_id, state) {
         bail!("client.url: {problem}");
     }

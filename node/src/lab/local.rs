@@ -446,7 +446,7 @@ impl LocalNetwork {
             // Of gossip's links each has at least one; small networks are linked completely.
             let links = all.min(links::LINKS / 4);
             let apart = |node: &Node| {
-                let shared = node.shared();
+                let shared = node.state();
                 let gossip = shared.gossip.as_ref().map(|gossip| gossip.snapshot().members);
                 shared.net.snapshot().connected < all || gossip.is_some_and(|n| n < links)
             };
@@ -537,7 +537,7 @@ impl LocalNetwork {
     /// Tells every node where the chain's head is.
     pub async fn set_head(&self, block: u64) {
         for node in &self.nodes {
-            node.shared().net.head(block).await;
+            node.state().net.head(block).await;
         }
     }
 

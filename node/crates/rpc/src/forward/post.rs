@@ -1,6 +1,8 @@
 //! Sends a transaction to the leader of the block being built, else to the next one, else to the
 //! execution client. The first that answers decides, even by an error.
 
+use std::sync::Arc;
+
 use alloy_primitives::{B256, Bytes};
 use fragcast_upstream::http::HttpError;
 use jsonrpsee::types::ErrorObjectOwned;

@@ -1,6 +1,7 @@
 use super::gateway::Answer;
 use super::*;
 use crate::calls::{CallConfig, CallContext, module};
+use crate::resolve::Blocks;
 
 /// A gateway that puts every transaction into a frag at once, and a chain that it extends.
 async fn including(answer: impl Fn() -> Answer + Send + Sync + 'static) -> (Gateway, TestChain) {
@@ -72,7 +73,7 @@ async fn it_times_out_with_code_4_and_can_be_asked_again() {
     let call = CallConfig::default();
     let module = module(Arc::new(CallContext {
         spec: Arc::clone(&chain.spec),
-        view: Arc::clone(&chain.view),
+        blocks: Blocks::new(Arc::clone(&chain.view), false),
         pool: call.pool().unwrap(),
         config: call,
         upstream: None,
