@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fragcast_shredder::{GatewayKey, Kind, Message};
+use fragcast_turbine::PeerKey;
 use fragcast_turbine::gossip::{GossipAction, GossipOutcome, Listener, outsider};
 use fragcast_turbine::net::gossip::{
     GossipLimits, GossipNetConfig, GossipNetError, GossipSnapshot, libp2p_id_of,
 };
-use fragcast_turbine::PeerKey;
 use fragcast_turbine::testing::{env, frag, frag_with, seal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use world::{CHAIN, GUARD, Node, Stranger, World, pour, topic, until, wire_of};

@@ -146,8 +146,7 @@ impl Pump {
 }
 
 fn ordered(delivered: Delivered) -> Ordered {
-    let Delivered { key, message, sent_at, first_shred_at, complete_at, via, .. } =
-        delivered;
+    let Delivered { key, message, sent_at, first_shred_at, complete_at, via, .. } = delivered;
     Ordered {
         block: key.block,
         attempt: key.attempt,

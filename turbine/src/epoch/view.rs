@@ -118,9 +118,10 @@ impl EpochsView {
 
     /// A member as the newest epoch that has it lists it.
     pub fn member(&self, peer: &PeerId) -> Option<&Member> {
-        self.epochs.iter().rev().find_map(|epoch| {
-            epoch.members.index(peer).and_then(|index| epoch.members.get(index))
-        })
+        self.epochs
+            .iter()
+            .rev()
+            .find_map(|epoch| epoch.members.index(peer).and_then(|index| epoch.members.get(index)))
     }
 
     /// The members of all epochs that live, each once and as the newest epoch lists it, by key.

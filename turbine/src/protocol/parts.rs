@@ -14,9 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{
-    HashedShred, Kind, MessageKey, SetHeader, Shred, VerifiedMessage, shred,
-};
+use fragcast_shredder::{HashedShred, Kind, MessageKey, SetHeader, Shred, VerifiedMessage, shred};
 
 use super::config::Config;
 use super::ctx::Ctx;

@@ -280,7 +280,9 @@ mod tests {
 
     fn table(ids: impl IntoIterator<Item = u8>) -> PeerTable {
         let mut table = PeerTable::default();
-        ids.into_iter().for_each(|id| drop(table.intern(PeerId([id; 32])).unwrap()));
+        for id in ids {
+            table.intern(PeerId([id; 32])).unwrap();
+        }
         table
     }
 

@@ -231,9 +231,9 @@ impl Door {
 /// The connections of gossip.
 fn linked(nodes: &[Protocol]) -> Graph {
     let n = nodes.len();
-    let peers: Vec<PeerId> = nodes.first().map_or_else(Vec::new, |node| {
-        node.epochs().peers().iter().map(|(_, peer)| peer).collect()
-    });
+    let peers: Vec<PeerId> = nodes
+        .first()
+        .map_or_else(Vec::new, |node| node.epochs().peers().iter().map(|(_, peer)| peer).collect());
     let mut graph: Graph = vec![Vec::new(); n];
     for a in 0..n {
         for b in a + 1..n {

@@ -147,8 +147,9 @@ fn a_connection_that_is_idle_for_long_is_dead_and_made_anew() {
     let fault = |until| Faults(vec![blocked(&[7], (SECONDS, until))]);
     let connected = |until: Nanos, n| {
         let (_, fragcast) = go(&standby(), &blocks(n), &fault(until), 30);
-        let peers =
-            |node: NodeId| (0..30).filter(|peer| fragcast.node(node).is_connected(*peer)).count();
+        let peers = |node: NodeId| {
+            (0..30).filter(|peer| fragcast.node(node).is_connected((*peer).into())).count()
+        };
         (peers(7), peers(8))
     };
     assert_eq!(connected(6_900 * MILLIS, 5), (29, 29));

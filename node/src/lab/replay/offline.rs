@@ -98,7 +98,7 @@ impl Pipe {
             plan: 0,
             route: 0,
             route_param: 0,
-            sent_at: 0,
+            sent_at: fragcast_shredder::Timestamp::default(),
         };
         let wire = signed.to_wire();
         let target = LossTarget::over_hops(self.loss.max(0.02), 1, 0.0);

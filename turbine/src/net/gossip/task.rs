@@ -217,7 +217,8 @@ impl Driver {
         let now = Instant::now();
         self.targets.connected(now, &peer);
         let index = peer_id_of(&peer).and_then(|known| self.members.index(&known));
-        let listener = index.map_or_else(|| outsider(&peer.to_bytes()), |i| Listener::Member(i.into()));
+        let listener =
+            index.map_or_else(|| outsider(&peer.to_bytes()), |i| Listener::Member(i.into()));
         let entry = self.peers.entry(peer).or_insert_with(|| {
             tracing::info!(%peer, member = ?index, "gossip: connected");
             Peer::new(now, listener)

@@ -2,7 +2,9 @@
 //! punished, and nothing is lost.
 
 use bytes::Bytes;
-use fragcast_shredder::{CodeRate, Kind, Limits, LossTarget, MessageParams, ShreddedMessage, Shredder};
+use fragcast_shredder::{
+    CodeRate, Kind, Limits, LossTarget, MessageParams, ShreddedMessage, Shredder,
+};
 
 use super::*;
 

@@ -54,7 +54,8 @@ fn a_node_that_has_everything_from_gossip_alone_answers_one_that_has_some_shreds
     block.iter().for_each(|message| gossip(&mut net, 1, message.clone()));
     // Node 2 has two shreds of the long one, and one of the third.
     for (message, count) in [(&block[1], 2), (&block[3], 1)] {
-        let some = shreds(&net, message.clone()).into_iter().take(count).map(|bytes| (peer(0), bytes));
+        let some =
+            shreds(&net, message.clone()).into_iter().take(count).map(|bytes| (peer(0), bytes));
         let now = net.now;
         net.nodes[2].handle_datagrams(now, some);
     }

@@ -55,7 +55,8 @@ impl Scene {
     }
 
     pub(super) fn feed(&mut self, from: PeerIndex, shreds: &[Bytes]) {
-        self.node.handle_datagrams(self.now, shreds.iter().map(|bytes| (peer(from), bytes.clone())));
+        self.node
+            .handle_datagrams(self.now, shreds.iter().map(|bytes| (peer(from), bytes.clone())));
     }
 
     pub(super) fn control(&mut self, from: PeerIndex, control: &Control) {
@@ -396,7 +397,9 @@ fn complete_sets_are_kept_within_memory_and_the_oldest_block_goes_first() {
     }
     for node in [&scene.node, &scene.leader] {
         assert!(node.repair_bytes() > 700_000);
-        let Some(Control::Tips(Tips { tips })) = super::messages::greeting(node) else { panic!("none") };
+        let Some(Control::Tips(Tips { tips })) = super::messages::greeting(node) else {
+            panic!("none")
+        };
         let kept: Vec<u64> = tips.iter().map(|tip| tip.block).collect();
         assert!(kept.len() > 2, "{kept:?}");
         assert_eq!(kept, (0..kept.len() as u64).map(|n| last - n).collect::<Vec<_>>());
