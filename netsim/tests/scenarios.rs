@@ -1,6 +1,6 @@
-//! Every scenario file ends as it says, with the digest that is pinned here: the same events, on
-//! any machine. A change of the protocol or a model changes digests; pin them anew if it was
-//! meant to, after looking at what became of the expectations.
+//! Every scenario file meets its expectations and has the digest that is pinned here, on any
+//! machine. A change of the protocol or of a model changes digests. If the change is intended,
+//! check the expectations and pin the new digests.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(format!("{name}.toml"))
 }
 
-/// Runs the protocols of which the file expects something, checks that, and the digest.
+/// Runs the protocols for which the file has expectations, and checks these and the digest.
 fn ends_as_it_says(name: &str, digest: &str) {
     let scenario = Scenario::read(&file(name)).unwrap();
     let protocols: Vec<String> = scenario.expect.keys().cloned().collect();

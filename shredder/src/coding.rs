@@ -200,7 +200,7 @@ mod tests {
             let mut coding: Vec<&mut [u8]> = coding.iter_mut().map(Vec::as_mut_slice).collect();
             codes.encode(&data, &mut coding).unwrap();
 
-            // A choice of k shards that depends on the seed alone.
+            // A choice of k shards that depends only on the seed.
             let mut order: Vec<usize> = (0..n).collect();
             let mut state = seed | 1;
             for i in (1..n).rev() {
@@ -217,7 +217,7 @@ mod tests {
             codes.recover(k, &mut refs, kept).unwrap();
             prop_assert_eq!(&damaged, &shards);
 
-            // One fewer is not enough.
+            // k − 1 shards are not enough.
             let mut refs: Vec<&mut [u8]> = damaged.iter_mut().map(Vec::as_mut_slice).collect();
             let fewer = kept & (kept - 1);
             prop_assert_eq!(codes.recover(k, &mut refs, fewer), Err(CodingError::Shards));

@@ -113,7 +113,7 @@ fn a_node_that_ends_at_once_is_told_with_its_log() {
 #[cfg(unix)]
 #[test]
 fn a_run_that_fails_leaves_no_process_behind() {
-    // It says that it runs, answers nothing, and would stay for ten minutes.
+    // It logs that it runs, answers nothing, and would run for ten minutes.
     let dir = tempfile::tempdir().unwrap();
     let at = r#""p2p":"127.0.0.1:9","ingest":"127.0.0.1:9","http":"127.0.0.1:9""#;
     let line = format!(r#"{{"fields":{{"message":"running",{at}}}}}"#);
@@ -130,7 +130,7 @@ fn a_run_that_fails_leaves_no_process_behind() {
     }
 }
 
-/// The nodes' program beside the test programs' folder, if somebody has built it.
+/// The nodes' program beside the folder of test programs, if it has been built.
 fn built() -> Option<PathBuf> {
     let binary = std::env::var_os("FRAGCAST_BIN").map_or_else(default_binary, PathBuf::from);
     let there = binary.is_file();
@@ -143,7 +143,7 @@ fn built() -> Option<PathBuf> {
 #[test]
 fn every_real_node_gets_every_message_and_none_before_the_light() {
     let Some(fragcast) = built() else { return };
-    // Loss, but none that the code and repair would not make good.
+    // Loss that code and repair make good.
     let emulation = Emulation {
         fragcast,
         links: LinkConfig { loss: Loss::Independent(0.01), ..LinkConfig::default() },
@@ -162,7 +162,8 @@ fn every_real_node_gets_every_message_and_none_before_the_light() {
     for row in &measured.times_ms {
         for (node, time) in row.iter().enumerate() {
             let light = emulation.world.delay(measured.leader, node as NodeId) as f64 / 1e6;
-            // Nodes read the system's time at different moments, and it may be corrected between.
+            // Nodes read the system's time at different moments, and it may be corrected in
+            // between.
             assert!(time.is_some_and(|time| time >= light - 1.0), "node {node}: {row:?}");
         }
     }

@@ -6,7 +6,7 @@ use crate::link::Loss;
 use crate::world::sample::line;
 use crate::{MILLIS, SECONDS};
 
-/// The leader floods, everybody else answers once.
+/// The leader sends to all nodes, and each of them answers once.
 struct Echo {
     answers: u64,
     limit: Option<u32>,
@@ -61,7 +61,7 @@ fn go(faults: &Faults, limit: Option<u32>, loss: f64, seed: u64) -> (Outcome, u6
 fn a_packet_takes_serialisation_propagation_and_the_hop() {
     let (outcome, answers) = go(&Faults::default(), None, 0.0, 1);
     assert_eq!(answers, 9);
-    // 8 µs on each access link, node 1 is the first to be sent to.
+    // 8 µs on each access link; node 1 is sent to first.
     assert_eq!(outcome.completions[0].after[1], 8_000 + 10_100_000 + 8_000 + 2_000 + 100_000);
     assert_eq!(outcome.completions[0].after[0], 0);
     assert_eq!(outcome.sent[0], 9_000);

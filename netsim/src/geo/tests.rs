@@ -26,7 +26,7 @@ fn distances_are_those_of_the_globe() {
         assert_eq!(got, distance_km(b, a));
     }
     assert_eq!(distance_km((52.0, 5.0), (52.0, 5.0)), 0.0);
-    // A metre is still a metre.
+    // A distance of one metre is still exact.
     let metre = distance_km((52.0, 5.0), (52.0 + 1.0 / 111_195.08, 5.0));
     assert!((metre - 0.001).abs() < 1e-6, "{metre}");
 }
@@ -43,7 +43,7 @@ fn the_delay_rises_evenly_from_a_city_to_the_line() {
     assert!((2.9..4.0).contains(&there), "{there}");
 }
 
-/// A matrix that follows the model exactly, but for its costs of measuring and `detours`.
+/// A matrix that follows the model exactly, apart from the time of measuring and `detours`.
 fn synthetic(model: Fit, detours: &[(&str, &str)]) -> RttMatrix {
     let own = |i: usize| 1.0 + (i % 5) as f64;
     let rtt = |i: usize, j: usize| {
@@ -90,7 +90,7 @@ fn unknown_regions_are_left_out_and_two_are_too_few() {
         fit(&RttMatrix::parse(&format!(r#"{{"data":{{{rows}}}}}"#), "rows").unwrap())
     };
     assert_eq!(rows(["moon-1", "eu-west-1", "eu-west-2"]), None);
-    // Equal round trips everywhere: no access and the shortest path is all that can be said.
+    // With equal round trips everywhere, the fit has no access and the shortest path.
     let flat = rows(["eu-west-3", "eu-west-1", "eu-west-2"]).unwrap();
     assert_eq!(flat.pairs, 6);
     assert!(flat.inflation >= 1.0 && flat.access_ms >= 0.0, "{flat:?}");

@@ -7,7 +7,7 @@ use super::*;
 use crate::random::stream;
 use crate::world::{Location, Node, World};
 
-/// A matrix of two regions with one entry of choice.
+/// A matrix of two regions with one given entry.
 fn two(a_b: &str) -> String {
     format!(r#"{{"data":{{"a":{{"a":1,"b":{a_b}}},"b":{{"a":20.5,"b":2}}}},"unit":"ms"}}"#)
 }
@@ -93,7 +93,8 @@ fn runs_have_the_median_and_the_percentile_of_the_files() {
         near(quantile(&drawn, 0.9), p90.ms[pair] / 2.0 * 1e6, 0.04);
         assert!(drawn[0] >= world.delays[pair] / 2);
     }
-    // The pair that triples would fall below half of its median without the bound.
+    // The pair whose 90th percentile is three times the median would fall below half of the median
+    // without the bound.
     assert!(runs.iter().any(|run| run.delays[1] == world.delays[1] / 2));
     let again = world.conditions(&mut stream(5, "conditions", 0)).into_owned();
     assert_eq!(again, runs[0]);

@@ -1,4 +1,4 @@
-//! Reports of made-up comparisons: what they say, and that nothing breaks them.
+//! Reports of invented comparisons: their content, and their robustness.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ fn sweep_text(sweep: &Sweep) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// Names that would be markup, or steer a terminal, were they not escaped.
+/// Names that would be markup or control a terminal if they were not escaped.
 const HOSTILE: &str = "<b>&\"x'\x1b[2J";
 
 fn hostile() -> Comparison {
@@ -40,7 +40,7 @@ fn hostile() -> Comparison {
     comparison
 }
 
-/// Comparisons that lack what may be lacking.
+/// Comparisons without the values that are optional.
 fn broken() -> Vec<Comparison> {
     let empty = Comparison {
         digest: String::new(),
@@ -76,10 +76,10 @@ fn broken() -> Vec<Comparison> {
     ]
 }
 
-/// Tags that stay open by the rules of HTML.
+/// Tags that have no end by the rules of HTML.
 const VOID: [&str; 2] = ["meta", "!doctype"];
 
-/// Says what is wrong with the nesting of tags, or with quotes in them.
+/// Describes errors in the nesting of tags or in their quotes.
 fn unbalanced(page: &str) -> Option<String> {
     let mut open: Vec<&str> = Vec::new();
     let mut rest = page;
@@ -107,7 +107,7 @@ fn unbalanced(page: &str) -> Option<String> {
     open.pop().map(|tag| format!("<{tag}> stays open"))
 }
 
-/// What people see of a page, and what is drawn: no style sheet, no script.
+/// The visible part of a page, without style sheet and script.
 fn visible(page: &str) -> String {
     let mut out = page.to_owned();
     for name in ["style", "script"] {
@@ -288,7 +288,7 @@ fn axes_and_maps_fit_what_they_show() {
     let page = html::page(&comparison());
     assert!(!page.contains("ms (logarithmic)") && page.contains(">120°W<"));
     let mut comparison = comparison();
-    // From Lisbon to Helsinki; and one protocol is so slow that it would hide the others.
+    // Lisbon to Helsinki, with one protocol so slow that it would hide the others.
     comparison.places.truncate(18);
     let direct = comparison.tables[0].protocols.get_mut("direct").unwrap();
     direct.cdf.iter_mut().for_each(|(ms, _)| *ms *= 20.0);
@@ -362,12 +362,12 @@ fn a_sweep_has_a_row_for_each_value() {
     let page = sweeps::page(&sweep);
     check_page(&page);
     assert_eq!(page.matches("<figure").count(), 3);
-    // The limit is a line where multiples of it are drawn, on both widths.
+    // The limit is a line in charts of ratios, in both widths.
     assert_eq!(page.matches("<g class=\"p0 s0\">").count(), 4);
     assert!(page.contains("the mean of fragcast goes from 2.17 to 2.38 × the limit"), "{page}");
     let one = Sweep { parameter: "x".into(), points: sweep.points[..1].to_vec() };
     assert!(sweeps::page(&one).contains("the mean of fragcast stays 2.17 × the limit"));
-    // Settings that differ are no settings of the sweep.
+    // Settings that differ between points are not settings of the sweep.
     assert!(page.contains("12 % factor per pair") && !page.contains("loss here"));
     let none = Sweep { parameter: "x".into(), points: Vec::new() };
     check_page(&sweeps::page(&none));

@@ -19,7 +19,7 @@ fn parse(text: &str) -> Result<Scenario, ScenarioError> {
     Scenario::parse(text, "t.toml", Path::new("/nowhere"))
 }
 
-/// With the keys that every file must have.
+/// Adds the keys that every file must have.
 fn with_head(text: &str) -> String {
     format!("name = \"t\"\ndescription = \"a test\"\n{text}")
 }
@@ -36,7 +36,7 @@ fn runs(text: &str, world: &World) -> Vec<Run> {
     good(text).load(world).unwrap()
 }
 
-/// One row a broadcast: (ms, leader, block, attempt, message, expected, equivocal).
+/// A row for each broadcast: (ms, leader, block, attempt, message, expected, equivocal).
 type Row = (u64, NodeId, u64, u8, u16, bool, bool);
 
 fn rows(load: &Load) -> Vec<Row> {
@@ -101,7 +101,7 @@ fn the_defaults_of_the_reference_are_those_of_the_code() {
     }
 }
 
-/// The reference with everything set: lines that begin with `#` and no blank are keys.
+/// The reference with every key set: lines that begin with `#` and no blank are keys.
 fn uncommented(text: &str) -> String {
     let line = |line: &str| match line.strip_prefix('#') {
         Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => key.into(),
@@ -305,7 +305,7 @@ fn leaders_start_over_lie_and_die() {
     let dies = "[[fault]]\nkind = \"leader_dies\"\nblock = 1\nafter_message = 1";
     let [Run { load, faults }] = &runs(&format!("{BLOCKS}{dies}"), &world)[..] else { panic!() };
     let keys: Vec<_> = rows(load).iter().map(|row| (row.2, row.4)).collect();
-    // Block 3 would be the dead leader's as well.
+    // The dead leader would also lead block 3.
     assert_eq!(keys, [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (2, 3)]);
     let nodes = BTreeSet::from([load.leader(1)]);
     assert_eq!(faults.0, [Fault::Crash { nodes, span: (101 * MILLIS, Nanos::MAX) }]);
@@ -386,7 +386,7 @@ proptest! {
         let _ = parse(&text).map_err(|error| error.to_string());
     }
 
-    /// Known words in any order, so that more than the first line is read.
+    /// Known words in any order, so that parsing goes beyond the first line.
     #[test]
     fn no_scenario_panics(lines in prop::collection::vec(line_of_a_file(), 0..20)) {
         let text = with_head(&lines.join("\n"));

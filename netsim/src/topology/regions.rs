@@ -169,7 +169,7 @@ mod tests {
         fn garbage_never_panics(text in prop_oneof![".{0,100}", "[a-c,:0-9 -]{0,60}"]) {
             if let Ok(counts) = parse_regions(&text) {
                 prop_assert!(!counts.is_empty());
-                // Nothing is known by such a name.
+                // No known name is similar.
                 prop_assert!(choose(&counts, &["\n".to_owned()], "nothing").is_err());
             }
         }

@@ -18,7 +18,7 @@ fn refusal(config: &WorldConfig) -> String {
     build(config).unwrap_err().to_string()
 }
 
-/// Everything that a run can depend on.
+/// A hash of all that a run can depend on.
 fn hash(world: &World) -> String {
     let mut hasher = blake3::Hasher::new();
     for node in &world.nodes {
@@ -35,7 +35,7 @@ fn hash(world: &World) -> String {
 fn the_default_world_is_the_same_everywhere() {
     let built = build(&default(1_000, 7)).unwrap();
     assert_eq!(build(&default(1_000, 7)).unwrap(), built);
-    // Another hash: every digest over the default world changes.
+    // If this hash changes, every digest over the default world changes.
     assert_eq!(hash(&built.world), "fd2dcd8bdc8adc86");
     assert_eq!(hash(built.plain.as_ref().unwrap()), "391028faf1b999b1");
     assert_ne!(build(&default(1_000, 8)).unwrap().world.delays, built.world.delays);
@@ -55,7 +55,7 @@ fn nodes_are_dealt_to_cities_by_their_shares() {
         let place = world.places.iter().position(|place| place.name == city.name);
         let got = place.map_or(0, |place| counts[place]) as f64;
         let want = 10.0 * city.share as f64;
-        // Five standard deviations of so many draws.
+        // Five standard deviations of this many draws.
         assert!((got - want).abs() < 5.0 * libm::sqrt(want), "{}: {got}", city.name);
     }
     let third = weights::share_of_largest(&world.weights(), 3_333);

@@ -41,7 +41,7 @@ mod tests {
         assert_eq!(share_of_largest(&[0, 0], 1), 0.0);
     }
 
-    /// Means over seeds of the shares that the ten largest of 959, and their largest third, hold.
+    /// The shares that the ten largest of 959 and their largest third hold, as means over seeds.
     fn drawn() -> (f64, f64) {
         let draws = 60;
         let mean = |count| {

@@ -67,7 +67,7 @@ fn the_leader_is_left_out_on_both_sides() {
 fn what_the_model_leaves_out_is_named_and_bounded() {
     let rows = |time: f64| vec![vec![Some(0.0), Some(time), Some(time)]];
     let nanos = |time: f64| vec![vec![0, (time * 1e6) as Nanos, (time * 1e6) as Nanos]];
-    // Without delays 4 ms, of which the model knows 1.5.
+    // 4 ms without delays, of which the model contains 1.5.
     let baseline = Baseline::new(&measured(0, rows(4.0)), &nanos(1.5));
     assert_eq!(baseline.processing(), Some(2.5));
     let compare = |real: f64| {

@@ -1,4 +1,4 @@
-//! Every vector of the existing system, and what must be refused.
+//! All vectors of the existing system, and inputs that must be refused.
 
 use alloy_primitives::{Address, B256, Bytes, U256, b256, hex};
 use proptest::prelude::*;

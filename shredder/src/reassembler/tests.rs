@@ -1,4 +1,4 @@
-//! Reassembly: any k of n, bounds, attempts, lying leaders.
+//! Reassembly: any k of n, bounds, attempts, and dishonest leaders.
 
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
@@ -99,7 +99,7 @@ fn bad_parity(len: usize, params: &MessageParams) -> ShreddedMessage {
     })
 }
 
-/// Changes one byte of the set's buffer and signs the result as an evil leader would.
+/// Changes one byte of the set's buffer and signs the result, as a dishonest leader would.
 fn resigned(
     len: usize,
     params: &MessageParams,
@@ -146,7 +146,7 @@ fn bad_parity_is_refused_from_whichever_shreds_it_is_seen() {
     let results: Vec<_> = choice.map(|s| reassembler.push(s)).collect();
     assert!(matches!(results.last(), Some(Err(PushError::BadParity))));
 
-    // Arrived whole: delivered at once, and taken back by the check that follows.
+    // Arrived whole: delivered at once, and refused by the check that follows.
     let mut reassembler = Reassembler::new(Limits::default());
     let out: Vec<_> =
         set[..k].iter().filter_map(|s| message_of(reassembler.push(s).unwrap())).collect();

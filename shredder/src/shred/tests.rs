@@ -1,4 +1,4 @@
-//! The shred format: pinned bytes, and everything that must not pass.
+//! The shred format: pinned bytes, and inputs that must be refused.
 
 use std::time::Duration;
 
@@ -183,7 +183,7 @@ fn another_key_or_chain_validates_nothing() {
     assert_eq!(other.validate(shred, &key).unwrap_err(), ValidateError::Chain);
 }
 
-/// Two sets that an equivocating leader signed, as validated by somebody who saw `a` first.
+/// The proof of equivocation that a node finds in `a` and then `b`, or why it finds none.
 fn proof_of(a: &ShreddedMessage, b: &ShreddedMessage) -> Result<EquivocationProof, ValidateError> {
     let key = shredder().verifying_key();
     let mut validator = Validator::new(CHAIN, 10);
@@ -191,7 +191,7 @@ fn proof_of(a: &ShreddedMessage, b: &ShreddedMessage) -> Result<EquivocationProo
     let last = b.sets.last().unwrap();
     match validator.validate(hashed(&last.shreds[0]).unwrap(), &key) {
         Err(ValidateError::Equivocation(proof)) => {
-            // The first one stays.
+            // The first commitment stays.
             validator.validate(hashed(&a.sets[0].shreds[1]).unwrap(), &key).unwrap();
             Ok(*proof)
         }
@@ -213,7 +213,7 @@ fn two_roots_for_a_set_and_two_lengths_are_proven() {
         assert_eq!(bytes.len(), EquivocationProof::ENCODED_LEN);
         let decoded = EquivocationProof::from_bytes(&bytes).unwrap();
         assert_eq!(decoded, proof);
-        // And no changed byte leaves it a proof.
+        // With any byte changed it is no proof.
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[at] ^= 0x10;

@@ -19,9 +19,9 @@ fn notes_fill_the_table_once() {
         }))
     };
     table.enter(0, &message(2, 3, 1_012_345));
-    // The leader's own was complete before it was sent.
+    // The leader's own message was complete before it was sent.
     table.enter(1, &message(2, 3, 999_000));
-    // Again, and what is not of this load.
+    // A repetition, and messages that are not of this load.
     table.enter(0, &message(2, 3, 2_000_000));
     for (node, block, index) in [(0, 0, 0), (0, 3, 0), (0, 1, 5), (3, 1, 1), (0, u64::MAX >> 8, 0)]
     {

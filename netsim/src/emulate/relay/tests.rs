@@ -1,5 +1,5 @@
-//! Plain sockets in the place of nodes. Times have lower bounds only: how late a packet comes
-//! depends on the machine.
+//! Tests with plain sockets instead of nodes. Times have lower bounds only, since the lateness of a
+//! packet depends on the machine.
 
 use super::*;
 use crate::link::Loss;
@@ -41,7 +41,7 @@ impl Net {
         (buffer[..len].to_vec(), source)
     }
 
-    /// Waits until counters, added up, fulfil a condition.
+    /// Waits until the sums of the counters fulfil a condition.
     fn until(&self, done: impl Fn(&RelayStats) -> bool) -> RelayStats {
         let start = Instant::now();
         let mut all = RelayStats::new(self.nodes.len());
@@ -104,7 +104,7 @@ fn a_slow_uplink_paces_and_keeps_the_order() {
 #[test]
 fn what_overflows_a_queue_is_dropped_and_counted() {
     let world = line(2, 2, 0);
-    // A second each, and room for two.
+    // Each packet takes a second, and the queue has room for two.
     let config = LinkConfig { uplink_bps: 8_000, uplink_queue: 2_000, ..links() };
     let net = net(&world, config);
     for _ in 0..50 {
@@ -118,7 +118,7 @@ fn what_overflows_a_queue_is_dropped_and_counted() {
 fn losses_have_their_share() {
     let world = line(2, 1, 0);
     let net = net(&world, LinkConfig { loss: Loss::Independent(0.3), ..links() });
-    // In turns, so that no socket overflows.
+    // Sends alternately, so that no socket overflows.
     let n = 2_000;
     for i in 1..=n {
         net.send(0, 1, b"x");
@@ -143,7 +143,7 @@ fn strangers_are_counted_and_dropped() {
     net.send(0, 1, b"after");
     assert_eq!(net.recv(1).0, b"after", "nothing of the stranger's came before");
 
-    // A node that starts again listens elsewhere; its old address is a stranger's then.
+    // A restarted node has another address; the old one is unknown then.
     let again = UdpSocket::bind("127.0.0.1:0").unwrap();
     again.set_read_timeout(Some(GUARD)).unwrap();
     net.relay.attach(1, again.local_addr().unwrap());
@@ -173,7 +173,7 @@ fn the_same_seed_loses_the_same_packets() {
 
 #[test]
 fn packets_on_their_way_do_not_hold_up_the_end() {
-    // An hour away: the end does not wait for it, and the sockets are free again.
+    // A packet due in an hour does not delay the end, and the sockets are free afterwards.
     let world = line(2, 2, 3_600_000_000_000);
     let net = net(&world, links());
     net.send(0, 1, b"never");

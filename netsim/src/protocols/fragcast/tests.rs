@@ -153,7 +153,7 @@ fn a_connection_that_is_idle_for_long_is_dead_and_made_anew() {
         (peers(7), peers(8))
     };
     assert_eq!(connected(6_900 * MILLIS, 5), (29, 29));
-    // 400 ms of patience at the end are too short to call again.
+    // The patience of 400 ms at the end is too short for another call.
     assert_eq!(connected(Nanos::MAX, 5), (0, 28));
     assert_eq!(connected(8 * SECONDS, 8), (29, 29));
 }
@@ -173,7 +173,7 @@ fn where_gossip_is_always_on_it_carries_what_the_overlay_cannot() {
     let (outcome, fragcast) = go(&always, &blocks(3), &fault, 30);
     assert!(outcome.completions.iter().all(|c| c.after[7] < SECONDS && (c.gossiped[7])));
     assert!((0..30).all(|node| fragcast.node(node).is_listening()));
-    // Everybody else keeps the overlay, which is as fast or faster.
+    // All others stay on the overlay, which is as fast or faster.
     let fell = outcome.changes.iter().filter(|c| c.to == State::Gossip).map(|c| c.node);
     assert_eq!(fell.collect::<Vec<_>>(), [7]);
 }

@@ -186,7 +186,7 @@ mod tests {
             assert_eq!(node.serves(7, now, &config), beat < 13, "{beat}");
         }
         assert!(!node.serves(8, 700 * MILLIS, &config));
-        // What came at the instant of a heartbeat waits for the next one.
+        // A message that came at the time of a heartbeat waits for the next one.
         node.keep(8, 9_100 * MILLIS, &config);
         assert!(node.advertised(9_100 * MILLIS, &config).is_empty());
         assert_eq!(node.advertised(9_600 * MILLIS, &config), [8]);

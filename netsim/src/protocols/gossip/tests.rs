@@ -15,7 +15,7 @@ fn world() -> World {
     line(200, 10, 5 * MILLIS)
 }
 
-/// A frag by node 3 at each of these times.
+/// Node 3 sends a frag at each of these times.
 fn frags(times: &[Nanos], bytes: u32) -> Load {
     let mut load = Load::single(vec![3], bytes);
     let first = load.broadcasts[0];
@@ -56,7 +56,7 @@ fn mean(outcome: &Outcome) -> f64 {
     after.iter().map(|after| *after as f64).sum::<f64>() / after.len() as f64
 }
 
-/// Bytes sent by a node for each byte of payload.
+/// Bytes sent per node and byte of payload.
 fn copies(outcome: &Outcome, load: &Load) -> f64 {
     outcome.sent.iter().sum::<u64>() as f64 / outcome.sent.len() as f64 / load.bytes() as f64
 }
@@ -102,7 +102,7 @@ fn idontwant_saves_bytes_of_large_messages_only() {
         copies(&outcome, &load)
     };
     assert!(sent(true, 144_000, 0) < 0.95 * sent(false, 144_000, 0));
-    // It comes in time where validation holds messages up.
+    // It arrives in time where validation delays messages.
     assert!(sent(true, BYTES, 20 * MILLIS) < 0.75 * sent(true, BYTES, 0));
     assert_eq!(sent(true, 1_023, 0), sent(false, 1_023, 0));
     assert_ne!(sent(true, 1_024, 0), sent(false, 1_024, 0));
@@ -126,7 +126,7 @@ fn a_silent_majority_is_survived_by_asking() {
     let (outcome, _) = go(GossipConfig::based_op(), &load, vec![silent.clone()], 1);
     assert_eq!(missing(&outcome), 0);
     assert!(repaired(&outcome) > 10, "{}", repaired(&outcome));
-    // Heartbeats that advertise nothing leave them without.
+    // Without advertisements in heartbeats they do not get it.
     let mute = GossipConfig { history_gossip: 0, ..GossipConfig::based_op() };
     let (outcome, _) = go(mute, &load, vec![silent], 1);
     assert!(missing(&outcome) > 10 && repaired(&outcome) == 0, "{}", missing(&outcome));
@@ -153,7 +153,7 @@ fn crashed_peers_are_replaced_and_come_back() {
     let (outcome, gossip) = go(GossipConfig::based_op(), &load, vec![crash], 1);
     assert!(outcome.completions[0].after[..100].iter().all(|after| *after < SECONDS));
     assert!(outcome.completions[1].after.iter().all(|after| *after < SECONDS), "all are back");
-    // The mesh has been mended when it is needed; who was down had to ask.
+    // The mesh was repaired in time; the node that was down had to ask.
     let asked = |index: usize, nodes: std::ops::Range<usize>| {
         outcome.completions[index].repaired[nodes].iter().filter(|asked| **asked).count()
     };
@@ -162,7 +162,7 @@ fn crashed_peers_are_replaced_and_come_back() {
     assert!(degrees.iter().all(|degree| (6..=12).contains(degree)), "{degrees:?}");
     assert!(outcome.refused == 0 && outcome.degree.iter().all(|degree| *degree <= 50));
 
-    // While half of the network is down for good, nobody keeps it in the mesh.
+    // The half of the network that is down for good is in no node's mesh.
     let gone = Fault::Crash { nodes: nodes(100..200), span: (0, Nanos::MAX) };
     let (outcome, gossip) =
         go(GossipConfig::based_op(), &frags(&[3 * SECONDS], BYTES), vec![gone], 1);
@@ -202,10 +202,10 @@ fn heartbeats_stop_with_the_messages() {
         let load = frags(&[0, second], BYTES);
         go(GossipConfig::based_op(), &load, faults, 1).0.events
     };
-    // Between them there are no more heartbeats however long it takes. A multiple of their
-    // interval later everything is as before.
+    // Between the messages the number of heartbeats does not grow with the time. After a multiple
+    // of the heartbeat's interval everything is as before.
     assert_eq!(events(3 * SECONDS, vec![]), events(9 * SECONDS, vec![]));
-    // With crashes there are: 12 at each node.
+    // With crashes it does: 12 at each node.
     let crash = || vec![Fault::Crash { nodes: nodes(0..1), span: (0, 1) }];
     let more = events(9 * SECONDS, crash()) - events(3 * SECONDS, crash());
     assert_eq!(more, 12 * 200);
@@ -235,7 +235,7 @@ fn values_out_of_range_do_not_fail() {
     assert_eq!(GossipConfig::with_mesh(8), GossipConfig::based_op());
 }
 
-/// Nodes that subscribe and unsubscribe on cue: what the fallback of our own nodes does.
+/// Nodes that subscribe and unsubscribe at given times, as fragcast's nodes do for their fallback.
 struct Cues {
     pubsub: Pubsub,
     cues: Vec<(Nanos, NodeId, bool)>,
@@ -319,7 +319,7 @@ fn whoever_unsubscribes_is_in_no_mesh_and_gets_nothing_more() {
 #[test]
 fn a_message_is_published_once_and_late_listeners_are_told_of_it() {
     let load = frags(&[2 * SECONDS], BYTES);
-    // Of all that node 3 is connected to, the one that subscribes after it has published.
+    // The one of node 3's connections that subscribes after node 3 has published.
     let graph = topology::draw(200, &GossipConfig::based_op(), 1).0;
     let (early, late) = (graph[3][0], graph[3][1]);
     let cues = vec![(100 * MILLIS, early, true), (2_100 * MILLIS, late, true)];

@@ -46,7 +46,7 @@ fn everybody_completes_and_each_shred_is_sent_to_everybody_once() {
 
 #[test]
 fn sizes_are_those_of_the_protocols() {
-    // DESIGN.md, measured elsewhere: 4.4 and 4.8 bytes sent per payload byte at 36 kB.
+    // An independent simulation measured 4.4 and 4.8 bytes sent per payload byte at 36 kB.
     let per_byte = |cut: Cut| {
         let set = u32::from(cut.k) * cut.data + u32::from(cut.m) * cut.coding;
         f64::from(u32::from(cut.sets) * set) / 36_000.0

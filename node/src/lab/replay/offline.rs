@@ -16,7 +16,7 @@ use fragcast_execution::exec::{
 };
 use fragcast_shredder::{
     CodeRate, Dialect, GatewayKey, HashedShred, Limits, LossTarget, Message, MessageKey,
-    MessageParams, Push, Reassembler, Shred, Shredder, SignedMessage, Validator,
+    MessageParams, Push, Reassembler, Shred, Shredder, SignedMessage, Timestamp, Validator,
 };
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -98,7 +98,7 @@ impl Pipe {
             plan: 0,
             route: 0,
             route_param: 0,
-            sent_at: fragcast_shredder::Timestamp::default(),
+            sent_at: Timestamp::default(),
         };
         let wire = signed.to_wire();
         let target = LossTarget::over_hops(self.loss.max(0.02), 1, 0.0);
