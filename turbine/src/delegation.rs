@@ -17,7 +17,7 @@ use crate::peer::PeerId;
 /// Delegations kept per gateway; the lowest sequence goes first.
 pub const MAX_PER_GATEWAY: usize = 8;
 
-/// What a gateway signs: `key`, run by `peer`, speaks for it in blocks `first..=last`.
+/// A gateway's statement: `key`, run by `peer`, speaks for it in blocks `first..=last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Delegation {
     /// Chain id.
@@ -26,7 +26,7 @@ pub struct Delegation {
     pub first: u64,
     /// Last block, included.
     pub last: u64,
-    /// The highest wins.
+    /// Of several delegations that cover a block the one with the highest sequence counts.
     pub sequence: u64,
     /// The peer that leads.
     pub peer: PeerId,
@@ -52,7 +52,7 @@ impl Delegation {
 /// A delegation with the gateway's signature; 161 bytes, written as hex in configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct SignedDelegation {
-    /// What is signed.
+    /// The part that is signed.
     pub delegation: Delegation,
     /// Canonical recoverable secp256k1 signature.
     pub signature: [u8; 65],

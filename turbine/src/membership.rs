@@ -45,14 +45,14 @@ impl From<WireAddr> for SocketAddr {
     }
 }
 
-/// What a member says of itself.
+/// A member's description of itself.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct RecordBody {
     /// Chain id.
     pub chain_id: u64,
-    /// Who it is.
+    /// The member's id.
     pub peer: PeerId,
-    /// The highest wins.
+    /// Of several records of a member the one with the highest sequence counts.
     pub sequence: u64,
     /// What it is willing to send, kbit/s.
     pub uplink_kbps: u32,
@@ -65,7 +65,7 @@ pub struct RecordBody {
 /// A record with its member's signature; written as hex in configuration.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct MemberRecord {
-    /// What is signed.
+    /// The part that is signed.
     pub body: RecordBody,
     /// ed25519, by the key that is the peer id.
     pub signature: [u8; 64],
@@ -81,10 +81,10 @@ pub enum MembershipError {
     /// The bytes are no record.
     #[error("no member record: {0}")]
     Decode(#[from] DecodeError),
-    /// The record's own signature.
+    /// The record is not signed by its member.
     #[error("the record of {0} is not signed by it")]
     Signature(PeerId),
-    /// Of another chain.
+    /// The record is for another chain.
     #[error("the record of {0} is for another chain")]
     Chain(PeerId),
     /// No address, or too many.
@@ -168,14 +168,14 @@ impl std::str::FromStr for MemberRecord {
 /// A member and its weight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// What it signed.
+    /// Its signed record.
     pub record: MemberRecord,
     /// Its stake; zero relays nothing while anybody has any.
     pub weight: u64,
 }
 
 impl Member {
-    /// Who it is.
+    /// The member's id.
     pub const fn peer(&self) -> PeerId {
         self.record.body.peer
     }

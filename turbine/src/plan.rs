@@ -20,7 +20,7 @@ use crate::shuffle::{Shuffle, WeightTree};
 /// Bit 0 of an entry's flags.
 const RELAY: u32 = 1 << 24;
 
-/// What a leader signs for a term.
+/// A leader's choice of relays, in the table of one epoch.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Plan {
     /// Chain id.
@@ -69,7 +69,7 @@ impl Plan {
 /// A plan with its leader's signature.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct SignedPlan {
-    /// What is signed.
+    /// The part that is signed.
     pub plan: Plan,
     /// ed25519 by [`Plan::leader`].
     pub signature: [u8; 64],
@@ -139,6 +139,7 @@ pub struct PlanView {
 
 /// Why a plan cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// It refers to a table that this node does not have.
     #[error("the plan refers to another membership table")]

@@ -240,3 +240,6 @@ impl Here<'_> {
         self.delivery.reassembler.incomplete(key)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -353,3 +353,6 @@ impl Wants {
         self.anchor = None;
     }
 }
+
+#[cfg(test)]
+mod tests;
