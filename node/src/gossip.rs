@@ -1,16 +1,15 @@
-//! Gossip in the node: addresses, starting its task, and how much earlier which way was.
+//! Gossip in the node: addresses, the start of its task, and which way was earlier by how much.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use ed25519_dalek::SigningKey;
-use fragcast_turbine::gossip::Gate;
 use fragcast_turbine::gossip::links::LINKS;
 use fragcast_turbine::net::GossipLink;
 use fragcast_turbine::net::gossip::libp2p::multiaddr::Protocol;
 use fragcast_turbine::net::gossip::{GossipLimits, GossipNetConfig, spawn};
 use fragcast_turbine::protocol::Race;
-use fragcast_turbine::{PeerId, Policy};
+use fragcast_turbine::{PeerIndex, Policy};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -44,10 +43,10 @@ fn names_a_peer(address: &Multiaddr) -> bool {
     address.iter().any(|part| matches!(part, Protocol::P2p(_)))
 }
 
-/// Where to listen.
+/// Parses an address to listen on.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The address is not usable.
 pub fn listen_address(text: &str) -> Result<Multiaddr, String> {
     let address = parse(text)?;
     if names_a_peer(&address) {
@@ -59,10 +58,10 @@ pub fn listen_address(text: &str) -> Result<Multiaddr, String> {
     Ok(address)
 }
 
-/// Where a member listens; who it must be is known from its record.
+/// Parses a member's address; its peer id is known from its record.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The address is not usable.
 pub fn member_address(text: &str) -> Result<Multiaddr, String> {
     let address = parse(text)?;
     if names_a_peer(&address) {
@@ -71,10 +70,10 @@ pub fn member_address(text: &str) -> Result<Multiaddr, String> {
     Ok(address)
 }
 
-/// A peer that is no member.
+/// Parses the address of a peer that is no member.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The address is not usable.
 pub fn peer_address(text: &str) -> Result<Multiaddr, String> {
     let address = parse(text)?;
     match address.iter().last() {
@@ -83,7 +82,7 @@ pub fn peer_address(text: &str) -> Result<Multiaddr, String> {
     }
 }
 
-/// Where a node listens, as others have to write it: with its peer id.
+/// The addresses of a node as others write them, with its peer id.
 pub(crate) fn addresses(handle: &GossipHandle) -> Vec<Multiaddr> {
     let id = Protocol::P2p(handle.local_peer_id());
     handle.listen_addrs().into_iter().map(|address| address.with(id.clone())).collect()
@@ -92,11 +91,10 @@ pub(crate) fn addresses(handle: &GossipHandle) -> Vec<Multiaddr> {
 /// Starts the gossip task, unless the policy is off.
 ///
 /// # Errors
-/// What could not be set up.
+/// A part could not be set up.
 pub(crate) async fn start(
     config: &Config,
     network: &Network,
-    peer: &PeerId,
     identity: &SigningKey,
     link: GossipLink,
 ) -> anyhow::Result<Option<(GossipHandle, JoinHandle<()>)>> {
@@ -116,21 +114,20 @@ pub(crate) async fn start(
         },
         ..GossipNetConfig::new(network.chain_id)
     };
-    let gate = Gate::new(network.dialect, network.schedule.clone());
-    let me = network.members.index(peer).context("this node is no member")?;
-    let members = Arc::clone(&network.members);
-    let addresses = network.gossip.clone();
-    let started = spawn(settings, identity, gate, members, me, addresses, link).await;
+    let member = |index: &PeerIndex| network.members.get(*index).map(|member| member.peer());
+    let listed = network.gossip.iter();
+    let addresses = listed.filter_map(|(index, at)| Some((member(index)?, at.clone()))).collect();
+    let started = spawn(settings, identity, network.dialect, addresses, link).await;
     Ok(Some(started.context("gossip")?))
 }
 
-/// Of messages that came both ways, which was first and by how much.
+/// For messages that came both ways: which was first and by how much.
 #[derive(Debug)]
 pub struct Races(Mutex<Leads>);
 
 #[derive(Debug)]
 struct Leads {
-    /// How much earlier the overlay was, µs, where it was; and gossip.
+    /// Leads of the overlay where it was first, µs; and of gossip.
     turbine: Histogram<u64>,
     gossip: Histogram<u64>,
 }
@@ -144,7 +141,7 @@ impl Default for Races {
 }
 
 impl Races {
-    /// Records one.
+    /// Records a message that came both ways.
     pub fn record(&self, race: &Race) {
         let mut leads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (turbine, gossip) = (race.overlay_at.as_micros(), race.gossip_at.as_micros());

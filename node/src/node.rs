@@ -1,7 +1,7 @@
-//! A complete node: protocol and driver, sequencer, ingest, servers, forwarder.
+//! A complete node: protocol, driver, sequencer, ingest, servers, forwarder.
 //!
-//! `run`, `devnet` and `replay` all start nodes through [`Node::start`]; what differs is who
-//! hands in the messages and who looks at what comes out.
+//! `run`, `devnet` and `replay` start nodes with [`Node::start`]. They differ in who hands in
+//! messages and who observes the outputs.
 
 pub mod execution;
 mod public;
@@ -50,7 +50,7 @@ use pump::Pump;
 /// Sealed blocks that the executor may be behind before the node is not ready.
 const BEHIND: u64 = 16;
 
-/// Messages of this node's own on their way to its sequencer.
+/// Own messages waiting for this node's sequencer.
 const OWN_QUEUE: usize = 256;
 
 /// Bound sockets, so that ports are known before a node starts.
@@ -58,7 +58,7 @@ const OWN_QUEUE: usize = 256;
 pub struct Sockets {
     /// The overlay's UDP socket.
     pub p2p: UdpSocket,
-    /// The gateway's door.
+    /// The gateway's interface.
     pub ingest: TcpListener,
     /// The public JSON-RPC.
     pub http: TcpListener,
@@ -66,15 +66,15 @@ pub struct Sockets {
     pub admin: TcpListener,
     /// Metrics and health.
     pub metrics: TcpListener,
-    /// The Flashblocks door, if there is one.
+    /// The Flashblocks WebSocket, if there is one.
     pub flashblocks: Option<TcpListener>,
 }
 
 impl Sockets {
-    /// Binds what `config` says.
+    /// Binds the addresses of `config`.
     ///
     /// # Errors
-    /// Which address cannot be had, and why.
+    /// An address could not be bound, and why.
     pub fn bind(config: &Config) -> anyhow::Result<Self> {
         let tcp = |name: &str, address: SocketAddr| {
             let listener = TcpListener::bind(address)
@@ -95,10 +95,10 @@ impl Sockets {
     }
 }
 
-/// Who sees every output, in order, before anybody else.
+/// An observer that sees every output, in order, before anybody else.
 pub type Tap = Box<dyn FnMut(&Output) + Send>;
 
-/// What a node is made of.
+/// Everything that a node is started with.
 pub struct Parts {
     /// Its configuration.
     pub config: Config,
@@ -106,24 +106,24 @@ pub struct Parts {
     pub network: Network,
     /// Its identity.
     pub identity: SigningKey,
-    /// What it leads with.
+    /// The leader key and its journal, if it leads.
     pub leader: Option<(SigningKey, Journal)>,
-    /// Where it listens.
+    /// Its sockets.
     pub sockets: Sockets,
-    /// What it executes with; `None`: it carries messages and executes nothing.
+    /// Its execution settings; `None`: it carries messages and executes nothing.
     pub execution: Option<Execution>,
     /// For experiments: share of outgoing shreds thrown away, and a seed.
     pub drop_shreds: Option<(f64, u64)>,
-    /// For experiments: while it is true, no UDP packet passes in or out.
+    /// For experiments: while true, no UDP packet passes in or out.
     pub cut: Option<Arc<AtomicBool>>,
     /// An observer.
     pub tap: Option<Tap>,
 }
 
-/// Changes of the way this node counts on that are remembered.
+/// Changes of the node's way that are remembered.
 const MAX_CHANGES: usize = 64;
 
-/// How far a node has come.
+/// The progress of a node.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Newest block whose Env was handed on.
@@ -132,9 +132,9 @@ pub struct Progress {
     pub sealed: Option<u64>,
     /// Bytes of messages that wait for earlier ones.
     pub waiting: usize,
-    /// The last changes of the way this node counts on, oldest first.
+    /// The last changes of the way that this node relies on, oldest first.
     pub changes: VecDeque<Change>,
-    /// Changes in all, by what to and why.
+    /// Changes by the new way and the reason.
     changed: BTreeMap<(&'static str, &'static str), u64>,
     /// Messages by the way that was first.
     first: BTreeMap<&'static str, u64>,
@@ -143,7 +143,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Verified messages by what became of them.
+    /// Verified messages by their fate in the sequencer.
     pub fn fates(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         Fate::ALL.iter().map(|f| (f.label(), self.fates.get(f.label()).copied().unwrap_or(0)))
     }
@@ -155,7 +155,7 @@ impl Progress {
             .map(|via| (via.name(), self.first.get(via.name()).copied().unwrap_or(0)))
     }
 
-    /// Changes of the way this node counts on, by what to and why.
+    /// Changes of the way that this node relies on, by the new way and the reason.
     pub fn changed(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
         self.changed.iter().map(|((to, reason), n)| (*to, *reason, *n))
     }
@@ -175,35 +175,35 @@ impl Progress {
     }
 }
 
-/// What the servers of a node read.
+/// State that the servers of a node read.
 pub struct Shared {
-    /// Who this node is.
+    /// This node's peer id.
     pub peer: PeerId,
-    /// The driver.
+    /// Handle of the overlay's driver.
     pub net: Handle,
-    /// The gateway's door.
+    /// The gateway's interface.
     pub ingest: Arc<IngestStats>,
-    /// Subscriptions.
+    /// Counters of subscriptions.
     pub rpc: RpcStats,
     /// Metrics.
     pub metrics: Metrics,
-    /// The execution client, if there is one.
+    /// Counters of forwarding to the engine API, if configured.
     pub engine: Option<Arc<EngineStats>>,
     /// The executor, if there is one.
     pub executor: Option<Arc<Executor>>,
     /// The database, if there is one.
     pub store: Option<Arc<Store>>,
-    /// Following the execution client, if there is one.
+    /// Counters of following the execution client, if there is one.
     pub follow: Option<Arc<FollowStats>>,
-    /// What the Ethereum JSON-RPC has come to, where there is a chain to execute.
+    /// State and counters of the Ethereum JSON-RPC, if the node executes.
     pub eth: OnceLock<Arc<EthContext>>,
-    /// Transactions on their way.
+    /// Forwarded transactions that are not executed yet.
     pub forwarder: OnceLock<Arc<Forwarder>>,
-    /// The gossip task, if there is one.
+    /// Handle of the gossip task, if there is one.
     pub gossip: Option<GossipHandle>,
-    /// How much earlier one way was than the other.
+    /// How much earlier the overlay or gossip was.
     pub races: Races,
-    /// The Flashblocks door, if there is one.
+    /// The Flashblocks WebSocket, if there is one.
     pub flashblocks: OnceLock<Arc<FlashblocksStats>>,
     network: Network,
     leads: bool,
@@ -211,7 +211,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Reads the progress.
+    /// Reads the node's progress.
     pub fn with_progress<T>(&self, read: impl FnOnce(&Progress) -> T) -> T {
         read(&self.progress.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -251,7 +251,7 @@ pub struct Addresses {
     pub p2p: SocketAddr,
     /// Gossip, with `/p2p/` and the peer id.
     pub gossip: Vec<Multiaddr>,
-    /// The gateway's door.
+    /// The gateway's interface.
     pub ingest: SocketAddr,
     /// The public JSON-RPC.
     pub http: SocketAddr,
@@ -259,7 +259,7 @@ pub struct Addresses {
     pub admin: SocketAddr,
     /// Metrics and health.
     pub metrics: SocketAddr,
-    /// The Flashblocks door, if there is one.
+    /// The Flashblocks WebSocket, if there is one.
     pub flashblocks: Option<SocketAddr>,
 }
 
@@ -269,21 +269,21 @@ pub struct Node {
     addresses: Addresses,
     outputs: broadcast::Sender<Output>,
     servers: Vec<ServerHandle>,
-    /// Following the execution client, forwarding transactions.
+    /// Tasks that follow the execution client and forward transactions.
     tasks: Vec<JoinHandle<()>>,
     flashblocks: Option<Door>,
     metrics: JoinHandle<()>,
-    /// `None` once it is known to have ended.
+    /// `None` once the driver is known to have ended.
     driver: Option<JoinHandle<()>>,
     gossip: Option<JoinHandle<()>>,
     events: JoinHandle<()>,
 }
 
 impl Node {
-    /// Starts everything.
+    /// Starts the node.
     ///
     /// # Errors
-    /// What could not be set up.
+    /// A part could not be set up.
     pub async fn start(parts: Parts) -> anyhow::Result<Self> {
         let Parts { config, network, identity, leader, sockets, execution, drop_shreds, cut, tap } =
             parts;
@@ -303,7 +303,7 @@ impl Node {
         let gossip_identity = identity.clone();
         let Running { handle: net, events, task: driver, gossip: link } =
             fragcast_turbine::net::spawn(protocol, identity, sockets.p2p, &net_config)?;
-        let gossip = gossip::start(&config, &network, &peer, &gossip_identity, link).await?;
+        let gossip = gossip::start(&config, &network, &gossip_identity, link).await?;
 
         let (engine, engine_stats) = match start_engine(&config)? {
             Some((handle, stats)) => (Some(handle), Some(stats)),
@@ -313,7 +313,6 @@ impl Node {
         let (own, own_rx) = mpsc::channel(OWN_QUEUE);
         let stats = Arc::new(IngestStats::default());
         let ingest = Ingest::new(
-            network.schedule.clone(),
             network.dialect,
             net.clone(),
             own,
@@ -371,7 +370,7 @@ impl Node {
             flashblocks = Some(door);
         }
         if let Some(executing) = executing {
-            let public = public::Public::new(&config, &shared.network, &executing)?;
+            let public = public::Public::new(&config, &shared, &executing)?;
             module.merge(public.module)?;
             tasks.extend(executing.follower);
             tasks.push(public.forwarding);
@@ -422,23 +421,23 @@ impl Node {
         })
     }
 
-    /// Where it listens.
+    /// The addresses that it listens on.
     pub const fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// Its numbers.
+    /// Its counters.
     pub const fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// What comes out from now on.
+    /// The outputs from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Output> {
         self.outputs.subscribe()
     }
 
-    /// Resolves when a task that carries messages has ended by itself, which it should not; says
-    /// which.
+    /// Resolves with the name of a task that carries messages when it has ended by itself, which it
+    /// should not.
     pub async fn failed(&mut self) -> &'static str {
         async fn ended(task: &mut Option<JoinHandle<()>>) {
             match task {
@@ -453,7 +452,7 @@ impl Node {
         }
     }
 
-    /// Ends it: servers first, then the overlay, then what is on its way to the outputs.
+    /// Stops the node: servers first, then the overlay, then the remaining outputs.
     pub async fn stop(self) {
         for server in self.servers {
             let _ = server.stop();

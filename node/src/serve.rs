@@ -1,4 +1,4 @@
-//! What a node answers about itself: the `fragcast_*` JSON-RPC, and its metrics.
+//! A node's reports about itself: the `fragcast_*` JSON-RPC, and its metrics.
 
 pub mod metrics;
 pub mod rpc;

@@ -49,7 +49,7 @@ pub struct Evidence {
     pub proof: EquivocationProof,
 }
 
-/// Why evidence is none.
+/// Why evidence is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvidenceError {
@@ -95,13 +95,13 @@ pub enum Control {
     Plan(SignedPlan),
     /// Proof that a gateway equivocated.
     Evidence(Box<Evidence>),
-    /// Messages of recent blocks that the sender has.
+    /// The messages of recent blocks that the sender can serve.
     Tips(Tips),
     /// The sender asks for shreds.
     RepairRequest(RepairRequest),
     /// Shreds that this node asked for.
     RepairShreds(RepairShreds),
-    /// Those who listen to gossip at the sender and are no members.
+    /// Peers of the sender that listen to gossip and are no members.
     Listeners(Listeners),
     /// A part of a message that this node asked for.
     MessagePart(MessagePart),

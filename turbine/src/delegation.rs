@@ -52,7 +52,7 @@ impl Delegation {
 /// A delegation with the gateway's signature; 161 bytes, written as hex in configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct SignedDelegation {
-    /// The part that is signed.
+    /// The signed fields.
     pub delegation: Delegation,
     /// Canonical recoverable secp256k1 signature.
     pub signature: [u8; 65],
@@ -114,7 +114,7 @@ pub enum ParseDelegationError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DelegationError {
-    /// Of another chain.
+    /// It is of another chain.
     #[error("the delegation is for chain {found}, this is chain {expected}")]
     Chain {
         /// Ours.
@@ -196,7 +196,7 @@ impl Delegations {
         Ok(&kept[place])
     }
 
-    /// Who speaks for `gateway` in `block`.
+    /// The leader that speaks for `gateway` in `block`.
     pub fn leader(&self, gateway: &Address, block: u64) -> Option<&Leader> {
         self.by_gateway
             .get(gateway)?

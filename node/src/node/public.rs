@@ -1,5 +1,5 @@
-//! The Ethereum part of the public JSON-RPC of a node that executes: what reads, what calls, what
-//! sends.
+//! The Ethereum part of the public JSON-RPC of a node that executes: methods that read, call and
+//! send.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use tokio::task::JoinHandle;
 
 use super::execution::Executing;
 use crate::config::Config;
-use crate::network::Network;
+use super::Shared;
 
-/// What is served, and what runs beside it.
+/// The methods that are served, and the task beside them.
 pub(super) struct Public {
     pub(super) module: Methods,
     pub(super) eth: Arc<EthContext>,
@@ -42,7 +42,7 @@ impl Public {
     /// Assembles the methods; starts the task of the forwarder.
     pub(super) fn new(
         config: &Config,
-        network: &Network,
+        shared: &Shared,
         executing: &Executing,
     ) -> anyhow::Result<Self> {
         let (spec, view) = (&executing.spec, executing.executor.view());
@@ -52,7 +52,7 @@ impl Public {
             Arc::new(ClientUpstream::new(client, HttpClient { timeout, max_response }))
         });
         let forward = ForwardConfig {
-            gateways: network.gateway_urls.iter().map(|(a, url)| (*a, url.clone())).collect(),
+            gateways: shared.network.gateway_urls.iter().map(|(a, url)| (*a, url.clone())).collect(),
             fallback: executing.client.as_ref().map(|_| config.client.url.clone()),
             timeout: Duration::from_millis(config.calls.gateway_timeout_ms),
             sync_timeout: Duration::from_millis(config.calls.sync_timeout_ms),
@@ -64,7 +64,7 @@ impl Public {
             Arc::new(move |block, index| eth::receipt_json(&receipts, block, index));
         let forwarder = Arc::new(Forwarder::new(
             forward,
-            network.schedule.clone(),
+            shared.net.watch_epochs(),
             Arc::clone(view),
             Arc::clone(spec),
             receipt,

@@ -1,4 +1,4 @@
-//! What a node says of itself: whether it is ready, which way it counts on, its status.
+//! A node's report on itself: whether it is ready, which way it relies on, its status.
 
 use fragcast_turbine::Mode;
 use fragcast_turbine::health::{Reason, State};
@@ -11,7 +11,7 @@ impl Shared {
     /// Why the node is not ready, if it is not.
     pub fn not_ready(&self) -> Option<String> {
         let net = self.net.snapshot();
-        let alone = self.network.members.len() == 1;
+        let others = self.net.epochs().peers().len().saturating_sub(1);
         if let Some(executor) = &self.executor {
             if executor.has_ended() {
                 return Some("the executor has ended: see the log and start again".into());
@@ -37,15 +37,14 @@ impl Shared {
         if net.fallback.state == State::Gossip && by_gossip == 0 {
             return Some(format!("{}, and connected to nobody there", self.way()));
         }
-        (!alone && net.connected == 0 && !gossip).then(|| {
+        (others > 0 && net.connected == 0 && !gossip).then(|| {
             format!(
-                "not connected to any of {} peers, and nobody is heard on gossip either",
-                self.network.members.len() - 1
+                "not connected to any of {others} peers, and nobody is heard on gossip either"
             )
         })
     }
 
-    /// Which way this node counts on, for people.
+    /// The way that this node relies on, as text.
     pub fn way(&self) -> String {
         let fallback = self.net.snapshot().fallback;
         let why = fallback.reason.map_or("", Reason::describe);
@@ -141,8 +140,8 @@ impl Shared {
             "leads": self.leads,
             "opened": opened,
             "sealed": sealed,
-            "nextGateway": self.network.schedule.gateway(next),
-            "members": self.network.members.len(),
+            "nextGateway": self.net.epochs().gateway(next),
+            "members": self.net.epochs().peers().len(),
             "connected": net.connected,
             "peers": peers,
             "gossip": self.gossip_status(),

@@ -1,7 +1,8 @@
 //! Prometheus metrics, and the server of `/metrics`, `/healthz` and `/readyz`.
 //!
-//! A recorder of its own for each node, not the process's global one: devnet runs many nodes in
-//! one process. Counters are kept where they happen and copied here when somebody asks.
+//! Each node has a recorder of its own, not the process's global one, because devnet runs many
+//! nodes in one process. Counters are kept where they are counted and copied here when somebody
+//! asks.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use fragcast_turbine::health::State;
 use crate::gossip::GossipHandle;
 use crate::node::Shared;
 
-/// Seconds; from a loopback hop to a message that should have been given up.
+/// Histogram buckets in seconds, from a loopback hop to a message that should have been given up.
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0];
 
@@ -148,7 +149,7 @@ impl Metrics {
         self.recorder.register_gauge(&key(name, label), &METADATA).set(value);
     }
 
-    /// Records how long a message took.
+    /// Records a message's latency.
     pub fn latency(&self, kind: &'static str, took: Duration) {
         self.recorder
             .register_histogram(

@@ -27,7 +27,7 @@ use crate::peer::{PeerId, PeerKey, PeerTable};
 /// assert_eq!(view.gateway(999), Some(one));
 /// assert_eq!(view.gateway(1_020), Some(one));
 /// // From block 990 the next term is the first of the next epoch.
-/// assert_eq!(view.next_terms(990).next(), Some((one, 1_000)));
+/// assert_eq!(view.next_terms(990).next(), Some((other, 1_000)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
-//! What a node that executes offers to users: the Ethereum JSON-RPC and Flashblocks.
+//! The interfaces of a node that executes: the Ethereum JSON-RPC and Flashblocks.
 //!
-//! [`eth`] reads the chain, [`calls`] executes on top of it, [`forward`] sends transactions to
-//! whoever builds the block, [`flashblocks`] streams what is executed.
+//! [`eth`] reads the chain, [`calls`] executes on top of it, [`forward`] sends transactions to the
+//! gateway that builds the block, [`flashblocks`] streams executed frags.
 #![forbid(unsafe_code)]
 
 pub mod calls;

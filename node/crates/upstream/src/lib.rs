@@ -1,8 +1,8 @@
 //! Everything that asks an execution client.
 //!
 //! [`client`] reads its Ethereum JSON-RPC: state, blocks, and the canonical chain to follow.
-//! [`engine`] forwards verified messages to its engine port. [`http`] is the one HTTP client of
-//! both, which tells a request that surely was not sent from one that may have arrived.
+//! [`engine`] forwards verified messages to its engine port. [`http`] is the HTTP client of both;
+//! it distinguishes a request that was certainly not sent from one that may have arrived.
 #![forbid(unsafe_code)]
 
 pub mod client;

@@ -3,7 +3,7 @@ use fragcast_shredder::{Shred, VerifiedMessage};
 
 use super::*;
 use crate::protocol::ctx::testing::ctx;
-use crate::protocol::tests::{CHAIN, World, cut, frag, hashed, key, peer};
+use crate::protocol::tests::{CHAIN, World, cut, frag, hashed, key};
 
 fn parts(me: u32) -> (World, Ctx, Delivery) {
     let world = World::new(&[1; 4], 2);
@@ -43,10 +43,11 @@ fn shreds_become_a_message_with_its_times_and_its_way() {
         assert!(feed(&mut delivery, &ctx, shreds, repaired).is_none());
         ctx.now = ctx.now + std::time::Duration::from_millis(9);
         let assembled = feed(&mut delivery, &ctx, rest, repaired).unwrap();
-        let delivered = delivery.open(&ctx, peer(2), assembled).unwrap();
+        let delivered = delivery.open(&ctx, assembled).unwrap();
         assert_eq!(delivered.message, message);
-        assert_eq!((delivered.first_shred_at, delivered.complete_at), (first, ctx.now));
-        assert_eq!((delivered.sent_at, delivered.via), (Timestamp::from_micros(7), via));
+        let Times { sent_at, first_shred_at, complete_at } = delivered.times;
+        assert_eq!((first_shred_at, complete_at), (first, ctx.now));
+        assert_eq!((sent_at, delivered.via), (Some(Timestamp::from_micros(7)), via));
         assert!(delivery.arrivals.is_empty());
         assert!(delivery.checks_due(), "it came whole");
         assert!(matches!(delivery.check_next(), Some(Ok(_))));
@@ -102,7 +103,7 @@ fn a_message_in_the_wrong_place_is_refused_for_good() {
         .shred(&message.to_wire(), &params, rate)
         .unwrap();
     let assembled = feed(&mut delivery, &ctx, hashed(&cut), false).unwrap();
-    let (key, reason) = delivery.open(&ctx, peer(1), assembled).unwrap_err();
+    let (key, reason) = delivery.open(&ctx, assembled).unwrap_err();
     assert_eq!(key, other);
     assert!(reason.contains("index"), "{reason}");
     let again = delivery.shred(&ctx, hashed(&cut).remove(0), false);

@@ -1,4 +1,4 @@
-//! Which state a call runs on.
+//! The state that a call runs on.
 
 use std::sync::Arc;
 

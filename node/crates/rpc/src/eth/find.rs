@@ -1,4 +1,4 @@
-//! From what a caller names to the block it means.
+//! Resolves the block that a caller names.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use fragcast_execution::executor::Heads;
 
 use super::{EthContext, Failure};
 
-/// A block that was found; reads as the block.
+/// A block that was found; dereferences to the block.
 #[derive(Clone)]
 pub enum Found {
     /// A verified block with its state.
@@ -34,8 +34,8 @@ impl Deref for Found {
 }
 
 impl Found {
-    /// The block, if its transactions are known: of the block that a state source starts from,
-    /// perhaps only the header is.
+    /// The block, if its transactions are known: of the block that a state source starts from, only
+    /// the header may be known.
     ///
     /// # Errors
     /// [`Failure::Elsewhere`].
@@ -81,7 +81,7 @@ impl EthContext {
         self.view.heads().ok_or_else(|| Failure::unavailable(wait))
     }
 
-    /// What the tag `pending` reads.
+    /// The block of the tag `pending`.
     pub fn pending(heads: &Heads) -> Found {
         match &heads.pending {
             Some(snapshot) => Found::Open(Arc::clone(snapshot)),
@@ -89,7 +89,7 @@ impl EthContext {
         }
     }
 
-    /// What the tag `latest` reads.
+    /// The block of the tag `latest`.
     pub fn latest(&self, heads: &Heads) -> Found {
         if self.config.preconf_as_latest {
             Self::pending(heads)
@@ -98,7 +98,7 @@ impl EthContext {
         }
     }
 
-    /// The block that is meant.
+    /// The block with this id.
     ///
     /// # Errors
     /// [`Failure::Elsewhere`] if it is not kept here, [`Failure::Unknown`] if no block with that

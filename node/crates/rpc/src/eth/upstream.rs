@@ -9,7 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Failure, Upstream, error};
 
-/// The execution client as whoever has older blocks.
+/// The execution client as the source of older blocks.
 pub struct ClientUpstream {
     client: Client,
     http: HttpClient,

@@ -1,5 +1,5 @@
-//! Blocks of random changes, without an EVM: accounts and slots come, change and go, storages are
-//! wiped, contracts die and come back.
+//! Blocks of random changes, without an EVM: accounts and slots are created, changed and deleted,
+//! storages are wiped, contracts are destroyed and created again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,17 +13,16 @@ use fragcast_execution::exec::{
 };
 use fragcast_execution::state::Account;
 use fragcast_execution::trie::StateTrie;
-use revm::bytecode::Bytecode;
 
 use super::Rng;
 use crate::Store;
 
-/// Accounts that the changes are about.
+/// Accounts that change.
 const ACCOUNTS: u64 = 24;
 /// Slots of each.
 const SLOTS: u64 = 40;
 
-/// The state as it must be.
+/// The expected state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Model {
     pub(super) accounts: BTreeMap<Address, Account>,
@@ -59,7 +58,7 @@ pub(super) struct Step {
     pub(super) model: Model,
 }
 
-/// What the next block builds on.
+/// The block that the next one builds on.
 pub(super) struct Tip {
     pub(super) step: Step,
     trie: StateTrie,
@@ -153,7 +152,7 @@ impl Tip {
                 _ => KECCAK256_EMPTY,
             };
             if code_hash == keccak256(&code) {
-                layer.codes.insert(code_hash, Bytecode::new_raw(code));
+                layer.add_code(code_hash, code);
             }
             // Sometimes nothing of the account itself changes.
             let account = match old {

@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::*;
 
-/// What it does with a transaction.
+/// Its answer to a transaction.
 pub(in super::super) enum Answer {
     /// Answers with its hash.
     Hash,
@@ -58,7 +58,7 @@ impl Gateway {
         Self::start(|_| Answer::Hash).await
     }
 
-    /// Nobody listens at its port any more.
+    /// Stops the server: nobody listens at its port any more.
     pub(in super::super) async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             running.abort();
