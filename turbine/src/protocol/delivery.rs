@@ -238,3 +238,6 @@ impl Here<'_> {
         self.delivery.reassembler.incomplete(key)
     }
 }
+
+#[cfg(test)]
+mod tests;
