@@ -2,11 +2,13 @@
 //!
 //! [`client`] reads its Ethereum JSON-RPC: state, blocks, and the canonical chain to follow.
 //! [`engine`] forwards verified messages to its engine port. [`http`] is the one HTTP client of
-//! both, which tells a request that surely was not sent from one that may have arrived.
+//! both, which tells a request that surely was not sent from one that may have arrived; [`jsonrpc`] has
+//! the envelopes.
 #![forbid(unsafe_code)]
 
 pub mod client;
 pub mod engine;
 pub mod http;
+pub mod jsonrpc;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
