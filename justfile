@@ -2,9 +2,11 @@
 check:
     bash .ci/run
 
+# All tests.
 test:
     cargo test --workspace
 
+# The fast checks alone.
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
@@ -15,11 +17,14 @@ audit:
     cargo deny check
     typos
 
+# All benchmarks.
 bench:
     cargo bench -p fragcast-bench
 
+# A network on this machine, such as `just devnet --gateways 3`.
 devnet *ARGS:
     cargo run --release -- devnet {{ARGS}}
 
+# A fuzz target, such as `just fuzz shredder shred`. Needs a nightly toolchain and cargo-fuzz.
 fuzz CRATE TARGET:
     cd {{CRATE}} && cargo +nightly fuzz run {{TARGET}}

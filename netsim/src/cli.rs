@@ -13,7 +13,7 @@ pub use real::{EmulateCommand, ValidateCommand};
 pub use sweep::{Parameter, SweepArgs};
 pub use world::{FitArgs, WorldArgs};
 
-/// How fast would this reach everyone?
+/// Simulates how fast a message reaches every node.
 #[derive(Debug, clap::Parser)]
 #[command(
     name = "netsim",

@@ -81,7 +81,7 @@ pub enum EmulateError {
     Node {
         /// The node's index in the world.
         node: NodeId,
-        /// What happened.
+        /// The problem.
         problem: String,
         /// The last lines it logged.
         log: String,

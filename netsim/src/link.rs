@@ -22,7 +22,7 @@ use crate::random::{self, Stream};
 use crate::world::World;
 use crate::{Nanos, NodeId, SECONDS};
 
-/// How packets get lost on the way.
+/// The loss of packets.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Loss {

@@ -78,7 +78,7 @@ pub struct Scenario {
     pub seed: u64,
     /// Nodes, delays and links.
     pub network: Network,
-    /// What is sent.
+    /// The messages that are sent.
     pub load: LoadOptions,
     /// Options of fragcast.
     pub fragcast: FragcastOptions,
@@ -119,7 +119,7 @@ impl Default for Scenario {
 /// Nodes, delays and links. Paths are resolved: those in a file are relative to its folder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Network {
-    /// Where nodes come from.
+    /// The source of nodes.
     pub source: Source,
     /// Median round trips.
     pub latency: Option<PathBuf>,
@@ -334,7 +334,7 @@ impl Default for GossipOptions {
 /// The load and faults of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// What is sent.
+    /// The messages that are sent.
     pub load: Load,
     /// The faults of hosts.
     pub faults: crate::fault::Faults,

@@ -57,16 +57,16 @@ pub struct RunArgs {
     overrides: Overrides,
 }
 
-/// What the command line may say instead of the configuration.
+/// Flags that override the configuration.
 #[derive(Debug, Default, clap::Args)]
 struct Overrides {
     /// UDP address for QUIC.
     #[arg(long = "p2p.listen", env = "FRAGCAST_P2P_LISTEN")]
     p2p_listen: Option<SocketAddr>,
-    /// Which way messages travel: auto, turbine or gossip.
+    /// How messages travel: auto, turbine (the overlay alone) or gossip.
     #[arg(long = "mode", env = "FRAGCAST_MODE")]
     mode: Option<Mode>,
-    /// How much this node has to do with gossip: off, standby or always.
+    /// How much this node uses gossip: off, standby or always.
     #[arg(long = "gossip.policy", env = "FRAGCAST_GOSSIP_POLICY")]
     gossip_policy: Option<Policy>,
     /// TCP multiaddr to listen on for gossip.
@@ -75,7 +75,7 @@ struct Overrides {
     /// A gossip peer's multiaddr, which ends in /p2p/<id>; may be repeated.
     #[arg(long = "gossip.peer", env = "FRAGCAST_GOSSIP_PEERS", value_delimiter = ',')]
     gossip_peers: Vec<String>,
-    /// What this node sends at most, Mbit/s.
+    /// The most that this node sends, Mbit/s.
     #[arg(long = "p2p.uplink-mbit", env = "FRAGCAST_P2P_UPLINK_MBIT")]
     uplink_mbit: Option<u64>,
     /// IP address of the public JSON-RPC.
@@ -84,7 +84,7 @@ struct Overrides {
     /// TCP port of the public JSON-RPC.
     #[arg(long = "http.port", env = "FRAGCAST_HTTP_PORT")]
     http_port: Option<u16>,
-    /// TCP address of the gateway's door.
+    /// TCP address to which the gateway posts its messages.
     #[arg(long = "ingest.listen", env = "FRAGCAST_INGEST_LISTEN")]
     ingest_listen: Option<SocketAddr>,
     /// TCP address of the metrics.
@@ -105,7 +105,7 @@ struct Overrides {
     /// Reads of `latest` see the newest executed frag.
     #[arg(long = "rpc.preconf-as-latest", env = "FRAGCAST_RPC_PRECONF_AS_LATEST")]
     preconf_as_latest: bool,
-    /// TCP address of the Flashblocks door.
+    /// TCP address of the Flashblocks WebSocket.
     #[arg(long = "flashblocks.listen", env = "FRAGCAST_FLASHBLOCKS_LISTEN")]
     flashblocks_listen: Option<SocketAddr>,
     /// TCP address of the operator's JSON-RPC.
@@ -166,7 +166,7 @@ impl Overrides {
 /// Sets up the log on standard error.
 ///
 /// # Errors
-/// A filter that is none.
+/// The filter does not parse.
 fn log(format: &str, filter: &str) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .with_context(|| format!("log.filter: `{filter}` is no filter, such as `info`"))?;
@@ -179,10 +179,10 @@ fn log(format: &str, filter: &str) -> anyhow::Result<()> {
 }
 
 impl Cli {
-    /// Does what was asked; the exit code.
+    /// Runs the command and returns the exit code.
     ///
     /// # Errors
-    /// What went wrong, for a person to read.
+    /// The reason, for people.
     pub fn execute(self) -> anyhow::Result<i32> {
         let quiet = || log("text", &std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into()));
         match self.command {

@@ -1,8 +1,8 @@
 //! The node's own configuration: `node.toml`.
 //!
-//! One set of defaults: [`Config::default`]. The commented example that `fragcast init` writes
-//! is made from it, and a test holds both together. What all nodes must agree on stands in the
-//! [network file](crate::network).
+//! There is one set of defaults: [`Config::default`]. The commented example that `fragcast init`
+//! writes is made from it, and a test compares the two. Settings that all nodes must agree on are
+//! in the [network file](crate::network).
 
 mod check;
 mod example;
@@ -24,6 +24,18 @@ pub use check::ConfigError;
 pub use settings::StateFrom;
 
 /// `node.toml`. Relative paths are relative to the file.
+///
+/// ```
+/// use fragcast::config::{Config, P2p};
+///
+/// let config: Config = toml::from_str("p2p.uplink_mbit = 500")?;
+/// config.check()?;
+/// assert_eq!(config.p2p, P2p { uplink_mbit: 500, ..P2p::default() });
+/// assert_eq!(config.ingest, Config::default().ingest);
+/// // What `fragcast init` writes: every setting, with a comment.
+/// assert!(config.example().contains("uplink_mbit = 500"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -33,13 +45,13 @@ pub struct Config {
     pub identity: PathBuf,
     /// The overlay.
     pub p2p: P2p,
-    /// Gossip: the fallback, and the door to nodes that know nothing else.
+    /// Gossip: the fallback, and the connection to nodes that speak nothing else.
     pub gossip: Gossip,
-    /// What a gateway's node needs.
+    /// Settings of a node that leads.
     pub leader: Leader,
-    /// Where the gateway hands in its messages.
+    /// The interface to which the gateway posts its messages.
     pub ingest: Ingest,
-    /// What it executes, and on what state.
+    /// The chain to execute, and the state to execute on.
     pub execution: Execution,
     /// An execution client to read from and to follow.
     pub client: Client,
@@ -51,7 +63,7 @@ pub struct Config {
     pub rpc: EthConfig,
     /// Limits of calls.
     pub calls: Calls,
-    /// The Flashblocks door.
+    /// The Flashblocks WebSocket.
     pub flashblocks: Flashblocks,
     /// Prometheus metrics, `/healthz`, `/readyz`.
     pub metrics: Metrics,
@@ -67,7 +79,7 @@ pub struct Config {
 pub struct P2p {
     /// UDP address to listen on.
     pub listen: SocketAddr,
-    /// What this node sends at most, Mbit/s.
+    /// The most that this node sends, Mbit/s.
     pub uplink_mbit: u64,
     /// Connections in all.
     pub max_connections: usize,
@@ -75,23 +87,23 @@ pub struct P2p {
     pub max_connections_per_address: usize,
     /// Handshakes in progress.
     pub max_handshakes: usize,
-    /// Memory for messages in the making, MiB.
+    /// Memory for messages that are being reassembled, MiB.
     pub reassembly_mib: usize,
-    /// Whether this node asks others for what it lacks, and answers them.
+    /// Whether this node asks others for missing shreds, and answers them.
     pub repair: bool,
-    /// Memory for recent messages with which it answers, MiB.
+    /// Memory for recent messages that it answers with, MiB.
     pub repair_mib: usize,
 }
 
-/// Gossip: the fallback, and the door to nodes that know nothing else.
+/// Gossip: the fallback, and the connection to nodes that speak nothing else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gossip {
-    /// How much this node has to do with gossip.
+    /// How much this node uses gossip.
     pub policy: Policy,
-    /// Which way messages travel.
+    /// How messages travel.
     pub mode: Mode,
-    /// TCP address to listen on, as a multiaddr. Empty: connections are only made.
+    /// TCP address to listen on, as a multiaddr. Empty: the node only dials.
     pub listen: String,
     /// Peers beside the members, such as op-node's, as multiaddrs that end in `/p2p/<id>`.
     pub peers: Vec<String>,
@@ -99,11 +111,11 @@ pub struct Gossip {
     pub max_connections: usize,
     /// Connections from one IP address.
     pub max_connections_per_address: usize,
-    /// Memory for recent messages, for listeners and for those who ask, MiB.
+    /// Memory for recent messages, for listeners and for peers that ask, MiB.
     pub memory_mib: usize,
 }
 
-/// What a gateway's node needs.
+/// Settings of a node that leads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Leader {
@@ -115,21 +127,21 @@ pub struct Leader {
     pub route: String,
     /// Turbine's fanout.
     pub fanout: u16,
-    /// Loss per hop that the code rate is made for, 0 to 0.5.
+    /// Loss per hop that the code rate allows for, 0 to 0.5.
     pub loss_per_hop: f64,
 }
 
-/// Where the gateway hands in its messages.
+/// The interface to which the gateway posts its messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ingest {
-    /// TCP address. It takes whatever the gateway signed, so keep it on loopback.
+    /// TCP address. It accepts everything that the gateway signed, so keep it on loopback.
     pub listen: SocketAddr,
     /// The largest request body, MiB. A message of 10 MiB is 20 MiB of hex.
     pub max_body_mib: u32,
 }
 
-/// What a node executes, and on what state.
+/// The chain that a node executes, and its state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Execution {
@@ -142,7 +154,7 @@ pub struct Execution {
     pub db: PathBuf,
     /// Memory for the database's pages, MiB.
     pub cache_mib: usize,
-    /// Blocks that can be taken back.
+    /// Blocks that can be unwound.
     pub reorg_depth: u64,
     /// Messages that may wait for the executor.
     pub queue: usize,
@@ -166,7 +178,7 @@ pub struct Client {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// TCP address. Who reaches it can steer the node, so keep it on loopback.
+    /// TCP address. Whoever reaches it controls the node, so keep it on loopback.
     pub listen: SocketAddr,
 }
 
@@ -180,25 +192,25 @@ pub struct Http {
     pub subscriber_queue: u32,
 }
 
-/// Limits of `eth_call` and its kin, and of transactions on their way.
+/// Limits of `eth_call` and similar methods, and of transactions that are being forwarded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Calls {
-    /// Threads that calls run on; 0: one less than there are cores.
+    /// Threads that calls run on; 0: one less than the number of cores.
     pub threads: usize,
     /// Calls that may wait for a thread.
     pub queue: usize,
-    /// Gas that a call may have; 0: as much as a block.
+    /// Gas limit of a call; 0: the block's.
     pub gas_cap: u64,
-    /// Time that a call may run, milliseconds.
+    /// The longest that a call may run, milliseconds.
     pub time_limit_ms: u64,
     /// EVM memory of a call, MiB.
     pub memory_mib: u64,
-    /// How long connecting to a gateway may take, and again its answer, milliseconds.
+    /// Time-out of connecting to a gateway, and again of its answer, milliseconds.
     pub gateway_timeout_ms: u64,
-    /// How long `eth_sendRawTransactionSync` waits if it does not say, milliseconds.
+    /// How long `eth_sendRawTransactionSync` waits if the request does not say, milliseconds.
     pub sync_timeout_ms: u64,
-    /// The longest that it may wait, milliseconds.
+    /// The longest that a request may wait, milliseconds.
     pub max_sync_timeout_ms: u64,
 }
 

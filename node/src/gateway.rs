@@ -1,5 +1,5 @@
-//! The side of a node that a gateway uses: it takes the gateway's messages, checks their order,
-//! signs what it sends as the leader and remembers it.
+//! The gateway's side of a node: takes the gateway's messages, checks their order, and keeps the
+//! journal and the keys of the leader.
 
 pub mod ingest;
 pub mod journal;

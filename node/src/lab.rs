@@ -1,4 +1,4 @@
-//! Whole networks on one machine, and what is sent through them: `fragcast devnet` and
+//! Whole networks on one machine, and the blocks that are sent through them: `fragcast devnet` and
 //! `fragcast replay`.
 
 pub mod devnet;
@@ -8,7 +8,7 @@ pub mod fuzzing;
 pub mod local;
 pub mod replay;
 
-/// A share of loss on the command line.
+/// Parses a share of loss.
 pub(crate) fn loss(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(loss) if (0.0..=0.3).contains(&loss) => Ok(loss),

@@ -1,7 +1,7 @@
 //! The network file: what all nodes of a network agree on.
 //!
-//! It holds no secret and is the same on every node; `fragcast init` prints the member entry
-//! to add, `fragcast delegate` the delegation.
+//! It holds no secret and is the same on every node. `fragcast init` prints the member entry to
+//! add, `fragcast delegate` the delegation.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub struct MemberEntry {
     /// Its stake.
     #[serde(default = "one")]
     pub weight: u64,
-    /// Where it listens for gossip, as multiaddrs.
+    /// Its gossip addresses, as multiaddrs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gossip: Vec<String>,
 }
@@ -59,7 +59,7 @@ pub struct NetworkFile {
     /// Signed delegations, hex.
     #[serde(default)]
     pub delegations: Vec<String>,
-    /// Where gateways take users' transactions: their JSON-RPC, by address.
+    /// JSON-RPC URLs at which gateways accept users' transactions, by the gateway's address.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gateway_urls: BTreeMap<Address, String>,
     /// The members.
@@ -76,7 +76,7 @@ pub enum NetworkError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// It is not TOML of the expected form.
@@ -84,10 +84,10 @@ pub enum NetworkError {
     Toml {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// The parser's error, with its place.
         source: Box<toml::de::Error>,
     },
-    /// A member's record.
+    /// A member's record is not valid.
     #[error("member {number}: {reason}")]
     Record {
         /// The member's number in the file, from 1.
@@ -103,7 +103,7 @@ pub enum NetworkError {
         /// What is wrong.
         reason: AddressError,
     },
-    /// The table as a whole.
+    /// The members do not make a table.
     #[error(transparent)]
     Membership(#[from] MembershipError),
     /// A delegation that does not parse.
@@ -122,7 +122,7 @@ pub enum NetworkError {
         /// What is wrong.
         reason: DelegationError,
     },
-    /// A gateway's address for transactions.
+    /// A gateway's URL is not usable.
     #[error("gateway_urls: {gateway}: {reason}")]
     GatewayUrl {
         /// The gateway.
@@ -130,7 +130,7 @@ pub enum NetworkError {
         /// What is wrong.
         reason: UrlError,
     },
-    /// The schedule.
+    /// The gateways do not make a schedule.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
 }
@@ -142,15 +142,15 @@ pub struct Network {
     pub chain_id: u64,
     /// Dialect.
     pub dialect: Dialect,
-    /// Who leads when.
+    /// The schedule of gateways.
     pub schedule: Schedule,
-    /// Where gateways take users' transactions.
+    /// JSON-RPC URLs at which gateways accept users' transactions.
     pub gateway_urls: BTreeMap<Address, String>,
     /// Delegations, all signed by gateways of the schedule.
     pub delegations: Vec<SignedDelegation>,
     /// The table.
     pub members: Arc<Membership>,
-    /// Where members listen for gossip.
+    /// Gossip addresses of the members.
     pub gossip: BTreeMap<PeerIndex, Vec<Multiaddr>>,
 }
 

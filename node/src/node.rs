@@ -1,7 +1,7 @@
-//! A complete node: protocol and driver, sequencer, ingest, servers, forwarder.
+//! A complete node: protocol, driver, sequencer, ingest, servers, forwarder.
 //!
-//! `run`, `devnet` and `replay` all start nodes through [`Node::start`]; what differs is who
-//! hands in the messages and who looks at what comes out.
+//! `run`, `devnet` and `replay` start nodes with [`Node::start`]. They differ in who hands in
+//! messages and who observes the outputs.
 
 pub mod execution;
 mod gossip;
@@ -40,13 +40,13 @@ pub use execution::Execution;
 use pump::Pump;
 pub use sockets::{Addresses, Sockets};
 
-/// Messages of this node's own on their way to its sequencer.
+/// Own messages waiting for this node's sequencer.
 const OWN_QUEUE: usize = 256;
 
 /// Who sees every output, in order, before anybody else.
 pub type Tap = Box<dyn FnMut(&Output) + Send>;
 
-/// What a node is made of.
+/// Everything that a node is started with.
 pub struct Parts {
     /// Its configuration.
     pub config: Config,
@@ -54,15 +54,15 @@ pub struct Parts {
     pub network: Network,
     /// Its identity.
     pub identity: SigningKey,
-    /// What it leads with.
+    /// The leader key and its journal, if it leads.
     pub leader: Option<(SigningKey, Journal)>,
-    /// Where it listens.
+    /// Its sockets.
     pub sockets: Sockets,
-    /// What it executes with; `None`: it carries messages and executes nothing.
+    /// Its execution settings; `None`: it carries messages and executes nothing.
     pub execution: Option<Execution>,
     /// For experiments: share of outgoing shreds thrown away, and a seed.
     pub drop_shreds: Option<(f64, u64)>,
-    /// For experiments: while it is true, no UDP packet passes in or out.
+    /// For experiments: while true, no UDP packet passes in or out.
     pub cut: Option<Arc<AtomicBool>>,
     /// An observer.
     pub tap: Option<Tap>,
@@ -74,21 +74,21 @@ pub struct Node {
     addresses: Addresses,
     outputs: broadcast::Sender<Output>,
     servers: Vec<ServerHandle>,
-    /// Following the execution client, forwarding transactions.
+    /// Tasks that follow the execution client and forward transactions.
     tasks: Vec<JoinHandle<()>>,
     flashblocks: Option<Door>,
     metrics: JoinHandle<()>,
-    /// `None` once it is known to have ended.
+    /// `None` once the driver is known to have ended.
     driver: Option<JoinHandle<()>>,
     gossip: Option<JoinHandle<()>>,
     events: JoinHandle<()>,
 }
 
 impl Node {
-    /// Starts everything.
+    /// Starts the node.
     ///
     /// # Errors
-    /// What could not be set up.
+    /// A part could not be set up.
     pub async fn start(parts: Parts) -> anyhow::Result<Self> {
         let Parts { config, network, identity, leader, sockets, execution, drop_shreds, cut, tap } =
             parts;
@@ -115,7 +115,7 @@ impl Node {
         let gossip_identity = identity.clone();
         let Running { handle: net, events, task: driver, gossip: link } =
             fragcast_turbine::net::spawn(protocol, identity, sockets.p2p, &net_config)?;
-        let gossip = gossip::start(&config, &network, &peer, &gossip_identity, link).await?;
+        let gossip = gossip::start(&config, &network, &gossip_identity, link).await?;
 
         let engine_stats = Arc::new(EngineStats::default());
         let engine = config
@@ -125,7 +125,6 @@ impl Node {
         let (own, own_rx) = mpsc::channel(OWN_QUEUE);
         let stats = Arc::new(IngestStats::default());
         let ingest = Ingest::new(
-            network.schedule.clone(),
             network.dialect,
             net.clone(),
             own,
@@ -182,7 +181,12 @@ impl Node {
             flashblocks = Some(door);
         }
         if let Some(executing) = executing {
-            let public = public::Public::new(&config, &state.network, &executing)?;
+            let public = public::Public::new(
+                &config,
+                &state.network,
+                state.net.watch_epochs(),
+                &executing,
+            )?;
             module.merge(public.module)?;
             tasks.extend(executing.follower);
             tasks.push(public.forwarding);
@@ -233,7 +237,7 @@ impl Node {
         })
     }
 
-    /// Where it listens.
+    /// The addresses that it listens on.
     pub const fn addresses(&self) -> &Addresses {
         &self.addresses
     }
@@ -243,13 +247,13 @@ impl Node {
         &self.state
     }
 
-    /// What comes out from now on.
+    /// The outputs from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Output> {
         self.outputs.subscribe()
     }
 
-    /// Resolves when a task that carries messages has ended by itself, which it should not; says
-    /// which.
+    /// Resolves with the name of a task that carries messages when it has ended by itself, which it
+    /// should not.
     pub async fn failed(&mut self) -> &'static str {
         async fn ended(task: &mut Option<JoinHandle<()>>) {
             match task {
@@ -264,7 +268,7 @@ impl Node {
         }
     }
 
-    /// Ends it: servers first, then the overlay, then what is on its way to the outputs.
+    /// Stops the node: servers first, then the overlay, then the remaining outputs.
     pub async fn stop(self) {
         for server in self.servers {
             let _ = server.stop();

@@ -27,7 +27,7 @@ pub use repair::{MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, 
 /// The longest control frame.
 pub const MAX_CONTROL_LEN: usize = 1 + Plan::MAX_LEN;
 
-/// What both sides say first.
+/// The greeting of both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Hello {
     /// Shred format version.
@@ -48,7 +48,7 @@ pub struct Evidence {
     pub proof: EquivocationProof,
 }
 
-/// Why evidence is none.
+/// Why evidence is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EvidenceError {
     /// The proof itself.
@@ -92,13 +92,13 @@ pub enum Control {
     Plan(SignedPlan),
     /// Somebody equivocated.
     Evidence(Box<Evidence>),
-    /// What the sender has of recent blocks.
+    /// The messages of recent blocks that the sender can serve.
     Tips(Tips),
     /// The sender asks for shreds.
     RepairRequest(RepairRequest),
     /// Shreds that this node asked for.
     RepairShreds(RepairShreds),
-    /// Who listens to gossip at the sender, and is no member.
+    /// Peers of the sender that listen to gossip and are no members.
     Listeners(Listeners),
     /// A part of a message that this node asked for.
     MessagePart(MessagePart),

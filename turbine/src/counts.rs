@@ -73,7 +73,7 @@ impl<E: Labelled> Counts<E> {
         self.counts[variant.index()] += count;
     }
 
-    /// How many there were.
+    /// The count of an outcome.
     pub fn get(&self, variant: E) -> u64 {
         self.counts[variant.index()]
     }
@@ -118,7 +118,8 @@ mod tests {
         assert_eq!(
             names::<GossipOutcome>(),
             "accepted canonical other_v duplicate conflict full past future not_scheduled index \
-             crowded too_long truncated dialect malformed high_s bad_signature wrong_signer topic"
+             crowded too_long truncated dialect malformed high_s bad_signature wrong_signer \
+             other_table topic"
         );
         assert_eq!(
             names::<Fate>(),

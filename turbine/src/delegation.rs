@@ -17,7 +17,7 @@ use crate::peer::PeerId;
 /// Delegations kept per gateway; the lowest sequence goes first.
 pub const MAX_PER_GATEWAY: usize = 8;
 
-/// What a gateway signs: `key`, run by `peer`, speaks for it in blocks `first..=last`.
+/// A gateway's statement: `key`, run by `peer`, speaks for it in blocks `first..=last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Delegation {
     /// Chain id.
@@ -52,7 +52,7 @@ impl Delegation {
 /// A delegation with the gateway's signature; 161 bytes, written as hex in configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct SignedDelegation {
-    /// What is signed.
+    /// The signed fields.
     pub delegation: Delegation,
     /// Canonical recoverable secp256k1 signature.
     pub signature: [u8; 65],
@@ -114,7 +114,7 @@ pub enum ParseDelegationError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DelegationError {
-    /// Of another chain.
+    /// It is of another chain.
     #[error("the delegation is for chain {found}, this is chain {expected}")]
     Chain {
         /// Ours.
@@ -196,7 +196,7 @@ impl Delegations {
         Ok(&kept[place])
     }
 
-    /// Who speaks for `gateway` in `block`.
+    /// The leader that speaks for `gateway` in `block`.
     pub fn leader(&self, gateway: &Address, block: u64) -> Option<&Leader> {
         self.by_gateway
             .get(gateway)?

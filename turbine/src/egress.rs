@@ -34,7 +34,7 @@ pub enum Lane {
 
 labelled!(pub Lane, name);
 
-/// What is sent.
+/// The contents of a transmit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
     /// A shred: one unreliable datagram.
@@ -68,7 +68,7 @@ pub struct Transmit {
     pub payload: Payload,
 }
 
-/// IP, UDP and QUIC framing of a datagram, as far as pacing is concerned.
+/// Bytes of IP, UDP and QUIC framing of a datagram, for pacing.
 pub const FRAMING: usize = 60;
 
 /// How many lanes there are.
@@ -85,9 +85,9 @@ pub struct Egress {
     capacity: usize,
     /// Nanoseconds a byte takes, in 2^-16ths, so that integers suffice up to 100 Gbit/s.
     nanos_per_byte: u64,
-    /// How much may leave at once, as time.
+    /// The burst that may leave at once, as time.
     burst: Duration,
-    /// When all that has left would have left at the configured rate.
+    /// When everything sent so far would have left at the configured rate.
     busy_until: Timestamp,
 }
 
@@ -151,7 +151,7 @@ impl Egress {
         self.lanes.iter().all(VecDeque::is_empty)
     }
 
-    /// When [`pop`](Self::pop) will give something, if anything is queued.
+    /// When [`pop`](Self::pop) will return something, if anything is queued.
     pub fn next_at(&self, now: Timestamp) -> Option<Timestamp> {
         if self.is_empty() {
             return None;

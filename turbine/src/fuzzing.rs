@@ -83,7 +83,7 @@ pub fn datagrams(data: &[u8]) {
         now = now + Duration::from_millis(u64::from(*op));
         protocol.handle_timeout(now);
         while let Some(event) = protocol.poll_event() {
-            assert!(!matches!(event, Event::Message(_)), "nobody signed");
+            assert!(!matches!(event, Event::Message { .. }), "nobody signed");
         }
         while protocol.poll_transmit(now).is_some() {}
     }
@@ -197,17 +197,17 @@ pub fn repair(data: &[u8]) {
             }
         }
         while let Some(event) = node.poll_event() {
-            if let Event::Message(message) = event {
-                let known = match message.via {
+            if let Event::Message { delivered, .. } = event {
+                let known = match delivered.via {
                     crate::Via::Turbine => 1,
                     crate::Via::Gossip => 4,
                     via => {
                         assert_eq!(via, crate::Via::Whole);
-                        assert_eq!(message.message.to_wire(), wire, "it was told the truth");
+                        assert_eq!(delivered.message.to_wire(), wire, "it was told the truth");
                         3
                     }
                 };
-                assert_eq!(message.key.message, known);
+                assert_eq!(delivered.key.message, known);
             }
         }
         // Three peers' bursts and rates; a frame has up to a quarter more than its shreds.
@@ -232,7 +232,7 @@ pub fn gossip(data: &[u8]) {
     let topics = Topics::new(901);
     let Some((first, mut rest)) = data.split_first() else { return };
     let dialect = if first % 2 == 0 { Dialect::V0 } else { Dialect::V0Blob };
-    let mut gate = Gate::new(dialect, schedule.clone());
+    let mut gate = Gate::new(dialect, crate::testing::epochs(schedule.clone()));
     let (mut handed_on, mut passed) = (BTreeSet::new(), 0);
     while let [op, number, len, tail @ ..] = rest {
         let (bytes, tail) = tail.split_at(usize::from(len / 4).min(tail.len()));

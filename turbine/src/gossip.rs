@@ -1,6 +1,6 @@
-//! Gossip, the fallback and the door to the network that exists: its pure parts.
+//! The pure parts of gossip, the fallback and the connection to based-op's network.
 //!
-//! based-op's nodes know libp2p gossipsub alone. A Fragcast node speaks it as well, on the same
+//! based-op's nodes speak only libp2p gossipsub. A Fragcast node speaks it as well, on the same
 //! topics with the same bytes, so that both hear each other, and so that frags arrive where the
 //! overlay does not.
 //!
@@ -35,8 +35,8 @@ pub use outcome::{GossipOutcome, GossipOutcomes};
 pub use policy::{Mode, Policy};
 pub use topic::Topics;
 
-/// Somebody on gossip who has subscribed to our topics, and so has no other way or does not
-/// trust it.
+/// A peer on gossip that has subscribed to our topics, because it has no other way or does not rely
+/// on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Listener {
     /// A member of the network.
@@ -52,7 +52,7 @@ pub fn outsider(peer_id: &[u8]) -> Listener {
     Listener::Outside(u64::from_le_bytes(*hash.first_chunk().expect("32 bytes")))
 }
 
-/// What the protocol wants of the gossip driver.
+/// A request of the protocol to the gossip driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GossipAction {
     /// Subscribe to the three topics and join their meshes, or leave them.

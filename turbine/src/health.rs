@@ -1,4 +1,4 @@
-//! Whether this node can live on the overlay alone: the state machine behind the fallback.
+//! The state machine behind the fallback: whether this node can rely on the overlay alone.
 //!
 //! ```text
 //!          silence, gap              gossip had it, the overlay did not
@@ -183,7 +183,7 @@ impl Health {
         self.hysteresis.dwell
     }
 
-    /// How many it has completed so far.
+    /// Blocks completed so far.
     pub const fn streak(&self) -> u64 {
         match &self.phase {
             Phase::Gossip { record, .. } => record.streak(),
@@ -191,7 +191,7 @@ impl Health {
         }
     }
 
-    /// What changed since the last call, oldest first.
+    /// Changes since the last call, oldest first.
     pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
     }
@@ -202,7 +202,7 @@ impl Health {
         }
     }
 
-    /// So many peers are connected.
+    /// Takes the number of connected peers.
     pub fn connected(&mut self, now: Timestamp, peers: usize) {
         self.start(now);
         self.signs.connected(now, peers);
@@ -222,15 +222,15 @@ impl Health {
         self.signs.expect(now, expecting);
     }
 
-    /// What repair lacks.
+    /// Takes the messages that repair lacks.
     pub const fn missing(&mut self, missing: Missing) {
         if let Some(watch) = self.phase.watch() {
             watch.missing = missing;
         }
     }
 
-    /// Message `index` of `block` came by gossip, and has not come by the overlay. With
-    /// `of`, it was the Seal, and the block has so many messages.
+    /// Message `index` of `block` came by gossip, and has not come by the overlay. With `of`, it
+    /// was the Seal, and the block has that many messages.
     pub fn gossip(
         &mut self,
         now: Timestamp,
@@ -334,7 +334,7 @@ impl Health {
         }
     }
 
-    /// Does what is due.
+    /// Makes the changes that are due.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.start(now);
         let missed = match &mut self.phase {
@@ -460,7 +460,7 @@ impl Health {
         }
     }
 
-    /// Whether a decision is on its way: a driver in virtual time must not stop before it.
+    /// Whether a decision is pending: a driver in virtual time must not stop before it.
     pub fn is_pending(&self) -> bool {
         match &self.phase {
             Phase::Overlay { watch, .. } => watch.next_timeout().is_some(),

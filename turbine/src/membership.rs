@@ -45,27 +45,27 @@ impl From<WireAddr> for SocketAddr {
     }
 }
 
-/// What a member says of itself.
+/// A member's statement about itself.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct RecordBody {
     /// Chain id.
     pub chain_id: u64,
-    /// Who it is.
+    /// The member's peer id.
     pub peer: PeerId,
     /// The highest wins.
     pub sequence: u64,
-    /// What it is willing to send, kbit/s.
+    /// The rate that it is willing to send at, kbit/s.
     pub uplink_kbps: u32,
     /// Network coordinates in µs (three dimensions and a height), all zero while unknown.
     pub coordinates: [i32; 4],
-    /// Where it listens, at most [`MAX_ADDRESSES`].
+    /// Its addresses, at most [`MAX_ADDRESSES`].
     pub addresses: Vec<WireAddr>,
 }
 
 /// A record with its member's signature; written as hex in configuration.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct MemberRecord {
-    /// What is signed.
+    /// The signed fields.
     pub body: RecordBody,
     /// ed25519, by the key that is the peer id.
     pub signature: [u8; 64],
@@ -84,7 +84,7 @@ pub enum MembershipError {
     /// The record's own signature.
     #[error("the record of {0} is not signed by it")]
     Signature(PeerId),
-    /// Of another chain.
+    /// It is of another chain.
     #[error("the record of {0} is for another chain")]
     Chain(PeerId),
     /// No address, or too many.
@@ -93,7 +93,7 @@ pub enum MembershipError {
     /// The same peer twice.
     #[error("{0} is listed twice")]
     Duplicate(PeerId),
-    /// Over [`MAX_MEMBERS`].
+    /// There are more than [`MAX_MEMBERS`].
     #[error("{0} members exceed the limit of {MAX_MEMBERS}")]
     TooMany(usize),
 }
@@ -132,7 +132,7 @@ impl MemberRecord {
             .map_err(|_| MembershipError::Signature(peer))
     }
 
-    /// Where the member listens.
+    /// The member's addresses.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.body.addresses.iter().map(|addr| SocketAddr::from(*addr))
     }
@@ -168,14 +168,14 @@ impl std::str::FromStr for MemberRecord {
 /// A member and its weight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// What it signed.
+    /// Its signed record.
     pub record: MemberRecord,
-    /// Its stake; zero relays nothing while anybody has any.
+    /// Its stake; with zero it relays nothing while any member has stake.
     pub weight: u64,
 }
 
 impl Member {
-    /// Who it is.
+    /// The member's peer id.
     pub const fn peer(&self) -> PeerId {
         self.record.body.peer
     }
@@ -217,12 +217,12 @@ impl Membership {
         self.hash
     }
 
-    /// How many members there are.
+    /// The number of members.
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }

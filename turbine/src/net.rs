@@ -35,9 +35,9 @@ mod transport;
 
 pub use clock::Clock;
 pub use congestion::FixedWindow;
-pub use handle::{BroadcastReply, Handle};
-pub use link::{GossipInput, GossipLink};
-pub use snapshot::{FallbackSnapshot, Snapshot};
+pub use handle::{BroadcastReply, EpochRefused, Handle};
+pub use link::{GossipInput, GossipLink, Outlook};
+pub use snapshot::{EpochSnapshot, FallbackSnapshot, Snapshot};
 pub use spawn::{NetError, Running, spawn};
 pub use transport::bind;
 
@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-/// Limits on who may connect and how often.
+/// Limits on connections and handshakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections in all.
@@ -59,7 +59,7 @@ pub struct Limits {
     pub handshakes_per_address: usize,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
-    /// How long a peer that misbehaved stays out.
+    /// How long a peer that misbehaved is barred.
     pub bar: Duration,
 }
 

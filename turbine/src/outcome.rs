@@ -71,7 +71,7 @@ pub enum Outcome {
     RepairUnasked,
     /// A request for what this node does not have, or for what cannot exist.
     RepairLacking,
-    /// A request beyond the peer's budget, or the lane's, or for a message that is on its way.
+    /// A request beyond the peer's budget, or the lane's, or for a message that is being sent.
     RepairRefused,
 }
 

@@ -32,7 +32,7 @@ impl std::fmt::Display for PeerId {
 }
 
 impl std::fmt::Debug for PeerId {
-    /// The first eight digits tell peers apart in a log.
+    /// The first eight digits, which are enough in a log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&hex::encode(&self.0[..4]))
     }

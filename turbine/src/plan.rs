@@ -1,4 +1,4 @@
-//! The leader's plan: its signed view of who relays, from which all nodes derive the same tree.
+//! The leader's plan: its signed list of relays, from which all nodes derive the same tree.
 //!
 //! ```text
 //! entry (u32): region u16 │ territory u8 │ flags u8 (bit 0: relays)
@@ -20,7 +20,7 @@ use crate::shuffle::{Shuffle, WeightTree};
 /// Bit 0 of an entry's flags.
 const RELAY: u32 = 1 << 24;
 
-/// What a leader signs for a term.
+/// A leader's signed plan for a term.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Plan {
     /// Chain id.
@@ -54,7 +54,7 @@ impl Plan {
         blake3::derive_key("fragcast 2026 plan v1", &codec::encode(self))
     }
 
-    /// What shreds carry: the first eight bytes of the plan's hash.
+    /// The id in shreds: the first eight bytes of the plan's hash.
     pub fn id(&self) -> u64 {
         u64::from_le_bytes(self.hash()[..8].try_into().expect("eight bytes"))
     }
@@ -69,7 +69,7 @@ impl Plan {
 /// A plan with its leader's signature.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct SignedPlan {
-    /// What is signed.
+    /// The signed fields.
     pub plan: Plan,
     /// ed25519 by [`Plan::leader`].
     pub signature: [u8; 64],
@@ -92,9 +92,9 @@ impl SignedPlan {
     }
 }
 
-/// What a plan remembers of draws, in positions of 4 bytes: 4 MB; see `PlanView::drawn`.
+/// Bound of the draws that a plan remembers, in positions of 4 bytes: 4 MB; see `PlanView::drawn`.
 const MAX_DRAWN: usize = 1 << 20;
-/// What an entry costs beside its positions, in positions: 200 bytes.
+/// Cost of an entry beside its positions, in positions: 200 bytes.
 const DRAW_COST: usize = 50;
 
 /// A draw: its seed, and the relay that is left out.
@@ -143,7 +143,7 @@ pub enum PlanError {
     /// It refers to a table that this node does not have.
     #[error("the plan refers to another membership table")]
     Table,
-    /// Its entries are not one a member.
+    /// The number of its entries is not that of the members.
     #[error("{found} entries for {members} members")]
     Entries {
         /// Entries of the plan.

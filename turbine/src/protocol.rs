@@ -76,7 +76,7 @@ use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
 pub use config::{Config, GossipConfig, RepairConfig, RoutePolicy};
-pub use event::{Counters, Delivered, EpochChange, Event, Race};
+pub use event::{Counters, EpochChange, Event, Race};
 pub use leading::BroadcastError;
 pub use setup::{Setup, SetupError};
 pub use window::{WINDOW_FUTURE, WINDOW_PAST};
@@ -124,9 +124,9 @@ impl Protocol {
         &mut self.parts
     }
 
-    /// Connections that are up and have been for long: nothing is said on them, both sides are
-    /// taken to know what a greeting would tell. For drivers that start in the middle, as a
-    /// simulation of a running network does.
+    /// Takes connections as established for long: nothing is sent on them, and both sides are
+    /// assumed to know what a greeting would tell. For drivers that start in the middle, such as a
+    /// simulation of a running network.
     pub fn assume_connected<K: Into<PeerKey>>(&mut self, peers: impl IntoIterator<Item = K>) {
         peers.into_iter().for_each(|peer| self.parts.ctx.peers.assume_connected(peer.into()));
     }
@@ -236,7 +236,7 @@ impl Protocol {
         self.parts.ctx.egress.pop(now)
     }
 
-    /// What the gossip driver is to do next.
+    /// The next action for the gossip driver.
     pub fn poll_gossip(&mut self) -> Option<GossipAction> {
         self.parts.fallback.poll()
     }
@@ -246,11 +246,11 @@ impl Protocol {
         self.parts.next_timeout(now)
     }
 
-    /// Whether this node has something to send or to check, or asks, or will ask, for what it
-    /// lacks. Telling others what it has is no business: a simulation may take a timer of a
-    /// node that is not busy for housekeeping. A node whose tail was lost is not busy before
-    /// tips tell it so, so whoever ends a run when nobody is busy must let tips go around once
-    /// ([`RepairConfig::tips_every`]) if somebody is incomplete.
+    /// Whether this node has something to send or to check, or asks, or will ask, for missing
+    /// shreds. Sending tips does not count: a simulation may treat a timer of a node that is not
+    /// busy as housekeeping. A node whose tail was lost is not busy before tips tell it, so a
+    /// simulation that ends when no node is busy must let tips go around once
+    /// ([`RepairConfig::tips_every`]) if a node is incomplete.
     pub fn busy(&self) -> bool {
         let Parts { ctx, delivery, repair, fallback, .. } = &self.parts;
         delivery.checks_due()
@@ -298,7 +298,7 @@ impl Protocol {
         self.parts.ctx.window.gossip_bounds(now, self.parts.ctx.config.reanchor)
     }
 
-    /// What became of all that came in.
+    /// Outcomes of everything that came in.
     pub const fn outcomes(&self) -> &Outcomes {
         &self.parts.ctx.outcomes
     }
@@ -323,7 +323,7 @@ impl Protocol {
         self.parts.repair.bytes()
     }
 
-    /// Bytes of recent messages that are kept for listeners and for those who ask.
+    /// Bytes of recent messages that are kept for listeners and for peers that ask.
     pub const fn recent_bytes(&self) -> usize {
         self.parts.fallback.recent().bytes()
     }
@@ -333,12 +333,12 @@ impl Protocol {
         self.parts.fallback.listeners()
     }
 
-    /// Which way messages travel.
+    /// How messages travel.
     pub const fn mode(&self) -> Mode {
         self.parts.ctx.mode
     }
 
-    /// How much this node has to do with gossip.
+    /// How much this node uses gossip.
     pub const fn policy(&self) -> Policy {
         self.parts.fallback.policy()
     }

@@ -1,8 +1,8 @@
-//! Routes: who sends a shred to whom.
+//! Routes: the path of a shred.
 //!
-//! A route is a sequence of layers, drawn afresh for every shred from a generator seeded with
-//! the set's root, so that load and trust rotate over all relays and nobody knows a relay
-//! before the leader has committed to the content.
+//! A route is a sequence of layers, drawn for every shred from a generator that is seeded with the
+//! set's root, so that load and trust rotate over all relays and nobody knows a relay before the
+//! leader has committed to the content.
 //!
 //! ```text
 //! direct    leader → everyone
@@ -131,7 +131,7 @@ impl Layers {
             .take_while(move |child| *child < n)
     }
 
-    /// How many positions have children: all of them stand first.
+    /// The number of positions with children, which come first.
     fn internal(self) -> usize {
         if self.n <= 1 {
             return 0;
@@ -182,7 +182,7 @@ impl<'a> Tree<'a> {
         self.view.drawn(&self.seed, without, len)
     }
 
-    /// How many relays there are beside the leader.
+    /// The number of relays without the leader.
     fn relay_count(&self) -> usize {
         let relays = self.view.relays();
         relays.len() - usize::from(relays.binary_search(&self.leader).is_ok())

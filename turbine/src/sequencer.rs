@@ -1,8 +1,8 @@
 //! Puts verified messages in order: Env, the frags by `seq`, the Seal. Pure.
 //!
-//! Several blocks may be open at once, and each has its own order; what comes early waits. A
-//! leader may open a block again; the newest opening counts, and what was handed on of another
-//! is retracted.
+//! Several blocks may be open at once, and each has its own order; early messages wait. A leader
+//! may open a block again; the newest opening counts, and messages of another that were handed on
+//! are retracted.
 //!
 //! ```text
 //! push ─▶ candidates: what is known of each place, by root
@@ -49,11 +49,12 @@
 //! there on gossip's frags need a Seal that proves them, and from 16 on the overlay alone counts. 64 choices are tried for a Seal.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use strum::{IntoStaticStr, VariantArray};
 
 use crate::counts::labelled;
-use crate::output::{Ordered, Output};
+use crate::output::{Delivered, Output};
 use block::Block;
 use candidates::Held;
 
@@ -79,7 +80,7 @@ const MAX_GUESSED: u8 = 2 * MAX_ATTEMPTS;
 /// two at most, one for its Env and one if a Seal had proven a frag that the overlay contradicts.
 const MAX_NUMBERS: u8 = 4 * MAX_ATTEMPTS;
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Fate {
@@ -91,11 +92,11 @@ pub enum Fate {
     Duplicate,
     /// Another message has its place.
     Conflict,
-    /// Of an attempt that was superseded or is void.
+    /// It belongs to an attempt that was superseded or is void.
     Stale,
     /// Behind the end that the Seal gives the block.
     BehindSeal,
-    /// Of a block that is forgotten, or too far ahead for the memory there is.
+    /// It belongs to a block that is forgotten, or too far ahead for the memory.
     OutOfBounds,
 }
 
@@ -132,14 +133,14 @@ impl Sequencer {
     }
 
     /// Takes a message and appends to `out` what can be handed on.
-    pub fn push(&mut self, ordered: Ordered, out: &mut Vec<Output>) -> Fate {
-        let number = ordered.block;
+    pub fn push(&mut self, delivered: Arc<Delivered>, out: &mut Vec<Output>) -> Fate {
+        let number = delivered.key.block;
         if !self.admit(number) {
             return Fate::OutOfBounds;
         }
         self.blocks.entry(number).or_insert_with(|| Block::new(number));
         let fate = self.with(number, |block| {
-            let fate = block.push(ordered, out);
+            let fate = block.push(delivered, out);
             (fate, block.is_opened(), block.is_sealed())
         });
         let Some((fate, opened, sealed)) = fate else { return Fate::OutOfBounds };
@@ -185,8 +186,8 @@ impl Sequencer {
         true
     }
 
-    /// Drops what waits of the farthest blocks while too much waits, and what is kept of the
-    /// oldest while too much is; says whether anything waiting of `number` was dropped.
+    /// Drops waiting messages of the farthest blocks while too much waits, and kept messages of the
+    /// oldest while too much is kept; says whether any waiting message of `number` was dropped.
     fn shrink(&mut self, number: u64) -> bool {
         let mut dropped = false;
         while self.held.waiting > MAX_WAITING {

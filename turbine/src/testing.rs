@@ -49,7 +49,7 @@ pub fn seal_message(block_number: u64, total_frags: u64) -> Message {
     BlockBuilder::new(block_number).seal_of(total_frags).into()
 }
 
-/// The Seal of a block of so many frags.
+/// The Seal of a block of this many frags.
 pub fn seal(block_number: u64, total_frags: u64) -> VerifiedMessage {
     sign(seal_message(block_number, total_frags))
 }

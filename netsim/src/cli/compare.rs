@@ -21,7 +21,7 @@ use crate::scenario::{Scenario, Shape, Shares};
 /// Arguments of all commands that compare.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CommonArgs {
-    /// Where nodes are.
+    /// The world: places of nodes and delays.
     #[command(flatten)]
     pub world: WorldArgs,
     /// Leaders, drawn by weight [default: 12].

@@ -11,14 +11,14 @@
 
 use std::time::{Duration, Instant};
 
-use alloy_primitives::hex;
-use fragcast_shredder::{Kind, Message, MessageKey, SignedMessage};
+use fragcast_shredder::messages::json;
+use fragcast_shredder::{Kind, MessageKey, SignedMessage};
 use jsonrpsee::core::client::{ClientT, Error as ClientError, Subscription, SubscriptionClientT};
 use jsonrpsee::http_client::HttpClientBuilder;
 use jsonrpsee::rpc_params;
 use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -268,15 +268,7 @@ async fn try_post_all(url: &str, posts: &[(Nanos, SignedMessage)]) -> Result<(),
     let start = tokio::time::Instant::now();
     for (at, signed) in posts {
         tokio::time::sleep_until(start + Duration::from_nanos(*at)).await;
-        let method = match signed.message {
-            Message::Env(_) => "based_env",
-            Message::Frag(_) => "based_newFrag",
-            Message::Seal(_) => "based_sealFrag",
-        };
-        let param = json!({
-            "signature": hex::encode_prefixed(signed.signature.as_bytes()),
-            "message": signed.message,
-        });
+        let (method, param) = json::request(&signed.message, &signed.signature);
         let _: Value = client.request(method, rpc_params![param]).await?;
     }
     Ok(())

@@ -100,7 +100,7 @@ impl Control {
     }
 }
 
-/// A packet on its way.
+/// A packet that is being delayed.
 #[derive(Debug)]
 struct Held {
     at: Nanos,

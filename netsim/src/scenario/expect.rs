@@ -59,7 +59,7 @@ pub struct Shares {
     pub convicted: u64,
     /// Pairs that complete by the fallback.
     pub gossiped: u64,
-    /// How nodes changed between the overlay and gossip.
+    /// Changes of nodes between the overlay and gossip.
     pub changes: Changes,
     /// Bytes that all nodes sent.
     pub bytes: u64,

@@ -18,7 +18,7 @@ const MAX_ID: usize = 64;
 /// A place within this distance of a built-in city is named after it.
 const NAMED_KM: f64 = 40.0;
 
-/// What is wrong with a line.
+/// An error in a line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineError {

@@ -7,7 +7,7 @@ const MAX_NAME: usize = 64;
 /// The most known regions that an error lists.
 const LISTED: usize = 40;
 
-/// What is wrong with a list of regions.
+/// An error in a list of regions.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpecError {

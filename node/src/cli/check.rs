@@ -116,7 +116,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// How gossip is reached, and whether anything is missing for it.
+/// Prints how gossip is reached, and whether anything is missing for it.
 fn check_gossip(
     config: &Config,
     network: &Network,
@@ -182,7 +182,7 @@ fn check_gossip(
     Ok(())
 }
 
-/// What would be executed, on what; and what the execution client can do.
+/// Prints what would be executed, on which state, and what the execution client can do.
 fn check_execution(
     config: &Config,
     network: &Network,
@@ -234,7 +234,7 @@ fn check_execution(
     Ok(())
 }
 
-/// Asks a node; 0 if it is ready, 2 if not.
+/// Asks a node for its status; the exit code is 0 if it is ready, 2 if not.
 pub(super) async fn status(args: StatusArgs) -> anyhow::Result<i32> {
     let body = Request::new("fragcast_status", [(); 0]).to_vec()?;
     let (code, answer) =

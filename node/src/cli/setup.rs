@@ -1,4 +1,4 @@
-//! `init`, `keygen`, `delegate`: what is done once, before a node runs.
+//! `init`, `keygen`, `delegate`: the commands that are run once, before a node runs.
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -19,7 +19,7 @@ use crate::network::{MemberEntry, NetworkFile};
 /// Arguments of `fragcast init`.
 #[derive(Debug, clap::Args)]
 pub(super) struct InitArgs {
-    /// Where the files go.
+    /// The directory to write to.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
     /// Chain id.
@@ -54,9 +54,9 @@ pub(super) struct KeygenArgs {
 enum KeyKind {
     /// A node's identity (ed25519).
     Identity,
-    /// What a gateway delegates to (ed25519), with its journal.
+    /// The key that a gateway delegates to (ed25519), with its journal.
     Leader,
-    /// A gateway's own (secp256k1).
+    /// A gateway's own key (secp256k1).
     Gateway,
 }
 

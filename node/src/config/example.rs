@@ -224,7 +224,7 @@ filter = "{filter}"
     }
 }
 
-/// What the settings of `[rpc]` mean.
+/// The settings of `[rpc]` and their comments.
 const RPC: [(&str, &str); 17] = [
     ("preconf_as_latest", "Reads of `latest` see the newest executed frag."),
     (
@@ -249,7 +249,7 @@ const RPC: [(&str, &str); 17] = [
     ("max_fee_history", "Blocks that eth_feeHistory goes through."),
 ];
 
-/// The settings of `[rpc]` with their meanings.
+/// The lines of `[rpc]`, each with its comment.
 fn rpc_lines(rpc: &EthConfig) -> String {
     let table = toml::Table::try_from(rpc).unwrap_or_default();
     let line = |(key, meaning): &(&str, &str)| {

@@ -1,8 +1,9 @@
-//! The gateway's door: JSON-RPC `based_env`, `based_newFrag`, `based_sealFrag`.
+//! The gateway's interface: JSON-RPC `based_env`, `based_newFrag`, `based_sealFrag`. `GATEWAY.md`
+//! describes it.
 //!
-//! What comes in must be signed by the gateway that the schedule names for the block, whatever
-//! form its signature has; it goes out canonical. The answer is `"OK"` once every shred is
-//! queued, which paces a gateway that is faster than the uplink.
+//! A message must be signed by the gateway that the schedule names for the block. The signature may
+//! have any form and goes out canonical. The answer is `"OK"` once every shred is queued, which
+//! paces a gateway that is faster than the uplink.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +14,8 @@ use fragcast_shredder::{
     Dialect, Message, MessageKey, Signature, SignatureError, SignedMessage, VerifiedMessage,
 };
 use fragcast_turbine::net::Handle;
-use fragcast_turbine::output::{Ordered, Times, Via};
-use fragcast_turbine::{BroadcastError, Schedule};
+use fragcast_turbine::output::{Delivered, Times, Via};
+use fragcast_turbine::BroadcastError;
 use jsonrpsee::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use serde::Deserialize;
@@ -24,7 +25,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::gateway::journal::{Journal, JournalError};
 use crate::gateway::order::{Leading, OrderError, Step};
 
-/// What a gateway posts.
+/// The parameter that a gateway posts.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Signed<M> {
@@ -35,19 +36,19 @@ struct Signed<M> {
 /// Why a message was not taken. The codes are part of the interface.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// Not the JSON that is expected.
+    /// The parameters do not parse.
     #[error("invalid params: {0}")]
     Params(String),
-    /// Of the other dialect, or out of bounds.
+    /// It is of the other dialect, or out of bounds.
     #[error(transparent)]
     Message(#[from] JsonError),
-    /// Not 65 bytes of hex.
+    /// The signature is not 65 bytes of hex.
     #[error("the signature must be 65 bytes of hex")]
     SignatureForm,
-    /// Signed by somebody else.
+    /// It is not signed by the scheduled gateway.
     #[error(transparent)]
     Signature(#[from] SignatureError),
-    /// Out of order.
+    /// It is out of order.
     #[error(transparent)]
     Order(#[from] OrderError),
     /// The gateway has not delegated to this node.
@@ -89,7 +90,7 @@ impl IngestError {
         }
     }
 
-    /// All labels, and `ok` and `again` for what was taken.
+    /// All labels; `ok` and `again` are for messages that were taken.
     pub const LABELS: [&'static str; 9] = [
         "ok",
         "again",
@@ -109,7 +110,7 @@ impl From<IngestError> for ErrorObjectOwned {
     }
 }
 
-/// How often each answer was given.
+/// Counters of answers to the gateway.
 #[derive(Debug, Default)]
 pub struct IngestStats([AtomicU64; IngestError::LABELS.len()]);
 
@@ -128,39 +129,39 @@ impl IngestStats {
 
 /// The leader's side of a node.
 pub struct Ingest {
-    schedule: Schedule,
     dialect: Dialect,
     net: Handle,
-    /// What this node sends, it also hands on itself.
-    own: mpsc::Sender<Ordered>,
+    /// Messages that this node sends, for its own sequencer.
+    own: mpsc::Sender<Arc<Delivered>>,
     state: Mutex<(Leading, Option<Journal>)>,
     stats: Arc<IngestStats>,
 }
 
 impl Ingest {
-    /// An ingest for the chain of `schedule`; without a journal the node only follows.
+    /// An ingest for the network of `net`; without a journal the node only follows.
     pub fn new(
-        schedule: Schedule,
         dialect: Dialect,
         net: Handle,
-        own: mpsc::Sender<Ordered>,
+        own: mpsc::Sender<Arc<Delivered>>,
         journal: Option<Journal>,
         stats: Arc<IngestStats>,
     ) -> Self {
         let state = Mutex::new((Leading::default(), journal));
-        Self { schedule, dialect, net, own, state, stats }
+        Self { dialect, net, own, state, stats }
     }
 
-    /// Takes a message; true if it was new.
+    /// Takes a message; returns true if it was new.
     ///
-    /// What is sent must be taken over, or its place would be given to another message, which
-    /// is equivocation. So this goes on in a task of its own even if the gateway hangs up and
+    /// A message that was sent must be committed, or its place would be given to another message,
+    /// which is equivocation. So this runs in a task of its own, even if the gateway hangs up and
     /// the server drops the request.
     ///
     /// # Errors
     /// [`IngestError`].
     pub async fn take(self: Arc<Self>, signed: SignedMessage) -> Result<bool, IngestError> {
-        let gateway = self.schedule.gateway(signed.message.block());
+        let block = signed.message.block();
+        // Before all epochs that this node knows nobody leads.
+        let gateway = self.net.epochs().gateway(block).ok_or(IngestError::NotLeader(block))?;
         let message = signed.normalise_and_verify(gateway)?;
         let ended = BroadcastError::Busy;
         tokio::spawn(async move { self.send(message).await }).await.map_err(|_| ended)?
@@ -191,15 +192,10 @@ impl Ingest {
             other => other.into(),
         })?;
         leading.commit(key, &message);
-        let times = Times {
-            sent_at: sent.as_nanos(),
-            first_shred_at: arrived.as_nanos(),
-            complete_at: arrived.as_nanos(),
-        };
-        let MessageKey { block, attempt, message: index } = key;
+        let times = Times { sent_at: Some(sent), first_shred_at: arrived, complete_at: arrived };
+        let delivered = Delivered { key, message, times, via: Via::Own };
         // The receiver ends only with the node.
-        let _ =
-            self.own.send(Ordered { block, attempt, index, message, times, via: Via::Own }).await;
+        let _ = self.own.send(Arc::new(delivered)).await;
         Ok(true)
     }
 
@@ -235,7 +231,7 @@ impl Ingest {
         })
     }
 
-    /// The three methods.
+    /// The JSON-RPC module with the three methods.
     pub fn module(self) -> RpcModule<Self> {
         let mut module = RpcModule::new(self);
         let registered = module
@@ -264,17 +260,7 @@ impl Ingest {
     }
 }
 
-/// Puts a message into the form that [`Ingest`] takes; what the built-in gateways post.
+/// The method and parameter for a message, as gateways post it.
 pub fn request(message: &VerifiedMessage) -> (&'static str, serde_json::Value) {
-    use fragcast_shredder::messages::json::MessageJson;
-    let method = match message.message() {
-        Message::Env(_) => "based_env",
-        Message::Frag(_) => "based_newFrag",
-        Message::Seal(_) => "based_sealFrag",
-    };
-    let param = serde_json::json!({
-        "signature": hex::encode_prefixed(message.signature().as_bytes()),
-        "message": MessageJson::from(message.message()),
-    });
-    (method, param)
+    fragcast_shredder::messages::json::request(message.message(), message.signature())
 }

@@ -1,18 +1,18 @@
-//! The leader's journal: which attempt of which block has been opened.
+//! The leader's journal: the attempts of each block that were opened.
 //!
-//! Two messages under one (block, attempt, index) are equivocation, and a leader that was
-//! killed in mid-block does not remember what it sent. So an attempt is written and synced
-//! before its first shred leaves, and after a restart the block continues under the next one.
+//! Two messages under one (block, attempt, index) are equivocation, and a leader that was killed in
+//! mid-block does not remember what it sent. So an attempt is written and synced before its first
+//! shred leaves, and after a restart the block continues under the next attempt.
 //!
 //! ```text
 //! record: block u64 LE │ attempt u8 │ zero u8 ×3 │ first 4 bytes of BLAKE3 of those 12
 //! ```
 //!
-//! A torn last record was never acted upon, and is cut off. Without the file (a restored
-//! backup, a copied key) nobody knows what was sent: a marker is written in its place, and the
-//! first block that is offered is refused with all before it and the next
-//! [`WINDOW_FUTURE`], which may have been opened as well. The marker counts until a block has
-//! been opened, so another restart changes nothing. A lock keeps a second process out.
+//! A torn last record was never acted upon, and is cut off. Without the file (a restored backup, a
+//! copied key) nobody knows what was sent. Then a marker is written, and the first block that is
+//! offered is refused, with all before it and the [`WINDOW_FUTURE`] after it, which may have been
+//! opened as well. The marker counts until a block has been opened, so another restart changes
+//! nothing. A lock keeps a second process out.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -25,21 +25,21 @@ use fragcast_turbine::protocol::WINDOW_FUTURE;
 const RECORD: usize = 16;
 /// Blocks that are remembered; the journal is rewritten when it has four times as many records.
 const KEEP: usize = 256;
-/// Stands in the place of a journal that was missing.
+/// The record that marks a journal which was missing.
 const MARKER: (u64, u8) = (u64::MAX, u8::MAX);
 
 /// Why an attempt could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// The file.
+    /// The file could not be read or written.
     #[error("cannot write the journal {path}: {source}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// Another process has it.
+    /// Another process has the file open.
     #[error("the journal {0} is in use: another node runs with this leader key")]
     InUse(PathBuf),
     /// A record in the middle is damaged.
@@ -55,12 +55,12 @@ pub enum JournalError {
         "the journal was missing: block {0} is skipped, since it may have been opened before; later blocks go on"
     )]
     Unknown(u64),
-    /// Long past.
+    /// The block is too old.
     #[error("block {0} is older than all that the journal remembers")]
     TooOld(u64),
 }
 
-/// Attempts used so far, on disk.
+/// The attempts opened so far, on disk.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -91,7 +91,7 @@ impl Journal {
         file.sync_all().map_err(io)
     }
 
-    /// Opens a journal. One that is missing is made, and the first block is refused.
+    /// Opens a journal. A missing one is created, and the first eight blocks are then refused.
     ///
     /// # Errors
     /// [`JournalError::Io`] or [`JournalError::Damaged`].
@@ -189,7 +189,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes what is remembered to a new file and puts it in the old one's place.
+    /// Writes the remembered records to a new file that replaces the old one.
     fn rewrite(&mut self) -> std::io::Result<()> {
         let bytes: Vec<u8> = self.used.iter().flat_map(|(b, a)| record(*b, *a)).collect();
         let next = self.path.with_extension("journal.new");

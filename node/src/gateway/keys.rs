@@ -12,20 +12,20 @@ use zeroize::Zeroizing;
 /// Why a key could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The file.
+    /// The file could not be read or written.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// Others may read it.
+    /// The file's permissions let others read it.
     #[error("{0} can be read by others: run `chmod 600` on it")]
     Permissions(PathBuf),
-    /// It holds something else.
+    /// The file does not hold a key.
     #[error("{0} does not hold a key: 64 hex digits are expected")]
     Format(PathBuf),
 }

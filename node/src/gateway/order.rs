@@ -1,6 +1,6 @@
-//! What the gateway may hand in next: the leader's side of the sequence, pure.
+//! The order of a gateway's messages: what it may hand in next. Pure.
 //!
-//! A message is checked with [`Leading::check`] and, once it has been sent, taken over with
+//! A message is checked with [`Leading::check`] and, once it has been sent, committed with
 //! [`Leading::commit`]; a message that could not be sent leaves no trace.
 
 use std::collections::BTreeMap;
@@ -11,10 +11,10 @@ use fragcast_shredder::{Message, MessageKey, VerifiedMessage};
 /// Blocks that may be open or remembered at a time; about 70 kB each at a thousand frags.
 const MAX_BLOCKS: usize = 72;
 
-/// Why a message of the gateway's was refused. Each is a clear answer to the gateway.
+/// Why a gateway's message is out of order. The text is the answer to the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
-    /// No Env yet.
+    /// The block has no Env yet.
     #[error("block {0} is not open: send its Env first")]
     NotOpen(u64),
     /// Frags are missing.
@@ -24,10 +24,10 @@ pub enum OrderError {
         block: u64,
         /// The next sequence number.
         expected: u64,
-        /// What came.
+        /// The sequence number in the message.
         found: u64,
     },
-    /// Something else was sent in this place.
+    /// Another message was sent in this place.
     #[error(
         "frag {seq} of block {block} was sent with other content: send a new Env to rebuild the block"
     )]
@@ -40,14 +40,14 @@ pub enum OrderError {
     /// The last frag has been sent.
     #[error("block {0} had its last frag: only its Seal can follow")]
     AfterLast(u64),
-    /// The Seal counts other frags than there were.
+    /// The Seal's number of frags is wrong.
     #[error("the Seal of block {block} counts {found} frags, {sent} were sent")]
     Count {
         /// Block.
         block: u64,
-        /// What the Seal says.
+        /// The number in the Seal.
         found: u64,
-        /// What was sent.
+        /// The number of frags that were sent.
         sent: u64,
     },
     /// The block is sealed.
@@ -56,7 +56,7 @@ pub enum OrderError {
     /// More frags than a header can number.
     #[error("block {0} has more frags than can be numbered")]
     TooMany(u64),
-    /// Long past.
+    /// The block is too old.
     #[error("block {0} is too old")]
     TooOld(u64),
 }
@@ -73,11 +73,11 @@ struct Open {
 /// What to do with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The same as before: nothing to send.
+    /// The message was sent before: there is nothing to send.
     Again,
-    /// Opens the next attempt of its block; the journal numbers it.
+    /// The message opens the next attempt of its block; the journal numbers it.
     Open,
-    /// Goes out under this key.
+    /// The message goes out under this key.
     Send(MessageKey),
 }
 
@@ -88,7 +88,7 @@ pub struct Leading {
 }
 
 impl Leading {
-    /// What is to be done with a message.
+    /// Decides what to do with a message.
     ///
     /// # Errors
     /// [`OrderError`].
@@ -143,7 +143,7 @@ impl Leading {
         }
     }
 
-    /// Takes over a message that [`check`](Self::check) allowed and that went out under `key`.
+    /// Commits a message that [`check`](Self::check) allowed and that was sent under `key`.
     pub fn commit(&mut self, key: MessageKey, message: &VerifiedMessage) {
         let root = message.root();
         match message.message() {

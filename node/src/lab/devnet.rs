@@ -1,7 +1,8 @@
 //! `fragcast devnet`: a whole network on this machine, with a built-in gateway.
 //!
 //! Every node executes every block on a database of its own and checks the Seal. The gateway
-//! takes transactions of users over JSON-RPC (`pool.rs`), so that a wallet or a library can be tried against any node.
+//! accepts users' transactions over JSON-RPC (`pool.rs`), so a wallet or a library can be tried
+//! against any node.
 
 mod pool;
 mod report;
@@ -29,7 +30,7 @@ use crate::node::Execution;
 use pool::Pool;
 use report::{View, print_table, summary};
 
-/// How long anything may take before it counts as missed.
+/// Time after which a message counts as missed.
 const GUARD: Duration = Duration::from_secs(20);
 const FRAG_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -51,11 +52,11 @@ pub struct DevnetArgs {
     /// Blocks that a gateway leads at a time.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     pub term: u64,
-    /// Which way messages travel: auto, turbine (the overlay alone) or gossip.
+    /// How messages travel: auto, turbine (the overlay alone) or gossip.
     #[arg(long, default_value_t)]
     pub mode: Mode,
-    /// How much nodes have to do with gossip: off, standby or always. Without the flag: standby,
-    /// or off for more than 64 nodes, whose connections a usual limit of open files forbids.
+    /// How much nodes use gossip: off, standby or always. Without the flag: standby, or off for
+    /// more than 64 nodes, whose connections exceed the usual limit of open files.
     #[arg(long)]
     pub policy: Option<Policy>,
     /// Blocks all UDP before this block, so that the overlay fails for everybody.
@@ -67,8 +68,8 @@ pub struct DevnetArgs {
     /// Route of the leader: auto, direct, turbine or rotor.
     #[arg(long, default_value = "turbine")]
     pub route: String,
-    /// As fast as it can instead of a frag every 200 ms: the next message follows when every
-    /// node has the one before.
+    /// Sends the next message as soon as every node has the one before, instead of a frag every 200
+    /// ms.
     #[arg(long)]
     pub fast: bool,
     /// Frags of a block.
@@ -89,17 +90,17 @@ pub struct DevnetArgs {
     /// Writes a JSON report.
     #[arg(long)]
     pub report: Option<PathBuf>,
-    /// TCP port of node 0's public JSON-RPC; 0: one of the system's choice.
+    /// TCP port of node 0's public JSON-RPC; 0: chosen by the system.
     #[arg(long = "http.port", default_value_t = 0)]
     pub http_port: u16,
-    /// TCP port of node 0's gossip; 0: one of the system's choice.
+    /// TCP port of node 0's gossip; 0: chosen by the system.
     #[arg(long = "gossip.port", default_value_t = 0)]
     pub gossip_port: u16,
-    /// TCP port at which the gateway takes transactions; 0: one of the system's choice.
+    /// TCP port at which the gateway accepts transactions; 0: chosen by the system.
     #[arg(long = "gateway.port", default_value_t = 0)]
     pub gateway_port: u16,
-    /// Gives every node a Flashblocks door; node 0's is at this TCP port, 0: one of the system's
-    /// choice.
+    /// Gives every node a Flashblocks WebSocket; node 0's is at this TCP port, 0: chosen by the
+    /// system.
     #[arg(long = "flashblocks.port")]
     pub flashblocks_port: Option<u16>,
     /// Prints where everything listens, as JSON, before the first block.
@@ -108,12 +109,12 @@ pub struct DevnetArgs {
     /// Reads of `latest` see the newest executed frag.
     #[arg(long)]
     pub preconf_as_latest: bool,
-    /// Keeps the nodes' directories here; without, they are thrown away.
+    /// Keeps the nodes' directories here; otherwise they are deleted.
     #[arg(long)]
     pub dir: Option<PathBuf>,
 }
 
-/// The largest network that has gossip without being told to.
+/// The largest network that uses gossip by default.
 const GOSSIP_NODES: u16 = 64;
 
 impl DevnetArgs {
@@ -144,10 +145,10 @@ impl DevnetArgs {
     }
 }
 
-/// Runs it; the exit code.
+/// Runs the command and returns the exit code.
 ///
 /// # Errors
-/// What could not be set up or written.
+/// Something could not be set up or written.
 pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
     args.check()?;
     let temporary = tempfile::tempdir()?;
@@ -207,7 +208,7 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
     Ok(i32::from(summary["ok"] != true))
 }
 
-/// Tells where a wallet or a script can go.
+/// Prints the addresses for wallets and scripts.
 fn announce(args: &DevnetArgs, network: &LocalNetwork, gateway: SocketAddr) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let http: Vec<String> =

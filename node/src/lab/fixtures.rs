@@ -1,7 +1,7 @@
 //! Blocks from files: recorded from a real chain, or those of ethereum/tests.
 //!
-//! They carry what executing them must arrive at. [`input`] reads files, folders and archives;
-//! [`recorded`] and [`ethereum_tests`] understand what is in them.
+//! They carry the expected results of execution. [`input`] reads files, folders and archives;
+//! [`recorded`] and [`ethereum_tests`] parse their contents.
 
 pub mod ethereum_tests;
 pub mod input;

@@ -1,5 +1,5 @@
-//! Bodies of the fuzz targets. `cargo fuzz` runs them on what it finds, the test beside them
-//! on bytes of a seeded generator, so that they cannot rot.
+//! Bodies of the fuzz targets. `cargo fuzz` runs them on its corpus, the test below on bytes of a
+//! seeded generator, so that they cannot rot.
 //!
 //! Each takes any bytes and panics if an invariant breaks.
 

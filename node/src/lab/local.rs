@@ -1,5 +1,5 @@
 //! A whole network on this machine: complete nodes over loopback QUIC, each with its own key,
-//! endpoint and directory, and somebody who looks at all of them. `devnet` and `replay` run on it.
+//! endpoint and directory, and an observer of all of them. `devnet` and `replay` run on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
@@ -30,7 +30,7 @@ use crate::gateway::keys;
 use crate::network::{MemberEntry, Network, NetworkFile};
 use crate::node::{Execution, Node, Parts, Sockets};
 
-/// What a local network is like.
+/// Settings of a local network.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
     /// Nodes in all.
@@ -49,27 +49,53 @@ pub struct LocalOptions {
     pub uplink_mbit: u64,
     /// Route policy, as in the configuration.
     pub route: String,
-    /// Where the nodes' directories are made.
+    /// The directory of the nodes' directories.
     pub dir: PathBuf,
     /// Seed of the losses.
     pub seed: u64,
-    /// Where all gateways take users' transactions.
+    /// The address at which all gateways accept users' transactions.
     pub gateway_url: Option<String>,
-    /// Port of node 0's public JSON-RPC; 0: one of the system's choice.
+    /// Port of node 0's public JSON-RPC; 0: chosen by the system.
     pub http_port: u16,
     /// Reads of `latest` see the newest executed frag.
     pub preconf_as_latest: bool,
-    /// How much the nodes have to do with gossip.
+    /// How much the nodes use gossip.
     pub policy: Policy,
-    /// Which way messages travel.
+    /// How messages travel.
     pub mode: Mode,
-    /// Port of node 0's gossip; 0: one of the system's choice.
+    /// Port of node 0's gossip; 0: chosen by the system.
     pub gossip_port: u16,
-    /// Every node has a Flashblocks door; node 0's is at this port, 0: one of the system's choice.
+    /// Gives every node a Flashblocks WebSocket; node 0's is at this port, 0: chosen by the system.
     pub flashblocks_port: Option<u16>,
 }
 
-/// What one node has handed on.
+impl LocalOptions {
+    /// Two nodes in `dir`, of which the first leads for the only gateway; the overlay alone,
+    /// without loss.
+    pub fn new(dir: &Path) -> Self {
+        Self {
+            nodes: 2,
+            gateways: 1,
+            blocks_per_term: 30,
+            chain_id: 901,
+            dialect: Dialect::V0,
+            loss: 0.0,
+            uplink_mbit: 200,
+            route: "auto".into(),
+            dir: dir.to_owned(),
+            seed: 0,
+            gateway_url: None,
+            http_port: 0,
+            preconf_as_latest: false,
+            policy: Policy::Off,
+            mode: Mode::Turbine,
+            gossip_port: 0,
+            flashblocks_port: None,
+        }
+    }
+}
+
+/// Observations of one node's outputs.
 #[derive(Debug)]
 pub struct Track {
     /// Roots by block, in the order in which they came.
@@ -78,11 +104,11 @@ pub struct Track {
     sealed: BTreeSet<u64>,
     /// Messages handed on.
     pub messages: u64,
-    /// The same by the way that was first.
+    /// Messages handed on, by the way that was first.
     pub by_way: BTreeMap<Via, u64>,
-    /// Leader to here, µs, for messages that came over the network.
+    /// Latency from the leader to this node, µs, of messages that came over the network.
     pub latency: Histogram<u64>,
-    /// The same, for blocks before a term of this node's own.
+    /// The same latency in the terms before this node's own.
     pub as_next_leader: Histogram<u64>,
     /// Messages that came out of order. Always 0.
     disorder: u64,
@@ -90,7 +116,7 @@ pub struct Track {
     pub reports: BTreeMap<u64, BlockReport>,
 }
 
-/// Makes what node `index`, whose directory is given, executes with; the tap is to be passed on.
+/// Makes the execution settings of node `index` with this directory; the tap must be passed on.
 pub type ExecutionFactory =
     dyn Fn(usize, &Path, ReportTap) -> anyhow::Result<Execution> + Send + Sync;
 
@@ -122,20 +148,19 @@ impl Track {
                 self.sealed.remove(block);
             }
             Output::Message(m) => {
-                let roots = self.blocks.entry(m.block).or_default();
-                self.disorder += u64::from(roots.len() != usize::from(m.index));
+                let roots = self.blocks.entry(m.key.block).or_default();
+                self.disorder += u64::from(roots.len() != usize::from(m.key.message));
                 roots.push(m.message.root());
                 self.messages += 1;
                 *self.by_way.entry(m.via).or_default() += 1;
                 if m.message.message().kind() == Kind::Seal {
-                    self.sealed.insert(m.block);
+                    self.sealed.insert(m.key.block);
                 }
-                // Only shreds say when a message was sent.
-                if !own && m.via.proves_attempt() {
-                    let micros = m.times.complete_at.saturating_sub(m.times.sent_at) / 1_000;
-                    self.latency.saturating_record(micros.max(1));
+                if let Some(took) = m.times.latency().filter(|_| !own) {
+                    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+                    self.latency.saturating_record(micros);
                     if next_leader {
-                        self.as_next_leader.saturating_record(micros.max(1));
+                        self.as_next_leader.saturating_record(micros);
                     }
                 }
             }
@@ -171,20 +196,20 @@ pub struct LocalNetwork {
     tracks: Vec<Arc<Mutex<Track>>>,
     news: Arc<Notify>,
     http: HttpClient,
-    /// What was handed in, by block.
+    /// Roots of the messages handed in, by block.
     sent: BTreeMap<u64, Vec<B256>>,
-    /// While it is true, no UDP packet passes.
+    /// While true, no UDP packet passes.
     cut: Arc<AtomicBool>,
-    /// When that was so, and when the first message was handed in after it began.
+    /// The times when no UDP packet passed, with the first message handed in during each.
     cuts: Vec<Cut>,
 }
 
-/// A time in which no UDP packet passed, in nanoseconds since the Unix epoch.
+/// A period in which no UDP packet passed, in nanoseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
     /// When it began.
     pub from: u64,
-    /// When the first message was handed in after that: the first that the overlay missed.
+    /// When the first message was handed in after that, which is the first that the overlay missed.
     pub missing: Option<u64>,
     /// When it ended.
     pub until: Option<u64>,
@@ -324,7 +349,7 @@ impl LocalNetwork {
     /// Makes the directories and starts all nodes.
     ///
     /// # Errors
-    /// What could not be set up.
+    /// A part could not be set up.
     pub async fn start(
         options: &LocalOptions,
         execution: Option<&ExecutionFactory>,
@@ -363,10 +388,7 @@ impl LocalNetwork {
             let me = gateways.get(index).map(GatewayKey::address);
             let (seen, told) = (Arc::clone(&track), Arc::clone(&news));
             let tap = move |output: &Output| {
-                let block = match output {
-                    Output::Message(m) => m.block,
-                    Output::Retracted { block, .. } => *block,
-                };
+                let block = output.block();
                 let own = Some(schedule.gateway(block)) == me;
                 let next = !own && schedule.next(block).next().is_some_and(|(g, _)| Some(g) == me);
                 lock(&seen).take(output, next, own);
@@ -400,7 +422,7 @@ impl LocalNetwork {
         Ok(Self { nodes, gateways, network, tracks, news, http, sent, cut, cuts })
     }
 
-    /// Lets no UDP packet pass from now on, as a firewall would, or lets them pass again.
+    /// Blocks all UDP packets from now on, as a firewall would, or lets them pass again.
     pub fn fail_turbine(&mut self, fail: bool) {
         self.cut.store(fail, Ordering::Relaxed);
         match (fail, self.cuts.last_mut()) {
@@ -410,7 +432,7 @@ impl LocalNetwork {
         }
     }
 
-    /// When no UDP packet passed.
+    /// The periods in which no UDP packet passed.
     pub fn cuts(&self) -> &[Cut] {
         &self.cuts
     }
@@ -418,7 +440,7 @@ impl LocalNetwork {
     /// Waits until every node is connected to every other that it is to be connected to.
     ///
     /// # Errors
-    /// If that takes longer than `guard`.
+    /// It takes longer than `guard`.
     pub async fn connected(&self, guard: Duration) -> anyhow::Result<()> {
         let all = self.nodes.len() - 1;
         let wait = async {
@@ -441,7 +463,7 @@ impl LocalNetwork {
     /// Signs a message with its gateway's key and posts it to the node that leads.
     ///
     /// # Errors
-    /// What the node answered.
+    /// The node's error.
     pub async fn post(&mut self, message: Message) -> anyhow::Result<()> {
         let block = message.block();
         let leader = self.leader(block);
@@ -484,7 +506,7 @@ impl LocalNetwork {
         self.wait(guard, || self.tracks.iter().all(|track| lock(track).has(block, roots))).await
     }
 
-    /// Forgets what nodes said of `block`, which is about to be built (again).
+    /// Forgets the nodes' reports on `block`, which is about to be built (again).
     pub fn unjudge(&self, block: u64) {
         for track in &self.tracks {
             lock(track).reports.remove(&block);
@@ -525,12 +547,12 @@ impl LocalNetwork {
         &self.nodes
     }
 
-    /// Reads what node `index` has handed on.
+    /// Reads the observations of node `index`.
     pub fn track<T>(&self, index: usize, read: impl FnOnce(&Track) -> T) -> T {
         read(&lock(&self.tracks[index]))
     }
 
-    /// What was posted of a block.
+    /// Roots of the messages posted for a block.
     pub fn sent(&self, block: u64) -> &[B256] {
         self.sent.get(&block).map_or(&[], Vec::as_slice)
     }

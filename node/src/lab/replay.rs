@@ -1,10 +1,10 @@
 //! `fragcast replay`: recorded blocks and blockchain tests, cut into frags and replayed.
 //!
-//! Offline the gateway's side executes each block to make its Seal, and a follower behind a lossy
-//! pipe executes what arrives: a block passes only if the follower's hash is the one in the
-//! *file*; blocks that a suite calls invalid must be refused. Withdrawals, which no message
-//! carries, reach each executor beside them. [`case`] is what is expected, [`drive`] what is the
-//! same for all followers, [`offline`] the follower without a network.
+//! The gateway's side executes each block to make its Seal. Offline, a follower behind a lossy pipe
+//! executes what arrives. A block passes only if the follower's hash is the one in the *file*;
+//! blocks that a suite calls invalid must be refused. Withdrawals, which no message carries, reach
+//! each executor beside the messages. [`case`] says what is expected, [`drive`] is the part that
+//! all followers share, [`offline`] the follower without a network.
 
 pub mod case;
 pub mod content;
@@ -62,10 +62,10 @@ impl ReplayArgs {
     }
 }
 
-/// Runs it; the exit code.
+/// Runs the command and returns the exit code.
 ///
 /// # Errors
-/// What could not be read, set up or written.
+/// Something could not be read, set up or written.
 pub async fn run(args: ReplayArgs) -> anyhow::Result<i32> {
     let begin = Instant::now();
     let bar = ProgressBar::no_length();

@@ -1,4 +1,4 @@
-//! What a node executes with, from its configuration.
+//! A node's execution, from its configuration.
 
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ const WITH_WITHDRAWALS: [(u64, &str); 6] = [
     (10_200, "Chiado"),
 ];
 
-/// What a node executes with.
+/// A node's execution: chain, state source, history.
 pub struct Execution {
     /// The chain.
     pub spec: Arc<ChainSpec>,
-    /// Where its state comes from.
+    /// The source of its state.
     pub source: Arc<dyn StateSource>,
     /// Blocks that are no longer in memory.
     pub history: Option<Arc<dyn History>>,
@@ -37,7 +37,7 @@ pub struct Execution {
     pub client: Option<Client>,
     /// Bounds.
     pub config: ExecutorConfig,
-    /// Sees every verdict.
+    /// An observer of every verdict.
     pub tap: Option<ReportTap>,
 }
 
@@ -55,7 +55,7 @@ impl Execution {
         }
     }
 
-    /// A chain on any source, with nothing older than what is in memory.
+    /// A chain on any source, without history beyond the blocks in memory.
     pub fn on_source(spec: Arc<ChainSpec>, source: Arc<dyn StateSource>) -> Self {
         Self {
             spec,
@@ -68,11 +68,11 @@ impl Execution {
         }
     }
 
-    /// What the configuration says; `None`: nothing is executed. Has to be called within the
+    /// The execution of a configuration; `None`: nothing is executed. To be called within the
     /// runtime.
     ///
     /// # Errors
-    /// What is wrong, and what to do.
+    /// The problem, and what to do.
     pub fn of_config(config: &Config, network: &Network) -> anyhow::Result<Option<Self>> {
         let Some(spec) = chain(config, network)? else { return Ok(None) };
         let client = client(config, spec.is_op())?;
@@ -93,7 +93,7 @@ impl Execution {
     }
 }
 
-/// What executes, and what follows the execution client.
+/// The running executor, and the task that follows the execution client.
 pub(super) struct Executing {
     pub(super) executor: Arc<Executor>,
     pub(super) store: Option<Arc<Store>>,
@@ -104,7 +104,8 @@ pub(super) struct Executing {
 }
 
 impl Executing {
-    /// Starts the executor's thread, and following the client. Within the runtime.
+    /// Starts the executor's thread, and the task that follows the client. To be called within the
+    /// runtime.
     pub(super) fn start(execution: Execution, config: &Config) -> anyhow::Result<Self> {
         let Execution { spec, source, history, store, client, config: bounds, tap } = execution;
         let queue = config.http.subscriber_queue.max(1) as usize;
@@ -126,7 +127,7 @@ impl Executing {
 /// The configured chain, checked against the network.
 ///
 /// # Errors
-/// It cannot be had, is of another chain id, or cannot be executed from its messages.
+/// It cannot be loaded, has another chain id, or cannot be executed from its messages.
 pub fn chain(config: &Config, network: &Network) -> anyhow::Result<Option<Arc<ChainSpec>>> {
     if config.execution.chain.is_empty() {
         return Ok(None);
@@ -164,7 +165,7 @@ pub fn chain(config: &Config, network: &Network) -> anyhow::Result<Option<Arc<Ch
 /// The configured execution client.
 ///
 /// # Errors
-/// Its address is none.
+/// Its address is not usable.
 pub fn client(config: &Config, op: bool) -> anyhow::Result<Option<Client>> {
     let client = config.client_settings(op).map(Client::new).transpose();
     client.context("client.url")

@@ -1,11 +1,8 @@
 //! Starts the gossip task of a node.
 
-use std::sync::Arc;
-
 use anyhow::Context;
 use ed25519_dalek::SigningKey;
-use fragcast_turbine::PeerId;
-use fragcast_turbine::gossip::Gate;
+use fragcast_turbine::PeerIndex;
 use fragcast_turbine::net::GossipLink;
 use fragcast_turbine::net::gossip::libp2p::multiaddr::Protocol;
 use fragcast_turbine::net::gossip::{GossipHandle, spawn};
@@ -28,15 +25,13 @@ pub(super) fn addresses(handle: &GossipHandle) -> Vec<Multiaddr> {
 pub(super) async fn start(
     config: &Config,
     network: &Network,
-    peer: &PeerId,
     identity: &SigningKey,
     link: GossipLink,
 ) -> anyhow::Result<Option<(GossipHandle, JoinHandle<()>)>> {
     let Some(settings) = config.gossip_settings(network.chain_id)? else { return Ok(None) };
-    let gate = Gate::new(network.dialect, network.schedule.clone());
-    let me = network.members.index(peer).context("this node is no member")?;
-    let members = Arc::clone(&network.members);
-    let addresses = network.gossip.clone();
-    let started = spawn(settings, identity, gate, members, me, addresses, link).await;
+    let member = |index: &PeerIndex| network.members.get(*index).map(|member| member.peer());
+    let listed = network.gossip.iter();
+    let addresses = listed.filter_map(|(index, at)| Some((member(index)?, at.clone()))).collect();
+    let started = spawn(settings, identity, network.dialect, addresses, link).await;
     Ok(Some(started.context("gossip")?))
 }

@@ -1,5 +1,5 @@
-//! The Ethereum part of the public JSON-RPC of a node that executes: what reads, what calls, what
-//! sends.
+//! The Ethereum part of the public JSON-RPC of a node that executes: methods that read, call and
+//! send.
 
 use std::sync::Arc;
 
@@ -7,14 +7,16 @@ use fragcast_rpc::calls::{self, CallContext};
 use fragcast_rpc::eth::{self, EthContext, Forwarded};
 use fragcast_rpc::forward::{Forwarder, MakeReceipt};
 use fragcast_rpc::upstream::{ClientUpstream, Upstream};
+use fragcast_turbine::EpochsView;
 use jsonrpsee::Methods;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::execution::Executing;
 use crate::config::Config;
 use crate::network::Network;
 
-/// What is served, and what runs beside it.
+/// The methods that are served, and the task beside them.
 pub(super) struct Public {
     pub(super) module: Methods,
     pub(super) eth: Arc<EthContext>,
@@ -27,6 +29,7 @@ impl Public {
     pub(super) fn new(
         config: &Config,
         network: &Network,
+        epochs: watch::Receiver<Arc<EpochsView>>,
         executing: &Executing,
     ) -> anyhow::Result<Self> {
         let (spec, view) = (&executing.spec, executing.executor.view());
@@ -39,7 +42,7 @@ impl Public {
             Arc::new(move |block, index| eth::receipt_json(&receipts, block, index));
         let forwarder = Arc::new(Forwarder::new(
             config.forward_settings(network),
-            network.schedule.clone(),
+            epochs,
             Arc::clone(view),
             Arc::clone(spec),
             receipt,

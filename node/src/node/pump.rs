@@ -1,20 +1,18 @@
-//! From what happens on the overlay to outputs in order, for everybody who takes them.
+//! Turns the overlay's events into outputs in order, for all consumers.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use fragcast_turbine::Event;
 use fragcast_turbine::health::Change;
-use fragcast_turbine::{Delivered, Event};
+use fragcast_turbine::output::{Delivered, Output};
+use fragcast_turbine::sequencer::{Fate, Sequencer};
+use fragcast_upstream::engine::EngineHandle;
 use tokio::sync::{broadcast, mpsc};
 
 use super::Tap;
 use crate::serve::state::NodeState;
 
-use fragcast_turbine::output::{Ordered, Output, Times};
-use fragcast_turbine::sequencer::{Fate, Sequencer};
-use fragcast_upstream::engine::EngineHandle;
-
-/// Turns what happens into outputs. It never waits for anybody, since the driver waits for it.
+/// Turns events into outputs. It never waits for a consumer, because the driver waits for it.
 pub(super) struct Pump {
     pub(super) state: Arc<NodeState>,
     pub(super) sequencer: Sequencer,
@@ -27,7 +25,7 @@ impl Pump {
     pub(super) async fn run(
         mut self,
         mut events: mpsc::Receiver<Event>,
-        mut own: mpsc::Receiver<Ordered>,
+        mut own: mpsc::Receiver<Arc<Delivered>>,
     ) {
         loop {
             let outputs = tokio::select! {
@@ -35,7 +33,7 @@ impl Pump {
                     Some(event) => self.event(event),
                     None => break,
                 },
-                Some(ordered) = own.recv() => self.message(ordered),
+                Some(delivered) = own.recv() => self.message(delivered),
             };
             self.hand_on(outputs);
         }
@@ -44,10 +42,10 @@ impl Pump {
         }
     }
 
-    fn message(&mut self, ordered: Ordered) -> Vec<Output> {
+    fn message(&mut self, delivered: Arc<Delivered>) -> Vec<Output> {
         let mut outputs = Vec::new();
-        let via = ordered.via;
-        let fate = self.sequencer.push(ordered, &mut outputs);
+        let via = delivered.via;
+        let fate = self.sequencer.push(delivered, &mut outputs);
         let first = matches!(fate, Fate::Passed | Fate::Waiting);
         self.state.update(|p| {
             *p.fates.entry(fate.label()).or_default() += 1;
@@ -61,16 +59,12 @@ impl Pump {
     fn event(&mut self, event: Event) -> Vec<Output> {
         let mut outputs = Vec::new();
         let kind = match event {
-            Event::Message(delivered) => {
-                let ordered = ordered(*delivered);
-                let times = ordered.times;
-                let took = times.complete_at.saturating_sub(times.sent_at);
-                let kind = ordered.message.message().kind().name();
-                // Only shreds say when a message was sent.
-                if ordered.via.proves_attempt() {
-                    self.state.metrics.latency(kind, Duration::from_nanos(took));
+            Event::Message { delivered, .. } => {
+                if let Some(took) = delivered.times.latency() {
+                    let kind = delivered.message.message().kind().name();
+                    self.state.metrics.latency(kind, took);
                 }
-                return self.message(ordered);
+                return self.message(delivered);
             }
             Event::BadParity(key) => {
                 tracing::warn!(?key, "the leader's parity is inconsistent");
@@ -87,7 +81,7 @@ impl Pump {
                 "equivocation"
             }
             Event::Bar { peer, outcome } => {
-                let peer = self.state.network.members.get(peer.number()).map(|m| m.peer());
+                let peer = self.state.net.epochs().peers().peer(peer);
                 tracing::warn!(?peer, reason = outcome.label(), "barred a peer");
                 "barred"
             }
@@ -104,7 +98,7 @@ impl Pump {
                 return outputs;
             }
             Event::Mismatch { peer, what } => {
-                let peer = self.state.network.members.get(peer.number()).map(|m| m.peer());
+                let peer = self.state.net.epochs().peers().peer(peer);
                 tracing::warn!(?peer, "a peer's {what} differs: compare the network files");
                 "mismatch"
             }
@@ -143,21 +137,5 @@ impl Pump {
             // Nobody may be listening.
             let _ = self.outputs.send(output);
         }
-    }
-}
-
-fn ordered(delivered: Delivered) -> Ordered {
-    let Delivered { key, message, sent_at, first_shred_at, complete_at, via, .. } = delivered;
-    Ordered {
-        block: key.block,
-        attempt: key.attempt,
-        index: key.message,
-        message,
-        times: Times {
-            sent_at: sent_at.as_nanos(),
-            first_shred_at: first_shred_at.as_nanos(),
-            complete_at: complete_at.as_nanos(),
-        },
-        via,
     }
 }

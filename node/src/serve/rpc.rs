@@ -18,24 +18,24 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::state::NodeState;
 
-/// An output as subscribers see it. Times are µs since the Unix epoch: those of this node, but
-/// `sentAt`, which is by the leader's clock.
+/// An output as subscribers see it. Times are µs since the Unix epoch by this node's clock, except
+/// `sentAt`, which is by the leader's.
 pub fn describe(output: &Output) -> Value {
     match output {
         Output::Message(m) => json!({
             "type": "message",
             "kind": m.message.message().kind().name(),
-            "block": m.block,
-            "attempt": m.attempt,
-            "index": m.index,
+            "block": m.key.block,
+            "attempt": m.key.attempt,
+            "index": m.key.message,
             "root": m.message.root(),
             "signature": hex::encode_prefixed(m.message.signature().as_bytes()),
             "message": MessageJson::from(m.message.message()),
             "via": m.via.name(),
             "times": {
-                "sentAt": m.times.sent_at / 1_000,
-                "firstShredAt": m.times.first_shred_at / 1_000,
-                "completeAt": m.times.complete_at / 1_000,
+                "sentAt": m.times.sent_at.unwrap_or_default().as_micros(),
+                "firstShredAt": m.times.first_shred_at.as_micros(),
+                "completeAt": m.times.complete_at.as_micros(),
             },
         }),
         Output::Retracted { block, attempt, reason } => json!({
@@ -49,7 +49,7 @@ pub fn describe(output: &Output) -> Value {
 
 /// `fragcast_status` and `fragcast_subscribe`.
 ///
-/// A subscriber who takes nothing for `patience` is dropped.
+/// A subscriber that takes nothing for `patience` is dropped.
 pub fn module(
     state: Arc<NodeState>,
     outputs: broadcast::Sender<Output>,
@@ -138,14 +138,14 @@ fn refused(why: &str) -> ErrorObjectOwned {
 
 /// How a subscription ended.
 enum Ending {
-    /// The subscriber, or the node, has gone.
+    /// The subscriber or the node has gone.
     Gone,
     /// It was too slow.
     Slow,
 }
 
-/// Sends until the subscriber goes, or is so slow that messages would be lost: then it is told
-/// how many, and dropped, because a stream with a silent gap is worse than none.
+/// Sends until the subscriber goes, or is so slow that messages would be lost. Then it is told how
+/// many and dropped, because a stream with a silent gap is worse than none.
 async fn serve(
     pending: PendingSubscriptionSink,
     mut outputs: broadcast::Receiver<Output>,

@@ -1,4 +1,4 @@
-//! What a node says of itself: whether it is ready, which way it counts on, its status.
+//! A node's report on itself: whether it is ready, which way it relies on, its status.
 
 use fragcast_turbine::Mode;
 use fragcast_turbine::health::{Reason, State};
@@ -14,7 +14,7 @@ impl NodeState {
     /// Why the node is not ready, if it is not.
     pub fn not_ready(&self) -> Option<String> {
         let net = self.net.snapshot();
-        let alone = self.network.members.len() == 1;
+        let others = self.net.epochs().peers().len().saturating_sub(1);
         if let Some(executor) = &self.executor {
             if executor.has_ended() {
                 return Some("the executor has ended: see the log and start again".into());
@@ -40,15 +40,14 @@ impl NodeState {
         if net.fallback.state == State::Gossip && by_gossip == 0 {
             return Some(format!("{}, and connected to nobody there", self.way()));
         }
-        (!alone && net.connected == 0 && !gossip).then(|| {
+        (others > 0 && net.connected == 0 && !gossip).then(|| {
             format!(
-                "not connected to any of {} peers, and nobody is heard on gossip either",
-                self.network.members.len() - 1
+                "not connected to any of {others} peers, and nobody is heard on gossip either"
             )
         })
     }
 
-    /// Which way this node counts on, for people.
+    /// The way that this node relies on, as text.
     pub fn way(&self) -> String {
         let fallback = self.net.snapshot().fallback;
         let why = fallback.reason.map_or("", Reason::describe);
@@ -144,8 +143,8 @@ impl NodeState {
             "leads": self.leads,
             "opened": opened,
             "sealed": sealed,
-            "nextGateway": self.network.schedule.gateway(next),
-            "members": self.network.members.len(),
+            "nextGateway": self.net.epochs().gateway(next),
+            "members": self.net.epochs().peers().len(),
             "connected": net.connected,
             "peers": peers,
             "gossip": self.gossip_status(),

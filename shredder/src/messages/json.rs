@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Dialect, Env, Frag, MAX_EXTRA_DATA, Message, Seal};
+use super::{Dialect, Env, Frag, Kind, MAX_EXTRA_DATA, Message, Seal};
+use crate::signature::Signature;
 
 /// Why a JSON message was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +50,34 @@ impl From<&Message> for MessageJson {
     fn from(message: &Message) -> Self {
         Self(message.clone())
     }
+}
+
+/// The JSON-RPC method by which a gateway posts a message of this kind.
+pub const fn method(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Env => "based_env",
+        Kind::Frag => "based_newFrag",
+        Kind::Seal => "based_sealFrag",
+    }
+}
+
+/// The method and the only parameter of the request by which a gateway posts a message.
+///
+/// ```
+/// use fragcast_shredder::messages::json;
+/// use fragcast_shredder::{BlockBuilder, GatewayKey};
+///
+/// let signed = GatewayKey::from_bytes([7; 32])?.sign(BlockBuilder::new(42).env());
+/// let (method, param) = json::request(&signed.message, &signed.signature);
+/// assert_eq!(method, "based_env");
+/// assert_eq!(param["message"]["number"], 42);
+/// assert_eq!(param["signature"].as_str().map(str::len), Some(2 + 2 * 65));
+/// # Ok::<(), fragcast_shredder::SignatureError>(())
+/// ```
+pub fn request(message: &Message, signature: &Signature) -> (&'static str, serde_json::Value) {
+    let signature = alloy_primitives::hex::encode_prefixed(signature.as_bytes());
+    let param = serde_json::json!({ "signature": signature, "message": message });
+    (method(message.kind()), param)
 }
 
 fn check(expected: Dialect, message: &Message) -> Result<(), JsonError> {

@@ -1,5 +1,5 @@
-//! Who listens to gossip and is no member: so that of all members that are connected to such a
-//! node, few publish for it.
+//! Listeners that are no members. Members tell one another of them, so that of all members that are
+//! connected to one, few publish for it.
 
 use fragcast_shredder::codec::{self, DecodeError};
 
@@ -10,7 +10,7 @@ pub const MAX_TOLD: usize = 64;
 /// frame replaces an earlier one.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Listeners {
-    /// As [`outsider`](crate::gossip::outsider) numbers them.
+    /// Their numbers, see [`outsider`](crate::gossip::outsider).
     pub ids: Vec<u64>,
 }
 

@@ -4,9 +4,10 @@
 //! nonce u64 │ kind u8 │ total u32 │ offset u32 │ list of bytes                  at most 8 KiB
 //! ```
 //!
-//! What came by gossip has no shreds, because gossip does not carry the leader's signature over
-//! them. Its own signature is enough for who asked, and too late for a relay, which has to check
-//! each shred by itself; so parts are an answer, and never a way of spreading a message.
+//! A message from gossip has no shreds, because gossip does not carry the leader's signature over
+//! them. The message's own signature is enough for a peer that asked, and too late for a relay,
+//! which has to check each shred by itself. So parts are an answer, and never a way to spread a
+//! message.
 
 use bytes::Bytes;
 use fragcast_shredder::codec::DecodeError;
@@ -22,20 +23,20 @@ pub const MAX_ANSWER_PARTS: usize = 20;
 pub struct MessagePart {
     /// The request's.
     pub nonce: u64,
-    /// Which of the three messages it is.
+    /// The kind of message.
     pub kind: Kind,
     /// Bytes of the message, signature ‖ body; 1 to [`MAX_MESSAGE_LEN`].
     pub total: u32,
-    /// Where the part begins, a multiple of [`PART_LEN`].
+    /// The part's offset, a multiple of [`PART_LEN`].
     pub offset: u32,
-    /// [`PART_LEN`] of them, or what is left.
+    /// The part's bytes: [`PART_LEN`], or the rest.
     pub bytes: Bytes,
 }
 
 impl MessagePart {
     const FIXED: usize = 8 + 1 + 4 + 4 + 8;
 
-    /// Part `index` of a message, if it has so many.
+    /// Part `index` of a message, if it exists.
     pub fn of(nonce: u64, kind: Kind, wire: &Bytes, index: usize) -> Option<Self> {
         let total = u32::try_from(wire.len()).ok()?;
         let start = index.checked_mul(PART_LEN).filter(|start| *start < wire.len())?;

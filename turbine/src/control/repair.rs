@@ -14,7 +14,7 @@ use fragcast_shredder::MessageKey;
 use fragcast_shredder::codec::{self, DecodeError};
 use fragcast_shredder::shred::MAX_SHRED_LEN;
 
-/// Blocks that one frame of tips tells of.
+/// Blocks in one frame of tips.
 pub const MAX_TIPS: usize = 8;
 /// Shreds of one frame of an answer.
 pub const MAX_ANSWER_SHREDS: usize = 8;
@@ -22,7 +22,7 @@ pub const MAX_ANSWER_SHREDS: usize = 8;
 /// message has at most 65,535 of them.
 pub const WHOLE: u16 = u16::MAX;
 
-/// Which messages of one block and attempt the sender has whole and can serve.
+/// The messages of one block and attempt that the sender has whole and can serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Tip {
     /// Block number.
@@ -78,7 +78,7 @@ pub struct RepairRequest {
     pub attempt: u8,
     /// Message index.
     pub message: u16,
-    /// Which set, or [`WHOLE`].
+    /// The set, or [`WHOLE`].
     pub set: u16,
     /// One bit for each shred of the set that the asker has.
     pub have: u64,

@@ -1,20 +1,21 @@
-//! Validation of gossip messages: decoded, and signed by the scheduled gateway, before they go
-//! anywhere.
+//! Validation of gossip messages: they are decoded, and their gateway's signature is checked,
+//! before they go anywhere.
 //!
-//! Pure, and apart from the protocol: recovering a signature takes 42 µs, and whoever floods
-//! gossip must not delay shreds. The driver checks in the task that talks to libp2p, and hands
-//! on what is verified.
+//! It is pure, and separate from the protocol: recovering a signature takes 42 µs, and a peer that
+//! floods gossip must not delay shreds. The driver checks in the task that talks to libp2p, and
+//! hands on verified messages.
 //!
 //! # Guarantees
-//! * What is forwarded or handed on was signed by the gateway that the schedule names for its
-//!   block. Every message is handed on at most once as long as its block is remembered.
+//! * What is forwarded or handed on was signed by the gateway that the schedule of its block's
+//!   epoch names. Every message is handed on at most once as long as its block is remembered.
 //! * The cheapest question comes first: length, layout, window, form of the signature; only
 //!   then the tree hash, and last of all one recovery, never a second.
 //! * A message that fails leaves nothing behind. Those that pass are remembered within the
 //!   bounds of [`seen`], 7 MB at most, which only gateways can fill.
 //! * libp2p holds a rejection against the sender, so *reject* is for what no node could have
 //!   forwarded that knows the same gateways, whatever its window or memory; everything else is
-//!   *ignored*.
+//!   *ignored*. While a peer goes by another membership table, this node may be behind, and a
+//!   signer that it does not know is ignored as well.
 //!
 //! # Other forms of a signature
 //! The signed root says nothing of the signature's form, so anybody can turn a valid message
@@ -35,6 +36,8 @@
 
 pub mod seen;
 
+use std::sync::Arc;
+
 use alloy_primitives::Bytes;
 use fragcast_shredder::signature::SIGNATURE_LEN;
 use fragcast_shredder::{
@@ -43,7 +46,7 @@ use fragcast_shredder::{
 };
 
 use super::outcome::GossipOutcome;
-use crate::schedule::Schedule;
+use crate::epoch::EpochsView;
 use seen::{Known, MAX_BLOCKS, Seen};
 
 /// Transactions of a frag that may have any length.
@@ -52,25 +55,25 @@ const CROWD: usize = 1_024;
 /// Bytes of a transaction, on average, where there are more than [`CROWD`].
 const MIN_TX_LEN: usize = 52;
 
-/// What libp2p is told.
+/// The verdict for libp2p.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Forward it.
     Accept,
     /// Forget it; nobody is to blame.
     Ignore,
-    /// Forget it, and hold it against who sent it.
+    /// Forget it, and hold it against the sender.
     Reject,
 }
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Debug, Clone)]
 pub struct Checked {
-    /// What libp2p is told: [`GossipOutcome::verdict`].
+    /// The verdict for libp2p: [`GossipOutcome::verdict`].
     pub verdict: Verdict,
     /// The reason, to be counted.
     pub outcome: GossipOutcome,
-    /// What goes on to the protocol: each message once.
+    /// The message for the protocol, each once.
     pub message: Option<VerifiedMessage>,
 }
 
@@ -78,20 +81,28 @@ pub struct Checked {
 #[derive(Debug, Clone)]
 pub struct Gate {
     dialect: Dialect,
-    schedule: Schedule,
+    epochs: Arc<EpochsView>,
+    /// Our epochs may not be all there are.
+    behind: bool,
     window: (u64, u64),
     seen: Seen,
 }
 
 impl Gate {
-    /// A gate that takes every block until it is told of a window.
-    pub const fn new(dialect: Dialect, schedule: Schedule) -> Self {
-        Self { dialect, schedule, window: (0, u64::MAX), seen: Seen::new() }
+    /// A gate that accepts every block until a window is set.
+    pub const fn new(dialect: Dialect, epochs: Arc<EpochsView>) -> Self {
+        Self { dialect, epochs, behind: false, window: (0, u64::MAX), seen: Seen::new() }
     }
 
-    /// Blocks below `low` and above `high` are ignored from now on, and what is remembered of
-    /// them is dropped. A window wider than [`MAX_BLOCKS`] is cut from below: its memory would
-    /// not suffice, and gossip brings what is new. `u64::MAX` says that the head is unknown.
+    /// Whose signatures count from now on; `behind` if there may be epochs that we do not know.
+    /// What has passed already stays known.
+    pub fn set_epochs(&mut self, epochs: Arc<EpochsView>, behind: bool) {
+        (self.epochs, self.behind) = (epochs, behind);
+    }
+
+    /// Blocks below `low` and above `high` are ignored from now on, and their entries are dropped.
+    /// A window wider than [`MAX_BLOCKS`] is cut from below, because its memory would not suffice
+    /// and gossip brings new blocks. `u64::MAX` says that the head is unknown.
     pub fn set_window(&mut self, low: u64, high: u64) {
         let low = match high {
             u64::MAX => low,
@@ -101,12 +112,12 @@ impl Gate {
         self.seen.keep(low, high);
     }
 
-    /// How many messages are remembered.
+    /// The number of messages that are remembered.
     pub fn remembered(&self) -> usize {
         self.seen.len()
     }
 
-    /// Judges what came on the topic of `kind`.
+    /// Judges data that came on the topic of `kind`.
     pub fn check(&mut self, kind: Kind, data: &Bytes) -> Checked {
         let (outcome, message) = match self.judge(kind, data) {
             Ok(judged) => judged,
@@ -133,6 +144,8 @@ impl Gate {
         if block > self.window.1 {
             return Err(GossipOutcome::Future);
         }
+        // Of a block before the oldest epoch nobody knows who should have signed it.
+        let gateway = self.epochs.gateway(block).ok_or(GossipOutcome::Past)?;
         let (signature, is_canonical) = form(signature)?;
         if is_crowded(&message) {
             return Err(GossipOutcome::Crowded);
@@ -152,13 +165,14 @@ impl Gate {
             }
             return Err(self.seen.note(block, known, is_canonical));
         }
-        let message = match signed.verify(self.schedule.gateway(block)) {
+        let message = match signed.verify(gateway) {
             Ok(message) => message,
-            Err(SignatureError::WrongSigner { found, .. })
-                if self.schedule.gateways().contains(&found) =>
-            {
+            Err(SignatureError::WrongSigner { found, .. }) if self.epochs.is_gateway(&found) => {
                 // Our schedule may be behind: a miss is ignored, not punished.
                 return Err(GossipOutcome::NotScheduled);
+            }
+            Err(SignatureError::WrongSigner { .. }) if self.behind => {
+                return Err(GossipOutcome::OtherTable);
             }
             Err(error) => return Err((&error).into()),
         };

@@ -14,7 +14,8 @@ use crate::counts::{Counts, labelled};
 pub enum GossipOutcome {
     /// New, valid, forwarded and handed on.
     Accepted,
-    /// The canonical form of what came with another v first: forwarded; it was handed on then.
+    /// The canonical form of a message that came with another v first and was handed on then.
+    /// Forwarded.
     Canonical,
     /// Valid and handed on, but not forwarded: the signature's v is 27 or 28, which to
     /// based-op's nodes is another message.
@@ -37,7 +38,7 @@ pub enum GossipOutcome {
     Crowded,
     /// Over the size limit. Rejected.
     TooLong,
-    /// Shorter than what it must have. Rejected.
+    /// Shorter than its fixed part. Rejected.
     Truncated,
     /// Of the other dialect. Rejected.
     Dialect,
@@ -50,6 +51,9 @@ pub enum GossipOutcome {
     BadSignature,
     /// Signed by somebody who is no gateway. Rejected.
     WrongSigner,
+    /// Signed by somebody who is no gateway that we know, while a peer goes by another membership
+    /// table: ours may be behind.
+    OtherTable,
     /// No topic of ours.
     Topic,
 }
@@ -57,7 +61,7 @@ pub enum GossipOutcome {
 labelled!(pub GossipOutcome, label);
 
 impl GossipOutcome {
-    /// What libp2p is told.
+    /// The verdict for libp2p.
     pub const fn verdict(self) -> Verdict {
         match self {
             Self::Accepted | Self::Canonical => Verdict::Accept,
@@ -71,6 +75,7 @@ impl GossipOutcome {
             | Self::Index
             | Self::Crowded
             | Self::HighS
+            | Self::OtherTable
             | Self::Topic => Verdict::Ignore,
             Self::TooLong
             | Self::Truncated

@@ -7,7 +7,7 @@ use strum::{Display, IntoStaticStr, VariantArray};
 
 use crate::counts::{Labelled, labelled};
 
-/// How much a node has to do with gossip.
+/// How much a node uses gossip.
 #[derive(
     Debug,
     Clone,
@@ -33,7 +33,7 @@ pub enum Policy {
     Always,
 }
 
-/// Which way messages travel.
+/// How messages travel.
 #[derive(
     Debug,
     Clone,

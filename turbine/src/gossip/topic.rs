@@ -30,7 +30,7 @@ impl Topics {
         }]
     }
 
-    /// What a topic carries, if it is one of the three.
+    /// The kind of message of a topic, if it is one of the three.
     pub fn kind(&self, topic: &str) -> Option<Kind> {
         [Kind::Env, Kind::Frag, Kind::Seal].into_iter().find(|kind| self.name(*kind) == topic)
     }

@@ -1,19 +1,19 @@
-//! The states, and what is told of a change.
+//! The states, and the record of a change.
 
 use strum::{IntoStaticStr, VariantArray};
 
 use crate::counts::labelled;
 use crate::time::Timestamp;
 
-/// Which way this node counts on.
+/// The way that this node relies on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum State {
     /// The overlay is well.
     Turbine,
-    /// It may not be: this node listens to gossip to find out.
+    /// The overlay may fail: this node listens to gossip to find out.
     Probing,
-    /// It is not: this node lives on gossip until the overlay has proved itself.
+    /// The overlay fails: this node relies on gossip until the overlay has proved itself.
     Gossip,
 }
 
@@ -29,7 +29,7 @@ pub enum Reason {
     Gap,
     /// No peer is connected.
     NoRelay,
-    /// Connected peers tell nothing any more.
+    /// Connected peers have stopped sending tips.
     Silence,
     /// The overlay has brought nothing for long.
     Quiet,
@@ -37,7 +37,7 @@ pub enum Reason {
     GossipAhead,
     /// Peers are heard again.
     Heard,
-    /// What was missing is here.
+    /// The missing message has arrived.
     Filled,
     /// A probe heard nothing on gossip either: the leader is silent, not the path.
     ProbeEmpty,
@@ -71,9 +71,9 @@ impl Reason {
 /// One change of state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
-    /// When.
+    /// The time.
     pub at: Timestamp,
-    /// From what.
+    /// The state before.
     pub from: State,
     /// To what.
     pub to: State,

@@ -46,7 +46,7 @@ impl Phase {
 /// Why a node probes. Of several that are due at once the first counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::VariantArray)]
 pub(super) enum Suspicion {
-    /// Connected peers tell nothing any more.
+    /// Connected peers have stopped sending tips.
     Silence,
     /// Peers have a message that this node cannot get.
     TipsAhead,

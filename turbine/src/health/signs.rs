@@ -25,7 +25,7 @@ pub(super) struct Signs {
     peers: Peers,
     /// When a peer sent something last.
     pub(super) heard_at: Timestamp,
-    /// When the overlay brought a message last, or this node sent one.
+    /// When the overlay last brought a message, or this node sent one.
     pub(super) brought_at: Timestamp,
     /// Peers should be telling what they have.
     expecting: bool,
@@ -50,7 +50,7 @@ impl Signs {
         matches!(self.peers, Peers::Connected(_))
     }
 
-    /// So many peers are connected.
+    /// Takes the number of connected peers.
     pub(super) fn connected(&mut self, now: Timestamp, peers: usize) {
         let before = if let Peers::Connected(before) = self.peers { before } else { 0 };
         if peers > before {

@@ -7,10 +7,10 @@ use crate::time::Timestamp;
 /// Messages that gossip had first and for which the overlay still has time.
 const MAX_AHEAD: usize = 64;
 
-/// What is missing, as repair sees it.
+/// Missing messages, as repair sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Missing {
-    /// Since when two peers or more have told of a message that is not here.
+    /// Since when two peers or more have had a message that is not here, by their tips.
     pub told: Option<Timestamp>,
     /// Since when a message is missing that must exist.
     pub certain: Option<Timestamp>,

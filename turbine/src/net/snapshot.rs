@@ -6,6 +6,7 @@ use super::connections::Connections;
 use super::listen::Call;
 use super::tally::Tally;
 use crate::egress::Lane;
+use crate::epoch::Epoch;
 use crate::gossip::{Mode, Policy};
 use crate::health::{Reason, State};
 use crate::outcome::Outcomes;
@@ -16,20 +17,24 @@ use crate::time::Timestamp;
 /// The driver's numbers, published five times a second.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// What became of what came in.
+    /// Outcomes of everything that came in.
     pub outcomes: Outcomes,
     /// The protocol's other numbers.
     pub counters: Counters,
     /// By lane: name, bytes queued, bytes sent, transmits dropped.
     pub lanes: Vec<(&'static str, usize, u64, u64)>,
-    /// What the transport dropped, by reason.
+    /// Drops of the transport, by reason.
     pub drops: Vec<(&'static str, u64)>,
-    /// What became of those who called, by reason.
+    /// Outcomes of incoming calls, by reason.
     pub calls: Vec<(&'static str, u64)>,
     /// Peers connected.
     pub connected: usize,
-    /// Members of the network, this node included.
+    /// Members of the network in all epochs that live, this node included.
     pub members: usize,
+    /// The epochs that live, oldest first.
+    pub epochs: Vec<EpochSnapshot>,
+    /// Connected peers that go by another membership table than our newest.
+    pub peers_elsewhere: usize,
     /// Round-trip time to each connected peer.
     pub round_trips: Vec<(PeerId, Duration)>,
     /// Bytes held by the reassembler.
@@ -42,6 +47,24 @@ pub struct Snapshot {
     pub fallback: FallbackSnapshot,
 }
 
+/// An epoch that lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochSnapshot {
+    /// Its first block.
+    pub from_block: u64,
+    /// How many members it has.
+    pub members: usize,
+    /// The hash of its membership table.
+    pub table: [u8; 32],
+}
+
+impl EpochSnapshot {
+    fn of(epoch: &Epoch) -> Self {
+        let members = epoch.members();
+        Self { from_block: epoch.from_block(), members: members.len(), table: members.hash() }
+    }
+}
+
 impl Snapshot {
     /// The numbers of this moment.
     pub(super) fn of(protocol: &Protocol, connections: &Connections, calls: &Tally<Call>) -> Self {
@@ -49,8 +72,7 @@ impl Snapshot {
         let lane = |lane: Lane| {
             (lane.name(), egress.queued(lane), egress.sent(lane), egress.dropped(lane))
         };
-        let peer = |peer: u32| protocol.epochs().peers().peer(peer.into());
-        let round_trips = connections.round_trips().into_iter();
+        let epochs = protocol.epochs();
         Self {
             outcomes: protocol.outcomes().clone(),
             counters: *protocol.counters(),
@@ -58,8 +80,10 @@ impl Snapshot {
             drops: connections.drops(),
             calls: calls.labels(),
             connected: connections.connected(),
-            members: protocol.epochs().peers().len(),
-            round_trips: round_trips.filter_map(|(index, rtt)| Some((peer(index)?, rtt))).collect(),
+            members: epochs.members().count(),
+            epochs: epochs.epochs().iter().map(|epoch| EpochSnapshot::of(epoch)).collect(),
+            peers_elsewhere: protocol.peers_elsewhere(),
+            round_trips: connections.round_trips(),
             reassembly_bytes: protocol.reassembly_bytes(),
             repair_bytes: protocol.repair_bytes(),
             window: protocol.window(),
@@ -68,16 +92,16 @@ impl Snapshot {
     }
 }
 
-/// What the protocol has to do with gossip.
+/// The state of the fallback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FallbackSnapshot {
-    /// Which way messages travel, as the operator decided.
+    /// How messages travel, as the operator decided.
     pub mode: Mode,
-    /// How much this node has to do with gossip.
+    /// How much this node uses gossip.
     pub policy: Policy,
     /// Whether this node is in the meshes.
     pub listening: bool,
-    /// Which way this node counts on.
+    /// The way that this node relies on.
     pub state: State,
     /// Why; `None` before the first change.
     pub reason: Option<Reason>,
@@ -85,16 +109,16 @@ pub struct FallbackSnapshot {
     pub since: Timestamp,
     /// Blocks in a row that the overlay must complete for the way back.
     pub dwell: u64,
-    /// How many it has completed.
+    /// Blocks completed so far.
     pub streak: u64,
     /// Listeners that this node is connected to.
     pub listeners: usize,
-    /// Bytes of recent messages kept for listeners and for those who ask.
+    /// Bytes of recent messages kept for listeners and for peers that ask.
     pub recent_bytes: usize,
 }
 
 impl Default for FallbackSnapshot {
-    /// What a node is that has nothing to do with gossip.
+    /// The state of a node that does not use gossip.
     fn default() -> Self {
         Self {
             mode: Mode::Auto,

@@ -10,7 +10,7 @@ use super::{FixedWindow, NetConfig, NetError};
 
 /// A path must carry this much UDP payload for shreds to travel as datagrams.
 const MTU: u16 = 1200;
-/// What is asked of the operating system for each direction; it may give less.
+/// Buffer size requested for each direction; the operating system may give less.
 const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
 /// Datagrams received and not read yet, and sent and not on the wire yet, per connection.
 const DATAGRAM_BUFFER: usize = 1024 * 1024;
@@ -42,8 +42,8 @@ pub(super) fn config(net: &NetConfig) -> Arc<TransportConfig> {
 
 /// Binds a UDP socket with large buffers: a burst that overruns them is lost.
 ///
-/// A step of its own, so that whoever starts several nodes can let the system choose the
-/// ports and still tell every node about all of them.
+/// Binding is a step of its own, so that a program which starts several nodes can let the system
+/// choose the ports and still tell every node about all of them.
 ///
 /// # Errors
 /// [`NetError::Bind`].

@@ -85,7 +85,7 @@ impl PeerTable {
         self.by_id.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }

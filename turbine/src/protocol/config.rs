@@ -39,7 +39,7 @@ pub struct Config {
     /// code-rate` shows why more than the loss asks for: a node waits for the fastest k of k + m
     /// shreds only.
     pub relayed_coding: f64,
-    /// What this node sends at most, bits per second.
+    /// The most that this node sends, bits per second.
     pub uplink_bps: u64,
     /// Burst of the pacing. It must be longer than the resolution of the driver's timer, or the
     /// rate is never reached.
@@ -143,11 +143,11 @@ impl Default for RepairConfig {
 /// Configuration of the fallback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GossipConfig {
-    /// How much this node has to do with gossip. `Off` costs nothing.
+    /// How much this node uses gossip. `Off` costs nothing.
     pub policy: Policy,
-    /// Which way messages travel.
+    /// How messages travel.
     pub mode: Mode,
-    /// When this node falls back, and returns.
+    /// When this node falls back and returns.
     pub health: HealthConfig,
     /// Bytes of recent messages kept for listeners and for peers that ask.
     pub memory: usize,

@@ -24,7 +24,7 @@ pub(super) struct Ctx {
     pub(super) config: Config,
     /// The time of the call that is being handled.
     pub(super) now: Timestamp,
-    /// Which way messages travel, as the operator decided.
+    /// How messages travel, as the operator decided.
     pub(super) mode: Mode,
     pub(super) epochs: Epochs,
     pub(super) peers: Peers,

@@ -14,12 +14,10 @@ use fragcast_shredder::{
 
 use super::config::Config;
 use super::ctx::Ctx;
-use super::event::Delivered;
 use super::fallback::Fallback;
 use crate::membership::PeerIndex;
 use crate::outcome::Outcome;
-use crate::output::Via;
-use crate::peer::PeerKey;
+use crate::output::{Delivered, Times, Via};
 use crate::time::Timestamp;
 
 /// Messages whose first arrival is remembered, 24 bytes each.
@@ -128,7 +126,6 @@ impl Delivery {
     pub(super) fn open(
         &mut self,
         ctx: &Ctx,
-        from: PeerKey,
         assembled: Assembled,
     ) -> Result<Delivered, (MessageKey, String)> {
         let Assembled { header, wire, repaired, .. } = assembled;
@@ -152,10 +149,11 @@ impl Delivery {
             Ok(message) => Ok(Delivered {
                 key,
                 message,
-                sent_at: header.sent_at(),
-                first_shred_at,
-                complete_at: ctx.now,
-                from: Some(from),
+                times: Times {
+                    sent_at: Some(header.sent_at()),
+                    first_shred_at,
+                    complete_at: ctx.now,
+                },
                 via: if repaired { Via::Repair } else { Via::Turbine },
             }),
             Err(reason) => {

@@ -1,34 +1,16 @@
 //! What comes out of the protocol beside transmits: events and counters.
 
+use std::sync::Arc;
+
 use alloy_primitives::Address;
-use fragcast_shredder::{Kind, MessageKey, VerifiedMessage};
+use fragcast_shredder::{Kind, MessageKey};
 
 use crate::control::Evidence;
 use crate::health::Change;
 use crate::outcome::Outcome;
-use crate::output::Via;
+use crate::output::Delivered;
 use crate::peer::{PeerId, PeerKey};
 use crate::time::Timestamp;
-
-/// A verified message, as it comes out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivered {
-    /// Block, attempt and index.
-    pub key: MessageKey,
-    /// The message.
-    pub message: VerifiedMessage,
-    /// When the leader sent it, by the leader's clock; zero for what came without shreds.
-    pub sent_at: Timestamp,
-    /// When its first shred arrived.
-    pub first_shred_at: Timestamp,
-    /// When it was whole and verified.
-    pub complete_at: Timestamp,
-    /// The peer whose shred completed it; `None` for what came by gossip.
-    pub from: Option<PeerKey>,
-    /// Which way it came. Of what came by gossip, `key.attempt` is a guess: gossip's frags name
-    /// no Env.
-    pub via: Via,
-}
 
 /// A message that came both ways: how much earlier one of them was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,16 +40,22 @@ pub struct EpochChange {
     pub left: Vec<(PeerKey, PeerId)>,
 }
 
-/// What the application learns.
+/// An event for the application.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
     /// A message is whole and its gateway's signature verified.
-    Message(Box<Delivered>),
+    Message {
+        /// The message, as the sequencer takes it. Of what came without shreds the attempt is a
+        /// guess: gossip's frags name no Env.
+        delivered: Arc<Delivered>,
+        /// The peer whose shred or answer completed it; `None` for what came by gossip.
+        from: Option<PeerKey>,
+    },
     /// A message that was delivered is void: its leader's parity is inconsistent, and other
     /// nodes may not have been able to recover it.
     BadParity(MessageKey),
-    /// A message was whole but is not what its shreds or the schedule say. The leader's fault.
+    /// A message was whole but contradicts its shreds or the schedule. It is the leader's fault.
     BadMessage {
         /// Block, attempt and index that its shreds claim.
         key: MessageKey,
@@ -96,7 +84,7 @@ pub enum Event {
     Mismatch {
         /// The peer.
         peer: PeerKey,
-        /// In what we differ.
+        /// The difference.
         what: &'static str,
     },
     /// An epoch came or went. Publish [`Protocol::epochs`](super::Protocol::epochs) anew, dial who
@@ -121,7 +109,7 @@ pub struct Counters {
     pub delivered: u64,
     /// Sets that were complete only after recovery.
     pub recovered: u64,
-    /// Of the delivered messages, those of which shreds came by repair.
+    /// Delivered messages of which shreds came by repair.
     pub repaired: u64,
     /// Frames of tips that it sent.
     pub tips: u64,
@@ -141,7 +129,7 @@ pub struct Counters {
     pub repair_messages: u64,
     /// Messages that came by gossip, new to it.
     pub gossip: u64,
-    /// Of those, messages that gossip had first.
+    /// Those of them that gossip had first.
     pub gossip_first: u64,
     /// Messages that were handed to gossip, as their leader or for listeners.
     pub published: u64,

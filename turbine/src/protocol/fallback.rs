@@ -40,8 +40,8 @@ use publishing::Publishing;
 pub(super) use recent::Recent;
 use seen::Seen;
 
-/// The overlay has brought nothing for so long, three frags of usual rhythm: a leader that
-/// listens to gossip does so for a reason.
+/// After this long without a message by the overlay (three frags of usual rhythm) a leader that
+/// listens to gossip is taken to do so for a reason.
 const LEADER_QUIET: Duration = Duration::from_millis(600);
 
 /// The state of the bridge.
@@ -50,7 +50,7 @@ pub(super) struct Fallback {
     health: Health,
     /// How many connected peers health was told of.
     told_connected: Option<usize>,
-    /// What the driver was told last.
+    /// Whether the driver was last told to listen.
     listening: bool,
     actions: VecDeque<GossipAction>,
     publishing: Publishing,
@@ -252,7 +252,7 @@ impl Fallback {
         }
     }
 
-    /// Keeps a message for listeners and for those who ask.
+    /// Keeps a message for listeners and for peers that ask.
     pub(super) fn remember(&mut self, key: MessageKey, message: &VerifiedMessage) {
         self.recent.insert(key, message.clone());
     }
@@ -302,10 +302,10 @@ impl Fallback {
         }
     }
 
-    /// Whether a leader of now listens to gossip, and the overlay has brought nothing for a while.
+    /// Whether a current leader listens to gossip, and the overlay has brought nothing for a while.
     /// A leader listens because nothing reaches it over the overlay, so perhaps nothing that it
-    /// sends arrives there either; and that is what nobody else can tell from a leader that is
-    /// dead. It may also listen by its policy: then the overlay goes on.
+    /// sends arrives either; other nodes cannot tell that from a dead leader. It may also listen by
+    /// its policy; then the overlay goes on.
     fn leader_listens(&self, ctx: &Ctx) -> bool {
         let Some(block) = ctx.window.opened() else { return false };
         if self.health.quiet_for(ctx.now) < LEADER_QUIET {
@@ -316,7 +316,7 @@ impl Fallback {
         leaders.into_iter().any(|leader| leader != ctx.me() && self.is_listener(leader))
     }
 
-    /// What the gossip driver is to do next.
+    /// The next action for the gossip driver.
     pub(super) fn poll(&mut self) -> Option<GossipAction> {
         let action = self.actions.pop_front()?;
         self.publishing.taken(&action);
@@ -339,7 +339,7 @@ impl Fallback {
         }
     }
 
-    /// How much this node has to do with gossip.
+    /// How much this node uses gossip.
     pub(super) const fn policy(&self) -> Policy {
         self.policy
     }

@@ -20,7 +20,7 @@ use super::config::Config;
 use super::ctx::Ctx;
 use super::delivery::{Complete, Delivery, Here, Step};
 use super::epochs::Epochs;
-use super::event::{Delivered, EpochChange, Event};
+use super::event::{EpochChange, Event};
 use super::evidence::EvidenceBook;
 use super::fallback::Fallback;
 use super::leading::{BroadcastError, Leading};
@@ -33,7 +33,7 @@ use crate::delegation::{DelegationError, SignedDelegation};
 use crate::epoch::{Epoch, EpochError};
 use crate::gossip::Mode;
 use crate::outcome::Outcome;
-use crate::output::Via;
+use crate::output::{Delivered, Times, Via};
 use crate::peer::PeerKey;
 use crate::plan::{PlanView, SignedPlan};
 use crate::time::Timestamp;
@@ -143,7 +143,7 @@ impl Parts {
         }
     }
 
-    /// What can be refused before anything is hashed.
+    /// Checks that can refuse a shred before anything is hashed.
     fn precheck(&mut self, from: PeerKey, header: &SetHeader) -> Result<(), Outcome> {
         let (now, reanchor) = (self.ctx.now, self.ctx.config.reanchor);
         match self.ctx.window.place(now, header.block, reanchor) {
@@ -200,9 +200,9 @@ impl Parts {
             }
             self.repair.keep(&self.ctx, set);
         }
-        match complete.message.map(|message| self.delivery.open(&self.ctx, from, message)) {
+        match complete.message.map(|message| self.delivery.open(&self.ctx, message)) {
             None => {}
-            Some(Ok(delivered)) => self.deliver(delivered),
+            Some(Ok(delivered)) => self.deliver(delivered, from),
             Some(Err((key, reason))) => {
                 self.repair.note_refused(here!(self), &key);
                 self.ctx.events.push_back(Event::BadMessage { key, reason });
@@ -234,7 +234,7 @@ impl Parts {
     // Messages.
 
     /// The overlay has brought a message.
-    fn deliver(&mut self, delivered: Delivered) {
+    fn deliver(&mut self, delivered: Delivered, from: PeerKey) {
         let (key, message) = (delivered.key, &delivered.message);
         self.ctx.counters.delivered += 1;
         self.ctx.counters.repaired += u64::from(delivered.via == Via::Repair);
@@ -244,7 +244,8 @@ impl Parts {
             guess.iter().for_each(|guess| self.repair.forget_message(guess));
             self.offer(&key, message);
         }
-        self.ctx.events.push_back(Event::Message(Box::new(delivered)));
+        let (delivered, from) = (Arc::new(delivered), Some(from));
+        self.ctx.events.push_back(Event::Message { delivered, from });
     }
 
     /// Sends a message of this node's own.
@@ -310,16 +311,9 @@ impl Parts {
         self.advance_window(key.block, kind);
         self.remember(key, &message);
         self.repair.note_message(&self.ctx, self.fallback.recent(), &key, kind);
-        let now = self.ctx.now;
-        self.ctx.events.push_back(Event::Message(Box::new(Delivered {
-            key,
-            message,
-            sent_at: Timestamp::default(),
-            first_shred_at: now,
-            complete_at: now,
-            from,
-            via: if from.is_some() { Via::Whole } else { Via::Gossip },
-        })));
+        let via = if from.is_some() { Via::Whole } else { Via::Gossip };
+        let delivered = Delivered { key, message, times: Times::whole(self.ctx.now), via };
+        self.ctx.events.push_back(Event::Message { delivered: Arc::new(delivered), from });
         self.fallback.settle(&mut self.ctx);
     }
 
@@ -332,7 +326,7 @@ impl Parts {
         }
     }
 
-    /// What came by gossip moves the window and nothing else: its attempts are guesses.
+    /// Moves the window. A message from gossip does nothing else, because its attempt is a guess.
     fn advance_window(&mut self, block: u64, kind: Kind) {
         self.ctx.window.advance(self.ctx.now, block, kind);
         self.move_window();
@@ -577,7 +571,7 @@ impl Parts {
         checks.into_iter().chain(sends).chain(self.repair.next_timeout()).chain(fallback).min()
     }
 
-    /// Does what is due.
+    /// Makes the changes that are due.
     pub(super) fn timeout(&mut self) {
         self.check_sets();
         self.repair.timeout(&mut self.ctx, here!(self));

@@ -1,4 +1,4 @@
-//! Repair: finding out that something is missing, asking for it, answering those who ask.
+//! Repair: detecting missing messages, asking for them, and answering peers that ask.
 //!
 //! ```text
 //! shreds ──▶ wants ◀── tips of peers       a set that went quiet, a gap, a tail of which
@@ -93,7 +93,7 @@ impl Repair {
         self.wants.at().into_iter().chain(self.telling.at()).min()
     }
 
-    /// Does what is due.
+    /// Makes the changes that are due.
     pub(super) fn timeout(&mut self, ctx: &mut Ctx, here: Here<'_>) {
         if self.wants.at().is_some_and(|at| at <= ctx.now) {
             self.ask_what_is_due(ctx, here);
@@ -118,7 +118,7 @@ impl Repair {
         self.wants.at().is_some()
     }
 
-    /// Drops what is outside the window.
+    /// Drops messages outside the window.
     pub(super) fn set_window(&mut self, low: u64, high: u64) {
         self.wants.set_window(low, high);
         self.requests.settle(|asked| !(low..=high).contains(&asked.message.block));

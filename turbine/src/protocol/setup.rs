@@ -25,9 +25,9 @@ pub enum SetupError {
     Epoch(#[from] EpochError),
 }
 
-/// What all nodes of a network start with: checked once, shared by as many protocols as a
-/// driver runs. A simulation of thousands of nodes would otherwise verify the same delegations
-/// and hold the same plans thousands of times.
+/// The common start of all nodes of a network: checked once, and shared by all protocols that a
+/// driver runs. A simulation of thousands of nodes would otherwise verify the same delegations and
+/// hold the same plans thousands of times.
 #[derive(Debug, Clone)]
 pub struct Setup {
     config: Config,

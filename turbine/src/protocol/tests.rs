@@ -18,7 +18,7 @@ use crate::delegation::Delegation;
 use crate::egress::{Lane, Payload};
 use crate::membership::{PeerIndex, sample};
 use crate::outcome::Outcome;
-use crate::output::Via;
+use crate::output::{Delivered, Via};
 use crate::route::Route;
 use crate::testing::env_message;
 pub(super) use crate::testing::seal_message as seal;

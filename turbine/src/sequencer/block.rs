@@ -1,11 +1,11 @@
-//! One block: what is known of it, what it should be, and what was handed on.
+//! One block: its known messages, the choice among them, and those that were handed on.
 //!
-//! Whatever comes, the block is looked at afresh: which opening counts
-//! ([`openings`](super::openings)) and which messages are its own ([`choice`]). If what
-//! was handed on is the beginning of that, the rest follows; else it is retracted and the block
-//! handed on again under the next number. So the end does not depend on the way there, as it
-//! would if every arrival changed what the one before had decided. As long as nothing about a
-//! block is doubtful, only the next messages are looked for ([`Block::extend`]).
+//! After every arrival the block is evaluated again: which opening counts
+//! ([`openings`](super::openings)) and which messages belong to it ([`choice`]). If the messages
+//! handed on are a prefix of these, the rest follows; otherwise they are retracted and the block is
+//! handed on again under the next number. So the result does not depend on the order of arrival, as
+//! it would if every arrival changed an earlier decision. As long as nothing about a block is
+//! doubtful, only the next messages are looked for ([`Block::extend`]).
 
 mod choice;
 
@@ -13,23 +13,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alloy_primitives::B256;
-use fragcast_shredder::{Kind, Message};
+use fragcast_shredder::{Kind, Message, MessageKey};
 
 use super::candidates::{Candidate, Held, MAX_CANDIDATES, bit};
 use super::openings::{MAX_UNSIGNED, Opening, Openings};
 use super::{Fate, MAX_ATTEMPTS, MAX_GUESSED, MAX_MESSAGES, MAX_NUMBERS};
-use crate::output::{Ordered, Output, RetractReason};
+use crate::output::{Delivered, Output, RetractReason};
 
 /// Where in its block a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
     Env,
-    /// By message index.
+    /// A frag, by message index.
     Frag(u16),
     Seal,
 }
 
-/// What was handed on, and not retracted.
+/// The messages that were handed on and not retracted.
 #[derive(Debug)]
 struct Handed {
     number: u8,
@@ -44,11 +44,13 @@ struct View {
     number: u8,
     env: B256,
     rank: u32,
-    /// No other can have been before it: what came before its Env is its own.
+    /// Whether no other opening can have been before it, so that messages before its Env are its
+    /// own.
     lone: bool,
-    /// So many numbers are used up that guesses are not worth one more: a Seal must prove them.
+    /// Whether so many numbers are used up that a guess is not worth one more, and a Seal must
+    /// prove it.
     strict: bool,
-    /// So many that the rest is for what the overlay says alone.
+    /// Whether so many are used up that the rest is for messages of the overlay alone.
     certain: bool,
     /// The later message may replace one that was handed on.
     reorder: bool,
@@ -59,7 +61,7 @@ struct View {
 pub(super) struct Block {
     number: u64,
     openings: Openings,
-    /// By message index.
+    /// Frags by message index.
     frags: BTreeMap<u16, Vec<Candidate>>,
     seals: Vec<Candidate>,
     /// Attempts that are void, one bit each.
@@ -72,9 +74,9 @@ pub(super) struct Block {
     handed: Option<Handed>,
     /// The number used last.
     last: Option<u8>,
-    /// Attempts that the overlay has told of, one bit each.
+    /// Attempts known by the overlay, one bit each.
     attempts: u8,
-    /// Gossip has told of something that the overlay has not.
+    /// Whether gossip has brought a message that the overlay has not.
     guessed: bool,
     /// A place has had more than one candidate.
     contested: bool,
@@ -156,7 +158,7 @@ impl Block {
     pub(super) fn drop_waiting(&mut self) {
         let (mut held, mut count) = (self.held, self.count);
         let mut keep = |candidate: &Candidate| {
-            let keep = candidate.kept || candidate.ordered.is_none();
+            let keep = candidate.kept || candidate.delivered.is_none();
             if !keep {
                 held.sub(candidate);
                 count -= 1;
@@ -171,15 +173,15 @@ impl Block {
     }
 
     /// Takes a message and appends to `out` what can be handed on.
-    pub(super) fn push(&mut self, ordered: Ordered, out: &mut Vec<Output>) -> Fate {
-        let (index, root) = (ordered.index, ordered.message.root());
-        let place = match ordered.message.message().kind() {
+    pub(super) fn push(&mut self, delivered: Arc<Delivered>, out: &mut Vec<Output>) -> Fate {
+        let (index, root) = (delivered.key.message, delivered.message.root());
+        let place = match delivered.message.message().kind() {
             Kind::Env => Position::Env,
             Kind::Frag => Position::Frag(index),
             Kind::Seal => Position::Seal,
         };
-        let proven = ordered.via.proves_attempt();
-        let signed = if proven { bit(ordered.attempt) } else { 0 };
+        let proven = delivered.via.proves_attempt();
+        let signed = if proven { bit(delivered.key.attempt) } else { 0 };
         if signed == 0 && proven {
             return Fate::OutOfBounds;
         }
@@ -189,23 +191,23 @@ impl Block {
         }
         let fate = match (self.refused(place, index, signed, known.is_some()), known) {
             // It counts no more, but what it was tells what else may come.
-            (Some(Fate::Stale), None) => match self.insert(ordered, place, signed, false) {
+            (Some(Fate::Stale), None) => match self.insert(delivered, place, signed, false) {
                 Fate::Waiting => Fate::Stale,
                 full => return full,
             },
             (Some(Fate::Stale), Some(_)) => {
-                self.learn(ordered, place, signed, false);
+                self.learn(delivered, place, signed, false);
                 Fate::Stale
             }
             (Some(fate), _) => return fate,
             (None, Some(_)) => {
                 let settled = self.settled && signed == 0;
-                if !self.learn(ordered, place, signed, !settled) {
+                if !self.learn(delivered, place, signed, !settled) {
                     return self.repeat_of(place, root);
                 }
                 Fate::Duplicate
             }
-            (None, None) => match self.insert(ordered, place, signed, true) {
+            (None, None) => match self.insert(delivered, place, signed, true) {
                 Fate::Waiting => Fate::Waiting,
                 full => return full,
             },
@@ -223,7 +225,7 @@ impl Block {
         }
     }
 
-    /// A message that was known: of an opening that counts no more, or a mere repeat.
+    /// The fate of a known message: of an opening that does not count any more, or a repeat.
     fn repeat_of(&self, place: Position, root: B256) -> Fate {
         let current = self.openings.current(&self.seals);
         let current = current.map(|(at, _)| self.openings.0[at].env.root);
@@ -252,19 +254,25 @@ impl Block {
         taken.then_some(Fate::Conflict)
     }
 
-    /// Notes that a known message came again, and takes it again if it was let go and is `wanted`
-    /// now; says whether that tells anything new.
-    fn learn(&mut self, ordered: Ordered, place: Position, signed: u8, wanted: bool) -> bool {
+    /// Notes that a known message came again, and keeps it again if it was dropped and is `wanted`
+    /// now; says whether that changes anything.
+    fn learn(
+        &mut self,
+        delivered: Arc<Delivered>,
+        place: Position,
+        signed: u8,
+        wanted: bool,
+    ) -> bool {
         let mut held = self.held;
-        let Some(candidate) = self.find(place, ordered.message.root()) else { return false };
-        let was = (candidate.signed, candidate.gossip, candidate.ordered.is_some());
+        let Some(candidate) = self.find(place, delivered.message.root()) else { return false };
+        let was = (candidate.signed, candidate.gossip, candidate.delivered.is_some());
         candidate.signed |= signed;
         candidate.gossip |= signed == 0;
-        if candidate.ordered.is_none() && wanted {
-            candidate.ordered = Some(Arc::new(ordered));
+        if candidate.delivered.is_none() && wanted {
+            candidate.delivered = Some(delivered);
             held.add(candidate);
         }
-        let new = was != (candidate.signed, candidate.gossip, candidate.ordered.is_some());
+        let new = was != (candidate.signed, candidate.gossip, candidate.delivered.is_some());
         self.held = held;
         self.attempts |= signed;
         if signed != 0 && wanted && place == Position::Env {
@@ -273,18 +281,23 @@ impl Block {
         new
     }
 
-    /// Adds a message that is not known: the whole of it, or what it was.
-    fn insert(&mut self, ordered: Ordered, place: Position, signed: u8, whole: bool) -> Fate {
+    /// Adds an unknown message, whole or only its root.
+    fn insert(
+        &mut self,
+        delivered: Arc<Delivered>,
+        place: Position,
+        signed: u8,
+        whole: bool,
+    ) -> Fate {
         if self.count >= MAX_MESSAGES {
             return Fate::OutOfBounds;
         }
         if signed == 0 && !self.make_room(place) {
             return Fate::Conflict;
         }
-        let ordered = Arc::new(ordered);
         let candidate = Candidate {
-            root: ordered.message.root(),
-            ordered: whole.then(|| Arc::clone(&ordered)),
+            root: delivered.message.root(),
+            delivered: whole.then(|| Arc::clone(&delivered)),
             signed,
             gossip: signed == 0,
             rank: self.ranks,
@@ -295,7 +308,7 @@ impl Block {
         self.held.add(&candidate);
         self.attempts |= signed;
         self.guessed |= signed == 0;
-        match ordered.message.message() {
+        match delivered.message.message() {
             Message::Env(env) => {
                 let (parent_hash, gas_limit) = (env.parent_hash, env.gas_limit);
                 self.openings.0.push(Opening { env: candidate, parent_hash, gas_limit });
@@ -304,22 +317,23 @@ impl Block {
                 }
             }
             Message::Frag(_) => {
-                let behind = self.seals.iter().any(|seal| index_of(seal) <= Some(ordered.index));
-                let all = self.frags.entry(ordered.index).or_default();
+                let index = delivered.key.message;
+                let behind = self.seals.iter().any(|seal| index_of(seal) <= Some(index));
+                let all = self.frags.entry(index).or_default();
                 all.push(candidate);
                 self.contested |= all.len() > 1 || behind;
             }
             Message::Seal(_) => {
                 self.seals.push(candidate);
-                let behind = self.frags.range(ordered.index..).next().is_some();
+                let behind = self.frags.range(delivered.key.message..).next().is_some();
                 self.contested |= self.seals.len() > 1 || behind;
                 if signed != 0 && whole {
                     // What was sent beyond the end that its own Seal gives the block never counts.
-                    let end = ordered.index;
+                    let end = delivered.key.message;
                     self.release(|c| {
                         c.signed == signed
                             && !c.gossip
-                            && c.ordered.as_ref().is_some_and(|m| m.index > end)
+                            && c.delivered.as_ref().is_some_and(|d| d.key.message > end)
                     });
                 }
             }
@@ -349,8 +363,8 @@ impl Block {
         oldest.is_some()
     }
 
-    /// An attempt of the overlay has taken over: what waited of lower ones waits no more. It is
-    /// kept, since a frag may be the same in both, and gossip brings it once.
+    /// An attempt of the overlay has taken over: messages of lower ones do not wait any more. They
+    /// are kept, because a frag may be the same in both, and gossip brings it once.
     fn forget_below(&mut self, number: u8) {
         let below = bit(number) - 1;
         let mut held = self.held;
@@ -363,7 +377,7 @@ impl Block {
         self.held = held;
     }
 
-    /// What became of a message that is known now and was not handed on.
+    /// The fate of a message that is known now and was not handed on.
     fn fate_of(&self, place: Position, index: u16) -> Fate {
         let Some(handed) = &self.handed else { return Fate::Waiting };
         match place {
@@ -463,7 +477,7 @@ impl Block {
     /// Hands on the Env under the next number.
     fn start(&mut self, view: &View, out: &mut Vec<Output>) -> bool {
         let number = self.next_number(view.number);
-        if number >= MAX_NUMBERS || self.openings.0[view.at].env.ordered.is_none() {
+        if number >= MAX_NUMBERS || self.openings.0[view.at].env.delivered.is_none() {
             return false;
         }
         self.handed = Some(Handed { number, roots: Vec::new(), sealed: false });
@@ -476,7 +490,7 @@ impl Block {
         let Some(number) = self.handed.as_ref().map(|handed| handed.number) else { return false };
         let mut held = self.held;
         let Some(candidate) = self.find(place, root) else { return false };
-        let Some(ordered) = candidate.ordered.clone() else { return false };
+        let Some(delivered) = candidate.delivered.clone() else { return false };
         held.sub(candidate);
         candidate.kept = true;
         held.add(candidate);
@@ -485,22 +499,23 @@ impl Block {
             handed.roots.push(root);
             handed.sealed |= place == Position::Seal;
         }
-        out.push(Output::Message(if ordered.attempt == number {
-            ordered
+        out.push(Output::Message(if delivered.key.attempt == number {
+            delivered
         } else {
-            Arc::new(Ordered { attempt: number, ..(*ordered).clone() })
+            let key = MessageKey { attempt: number, ..delivered.key };
+            Arc::new(Delivered { key, ..(*delivered).clone() })
         }));
         true
     }
 
-    /// Hands on what is wanted, after a retraction if it is not what was handed on.
+    /// Hands on the wanted messages, after a retraction if others were handed on.
     fn reconcile(&mut self, view: &View, wanted: &[(Position, B256)], out: &mut Vec<Output>) {
         if let Some(handed) = &self.handed {
             let common = handed.roots.iter().zip(wanted).take_while(|(a, (_, b))| *a == b).count();
             if common < handed.roots.len() && common < wanted.len() {
                 let next = self.next_number(view.number);
                 let here = wanted.iter().all(|(place, root)| {
-                    self.at(*place).any(|c| c.root == *root && c.ordered.is_some())
+                    self.at(*place).any(|c| c.root == *root && c.delivered.is_some())
                 });
                 // What the overlay says: the Env, or else the first that differs.
                 let (place, root) = wanted[common];
@@ -527,7 +542,7 @@ impl Block {
         }
     }
 
-    /// Lets go of what can change no more: all of it was handed on, and the overlay says so.
+    /// Drops what cannot change any more: all of it was handed on, and the overlay confirms it.
     fn close(&mut self, view: &View) {
         let Some(handed) = self.handed.as_ref().filter(|h| h.sealed && !self.settled) else {
             return;
@@ -558,5 +573,5 @@ fn number_of(signed: u8) -> u8 {
 
 /// A Seal's message index, while it is here.
 fn index_of(seal: &Candidate) -> Option<u16> {
-    seal.ordered.as_ref().map(|ordered| ordered.index)
+    seal.delivered.as_ref().map(|delivered| delivered.key.message)
 }

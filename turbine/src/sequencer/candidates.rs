@@ -1,15 +1,15 @@
-//! Messages that may have a place in a block, and what is known of where they belong.
+//! Candidates: messages that may have a place in a block, and what is known of their place.
 //!
-//! A message is known by its root. Who brought it says how much its place is worth: the shreds
-//! of the overlay are signed with the attempt ([`Candidate::signed`]), gossip says nothing but
-//! when it came ([`Candidate::rank`]).
+//! A message is known by its root. The way it came says how certain its place is: shreds of the
+//! overlay are signed with the attempt ([`Candidate::signed`]), from gossip only the order of
+//! arrival is known ([`Candidate::rank`]).
 
 use std::sync::Arc;
 
 use alloy_primitives::{B256, Bytes};
 use fragcast_shredder::{Message, Seal};
 
-use crate::output::Ordered;
+use crate::output::Delivered;
 
 /// Messages of one place that gossip alone has brought; one more drops the oldest. Two would do
 /// for a block that is opened twice.
@@ -19,15 +19,16 @@ pub(super) const MAX_CANDIDATES: usize = 4;
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) root: B256,
-    /// None once it is of no more use; its root still tells repeats.
-    pub(super) ordered: Option<Arc<Ordered>>,
+    /// The message; `None` once it is not needed any more: its root still identifies repeats.
+    pub(super) delivered: Option<Arc<Delivered>>,
     /// The attempts, one bit each, whose signed shreds carried it.
     pub(super) signed: u8,
     /// Whether gossip has brought it.
     pub(super) gossip: bool,
-    /// Its place in the order of arrival, whichever the way.
+    /// Its place in the order of arrival, by either way.
     pub(super) rank: u32,
-    /// It waits no more: it was handed on, or its attempt is superseded. It may be needed again.
+    /// Whether it does not wait any more: it was handed on, or its attempt is superseded. It may be
+    /// needed again.
     pub(super) kept: bool,
 }
 
@@ -39,7 +40,7 @@ impl Candidate {
 
     /// The Seal, if it is one and still here.
     pub(super) fn seal(&self) -> Option<&Seal> {
-        match self.ordered.as_ref()?.message.message() {
+        match self.delivered.as_ref()?.message.message() {
             Message::Seal(seal) => Some(seal),
             Message::Env(_) | Message::Frag(_) => None,
         }
@@ -47,7 +48,7 @@ impl Candidate {
 
     /// The transactions, if it is a frag and still here.
     pub(super) fn txs(&self) -> Option<&[Bytes]> {
-        match self.ordered.as_ref()?.message.message() {
+        match self.delivered.as_ref()?.message.message() {
             Message::Frag(frag) => Some(&frag.txs),
             Message::Env(_) | Message::Seal(_) => None,
         }
@@ -60,8 +61,8 @@ pub(super) fn bit(number: u8) -> u8 {
 }
 
 /// About what a message takes in memory.
-pub(super) fn cost(ordered: &Ordered) -> usize {
-    let body = match ordered.message.message() {
+pub(super) fn cost(delivered: &Delivered) -> usize {
+    let body = match delivered.message.message() {
         Message::Frag(frag) => frag.txs.iter().map(|tx| tx.len() + 32).sum(),
         Message::Env(_) | Message::Seal(_) => 512,
     };
@@ -79,7 +80,7 @@ pub(super) struct Held {
 
 impl Held {
     fn of(&mut self, candidate: &Candidate) -> (&mut usize, usize) {
-        let cost = candidate.ordered.as_ref().map_or(0, |ordered| cost(ordered));
+        let cost = candidate.delivered.as_ref().map_or(0, |delivered| cost(delivered));
         (if candidate.kept { &mut self.kept } else { &mut self.waiting }, cost)
     }
 
@@ -96,6 +97,6 @@ impl Held {
     /// Lets the message go, and remembers its root.
     pub(super) fn release(&mut self, candidate: &mut Candidate) {
         self.sub(candidate);
-        candidate.ordered = None;
+        candidate.delivered = None;
     }
 }

@@ -1,4 +1,4 @@
-//! The openings of a block: which is the newest, and which attempt each of them is.
+//! The openings of a block: the newest, and the attempt of each.
 //!
 //! The overlay numbers attempts, gossip does not. An opening that gossip alone has brought is
 //! *presumed* to be one that the overlay has not told of:
@@ -52,7 +52,7 @@ impl Openings {
         self.0.iter().filter_map(Opening::attempt).max()
     }
 
-    /// How many gossip alone has brought.
+    /// The number that gossip alone has brought.
     pub(super) fn unsigned(&self) -> usize {
         self.0.iter().filter(|opening| opening.env.signed == 0).count()
     }

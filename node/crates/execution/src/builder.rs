@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, Bytes};
-use fragcast_shredder::{Dialect, Env, Frag, MAX_MESSAGE_LEN, Message};
+use fragcast_shredder::{BlockBuilder, Dialect, Env, Frag, MAX_MESSAGE_LEN, Message};
 
 use crate::chain::ChainSpec;
 use crate::exec::seal_of;
@@ -12,24 +12,16 @@ use crate::exec::{
     BlockError, OnInvalid, OpenBlock, Parent, SealedBlock, StateSource, Tx, Unverified,
 };
 
-/// Most bytes of transactions in a frag: what is left of a message after fixed fields, offsets of
-/// as many transactions as can be, and the signature.
+/// The most bytes of transactions in a frag: the rest of a message after fixed fields, the offsets
+/// of as many transactions as possible, and the signature.
 const MAX_FRAG_BYTES: usize = MAX_MESSAGE_LEN / 2;
 
 /// A block as messages, executed.
 pub struct Built {
     /// Env, frags, Seal.
     pub messages: Vec<Message>,
-    /// What execution gave.
+    /// The executed block.
     pub sealed: SealedBlock,
-}
-
-/// `blob_gas_used` as the dialect has it, of a frag without blob transactions.
-pub const fn no_blobs(dialect: Dialect) -> Option<u64> {
-    match dialect {
-        Dialect::V0 => None,
-        Dialect::V0Blob => Some(0),
-    }
 }
 
 /// Cuts transactions into frags: `per_frag` (0 counts as 1) in each, fewer where they are long.
@@ -56,8 +48,7 @@ pub fn chunks(txs: &[Bytes], per_frag: usize) -> Vec<&[Bytes]> {
 /// Executes a block frag by frag and makes its Seal.
 ///
 /// # Errors
-/// A transaction that cannot be included, an Env that contradicts its parent, or state that the
-/// source lacks.
+/// A transaction cannot be included, the Env contradicts its parent, or the source lacks state.
 pub fn build(
     spec: &Arc<ChainSpec>,
     env: &Env,
@@ -69,26 +60,24 @@ pub fn build(
 ) -> Result<Built, BlockError> {
     let mut open = OpenBlock::open(spec, env, 0, parent, source, withdrawals)?;
     let blobs = dialect == Dialect::V0Blob;
-    let mut messages = vec![Message::Env(env.clone())];
+    let mut block = BlockBuilder::from_env(env.clone()).with_dialect(dialect);
+    let mut messages = vec![block.env().into()];
     for (seq, txs) in chunks.iter().enumerate() {
         let is_last = seq + 1 == chunks.len();
         let decoded = txs.iter().map(|tx| Tx::decode(tx, spec.is_op())).collect();
         open.execute(decoded, is_last, OnInvalid::Fail)?;
-        messages.push(Message::Frag(Frag {
-            block_number: env.number,
-            seq: seq as u64,
-            is_last,
-            blob_gas_used: blobs.then(|| open.snapshot().header.blob_gas_used.unwrap_or_default()),
-            txs: txs.to_vec(),
-        }));
+        if blobs {
+            block.set_blob_gas_used(open.snapshot().header.blob_gas_used.unwrap_or_default());
+        }
+        messages.push(Frag { is_last, ..block.frag(txs.to_vec()) }.into());
     }
-    messages.push(Message::Seal(open.make_seal(blobs)?));
+    messages.push(open.make_seal(blobs)?.into());
     let sealed = open.sealed().ok_or_else(|| Unverified::Internal("no sealed block".into()))?;
     Ok(Built { messages, sealed })
 }
 
-/// A block as messages that say what its header says, whether that is true or not: nothing is
-/// executed. `blob_gas` is that of the transactions up to and with each.
+/// A block as messages that repeat its header, whether that is true or not: nothing is executed.
+/// `blob_gas` is the blob gas of the transactions up to and with each.
 pub fn stated(
     env: &Env,
     header: &alloy_consensus::Header,
@@ -97,20 +86,17 @@ pub fn stated(
     blob_gas: &[u64],
     dialect: Dialect,
 ) -> Vec<Message> {
-    let blobs = dialect == Dialect::V0Blob;
-    let mut messages = vec![Message::Env(env.clone())];
+    let mut block = BlockBuilder::from_env(env.clone()).with_dialect(dialect);
+    let mut messages = vec![block.env().into()];
     let mut txs = 0;
     for (seq, chunk) in chunks.iter().enumerate() {
         txs += chunk.len();
         let used = txs.checked_sub(1).and_then(|last| blob_gas.get(last)).copied();
-        messages.push(Message::Frag(Frag {
-            block_number: env.number,
-            seq: seq as u64,
-            is_last: seq + 1 == chunks.len(),
-            blob_gas_used: blobs.then(|| used.unwrap_or_default()),
-            txs: chunk.to_vec(),
-        }));
+        block.set_blob_gas_used(used.unwrap_or_default());
+        let is_last = seq + 1 == chunks.len();
+        messages.push(Frag { is_last, ..block.frag(chunk.to_vec()) }.into());
     }
-    messages.push(Message::Seal(seal_of(header, hash, chunks.len() as u64, blobs)));
+    let blobs = dialect == Dialect::V0Blob;
+    messages.push(seal_of(header, hash, chunks.len() as u64, blobs).into());
     messages
 }

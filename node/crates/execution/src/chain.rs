@@ -1,9 +1,9 @@
-//! What a chain is: its id, its kind, its forks, and what headers must be like.
+//! A chain: its id, its kind, its forks, and the rules for its headers.
 //!
-//! A [`ChainSpec`] comes from a geth genesis JSON with fork times (OP's included) or from a name.
-//! A fork that this build cannot execute is remembered with its time: from then on blocks are
-//! `unverified`, not rejected, because a follower that guesses rules is worse than one that says
-//! it does not know them.
+//! A [`ChainSpec`] is made from a geth genesis JSON with fork times (OP's included) or from a name.
+//! It keeps the forks that this build cannot execute, with their times: from then on blocks are
+//! `unverified`, not rejected, because a follower that guesses rules is worse than one that says it
+//! does not know them.
 
 mod genesis;
 mod header;
@@ -44,7 +44,7 @@ pub(crate) struct OpFees {
     from_canyon: BaseFeeParams,
 }
 
-/// What an OP chain has besides.
+/// Rules that only OP chains have.
 #[derive(Debug, Clone)]
 pub(crate) struct OpRules {
     forks: OpChainHardforks,
@@ -52,11 +52,20 @@ pub(crate) struct OpRules {
 }
 
 /// A chain.
+///
+/// ```
+/// use fragcast_execution::chain::ChainSpec;
+///
+/// let chain = ChainSpec::load("op-sepolia")?;
+/// assert_eq!((chain.chain_id, chain.is_op()), (11_155_420, true));
+/// assert!(ChainSpec::load("no-such-file.json").is_err());
+/// # Ok::<(), fragcast_execution::chain::ChainError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ChainSpec {
-    /// What it was made from: a name or a file.
+    /// The name or file that it was made from.
     pub name: String,
-    /// EIP-155.
+    /// Chain id (EIP-155).
     pub chain_id: u64,
     pub(crate) eth: EthereumChainHardforks,
     pub(crate) op: Option<OpRules>,

@@ -2,8 +2,8 @@
 //!
 //! [`gateway`] starts from a [`genesis`] that is made here and fills block after block with the
 //! signed [`transactions`] of many accounts: transfers, transfers of the [`token`], contract
-//! creations. It hands out unsigned [`Message`](fragcast_shredder::Message)s; the caller signs with
-//! the key of the gateway whose turn it is.
+//! creations. It returns unsigned [`Message`](fragcast_shredder::Message)s; the caller signs with
+//! the key of the gateway that leads the block.
 //!
 //! Invariants: nothing here reads a clock or the operating system's randomness, so the same seed
 //! gives the same bytes; every transaction that the gateway makes is valid in its place (chain
@@ -16,11 +16,11 @@ pub mod transactions;
 
 pub use gateway::{DevnetGateway, GatewayError, Offered};
 pub use genesis::{DevnetConfig, Genesis};
-pub use transactions::Workload;
+pub use transactions::{Workload, sign};
 
 use crate::chain::{ChainError, ChainSpec};
 
-/// The chain of a name or of a genesis file, as [`ChainSpec::load`] has it; `dev` is the devnet
+/// Loads a chain by its name or from a genesis file, like [`ChainSpec::load`]; `dev` is the devnet
 /// with its default seed.
 ///
 /// # Errors

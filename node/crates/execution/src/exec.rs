@@ -1,8 +1,8 @@
 //! Execution: frags in, snapshots and verdicts out.
 //!
 //! [`OpenBlock`] executes one block on a [`StateSource`]; everything that can be read comes from
-//! immutable [`Snapshot`]s. The order of blocks, attempts, retractions and reorganisations is
-//! the business of the chain service.
+//! immutable [`Snapshot`]s. The executor's service decides about the order of blocks, attempts,
+//! retractions and reorganisations.
 
 pub mod block;
 pub mod hashes;

@@ -1,9 +1,10 @@
 //! The executor: turns the sequencer's outputs into snapshots, verdicts and retractions.
 //!
-//! One thread owns all open blocks; everybody else reads [`ChainView`], whose answers come from
-//! immutable snapshots, and follows [`ChainEvent`]s. Handing something in never blocks: messages
-//! wait in a queue bounded by number ([`ExecutorConfig::queue`]) and bytes ([`MAX_QUEUED_BYTES`]), and what finds no room leaves its
-//! block unverified. Senders are recovered on all cores as soon as a frag is handed in.
+//! One thread owns all open blocks. Readers use [`ChainView`], whose answers come from immutable
+//! snapshots, and follow [`ChainEvent`]s. Handing in a message never blocks: messages wait in a
+//! queue bounded by number ([`ExecutorConfig::queue`]) and bytes ([`MAX_QUEUED_BYTES`]), and a
+//! message that finds no room leaves its block unverified. Senders are recovered on all cores as
+//! soon as a frag is handed in.
 
 mod import;
 mod service;
@@ -18,8 +19,8 @@ use std::time::Instant;
 
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, Bytes};
-use fragcast_shredder::Message;
-use fragcast_turbine::output::{Ordered, Output, RetractReason};
+use fragcast_shredder::delivery::{Delivered, Output, RetractReason};
+use fragcast_shredder::{Message, MessageKey};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::chain::ChainSpec;
@@ -38,7 +39,7 @@ pub const MAX_QUEUED_BYTES: usize = 256 * 1024 * 1024;
 /// Blocks whose withdrawals may be handed in before they are opened.
 const MAX_WITHDRAWALS: usize = 64;
 
-/// How the executor is set up.
+/// Settings of the executor.
 #[derive(Debug, Clone)]
 pub struct ExecutorConfig {
     /// Messages that may wait.
@@ -54,34 +55,60 @@ impl Default for ExecutorConfig {
     }
 }
 
-/// Transactions of a frag on their way through the pool that recovers senders.
+/// Transactions of a frag whose senders are being recovered.
 pub(crate) type Recovering = mpsc::Receiver<Vec<Decoded>>;
 
-/// What the executor's thread is told.
+/// A message that waits, from the moment it is handed in until it is executed or dropped.
+pub(crate) struct Queued {
+    pub(crate) delivered: Arc<Delivered>,
+    /// A frag's transactions.
+    pub(crate) txs: Option<Recovering>,
+    /// Freed with the message.
+    pub(crate) _room: Room,
+}
+
+/// A message's room in the queue; dropping it frees the room.
+pub(crate) struct Room {
+    bytes: usize,
+    queued: Arc<AtomicUsize>,
+    queued_bytes: Arc<AtomicUsize>,
+}
+
+impl Room {
+    fn take(bytes: usize, queued: &Arc<AtomicUsize>, queued_bytes: &Arc<AtomicUsize>) -> Self {
+        queued.fetch_add(1, Ordering::Relaxed);
+        queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, queued: Arc::clone(queued), queued_bytes: Arc::clone(queued_bytes) }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+        self.queued_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A command to the executor's thread.
 pub(crate) enum Command {
     /// The next message of its block.
-    Message {
-        ordered: Arc<Ordered>,
-        /// A frag's transactions.
-        txs: Option<Recovering>,
-        bytes: usize,
-    },
+    Message(Queued),
     /// An attempt is void.
     Retracted { block: u64, attempt: u8, reason: RetractReason },
-    /// A message of this attempt was lost for want of room.
+    /// A message of this attempt was dropped because the queue was full.
     Lost { block: u64, attempt: u8 },
-    /// What the execution client says.
+    /// A step along the execution client's chain.
     Follow { follow: Follow, done: tokio::sync::oneshot::Sender<Result<(), FollowError>> },
-    /// The client's chain does not meet ours: starts anew at its head, where the source can.
+    /// The client's chain does not meet ours: start anew at its head, if the source can.
     StartAt { hash: B256 },
-    /// Ends the thread after what came before.
+    /// End the thread after the commands before this one.
     Stop,
 }
 
-/// What handing in needs to know.
+/// State needed to hand in messages.
 struct Gate {
     commands: mpsc::Sender<Command>,
-    /// The last attempt of which a message was lost.
+    /// The last attempt of which a message was dropped.
     newest_lost: AtomicU64,
     queued_bytes: Arc<AtomicUsize>,
 }
@@ -101,10 +128,10 @@ pub struct Executor {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Sees every report, in order, on the executor's thread.
+/// A function that sees every report, in order, on the executor's thread.
 pub type ReportTap = Box<dyn FnMut(&BlockReport) + Send>;
 
-/// The error of a thread that is gone.
+/// The executor's thread has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the executor has ended")]
 pub struct Ended;
@@ -113,7 +140,7 @@ impl Executor {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The system could not start a thread.
     pub fn spawn(
         spec: Arc<ChainSpec>,
         source: Arc<dyn StateSource>,
@@ -136,15 +163,14 @@ impl Executor {
             trie_nodes: config.trie_nodes,
             tap,
         });
-        let (count, bytes) = (Arc::clone(&queued), Arc::clone(&queued_bytes));
         let thread = std::thread::Builder::new()
             .name("executor".into())
-            .spawn(move || service.run(&receiver, &count, &bytes))?;
+            .spawn(move || service.run(&receiver))?;
         let gate = Gate { commands, newest_lost: AtomicU64::new(u64::MAX), queued_bytes };
         Ok(Self { gate, queued, config, op, view, stats, withdrawals, thread: Some(thread) })
     }
 
-    /// What can be read.
+    /// The chain as readers see it.
     pub const fn view(&self) -> &Arc<ChainView> {
         &self.view
     }
@@ -154,25 +180,25 @@ impl Executor {
         &self.stats
     }
 
-    /// Messages that wait.
+    /// The number of messages that wait.
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// Hands in what the sequencer put out. Never blocks; says whether there was room.
+    /// Hands in an output of the sequencer. Never blocks; says whether there was room.
     pub fn try_push(&self, output: &Output) -> bool {
         match output {
             Output::Retracted { block, attempt, reason } => {
                 self.send(Command::Retracted { block: *block, attempt: *attempt, reason: *reason });
                 true
             }
-            Output::Message(ordered) => self.try_message(ordered),
+            Output::Message(delivered) => self.try_message(delivered),
         }
     }
 
-    fn try_message(&self, ordered: &Arc<Ordered>) -> bool {
-        let (block, attempt) = (ordered.block, ordered.attempt);
-        let frag = match ordered.message.message() {
+    fn try_message(&self, delivered: &Arc<Delivered>) -> bool {
+        let MessageKey { block, attempt, .. } = delivered.key;
+        let frag = match delivered.message.message() {
             Message::Frag(frag) => Some(&frag.txs),
             Message::Env(_) | Message::Seal(_) => None,
         };
@@ -188,10 +214,10 @@ impl Executor {
             }
             return false;
         }
-        self.queued.fetch_add(1, Ordering::Relaxed);
-        self.gate.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let room = Room::take(bytes, &self.queued, &self.gate.queued_bytes);
         let txs = frag.map(|txs| recover(txs.clone(), self.op));
-        self.send(Command::Message { ordered: Arc::clone(ordered), txs, bytes });
+        let delivered = Arc::clone(delivered);
+        self.send(Command::Message(Queued { delivered, txs, _room: room }));
         true
     }
 
@@ -200,7 +226,8 @@ impl Executor {
         let _ = self.gate.commands.send(command);
     }
 
-    /// Tells the withdrawals of a block beside its messages; before its Env.
+    /// Hands in the withdrawals of a block, which its messages do not carry. To be called before
+    /// its Env.
     pub fn withdrawals(&self, block: u64, withdrawals: Vec<Withdrawal>) {
         let mut all = self.withdrawals.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(block, withdrawals);
@@ -209,7 +236,7 @@ impl Executor {
         }
     }
 
-    /// Hands in what the execution client says, and waits until it is taken over.
+    /// Hands in a step along the execution client's chain, and waits until it is done.
     ///
     /// # Errors
     /// [`FollowError`].
@@ -224,7 +251,7 @@ impl Executor {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Ends the thread after what was handed in; blocks until then.
+    /// Ends the thread after everything that was handed in; blocks until then.
     pub fn stop(mut self) {
         self.end();
     }
@@ -254,7 +281,7 @@ fn recover(txs: Vec<Bytes>, op: bool) -> Recovering {
     result
 }
 
-/// When something began and how long it took.
+/// Measures how long a step takes.
 pub(crate) struct Clock(Instant);
 
 impl Clock {

@@ -1,14 +1,14 @@
-//! What following an execution client means for the chain that follows: the steps that a follower
-//! hands over, and [`Chain`], which takes them.
+//! The chain's side of following an execution client: the steps that a follower hands over, and
+//! [`Chain`], which takes them.
 //!
-//! Who asks the client, and how, is not known here.
+//! How the client is asked is not known here.
 
 use alloy_consensus::Header;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, Bytes};
 use futures_util::future::BoxFuture;
 
-/// A block of the client's, its parts checked against its hash.
+/// A block of the client, its parts checked against its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientBlock {
     /// Its header.
@@ -28,7 +28,7 @@ impl ClientBlock {
     }
 }
 
-/// The ends of the client's chain.
+/// The client's heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientHeads {
     /// Its head.
@@ -42,13 +42,13 @@ pub struct ClientHeads {
 /// A step along the client's chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Follow {
-    /// The newest block that both chains have; what we have after it is contradicted, if there
-    /// are blocks.
+    /// The newest block that both chains have. If there are `blocks`, they contradict what we have
+    /// after it.
     pub fork: B256,
-    /// Blocks to import after it, each the child of the one before. Those that we have by now,
-    /// from frags, are to be passed over, and the last of those is the fork then.
+    /// Blocks to import after it, each the child of the one before. Blocks that we have by now,
+    /// from frags, are skipped; the last of them is then the fork.
     pub blocks: Vec<ClientBlock>,
-    /// The ends of the client's chain.
+    /// The client's heads.
     pub heads: ClientHeads,
 }
 
@@ -58,10 +58,10 @@ pub trait Chain: Send + Sync {
     fn has(&self, hash: B256) -> bool;
     /// Our newest block; `None` until there is one.
     fn latest(&self) -> Option<(u64, B256)>;
-    /// Takes a step; done when it is taken. `false` if that failed: it is tried again, later.
+    /// Takes a step and resolves when it is done. `false` if that failed: it is tried again later.
     fn follow(&self, step: Follow) -> BoxFuture<'_, bool>;
-    /// The chains do not meet within the depth that the follower walks back. A chain that can start anew at the
-    /// client's head does so.
+    /// Called when the chains do not meet within the depth that the follower walks back. A chain
+    /// that can start anew at the client's head does so.
     fn out_of_reach(&self, _heads: ClientHeads) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }

@@ -1,14 +1,14 @@
-//! Bodies of the fuzz targets. `cargo fuzz` runs them on what it finds, the test beside them
-//! on bytes of a seeded generator, so that they cannot rot.
+//! Bodies of the fuzz targets. `cargo fuzz` runs them on its corpus, the test below on bytes of a
+//! seeded generator, so that they cannot rot.
 //!
 //! Each takes any bytes and panics if an invariant breaks.
 
 use std::sync::{Arc, OnceLock};
 
 use alloy_consensus::Header;
-use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
+use alloy_primitives::{B256, Bytes, U256, keccak256};
 use alloy_trie::Nibbles;
-use fragcast_shredder::Env;
+use fragcast_shredder::{BlockBuilder, Env};
 
 use crate::chain::ChainSpec;
 use crate::devnet::{DevnetConfig, Genesis};
@@ -54,7 +54,7 @@ pub fn genesis(data: &[u8]) {
     }
 }
 
-/// A source that answers with these bytes, whatever is asked.
+/// A source that answers every request with these bytes.
 struct Liar(Bytes);
 
 impl TrieNodes for Liar {
@@ -63,7 +63,7 @@ impl TrieNodes for Liar {
     }
 }
 
-/// A trie whose root is any bytes gives answers or errors; what it takes in it gives back.
+/// A trie whose root is any bytes gives answers or errors, and returns what was inserted.
 pub fn trie_node(data: &[u8]) {
     let liar = Liar(Bytes::copy_from_slice(data));
     let mut trie = StateTrie::from_root(keccak256(data));
@@ -91,21 +91,15 @@ fn ground() -> &'static (Arc<ChainSpec>, Arc<dyn StateSource>, Parent) {
     })
 }
 
-/// Frags of any bytes, cut by their first byte, are executed or refused; a block that got to its
-/// end has a Seal that it verifies.
+/// Frags of any bytes, cut by their first byte, are executed or refused; a block that was executed
+/// to its end verifies its own Seal.
 pub fn execute(data: &[u8]) {
     let (spec, source, parent) = ground();
     let env = Env {
-        number: 1,
         parent_hash: parent.hash,
-        beneficiary: Address::ZERO,
-        timestamp: 1,
         gas_limit: parent.header.gas_limit,
         basefee: spec.next_base_fee(&parent.header, 1).expect("the devnet's"),
-        difficulty: U256::ZERO,
-        prevrandao: B256::ZERO,
-        extra_data: Bytes::new(),
-        parent_beacon_block_root: B256::ZERO,
+        ..BlockBuilder::new(1).env()
     };
     let Ok(mut block) = OpenBlock::open(spec, &env, 0, parent.clone(), source, None) else {
         unreachable!("the Env follows from its parent");

@@ -1,5 +1,5 @@
-//! An account, and why state cannot be read: what the trie, the executor and every source of state
-//! have in common.
+//! An account, and the errors of reading state: shared by the trie, the executor and every source
+//! of state.
 
 use alloy_primitives::{B256, U256};
 
@@ -12,7 +12,7 @@ pub enum SourceError {
     /// It did not answer, or not in time.
     #[error("the state source is not available: {0}")]
     Unavailable(String),
-    /// What it answered contradicts a hash.
+    /// Its answer contradicts a hash.
     #[error("the state source answered wrongly: {0}")]
     Corrupt(String),
 }

@@ -1,15 +1,16 @@
 //! The state trie: Ethereum's hexary Merkle-Patricia trie of accounts, each with a trie of its
 //! storage, whose versions share everything that did not change.
 //!
-//! A [`StateTrie`] is one version. Cloning it is a pointer; editing the clone copies the nodes on
-//! the way to what is edited and no others, so a version a block costs its changes. Nodes that
-//! are not held are known by their hash and resolved from [`TrieNodes`] when something needs
-//! them: reading, editing and proving work alike on a trie that is held whole, on a witness and on
-//! a trie of which only the root is known. Where nodes come from is not trusted: their hash and
+//! A [`StateTrie`] is one version. Cloning it copies a pointer; editing the clone copies the nodes
+//! on the path to the edit and no others, so a version for each block costs that block's changes.
+//! Nodes that are not held are known by their hash and resolved from [`TrieNodes`] when they are
+//! needed: reading, editing and proving work alike on a trie that is held whole, on a witness, and
+//! on a trie of which only the root is known. The source of nodes is not trusted: their hash and
 //! form are checked.
 //!
-//! Why not alloy-trie's `HashBuilder`, which computes roots: it starts from all leaves, 40 times
-//! slower for the changes of a block, and knows neither removal nor what it was not given.
+//! Why not alloy-trie's `HashBuilder`, which computes roots? It starts from all leaves, which is 40
+//! times slower for the changes of a block, and it supports neither removal nor nodes that it was
+//! not given.
 //!
 //! Guarantees: an operation that fails changes no contents; equal contents have equal roots,
 //! whatever the order of operations; [`StateTrie::diff`] of consecutive versions, applied to a
@@ -38,9 +39,9 @@ pub enum TrieId {
     Storage(B256),
 }
 
-/// Where nodes come from that a trie does not hold.
+/// The source of nodes that a trie does not hold.
 pub trait TrieNodes: Send + Sync {
-    /// RLP of the node with this hash, which stands at `path` in `trie`. Callers check the hash.
+    /// RLP of the node with this hash, which is at `path` in `trie`. Callers check the hash.
     ///
     /// # Errors
     /// [`SourceError::Missing`] if it is not known.
@@ -63,12 +64,12 @@ pub struct StateTrie {
     root: Link<AccountLeaf>,
 }
 
-/// A node by its place, before and after.
+/// The change of a node: its place, and its RLP before and after.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeChange {
-    /// Which trie.
+    /// The trie.
     pub trie: TrieId,
-    /// Where in it.
+    /// The node's path in the trie.
     pub path: Nibbles,
     /// RLP before; `None`: there was none (of its own: nodes below 32 bytes are part of their
     /// parent, roots excepted), or its storage is among [`TrieDiff::wiped`] and it was not held.
@@ -77,7 +78,7 @@ pub struct NodeChange {
     pub after: Option<Bytes>,
 }
 
-/// What differs between two versions.
+/// The difference between two versions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrieDiff {
     /// Nodes that changed, appeared or vanished; accounts before storages, by address.
@@ -109,15 +110,15 @@ fn storage(address: B256, nodes: &dyn TrieNodes) -> Origin<'_> {
 }
 
 impl StateTrie {
-    /// The trie with this root, of which nothing is held.
+    /// A trie with this root, of which no node is held.
     pub fn from_root(root: B256) -> Self {
         Self { root: Link::from_root(root) }
     }
 
-    /// The trie of these accounts with their slots, held whole; slots of value zero do not exist.
+    /// A trie of these accounts with their slots, held whole; slots of value zero do not exist.
     ///
     /// # Errors
-    /// None: it asks nobody for nodes.
+    /// None: it asks no source for nodes.
     pub fn from_accounts<S>(
         accounts: impl IntoIterator<Item = (Address, Account, S)>,
     ) -> Result<Self, SourceError>
@@ -328,7 +329,7 @@ impl StateTrie {
         self.root.held()
     }
 
-    /// The same trie, of which nothing is held.
+    /// The same trie, of which no node is held.
     #[must_use]
     pub fn forget(&self) -> Self {
         Self::from_root(self.root())

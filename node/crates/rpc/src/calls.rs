@@ -1,14 +1,14 @@
-//! The part of the Ethereum JSON-RPC that executes and sends: `eth_call`, `eth_estimateGas`,
+//! The methods of Ethereum's JSON-RPC that execute and send: `eth_call`, `eth_estimateGas`,
 //! `eth_createAccessList`, `eth_simulateV1`, `eth_sendRawTransaction` and
 //! `eth_sendRawTransactionSync`.
 //!
-//! Invariants: every answer comes from one [`Snapshot`], its block
-//! environment included; nothing executes outside the [`CallPool`]; gas, time, memory and waiting
-//! room of a call have limits ([`CallConfig`]), and so has what transactions on their way take
+//! Invariants: every answer comes from one [`Snapshot`], its block environment included. Nothing
+//! executes outside the [`CallPool`]. Gas, time, memory and waiting room of a call have limits
+//! ([`CallConfig`]), and so have forwarded transactions
 //! ([`ForwardConfig`](crate::forward::ForwardConfig)).
 //!
-//! A block whose state is not in memory any more is the execution client's business
-//! ([`Upstream`]): the request is handed over as it came.
+//! A request for a block whose state is not in memory any more is handed to the execution client as
+//! it came ([`Upstream`]).
 
 mod access_list;
 mod error;
@@ -53,10 +53,10 @@ pub struct CallConfig {
     pub threads: NonZeroUsize,
     /// Calls that may wait for a thread. Each holds its request, which the server limits.
     pub queue: usize,
-    /// Gas that one execution may have; 0: as much as a block. Of `eth_simulateV1`: all
-    /// executions of a request together.
+    /// Gas limit of one execution; 0: the block's. For `eth_simulateV1`: of all executions of a
+    /// request together.
     pub gas_cap: u64,
-    /// Time that a request may run, all its executions together; and again that it may wait.
+    /// The longest that a request may run, all its executions together; and again that it may wait.
     pub time_limit: Duration,
     /// EVM memory of one execution in bytes, all frames together: with the default 50 Mgas the
     /// limit of gas is reached at 160 MiB, in a thousand nested frames.
@@ -85,7 +85,7 @@ impl CallConfig {
     }
 }
 
-/// What the methods need.
+/// State that the methods share.
 pub struct CallContext {
     /// The chain.
     pub spec: Arc<ChainSpec>,
@@ -95,9 +95,9 @@ pub struct CallContext {
     pub pool: CallPool,
     /// Limits.
     pub config: CallConfig,
-    /// Who knows older blocks.
+    /// The execution client, which knows older blocks.
     pub upstream: Option<Arc<dyn Upstream>>,
-    /// Who sends transactions; without it none can be sent.
+    /// Forwards transactions; without it none can be sent.
     pub forwarder: Option<Arc<Forwarder>>,
     /// Request counters, shared with the methods that read.
     pub stats: Arc<EthStats>,
@@ -136,7 +136,7 @@ impl Args {
     }
 }
 
-/// What `eth_call` and its like take.
+/// Parameters of `eth_call` and similar methods.
 struct CallArgs {
     request: TransactionRequest,
     block: BlockId,
@@ -223,13 +223,13 @@ fn call(site: &CallSite, args: CallArgs) -> Result<Bytes, CallError> {
     ground.transact(tx, &mut NoOpInspector)?.into_output()
 }
 
-/// A time in milliseconds, as a number or as hex.
+/// A time in milliseconds, as a JSON number or as hex.
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum Millis {
     Number(u64),
     Hex(U64),
-    /// EIP-7966: what is no valid time counts as none.
+    /// An invalid time counts as absent (EIP-7966).
     Invalid(serde::de::IgnoredAny),
 }
 

@@ -28,7 +28,7 @@ pub const LIMIT: i32 = -32_005;
 /// There is no such block.
 pub const UNKNOWN_BLOCK: i32 = -39_001;
 
-/// Why a method gives no answer by itself.
+/// Why a method has no answer of its own.
 #[derive(Debug, Clone)]
 pub enum Failure {
     /// It exists and is not kept here: the execution client is asked.
@@ -66,7 +66,7 @@ impl Failure {
         Self::Error(error(UNAVAILABLE, what))
     }
 
-    /// A block that is named but does not exist (yet).
+    /// A named block does not exist (yet).
     pub fn unknown_block(what: impl Into<String>) -> Self {
         Self::Error(error(UNKNOWN_BLOCK, what))
     }
@@ -86,7 +86,7 @@ impl Failure {
         matches!(self, Self::Unknown(_) | Self::Absent(_))
     }
 
-    /// As an error of JSON-RPC.
+    /// Turns it into a JSON-RPC error.
     pub fn into_error(self) -> ErrorObjectOwned {
         match self {
             Self::Elsewhere(what) => {

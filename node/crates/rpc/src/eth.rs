@@ -1,14 +1,14 @@
-//! The Ethereum JSON-RPC, as far as it reads and follows the chain.
+//! The methods of Ethereum's JSON-RPC that read and follow the chain.
 //!
 //! Invariant: an answer takes the heads once and is made from immutable blocks reached from
 //! there, so nothing in it is torn. What is not kept here goes, with the same method and the
 //! same parameters, to the execution client ([`Upstream`]); without one it is an error that says
 //! so ([`error`](crate::error) has the codes).
 //!
-//! A block that is not sealed has the zero hash wherever a hash is due, never null: clients'
-//! decoders refuse null in a receipt or a log. Sequences that clients poll ([`filters`]) and
-//! subscriptions (`subscribe.rs`) both read the view's ring of events, so a reader who does not
-//! keep up costs nothing and is dropped, never waited for.
+//! A block that is not sealed has the zero hash where a hash belongs, never null: clients' decoders
+//! refuse null in a receipt or a log. Filters that clients poll ([`filters`]) and subscriptions
+//! (`subscribe.rs`) both read the view's ring of events. A reader that does not keep up costs
+//! nothing and is dropped, never waited for.
 
 mod blocks;
 pub mod config;
@@ -46,15 +46,15 @@ use filters::Filters;
 
 /// Transactions that were sent on from here and are in no executed frag yet.
 pub trait Forwarded: Send + Sync {
-    /// The nonce of the account's next transaction, given the one that the pending state has.
+    /// The nonce of the account's next transaction, given the nonce in the pending state.
     fn pending_nonce(&self, address: Address, state_nonce: u64) -> u64;
-    /// One of them.
+    /// The forwarded transaction with this hash.
     fn get(&self, _hash: B256) -> Option<Tx> {
         None
     }
 }
 
-/// Where no transactions are sent on.
+/// For nodes that forward no transactions.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoForwarded;
 
@@ -64,11 +64,11 @@ impl Forwarded for NoForwarded {
     }
 }
 
-/// What all methods share.
+/// State that all methods share.
 pub struct EthContext {
     /// The chain.
     pub spec: Arc<ChainSpec>,
-    /// What can be read of it.
+    /// The chain as readers see it.
     pub view: Arc<ChainView>,
     /// Finds blocks in it.
     pub blocks: Blocks,
@@ -76,14 +76,14 @@ pub struct EthContext {
     pub config: EthConfig,
     /// The execution client, if there is one.
     pub upstream: Option<Arc<dyn Upstream>>,
-    /// Transactions on their way.
+    /// Forwarded transactions that are not executed yet.
     pub forwarded: Arc<dyn Forwarded>,
     /// Request counters.
     pub stats: Arc<EthStats>,
-    /// Reading the state may wait for an execution client, so it must not happen on a thread of
-    /// the runtime.
+    /// Whether reading the state may wait for an execution client. Then it must not happen on a
+    /// thread of the runtime.
     pub state_waits: bool,
-    /// Following the execution client, if there is one.
+    /// Counters of following the execution client, if there is one.
     pub follow: Option<Arc<FollowStats>>,
     filters: Filters,
     fees: fees::Tips,
@@ -91,7 +91,7 @@ pub struct EthContext {
     reads: Arc<Semaphore>,
 }
 
-/// Reads at a time that may wait for an execution client, each on a thread.
+/// The most reads at a time that wait for an execution client, each on a thread.
 const MAX_WAITING_READS: usize = 64;
 
 /// Methods that read the state.
@@ -127,7 +127,7 @@ impl EthContext {
     }
 }
 
-/// An answer: JSON, written where the blocks it borrows from are at hand.
+/// An answer: JSON, written while the blocks that it borrows from are held.
 pub type Answer = Box<RawValue>;
 
 /// Writes an answer.
@@ -137,16 +137,16 @@ pub(crate) fn answer<T: Serialize + ?Sized>(value: &T) -> Result<Answer, Failure
 
 type Read = fn(&EthContext, &Params<'_>) -> Result<Answer, Failure>;
 
-/// What a block that does not exist is answered with.
+/// The answer for a block that does not exist.
 #[derive(Clone, Copy)]
 enum Absent {
-    /// `null`: methods that ask for a block or what is in it.
+    /// `null`: for methods that ask for a block or something in it.
     Null,
-    /// An error: methods that ask for something as of a block.
+    /// An error: for methods that ask for state at a block.
     Error,
 }
 
-/// Methods that look up a few things and are answered where they arrive.
+/// Methods that make a few look-ups and are answered on the task that receives them.
 const LIGHT: &[(&str, Absent, Read)] = &[
     ("web3_clientVersion", Absent::Error, |_, _| answer(CLIENT_VERSION)),
     ("net_version", Absent::Error, |ctx, _| answer(&ctx.spec.chain_id.to_string())),
@@ -180,8 +180,8 @@ const LIGHT: &[(&str, Absent, Read)] = &[
     ("eth_blobBaseFee", Absent::Error, fees::blob_base_fee),
 ];
 
-/// Methods that go through many blocks, or resolve trie nodes: each on a thread where it may
-/// wait, and [`EthConfig::max_heavy_calls`] at a time.
+/// Methods that go through many blocks, or resolve trie nodes: each on a thread that may block, at
+/// most [`EthConfig::max_heavy_calls`] at a time.
 const HEAVY: &[(&str, Absent, Read)] = &[
     ("eth_getLogs", Absent::Error, logs::logs),
     ("eth_getFilterLogs", Absent::Error, filters::logs),
@@ -192,9 +192,8 @@ const HEAVY: &[(&str, Absent, Read)] = &[
 
 const CLIENT_VERSION: &str = concat!("fragcast/v", env!("CARGO_PKG_VERSION"));
 
-/// The methods that read, the filters, `eth_subscribe`, and those of
-/// [`EthConfig::proxied`]. Names are unique among themselves; a module merged with this one must
-/// not have them too, nor may `proxied`.
+/// The methods that read, the filters, `eth_subscribe`, and those of [`EthConfig::proxied`].
+/// Neither `proxied` nor a module that is merged with this one may repeat a name.
 pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
     let (proxied, waits) = (ctx.config.proxied_names(), ctx.state_waits);
     let mut module = RpcModule::from_arc(ctx);
@@ -252,7 +251,7 @@ pub fn receipt_json(
     receipt.and_then(Result::ok).unwrap_or(Value::Null)
 }
 
-/// Reads on a thread where it may wait, if there is a slot.
+/// Reads on a thread that may block, if there is a slot.
 async fn elsewhere(
     ctx: &Arc<EthContext>,
     slots: Arc<Semaphore>,

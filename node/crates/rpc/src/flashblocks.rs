@@ -1,8 +1,8 @@
-//! The Flashblocks door: a WebSocket at which consumers of Flashblocks, unmodified, get what this
-//! node has executed of a block, frag by frag.
+//! Flashblocks: a WebSocket over which unmodified consumers of Flashblocks receive what this node
+//! has executed of a block, frag by frag.
 //!
-//! The format is that of `FlashblocksPayloadV1` (rollup-boost, op-rbuilder) and of
-//! `OpFlashblockPayload` (op-alloy); the specification of the OP stack
+//! The format is that of `FlashblocksPayloadV1` (rollup-boost, op-rbuilder) and
+//! `OpFlashblockPayload` (op-alloy). The specification of the OP stack
 //! (`specs/protocol/flashblocks.md`) describes the same with other metadata, which nobody sends.
 //!
 //! | field | what it is here |
@@ -19,32 +19,32 @@
 //!
 //! **The last one.** A block that is verified before the next one's first frag gets one more
 //! flashblock, with an empty diff and the roots and the hash of its header. Until then the state
-//! root is zero, as with other publishers: the state is hashed once a block. Base's node does not
-//! look at it; op-reth computes it itself where it needs it, and takes a root other than zero for
-//! the word that the block is whole, so it must not be a guess.
+//! root is zero, as with other publishers: the state is hashed once for each block. Base's node
+//! does not look at it. op-reth computes it itself where it needs it, and takes a root other than
+//! zero to mean that the block is whole, so it must not be a guess.
 //!
-//! **Frames.** By default binary with plain JSON inside, which Base's node and every version of
-//! op-reth read; Base's refuses text frames. A path that ends in `/text` gets text frames: for
-//! rollup-boost's websocket proxy, which refuses binary ones, and for browsers. Any other path is
-//! as good as `/`. Nothing is compressed: consumers take brotli and plain JSON alike, told apart
-//! by the first byte.
+//! **Frames.** By default frames are binary with plain JSON inside, which Base's node and every
+//! version of op-reth read; Base's refuses text frames. A path that ends in `/text` gets text
+//! frames, for rollup-boost's websocket proxy, which refuses binary ones, and for browsers. Every
+//! other path is the same as `/`. Nothing is compressed: consumers accept brotli and plain JSON
+//! alike, by the first byte.
 //!
 //! **Retractions** have no message in Flashblocks. An attempt that supersedes another starts again
-//! at index 0 under another payload id, which op-reth takes. Base's node goes by number and index
-//! alone: it drops what it had of the block and goes on with the next one, or, if it had no more
-//! than index 0, keeps that one and takes the new attempt's others after it. Of a block that is
-//! rejected nothing more comes. Who needs to be told subscribes to `retractions` (`eth_subscribe`).
+//! at index 0 under another payload id, which op-reth accepts. Base's node goes by number and index
+//! alone: it drops what it had of the block and continues with the next block; if it had only index
+//! 0, it keeps that one and takes the new attempt's others after it. After a block is rejected, no
+//! more of it is sent. Consumers that need retractions subscribe to `retractions`
+//! (`eth_subscribe`).
 //!
-//! **Gaps.** Consumers drop everything up to the next index 0 when an index is missing, so there
-//! is none: a new subscriber starts with the open block from its index 0, or with the next block,
-//! and one that misses a flashblock is told in the close frame and dropped.
+//! **Gaps.** When an index is missing, consumers drop everything up to the next index 0. So there
+//! are no gaps: a late subscriber starts at index 0 of the open block, or with the next block, and
+//! one that misses a flashblock is closed with the reason.
 //!
 //! # Bounds
-//! Flashblocks are written once, for all: a ring of [`Settings::buffer`] bytes and 1,024
-//! flashblocks, the oldest goes first, in which each subscriber has a position. Beside it a
-//! subscriber has at most one flashblock on its way, and 8 KiB of buffers. Subscribers and their
-//! handshakes are bounded, in all and by IP address; what a subscriber sends is bounded in length
-//! and number.
+//! Flashblocks are written once for all subscribers, into a ring of [`Settings::buffer`] bytes and
+//! 1,024 flashblocks that drops the oldest first. A subscriber is a position in it, at most one
+//! flashblock that is being sent, and 8 KiB of buffers. Subscribers and their handshakes are
+//! bounded, in all and by IP address; messages from a subscriber are bounded in length and number.
 
 mod hub;
 mod payload;
@@ -67,26 +67,26 @@ use hub::Hub;
 use sequence::{Sequences, Step};
 pub use stats::FlashblocksStats;
 
-/// Why a node that executes nothing has no door, and what to do.
+/// The error of a node that executes nothing, and what to do.
 pub const NEEDS_EXECUTION: &str =
     "flashblocks are made of what is executed: set execution.chain, or leave this empty";
 
-/// Limits of the door.
+/// Limits of the server.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Subscribers in all.
     pub subscribers: usize,
     /// Subscribers from one IP address.
     pub per_address: usize,
-    /// Bytes of flashblocks that a subscriber may be behind.
+    /// Bytes that a subscriber may be behind.
     pub buffer: usize,
     /// A subscriber that does not take a flashblock within this is dropped.
     pub slow_after: Duration,
     /// How long a handshake may take.
     pub handshake: Duration,
-    /// How long telling one that is dropped may take.
+    /// Time-out of the close frame to a subscriber that is dropped.
     pub closing: Duration,
-    /// How often subscribers are pinged; one of whom nothing comes for three times that is dropped.
+    /// Interval of pings; a subscriber that sends nothing for three intervals is dropped.
     pub ping: Duration,
 }
 
@@ -104,7 +104,7 @@ impl Default for Settings {
     }
 }
 
-/// An open door.
+/// A running server.
 pub struct Door {
     stats: Arc<FlashblocksStats>,
     closing: Duration,
@@ -114,7 +114,8 @@ pub struct Door {
 }
 
 impl Door {
-    /// Opens it; what happens to the chain from now on is told. Within the runtime.
+    /// Starts the server, which publishes the chain's events from now on. To be called within the
+    /// runtime.
     ///
     /// # Errors
     /// The listener cannot be used.
@@ -134,12 +135,12 @@ impl Door {
         Ok(Self { stats, closing, stop, feeder, server })
     }
 
-    /// Its numbers.
+    /// Its counters.
     pub const fn stats(&self) -> &Arc<FlashblocksStats> {
         &self.stats
     }
 
-    /// Tells the subscribers, and closes it.
+    /// Closes all subscriptions and stops the server.
     pub async fn close(self) {
         let Self { closing, stop, feeder, mut server, .. } = self;
         feeder.abort();
@@ -152,7 +153,7 @@ impl Door {
     }
 }
 
-/// Writes what happens to the chain into the ring.
+/// Writes the chain's events into the ring as flashblocks.
 async fn feed(mut events: broadcast::Receiver<ChainEvent>, hub: Arc<Hub>) {
     let mut sequences = Sequences::default();
     loop {

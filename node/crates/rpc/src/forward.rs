@@ -1,13 +1,14 @@
-//! Sends transactions to whoever builds the block, and remembers them until they are executed.
+//! Forwards transactions to the gateway that builds the block, and remembers them until they are
+//! executed.
 //!
-//! A node has no pool: a transaction goes to the gateway that leads the block being built, if that
-//! cannot be reached to the next leader's, then to the execution client. What is plainly invalid
-//! is told to its sender at once ([`SendError`]); what a gateway says about the rest is passed on
-//! as it is.
+//! A node has no pool: a transaction goes to the gateway that leads the block being built; if that
+//! cannot be reached, to the next leader's, then to the execution client. A plainly invalid
+//! transaction is refused at once ([`SendError`]); a gateway's answer to the rest is passed on as
+//! it is.
 //!
-//! Invariants: a transaction is in the table, and whoever waits for it among the waiters, *before*
-//! it is sent, since its frag can be here before the gateway's answer; both are bounded, and
-//! entries of the table end by execution, by a nonce that passed, or by time.
+//! Invariants: a transaction is in the table, and a request that waits for it is among the waiters,
+//! *before* it is sent, because its frag can arrive before the gateway's answer. Both are bounded.
+//! An entry of the table ends when it is executed, when its nonce has passed, or after a time.
 
 mod check;
 mod post;
@@ -19,11 +20,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256, Bytes, keccak256};
-use fragcast_turbine::Schedule;
+use fragcast_turbine::EpochsView;
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use check::SendError;
 use fragcast_execution::chain::ChainSpec;
@@ -38,22 +39,22 @@ use check::Checked;
 use table::{Table, TableFull};
 use wait::Waiters;
 
-/// The longest answer that is read: a hash, or an error.
+/// The longest answer that is read: it is a hash or an error.
 const MAX_ANSWER: usize = 64 * 1024;
-/// How often old entries are looked for.
+/// Interval at which old entries are removed.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Makes the receipt of a transaction, by its index in the block.
 pub type MakeReceipt = Arc<dyn Fn(&ExecutedBlock, usize) -> Value + Send + Sync>;
 
-/// Where transactions go, and how many may be on their way.
+/// Where transactions are sent, and bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardConfig {
     /// JSON-RPC addresses (`http://…`) of gateways.
     pub gateways: Vec<(Address, String)>,
     /// The execution client's JSON-RPC address, tried last.
     pub fallback: Option<String>,
-    /// How long connecting to a gateway may take, and again how long its answer may take.
+    /// Time-out of connecting to a gateway, and again of its answer.
     pub timeout: Duration,
     /// The longest transaction, in bytes; geth's limit.
     pub max_tx_bytes: usize,
@@ -61,13 +62,13 @@ pub struct ForwardConfig {
     pub max_blob_tx_bytes: usize,
     /// Requests being checked and sent at once, each holding its transaction.
     pub in_flight: usize,
-    /// What is remembered.
+    /// Bounds of the table.
     pub table: TableLimits,
     /// Requests that may wait for a receipt; some 200 bytes each.
     pub waiters: usize,
-    /// How long they wait if they do not say.
+    /// How long a request waits if it does not say.
     pub sync_timeout: Duration,
-    /// The longest that they may wait; who asks for more waits as if he had not said.
+    /// The longest that a request may wait; a longer time counts as absent.
     pub max_sync_timeout: Duration,
 }
 
@@ -88,11 +89,12 @@ impl Default for ForwardConfig {
     }
 }
 
-/// Sends transactions; see the module.
+/// Forwards transactions; see the module.
 pub struct Forwarder {
     config: ForwardConfig,
     urls: HashMap<Address, String>,
-    schedule: Schedule,
+    /// Who leads a block, as the node knows it now.
+    epochs: watch::Receiver<Arc<EpochsView>>,
     view: Arc<ChainView>,
     spec: Arc<ChainSpec>,
     receipt: MakeReceipt,
@@ -103,10 +105,10 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// A forwarder; [`Self::run`] has to run beside it.
+    /// A forwarder; [`Self::run`] must run beside it.
     pub fn new(
         config: ForwardConfig,
-        schedule: Schedule,
+        epochs: watch::Receiver<Arc<EpochsView>>,
         view: Arc<ChainView>,
         spec: Arc<ChainSpec>,
         receipt: MakeReceipt,
@@ -118,30 +120,30 @@ impl Forwarder {
             table: Mutex::new(Table::new(config.table)),
             waiters: Arc::new(Waiters::new(config.waiters)),
             config,
-            schedule,
+            epochs,
             view,
             spec,
             receipt,
         }
     }
 
-    /// The sender's next nonce, if `state_nonce` is what the state says and all transactions on
-    /// their way are executed.
+    /// The sender's next nonce once all forwarded transactions are executed; `state_nonce` is its
+    /// nonce in the state.
     pub fn pending_nonce(&self, sender: Address, state_nonce: u64) -> u64 {
         self.table().pending_nonce(sender, state_nonce)
     }
 
-    /// A transaction that is on its way.
+    /// A forwarded transaction by its hash.
     pub fn get(&self, hash: B256) -> Option<Tx> {
         self.table().get(hash).cloned()
     }
 
-    /// How many transactions are on their way.
+    /// The number of forwarded transactions.
     pub fn len(&self) -> usize {
         self.table().len()
     }
 
-    /// Whether none is.
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -150,7 +152,8 @@ impl Forwarder {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows the chain for ever: takes out what was executed and wakes who waits for it.
+    /// Follows the chain for ever: removes executed transactions and wakes the requests that wait
+    /// for them.
     pub async fn run(self: Arc<Self>) {
         let mut events = self.view.subscribe();
         // What happened before.
@@ -178,7 +181,7 @@ impl Forwarder {
         }
     }
 
-    /// Looks at all that is there: events were lost.
+    /// Checks all entries, after events were lost.
     fn catch_up(&self) {
         let Some(heads) = self.view.heads() else { return };
         self.executed(&heads.latest.snapshot, 0);
@@ -217,7 +220,8 @@ impl Forwarder {
         Some(Inclusion { snapshot: Arc::clone(&block.snapshot), index })
     }
 
-    /// Checks a transaction off the async threads: that takes a signature and reads state.
+    /// Checks a transaction outside the async threads, because that recovers a signature and reads
+    /// state.
     async fn check(&self, raw: &Bytes) -> Result<Checked, SendError> {
         let limits = (self.config.max_tx_bytes, self.config.max_blob_tx_bytes);
         let (raw, spec, view) = (raw.clone(), Arc::clone(&self.spec), Arc::clone(&self.view));
@@ -239,7 +243,7 @@ impl Forwarder {
         self.forward(checked, raw, slot).await
     }
 
-    /// Sends in a task of its own: if who asks goes away, it is still known what became of it.
+    /// Sends in a task of its own, so that the outcome is recorded even if the request is dropped.
     async fn forward(
         self: &Arc<Self>,
         checked: Checked,
@@ -269,9 +273,9 @@ impl Forwarder {
 
     /// Sends a transaction and waits for its receipt (EIP-7966).
     ///
-    /// `timeout` counts if it is neither 0 nor above the configured maximum, else the default
-    /// does. A transaction that is on its way or executed already is waited for, too, so that
-    /// asking again after a time-out works.
+    /// `timeout` counts if it is neither 0 nor above the configured maximum; otherwise the default
+    /// does. It also waits for a transaction that was forwarded or executed before, so that asking
+    /// again after a time-out works.
     ///
     /// # Errors
     /// Those of [`Self::send`]; code 4 with the hash if it was not executed in time, 5 if this

@@ -1,4 +1,4 @@
-//! What a node that executes offers to users: the Ethereum JSON-RPC and Flashblocks.
+//! The interfaces of a node that executes: the Ethereum JSON-RPC and Flashblocks.
 //!
 //! [`eth`] reads the chain, [`calls`] executes on top of it, [`forward`] sends transactions to
 //! whoever builds the block, [`flashblocks`] streams what is executed. [`resolve`] says which block

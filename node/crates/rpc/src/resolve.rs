@@ -22,7 +22,7 @@ use fragcast_execution::executor::{ChainView, Heads};
 
 use crate::error::Failure;
 
-/// A block that was found; reads as the block.
+/// A block that was found; dereferences to the block.
 #[derive(Clone)]
 pub enum Found {
     /// A verified block with its state.
@@ -46,8 +46,8 @@ impl Deref for Found {
 }
 
 impl Found {
-    /// The block, if its transactions are known: of the block that a state source starts from,
-    /// perhaps only the header is.
+    /// The block, if its transactions are known: of the block that a state source starts from, only
+    /// the header may be known.
     ///
     /// # Errors
     /// [`Failure::Elsewhere`].
@@ -119,7 +119,7 @@ impl Blocks {
         self.view.heads().ok_or_else(|| Failure::unavailable(wait))
     }
 
-    /// What the tag `pending` reads.
+    /// The block of the tag `pending`.
     pub fn pending(heads: &Heads) -> Found {
         match &heads.pending {
             Some(snapshot) => Found::Open(Arc::clone(snapshot)),
@@ -127,7 +127,7 @@ impl Blocks {
         }
     }
 
-    /// What the tag `latest` reads.
+    /// The block of the tag `latest`.
     pub fn latest(&self, heads: &Heads) -> Found {
         if self.preconf_as_latest {
             Self::pending(heads)
@@ -136,7 +136,7 @@ impl Blocks {
         }
     }
 
-    /// The block that is meant.
+    /// The block with this id.
     ///
     /// # Errors
     /// [`Failure::Elsewhere`] if it is not kept here, [`Failure::Unknown`] if no block with that

@@ -27,7 +27,7 @@ pub struct EthStats {
     pub slow: AtomicU64,
     /// Filters that are open (some may have expired since the last one was made).
     pub filters: AtomicU64,
-    /// Filters forgotten because nobody polled them.
+    /// Filters dropped because nobody polled them.
     pub filters_expired: AtomicU64,
     /// Filters dropped because they were polled too rarely to keep up with events.
     pub filters_lagged: AtomicU64,
@@ -43,7 +43,7 @@ impl EthStats {
         });
     }
 
-    /// Counts a request that was answered from here, or what became of it.
+    /// Counts a request by its result.
     pub fn outcome<T>(&self, result: Result<T, ErrorObjectOwned>) -> Result<T, ErrorObjectOwned> {
         match &result {
             Ok(_) => Self::count(&self.answered),

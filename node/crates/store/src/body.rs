@@ -1,4 +1,4 @@
-//! Blocks as bytes: what was executed, in two records, since most reads want one of them.
+//! Blocks as bytes: an executed block is two records, because most reads need one of them.
 //!
 //! ```text
 //! body      attempt u8 │ frags: count u32 × (seq u64 │ transactions u32)
@@ -81,7 +81,7 @@ pub(super) fn encode_receipts(block: &ExecutedBlock) -> Vec<u8> {
     out
 }
 
-/// What a body's record holds.
+/// The contents of a body's record.
 #[derive(Debug)]
 pub(super) struct Body {
     attempt: u8,

@@ -1,8 +1,8 @@
-//! Records as bytes: fixed layouts, little-endian, lengths before what varies.
+//! Records as bytes: fixed layouts, little-endian, variable parts behind their length.
 //!
-//! A file can be damaged: decoding checks every length against what is left, allocates nothing
-//! from a number it read, takes no trailing bytes, and never panics. bincode would need its
-//! traits for alloy's types.
+//! A file can be damaged: decoding checks every length against the bytes that are left, allocates
+//! nothing from a number that it read, accepts no trailing bytes, and never panics. bincode would
+//! need its traits for alloy's types.
 //!
 //! ```text
 //! account   nonce_len u8 (top bit: has code) │ balance_len u8 │ nonce BE │ balance BE │ [code hash 32]
@@ -22,7 +22,7 @@ use alloy_trie::Nibbles;
 use fragcast_execution::state::Account;
 use fragcast_execution::trie::TrieId;
 
-/// What is wrong with a record.
+/// A record is damaged; the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Bad(pub(super) &'static str);
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A count of things of at least `least` bytes each, so that it can be allocated for.
+    /// A count of items of at least `least` bytes each, so that allocating for it is safe.
     pub(super) fn count(&mut self, least: usize) -> Result<usize, Bad> {
         let count = u32::from_le_bytes(self.array()?) as usize;
         if count > self.0.len() / least.max(1) {
@@ -81,13 +81,13 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
-    /// Bytes behind their length.
+    /// Reads bytes behind their length.
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], Bad> {
         let len = self.count(1)?;
         self.take(len)
     }
 
-    /// A value behind its length in one byte.
+    /// Reads a value behind its length in one byte.
     pub(super) fn short(&mut self) -> Result<&'a [u8], Bad> {
         let len = self.u8()?.into();
         self.take(len)
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A count or a length. Nothing that a block holds comes near 2^32 (a block is below 2^31 bytes).
+/// Writes a count or a length. No part of a block comes near 2^32 (a block is below 2^31 bytes).
 pub(super) fn put_count(out: &mut Vec<u8>, count: usize) {
     let count = u32::try_from(count).expect("fewer than 2^32 of anything in a block");
     out.extend_from_slice(&count.to_le_bytes());
@@ -109,7 +109,7 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// At most 255 bytes: keys and values of state.
+/// Writes at most 255 bytes behind their length: keys and values of state.
 pub(super) fn put_short(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(u8::try_from(bytes.len()).expect("keys and values of state are short"));
     out.extend_from_slice(bytes);
@@ -206,7 +206,7 @@ pub(super) fn split_slot_key(key: &[u8; 52]) -> (Address, U256) {
     (Address::from_slice(&key[..20]), U256::from_be_slice(&key[20..]))
 }
 
-/// What the keys of a trie's nodes begin with.
+/// The prefix of the keys of a trie's nodes.
 pub(super) fn trie_prefix(trie: TrieId) -> Vec<u8> {
     let mut key = Vec::with_capacity(66);
     match trie {
@@ -227,7 +227,7 @@ pub(super) fn trie_key(trie: TrieId, path: &Nibbles) -> Vec<u8> {
     key
 }
 
-/// A key above those of all nodes of a trie.
+/// The first key after those of a trie's nodes.
 pub(super) fn trie_end(trie: TrieId) -> Vec<u8> {
     let mut key = trie_prefix(trie);
     key.push(0xff);

@@ -13,10 +13,10 @@ pub enum StoreError {
     /// Another process has it open.
     #[error("{0} is in use: stop the other process, or give this one a data directory of its own")]
     InUse(PathBuf),
-    /// There is something else in it.
+    /// The file holds something else.
     #[error("the database is not one of this program's: give another path")]
     Foreign,
-    /// An older or a newer program wrote it.
+    /// Another version of the program wrote it.
     #[error(
         "the database has format {found}, this program reads {}: use the program that wrote it, \
          or delete it and start from the genesis",
@@ -34,7 +34,7 @@ pub enum StoreError {
         /// The configured one.
         wanted: u64,
     },
-    /// It began with another genesis.
+    /// It started from another genesis.
     #[error(
         "the database began with the genesis {found}, not with {wanted}: give another data \
          directory, or the genesis file it was made from"
@@ -51,7 +51,7 @@ pub enum StoreError {
     /// It is damaged.
     #[error("the database is damaged: {0}; delete it and start from the genesis")]
     Corrupt(String),
-    /// It does not have it.
+    /// It does not have the data.
     #[error("the store lacks {0}")]
     Missing(String),
     /// A block does not follow the newest one.

@@ -1,4 +1,4 @@
-//! The beginning: a new database from the genesis, or the checks of one that is there.
+//! Creates a database from the genesis, or checks an existing one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl Start {
         Ok(Self { spec: Arc::clone(spec), header, hash })
     }
 
-    /// Writes it into empty tables. All of the genesis' state is in memory meanwhile, twice: as
+    /// Writes block 0 into empty tables. The genesis' state is in memory twice meanwhile, as
     /// accounts and as a trie.
     fn write(&self, txn: &WriteTransaction) -> Result<(), StoreError> {
         let genesis = self
@@ -86,7 +86,8 @@ impl Start {
     }
 }
 
-/// Whether there is something in the database; if so, whether it is of this chain and this format.
+/// Returns whether the database has contents; if so, checks that they are of this chain and this
+/// format.
 pub(super) fn check(db: &Database, start: &Start) -> Result<bool, StoreError> {
     let txn = db.begin_read()?;
     let known = match txn.open_table(tables::META) {
@@ -130,8 +131,8 @@ pub(super) fn open_error(path: &Path, error: DatabaseError) -> StoreError {
     }
 }
 
-/// Makes a database with the genesis under another name, and gives it its name once it is whole
-/// and durable: what a crash leaves of a half-made one cannot be opened.
+/// Creates a database with the genesis under another name, and renames it once it is complete and
+/// durable, because a half-made one after a crash could not be opened.
 pub(super) fn create_file(path: &Path, builder: &Builder, start: &Start) -> Result<(), StoreError> {
     let failed = |error| StoreError::Io(path.to_owned(), error);
     let directory = match path.parent() {

@@ -7,30 +7,30 @@
 //!
 //! **What is stored.** Trie nodes by their path, flat accounts and slots, code, headers, bodies,
 //! receipts, the indexes of transactions and numbers, and for each of the last
-//! [`StoreConfig::reorg_depth`] blocks what it overwrote. All of a block is in one transaction, so
-//! whatever a crash leaves is the state after some verified block: starting rebuilds nothing and
-//! replays nothing. Flat state is what the EVM reads (one lookup instead of one per level of the
-//! trie); trie nodes are what roots and proofs are made from.
+//! [`StoreConfig::reorg_depth`] blocks the values that it overwrote. All of a block is in one
+//! transaction, so a crash always leaves the state after some verified block: starting rebuilds
+//! nothing and replays nothing. The EVM reads flat state (one look-up instead of one per level of
+//! the trie); roots and proofs are made from trie nodes.
 //!
-//! **Served first, durable later.** A verified block is readable at once, from memory; its
+//! **Served first, durable later.** A verified block is readable at once, from memory. Its
 //! transaction takes tens of milliseconds and is made on the writer's thread. Until then the block
 //! waits in a queue of [`StoreConfig::queue`] places; [`StateSource::persist`] blocks when it is
 //! full, so a slow disk slows the chain down instead of filling the memory.
-//! [`StateSource::durable`] says how far it has got. After a crash the blocks behind that are
-//! gone, and come again from the network or from the execution client.
+//! [`StateSource::durable`] names the newest durable block. After a crash later blocks are gone,
+//! and come again from the network or from the execution client.
 //!
 //! **Which nodes a trie in memory resolves from.** A trie made by executing block N holds the nodes
-//! that N and the blocks before touched, and by their hash the roots of subtrees that nothing
+//! that N and the blocks before touched, and, by their hash, the roots of subtrees that nothing
 //! touched since the trie was started from a stored one. Such a subtree is the same, at the same
 //! path, in every state since, so it can be read from the *newest durable* state as long as that is
-//! not newer than the trie. [`LiveNodes`] does that, and is what [`StateSource::at`] hands
-//! out: a fixed view would keep its pages from being reused for as long as the chain grows on it.
-//! A trie that is older than the durable state gets [`SourceError::Missing`] for what has
-//! changed since; so it is never told something wrong.
+//! not newer than the trie. [`LiveNodes`] does that, and [`StateSource::at`] hands it out: a fixed
+//! view would keep its pages from being reused as long as the chain grows on it. A trie that is
+//! older than the durable state gets [`SourceError::Missing`] for nodes that have changed since,
+//! never a wrong one.
 //!
-//! **Memory.** redb's cache, [`StoreConfig::cache_mib`]; the queue, with about 2 MB per block of
-//! 23 Mgas; the changes of one block while they are written. Views that others hold cost no
-//! memory, but pages of the file.
+//! **Memory.** redb's cache, [`StoreConfig::cache_mib`]; the queue, with about 2 MB per block of 23
+//! Mgas; the changes of one block while they are written. Views that are held cost pages of the
+//! file, not memory.
 //!
 //! **One process.** The file is locked; a second process is refused.
 //!
@@ -72,17 +72,17 @@ pub use view::{LiveNodes, StoreView};
 use init::Start;
 use writer::Command;
 
-/// How the store works.
+/// Settings of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// How many blocks can be taken back.
+    /// The number of blocks that can be unwound.
     pub reorg_depth: u64,
     /// Verified blocks that may wait to be written, at least 1; about 2 MB each.
     pub queue: usize,
     /// redb's cache, MiB.
     pub cache_mib: usize,
-    /// Keep transactions and receipts of this many blocks only (never of fewer than
-    /// `reorg_depth`). Headers and the state are kept in any case.
+    /// Blocks whose transactions and receipts are kept (never fewer than `reorg_depth`). Headers
+    /// and the state are always kept.
     pub keep_blocks: Option<u64>,
 }
 
@@ -92,7 +92,7 @@ impl Default for StoreConfig {
     }
 }
 
-/// Numbers for metrics, all of one moment or nearly.
+/// Numbers for metrics, all of about the same moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreStats {
     /// The newest durable block.
@@ -101,11 +101,11 @@ pub struct StoreStats {
     pub queued: usize,
     /// Blocks written since the start.
     pub commits: u64,
-    /// Blocks that were refused since they do not follow the head or have no trie.
+    /// Blocks that were refused because they do not follow the head or have no trie.
     pub refused: u64,
-    /// What the last block took to write.
+    /// Time to write the last block.
     pub last_commit: Duration,
-    /// What all took.
+    /// Time to write all blocks.
     pub total_commit: Duration,
     /// Length of the file, bytes.
     pub file_bytes: u64,
@@ -154,8 +154,9 @@ impl StoreCore {
         self.failure.get().cloned()
     }
 
-    /// A block that does not fit is passed over, and so are those that build on it; anything else
-    /// ends the writing, since no later block could be written without this one.
+    /// Handles an error of writing. A block that does not fit is skipped, and so are those that
+    /// build on it; any other error ends the writing, because no later block could be written
+    /// without this one.
     fn fail(&self, what: &str, error: &StoreError) {
         if matches!(error, StoreError::Order { .. } | StoreError::NoTrie(_)) {
             self.stats.refused.fetch_add(1, Ordering::Relaxed);
@@ -168,6 +169,21 @@ impl StoreCore {
 }
 
 /// The embedded store. See [the module](self).
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use fragcast_execution::devnet::{DevnetConfig, Genesis};
+/// use fragcast_execution::exec::StateSource;
+/// use fragcast_store::{Store, StoreConfig};
+///
+/// let spec = Arc::new(Genesis::devnet(&DevnetConfig::default()).chain_spec("dev")?);
+/// let dir = tempfile::tempdir()?;
+/// let store = Store::open(&dir.path().join("chain.redb"), &spec, StoreConfig::default())?;
+/// // The genesis is durable; the executor persists the blocks that follow.
+/// assert_eq!(store.durable().map(|(number, _)| number), Some(0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Store {
     shared: Arc<StoreCore>,
     /// `None` once it is being dropped.
@@ -183,10 +199,10 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the database at `path`, a file; makes it from the chain's genesis if there is none.
+    /// Opens the database file at `path`; creates it from the chain's genesis if there is none.
     ///
     /// # Errors
-    /// It is in use, of another chain or format, damaged, or the chain has no genesis.
+    /// The database is in use, of another chain or format, or damaged, or the chain has no genesis.
     pub fn open(
         path: &Path,
         spec: &Arc<ChainSpec>,
@@ -256,14 +272,14 @@ impl Store {
         Ok(Arc::new(Self { shared, commands: Some(commands), writer, path }))
     }
 
-    /// The newest durable block with its state, and where tries in memory resolve from.
+    /// The newest durable block with its state, and the nodes from which tries in memory resolve.
     pub fn base(&self) -> (u64, B256, Arc<dyn StateView>, Arc<dyn TrieNodes>) {
         let view = self.shared.view.load_full();
         let head = view.head;
         (head.number, head.hash, view, Arc::new(self.nodes()))
     }
 
-    /// The trie nodes of the newest durable block, whichever that is when they are read.
+    /// The trie nodes of the block that is the newest durable one when they are read.
     pub fn nodes(&self) -> LiveNodes {
         LiveNodes(Arc::clone(&self.shared.view))
     }
@@ -295,8 +311,8 @@ impl Store {
         }
     }
 
-    /// Checks all of it: computes the root from the flat state, walks the trie by path, follows the
-    /// headers back. Reads the whole database; takes about 200 bytes of memory per account.
+    /// Checks the whole database: computes the root from the flat state, walks the trie by path,
+    /// follows the headers back. Takes about 200 bytes of memory per account.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -366,9 +382,9 @@ impl StateSource for Store {
         Some((head.number, head.hash))
     }
 
-    /// Waits until all that was queued is written, so `block` may be a queued one; then takes
-    /// blocks back, each in a transaction of its own: a crash on the way leaves a block between. Beyond
-    /// the undo records only the genesis can be gone back to, by starting over from it.
+    /// Waits until all queued blocks are written, so `block` may be a queued one. Then takes blocks
+    /// back, each in a transaction of its own; a crash on the way leaves a block in between. Beyond
+    /// the undo records it can only go back to the genesis, by starting over from it.
     fn unwind(&self, block: B256) -> Result<(), SourceError> {
         let (answer, answered) = sync_channel(1);
         self.send(Command::Unwind(block, answer))?;
@@ -392,7 +408,7 @@ impl History for Store {
 }
 
 impl Drop for Store {
-    /// Writes what is queued.
+    /// Writes the queued blocks.
     fn drop(&mut self) {
         drop(self.commands.take());
         // A callback of its own thread may have held the last reference: that thread ends by

@@ -1,4 +1,4 @@
-//! The tables of the database. Their names and layouts are its format: whoever changes one raises
+//! The tables of the database. Their names and layouts are its format: a change of one raises
 //! [`FORMAT`].
 
 use redb::TableDefinition;
@@ -6,7 +6,7 @@ use redb::TableDefinition;
 /// Version of the format.
 pub(super) const FORMAT: u32 = 1;
 
-/// What is known about the database: [`meta`].
+/// Facts about the database: [`meta`].
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// Account by address.
 pub(super) const ACCOUNTS: TableDefinition<'_, &[u8; 20], &[u8]> = TableDefinition::new("accounts");
@@ -14,7 +14,7 @@ pub(super) const ACCOUNTS: TableDefinition<'_, &[u8; 20], &[u8]> = TableDefiniti
 pub(super) const SLOTS: TableDefinition<'_, &[u8; 52], &[u8]> = TableDefinition::new("slots");
 /// Code by hash. Never deleted: another account may have the same.
 pub(super) const CODES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("codes");
-/// RLP by place.
+/// RLP of a trie node by trie and path.
 pub(super) const NODES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("nodes");
 /// RLP of a canonical header by hash.
 pub(super) const HEADERS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("headers");
@@ -26,7 +26,7 @@ pub(super) const BODIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(
 pub(super) const RECEIPTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("receipts");
 /// Number and index by hash of the transaction.
 pub(super) const TXS: TableDefinition<'_, &[u8; 32], (u64, u32)> = TableDefinition::new("txs");
-/// What a block overwrote, by its number.
+/// The values that a block overwrote, by its number.
 pub(super) const UNDO: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("undo");
 
 /// Keys of [`META`].

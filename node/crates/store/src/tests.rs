@@ -1,4 +1,4 @@
-//! The store against a model: forwards, back, and through crashes.
+//! The store against a model: forwards, backwards, and through crashes.
 
 mod backend;
 mod crash;
@@ -7,6 +7,7 @@ mod synth;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, U256};
 use fragcast_execution::devnet::{DevnetConfig, Genesis};
@@ -50,7 +51,7 @@ fn genesis_step(spec: &ChainSpec) -> Step {
     Step { header, hash, model: Model::default() }
 }
 
-/// How many blocks to take back: undo records reach 6 blocks down from the highest block that
+/// Draws how many blocks to take back: undo records reach 6 blocks down from the highest block that
 /// there ever was.
 fn back(chain: &[Step], highest: &mut usize, rng: &mut Rng) -> usize {
     let number = chain.len() - 1;
@@ -60,7 +61,9 @@ fn back(chain: &[Step], highest: &mut usize, rng: &mut Rng) -> usize {
 
 /// Waits until all that was persisted is durable.
 fn drain(store: &Store) {
+    let begun = Instant::now();
     while store.stats().queued > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the writer makes no progress");
         std::thread::yield_now();
     }
 }

@@ -1,4 +1,4 @@
-//! What a block overwrote, so that it can be taken back.
+//! Undo records: the values that a block overwrote, so that it can be taken back.
 //!
 //! ```text
 //! undo      count u32 × (address 20 │ account behind its length u8, 0: none)
@@ -6,18 +6,18 @@
 //!           │ count u32 × (trie key behind its length u8 │ has u8 │ [length u32 │ RLP])
 //! ```
 //!
-//! Entries stand in the order in which they were overwritten, and are put back in the reverse
-//! order: a key that was overwritten twice, by a wipe and by a new value, gets its first value.
+//! Entries are in the order in which they were overwritten, and are restored in the reverse order:
+//! a key that was overwritten twice, by a wipe and by a new value, gets its first value.
 //!
-//! Old values are taken from the tables themselves and not from what the block says it changed, so
-//! taking a block back restores the tables exactly.
+//! Old values are read from the tables themselves and not from the block's changes, so taking a
+//! block back restores the tables exactly.
 
 use super::codec::{Bad, Reader, put_bytes, put_count, put_short};
 
-/// An entry: a key, and what was there.
+/// A key, and the value that was there.
 pub(super) type Entry<K> = (K, Option<Vec<u8>>);
 
-/// What one block overwrote, as bytes of the tables.
+/// The values that one block overwrote, as bytes of the tables.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Undo {
     /// By address.

@@ -1,9 +1,9 @@
-//! Checks all of the database against the header of its newest block.
+//! Checks the whole database against the header of its newest block.
 //!
-//! Flat state and trie are checked apart: the root is computed anew from accounts and slots, and
-//! the nodes are walked from the stored root down, each against the hash its parent has of it. Both
-//! lead to the same root, so they say the same; and since the nodes reached are counted, none is
-//! left over.
+//! Flat state and trie are checked separately: the root is computed from accounts and slots, and
+//! the nodes are walked from the stored root down, each against the hash in its parent. Both give
+//! the same root, so they agree; and because the nodes that are reached are counted, none is left
+//! over.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use super::StoreError;
 use super::codec::{decode_account, decode_slot, split_slot_key};
 use super::view::{StoreView, corrupt};
 
-/// What was checked.
+/// The numbers of what was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     /// Number of the newest block.
@@ -133,7 +133,7 @@ fn state_root(
     Ok((root::state_root_unsorted(accounts), storages))
 }
 
-/// Nodes by their place, from a root down. It goes at most 64 nodes deep.
+/// Walks nodes by their path, from a root down, at most 64 nodes deep.
 struct Walk<'a> {
     view: &'a StoreView,
     seen: u64,

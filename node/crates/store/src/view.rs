@@ -1,8 +1,9 @@
-//! Reading: the state after one block, for as long as somebody holds it, and the chain up to it.
+//! Reading: the state after one block, as long as somebody holds it, and the chain up to that
+//! block.
 //!
-//! A [`StoreView`] is one read transaction (MVCC), so nothing that is written later changes it.
-//! Pages that it can reach are not reused while it lives: the file grows by what is written in
-//! that time, so a view is to be let go once a newer one has taken its place.
+//! A [`StoreView`] is one read transaction (MVCC), so later writes do not change it. Pages that it
+//! can reach are not reused while it lives, and the file grows by what is written in that time. So
+//! a view should be dropped once a newer one has replaced it.
 
 use std::sync::Arc;
 
@@ -21,12 +22,13 @@ use super::body::{assemble, decode_body, decode_receipts};
 use super::codec::{self, Bad, Head};
 use super::tables::{self, meta};
 
-/// What is damaged, for an error.
+/// Makes an error that says what is damaged.
 pub(super) fn corrupt(what: impl std::fmt::Display) -> impl FnOnce(Bad) -> StoreError {
     move |bad| StoreError::Corrupt(format!("{what}: {bad}"))
 }
 
-/// The state after the newest durable block of a moment, with its history.
+/// The state after the block that was the newest durable one when the view was opened, with its
+/// history.
 pub struct StoreView {
     pub(super) head: Head,
     op: bool,
@@ -49,7 +51,7 @@ impl std::fmt::Debug for StoreView {
 }
 
 impl StoreView {
-    /// The state as it is committed now.
+    /// Opens the state as it is committed now.
     pub(super) fn open(db: &Database, op: bool) -> Result<Self, StoreError> {
         let txn = db.begin_read()?;
         let known = txn.open_table(tables::META)?;
@@ -153,8 +155,8 @@ impl StateView for StoreView {
 }
 
 impl TrieNodes for StoreView {
-    /// [`SourceError::Missing`] where another node stands, too: the state has moved on, and the
-    /// trie that asks is of another block.
+    /// [`SourceError::Missing`] also if another node is there: the state has moved on, and the trie
+    /// that asks is of another block.
     fn node(&self, trie: TrieId, path: &Nibbles, hash: B256) -> Result<Bytes, SourceError> {
         let node = self.read_node(trie, path)?;
         node.filter(|node| keccak256(node) == hash).ok_or_else(|| {
@@ -164,8 +166,8 @@ impl TrieNodes for StoreView {
     }
 }
 
-/// Trie nodes of whichever block is the newest durable one when they are asked for: what tries in
-/// memory resolve from. See [the module](super).
+/// Trie nodes of the block that is the newest durable one when they are read. Tries in memory
+/// resolve from it. See [the module](super).
 #[derive(Debug, Clone)]
 pub struct LiveNodes(pub(super) Arc<ArcSwap<StoreView>>);
 

@@ -21,15 +21,15 @@ use super::undo::Undo;
 use super::view::{StoreView, corrupt};
 use super::{StoreCore, StoreError, body, init};
 
-/// Old records that are deleted with each block at most. One comes with every block; if the
-/// configuration has been made smaller, this many catch up without making a block slow.
+/// The most old records that are deleted with each block. One becomes old with every block; if the
+/// configured number has been lowered, this many catch up without making a block slow.
 const PRUNE_PER_BLOCK: u64 = 16;
 
-/// What the thread is asked to do, in order.
+/// A command to the writer's thread; commands are done in order.
 pub(super) enum Command {
     /// Write a block.
     Persist(Arc<SealedBlock>),
-    /// Go back to a block, and say how that went.
+    /// Go back to a block, and report the result.
     Unwind(B256, SyncSender<Result<(), SourceError>>),
 }
 
@@ -93,7 +93,7 @@ fn persist(shared: &StoreCore, block: &SealedBlock) -> Result<(), StoreError> {
     shared.publish()
 }
 
-/// Reads what is there before it is overwritten.
+/// Reads a value before it is overwritten.
 macro_rules! replace {
     ($table:expr, $undo:expr, $key:expr, $new:expr) => {{
         let (key, new): (_, Option<Vec<u8>>) = ($key, $new);
@@ -110,7 +110,7 @@ macro_rules! replace {
     }};
 }
 
-/// Applies a block's changes; what they overwrote.
+/// Applies a block's changes and returns the values that they overwrote.
 pub(super) fn apply(
     txn: &WriteTransaction,
     layer: &Layer,
@@ -315,7 +315,7 @@ fn take_back(shared: &StoreCore) -> Result<(), StoreError> {
     shared.publish()
 }
 
-/// Puts back what was overwritten, the last first.
+/// Restores the overwritten values, the last first.
 fn put_back(txn: &WriteTransaction, undo: &Undo) -> Result<(), StoreError> {
     let wrong = || corrupt("an undo record");
     let mut table = txn.open_table(tables::ACCOUNTS)?;

@@ -1,12 +1,12 @@
-//! Everything that talks to an execution client's Ethereum JSON-RPC.
+//! Access to an execution client's Ethereum JSON-RPC.
 //!
-//! What the client says is checked against a hash before it is used: headers are hashed again,
-//! transactions and withdrawals against the roots in the header, accounts and slots by their
-//! proofs, code by its hash. So a client that lies costs time and never gives a wrong value; what
-//! it alone decides is which chain is canonical.
+//! Every answer is checked against a hash before it is used: headers are hashed again, transactions
+//! and withdrawals are compared with the roots in the header, accounts and slots with their proofs,
+//! code with its hash. So a client that lies costs time and never gives a wrong value. It alone
+//! decides which chain is canonical.
 //!
-//! [`Client`] is the transport, [`RpcSource`] a source of state, [`follow()`] the follower of
-//! the client's canonical chain, [`probe()`] what `check-config` shows.
+//! [`Client`] is the transport, [`RpcSource`] a source of state, [`follow()`] follows the client's
+//! canonical chain, [`probe()`] collects what `check-config` shows.
 
 mod block;
 mod blocking;

@@ -1,16 +1,16 @@
 //! Forwards verified messages to an execution client's engine port.
 //!
-//! Purpose: the client executes a block while it is being built. It keeps one unsealed block
-//! and drops it on any repeat, so the forwarder sends every message at most once unless it
-//! surely was not received, never leaves a gap, and after any doubt waits for the next Env; a
-//! block that is lost here reaches the client the slow way, as it would without Fragcast.
+//! Purpose: the client executes a block while it is being built. It keeps one unsealed block and
+//! drops it on any repeat. So the forwarder sends every message at most once unless it was
+//! certainly not received, never leaves a gap, and after any doubt waits for the next Env. A block
+//! that is lost here reaches the client the slow way, as it would without Fragcast.
 //!
-//! The decisions are in `machine.rs`, pure; `rpc.rs` and [`http`](crate::http) find out what became of a
-//! request; this file is the task between them. One request is under way at a time, since the
-//! answer decides whether the next one may be sent. A plain loop of "post, on error post again"
-//! is what the client punishes.
+//! The decisions are in `machine.rs`, which is pure. `rpc.rs` and [`http`](crate::http) find out
+//! whether a request was received. This file is the task between them. One request is under way at
+//! a time, because its answer decides whether the next one may be sent. A plain loop of "post, on
+//! error post again" would make the client drop its block.
 //!
-//! Memory: twice [`EngineConfig::queue`] messages at most, half of them in the channel that is
+//! Memory: at most twice [`EngineConfig::queue`] messages, half of them in a channel that is
 //! emptied as they come, the other half also bounded to 256 MiB.
 
 mod jwt;
@@ -29,8 +29,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use fragcast_shredder::Kind;
-use fragcast_turbine::output::{Ordered, Output};
+use fragcast_shredder::{Kind, MessageKey};
+use fragcast_shredder::delivery::{Delivered, Output};
 pub use jwt::{JwtError, JwtSecret};
 
 use machine::{Action, Answer, Limits, Machine, Outcome};
@@ -39,16 +39,16 @@ use rpc::RpcClient;
 /// Bytes of messages that wait for the client: a minute of 4 MiB/s.
 const MAX_QUEUED_BYTES: usize = 256 * 1024 * 1024;
 
-/// Where the execution client is and how patient to be with it.
+/// The execution client's address, secret and time-outs.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
     /// Its engine port, `http://host:port`.
     pub url: String,
     /// The secret shared with it.
     pub jwt_secret: JwtSecret,
-    /// How long connecting may take, and again how long an answer may take.
+    /// Time-out of connecting, and again of the answer.
     pub request_timeout: Duration,
-    /// The pause after it could not be reached or lacked a block; doubles up to 2 s.
+    /// The pause after the client could not be reached or lacked a block; doubles up to 2 s.
     pub retry: Duration,
     /// How many messages may wait.
     pub queue: usize,
@@ -74,8 +74,8 @@ impl EngineConfig {
     }
 }
 
-/// What the forwarder did so far. Every message handed to it ends in exactly one of `valid`,
-/// `refused`, `ambiguous`, `skipped` and `queue_dropped`.
+/// Counters of the forwarder. Every message handed to it ends in exactly one of `valid`, `refused`,
+/// `ambiguous`, `skipped` and `queue_dropped`.
 #[derive(Debug, Default)]
 pub struct EngineStats {
     sent: AtomicU64,
@@ -98,13 +98,13 @@ pub struct EngineSnapshot {
     pub valid: u64,
     /// Messages that the client answered with an error.
     pub refused: u64,
-    /// Attempts that surely did not reach the client, so that the message was kept.
+    /// Attempts that certainly did not reach the client, so that the message was kept.
     pub retried: u64,
-    /// Messages of which nobody knows whether the client took them.
+    /// Messages that the client may or may not have taken.
     pub ambiguous: u64,
-    /// Messages not sent since their block was given up, void or out of date.
+    /// Messages not sent because their block was given up, void or out of date.
     pub skipped: u64,
-    /// Messages dropped since the forwarder's queue was full.
+    /// Messages dropped because the forwarder's queue was full.
     pub queue_dropped: u64,
     /// The last block whose Seal the client took; 0 before the first one.
     pub last_valid_block: u64,
@@ -113,7 +113,7 @@ pub struct EngineSnapshot {
 }
 
 impl EngineStats {
-    /// The numbers now, each read for itself.
+    /// The counters now, each read separately.
     pub fn snapshot(&self) -> EngineSnapshot {
         EngineSnapshot {
             sent: self.sent.load(Relaxed),
@@ -129,8 +129,8 @@ impl EngineStats {
     }
 }
 
-/// Hands outputs to the forwarder. When it is dropped the forwarder ends by itself after the
-/// request under way; what waits is then not sent.
+/// Hands outputs to the forwarder. When it is dropped, the forwarder ends after the request under
+/// way, and waiting messages are not sent.
 #[derive(Debug)]
 pub struct EngineHandle {
     outputs: mpsc::Sender<Output>,
@@ -139,9 +139,9 @@ pub struct EngineHandle {
 }
 
 impl EngineHandle {
-    /// Hands in the next output of the sequencer without ever blocking, and says whether there
-    /// was room. What finds no room is dropped and counted; the forwarder sees the gap and
-    /// sends nothing more of that block until its next Env.
+    /// Hands in the next output of the sequencer without blocking, and says whether there was room.
+    /// An output that finds no room is dropped and counted; the forwarder sees the gap and sends
+    /// nothing more of that block until its next Env.
     pub fn try_forward(&self, output: Output) -> bool {
         let is_message = matches!(output, Output::Message(_));
         let taken = self.outputs.try_send(output).is_ok();
@@ -166,8 +166,8 @@ impl EngineHandle {
     }
 }
 
-/// Starts the forwarder on the current tokio runtime. An unusable [`EngineConfig::url`] is not
-/// found here; see [`check_url`](crate::http::check_url).
+/// Starts the forwarder on the current tokio runtime. It does not check [`EngineConfig::url`]; see
+/// [`check_url`](crate::http::check_url).
 pub fn spawn(config: EngineConfig, stats: Arc<EngineStats>) -> EngineHandle {
     let (outputs, receiver) = mpsc::channel(config.queue.max(1));
     let task = tokio::spawn(run(config, Arc::clone(&stats), receiver));
@@ -175,7 +175,7 @@ pub fn spawn(config: EngineConfig, stats: Arc<EngineStats>) -> EngineHandle {
 }
 
 enum Done {
-    Sent(Arc<Ordered>, Outcome),
+    Sent(Arc<Delivered>, Outcome),
     Asked(u64, Answer),
 }
 
@@ -234,10 +234,10 @@ async fn or_never<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
     }
 }
 
-/// Counts what happened and logs what a person should know of it.
+/// Counts outcomes and logs those that an operator should see.
 struct Journal<'a> {
     stats: &'a EngineStats,
-    /// Why the client could not be reached, to log each reason once.
+    /// The last reason why the client could not be reached, so that each is logged once.
     last_failure: Option<String>,
 }
 
@@ -259,9 +259,9 @@ impl Journal<'_> {
         }
     }
 
-    fn sent(&mut self, ordered: &Ordered, outcome: &Outcome) {
-        let Ordered { block, attempt, index, .. } = *ordered;
-        let kind = ordered.message.message().kind();
+    fn sent(&mut self, delivered: &Delivered, outcome: &Outcome) {
+        let MessageKey { block, attempt, message: index } = delivered.key;
+        let kind = delivered.message.message().kind();
         let stats = self.stats;
         match outcome {
             Outcome::Valid => {

@@ -1,12 +1,12 @@
-//! One HTTP POST over a connection of its own, its failures told apart by one question: can
-//! the server have received the request?
+//! One HTTP POST over a connection of its own. Failures are of two kinds, by one question: can the
+//! server have received the request?
 //!
-//! Invariant: [`HttpError::NotSent`] is returned only while no byte of the request was written.
-//! A pooled or self-retrying client cannot promise that: a pooled connection may be dead when
-//! it is picked, and who repeats the request then does not know what arrived. So every request
-//! connects anew, which on the loopback interface, where an execution client usually is, costs
-//! well under a millisecond. Connecting and answering have a timeout each, since only the
-//! second one leaves doubt.
+//! Invariant: [`HttpError::NotSent`] is returned only while no byte of the request was written. A
+//! pooled or self-retrying client cannot promise that: a pooled connection may be dead when it is
+//! picked, and a caller that repeats the request does not know what arrived. So every request opens
+//! a connection. On the loopback interface, where an execution client usually is, that costs well
+//! under a millisecond. Connecting and answering have a time-out each, because only the second one
+//! leaves doubt.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HttpError {
-    /// Surely not received: the same request may be sent again.
+    /// Certainly not received: the same request may be sent again.
     #[error("not sent: {0}")]
     NotSent(String),
     /// Perhaps received, perhaps processed.
@@ -33,7 +33,7 @@ pub enum HttpError {
 /// Posts JSON within fixed bounds.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpClient {
-    /// How long connecting may take, and again how long the answer may take.
+    /// Time-out of connecting, and again of the answer.
     pub timeout: Duration,
     /// The longest answer that is read, in bytes.
     pub max_response: usize,
@@ -99,6 +99,13 @@ pub struct UrlError(String);
 ///
 /// # Errors
 /// [`UrlError`].
+///
+/// ```
+/// use fragcast_upstream::http::check_url;
+///
+/// assert!(check_url("http://127.0.0.1:8545").is_ok());
+/// assert!(check_url("127.0.0.1:8545").is_err());
+/// ```
 pub fn check_url(url: &str) -> Result<(), UrlError> {
     Target::parse(url).map(drop)
 }
@@ -199,7 +206,7 @@ mod tests {
         assert_eq!(check_url("http://[::1]:8551/path?query"), Ok(()));
     }
 
-    /// Answers one request with `answer` and returns what the client made of it.
+    /// Answers one request with `answer` and returns the client's result.
     async fn answered(answer: &'static [u8], max: usize) -> Result<(u16, Bytes), HttpError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());

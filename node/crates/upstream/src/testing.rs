@@ -6,7 +6,7 @@ pub mod http;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, Bytes};
 use fragcast_execution::exec::SealedBlock;
@@ -15,7 +15,10 @@ use tokio::runtime::Runtime;
 
 use http::{Answered, Asked, HttpServer};
 
-/// What becomes of every request.
+/// Longer than stopping takes.
+const GUARD: Duration = Duration::from_secs(60);
+
+/// The fault that every request meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Answered after this time.
@@ -30,7 +33,7 @@ pub enum Fault {
     Busy,
 }
 
-/// What it lies about.
+/// The lie in its answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lie {
     /// A byte of the last node of proofs.
@@ -57,10 +60,10 @@ pub enum Lie {
     TxOther,
 }
 
-/// The client's state; everything may be changed at any time.
+/// The client's state; all fields may be changed at any time.
 #[derive(Default)]
 pub struct State {
-    /// EIP-155.
+    /// Chain id (EIP-155).
     pub chain_id: u64,
     /// Its canonical chain, ascending.
     pub chain: Vec<Arc<SealedBlock>>,
@@ -70,15 +73,15 @@ pub struct State {
     pub safe: Option<u64>,
     /// Number of its finalized block.
     pub finalized: Option<u64>,
-    /// What becomes of requests from now on.
+    /// The fault that requests meet from now on.
     pub fault: Option<Fault>,
-    /// What it lies about from now on.
+    /// The lie in answers from now on.
     pub lie: Option<Lie>,
-    /// Offers `debug_getRawBlock`.
+    /// Whether it offers `debug_getRawBlock`.
     pub raw_blocks: bool,
-    /// Refuses batches.
+    /// Whether it refuses batches.
     pub no_batches: bool,
-    /// It has state of this many blocks before its head.
+    /// The number of blocks before its head whose state it has.
     pub proofs_back: Option<u64>,
     /// How often each method was called.
     pub asked: BTreeMap<String, u64>,
@@ -113,7 +116,7 @@ impl Server {
         Self { state, http, runtime: Some(runtime) }
     }
 
-    /// Where it is.
+    /// Its address.
     pub fn url(&self) -> String {
         self.http.url()
     }
@@ -123,27 +126,27 @@ impl Server {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its canonical chain is `chain` from now on; blocks of the old one stay known.
+    /// Makes `chain` its canonical chain; blocks of the old one stay known.
     pub fn reorganise(&self, chain: Vec<Arc<SealedBlock>>) {
         let mut state = self.state();
         state.known.extend(chain.iter().map(|block| (block.hash(), Arc::clone(block))));
         state.chain = chain;
     }
 
-    /// Its head is this block, a child of the one before.
+    /// Makes this block, a child of the head, the new head.
     pub fn extend(&self, block: &Arc<SealedBlock>) {
         let mut state = self.state();
         state.known.insert(block.hash(), Arc::clone(block));
         state.chain.push(Arc::clone(block));
     }
 
-    /// The process starts (again): the port is open.
+    /// Starts the server (again): the port is open.
     pub fn start(&mut self) {
         let _entered = self.runtime.as_ref().unwrap().enter();
         self.http.start();
     }
 
-    /// The process ends: the port is closed and connections break.
+    /// Stops the server: the port is closed and connections break.
     pub fn stop(&mut self) {
         self.http.stop_blocking();
     }

@@ -1,4 +1,4 @@
-//! Every order a gateway may try.
+//! Every order in which a gateway may post.
 
 use fragcast_turbine::testing::{env, env_at, frag, frag_with, seal};
 

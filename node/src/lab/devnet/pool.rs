@@ -1,8 +1,8 @@
-//! The gateway's door for users: `eth_sendRawTransaction`, and the transactions that wait.
+//! The gateway's interface for users: `eth_sendRawTransaction`, and the transactions that wait.
 //!
-//! Transactions are offered to every frag in order of sender and nonce until they are included, have no
-//! more chance, or are [`MAX_AGE`] old. At most [`CAPACITY`] wait, each up to 128 KiB as geth's: 512 MiB
-//! if somebody insists.
+//! Transactions are offered to every frag in order of sender and nonce until they are included, can
+//! no longer be included, or are [`MAX_AGE`] old. At most [`CAPACITY`] wait, each up to 128 KiB as
+//! in geth: 512 MiB in the worst case.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -59,12 +59,12 @@ impl Pool {
         Ok(hash.to_string())
     }
 
-    /// What waits, in order of sender and nonce.
+    /// Waiting transactions, in order of sender and nonce.
     pub(super) fn waiting(&self) -> Vec<Tx> {
         self.lock().values().map(|(tx, _)| tx.clone()).collect()
     }
 
-    /// Takes note of what became of offered transactions.
+    /// Records what became of offered transactions.
     pub(super) fn offered(&self, txs: &[Tx], outcomes: &[Offered]) {
         let mut waiting = self.lock();
         for (tx, outcome) in txs.iter().zip(outcomes) {
@@ -90,7 +90,7 @@ impl Pool {
         }
     }
 
-    /// Serves the door.
+    /// Serves the interface.
     pub(super) async fn serve(
         &self,
         chain_id: u64,

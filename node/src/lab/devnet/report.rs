@@ -1,4 +1,4 @@
-//! What a devnet shows: a line a node while it runs, a table and a report at the end.
+//! The output of a devnet: one line for each node while it runs, a table and a report at the end.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -149,16 +149,16 @@ pub(super) fn print_table(
     Ok(())
 }
 
-/// Who fell back, when, and who returned.
+/// Which nodes fell back, when, and which returned.
 struct Fallback {
     /// Changes to gossip, and back, by node.
     falls: Vec<usize>,
     returns: Vec<usize>,
-    /// Nodes that count on gossip at the end.
+    /// Nodes that rely on gossip at the end.
     on_gossip: usize,
     /// From the first message that the overlay missed to the node's change, milliseconds.
     took_ms: Vec<f64>,
-    /// Nodes that did not fall back though UDP was blocked: the leader at least.
+    /// Nodes that did not fall back although UDP was blocked: at least the leader.
     stayed: usize,
     reasons: BTreeMap<String, u64>,
 }
@@ -237,7 +237,7 @@ impl Fallback {
     }
 }
 
-/// At most so many blocks that were not verified are told one by one.
+/// The most unverified blocks that are listed one by one.
 const MAX_COMPLAINTS: usize = 10;
 
 /// Blocks that were not verified, by node.
@@ -313,7 +313,7 @@ impl Executed {
     }
 }
 
-/// One line a node while it runs; nothing where standard error is no terminal.
+/// One line for each node while it runs; nothing if standard error is no terminal.
 pub(super) struct View {
     bars: Vec<ProgressBar>,
 }

@@ -1,5 +1,5 @@
-//! What is replayed: blocks on a beginning, with what must come of each. The same for every kind
-//! of file, with or without a network.
+//! A case: blocks on a starting state, with the expected result of each. It is the same for every
+//! kind of file, with or without a network.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use super::report::{Outcome, Row};
 use crate::lab::fixtures::ethereum_tests::{EthereumTest, Expected, TestBlock, TestEnd};
 use crate::lab::fixtures::recorded::RecordedBlock;
 
-/// Where a case begins.
+/// The starting state of a case.
 #[derive(Debug, Clone)]
 pub enum Start {
-    /// After a block of which there is a witness.
+    /// The state after a block, from a witness.
     Witness(Header, Arc<Witness>),
-    /// After block 0.
+    /// The state of block 0.
     Genesis(Header, MemoryState),
 }
 
@@ -50,10 +50,10 @@ impl Start {
     }
 }
 
-/// What a block consists of.
+/// The parts of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
-    /// How it opens.
+    /// Its Env.
     pub env: Env,
     /// Its transactions.
     pub txs: Vec<Bytes>,
@@ -70,39 +70,40 @@ pub struct Parts {
 pub struct Planned {
     /// Its number, if that is known.
     pub number: Option<u64>,
-    /// What must come of it.
+    /// Its expected result.
     pub expected: Expected,
-    /// What it consists of; `Err`: why it is not even cut.
+    /// Its parts, or why it cannot be cut.
     pub parts: Result<Parts, String>,
 }
 
-/// Blocks on one beginning.
+/// Blocks on one starting state.
 #[derive(Debug, Clone)]
 pub struct Case {
     /// The file, and the test in it.
     pub source: String,
-    /// What it is summed up under.
+    /// The group under which it is summed up.
     pub group: String,
     /// The chain.
     pub spec: Arc<ChainSpec>,
-    /// Where it begins.
+    /// Its starting state.
     pub start: Start,
-    /// Its blocks, in order; each builds on the beginning or on any block before it.
+    /// Its blocks, in order; each builds on the starting state or on any block before it.
     pub blocks: Vec<Planned>,
-    /// What must be the case in the end.
+    /// The expected final state.
     pub end: TestEnd,
 }
 
-/// A case, or why there is none.
+/// A case, or rows that say why there is none.
 #[derive(Debug)]
 pub enum Loaded {
     /// To be replayed.
     Case(Box<Case>),
-    /// Passed over: its network cannot be executed. Or failed: it contradicts itself.
+    /// Rows for a case that is skipped, because its network cannot be executed, or has failed,
+    /// because it contradicts itself.
     Rows(Vec<Row>),
 }
 
-/// Rows for all blocks of what is not run.
+/// Rows for all blocks of a case that is not run.
 fn rows(mut row: Row, blocks: &[TestBlock], outcome: Outcome, reason: &str) -> Loaded {
     row.outcome = outcome;
     row.verdict = if outcome == Outcome::Skipped { "skipped" } else { "unverified" };

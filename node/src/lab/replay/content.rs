@@ -1,4 +1,4 @@
-//! What a document is: a recorded block, a file of ethereum/tests, or neither.
+//! The contents of a document: a recorded block, a file of ethereum/tests, or neither.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::lab::fixtures::ethereum_tests::{Tests, TestsError};
 use crate::lab::fixtures::input::Document;
 use crate::lab::fixtures::recorded::{RecordedBlock, RecordedError};
 
-/// What a document is.
+/// The contents of a document.
 #[derive(Debug)]
 pub enum Content {
     /// A recorded block.
@@ -20,10 +20,10 @@ pub enum Content {
     Other(Ignored),
 }
 
-/// Finds out what a document is.
+/// Determines the contents of a document.
 ///
 /// # Errors
-/// A document that was named by itself and is no recorded block and no tests. One in a folder or
+/// The document was named by itself and is neither a recorded block nor tests. One in a folder or
 /// an archive is [`Content::Damaged`] or [`Content::Other`] instead.
 pub fn open(document: Document) -> anyhow::Result<Content> {
     let Document { source, named, text } = document;

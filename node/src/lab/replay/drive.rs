@@ -1,10 +1,9 @@
-//! Runs one case: the gateway executes each block to make its Seal, followers judge.
+//! Runs one case: the gateway executes each block to make its Seal, followers give verdicts.
 //!
-//! The gateway has a state source of its own and never tells followers what it computed other
-//! than in the messages. A valid block passes only if every follower verified it and computed the
-//! hash of the *file*. An invalid one is not executed by the gateway: its messages say what its
-//! header says, and it passes only if every follower rejected it, or if it could not even be cut;
-//! `unverified` is never enough.
+//! The gateway has a state source of its own and tells followers its results only in the messages.
+//! A valid block passes only if every follower verified it and computed the hash of the *file*. The
+//! gateway does not execute an invalid block: its messages repeat its header, and it passes only if
+//! every follower rejected it, or if it could not be cut; `unverified` is never enough.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,24 +22,24 @@ use super::case::{Case, Parts, Planned, Start};
 use super::report::{Outcome, Row};
 use crate::lab::fixtures::ethereum_tests::Expected;
 
-/// What a follower says of a block.
+/// A follower's result for a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heard {
-    /// Hash that it computed, if it got so far.
+    /// The hash that it computed, if any.
     pub hash: Option<B256>,
     /// Its verdict.
     pub verdict: Verdict,
 }
 
-/// Those who receive blocks as messages and execute them.
+/// Followers: they receive blocks as messages and execute them.
 pub trait Followers {
-    /// A case begins: they need its chain and a source each of its state.
+    /// Begins a case: sets up its chain and a state source for each follower.
     ///
     /// # Errors
-    /// They could not be set up; the case fails.
+    /// The followers could not be set up; the case fails.
     fn begin(&mut self, case: &Case) -> anyhow::Result<()>;
 
-    /// Delivers a block to all of them and waits for what they say, one answer from each.
+    /// Delivers a block to all followers and waits for a result from each.
     ///
     /// # Errors
     /// Messages did not arrive; the block fails.
@@ -117,7 +116,7 @@ struct Gateway<'a> {
     case: &'a Case,
     cut: Cut,
     source: Arc<dyn StateSource>,
-    /// Blocks of the case that were executed; side chains build on any of them.
+    /// Executed blocks of the case; side chains build on any of them.
     known: HashMap<B256, SealedBlock>,
 }
 
@@ -277,7 +276,7 @@ impl Gateway<'_> {
     }
 }
 
-/// What differs between the header of the file, if it has one, and the one that execution gave.
+/// The differences between the header in the file, if it has one, and the one from execution.
 fn difference(file: Option<&Header>, computed: &Header, hash: B256) -> String {
     let Some(file) = file else {
         return format!("execution gives another hash than the file's {hash}");

@@ -1,5 +1,6 @@
-//! A follower without a network: messages are signed, shredded, some shreds lost, reassembled and
-//! verified on the way to an executor of its own. And the loop over all files, on every core.
+//! A follower without a network: messages are signed and shredded, some shreds are lost, the rest
+//! is reassembled and verified on the way to an executor. Also the loop over all files, on every
+//! core.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,14 +32,14 @@ use crate::lab::local::digest;
 /// How often lost shreds are sent again, as repair would.
 const ROUNDS: usize = 8;
 
-/// Stack of a worker, bytes: 16 MiB each, of which little is touched.
+/// Bytes of a worker's stack: 16 MiB, of which little is touched.
 const STACK: usize = 16 << 20;
 
-/// Documents that wait for a worker: with one a worker in work, at most
-/// `(workers + 1) × MAX_FILE_LEN` are held.
+/// Documents that wait for a worker. With one at each worker, at most
+/// `(workers + 1) × MAX_FILE_LEN` bytes are held.
 const WAITING: usize = 0;
 
-/// What does not change from case to case.
+/// Options that are the same for all cases.
 #[derive(Debug, Clone, Copy)]
 pub struct OfflineOptions {
     /// How blocks are cut.
@@ -65,9 +66,9 @@ impl Pipe {
         f64::from(u32::from_le_bytes(bytes)) < self.loss * f64::from(u32::MAX)
     }
 
-    /// Passes the messages of one block. A shredder, a validator and a reassembler are made for each block:
-    /// side chains have several blocks with one number, which one of them would take for
-    /// equivocation.
+    /// Passes the messages of one block. Each block has a shredder, a validator and a reassembler
+    /// of its own, because side chains have several blocks with one number, which one validator
+    /// would take for equivocation.
     fn pass(
         &mut self,
         chain_id: u64,
@@ -250,7 +251,7 @@ impl Followers for Follower {
     }
 }
 
-/// What came of one document.
+/// The results of one document.
 #[derive(Default)]
 struct Done {
     rows: Vec<Row>,

@@ -1,10 +1,10 @@
 //! Followers that are real nodes: messages travel through a network on this machine, and every
 //! node executes them.
 //!
-//! Nodes read the state of the case at hand from a `Switch`: a node's chain cannot be changed while it
-//! runs, but where its state comes from can. A network serves as long as cases are of the same
-//! chain and block numbers rise, as recorded blocks do; for a test that starts over with block 1
-//! it is started anew.
+//! Nodes read the state of the current case from a `Switch`: a node's chain cannot be changed while
+//! it runs, but the source of its state can. A network is kept as long as cases are of the same
+//! chain and block numbers rise, as with recorded blocks; for a test that starts again with block 1
+//! a new one is started.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,7 +19,6 @@ use fragcast_execution::exec::{Anchor, SealedBlock, StateSource};
 use fragcast_execution::executor::ReportTap;
 use fragcast_execution::state::SourceError;
 use fragcast_shredder::Message;
-use fragcast_turbine::{Mode, Policy};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -33,20 +32,20 @@ use crate::lab::fixtures::input;
 use crate::lab::local::{LocalNetwork, LocalOptions};
 use crate::node::Execution;
 
-/// How long a message may take before its block has failed.
+/// Time after which a message, and so its block, counts as failed.
 const GUARD: Duration = Duration::from_secs(20);
-/// How long executing a block may take: the slowest of ethereum/tests take a minute in one EVM.
+/// Time-out of executing a block: the slowest of ethereum/tests take a minute in one EVM.
 const JUDGING: Duration = Duration::from_secs(600);
 
-/// A source that can be exchanged, and that remembers the blocks its node has verified: side
-/// chains of a test build on any of them.
+/// A source that can be exchanged, and that remembers the blocks that its node has verified,
+/// because side chains of a test build on any of them.
 #[derive(Default)]
 struct Switch(Mutex<Current>);
 
 #[derive(Default)]
 struct Current {
     source: Option<Arc<dyn StateSource>>,
-    /// Blocks of the case; as many as it has.
+    /// Verified blocks of the case.
     known: HashMap<B256, Arc<SealedBlock>>,
 }
 
@@ -79,7 +78,7 @@ impl StateSource for Switch {
         }))
     }
 
-    /// None: cases begin anywhere.
+    /// `None`, because cases begin anywhere.
     fn head(&self) -> Result<Option<B256>, SourceError> {
         Ok(None)
     }
@@ -112,7 +111,7 @@ struct Nodes<'a> {
     runtime: Handle,
     switches: Vec<Arc<Switch>>,
     running: Option<Running>,
-    /// Digests of networks that have ended: of what was sent, and of what each node had.
+    /// Digests of networks that have ended: of the messages sent, and of those that each node had.
     ended: Vec<(B256, Vec<B256>)>,
 }
 
@@ -122,22 +121,12 @@ impl Nodes<'_> {
         let dir = tempfile::tempdir()?;
         let options = LocalOptions {
             nodes: self.args.nodes.into(),
-            gateways: 1,
-            blocks_per_term: 30,
             chain_id: case.spec.chain_id,
             dialect: self.args.dialect,
             loss: self.args.loss,
-            uplink_mbit: 200,
             route: self.args.route.clone(),
-            dir: dir.path().to_owned(),
             seed: self.args.seed,
-            gateway_url: None,
-            http_port: 0,
-            preconf_as_latest: false,
-            policy: Policy::Off,
-            mode: Mode::Turbine,
-            gossip_port: 0,
-            flashblocks_port: None,
+            ..LocalOptions::new(dir.path())
         };
         let (spec, switches) = (Arc::clone(&case.spec), self.switches.clone());
         let factory = move |index: usize, _: &Path, tap: ReportTap| {
@@ -235,10 +224,10 @@ impl Followers for Nodes<'_> {
     }
 }
 
-/// Replays through networks. Blocks, so not on a worker of the runtime.
+/// Replays through networks. It blocks, so it must not run on a worker of the runtime.
 ///
 /// # Errors
-/// What could not be read or set up.
+/// Something could not be read or set up.
 pub fn run(args: &ReplayArgs, runtime: Handle, bar: &ProgressBar) -> anyhow::Result<Report> {
     let switches = (0..args.nodes).map(|_| Arc::new(Switch::default())).collect();
     let mut nodes = Nodes { args, runtime, switches, running: None, ended: Vec::new() };

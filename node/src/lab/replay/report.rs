@@ -1,4 +1,4 @@
-//! What came of a replay: a row for each block, a table for people, a report for programs.
+//! The results of a replay: a row for each block, a table for people, a report for programs.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -7,13 +7,13 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use serde_json::{Value, json};
 
-/// Longer lists of blocks are summed up.
+/// Blocks that are listed one by one; longer lists are summed up.
 const MAX_TABLE: usize = 40;
 
-/// What counts of a block.
+/// The outcome of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Valid and executed by everybody to the hash of the file; or invalid, and refused.
+    /// Valid and executed by every follower to the hash in the file; or invalid, and refused.
     Passed,
     /// Anything else.
     Failed,
@@ -36,7 +36,7 @@ impl Outcome {
 pub struct Row {
     /// The file, and the test in it.
     pub source: String,
-    /// What it is summed up under.
+    /// The group under which it is summed up.
     pub group: String,
     /// Its number; `None` if it does not decode.
     pub number: Option<u64>,
@@ -49,20 +49,20 @@ pub struct Row {
     /// `verified`, `rejected`, `unverified`, `refused` (before it was cut), `missing` (messages
     /// were lost), `delivered` (nobody executed it) or `skipped`.
     pub verdict: &'static str,
-    /// What counts.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// Why.
+    /// The reason.
     pub reason: Option<String>,
     /// Withdrawals that reached executors beside the messages.
     pub withdrawals: usize,
     /// Gas used, of a block of a real chain.
     pub gas: u64,
-    /// What executing such a block and making its Seal took the gateway.
+    /// Time that the gateway took to execute such a block and make its Seal.
     pub took: Duration,
 }
 
 impl Row {
-    /// A valid block that has failed for no reason yet.
+    /// A row of a valid block, failed until proven otherwise.
     pub fn new(source: &str, group: &str) -> Self {
         Self {
             source: source.to_owned(),
@@ -105,18 +105,18 @@ impl Row {
 pub struct Ignored {
     /// The file.
     pub source: String,
-    /// What it is.
+    /// What the file is instead.
     pub reason: String,
 }
 
-/// Everything that came of a replay.
+/// All results of a replay.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Blocks.
     pub rows: Vec<Row>,
     /// Files without blocks.
     pub ignored: Vec<Ignored>,
-    /// What was sent and what arrived.
+    /// Digests of what was sent and what arrived.
     pub digests: Value,
     /// How long it took.
     pub took: Duration,
@@ -207,7 +207,8 @@ impl Report {
         })
     }
 
-    /// The table for people: every block if they are few, else sums; what failed in any case.
+    /// The table for people: every block if there are few, otherwise sums; failures are always
+    /// listed.
     ///
     /// # Errors
     /// The output's.

@@ -27,7 +27,7 @@ pub(super) struct Known {
     pub(super) kind: Kind,
     pub(super) index: u16,
     pub(super) root: B256,
-    /// In canonical form.
+    /// The signature in canonical form.
     pub(super) signature: Signature,
 }
 
@@ -69,7 +69,7 @@ impl Seen {
         self.blocks.values().map(Vec::len).sum()
     }
 
-    /// Drops what is below `low` and above `high`.
+    /// Drops blocks below `low` and above `high`.
     pub(super) fn keep(&mut self, low: u64, high: u64) {
         self.blocks.retain(|block, _| (low..=high).contains(block));
     }
@@ -80,8 +80,8 @@ impl Seen {
         entries.iter().map(|entry| &entry.known).find(|known| known.is_same(message))
     }
 
-    /// Remembers a verified message that came in canonical form or not, if there is room for
-    /// it, and says what becomes of it.
+    /// Remembers a verified message that came in canonical form or not, if there is room for it,
+    /// and returns its outcome.
     pub(super) fn note(&mut self, block: u64, message: Known, is_canonical: bool) -> GossipOutcome {
         let entries = self.blocks.get_mut(&block);
         if let Some(entries) = entries {

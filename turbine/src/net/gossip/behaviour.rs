@@ -36,14 +36,12 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::{PeerId, Swarm, dns, identify, noise, tcp, yamux};
 use socket2::{SockRef, TcpKeepalive};
 
-use super::dial::Targets;
 use super::doorman::Doorman;
 use super::identity;
 use super::known::Id;
 use super::meter::Meters;
 use super::{GossipLimits, GossipNetConfig, GossipNetError};
 use crate::gossip::{Topics, topic};
-use crate::membership::Membership;
 
 /// Largest frame.
 const MAX_FRAME: usize = 12 * 1024 * 1024;
@@ -52,7 +50,7 @@ const MAX_MESSAGES: usize = 512;
 /// Messages that wait for a peer at most. Beyond, they are dropped for it: it has to catch up
 /// by asking. They are messages that the gate accepted, so only gateways can make them large.
 const QUEUE: usize = 64;
-/// How long a message may wait for a peer, its own and a forwarded one.
+/// How long a message may wait for a peer: one of its own, and a forwarded one.
 const QUEUE_TIME: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
 /// After so much silence a connection is probed; data that is not acknowledged in that time
 /// ends it.
@@ -65,11 +63,11 @@ const STREAMS: usize = 32;
 const NEGOTIATING: usize = 16;
 /// Below this score a peer's messages are not looked at any more.
 pub(super) const GRAYLIST: f64 = -1600.0;
-/// The score of who has had a message already, while it is sent to the others.
+/// The score of peers that have had a message already, while it is sent to the others.
 const SET_ASIDE: f64 = -1e9;
 
-/// The three kinds in the order of the topics. Fragments come last: who subscribes to them is
-/// a listener, and gets what it has missed on all three.
+/// The three kinds in the order of the topics. Fragments come last: a peer that subscribes to them
+/// is a listener, and gets what it has missed on all three.
 pub(super) const KINDS: [Kind; 3] = [Kind::Env, Kind::Seal, Kind::Frag];
 
 type Filtered = MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>;
@@ -81,11 +79,12 @@ pub(super) struct Behaviour {
     /// First, so that nobody else learns of a connection that is refused.
     pub(super) doorman: Doorman,
     pub(super) gossipsub: Gossipsub,
-    /// go-libp2p opens gossip streams to peers that have said what they speak.
+    /// Identify, because go-libp2p opens gossip streams only to peers that have named their
+    /// protocols.
     pub(super) identify: identify::Behaviour,
 }
 
-/// A swarm, and what it shares with its owner.
+/// A swarm, and the state that it shares with its owner.
 pub(super) struct Built {
     pub(super) swarm: Swarm<Behaviour>,
     pub(super) topics: Topics,
@@ -268,8 +267,9 @@ fn gossip(
     Ok(gossipsub)
 }
 
-/// In standby a connection is silent for hours, and must be there when it is needed: a path
-/// that is gone, or forgotten by a firewall, is found out within 35 s, and called anew.
+/// Sets keep-alive. In standby a connection is silent for hours, and must work when it is needed: a
+/// path that is gone, or forgotten by a firewall, is detected within 35 s, and the peer is called
+/// again.
 fn keep_alive(stream: &tcp::tokio::TcpStream) {
     let keep =
         TcpKeepalive::new().with_time(SILENCE).with_interval(PROBES.0).with_retries(PROBES.1);
@@ -319,21 +319,16 @@ fn transport(
 pub(super) fn swarm(
     config: &GossipNetConfig,
     identity: &SigningKey,
-    members: &Membership,
-    targets: &Targets,
     meters: &Meters,
 ) -> Result<Built, GossipNetError> {
     let key = identity::keypair(identity);
     let hooks = Arc::new(Hooks::default());
     let topics = Topics::new(config.chain_id);
-    let peers = members.members().iter().map(|member| member.peer());
-    let friends = peers.filter_map(|peer| identity::libp2p_id_of(&peer));
-    let friends = friends.chain(targets.peers()).collect();
     let about = identify::Config::new("fragcast/1".to_owned(), key.public())
         .with_agent_version(concat!("fragcast/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_cache_size(0);
     let behaviour = Behaviour {
-        doorman: Doorman::new(config.limits, friends),
+        doorman: Doorman::new(config.limits),
         gossipsub: gossip(&topics, &hooks, &config.limits)?,
         identify: identify::Behaviour::new(about),
     };

@@ -1,4 +1,4 @@
-//! Messages that gossipsub has had, and who has subscribed since.
+//! Messages that gossipsub has had, and peers that have subscribed since.
 //!
 //! gossipsub publishes a message once: to whoever is subscribed at the time. Who subscribes a
 //! moment later is offered it (IHAVE) only if it is *outside* the publisher's mesh or fanout;
@@ -15,7 +15,7 @@ const MAX_KNOWN: usize = 4096;
 
 pub(super) type Id = [u8; 20];
 
-/// Which messages gossipsub has had, and when.
+/// The messages that gossipsub has had, and when.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     ticks: u64,
@@ -30,12 +30,12 @@ impl Known {
         self.ticks
     }
 
-    /// When everybody who was subscribed got the message.
+    /// When all subscribed peers got the message.
     pub(super) fn served_at(&self, id: &Id) -> Option<u64> {
         self.at.get(id).copied()
     }
 
-    /// Everybody who is subscribed has it, or gets it from the mesh.
+    /// Notes that every subscribed peer has the message, or gets it from the mesh.
     pub(super) fn serve(&mut self, id: Id) {
         let tick = self.tick();
         if self.at.insert(id, tick).is_none() {

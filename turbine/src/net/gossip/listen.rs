@@ -13,7 +13,7 @@ use libp2p::{Multiaddr, Swarm};
 use super::GossipNetError;
 use super::behaviour::Behaviour;
 
-/// How long a listener may take to say where it listens.
+/// How long a listener may take to report its addresses.
 const LISTEN: Duration = Duration::from_secs(5);
 
 /// Whether a port is free. libp2p lets several processes listen on one port (SO_REUSEPORT), of

@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 
 /// A rejected message is forgotten after this long.
 const FORGIVE: Duration = Duration::from_secs(10);
-/// A peer may subscribe to one topic after the other: so long for all that it wants.
+/// Time for a peer to subscribe to all topics that it wants, one after the other.
 const SUBSCRIBING: Duration = Duration::from_millis(300);
 /// Changes of subscriptions a second, and at once: three for each time that a node falls back.
 const CHANGES: (u64, u64) = (1, 64);
@@ -75,7 +75,7 @@ impl Rates {
 /// One connected peer.
 pub(super) struct Peer {
     pub(super) listener: Listener,
-    /// The protocol was told that it listens.
+    /// Whether the protocol knows that it listens.
     pub(super) told: bool,
     since: Instant,
     connections: BTreeMap<ConnectionId, (Arc<Meter>, u64)>,
@@ -130,8 +130,8 @@ impl Peer {
         self.connections.is_empty()
     }
 
-    /// Whether it listens to us: who wants the fragments. It has said by then what else it
-    /// wants, or will not: what it missed is published once, topic by topic.
+    /// Whether it is a listener: a peer that wants the fragments. By then it has subscribed to its
+    /// other topics, or will not: missed messages are published once, topic by topic.
     pub(super) fn listens(&self, now: Instant) -> bool {
         let all = self.topics.iter().all(Option::is_some);
         all || self.wants_frags.is_some_and(|since| now.duration_since(since) >= SUBSCRIBING)

@@ -7,9 +7,9 @@ use crate::gossip::GossipOutcomes;
 /// The gossip driver's numbers, published five times a second.
 #[derive(Debug, Clone, Default)]
 pub struct GossipSnapshot {
-    /// Where it listens.
+    /// Its addresses.
     pub listening_on: Vec<Multiaddr>,
-    /// What became of the messages.
+    /// Outcomes of messages.
     pub outcomes: GossipOutcomes,
     /// Messages that the gate saw.
     pub received: u64,
@@ -21,7 +21,7 @@ pub struct GossipSnapshot {
     pub listening: bool,
     /// Connections.
     pub connections: usize,
-    /// Of these, those that others opened.
+    /// Those of them that others opened.
     pub incoming: usize,
     /// Peers connected that are members of the network.
     pub members: usize,

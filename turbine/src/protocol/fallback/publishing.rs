@@ -1,4 +1,4 @@
-//! Who publishes what: a leader with an audience, and holders for listeners.
+//! Publishing: a leader with listeners, and holders for listeners.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,23 +18,23 @@ use crate::time::Timestamp;
 
 /// Listeners of this node at a time.
 const MAX_LISTENERS: usize = 256;
-/// How often members are told who listens, at most.
+/// The least interval between frames that tell members of listeners.
 const TELL_EVERY: Duration = Duration::from_millis(500);
-/// How often a stranger that begins to listen is given what it missed, at most.
+/// The least interval between catch-ups for new listeners that are no members.
 const CATCH_UP_EVERY: Duration = Duration::from_millis(100);
-/// Listeners outside the network of which is known who is connected to them.
+/// Listeners outside the network whose connections to members are remembered.
 const MAX_OUTSIDE: usize = 256;
 
-/// What is known of listeners.
+/// The known listeners.
 #[derive(Debug, Default)]
 pub(super) struct Publishing {
-    /// Those that this node is connected to, each with the members that are linked to it, as far
-    /// as the table tells.
+    /// Listeners that this node is connected to, each with the members that are linked to it by the
+    /// table.
     listeners: BTreeMap<Listener, Vec<PeerKey>>,
-    /// Members are to be told who is there, and from when they may be.
+    /// Whether members are to be told of the listeners, and the earliest time for it.
     telling: bool,
     tell_at: Timestamp,
-    /// When the next listener from outside may be caught up with.
+    /// When the next listener from outside may get a catch-up.
     catch_up_at: Timestamp,
     /// Members that are connected to a listener outside the network, as they say.
     told: BTreeMap<u64, BTreeSet<PeerKey>>,
@@ -49,7 +49,7 @@ impl Publishing {
         }
     }
 
-    /// When members may be told what has changed.
+    /// When members may be told of changes.
     pub(super) fn next_timeout(&self) -> Option<Timestamp> {
         self.telling.then_some(self.tell_at)
     }
@@ -150,7 +150,7 @@ impl Fallback {
         (!ids.is_empty()).then_some(Control::Listeners(Listeners { ids }))
     }
 
-    /// A peer tells which listeners it has.
+    /// Takes a peer's frame about its listeners.
     pub(in crate::protocol) fn take_listeners(
         &mut self,
         from: PeerKey,
@@ -168,7 +168,7 @@ impl Fallback {
         Outcome::Control
     }
 
-    /// A peer is gone, or tells anew.
+    /// Forgets a peer's listeners, because it is gone or has sent a new frame.
     pub(in crate::protocol) fn forget_told(&mut self, peer: PeerKey) {
         self.publishing.told.retain(|_, peers| {
             peers.remove(&peer);

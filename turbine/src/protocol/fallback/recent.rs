@@ -1,4 +1,4 @@
-//! Recent messages, whole, for listeners and for those who ask.
+//! Recent messages, whole, for listeners and for peers that ask.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use fragcast_shredder::{Message, MessageKey, VerifiedMessage};
 /// About what a message takes beside its transactions.
 const ENTRY_COST: usize = 512;
 
-/// What a message is taken to cost.
+/// The assumed memory of a message.
 pub(super) fn cost(message: &VerifiedMessage) -> usize {
     let body = match message.message() {
         Message::Frag(frag) => frag.txs.iter().map(|tx| tx.len() + 32).sum(),

@@ -19,7 +19,7 @@ pub(super) struct Arrival {
     pub(super) attempt: u8,
     pub(super) turbine_at: Option<Timestamp>,
     pub(super) gossip_at: Option<Timestamp>,
-    /// It came with another v, and must not be published in canonical form.
+    /// Whether it came with another v, and must not be published in canonical form.
     pub(super) unpublished: bool,
     /// Bit i: a peer has answered with it, as one of attempt i.
     pub(super) answered: u8,

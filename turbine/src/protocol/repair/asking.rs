@@ -190,7 +190,7 @@ impl Repair {
         peers
     }
 
-    /// How long a peer is waited for.
+    /// The time-out of a request to a peer.
     pub(super) fn patience(&self, ctx: &Ctx, peer: PeerKey) -> Duration {
         match self.round_trips.get(&peer) {
             Some(rtt) => (*rtt * 3 / 2 + Duration::from_millis(20)).clamp(PATIENCE.0, PATIENCE.1),
@@ -212,7 +212,7 @@ impl Repair {
         }
     }
 
-    /// What an answer is for, if it was asked of who sends it.
+    /// The request that an answer belongs to, if it was sent to this peer.
     pub(super) fn note_answer(
         &mut self,
         ctx: &Ctx,

@@ -1,5 +1,5 @@
-//! Messages that are here without shreds: gossip has brought them, or a peer that has them from
-//! gossip. Others are told of them and answered with the message itself.
+//! Messages that are here without shreds: from gossip, or from a peer that has them from gossip.
+//! They are in tips, and requests for them are answered with the message itself.
 
 use std::time::Duration;
 
@@ -16,14 +16,15 @@ use crate::peer::PeerKey;
 use crate::protocol::ctx::Ctx;
 use crate::protocol::fallback::Recent;
 
-/// Whoever lacks several sets of a message asks for each of them, and gets the message once.
+/// A peer that lacks several sets of a message asks for each of them, and gets the message once
+/// within this time.
 pub(super) const ONCE_WITHIN: Duration = Duration::from_millis(100);
-/// What encoding a message costs of the budget, as a part of its length: about the time that
-/// sending so many bytes takes at the usual rate. Otherwise the last bytes of a long message,
-/// asked for again and again, would cost far more than they weigh.
+/// The budget for encoding a message, as a part of its length: about the time that sending that
+/// many bytes takes at the usual rate. Otherwise the last bytes of a long message, asked for again
+/// and again, would cost far more than their length.
 const ENCODING_SHARE: usize = 64;
 
-/// The message that was encoded last, for who asks for the rest of it. At most
+/// The message that was encoded last, for peers that ask for the rest of it. At most
 /// `MAX_MESSAGE_LEN`.
 #[derive(Default)]
 pub(super) struct Encoded(Option<(B256, Bytes)>);
@@ -45,8 +46,8 @@ impl Repair {
         self.store.unmark(key);
     }
 
-    /// A message is here without shreds, and remembered: this node has it for others. Of
-    /// gossip terms nobody asks over the overlay, and who lives on gossip alone answers nobody.
+    /// Notes a message without shreds that this node can answer with. In gossip terms nobody asks
+    /// over the overlay, and a node on gossip alone answers nobody.
     pub(in crate::protocol) fn note_message(
         &mut self,
         ctx: &Ctx,
@@ -64,7 +65,7 @@ impl Repair {
         }
     }
 
-    /// Answers with the message itself where nothing else of what is asked for is here.
+    /// Answers with the message itself if this node has no shreds of it.
     pub(super) fn answer_with_message(
         &mut self,
         ctx: &mut Ctx,

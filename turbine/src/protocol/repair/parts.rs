@@ -1,11 +1,11 @@
-//! Messages that come in parts, from peers that have them from gossip and no shreds of them.
+//! Messages in parts, from peers that have them from gossip without shreds.
 //!
-//! An answer in parts is put together in order and checked when it is whole. Until then nothing
-//! of it is known to be true, so it is bounded by what it costs who sends it: memory is taken as
-//! parts come and not as a total is claimed, a slot is held only by who sends fast enough, and
-//! others are asked again after [`HOLD`] whatever comes. Parts out of turn are passed over
-//! rather than kept: a control stream keeps its order, so they tell of a frame that was dropped,
-//! and what is missing is asked for again.
+//! An answer in parts is put together in order and checked when it is whole. Until then none of it
+//! is known to be true, so it is bounded by its cost to the sender: memory is allocated as parts
+//! come and not by a claimed total, a slot is held only by a peer that sends fast enough, and
+//! others are asked again after [`HOLD`] in any case. Parts out of order are dropped: a control
+//! stream keeps its order, so they mean that a frame was lost, and the missing parts are asked for
+//! again.
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ use crate::time::Timestamp;
 /// Messages that are put together at a time, of `MAX_MESSAGE_LEN` at most: 40 MiB, if peers
 /// send as much.
 const MAX_ASSEMBLIES: usize = 4;
-/// Of those, from one peer.
+/// The most of them from one peer.
 const MAX_ASSEMBLIES_OF_ONE: usize = 2;
-/// What a byte adds to the time of an assembly: who is slower than 333 kB/s gives way to others.
+/// Time that a byte adds to an assembly: a peer slower than 333 kB/s loses its slot.
 const TIME_PER_BYTE: Duration = Duration::from_micros(3);
-/// Others are not asked for a message so long, if its parts go on coming.
+/// How long others are not asked for a message while its parts keep coming.
 const HOLD: Duration = Duration::from_secs(2);
 
-/// What one answer in parts has brought so far.
+/// One answer in parts so far.
 struct Assembly {
     peer: PeerKey,
     message: MessageKey,
@@ -38,11 +38,11 @@ struct Assembly {
     /// Bytes after which the rest is asked for.
     more_at: usize,
     started: Timestamp,
-    /// When others may have its place.
+    /// When others may take its slot.
     until: Timestamp,
 }
 
-/// What a part has led to.
+/// The result of a part.
 enum Step {
     /// More of the same answer is to come.
     Waiting,
@@ -50,11 +50,11 @@ enum Step {
     More(usize),
     /// signature ‖ body, not verified.
     Whole(Kind, Vec<u8>),
-    /// It is here already, or what stands before it is not.
+    /// It is here already, or a part before it is missing.
     OutOfTurn,
     /// Other answers hold all places.
     Full,
-    /// It is of another message than the parts before it.
+    /// It belongs to another message than the parts before it.
     Contradiction,
 }
 
@@ -143,7 +143,7 @@ impl Assemblies {
         Some(parts)
     }
 
-    /// Drops what is for `which`.
+    /// Drops the assemblies for `which`.
     pub(super) fn settle(&mut self, which: impl Fn(&SetKey) -> bool) {
         self.0.retain(|a| !which(&SetKey { message: a.message, set: WHOLE }));
     }
@@ -152,7 +152,7 @@ impl Assemblies {
         self.0.retain(|a| a.peer != peer);
     }
 
-    /// How many there are, and the bytes they have taken.
+    /// The number of assemblies, and their bytes.
     #[cfg(test)]
     pub(super) fn held(&self) -> (usize, usize) {
         (self.0.len(), self.0.iter().map(|a| a.bytes.capacity()).sum())
@@ -209,7 +209,7 @@ impl Repair {
         self.requests.assemblies.forget(from);
     }
 
-    /// The rest of an answer is on its way: others are not asked meanwhile.
+    /// The rest of an answer is coming: others are not asked meanwhile.
     fn hold(&mut self, ctx: &Ctx, from: PeerKey, message: &MessageKey) {
         let (now, patience) = (ctx.now, self.patience(ctx, from));
         let Some(assembly) = self.requests.assemblies.find(from, message) else { return };

@@ -47,7 +47,7 @@ impl Requests {
         waiting.filter(|request| request.peer == peer).count()
     }
 
-    /// When the first of those that still wait stops to.
+    /// When the first waiting request times out.
     pub(super) fn first_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.by_nonce.values().map(|request| request.until).filter(|until| *until > now).min()
     }
@@ -81,7 +81,7 @@ impl Requests {
         self.assemblies.settle(which);
     }
 
-    /// One that is answered needs no more of its answer.
+    /// Retires a request whose answer is complete.
     pub(super) fn retire(&mut self, nonce: u64) {
         if let Some(request) = self.by_nonce.remove(&nonce) {
             self.settled.push_back((nonce, request.peer));

@@ -15,7 +15,7 @@ use fragcast_shredder::{Kind, MessageKey, RecoveredSet, SetHeader, ShreddedSet};
 use crate::control::Tip;
 use crate::time::Timestamp;
 
-/// What the bookkeeping of a set or message is taken to cost beside its shards.
+/// Assumed memory of a set or message beside its shards.
 const ENTRY_COST: usize = 512;
 /// And that of a message that is kept elsewhere.
 const MARK_COST: usize = 64;
@@ -66,13 +66,13 @@ impl CompleteSet {
     }
 }
 
-/// What of one opening is kept. Whole is a message of which all sets are here, or which is marked.
+/// The kept sets of one opening. A message is whole if all its sets are here, or if it is marked.
 struct Kept {
     /// Messages 0 to row − 1 are whole.
     row: u16,
     /// Bit i: message row + 1 + i is whole as well.
     above: u64,
-    /// When a message became whole last.
+    /// When a message last became whole.
     last: Timestamp,
     /// The Seal is among them.
     sealed: bool,
@@ -215,7 +215,7 @@ impl Store {
         }
     }
 
-    /// Counts anew which messages of an opening are whole.
+    /// Recounts the whole messages of an opening.
     fn count(&mut self, of: Opening) {
         let Some(kept) = self.openings.get(&of) else { return };
         let (block, attempt) = of;
@@ -283,8 +283,8 @@ impl Store {
         newest.filter_map(|(of, kept)| Self::tip(*of, kept)).collect()
     }
 
-    /// Of the `count` newest openings those with news within `recent`; or within `open`, if it
-    /// is the newest of all and has no Seal.
+    /// Those of the `count` newest openings with news within `recent`, or within `open` for the
+    /// newest one while it has no Seal.
     pub(super) fn active(
         &self,
         now: Timestamp,

@@ -1,9 +1,8 @@
-//! What is known to exist and is not here.
+//! Wanted messages: known to exist, and not here.
 //!
-//! A message is *wanted* from its first shred until it is whole, or from when a later message
-//! of its block, or a peer's tips, tell that it exists. What a shred tells is certain: its
-//! leader signed it. What tips tell is hearsay, of which a bounded number is taken, and only
-//! those who said so are asked for it.
+//! A message is *wanted* from its first shred until it is whole, or from when a later message of
+//! its block, or a peer's tips, show that it exists. A shred is evidence: its leader signed it.
+//! Tips are hearsay: a bounded number is taken, and only the peers that sent them are asked.
 
 use std::collections::BTreeMap;
 
@@ -14,16 +13,16 @@ use crate::health::Missing;
 use crate::peer::PeerKey;
 use crate::time::Timestamp;
 
-/// Messages wanted at a time, 100 bytes each; what was given up makes room, then the farthest
-/// future. Otherwise one signed shred with an index far away would fill the table with what
-/// nobody has, for as long as its block is in the window.
+/// The most wanted messages, 100 bytes each; those given up make room first, then the farthest
+/// future. Otherwise one signed shred with a distant index would fill the table with messages that
+/// nobody has, as long as its block is in the window.
 const MAX_WANTS: usize = 1024;
-/// Of those, messages of which only tips tell, in all and first told by one peer.
+/// The most of them that are known by tips alone, in all, and by one peer first.
 const MAX_HEARSAY: usize = 512;
 const MAX_HEARSAY_OF_ONE: usize = 64;
 /// Openings of which is remembered what exists, 40 bytes each.
 const MAX_TRACKS: usize = 1024;
-/// Peers that are known to have a message, of which so many are remembered.
+/// The most peers that are remembered to have a message.
 const MAX_HOLDERS: usize = 6;
 
 /// A message that is not whole.
@@ -31,11 +30,11 @@ const MAX_HOLDERS: usize = 6;
 pub(super) struct Want {
     /// A shred proves that it exists.
     pub(super) certain: bool,
-    /// Peers that sent shreds of it, or told that they have it.
+    /// Peers that sent shreds of it, or tips with it.
     pub(super) holders: Vec<PeerKey>,
-    /// When to ask: `quiet` after the last news, or when patience with those asked ends.
+    /// When to ask: `quiet` after the last news, or when the requests under way time out.
     pub(super) due: Timestamp,
-    /// How often it was asked for since anything came of it.
+    /// Requests since anything of it came.
     pub(super) tries: u8,
     /// A set became complete since it was asked for last.
     pub(super) progress: bool,
@@ -43,7 +42,7 @@ pub(super) struct Want {
     pub(super) resting: bool,
     /// Since when it is wanted.
     since: Timestamp,
-    /// Peers that told that they have it whole, two at most.
+    /// Peers whose tips have it whole, two at most.
     told_by: Vec<PeerKey>,
 }
 
@@ -53,7 +52,8 @@ impl Want {
         Self { certain, holders, due, tries: 0, progress: false, resting: false, since, told_by }
     }
 
-    /// Remembers who has it; of too many the one that stood longest gives way to who told.
+    /// Remembers a peer that has it; if there are too many, the oldest gives way to one that sent
+    /// tips.
     fn hold(&mut self, peer: PeerKey, told: bool) {
         if self.holders.contains(&peer) {
             return;
@@ -77,7 +77,7 @@ impl Want {
     }
 }
 
-/// What is known of one opening.
+/// The state of one opening.
 #[derive(Debug, Clone, Copy, Default)]
 struct Track {
     /// Messages 0 to row − 1 are done.
@@ -86,8 +86,8 @@ struct Track {
     exists: u32,
 }
 
-/// Whether a message is of another opening than `key`. Of what was given up only such makes
-/// room: else the rest of a series that nobody has would take its place for ever.
+/// Whether a message is of another opening than `key`. Among messages given up only such ones make
+/// room; otherwise the rest of a series that nobody has would take their place for ever.
 fn of_another(key: MessageKey) -> impl Fn(&MessageKey, &Want) -> bool {
     move |other, _| opening(other) != opening(&key)
 }
@@ -98,14 +98,14 @@ pub(super) struct Wants {
     pub(super) messages: BTreeMap<MessageKey, Want>,
     tracks: BTreeMap<Opening, Track>,
     hearsay: usize,
-    /// The lowest block of which live traffic was heard: what came before is not asked for.
+    /// The lowest block of which live traffic was heard; earlier blocks are not asked for.
     anchor: Option<u64>,
-    /// No want is due before; lazily, so it may come too early.
+    /// The earliest time at which a want may be due; updated lazily, so it may be too early.
     at: Option<Timestamp>,
 }
 
 impl Wants {
-    /// When something may be due.
+    /// When a want may be due.
     pub(super) fn at(&self) -> Option<Timestamp> {
         if self.messages.is_empty() { None } else { self.at }
     }
@@ -114,7 +114,7 @@ impl Wants {
         self.at = Some(self.at.map_or(at, |before| before.min(at)));
     }
 
-    /// Looks up anew when something is due.
+    /// Recomputes when a want is due.
     pub(super) fn settle_timer(&mut self) {
         let awake = self.messages.values().filter(|want| !want.resting);
         self.at = awake.map(|want| want.due).min();
@@ -202,7 +202,8 @@ impl Wants {
         gone.is_some_and(|gone| self.remove(&gone).is_some())
     }
 
-    /// Evicts what was given up or the farthest future for `key`, or says that there is no room for it.
+    /// Evicts a message that was given up, or the farthest future, for `key`; or says that there is
+    /// no room.
     fn make_room(&mut self, key: &MessageKey) -> bool {
         if self.messages.len() < MAX_WANTS || self.evict_resting(of_another(*key)) {
             return true;
@@ -237,8 +238,8 @@ impl Wants {
         }
     }
 
-    /// `peer` says that it has the messages of `has` of an opening. Those that are new are
-    /// wanted from `due` on.
+    /// Takes a peer's tips: it has the messages of `has` of an opening. New ones are wanted from
+    /// `due` on.
     pub(super) fn told(
         &mut self,
         now: Timestamp,
@@ -296,8 +297,8 @@ impl Wants {
         }
     }
 
-    /// Since when a message is wanted of which two peers told, and one that must exist. Only
-    /// what was asked for already counts: before that nothing is known to be missing.
+    /// Since when a message is wanted that two peers' tips have, and one that must exist. Only
+    /// messages that were asked for count: before that nothing is known to be missing.
     pub(super) fn missing(&self) -> Missing {
         let asked = |want: &&Want| want.tries > 0 || want.resting;
         let since = |which: &dyn Fn(&&Want) -> bool| {
@@ -310,7 +311,7 @@ impl Wants {
         }
     }
 
-    /// Drops what is outside the window.
+    /// Drops messages outside the window.
     pub(super) fn set_window(&mut self, low: u64, high: u64) {
         self.tracks.retain(|(block, _), _| (low..=high).contains(block));
         let gone = |block: u64| block < low || block > high;

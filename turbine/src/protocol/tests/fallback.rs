@@ -1,4 +1,4 @@
-//! The overlay dies and heals under real protocols: who falls back, who does not, and that
+//! The overlay dies and heals under real protocols: which nodes fall back, which do not, and that
 //! nothing is lost.
 
 use super::network::{Net, TREES, config};

@@ -12,7 +12,7 @@ const DELAY: Duration = Duration::from_millis(40);
 const HEARTBEAT: Duration = Duration::from_millis(500);
 const HISTORY: Duration = Duration::from_millis(1_500);
 
-/// What reaches a node.
+/// A delivery to a node.
 #[derive(Clone)]
 pub(super) enum Arrival {
     Listener(usize, bool),
@@ -24,7 +24,7 @@ pub(super) struct Gossip {
     arrivals: BTreeMap<(Timestamp, u64), (usize, Arrival)>,
     sequence: u64,
     published: Vec<(Timestamp, Kind, bytes::Bytes)>,
-    /// By node: what it has got or published.
+    /// By node: messages that it has got or published.
     seen: Vec<BTreeSet<bytes::Bytes>>,
     /// How many times each message was published.
     pub(super) copies: BTreeMap<bytes::Bytes, usize>,
@@ -81,7 +81,7 @@ impl Gossip {
         self.arrivals.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// What arrives by now. Messages reach those alone who listen by then.
+    /// The deliveries due by now. Messages reach only nodes that listen by then.
     pub(super) fn due(&mut self, now: Timestamp) -> Vec<(usize, Arrival)> {
         let mut due = Vec::new();
         while self.next().is_some_and(|at| at <= now) {

@@ -70,7 +70,7 @@ fn barred(events: &[Event]) -> Vec<(PeerIndex, Outcome)> {
 }
 
 fn messages(events: &[Event]) -> usize {
-    events.iter().filter(|e| matches!(e, Event::Message(_))).count()
+    events.iter().filter(|e| matches!(e, Event::Message { .. })).count()
 }
 
 #[test]

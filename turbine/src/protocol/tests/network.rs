@@ -8,7 +8,7 @@ use super::gossip::Arrival;
 use super::*;
 use crate::gossip::Listener;
 
-/// A packet on its way, ordered by time and then by the order of sending.
+/// A packet in flight, ordered by time and then by the order of sending.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Packet {
     at: std::cmp::Reverse<(Timestamp, u64)>,
@@ -25,14 +25,16 @@ pub(super) struct Net {
     /// Who they are.
     pub(super) ids: Vec<PeerId>,
     pub(super) dead: Vec<bool>,
-    /// Cut off: what it sends and what is sent to it is lost, control frames as well.
+    /// Nodes that are cut off: everything from and to them is lost, control frames too.
     pub(super) cut: Vec<bool>,
     loss: f64,
     random: blake3::OutputReader,
     packets: BinaryHeap<Packet>,
     sequence: u64,
     pub(super) now: Timestamp,
-    pub(super) delivered: Vec<Vec<Delivered>>,
+    pub(super) delivered: Vec<Vec<Arc<Delivered>>>,
+    /// Who completed each of them.
+    pub(super) senders: Vec<Vec<Option<PeerKey>>>,
     pub(super) others: Vec<Vec<Event>>,
     /// A hash over everything that was sent, in order.
     digest: blake3::Hasher,
@@ -59,6 +61,7 @@ impl Net {
             sequence: 0,
             now: Timestamp::from_nanos(1_000_000_000),
             delivered: vec![Vec::new(); n],
+            senders: vec![Vec::new(); n],
             others: vec![Vec::new(); n],
             digest: blake3::Hasher::new(),
             gossip: super::gossip::Gossip::new(n),
@@ -82,7 +85,10 @@ impl Net {
         let leader = self.world.leader_keys.len() > node;
         while let Some(event) = self.nodes[node].poll_event() {
             match event {
-                Event::Message(delivered) => self.delivered[node].push(*delivered),
+                Event::Message { delivered, from } => {
+                    self.delivered[node].push(delivered);
+                    self.senders[node].push(from);
+                }
                 other => self.others[node].push(other),
             }
         }
@@ -131,7 +137,7 @@ impl Net {
         self.nodes[node].epochs().peers().key(&self.ids[other]).unwrap_or(peer(u32::MAX))
     }
 
-    /// Runs until nothing is on its way and no node wants to be called.
+    /// Runs until no packet is in flight and no node has a timer.
     pub(super) fn run(&mut self) {
         while self.step(None) {}
     }
@@ -333,7 +339,7 @@ fn the_next_leader_is_served_first() {
     let view = net.nodes[0].epochs();
     assert_eq!(view.next_leaders(1).next().unwrap().peer, net.ids[1]);
     assert!(net.first_hops.iter().filter(|(_, l)| *l == Lane::NextLeader).all(|(to, _)| *to == 1));
-    let at = |node: usize| net.delivered[node][0].complete_at;
+    let at = |node: usize| net.delivered[node][0].times.complete_at;
     let by_relays = (3..12).map(at).min().unwrap();
     assert!(at(1) <= by_relays || at(1).since(by_relays) < Duration::from_millis(40));
     net.assert_complete(0, 1);

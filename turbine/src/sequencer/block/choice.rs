@@ -40,7 +40,7 @@ impl Block {
         if handed.is_some() && !view.reorder {
             return handed;
         }
-        let mut guesses = all.iter().filter(|c| c.signed == 0 && c.ordered.is_some());
+        let mut guesses = all.iter().filter(|c| c.signed == 0 && c.delivered.is_some());
         let best = if view.strict {
             None
         } else if view.lone {
@@ -51,7 +51,7 @@ impl Block {
         best.or(handed)
     }
 
-    /// What should be handed on.
+    /// The messages that should be handed on.
     pub(super) fn wanted(&mut self, view: &View) -> Vec<(Position, B256)> {
         let opening = &self.openings.0[view.at];
         let handed = self.handed.as_ref().map_or(&[][..], |handed| &handed.roots);
@@ -62,7 +62,7 @@ impl Block {
             let before = seal.rank < view.rank && others().any(|other| other.fits(seal));
             seal.signed == 0
                 && !view.certain
-                && seal.ordered.is_some()
+                && seal.delivered.is_some()
                 && (view.lone || opening.fits(seal) && !before)
         };
         let mut seals: Vec<usize> = match signed {
@@ -101,8 +101,8 @@ impl Block {
         wanted
     }
 
-    /// The frags that end with this Seal, and how sure that is; None if some are missing or the
-    /// Seal does not fit what is there.
+    /// The frags that end with this Seal, and how sure that is; `None` if some are missing or the
+    /// Seal does not fit.
     fn ended_by(&mut self, view: &View, seal: usize, doubtful: bool) -> Option<(Trust, Vec<B256>)> {
         let (seal_root, rank) = (self.seals[seal].root, self.seals[seal].rank);
         let signed = self.seals[seal].is_of(view.number);
@@ -122,7 +122,7 @@ impl Block {
             if !these.iter().any(|c| c.is_of(view.number)) {
                 let chosen = preferred.map(|c| c.root);
                 let others = all.iter().rev();
-                these.extend(others.filter(|c| Some(c.root) != chosen && c.ordered.is_some()));
+                these.extend(others.filter(|c| Some(c.root) != chosen && c.delivered.is_some()));
             }
             if these.is_empty() {
                 return None;

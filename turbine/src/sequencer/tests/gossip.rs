@@ -1,4 +1,4 @@
-//! Attempts over gossip, where only a new Env tells, and both ways mixed.
+//! Attempts over gossip, where only a new Env starts one, and both ways mixed.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use fragcast_shredder::{Env, Frag, Seal};
 
 use super::*;
 
-/// What a consumer holds of block 7.
+/// A consumer's view of block 7.
 #[derive(Debug, Default)]
 struct Consumer {
     number: Option<u8>,
@@ -26,13 +26,13 @@ impl Consumer {
                 self.roots.clear();
             }
             Output::Message(m) => {
-                assert_eq!(usize::from(m.index), self.roots.len(), "{:?}", self.log);
-                if m.index == 0 {
+                assert_eq!(usize::from(m.key.message), self.roots.len(), "{:?}", self.log);
+                if m.key.message == 0 {
                     assert_eq!(self.number, None, "{:?}", self.log);
-                    assert!(self.last < Some(m.attempt), "numbers rise: {:?}", self.log);
-                    (self.number, self.last) = (Some(m.attempt), Some(m.attempt));
+                    assert!(self.last < Some(m.key.attempt), "numbers rise: {:?}", self.log);
+                    (self.number, self.last) = (Some(m.key.attempt), Some(m.key.attempt));
                 }
-                assert_eq!(self.number, Some(m.attempt), "{:?}", self.log);
+                assert_eq!(self.number, Some(m.key.attempt), "{:?}", self.log);
                 self.roots.push(m.message.root());
             }
         }
@@ -48,7 +48,7 @@ struct Bench {
 impl Bench {
     fn push(&mut self, message: &VerifiedMessage, attempt: u8, via: Via) -> (Fate, Vec<String>) {
         let mut out = Vec::new();
-        let fate = self.sequencer.push(Ordered { via, ..ordered(message, attempt) }, &mut out);
+        let fate = self.sequencer.push(by(via, message, attempt), &mut out);
         out.iter().for_each(|output| self.consumer.take(output));
         (fate, out.iter().map(describe).collect())
     }
@@ -274,8 +274,8 @@ fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
     let mut out = Vec::new();
     for number in [7, 8, 9] {
         for message in [env(number), big(number, 1)] {
-            let ordered = Ordered { via: Via::Gossip, ..ordered(&message, 0) };
-            assert_eq!(bench.sequencer.push(ordered, &mut out), Fate::Passed);
+            let gossiped = by(Via::Gossip, &message, 0);
+            assert_eq!(bench.sequencer.push(gossiped, &mut out), Fate::Passed);
             assert!(bench.sequencer.kept() <= MAX_KEPT);
         }
     }
@@ -314,7 +314,7 @@ struct History {
     envs: Vec<VerifiedMessage>,
     frags: Vec<Vec<VerifiedMessage>>,
     seal: VerifiedMessage,
-    /// The Seal tells the Envs apart.
+    /// Whether the Seal distinguishes the Envs.
     distinct: bool,
 }
 
@@ -385,7 +385,7 @@ impl History {
         all
     }
 
-    /// Whether what arrives tells which opening is the last; see "What cannot be known".
+    /// Whether the arrivals determine which opening is the last; see "What cannot be known".
     fn is_decidable(&self, arrivals: &[Arrival]) -> bool {
         let first = |m: &VerifiedMessage| {
             arrivals.iter().position(|a| a.message.root() == m.root()).expect("arrives")

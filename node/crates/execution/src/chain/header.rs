@@ -1,4 +1,5 @@
-//! Headers: what a block's must be, given its parent's, and how it is made from Env and execution.
+//! Headers: what a block's header must be, given its parent's, and how it is made from the Env and
+//! the results of execution.
 
 use std::fmt::Display;
 
@@ -21,15 +22,15 @@ const GAS_LIMIT_STEP: u64 = 1_024;
 /// The longest `extra_data` of a header (Yellow Paper, 4.3).
 const MAX_EXTRA_DATA: usize = 32;
 
-/// What is wrong with an Env, given the parent's header.
+/// An error in an Env, given the parent's header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {got}, but must be {must}")]
 pub struct HeaderError {
     /// The field of Env.
     pub field: &'static str,
-    /// What it says.
+    /// The value in the Env.
     pub got: String,
-    /// What it must be.
+    /// The value that it must have.
     pub must: String,
 }
 
@@ -37,7 +38,7 @@ fn wrong(field: &'static str, got: impl Display, must: impl Display) -> HeaderEr
     HeaderError { field, got: got.to_string(), must: must.to_string() }
 }
 
-/// What execution adds to Env for the header. The default is what an open block shows.
+/// The fields of a header that follow from execution. The default is what an open block shows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Extras {
     /// Root of the state.
@@ -62,7 +63,7 @@ impl ChainSpec {
     /// Base fee of the block after `parent` at `timestamp`.
     ///
     /// # Errors
-    /// A parent whose `extra_data` does not hold the parameters it must.
+    /// The parent's `extra_data` lacks the base fee parameters that it must hold.
     pub fn next_base_fee(&self, parent: &Header, timestamp: u64) -> Result<u64, HeaderError> {
         let base = parent.base_fee_per_gas.unwrap_or(0);
         let next = |gas_used, params| {
@@ -167,7 +168,7 @@ impl ChainSpec {
         Ok(())
     }
 
-    /// The header of a block: Env, the parent's, and what execution found.
+    /// The header of a block, from its Env, its parent's header and the results of execution.
     pub fn header(&self, env: &Env, parent: &Header, extras: &Extras) -> Header {
         let time = env.timestamp;
         let cancun = self.is_cancun_active_at_timestamp(time);

@@ -14,7 +14,7 @@ use alloy_primitives::U256;
 
 use super::{BlobSchedule, ChainSpec, OpFees, OpRules};
 
-/// Why a chain cannot be had.
+/// Why a chain cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
     /// Neither a name nor a file.
@@ -28,15 +28,15 @@ pub enum ChainError {
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         reason: serde_json::Error,
     },
     /// A fork is missing or out of order.
     #[error("{chain}: {problem}")]
     Forks {
-        /// Which chain.
+        /// The chain.
         chain: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
 }
@@ -51,7 +51,7 @@ const OP_FORKS: [(&str, OpHardfork); 7] = [
     ("holoceneTime", OpHardfork::Holocene),
     ("isthmusTime", OpHardfork::Isthmus),
 ];
-/// Parsed apart, since the array above is what must be without a gap up to it.
+/// Parsed separately, because the array above lists the forks that must be present without a gap.
 const JOVIAN: (&str, OpHardfork) = ("jovianTime", OpHardfork::Jovian);
 
 /// Times in a genesis file that change nothing here: Delta is about batches, the Pectra blob
@@ -140,8 +140,8 @@ fn times(config: &ChainConfig) -> BTreeMap<String, u64> {
 }
 
 impl ChainSpec {
-    /// The chain of a name (`op-sepolia`, `op-mainnet`) or of a genesis file. The devnet's is in
-    /// [`devnet::load_chain`](crate::devnet::load_chain).
+    /// Loads a chain by its name (`op-sepolia`, `op-mainnet`) or from a genesis file.
+    /// [`devnet::load_chain`](crate::devnet::load_chain) has the devnet's.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -158,7 +158,7 @@ impl ChainSpec {
         Self::from_genesis(chain, genesis)
     }
 
-    /// OP Mainnet. Its state since Bedrock cannot be had from a genesis.
+    /// OP Mainnet. No genesis gives its state, which begins at Bedrock.
     pub fn op_mainnet() -> Self {
         Self::superchain("op-mainnet", 10, OpChainHardforks::op_mainnet(), 50)
     }
@@ -190,7 +190,7 @@ impl ChainSpec {
     /// parameters of the OP chains.
     ///
     /// # Errors
-    /// A fork that is missing before one that is there.
+    /// A fork is missing before one that is present.
     pub fn op_with_times(
         name: &str,
         chain_id: u64,
@@ -215,7 +215,7 @@ impl ChainSpec {
     /// A chain from its genesis.
     ///
     /// # Errors
-    /// Forks that are missing or out of order, or from before the merge.
+    /// Forks are missing, out of order, or from before the merge.
     pub fn from_genesis(name: &str, genesis: Genesis) -> Result<Self, ChainError> {
         let spec = Self::from_config(name, &genesis.config)?;
         let merged = genesis.config.terminal_total_difficulty == Some(U256::ZERO)

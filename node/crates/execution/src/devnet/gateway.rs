@@ -1,23 +1,22 @@
 //! The devnet's built-in gateway: block after block, in the order Env, frags, Seal.
 //!
-//! It executes what it builds, on a state of its own that it keeps in memory, with the code that
-//! followers execute with; the Seal says what came out. Transactions of users come before the
-//! workload's, and those that cannot be included are passed over.
+//! It executes what it builds on a state of its own in memory, with the same code as followers, and
+//! the Seal has the results. Users' transactions come before the workload's, and those that cannot
+//! be included are passed over.
 
 use std::sync::Arc;
 
 use alloy_consensus::Header;
 use alloy_primitives::{Address, B256, Bytes, U256, address, keccak256};
-use fragcast_shredder::{Dialect, Env, Frag, Message, Seal};
+use fragcast_shredder::{BlockBuilder, Dialect, Env, Frag, Message, Seal};
 
 use super::genesis::{DevnetConfig, Genesis};
 use super::transactions::{MAX_TX_GAS, Mark, Workload};
-use crate::builder::no_blobs;
 use crate::chain::ChainSpec;
 use crate::exec::memory::{MemorySource, MemoryState};
 use crate::exec::{BlockError, OnInvalid, OpenBlock, Parent, StateSource, Tx};
 
-/// Who gets the fees: the fee vault of OP Stack chains.
+/// The fee recipient: the fee vault of OP Stack chains.
 pub const BENEFICIARY: Address = address!("4200000000000000000000000000000000000011");
 
 /// `extra_data` of every block.
@@ -30,11 +29,11 @@ const MAX_LAYERS: usize = 32;
 struct Open {
     block: OpenBlock,
     gas_left: u64,
-    /// Where its transactions begin, should it be given up.
+    /// The position of its first transaction in the stream, in case the block is given up.
     mark: Mark,
 }
 
-/// What became of a user's transaction.
+/// The outcome of a user's transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Offered {
     /// It is in the frag.
@@ -43,10 +42,10 @@ pub enum Offered {
     PassedOver(String),
 }
 
-/// Why the gateway cannot go on.
+/// Why the gateway cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// The genesis is none.
+    /// The genesis is not valid.
     #[error(transparent)]
     Chain(#[from] crate::chain::ChainError),
     /// Its own block failed.
@@ -56,9 +55,21 @@ pub enum GatewayError {
 
 /// Builds blocks on the devnet's genesis.
 ///
-/// Per block: [`open`](Self::open), [`frag`](Self::frag) until one is the last,
-/// [`seal`](Self::seal). To open again instead gives the block up: the next one has the same
+/// For each block call [`open`](Self::open), [`frag`](Self::frag) until one is the last,
+/// [`seal`](Self::seal). Calling `open` instead gives the block up: the next one has the same
 /// number and starts with the same transactions. The messages are not signed.
+///
+/// ```
+/// use fragcast_execution::devnet::{DevnetConfig, DevnetGateway};
+/// use fragcast_shredder::Dialect;
+///
+/// let mut gateway = DevnetGateway::new(&DevnetConfig::default(), Dialect::V0)?;
+/// let env = gateway.open(1_000)?;
+/// let frag = gateway.frag(5, true)?;
+/// let seal = gateway.seal()?;
+/// assert_eq!((env.number, frag.txs.len(), seal.total_frags), (1, 5, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct DevnetGateway {
     seed: u64,
     dialect: Dialect,
@@ -149,18 +160,19 @@ impl DevnetGateway {
     /// See [`frag_with`](Self::frag_with).
     ///
     /// # Panics
-    /// If no block is open, or its last frag has been handed out.
+    /// No block is open, or its last frag has been returned.
     pub fn frag(&mut self, txs: usize, is_last: bool) -> Result<Frag, GatewayError> {
         self.frag_with(&[], txs, is_last).map(|(frag, _)| frag)
     }
 
-    /// Like [`frag`](Self::frag), with transactions of users first; says what became of each.
+    /// Like [`frag`](Self::frag), with users' transactions first; also returns the outcome of each
+    /// of them.
     ///
     /// # Errors
     /// The state could not be read.
     ///
     /// # Panics
-    /// If no block is open, or its last frag has been handed out.
+    /// No block is open, or its last frag has been returned.
     pub fn frag_with(
         &mut self,
         users: &[Tx],
@@ -194,27 +206,23 @@ impl DevnetGateway {
             }
         }
         let snapshot = open.block.snapshot();
-        let txs = snapshot.frags.last().map(|f| f.txs.iter().map(|e| e.tx.bytes.clone()).collect());
+        let txs: Option<Vec<Bytes>> =
+            snapshot.frags.last().map(|f| f.txs.iter().map(|e| e.tx.bytes.clone()).collect());
         // What users did not spend is free again.
         let left = open.block.env().gas_limit - open.block.gas_used();
         open.gas_left = (open.gas_left + reserved).min(left);
-        let frag = Frag {
-            block_number: open.block.env().number,
-            seq,
-            is_last,
-            blob_gas_used: no_blobs(self.dialect),
-            txs: txs.unwrap_or_default(),
-        };
+        let builder = BlockBuilder::from_env(open.block.env().clone()).with_dialect(self.dialect);
+        let frag = Frag { is_last, ..builder.frag_at(seq, txs.unwrap_or_default()) };
         Ok((frag, offered))
     }
 
-    /// Ends the block, which is the next one's parent.
+    /// Ends the block, which becomes the next one's parent.
     ///
     /// # Errors
     /// The state could not be read.
     ///
     /// # Panics
-    /// If no block is open, or its last frag is still to come.
+    /// No block is open, or its last frag is still to come.
     pub fn seal(&mut self) -> Result<Seal, GatewayError> {
         let mut open = self.open.take().expect("open a block before sealing it");
         assert!(open.block.is_complete(), "hand out the last frag before sealing");

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::token;
 
-/// The devnet's chain id unless configured: 901 is what OP Stack devnets use, twice.
+/// The devnet's chain id unless configured: 901, which OP Stack devnets use, twice.
 pub const DEFAULT_CHAIN_ID: u64 = 901_901;
 
 /// Funded accounts unless configured.
@@ -36,14 +36,14 @@ pub const INITIAL_BALANCE: u128 = 1_000_000 * 1_000_000_000_000_000_000;
 
 const KEY_DOMAIN: &[u8] = b"fragcast devnet account";
 
-/// What makes a devnet: the same values give the same genesis and the same transactions.
+/// Settings of a devnet: the same values give the same genesis and the same transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DevnetConfig {
     /// Chain id of every transaction (EIP-155).
     pub chain_id: u64,
     /// Seed of the keys, of the transactions and of each block's randomness.
     pub seed: u64,
-    /// How many funded accounts send.
+    /// The number of funded accounts that send.
     pub accounts: NonZeroU32,
     /// Timestamp of block 0, Unix seconds.
     pub timestamp: u64,
@@ -133,7 +133,7 @@ pub struct ChainConfig {
 }
 
 impl ChainConfig {
-    /// Everything through Cancun from the start.
+    /// All forks through Cancun from block 0 on.
     pub fn cancun(chain_id: u64) -> Self {
         let cancun = BlobSchedule { target: 3, max: 6, base_fee_update_fraction: 3_338_477 };
         Self {
@@ -166,7 +166,7 @@ pub struct BlobSchedule {
     pub target: u64,
     /// Most blobs of a block.
     pub max: u64,
-    /// How slowly the blob fee moves.
+    /// The blob base fee's update fraction.
     pub base_fee_update_fraction: u64,
 }
 
@@ -247,7 +247,7 @@ impl Genesis {
         serde_json::to_string_pretty(self)
     }
 
-    /// The chain that starts with it.
+    /// The chain that starts with this genesis.
     ///
     /// # Errors
     /// None in practice: the forks are ours.

@@ -1,6 +1,6 @@
 //! EVM code of the devnet: a token, and what a contract creation deploys.
 //!
-//! The token is as much of ERC-20 as a workload needs, assembled by hand so that building
+//! The token has the part of ERC-20 that a workload needs, assembled by hand so that building
 //! Fragcast needs no Solidity compiler:
 //!
 //! * `transfer(address,uint256)` reverts if the balance is too small, moves it, emits
@@ -14,7 +14,7 @@
 
 use alloy_primitives::{Address, B256, Bytes, U256, b256};
 
-/// Where the token lives.
+/// The token's address.
 pub const ADDRESS: Address = Address::repeat_byte(0x70);
 
 /// Selector of `transfer(address,uint256)`.
@@ -121,7 +121,7 @@ pub fn salted_code(salt: B256) -> Bytes {
     code.into()
 }
 
-/// Code of a contract creation: copies the [`salted_code`] behind it and returns it.
+/// Init code of a contract creation: copies the [`salted_code`] behind it and returns it.
 pub fn init_code(salt: B256) -> Bytes {
     use op::*;
     const LEN: u8 = 39;

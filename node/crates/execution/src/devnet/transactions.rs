@@ -2,10 +2,10 @@
 //!
 //! 60 % move ether (a sixth of them legacy transactions with EIP-155, the others EIP-1559), 35 %
 //! move the [`token`], 5 % create a contract. Nonces are consecutive per account in the order of
-//! the stream, so a block may take any prefix of it; a block that is given up gives its
-//! transactions back through [`Workload::mark`] and [`Workload::rewind`].
+//! the stream, so a block may take any prefix of it. A block that is given up returns its
+//! transactions with [`Workload::mark`] and [`Workload::rewind`].
 
-use alloy_consensus::{SignableTransaction, TxEip1559, TxLegacy};
+use alloy_consensus::{SignableTransaction, Signed, TxEip1559, TxLegacy};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
 use fragcast_shredder::GatewayKey;
@@ -14,7 +14,7 @@ use super::genesis::{DevnetConfig, account_key};
 use super::token;
 use crate::exec::tx::{Envelope, EthTx, Tx};
 
-/// Gas of a plain transfer: what it costs, exactly.
+/// Gas limit of a plain transfer: exactly its cost.
 pub const TRANSFER_GAS: u64 = 21_000;
 
 /// Gas limit of a token transfer. It costs about 52,000 if the recipient had none.
@@ -26,7 +26,7 @@ pub const CREATE_GAS: u64 = 100_000;
 /// The largest gas limit of any transaction here.
 pub const MAX_TX_GAS: u64 = CREATE_GAS;
 
-/// Most that a transaction pays per gas, wei: 100 gwei, a hundred times the first base fee.
+/// The most that a transaction pays per gas: 100 gwei, in wei, a hundred times the first base fee.
 /// A block of this mix uses less than half of its gas limit, so the base fee only falls.
 pub const MAX_FEE_PER_GAS: u128 = 100_000_000_000;
 
@@ -58,13 +58,13 @@ pub struct WorkloadTx {
     pub bytes: Bytes,
     /// Its gas limit.
     pub gas_limit: u64,
-    /// Who sends it.
+    /// The sender.
     pub sender: Address,
     /// The same, ready to be executed.
     pub tx: Tx,
 }
 
-/// A place in the stream, to go back to.
+/// A position in the stream, to return to.
 #[derive(Debug, Clone)]
 pub struct Mark {
     random: SplitMix64,
@@ -90,12 +90,12 @@ impl Workload {
         Self { chain_id: config.chain_id, keys, addresses, at }
     }
 
-    /// The place in the stream; costs 8 bytes per account.
+    /// The position in the stream; costs 8 bytes per account.
     pub fn mark(&self) -> Mark {
         self.at.clone()
     }
 
-    /// Goes back to a place of the same stream: what follows is the same as it was then.
+    /// Returns to a position of the same stream: the transactions from there on are the same again.
     pub fn rewind(&mut self, mark: Mark) {
         self.at = mark;
     }
@@ -175,20 +175,21 @@ impl Workload {
     fn sign<T>(&self, sender: usize, gas_limit: u64, tx: T) -> WorkloadTx
     where
         T: SignableTransaction<Signature>,
-        EthTx: From<alloy_consensus::Signed<T>>,
+        EthTx: From<Signed<T>>,
     {
-        let signature = self.keys[sender].sign_digest(&tx.signature_hash());
-        let bytes = signature.as_bytes();
-        let signature = Signature::new(
-            U256::from_be_slice(&bytes[..32]),
-            U256::from_be_slice(&bytes[32..64]),
-            bytes[64] == 1,
-        );
-        let envelope = EthTx::from(tx.into_signed(signature));
+        let envelope = EthTx::from(sign(&self.keys[sender], tx));
         let bytes: Bytes = envelope.encoded_2718().into();
         let sender = self.addresses[sender];
         let (hash, envelope) = (*envelope.tx_hash(), Envelope::Eth(envelope));
         let tx = Tx { envelope, bytes: bytes.clone(), hash, sender };
         WorkloadTx { bytes, gas_limit, sender, tx }
     }
+}
+
+/// Signs a transaction.
+pub fn sign<T: SignableTransaction<Signature>>(key: &GatewayKey, tx: T) -> Signed<T> {
+    let signature = key.sign_digest(&tx.signature_hash());
+    let bytes = signature.as_bytes();
+    let (r, s) = (U256::from_be_slice(&bytes[..32]), U256::from_be_slice(&bytes[32..64]));
+    tx.into_signed(Signature::new(r, s, bytes[64] == 1))
 }

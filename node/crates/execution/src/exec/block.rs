@@ -1,8 +1,7 @@
 //! One block in execution: opened on its parent, frag after frag, then finished and checked.
 //!
-//! Pure but for what its state source does. Every step gives an immutable [`Snapshot`]; a step
-//! that fails leaves the block dead ([`OpenBlock`] is then of no more use), with the snapshots
-//! taken before still whole.
+//! Pure except for its state source. Every step gives an immutable [`Snapshot`]. After a step that
+//! fails the [`OpenBlock`] cannot be used any more; snapshots taken before stay valid.
 
 use std::sync::{Arc, OnceLock};
 
@@ -36,7 +35,7 @@ const MESSAGE_PASSER: Address = address!("42000000000000000000000000000000000000
 /// The largest block as RLP (EIP-7934).
 const MAX_BLOCK_RLP: usize = 8 * 1024 * 1024;
 
-/// What a block is opened on.
+/// The parent that a block is opened on.
 #[derive(Clone)]
 pub struct Parent {
     /// Its header.
@@ -45,7 +44,7 @@ pub struct Parent {
     pub hash: B256,
     /// The state after it.
     pub state: State,
-    /// The trie after it; `Err`: why it is not known.
+    /// The trie after it, or why it is not known.
     pub trie: Result<StateTrie, Unverified>,
     /// Trie nodes.
     pub nodes: Arc<dyn TrieNodes>,
@@ -66,10 +65,10 @@ impl From<Anchor> for Parent {
     }
 }
 
-/// A transaction of a frag, or why it is none.
+/// A transaction of a frag, or why it does not decode.
 pub type Decoded = Result<Tx, TxError>;
 
-/// What a block comes to, once its last frag is executed.
+/// The result of a block, once its last frag is executed.
 #[derive(Clone)]
 struct Finished {
     /// The header; its state root is meaningless if the trie is not known.
@@ -94,13 +93,13 @@ pub struct OpenBlock {
     hashes: Arc<BlockHashes>,
     withdrawals: Option<Arc<Vec<Withdrawal>>>,
     trie: Result<TrieBuild, Unverified>,
-    /// A transaction that is no deposit has been executed.
+    /// Whether a transaction that is no deposit has been executed.
     past_deposits: bool,
     complete: bool,
     finished: Option<Finished>,
 }
 
-/// What an error of the executors means. `fault` is what the source failed with, if it did.
+/// Turns an error of alloy-evm's executors into ours. `fault` is the source's error, if it failed.
 fn run_error(
     error: BlockExecutionError,
     place: Option<(u64, usize)>,
@@ -121,10 +120,10 @@ fn run_error(
 impl OpenBlock {
     /// Opens a block: checks its Env against the parent's header.
     ///
-    /// `withdrawals` are what the messages do not carry (EIP-4895).
+    /// `withdrawals` come beside the messages, which do not carry them (EIP-4895).
     ///
     /// # Errors
-    /// An Env that contradicts its parent, a fork that this build lacks.
+    /// The Env contradicts its parent, or this build lacks the fork.
     pub fn open(
         spec: &Arc<ChainSpec>,
         env: &Env,
@@ -177,7 +176,7 @@ impl OpenBlock {
         &self.env
     }
 
-    /// Which attempt at its number it is.
+    /// The attempt at its number.
     pub const fn attempt(&self) -> u8 {
         self.attempt
     }
@@ -202,7 +201,7 @@ impl OpenBlock {
         self.frags.iter().flat_map(|frag| &frag.txs)
     }
 
-    /// What can be read of the block now.
+    /// The block and its state as executed so far.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         let block = ExecutedBlock {
             attempt: self.attempt,
@@ -215,7 +214,7 @@ impl OpenBlock {
         Arc::new(Snapshot { block, state, hashes })
     }
 
-    /// Executes the next frag. Returns what was passed over, if that was allowed.
+    /// Executes the next frag. Returns the transactions that were passed over, if that was allowed.
     ///
     /// # Errors
     /// The frag is invalid, or could not be executed.
@@ -302,8 +301,8 @@ impl OpenBlock {
         self.layers.push(layer);
     }
 
-    /// The withdrawals root so far, after the message passer's storage has changed: the trie holds
-    /// the way to it then, so that no source is asked. Zero if the trie is not known.
+    /// Updates the withdrawals root after the message passer's storage has changed. The trie then
+    /// holds the path to it, so no source is asked. Zero if the trie is not known.
     fn note_withdrawals(&mut self) {
         if !self.spec.is_op() || !self.spec.is_isthmus_active_at_timestamp(self.env.timestamp) {
             return;
@@ -313,14 +312,15 @@ impl OpenBlock {
         self.header.withdrawals_root = Some(root.unwrap_or_default());
     }
 
-    /// Hashes what the trie has so far: for when there is nothing else to do.
+    /// Hashes the changed part of the trie, while there is nothing else to do.
     pub fn hash_ahead(&self) {
         if let (Ok(trie), None) = (&self.trie, &self.finished) {
             trie.hash();
         }
     }
 
-    /// OP: the L1-attributes deposit first, deposits before everything else.
+    /// Checks the order of OP blocks: the L1-attributes deposit first, deposits before everything
+    /// else.
     fn check_place(&mut self, seq: u64, index: usize, tx: &Tx) -> Result<(), BlockError> {
         if !self.spec.is_op() {
             return Ok(());
@@ -345,7 +345,7 @@ impl OpenBlock {
         Ok(())
     }
 
-    /// Blobs of the whole block (EIP-4844): the EVM checks those of one transaction.
+    /// Checks the blob gas of the whole block (EIP-4844); the EVM checks that of one transaction.
     fn check_blobs(&self, seq: u64, txs: &[Tx]) -> Result<(), BlockError> {
         let Some(params) = self.spec.blob_params(self.env.timestamp) else { return Ok(()) };
         let most = params.max_blob_gas_per_block();
@@ -360,7 +360,7 @@ impl OpenBlock {
         Ok(())
     }
 
-    /// Tells the source which accounts and slots the transactions will surely read.
+    /// Tells the source which accounts and slots the transactions will certainly read.
     fn prefetch(&self, txs: &[Tx]) {
         let mut keys: Vec<(Address, Vec<alloy_primitives::U256>)> = Vec::new();
         if self.frags.is_empty() {
@@ -380,7 +380,7 @@ impl OpenBlock {
     /// The block's header and hash, after its last frag. Later calls give the same again.
     ///
     /// # Errors
-    /// What comes after the transactions failed.
+    /// A step after the transactions failed.
     pub fn finish(&mut self) -> Result<(&Header, B256), BlockError> {
         if self.finished.is_none() {
             let finished = self.make_header()?;
@@ -489,7 +489,7 @@ impl OpenBlock {
         Ok(())
     }
 
-    /// Compares the Seal with what execution gave.
+    /// Compares the Seal with the results of execution.
     pub fn check(&mut self, seal: &Seal) -> Verdict {
         match self.compare(seal) {
             Ok(()) => Verdict::Verified,
@@ -554,7 +554,7 @@ impl OpenBlock {
         })
     }
 
-    /// What a gateway signs for this block.
+    /// The Seal that a gateway signs for this block.
     ///
     /// # Errors
     /// The block could not be finished, or its state root is not known.
@@ -570,7 +570,8 @@ impl OpenBlock {
     }
 }
 
-/// Length of a transaction in a block's body: as it is if legacy, else as an RLP string.
+/// Length of a transaction in a block's body: a legacy one stands there as it is, others as an RLP
+/// string.
 fn rlp_length(tx: &Bytes) -> usize {
     match tx.first() {
         Some(0xc0..) => tx.len(),

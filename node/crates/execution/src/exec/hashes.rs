@@ -10,7 +10,7 @@ use crate::state::SourceError;
 /// How far back BLOCKHASH sees.
 const DEPTH: u64 = 256;
 
-/// Hashes of the ancestors of one block; what is not known yet is found by walking headers back.
+/// Hashes of the ancestors of one block; missing ones are found by walking headers back.
 pub struct BlockHashes {
     /// Hashes from the parent backwards: `known[i]` is block `parent - i`.
     known: Mutex<Vec<B256>>,
@@ -25,10 +25,10 @@ impl BlockHashes {
         Self { known: Mutex::new(known), parent, source }
     }
 
-    /// The hash of block `number`; zero if it is out of reach (revm asks for none such).
+    /// The hash of block `number`; zero if it is out of reach (revm never asks for one).
     ///
     /// # Errors
-    /// [`SourceError::Missing`] if a header between is not known: it is never guessed.
+    /// [`SourceError::Missing`] if a header on the way is not known: a hash is never guessed.
     pub fn get(&self, number: u64) -> Result<B256, SourceError> {
         let Some(back) = self.parent.checked_sub(number) else { return Ok(B256::ZERO) };
         if back >= DEPTH {
@@ -55,7 +55,7 @@ impl BlockHashes {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hashes known for a child of the block these are the ancestors of.
+    /// The known hashes for a child of this block.
     pub fn child(&self, hash: B256) -> Vec<B256> {
         let known = self.lock();
         let mut all = Vec::with_capacity(known.len() + 1);

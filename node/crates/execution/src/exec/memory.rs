@@ -1,5 +1,5 @@
-//! A state source that holds all of a small state in memory: what tests, benchmarks, the devnet's
-//! gateway and the state tests of others start from.
+//! A state source that holds all of a small state in memory, for tests, benchmarks, the devnet's
+//! gateway and ethereum/tests.
 
 use std::sync::Arc;
 
@@ -94,7 +94,7 @@ impl StateView for MemoryState {
     }
 }
 
-/// Nodes for a trie that holds all of them.
+/// No nodes, for a trie that holds all of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct NoNodes;
 

@@ -1,4 +1,4 @@
-//! From a header back to the messages that say the same.
+//! Env and Seal of a block with a known header.
 
 use alloy_consensus::Header;
 use alloy_primitives::B256;

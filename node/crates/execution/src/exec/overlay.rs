@@ -1,10 +1,10 @@
 //! State in layers: the state of a source, and over it what executed frags changed.
 //!
-//! A [`State`] is immutable and cheap to copy; a frag is executed on an [`OverlayDb`], which reads
-//! through a [`State`] and collects the changes in a [`Layer`] of its own. The next snapshot is
-//! the state before with that layer on top. Looking a key up takes one probe a layer, so the
-//! layers of a block are merged into one when it is sealed, and blocks that the source has taken over
-//! are dropped from the bottom.
+//! A [`State`] is immutable and cheap to copy. A frag is executed on an [`OverlayDb`], which reads
+//! through a [`State`] and collects the changes in a [`Layer`] of its own; the next snapshot is the
+//! state before with that layer on top. A look-up takes one probe for each layer, so the layers of
+//! a block are merged into one when it is sealed, and layers of blocks that the source has taken
+//! over are dropped from the bottom.
 //!
 //! revm's own `State` keeps transitions and reverts for a whole block at a time, and cannot hand
 //! out the state after a frag without copying it.
@@ -22,10 +22,11 @@ use super::hashes::BlockHashes;
 use super::source::StateView;
 use crate::state::{Account, SourceError};
 
-/// What became of an account's storage in a layer.
+/// The change of an account's storage in a layer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StorageChange {
-    /// Everything below is void: the account was destroyed or created in this layer.
+    /// Whether everything below is void, because the account was destroyed or created in this
+    /// layer.
     pub wiped: bool,
     /// New values; zero means deleted.
     pub slots: HashMap<U256, U256>,
@@ -250,7 +251,7 @@ impl StateView for State {
     }
 }
 
-/// What was read below the layer being made; kept for as long as a block is open.
+/// Values read below the layer that is being made; kept as long as a block is open.
 #[derive(Debug, Default)]
 pub struct ReadCache {
     accounts: AddressMap<Option<Account>>,
@@ -259,7 +260,7 @@ pub struct ReadCache {
 }
 
 impl ReadCache {
-    /// After a frag: its values are what the next one reads below itself.
+    /// Adds a frag's values, which the next frag reads below itself.
     pub fn apply(&mut self, layer: &Layer) {
         self.accounts.extend(layer.accounts.iter().map(|(a, v)| (*a, *v)));
         if layer.storage.values().any(|change| change.wiped) {
@@ -274,16 +275,16 @@ impl ReadCache {
 
 /// revm's database over a [`State`], with a layer that collects changes.
 pub struct OverlayDb {
-    /// What is below.
+    /// The state below the layer.
     pub state: State,
-    /// What has changed.
+    /// The changes.
     pub layer: Layer,
-    /// What was read.
+    /// Values that were read.
     pub cache: ReadCache,
     /// BLOCKHASH.
     pub hashes: Arc<BlockHashes>,
-    /// The first error of the source. The executors of alloy-evm report some errors of their
-    /// database as invalid blocks; this tells them apart.
+    /// The first error of the source. alloy-evm's executors report some errors of their database as
+    /// invalid blocks; this field tells the two apart.
     pub fault: Arc<OnceLock<SourceError>>,
 }
 

@@ -4,7 +4,7 @@ use alloy_consensus::{Eip658Value, TxReceipt};
 use alloy_primitives::{Bloom, Bytes, Log};
 use alloy_rlp::{BufMut, Encodable, Header as RlpHeader};
 
-/// What a receipt of a deposit has besides.
+/// Fields that only a deposit's receipt has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DepositFields {
     /// The depositor's nonce before it (Regolith).
@@ -37,7 +37,7 @@ impl Receipt {
         Self { ty, success, cumulative_gas_used, logs, bloom, deposit: None }
     }
 
-    /// A deposit's fields as the root of the receipts has them: before Canyon, which brought the
+    /// A deposit's fields as they are hashed into the receipts root: before Canyon, which added the
     /// version, the nonce is left out (op-geth).
     fn hashed(&self) -> DepositFields {
         self.deposit.filter(|deposit| deposit.version.is_some()).unwrap_or_default()

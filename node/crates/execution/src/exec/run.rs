@@ -1,8 +1,8 @@
 //! Runs transactions of one frag through the block executors of alloy-evm and alloy-op-evm.
 //!
-//! Their executors own the EVM for a whole block; a frag needs the state between frags, so an
-//! executor is made anew for each frag and its counters ([`Counters`]) are carried over. Making
-//! one costs some microseconds.
+//! alloy's executors own the EVM for a whole block. A frag needs the state between frags, so an
+//! executor is made for each frag and its counters ([`Counters`]) are carried over. Making one
+//! costs some microseconds.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use super::receipt::{DepositFields, Receipt};
 use super::tx::{Envelope, EthTx, Tx};
 use crate::chain::{BlockEnv, ChainSpec};
 
-/// What a block has used so far.
+/// Gas that a block has used so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counters {
-    /// By the receipts.
+    /// Gas used, as the receipts count it.
     pub(super) gas_used: u64,
     regular_gas: u64,
     state_gas: u64,
@@ -85,11 +85,11 @@ pub(super) struct BlockSoFar<'a> {
     /// The block's header as far as it is known.
     pub(super) header: &'a Header,
     pub(super) counters: Counters,
-    /// Whether the system calls of the block's beginning come first.
+    /// Whether the system calls at the block's beginning come first.
     pub(super) opening: bool,
 }
 
-/// What a run gave.
+/// The result of a run.
 pub(super) struct Ran {
     pub(super) db: OverlayDb,
     pub(super) counters: Counters,
@@ -101,7 +101,7 @@ pub(super) struct Ran {
 /// Why a run failed; the layer it worked on is lost.
 #[derive(Debug)]
 pub(super) struct RunError {
-    /// Which transaction of the frag, if it was one.
+    /// The transaction of the frag that failed, if one did.
     pub(super) index: Option<usize>,
     /// The error.
     pub(super) error: BlockExecutionError,
@@ -227,7 +227,7 @@ where
     Ok((executor.receipts().to_vec(), passed_over))
 }
 
-/// What comes after the last transaction: withdrawals, and the requests of EIP-7685, for which
+/// Executes what follows the last transaction: withdrawals, and the requests of EIP-7685, for which
 /// all receipts of the block are needed.
 pub(super) fn finish(
     block: &BlockSoFar<'_>,
@@ -248,7 +248,7 @@ pub(super) fn finish(
     }
 }
 
-/// Whether `address` is where the L1-attributes deposit comes from.
+/// Whether `address` sends the L1-attributes deposit.
 pub(super) fn is_attributes_depositor(address: Address) -> bool {
     const DEPOSITOR: Address =
         alloy_primitives::address!("deaddeaddeaddeaddeaddeaddeaddeaddead0001");

@@ -1,4 +1,4 @@
-//! What can be read: a block as far as it has been executed, with the state after it.
+//! Snapshots: a block as far as it has been executed, with the state after it.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ impl Executed {
 /// An executed frag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecutedFrag {
-    /// Its place among the frags.
+    /// Its `seq`.
     pub seq: u64,
     /// Index in the block of its first transaction.
     pub first_index: usize,
@@ -75,14 +75,14 @@ pub struct Placed<'a> {
 /// A block as far as it has been executed. Immutable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecutedBlock {
-    /// Which attempt at its number.
+    /// The attempt at its number.
     pub attempt: u8,
     /// Hash of the block; zero until it is sealed.
     pub hash: B256,
     /// Its header. Until it is sealed its state, transactions and receipts roots are zero; gas
     /// used, bloom and, on OP from Isthmus on, the withdrawals root are of the frags so far.
     pub header: Header,
-    /// What has been executed of it.
+    /// Its executed frags.
     pub frags: Vec<Arc<ExecutedFrag>>,
     /// Its withdrawals, from Shanghai on.
     pub withdrawals: Option<Arc<Vec<Withdrawal>>>,
@@ -94,8 +94,8 @@ impl ExecutedBlock {
         !self.hash.is_zero()
     }
 
-    /// Whether its transactions are known: of a block that a state source starts from, perhaps
-    /// only the header is.
+    /// Whether its transactions are known: of a block that a state source starts from, only the
+    /// header may be known.
     pub fn is_whole(&self) -> bool {
         !self.frags.is_empty()
             || self.header.transactions_root == alloy_trie::EMPTY_ROOT_HASH
@@ -125,7 +125,7 @@ impl ExecutedBlock {
     }
 }
 
-/// A block as far as it has been executed, and the state after that. Immutable; reads as the
+/// A block as far as it has been executed, and the state after that. Immutable; dereferences to the
 /// block.
 #[derive(Clone)]
 pub struct Snapshot {
@@ -148,13 +148,13 @@ impl std::ops::Deref for Snapshot {
 /// A block whose header and hash are known.
 #[derive(Clone)]
 pub struct SealedBlock {
-    /// What can be read of it.
+    /// Its snapshot.
     pub snapshot: Arc<Snapshot>,
-    /// What it changed.
+    /// Its changes.
     pub layer: Arc<Layer>,
     /// The trie before it.
     pub parent_trie: Option<StateTrie>,
-    /// The trie after it; `Err`: why it is not known.
+    /// The trie after it, or why it is not known.
     pub trie: Result<StateTrie, Unverified>,
     /// Trie nodes.
     pub nodes: Arc<dyn TrieNodes>,

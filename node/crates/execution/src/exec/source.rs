@@ -1,9 +1,9 @@
-//! Where state comes from: one trait for a genesis (embedded store), a witness (recorded
-//! blocks) and an execution client.
+//! Sources of state: one trait for a genesis (embedded store), a witness (recorded blocks) and an
+//! execution client.
 //!
-//! Everything handed out is immutable: a [`StateView`] is the state after one block for as long
-//! as somebody holds it, so an answer made from it cannot be torn. What a source does not have is
-//! [`SourceError::Missing`], which leaves a block unverified and never rejects it.
+//! Everything handed out is immutable: a [`StateView`] is the state after one block for as long as
+//! somebody holds it, so an answer made from it never mixes two states. Data that a source does not
+//! have is [`SourceError::Missing`], which leaves a block unverified and never rejects it.
 
 use std::sync::Arc;
 
@@ -31,8 +31,8 @@ pub trait StateView: Send + Sync {
     /// # Errors
     /// [`SourceError`].
     fn code(&self, hash: B256) -> Result<Bytes, SourceError>;
-    /// Says beforehand what will be read, so that a slow source can fetch it at once. Best
-    /// effort: errors come again when the values are read.
+    /// Announces what will be read, so that a slow source can fetch it at once. Best effort: errors
+    /// are reported again when the values are read.
     fn prefetch(&self, _keys: &[(Address, Vec<U256>)]) {}
 }
 
@@ -45,7 +45,7 @@ pub struct Anchor {
     pub hash: B256,
     /// The state after it.
     pub view: Arc<dyn StateView>,
-    /// The trie after it; what it does not hold is resolved from `nodes`.
+    /// The trie after it; nodes that it does not hold are resolved from `nodes`.
     pub trie: StateTrie,
     /// Trie nodes.
     pub nodes: Arc<dyn TrieNodes>,
@@ -56,7 +56,7 @@ pub trait StateSource: Send + Sync {
     /// The block with this hash, if the source has its state.
     ///
     /// # Errors
-    /// [`SourceError`] where it could not find out.
+    /// [`SourceError`] if it could not find out.
     fn at(&self, block: B256) -> Result<Option<Anchor>, SourceError>;
 
     /// The newest block that the source has the state of by itself: the stored head, or the
@@ -72,18 +72,19 @@ pub trait StateSource: Send + Sync {
     /// [`SourceError`].
     fn header(&self, hash: B256) -> Result<Option<Header>, SourceError>;
 
-    /// Takes a verified block, whose parent was handed over before; durable some time later.
-    /// May wait if too much is on its way already.
+    /// Takes a verified block, whose parent was handed over before, and makes it durable some time
+    /// later. May wait if too many blocks are waiting to be written.
     fn persist(&self, _block: &Arc<SealedBlock>) {}
 
-    /// The newest state that the source has by itself, by the hash of its block: layers up to
-    /// that block are not needed any more. `None`: the first state is the newest.
+    /// The newest state that the source has by itself, with the hash of its block; layers up to
+    /// that block are not needed any more. `None`: the source has no newer state than the one it
+    /// started from.
     fn base(&self) -> Option<(B256, Arc<dyn StateView>)> {
         None
     }
 
     /// Whether the trie nodes of every block that was handed to [`persist`](Self::persist) can be
-    /// had again by their hash.
+    /// read again by their hash.
     fn keeps_nodes(&self) -> bool {
         false
     }

@@ -1,9 +1,9 @@
 //! Applies the changes of a block to the trie, frag by frag.
 //!
-//! Inserts go in as frags come. Deletions wait until the block is complete and are applied after
-//! all inserts, in order of their keys: a deletion can collapse a branch onto a sibling that the
-//! source cannot provide (a proof holds the path of a key, not its siblings), and a key that comes back within the
-//! block needs no deletion at all.
+//! Inserts are applied as frags come. Deletions wait until the block is complete and are applied
+//! after all inserts, in order of their keys: a deletion can collapse a branch onto a sibling that
+//! the source cannot provide (a proof holds the path of a key, not its siblings), and a key that is
+//! set again within the block needs no deletion at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::overlay::Layer;
 use crate::state::SourceError;
 use crate::trie::{StateTrie, TrieNodes};
 
-/// A trie in the making.
+/// A trie that is being built.
 #[derive(Clone)]
 pub(super) struct TrieBuild {
     trie: StateTrie,
@@ -30,7 +30,7 @@ impl TrieBuild {
         Self { trie, nodes, accounts: BTreeSet::new(), slots: BTreeMap::new() }
     }
 
-    /// Inserts what a layer sets, and remembers what it deletes.
+    /// Inserts the values that a layer sets, and remembers its deletions.
     pub(super) fn apply(&mut self, layer: &Layer) -> Result<(), SourceError> {
         let nodes = &*self.nodes;
         for (address, account) in &layer.accounts {
@@ -61,7 +61,7 @@ impl TrieBuild {
         Ok(())
     }
 
-    /// Hashes what has changed so far, so that less is left for the end.
+    /// Hashes the changes so far, so that less is left for the end.
     pub(super) fn hash(&self) {
         self.trie.root();
     }

@@ -47,7 +47,7 @@ impl Envelope {
         each!(self, tx => tx.ty())
     }
 
-    /// The nonce; of a deposit 0.
+    /// The nonce; 0 for a deposit.
     pub fn nonce(&self) -> u64 {
         each!(self, tx => tx.nonce())
     }
@@ -57,12 +57,12 @@ impl Envelope {
         each!(self, tx => tx.gas_limit())
     }
 
-    /// Whom it calls.
+    /// The address that it calls.
     pub fn kind(&self) -> TxKind {
         each!(self, tx => tx.kind())
     }
 
-    /// Wei that move.
+    /// The value, wei.
     pub fn value(&self) -> U256 {
         each!(self, tx => tx.value())
     }
@@ -72,7 +72,7 @@ impl Envelope {
         each!(self, tx => tx.input())
     }
 
-    /// What a unit of gas costs at this base fee, wei.
+    /// Price of a unit of gas at this base fee, wei.
     pub fn effective_gas_price(&self, base_fee: u64) -> u128 {
         each!(self, tx => tx.effective_gas_price(Some(base_fee)))
     }
@@ -96,17 +96,17 @@ impl Envelope {
 /// A transaction, decoded, with its sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tx {
-    /// What it says.
+    /// The decoded transaction.
     pub envelope: Envelope,
     /// Its EIP-2718 bytes.
     pub bytes: Bytes,
     /// keccak256 of the bytes.
     pub hash: B256,
-    /// Who sends it.
+    /// The sender.
     pub sender: Address,
 }
 
-/// Why bytes are no transaction of the chain.
+/// Why bytes are not a transaction of the chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TxError {
     /// They do not decode: an unknown type, bad RLP, trailing bytes.

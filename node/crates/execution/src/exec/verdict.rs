@@ -1,4 +1,4 @@
-//! What became of a block.
+//! Verdicts on a block.
 
 use alloy_primitives::{B256, Bytes, U256};
 
@@ -6,7 +6,7 @@ use crate::chain::HeaderError;
 
 use crate::state::SourceError;
 
-/// A field of the Seal, in the order in which they are compared.
+/// A field of the Seal; the fields are in the order in which they are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each is the field of its name")]
 pub enum SealField {
@@ -51,7 +51,7 @@ pub enum Invalid {
         frag: u64,
         /// Index within the frag.
         index: usize,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// A frag is out of place.
@@ -59,20 +59,20 @@ pub enum Invalid {
     Frag {
         /// `seq` of the frag.
         frag: u64,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The block as a whole.
+    /// The block as a whole is invalid.
     #[error("{0}")]
     Block(String),
-    /// The Seal says something else than execution.
+    /// The Seal differs from the results of execution.
     #[error("its Seal is wrong: {} is {expected}, but execution gives {computed}", field.name())]
     Seal {
         /// The first field that differs.
         field: SealField,
-        /// What the Seal says.
+        /// The value in the Seal.
         expected: String,
-        /// What execution gives.
+        /// The value from execution.
         computed: String,
     },
 }
@@ -102,7 +102,7 @@ pub enum Unverified {
     /// A fork that this build lacks.
     #[error("the fork {0} is active, which this build of fragcast lacks: update it")]
     Fork(String),
-    /// The executor did not keep up and lost messages of it.
+    /// The executor did not keep up and dropped some of its messages.
     #[error("the executor's queue was full and messages of it were dropped")]
     Overrun,
     /// The EVM failed by itself.
@@ -138,7 +138,7 @@ pub enum BlockError {
 /// The verdict on a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Everything its Seal says follows from executing it.
+    /// Execution gives everything that its Seal names.
     Verified,
     /// It is invalid.
     Rejected(Invalid),
@@ -156,7 +156,7 @@ impl Verdict {
         }
     }
 
-    /// Why, unless it is verified.
+    /// The reason, unless it is verified.
     pub fn reason(&self) -> Option<String> {
         match self {
             Self::Verified => None,
@@ -187,7 +187,7 @@ pub(super) fn compare<T: PartialEq + Shown>(
     Err(Invalid::Seal { field, expected: expected.shown(), computed: computed.shown() })
 }
 
-/// How a value of the Seal is told.
+/// A value of the Seal as text.
 pub(super) trait Shown {
     fn shown(&self) -> String;
 }

@@ -1,11 +1,11 @@
-//! State from a witness: the trie nodes, codes and headers that executing one block needs, by
-//! their hashes, as stateless clients and recorded blocks have them.
+//! State from a witness: the trie nodes, codes and headers that one block needs, by their hashes,
+//! as in stateless clients and recorded blocks.
 //!
-//! Invariants: nothing is read that has not been checked against its hash, the parent's state
-//! root at the top; what the witness lacks is [`SourceError::Missing`] and never taken for empty.
-//! The hashes of all entries are checked when the witness is made, whether an entry is needed or
-//! not: a file of which any byte is wrong is told apart at once, and every node costs one hash in
-//! all, however often it is read.
+//! Invariants: nothing is read that has not been checked against its hash, with the parent's state
+//! root at the top. Data that the witness lacks is [`SourceError::Missing`] and never taken for
+//! empty. The hashes of all entries are checked when the witness is made, whether an entry is
+//! needed or not: a file with any wrong byte is detected at once, and every node is hashed once,
+//! however often it is read.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use super::source::{Anchor, StateSource, StateView};
 use crate::state::{Account, SourceError};
 use crate::trie::{StateTrie, TrieId, TrieNodes};
 
-/// Bytes by their hash. It takes as much memory as the file that it was read from: whoever reads
-/// the file bounds it.
+/// Bytes by their hash. It takes as much memory as the file that it was read from, which the reader
+/// of the file bounds.
 #[derive(Default)]
 pub struct Witness {
     preimages: B256Map<Bytes>,
@@ -34,10 +34,10 @@ impl fmt::Debug for Witness {
 }
 
 impl Witness {
-    /// Checks that every entry has the hash that it is found by.
+    /// Checks that every entry has the hash that is its key.
     ///
     /// # Errors
-    /// [`SourceError::Corrupt`], with the hash of an entry that has another one.
+    /// [`SourceError::Corrupt`], with the key of an entry that has another hash.
     pub fn new(preimages: B256Map<Bytes>) -> Result<Self, SourceError> {
         // The smallest first, so that a file gives the same error every time.
         let wrong = preimages.iter().filter(|(hash, bytes)| keccak256(bytes) != **hash);
@@ -82,7 +82,7 @@ impl StateView for WitnessView {
     }
 }
 
-/// A source with the state after one block, as far as a witness has it.
+/// A source with the part of the state after one block that a witness holds.
 pub struct WitnessSource {
     anchor: Anchor,
     witness: Arc<Witness>,
@@ -108,7 +108,7 @@ impl StateSource for WitnessSource {
         Ok(None)
     }
 
-    /// Ancestors for BLOCKHASH are entries as well: RLP by its hash.
+    /// Ancestors for BLOCKHASH are entries as well: the header's RLP by its hash.
     fn header(&self, hash: B256) -> Result<Option<Header>, SourceError> {
         if hash == self.anchor.hash {
             return Ok(Some(self.anchor.header.clone()));

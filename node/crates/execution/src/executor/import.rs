@@ -1,8 +1,8 @@
-//! Following an execution client: its canonical chain decides.
+//! Follows an execution client, whose canonical chain decides.
 //!
-//! A block that is executed here already is taken as it is; one that never came as frags is
-//! executed and imported; one that differs unwinds to the fork first, newest block first, with
-//! every retraction told.
+//! A block that is executed here already is taken as it is. One that never came as frags is
+//! executed and imported. One that differs first unwinds our chain to the fork, newest block first,
+//! with an event for every retraction.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use crate::exec::{
 use crate::follow::{Chain, ClientBlock, ClientHeads, Follow};
 use crate::state::SourceError;
 
-/// The most blocks that are executed again from block 0 on after a fork that is deeper than the
-/// undo records; beyond, the operator has to decide. What the follower walks back at most.
+/// The most blocks that are executed again from block 0 on after a fork deeper than the undo
+/// records, which is as far as the follower walks back. Beyond that the operator has to decide.
 const MAX_REPLAY: u64 = 8_192;
 
 /// Why a step could not be taken.
@@ -36,7 +36,7 @@ pub enum FollowError {
     /// The source cannot go back or does not answer.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// Executing the client's block came to something else.
+    /// Executing the client's block gave another result.
     #[error(
         "the execution client's block {number} ({hash}) cannot be followed: {reason}; one of \
          the two is wrong"
@@ -46,7 +46,7 @@ pub enum FollowError {
         number: u64,
         /// Its hash.
         hash: B256,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
@@ -79,8 +79,8 @@ impl Chain for Executor {
 }
 
 impl Service {
-    /// Starts anew at a block of the client's, where the state source can: all that was known
-    /// here is contradicted.
+    /// Starts anew at a block of the client, if the state source can: everything known here is
+    /// contradicted.
     pub(super) fn start_at(&mut self, hash: B256) {
         let anchor = match self.parts.source.at(hash) {
             Ok(Some(anchor)) => anchor,
@@ -154,8 +154,8 @@ impl Service {
         Ok(())
     }
 
-    /// Takes blocks back, newest first, until `to` is the head; where the source's undo records
-    /// do not reach as far, until block 0 is: from there everything can be executed again.
+    /// Takes blocks back, newest first, until `to` is the head. If the source's undo records do not
+    /// reach that far, goes back to block 0, from where everything can be executed again.
     pub(super) fn unwind(&mut self, to: B256) -> Result<(), FollowError> {
         let view = Arc::clone(&self.parts.view);
         let Some(latest) = self.latest.clone() else { return Ok(()) };
@@ -314,7 +314,7 @@ impl Service {
     }
 }
 
-/// Which fields of two headers differ, for a person to read.
+/// The fields in which two headers differ, as text.
 fn differences(ours: &Header, theirs: &Header) -> String {
     let mut all = Vec::new();
     let mut note = |name: &str, ours: String, theirs: String| {

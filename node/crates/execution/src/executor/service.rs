@@ -1,25 +1,25 @@
-//! The executor's thread: which blocks are open, on what they stand, and what becomes of them.
+//! The executor's thread: the open blocks, their parents and their verdicts.
 //!
-//! A block waits until its parent's header is known and hashes to what its Env names; the parent
-//! may be verified, or complete and still without its Seal, so blocks stack. Its messages wait
-//! with it. A verified block that continues the chain is the new head, is handed to the state source, and
-//! leaves this table; a rejected or superseded one takes everything that stands on it along.
+//! A block waits until its parent's header is known and hashes to what its Env names. The parent
+//! may be verified, or complete and still without its Seal, so blocks stack. The block's messages
+//! wait with it. A verified block that continues the chain becomes the head, is handed to the state
+//! source, and leaves this table. A rejected or superseded one takes everything that stands on it
+//! along.
 //!
-//! Bounds: [`MAX_OPEN`] blocks; what waits counts against the executor's queue until it is
+//! Bounds: [`MAX_OPEN`] blocks; waiting messages count against the executor's queue until they are
 //! executed or dropped.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
-use fragcast_shredder::{Env, Message, Seal};
-use fragcast_turbine::output::{Ordered, RetractReason};
+use fragcast_shredder::delivery::RetractReason;
+use fragcast_shredder::{Env, Message, MessageKey};
 
 use super::stats::{BlockReport, ExecutorStats};
 use super::view::{ChainEvent, ChainView, Heads};
-use super::{Clock, Command, Recovering, ReportTap, UNSEALED, Withdrawals};
+use super::{Clock, Command, Queued, ReportTap, UNSEALED, Withdrawals};
 use crate::chain::ChainSpec;
 use crate::exec::hashes::BlockHashes;
 use crate::exec::{
@@ -33,45 +33,27 @@ pub(super) const MAX_OPEN: usize = 64;
 const MAX_LAYERS: usize = 64;
 /// How often a source that did not answer is asked for its head again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Every how many blocks the trie's size is looked at.
+/// Blocks between two checks of the trie's size.
 const TRIE_CHECK: u64 = 32;
 
 /// Number and attempt.
 pub(super) type Key = (u64, u8);
 
-/// Gives room in the queue back when it is dropped.
-pub(super) struct Room {
-    bytes: usize,
-    queued: Arc<AtomicUsize>,
-    queued_bytes: Arc<AtomicUsize>,
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.queued.fetch_sub(1, Ordering::Relaxed);
-        self.queued_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-enum Step {
-    Frag { seq: u64, is_last: bool, txs: Recovering, _room: Room },
-    Seal { seal: Seal, _room: Room },
-}
-
 enum Stage {
     /// Its parent is not known yet.
     Waiting,
-    /// On its parent.
+    /// It is executed on its parent.
     Running(Box<OpenBlock>),
-    /// It ended with its verdict.
+    /// It has its verdict.
     Ended,
 }
 
 pub(super) struct Open {
     pub(super) env: Env,
     stage: Stage,
-    steps: VecDeque<Step>,
-    /// Messages of it were lost.
+    /// Its messages after the Env that are not executed yet.
+    messages: VecDeque<Queued>,
+    /// Some of its messages were dropped.
     lost: bool,
     verdict: Option<Verdict>,
     /// Its newest snapshot.
@@ -90,7 +72,7 @@ impl Open {
     }
 }
 
-/// What the thread is made of.
+/// What the thread works with.
 pub(super) struct Parts {
     pub(super) spec: Arc<ChainSpec>,
     pub(super) source: Arc<dyn StateSource>,
@@ -106,13 +88,13 @@ pub(super) struct Service {
     pub(super) open: BTreeMap<Key, Open>,
     /// The newest verified block.
     pub(super) latest: Option<Arc<SealedBlock>>,
-    /// The source has no head of its own: blocks need not follow one another.
+    /// Whether the source has no head of its own: blocks need not follow one another then.
     pub(super) free: bool,
     pub(super) safe: Option<(u64, B256)>,
     pub(super) finalized: Option<(u64, B256)>,
     /// The newest of our blocks that the execution client has too.
     pub(super) confirmed: Option<(u64, B256)>,
-    /// A newer state than the source's first.
+    /// A state newer than the one that the source started from.
     pub(super) base: Option<(B256, Arc<dyn StateView>)>,
     asked_head: Option<Instant>,
 }
@@ -132,12 +114,7 @@ impl Service {
         }
     }
 
-    pub(super) fn run(
-        mut self,
-        commands: &mpsc::Receiver<Command>,
-        queued: &Arc<AtomicUsize>,
-        queued_bytes: &Arc<AtomicUsize>,
-    ) {
+    pub(super) fn run(mut self, commands: &mpsc::Receiver<Command>) {
         self.ask_head();
         loop {
             let command = match commands.try_recv() {
@@ -169,17 +146,13 @@ impl Service {
                     // Who asked may have given up.
                     let _ = done.send(result);
                 }
-                Command::Message { ordered, txs, bytes } => {
-                    let queued_bytes = Arc::clone(queued_bytes);
-                    let room = Room { bytes, queued: Arc::clone(queued), queued_bytes };
-                    self.message(&ordered, txs, room);
-                }
+                Command::Message(queued) => self.message(queued),
             }
             self.note_durable();
         }
     }
 
-    /// Asks the source for its head until it has told.
+    /// Asks the source for its head until it answers.
     fn ask_head(&mut self) {
         if self.latest.is_some() || self.free {
             return;
@@ -210,7 +183,7 @@ impl Service {
         }
     }
 
-    /// A block of which the state is known, and perhaps not more than its header.
+    /// A block whose state is known, and of which perhaps only the header is.
     pub(super) fn block_of(&self, anchor: Anchor) -> SealedBlock {
         let history = self.parts.view.block(anchor.hash).ok().flatten();
         let block = history.map_or_else(
@@ -236,7 +209,7 @@ impl Service {
         }
     }
 
-    /// Nothing to do: hash what is there of tries, so that less is left for the Seal.
+    /// Hashes tries while there is nothing else to do, so that less is left for the Seal.
     fn idle(&self) {
         for open in self.open.values() {
             if let Stage::Running(block) = &open.stage {
@@ -251,19 +224,11 @@ impl Service {
         self.parts.stats.update(|s| (s.durable, s.open) = (durable, open));
     }
 
-    fn message(&mut self, ordered: &Ordered, txs: Option<Recovering>, room: Room) {
-        let key = (ordered.block, ordered.attempt);
-        match (ordered.message.message(), txs) {
-            (Message::Env(env), _) => self.env(key, env),
-            (Message::Frag(frag), Some(txs)) => {
-                let step = Step::Frag { seq: frag.seq, is_last: frag.is_last, txs, _room: room };
-                self.step(key, step);
-            }
-            (Message::Seal(seal), _) => {
-                self.step(key, Step::Seal { seal: seal.clone(), _room: room });
-            }
-            // A frag always comes with its transactions.
-            (Message::Frag(_), None) => {}
+    fn message(&mut self, queued: Queued) {
+        let MessageKey { block, attempt, .. } = queued.delivered.key;
+        match queued.delivered.message.message() {
+            Message::Env(env) => self.env((block, attempt), env),
+            Message::Frag(_) | Message::Seal(_) => self.enqueue((block, attempt), queued),
         }
     }
 
@@ -280,7 +245,7 @@ impl Service {
         let open = Open {
             env: env.clone(),
             stage: Stage::Waiting,
-            steps: VecDeque::new(),
+            messages: VecDeque::new(),
             lost: false,
             verdict: None,
             snapshot: None,
@@ -293,7 +258,7 @@ impl Service {
         self.advance(key);
     }
 
-    /// A message of a block found no room: what is known of it is not all.
+    /// A message of a block was dropped, so the block is incomplete.
     fn lost(&mut self, key: Key) {
         let Some(open) = self.open.get_mut(&key).filter(|open| open.verdict.is_none()) else {
             return;
@@ -304,14 +269,15 @@ impl Service {
         }
     }
 
-    fn step(&mut self, key: Key, step: Step) {
+    /// Takes a frag or the Seal of a block that is open.
+    fn enqueue(&mut self, key: Key, queued: Queued) {
         // Without an Env, which was lost, there is nothing to execute it on.
         let Some(open) = self.open.get_mut(&key) else { return };
         if matches!(open.stage, Stage::Ended) {
             return;
         }
-        let is_seal = matches!(step, Step::Seal { .. });
-        open.steps.push_back(step);
+        let is_seal = matches!(queued.delivered.message.message(), Message::Seal(_));
+        open.messages.push_back(queued);
         self.advance(key);
         if is_seal
             && let Some(open) = self.open.get(&key)
@@ -323,7 +289,7 @@ impl Service {
         }
     }
 
-    /// Does what can be done of a block and of those that wait for it.
+    /// Executes as much as possible of a block and of those that wait for it.
     pub(super) fn advance(&mut self, key: Key) {
         let mut ready = vec![key];
         while let Some(key) = ready.pop() {
@@ -343,20 +309,22 @@ impl Service {
         loop {
             let Some(open) = self.open.get_mut(&key) else { return Ok(()) };
             let Stage::Running(block) = &mut open.stage else { return Ok(()) };
-            let Some(step) = open.steps.pop_front() else { return Ok(()) };
+            let Some(Queued { delivered, txs, _room }) = open.messages.pop_front() else {
+                return Ok(());
+            };
             if open.lost {
                 return Err(Unverified::Overrun.into());
             }
-            match step {
-                Step::Frag { seq, is_last, txs, .. } => {
-                    if seq != block.frags() {
+            match (delivered.message.message(), txs) {
+                (Message::Frag(frag), Some(txs)) => {
+                    if frag.seq != block.frags() {
                         return Err(Unverified::Overrun.into());
                     }
                     let gone = |_| Unverified::Internal("senders could not be recovered".into());
                     let txs = txs.recv().map_err(gone)?;
                     let (count, gas) = (txs.len() as u64, block.gas_used());
                     let clock = Clock::start();
-                    block.execute(txs, is_last, OnInvalid::Fail)?;
+                    block.execute(txs, frag.is_last, OnInvalid::Fail)?;
                     let took = clock.nanos();
                     let gas = block.gas_used() - gas;
                     open.exec_ns += took;
@@ -369,13 +337,13 @@ impl Service {
                         s.exec_ns += took;
                     });
                     self.show(&snapshot);
-                    if is_last {
+                    if frag.is_last {
                         self.complete(key, ready)?;
                     }
                 }
-                Step::Seal { seal, .. } => {
+                (Message::Seal(seal), _) => {
                     let clock = Clock::start();
-                    let verdict = block.check(&seal);
+                    let verdict = block.check(seal);
                     open.seal_ns += clock.nanos();
                     // Where the trie is not known, the Seal's root has completed the header.
                     open.complete = block.sealed().map(Arc::new);
@@ -384,11 +352,13 @@ impl Service {
                     ready.extend(self.waiting_for(hash));
                     return Ok(());
                 }
+                // An Env opens its block, and a frag always comes with its transactions.
+                (Message::Env(_), _) | (Message::Frag(_), None) => {}
             }
         }
     }
 
-    /// After the last frag: the header, on which the next block may be opened already.
+    /// Makes the header after the last frag; the next block may be opened on it already.
     fn complete(&mut self, key: Key, ready: &mut Vec<Key>) -> Result<(), BlockError> {
         let Some(open) = self.open.get_mut(&key) else { return Ok(()) };
         let Stage::Running(block) = &mut open.stage else { return Ok(()) };
@@ -421,7 +391,7 @@ impl Service {
         Ok(())
     }
 
-    /// The block with this hash as a parent, on the newest base there is.
+    /// The block with this hash as a parent, on the newest base.
     pub(super) fn parent(&self, hash: B256) -> Result<Option<Parent>, BlockError> {
         // A source without a chain of its own has what it has for good: a witness of this very
         // block, where the state after the one before knows only what that block needed.
@@ -469,12 +439,12 @@ impl Service {
         Ok(Some(parent))
     }
 
-    /// Ends a block with its verdict.
+    /// Gives a block its verdict.
     fn conclude(&mut self, key: Key, verdict: Verdict) {
         let Some(open) = self.open.get_mut(&key) else { return };
         let keeps = open.complete.is_some() && matches!(verdict, Verdict::Unverified(_));
         if !keeps {
-            open.steps.clear();
+            open.messages.clear();
         }
         if open.complete.is_none() || matches!(verdict, Verdict::Rejected(_)) {
             open.stage = Stage::Ended;
@@ -549,8 +519,8 @@ impl Service {
         self.promote_next();
     }
 
-    /// A block whose Seal was lost, and nothing else of it: a verified child names the hash that
-    /// execution gave, which is as good.
+    /// Promotes a block of which only the Seal was lost: its verified child names the hash that
+    /// execution gave, which proves as much.
     fn promote_sealed_by_child(&mut self, hash: B256) {
         let head = self.latest.as_ref().map(|latest| latest.hash());
         let lost = self.open.iter().find(|(_, open)| {
@@ -567,7 +537,7 @@ impl Service {
         self.promote(&block, "superseded");
     }
 
-    /// Blocks that were verified before their parent was.
+    /// Promotes blocks that were verified before their parent was.
     pub(super) fn promote_next(&mut self) {
         while let Some(head) = self.latest.as_ref().map(|latest| latest.hash()) {
             let next = self.open.iter().find(|(_, open)| {
@@ -581,7 +551,7 @@ impl Service {
         }
     }
 
-    /// Makes a block, whose parent is the head, the head. Others at its height are void.
+    /// Makes a block, whose parent is the head, the new head. Others at its height are void.
     pub(super) fn promote(&mut self, block: &Arc<SealedBlock>, reason: &'static str) {
         let number = block.number();
         self.parts.view.add(block);
@@ -597,7 +567,8 @@ impl Service {
         self.parts.source.persist(block);
     }
 
-    /// Forgets an open block and all that stands on it, and tells who has read of them.
+    /// Drops an open block and all that stands on it, with an event for each that readers have
+    /// seen.
     pub(super) fn drop_block(&mut self, key: Key, reason: &'static str) {
         let mut gone = vec![(key, reason)];
         let mut any = false;
@@ -639,7 +610,7 @@ impl Service {
         }
     }
 
-    /// Shows a new snapshot, if it stands on the head.
+    /// Publishes a new snapshot, if it stands on the head.
     fn show(&mut self, snapshot: &Arc<Snapshot>) {
         self.publish();
         let heads = self.parts.view.heads();
@@ -651,7 +622,7 @@ impl Service {
         }
     }
 
-    /// Sets the heads anew.
+    /// Publishes the heads.
     pub(super) fn publish(&self) {
         let Some(latest) = &self.latest else { return };
         let mut tip = latest.hash();

@@ -1,4 +1,4 @@
-//! What the executor has done.
+//! Counters and reports of the executor.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,14 +7,14 @@ use alloy_primitives::B256;
 
 use crate::exec::Verdict;
 
-/// What became of one block.
+/// The report on one block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockReport {
     /// Block number.
     pub number: u64,
     /// Attempt.
     pub attempt: u8,
-    /// The hash that execution gave; zero if it came to none.
+    /// The hash that execution gave; zero if it gave none.
     pub hash: B256,
     /// The verdict.
     pub verdict: Verdict,
@@ -22,11 +22,11 @@ pub struct BlockReport {
     pub txs: usize,
     /// Gas used.
     pub gas_used: u64,
-    /// Executing all its frags, ns.
+    /// Time to execute all its frags, ns.
     pub exec_ns: u64,
-    /// Making the header after the last frag, and comparing it with the Seal, ns.
+    /// Time to make the header after the last frag and to compare it with the Seal, ns.
     pub seal_ns: u64,
-    /// From the end of the last frag's execution to the checked Seal, waiting included, ns.
+    /// Time from the end of the last frag's execution to the checked Seal, waiting included, ns.
     pub last_frag_to_seal_ns: u64,
 }
 
@@ -43,7 +43,7 @@ pub struct ExecutorSnapshot {
     pub exec_ns: u64,
     /// Time spent on headers and Seals, ns.
     pub seal_ns: u64,
-    /// Messages dropped for want of room.
+    /// Messages dropped because the queue was full.
     pub overrun: u64,
     /// Blocks by verdict: `verified`, `rejected`, `unverified`.
     pub verdicts: BTreeMap<&'static str, u64>,

@@ -1,4 +1,4 @@
-//! What can be read of the chain: heads, recent blocks, history, and what happens next.
+//! The chain as readers see it: heads, recent blocks, history, and events.
 //!
 //! The executor's thread is the only writer. A reader takes [`ChainView::heads`] once and answers from
 //! that alone, so no answer mixes two states.
@@ -25,8 +25,7 @@ pub struct Heads {
     pub latest: Arc<SealedBlock>,
     /// The newest executed frag of a block that builds on `latest`; `None` if there is none.
     pub pending: Option<Arc<Snapshot>>,
-    /// Blocks in execution between `latest` and `pending`, from the bottom to the top, that one
-    /// included.
+    /// Blocks in execution above `latest`, lowest first, the last one being `pending`.
     pub open: Vec<Arc<Snapshot>>,
     /// The execution client's safe block.
     pub safe: Option<(u64, B256)>,
@@ -35,12 +34,12 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// What the tag `pending` reads: the newest executed frag, or the latest block.
+    /// The block of the tag `pending`: the newest executed frag, or the latest block.
     pub fn pending(&self) -> &Arc<Snapshot> {
         self.pending.as_ref().unwrap_or(&self.latest.snapshot)
     }
 
-    /// The block in execution with this number. The topmost one has a number only where the tag
+    /// The block in execution with this number. The topmost one is found by number only if the tag
     /// `latest` reads it (`preconf_as_latest`).
     pub fn numbered(&self, number: u64, preconf_as_latest: bool) -> Option<&Arc<Snapshot>> {
         let hidden = usize::from(!preconf_as_latest && !self.open.is_empty());
@@ -61,14 +60,14 @@ pub trait History: Send + Sync {
     /// # Errors
     /// [`SourceError`].
     fn block(&self, hash: B256) -> Result<Option<Arc<ExecutedBlock>>, SourceError>;
-    /// Where a transaction is: the hash of its block, and its index there.
+    /// The place of a transaction: the hash of its block, and its index there.
     ///
     /// # Errors
     /// [`SourceError`].
     fn tx(&self, hash: B256) -> Result<Option<(B256, usize)>, SourceError>;
 }
 
-/// What happens to the chain, in the order in which it happens.
+/// A change of the chain; events come in the order of the changes.
 #[derive(Clone)]
 pub enum ChainEvent {
     /// A frag was executed; the snapshot's last frag is the new one.
@@ -77,9 +76,10 @@ pub enum ChainEvent {
     Verified(Arc<SealedBlock>),
     /// An unsealed or rejected block is void, with all its preconfirmations.
     Retracted {
-        /// What had been executed of it.
+        /// The block as far as it had been executed.
         snapshot: Arc<Snapshot>,
-        /// Why: `superseded`, `bad_parity`, `gossip_order`, `rejected`, `parent_retracted`, `contradicted`.
+        /// The reason: `superseded`, `bad_parity`, `gossip_order`, `rejected`, `parent_retracted`,
+        /// `contradicted`.
         reason: &'static str,
     },
     /// A verified block is not canonical any more. Newest first.
@@ -89,7 +89,7 @@ pub enum ChainEvent {
 #[derive(Default)]
 struct Recent {
     by_hash: HashMap<B256, Arc<SealedBlock>>,
-    /// Canonical.
+    /// Hashes of canonical blocks by number.
     by_number: BTreeMap<u64, B256>,
     txs: HashMap<B256, (B256, usize)>,
 }
@@ -103,18 +103,18 @@ pub struct ChainView {
 }
 
 impl ChainView {
-    /// An empty chain. `queue` is how many events a slow reader may be behind.
+    /// An empty chain. A reader may be `queue` events behind.
     pub fn new(history: Option<Arc<dyn History>>, queue: usize) -> Self {
         let (events, _) = broadcast::channel(queue.max(1));
         Self { heads: ArcSwapOption::empty(), recent: RwLock::default(), history, events }
     }
 
-    /// The heads, `None` until the state source has told its own.
+    /// The heads; `None` until the state source has given its own.
     pub fn heads(&self) -> Option<Arc<Heads>> {
         self.heads.load_full()
     }
 
-    /// Events from now on. One who lags loses events, and is told so.
+    /// Events from now on. A reader that lags loses events, and the channel reports it.
     pub fn subscribe(&self) -> broadcast::Receiver<ChainEvent> {
         self.events.subscribe()
     }
@@ -152,7 +152,7 @@ impl ChainView {
         self.history.as_ref().map_or(Ok(None), |history| history.hash(number))
     }
 
-    /// Where a transaction of a canonical block is.
+    /// The place of a transaction of a canonical block.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -172,7 +172,7 @@ impl ChainView {
         self.heads.store(Some(Arc::new(heads)));
     }
 
-    /// Tells an event.
+    /// Sends an event.
     pub fn tell(&self, event: ChainEvent) {
         // Nobody may be listening.
         let _ = self.events.send(event);

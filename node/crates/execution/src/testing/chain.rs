@@ -1,4 +1,4 @@
-//! A small executed chain for tests of whatever reads a chain: blocks of the devnet's workload.
+//! A small executed chain for tests of readers: blocks of the devnet's workload.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::exec::memory::{MemoryState, NoNodes};
 use crate::exec::{OnInvalid, OpenBlock, Parent, SealedBlock, State, StateSource, Tx, Unverified};
 use crate::executor::{ChainEvent, ChainView, Heads};
 
-/// A source of nothing: the chain's blocks stand on one another.
+/// A source without state: the chain's blocks build on one another.
 pub struct NoSource;
 
 impl StateSource for NoSource {
@@ -29,21 +29,21 @@ impl StateSource for NoSource {
     }
 }
 
-/// A chain in the making. Without a trie state roots are zero.
+/// A chain that is being built. Without a trie, state roots are zero.
 pub struct TestChain {
     /// Its rules.
     pub spec: Arc<ChainSpec>,
-    /// What can be read of it.
+    /// The chain as readers see it.
     pub view: Arc<ChainView>,
-    /// Where its transactions come from.
+    /// The source of its transactions.
     pub workload: Workload,
     /// Its newest block.
     pub head: Arc<SealedBlock>,
     /// Block 0.
     pub genesis: Genesis,
-    /// Tells blocks of one branch from those of another.
+    /// The branch, which makes its blocks differ from those of others.
     pub branch: u8,
-    /// Which attempt at its number the next block is.
+    /// The attempt of the next block.
     pub attempt: u8,
     source: Arc<dyn StateSource>,
 }
@@ -148,7 +148,7 @@ impl TestChain {
         self.view.tell(ChainEvent::Frag(pending));
     }
 
-    /// Finishes a block: it is the head.
+    /// Finishes a block and makes it the head.
     pub fn seal(&mut self, mut block: OpenBlock) -> Arc<SealedBlock> {
         block.finish().unwrap();
         let sealed = Arc::new(block.sealed().unwrap());

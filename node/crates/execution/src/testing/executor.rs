@@ -4,9 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use fragcast_shredder::{Dialect, Message};
-use fragcast_turbine::output::{Ordered, Output, RetractReason, Times, Via};
-use fragcast_turbine::testing::sign;
+use fragcast_shredder::delivery::{Delivered, Output, RetractReason, Times, Via};
+use fragcast_shredder::{Dialect, GatewayKey, Message};
 use tokio::sync::broadcast;
 
 use crate::chain::ChainSpec;
@@ -48,7 +47,7 @@ pub enum Told {
     Unwound(u64),
 }
 
-/// An executor, what it told and what it reported.
+/// An executor, its events and its reports.
 pub struct Bench {
     /// The executor.
     pub executor: Executor,
@@ -63,13 +62,13 @@ impl Default for Bench {
 }
 
 impl Bench {
-    /// On the devnet's genesis in memory.
+    /// An executor on the devnet's genesis in memory.
     pub fn new() -> Self {
         let (spec, source) = memory_source();
         Self::on(spec, Arc::new(source), ExecutorConfig::default())
     }
 
-    /// On any source.
+    /// An executor on any source.
     pub fn on(spec: Arc<ChainSpec>, source: Arc<dyn StateSource>, config: ExecutorConfig) -> Self {
         let view = Arc::new(ChainView::new(None, 4096));
         let events = view.subscribe();
@@ -86,7 +85,7 @@ impl Bench {
         }
     }
 
-    /// Hands in that an attempt is superseded by the next one.
+    /// Hands in a retraction: the attempt is superseded by the next one.
     pub fn retract(&self, block: u64, attempt: u8) {
         let reason = RetractReason::Superseded { by: attempt + 1 };
         self.executor.try_push(&Output::Retracted { block, attempt, reason });
@@ -97,14 +96,14 @@ impl Bench {
         self.reports.recv_timeout(GUARD).unwrap()
     }
 
-    /// The next report must be that this block is verified.
+    /// Checks that the next report says that this block is verified.
     pub fn verified(&self, number: u64, attempt: u8) {
         let report = self.report();
         assert_eq!((report.number, report.attempt), (number, attempt));
         assert_eq!(report.verdict, Verdict::Verified);
     }
 
-    /// Ends the executor; all that was told.
+    /// Ends the executor and returns everything that it reported.
     pub fn end(self) -> (Arc<ChainView>, Vec<Told>) {
         let Self { executor, mut events, .. } = self;
         let view = Arc::clone(executor.view());
@@ -126,14 +125,9 @@ impl Bench {
 
 /// A signed message as the sequencer hands it on.
 pub fn output(attempt: u8, message: &Message) -> Output {
-    Output::Message(Arc::new(Ordered {
-        block: message.block(),
-        attempt,
-        index: message.index().unwrap(),
-        message: sign(message.clone()),
-        times: Times::default(),
-        via: Via::Turbine,
-    }))
+    let message = GatewayKey::from_bytes([0x11; 32]).unwrap().sign_verified(message.clone());
+    let delivered = Delivered::of_attempt(attempt, message, Times::default(), Via::Turbine);
+    Output::Message(Arc::new(delivered.unwrap()))
 }
 
 /// The gateway of that devnet.

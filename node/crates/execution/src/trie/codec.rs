@@ -1,8 +1,7 @@
 //! Nodes as RLP.
 //!
-//! Decoding trusts nothing: lengths, the depth a key reaches, the form of values, and in the end
-//! that the node encodes to the very bytes it came from, which excludes every second way to
-//! write it.
+//! Decoding checks everything: lengths, the depth that a key reaches, the form of values, and
+//! finally that the node encodes to the same bytes, which excludes every second way to write it.
 
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use alloy_trie::{Nibbles, TrieAccount, TrieMask};
 use super::node::{AccountLeaf, Kind, Link, Node, Value};
 use crate::state::Account;
 
-/// How deep leaves lie: the nibbles of a hash.
+/// The depth of leaves: the nibbles of a hash.
 pub(super) const DEPTH: usize = 64;
 
 /// First byte of a hash in a node.
@@ -56,7 +55,7 @@ pub(super) fn encode<V: Value>(kind: &Kind<V>, scratch: &mut Scratch) {
     }
 }
 
-/// Reads the node that stands `depth` nibbles down.
+/// Decodes the node that is `depth` nibbles down.
 pub(super) fn decode<V: Value>(rlp: &[u8], depth: usize) -> Result<Kind<V>, &'static str> {
     let kind = decode_loose(rlp, depth)?;
     let mut scratch = Scratch::default();
@@ -113,7 +112,7 @@ pub(super) fn no_children<V: Value>() -> Box<[Link<V>; 16]> {
     Box::new([const { Link::Empty }; 16])
 }
 
-/// The way down to a hashed key.
+/// The path of a hashed key.
 pub(super) fn path(key: &B256) -> Nibbles {
     Nibbles::unpack_array(&key.0)
 }

@@ -1,4 +1,4 @@
-//! What changed between two versions, by path.
+//! The difference between two versions, by path.
 //!
 //! Both tries are walked at once, path by path rather than node by node: a subtree that moved
 //! under an extension still stands at its path, and is skipped there if it is the same. A key of
@@ -17,9 +17,9 @@ use super::{NodeChange, TrieDiff, TrieId};
 enum AtPath<'a, V> {
     /// Nothing, neither here nor below.
     Nothing,
-    /// A node stands here.
+    /// A node is here.
     Node(&'a Link<V>),
-    /// An extension above leads to this link, so many nibbles further down.
+    /// An extension above leads to this link, this many nibbles further down.
     Within(Nibbles, &'a Link<V>),
 }
 
@@ -42,7 +42,7 @@ impl<'a, V: Value> AtPath<'a, V> {
         }
     }
 
-    /// What there is one nibble further down.
+    /// The contents one nibble further down.
     fn step(self, nibble: u8) -> Self {
         let (key, child) = match self {
             Self::Nothing => return Self::Nothing,
@@ -69,9 +69,9 @@ struct Walk<'d> {
     trie: TrieId,
     scratch: &'d mut Scratch,
     changes: &'d mut Vec<NodeChange>,
-    /// Also what is equal: the store forgets the whole trie first.
+    /// Whether to report equal nodes too, because the store forgets the whole trie first.
     everything: bool,
-    /// Part of `before` is gone and was not held.
+    /// Whether a part of `before` is gone that was not held.
     lost: bool,
 }
 
@@ -123,7 +123,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Its RLP, if it is not part of its parent.
+    /// A node's RLP, unless it is embedded in its parent.
     fn stored<V: Value>(&mut self, path: &Nibbles, node: Option<&Node<V>>) -> Option<Bytes> {
         let node = node?;
         (path.is_empty() || node.reference(self.scratch).is_hash()).then(|| node.rlp(self.scratch))

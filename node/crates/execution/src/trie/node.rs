@@ -19,15 +19,15 @@ use super::codec::{self, Scratch};
 use super::{TrieId, TrieNodes};
 use crate::state::{Account, SourceError};
 
-/// What the leaves of a trie carry.
+/// The value of a trie's leaves.
 pub(super) trait Value: Clone {
     /// Writes the RLP to `scratch.value`, which may hold anything.
     fn encode(&self, scratch: &mut Scratch);
-    /// Reads the RLP; `None` if it is not this.
+    /// Reads the RLP; `None` if it is malformed.
     fn decode(rlp: &[u8]) -> Option<Self>;
-    /// How many nodes hang below it.
+    /// The number of held nodes below it.
     fn held(&self) -> usize;
-    /// The same without what hangs below it.
+    /// The same value without the nodes below it.
     fn forget(&self, scratch: &mut Scratch) -> Self;
 }
 
@@ -38,7 +38,7 @@ pub(super) struct AccountLeaf {
     pub(super) storage: Link<U256>,
 }
 
-/// Where a trie's nodes come from.
+/// The source of a trie's nodes.
 #[derive(Clone, Copy)]
 pub(super) struct Origin<'a> {
     pub(super) trie: TrieId,
@@ -58,11 +58,11 @@ pub(super) enum Kind<V> {
 #[derive(Clone)]
 pub(super) struct Node<V> {
     pub(super) kind: Kind<V>,
-    /// How the parent refers to it, if that was computed since the last edit.
+    /// The reference in its parent, if that was computed since the last edit.
     reference: OnceLock<RlpNode>,
 }
 
-/// A node by its hash, and the node itself once it was needed.
+/// A node by its hash, and the node itself once it was resolved.
 pub(super) struct HashNode<V> {
     hash: B256,
     resolved: OnceLock<Arc<Node<V>>>,
@@ -75,7 +75,7 @@ pub(super) enum Link<V> {
     Hash(Arc<HashNode<V>>),
 }
 
-/// What a link leads to without asking anybody.
+/// What is known of a link's target without asking a source.
 pub(super) enum Known<'a, V> {
     Empty,
     Held(&'a Arc<Node<V>>),
@@ -91,7 +91,7 @@ impl<V: Value> Node<V> {
         Link::Held(Arc::new(Self::new(Kind::Leaf { key, value })))
     }
 
-    /// How its parent refers to it.
+    /// The reference in its parent.
     pub(super) fn reference(&self, scratch: &mut Scratch) -> &RlpNode {
         if let Some(reference) = self.reference.get() {
             return reference;
@@ -137,7 +137,7 @@ impl<V: Value> Link<V> {
         matches!(self, Self::Empty)
     }
 
-    /// The node that stands `depth` nibbles down `key`, from the origin if it is not held.
+    /// The node that is `depth` nibbles down `key`, from the origin if it is not held.
     pub(super) fn resolve(
         &self,
         origin: Origin<'_>,
@@ -157,7 +157,7 @@ impl<V: Value> Link<V> {
         }
     }
 
-    /// Like [`Link::resolve`], to change it: nobody else sees the change.
+    /// Like [`Link::resolve`], for a change that no other version sees.
     pub(super) fn edit(
         &mut self,
         origin: Origin<'_>,
@@ -174,7 +174,7 @@ impl<V: Value> Link<V> {
         Ok(Some(&mut node.kind))
     }
 
-    /// How the node above refers to it.
+    /// The reference in the node above.
     pub(super) fn reference(&self, scratch: &mut Scratch) -> RlpNode {
         match self {
             Self::Empty => RlpNode::default(),

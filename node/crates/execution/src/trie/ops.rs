@@ -1,8 +1,8 @@
 //! Reading and editing one trie.
 //!
-//! Whatever can fail (resolving a node) happens before anything is changed, so an operation that
-//! fails leaves the contents as they were: nodes on the way may have been copied and forgotten
-//! their hash, no more.
+//! Steps that can fail (resolving a node) come before any change, so an operation that fails leaves
+//! the contents as they were. Nodes on the path may have been copied and have lost their cached
+//! hash, no more.
 
 use std::sync::Arc;
 
@@ -113,8 +113,8 @@ pub(super) fn insert<V: Value>(
 
 /// Removes `key`, of which `depth` nibbles lead to `link`.
 ///
-/// Only the branch above the leaf can lose a child, so this sibling is all that must be known
-/// beyond the way down.
+/// Only the branch above the leaf can lose a child, so the one sibling that remains is all that
+/// must be known beyond the path.
 pub(super) fn remove<V: Value>(
     link: &mut Link<V>,
     origin: Origin<'_>,
@@ -208,7 +208,7 @@ pub(super) fn proof<V: Value>(
     Ok(proof)
 }
 
-/// The node with its key made longer at the front; `None` for a branch, which has none.
+/// The node with its key extended at the front; `None` for a branch, which has no key.
 fn prefixed<V: Value>(prefix: &Nibbles, node: &Node<V>) -> Option<Kind<V>> {
     match &node.kind {
         Kind::Leaf { key, value } => {

@@ -99,7 +99,7 @@ fn build(model: &Model) -> StateTrie {
     trie
 }
 
-/// Root and contents, also what is not there.
+/// Checks root and contents, including absent keys.
 fn check(trie: &StateTrie, model: &Model, nodes: &dyn TrieNodes) {
     assert_eq!(trie.root(), model_root(model));
     for address in (0..24).map(key) {

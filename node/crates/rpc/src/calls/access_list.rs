@@ -1,7 +1,7 @@
 //! `eth_createAccessList`: what a transaction touches (EIP-2930).
 //!
-//! With the list given to it a transaction may take another way (it can see its gas), so it is
-//! run again with its own list until the list stays the same.
+//! With the list given to it a transaction may take another path, because it can see its gas. So it
+//! is run again with its own list until the list stays the same.
 
 use alloy_eips::eip2930::{AccessList, AccessListResult};
 use alloy_primitives::U256;
@@ -11,7 +11,7 @@ use super::error::CallError;
 use super::outcome::Status;
 use super::{CallArgs, CallSite};
 
-/// A list that has not settled after so many executions is given as it is.
+/// After this many executions the list is returned even if it still changes.
 const MAX_ROUNDS: usize = 16;
 
 /// The list, the gas that is used with it, and why the transaction fails if it does.
@@ -42,7 +42,7 @@ pub(super) fn create(site: &CallSite, args: CallArgs) -> Result<AccessListResult
     }
 }
 
-/// In one order, or equal lists would differ.
+/// Sorts a list, so that equal lists compare equal.
 fn sorted(mut list: AccessList) -> AccessList {
     list.0.sort_by_key(|item| item.address);
     for item in &mut list.0 {

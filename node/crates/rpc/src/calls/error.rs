@@ -1,4 +1,4 @@
-//! Why a call has no result, in the words and codes of geth, which libraries look for.
+//! Why a call has no result, with geth's texts and codes, which libraries look for.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub enum CallError {
     /// It reverted, returning these bytes.
     #[error("execution reverted{}", reason(.0).map(|r| format!(": {r}")).unwrap_or_default())]
     Reverted(Bytes),
-    /// It used up its gas, or did what is not allowed.
+    /// It used up its gas, or did something that is not allowed.
     #[error("{0}")]
     Halted(String),
     /// It took too long.
@@ -44,10 +44,10 @@ pub enum CallError {
     /// State could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// It failed in a way that is none of the caller's business.
+    /// It failed for a reason that does not concern the caller.
     #[error("internal error")]
     Internal,
-    /// With a code of the method's own.
+    /// An error with a code of the method's own.
     #[error("{1}")]
     Coded(i32, String),
 }
@@ -65,7 +65,7 @@ impl From<CallError> for ErrorObjectOwned {
     }
 }
 
-/// What a revert says by Solidity's conventions: `Error(string)` or `Panic(uint256)`.
+/// The reason in a revert by Solidity's conventions: `Error(string)` or `Panic(uint256)`.
 pub(super) fn reason(data: &[u8]) -> Option<String> {
     let (selector, body) = data.split_at_checked(4)?;
     match *selector {
@@ -100,7 +100,7 @@ pub(super) fn reason(data: &[u8]) -> Option<String> {
     }
 }
 
-/// geth's words for how an execution ended.
+/// geth's text for how an execution ended.
 pub(super) fn halt(reason: &HaltReason) -> String {
     let text = match reason {
         HaltReason::OutOfGas(_) => "out of gas",
@@ -124,7 +124,7 @@ pub(super) fn halt(reason: &HaltReason) -> String {
     text.to_owned()
 }
 
-/// geth's words for why a transaction is invalid.
+/// geth's text for why a transaction is invalid.
 pub(super) fn invalid(error: &InvalidTransaction) -> String {
     use InvalidTransaction as T;
     match error {

@@ -1,7 +1,7 @@
 //! `eth_estimateGas`: the smallest gas limit with which a transaction succeeds, as geth finds it.
 //!
-//! Gas used is not enough: a callee gets 63/64 of what is left (EIP-150), and refunds come at the
-//! end. So the limit is searched for, between what was used and what sufficed.
+//! The gas used is not enough: a callee gets 63/64 of what is left (EIP-150), and refunds come at
+//! the end. So the limit is searched for, between the gas used and a limit that sufficed.
 
 use revm::Database;
 use revm::context::TxEnv;
@@ -13,14 +13,14 @@ use super::evm::Ground;
 use super::outcome::{Failure, Outcome, Status};
 use super::{CallArgs, CallSite};
 
-/// What moving ether to an account without code costs.
+/// Gas of moving ether to an account without code.
 const TRANSFER_GAS: u64 = 21_000;
-/// What a callee with value gets for free.
+/// Gas that a callee gets for free with a value.
 const CALL_STIPEND: u64 = 2_300;
 /// The search ends when the bounds are this close: 1.5 %, geth's.
 const ERROR_RATIO: f64 = 0.015;
 
-/// `None`: there was too little gas to begin with.
+/// Runs the transaction; `None` if the gas did not cover its intrinsic cost.
 fn run(ground: &mut Ground, tx: &TxEnv, gas: u64) -> Result<Option<Outcome>, CallError> {
     let tx = TxEnv { gas_limit: gas, ..tx.clone() };
     match ground.transact(tx, &mut NoOpInspector) {

@@ -1,9 +1,9 @@
 //! One transaction on one snapshot: environment, overrides, limits.
 //!
-//! Everything that a call sees comes from the snapshot it was made from, and from overrides.
-//! As in geth a call without a gas price runs in a block whose base fee is 0, so that
-//! no invariant between the two is broken; nonces and whether the sender has code do not
-//! matter; the sender must own the value that it sends.
+//! Everything that a call sees comes from its snapshot and from overrides. As in geth, a call
+//! without a gas price runs in a block whose base fee is 0, so that no invariant between the two is
+//! broken. Nonces, and whether the sender has code, do not matter. The sender must own the value
+//! that it sends.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ use super::error::CallError;
 use super::guard::Guard;
 use super::outcome::{Failure, Outcome, outcome};
 
-/// What one request may use.
+/// Limits of one request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Gas of one execution; `u64::MAX` if only the block's limit counts.
@@ -44,11 +44,11 @@ pub(super) struct Limits {
     pub(super) time: Duration,
 }
 
-/// A snapshot's state with changes of this request over it.
+/// A snapshot's state with the changes of this request over it.
 #[derive(Debug)]
 pub(super) struct CallDb {
     inner: OverlayDb,
-    /// Hashes that the request itself gives.
+    /// Block hashes that the request overrides.
     pub(super) hashes: BTreeMap<u64, B256>,
 }
 
@@ -90,7 +90,7 @@ macro_rules! each_env {
     };
 }
 
-/// Where transactions of one request run.
+/// The EVM environment in which the transactions of one request run.
 pub(super) struct Ground {
     /// The block's environment.
     env: BlockEnv,
@@ -103,7 +103,7 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// A ground on `snapshot`, in its own block.
+    /// An environment on `snapshot`, in its own block.
     pub(super) fn new(
         spec: &ChainSpec,
         snapshot: &Snapshot,
@@ -122,8 +122,8 @@ impl Ground {
         Ok(ground)
     }
 
-    /// Enters a block: that of `header` with `overrides`. With `lenient` what only a block in
-    /// consensus needs is not checked.
+    /// Enters a block: that of `header` with `overrides`. With `lenient`, checks that only
+    /// consensus needs are left out.
     pub(super) fn enter(
         &mut self,
         spec: &ChainSpec,
@@ -196,7 +196,7 @@ impl Ground {
         Ok(self.db.basic(address)?.map(|account| account.balance).unwrap_or_default())
     }
 
-    /// A transaction from a request; its gas is that of the request, or all there is.
+    /// A transaction from a request; its gas is the request's, or all that is left.
     pub(super) fn tx(&mut self, mut request: TransactionRequest) -> Result<TxEnv, CallError> {
         let given = request.gas.is_some();
         let cap =
@@ -221,7 +221,7 @@ impl Ground {
         Ok(tx)
     }
 
-    /// geth's check of what the sender has to own.
+    /// geth's check of the sender's balance.
     pub(super) fn check_funds(&mut self, tx: &TxEnv) -> Result<(), CallError> {
         let want = (U256::from(tx.gas_limit) * U256::from(tx.gas_price)).saturating_add(tx.value);
         let have = self.balance(tx.caller)?;

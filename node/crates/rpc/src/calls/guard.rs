@@ -33,7 +33,7 @@ impl Guard {
     }
 }
 
-/// Instructions that may wait for a state source.
+/// Whether an instruction may wait for a state source.
 const fn reads_state(op: u8) -> bool {
     use opcode::{BALANCE, BLOCKHASH, EXTCODECOPY, EXTCODEHASH, EXTCODESIZE, SLOAD, SSTORE};
     matches!(op, SLOAD | SSTORE | BALANCE | EXTCODESIZE | EXTCODECOPY | EXTCODEHASH | BLOCKHASH)

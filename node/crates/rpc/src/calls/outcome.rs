@@ -1,4 +1,4 @@
-//! What came of an execution, on either kind of chain.
+//! The outcome of an execution, on either kind of chain.
 
 use alloy_evm::InvalidTxError;
 use alloy_primitives::{Bytes, Log};
@@ -15,24 +15,24 @@ use super::error::{CallError, halt, invalid};
 pub(super) enum Status {
     Success,
     Reverted,
-    /// geth's words, and whether more gas might have helped.
+    /// geth's text, and whether more gas might have helped.
     Halted(String, bool),
 }
 
-/// What came of an execution.
+/// The outcome of an execution.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) status: Status,
     pub(super) output: Bytes,
     pub(super) gas_used: u64,
-    /// Before refunds: what the gas limit must have been.
+    /// Gas before refunds: the least gas limit that would have done.
     pub(super) gas_spent: u64,
     pub(super) logs: Vec<Log>,
     pub(super) state: EvmState,
 }
 
 impl Outcome {
-    /// What it returned.
+    /// The returned bytes.
     pub(super) fn into_output(self) -> Result<Bytes, CallError> {
         match self.status {
             Status::Success => Ok(self.output),
@@ -67,7 +67,7 @@ impl From<Failure> for CallError {
     }
 }
 
-/// From what the EVM says; `base` is Ethereum's reason for a halt.
+/// Makes an outcome from the EVM's result; `base` gives Ethereum's reason for a halt.
 pub(super) fn outcome<H, T: InvalidTxError>(
     result: Result<ResultAndState<H>, EVMError<SourceError, T>>,
     base: impl Fn(&H) -> Option<&HaltReason>,

@@ -1,9 +1,9 @@
 //! The threads that calls run on.
 //!
-//! Executing frags comes first: there are fewer of these threads than cores, on Linux they run at
-//! a lower priority than all others of the process, and what waits for them is bounded. A call
-//! that waited longer than it may run is not run any more, since whoever asked has
-//! probably given up; so the queue drains at its own pace even when every call is heavy.
+//! Executing frags comes first: there are fewer of these threads than cores, on Linux they run at a
+//! lower priority than all others of the process, and the queue in front of them is bounded. A call
+//! that waited longer than it may run is not run any more, because its caller has probably given
+//! up; so the queue drains even when every call is heavy.
 //!
 //! Why not tokio's blocking threads: there are hundreds, at equal priority.
 
@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 
 use super::error::CallError;
 
-/// How much nicer than the rest of the process the threads are: at 10 one gets about a tenth
-/// of a core that another thread wants as well.
+/// The threads' nice value relative to the process: at 10 a thread gets about a tenth of a core
+/// that another thread wants as well.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
@@ -31,15 +31,15 @@ pub struct CallPool {
     patience: Duration,
 }
 
-/// As many threads as there are cores but one, at least one.
+/// One thread less than there are cores, at least one.
 pub fn default_threads() -> NonZeroUsize {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     NonZeroUsize::new(cores - 1).unwrap_or(NonZeroUsize::MIN)
 }
 
 impl CallPool {
-    /// Starts `threads` threads in front of which `queue` calls may wait, each for at most
-    /// `patience`. They end when the pool is dropped and what they run is done.
+    /// Starts `threads` threads; `queue` calls may wait for them, each for at most `patience`. The
+    /// threads end when the pool is dropped and their calls are done.
     ///
     /// # Errors
     /// A thread could not be started.
@@ -64,8 +64,17 @@ impl CallPool {
         &self,
         call: impl FnOnce() -> Result<T, CallError> + Send + 'static,
     ) -> Result<T, CallError> {
+        self.run_within(self.patience, call).await
+    }
+
+    /// [`run`](Self::run) for a call that may wait for `patience`.
+    async fn run_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        call: impl FnOnce() -> Result<T, CallError> + Send + 'static,
+    ) -> Result<T, CallError> {
         let (answer, answered) = oneshot::channel();
-        let (queued, patience) = (Instant::now(), self.patience);
+        let queued = Instant::now();
         let job: Job = Box::new(move || {
             if answer.is_closed() {
                 return;
@@ -97,3 +106,6 @@ fn work(jobs: &Mutex<Receiver<Job>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,7 @@
 //! `eth_simulateV1`: calls in blocks that build on one another and on a real one.
 //!
-//! The simulated blocks are whole but for what only consensus needs: their state root is zero,
-//! they contain no system calls, withdrawals or requests. Their hashes are the hashes of the
-//! headers shown.
+//! The simulated blocks lack what only consensus needs: their state root is zero, and they contain
+//! no system calls, withdrawals or requests. Their hashes are the hashes of the headers shown.
 
 use alloy_consensus::transaction::Recovered;
 use alloy_consensus::{BlockBody, EMPTY_OMMER_ROOT_HASH, Header, Transaction as _};
@@ -113,13 +112,13 @@ struct Simulation<'a> {
     validation: bool,
     trace: bool,
     full: bool,
-    /// Gas that the calls to come may use together.
+    /// Gas left for the remaining calls together.
     gas_left: u64,
     /// Bytes of return data and logs so far.
     output: usize,
 }
 
-/// What a block has come to so far.
+/// A simulated block so far.
 #[derive(Default)]
 struct Progress {
     gas_used: u64,
@@ -342,7 +341,7 @@ impl Simulation<'_> {
     }
 }
 
-/// A transaction with no signature. Like geth's it is an EIP-1559 one unless the request says
+/// A transaction without a signature. As in geth it is an EIP-1559 one unless the request says
 /// otherwise.
 fn envelope(mut request: TransactionRequest, price: u128) -> Result<EthTx, CallError> {
     if request.to.is_none() {
@@ -358,7 +357,7 @@ fn envelope(mut request: TransactionRequest, price: u128) -> Result<EthTx, CallE
     request.build_typed_simulate_transaction().map_err(|error| CallError::Params(error.to_string()))
 }
 
-/// The codes of the specification.
+/// Maps a failure to the specification's error code.
 fn numbered(failure: Failure) -> CallError {
     let code = match &failure {
         Failure::Invalid(Some(error), _) => match error {

@@ -1,4 +1,4 @@
-//! The methods as a client sees them, on executed chains.
+//! The methods as clients call them, on executed chains.
 
 mod calls;
 mod executor;

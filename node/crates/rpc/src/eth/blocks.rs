@@ -89,7 +89,7 @@ pub(super) fn tx_at_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Answer
     indexed(by_hash(ctx, &mut params)?, &mut params)
 }
 
-/// Finds a transaction, in the pending block or in a canonical one, and shows it.
+/// Finds a transaction in the pending block or in a canonical one, and passes it to `show`.
 fn with_tx(
     ctx: &EthContext,
     params: &Params<'_>,

@@ -58,12 +58,12 @@ pub struct EthConfig {
     pub max_subscriptions_per_connection: u32,
     /// Subscriptions in all.
     pub max_subscriptions: u32,
-    /// Messages that wait for a connection to take them.
+    /// Messages that wait to be sent on a connection.
     pub message_buffer: u32,
-    /// A subscriber who takes nothing for so long, in milliseconds, is dropped.
+    /// A subscriber that takes nothing for this long, in milliseconds, is dropped.
     pub slow_subscriber_ms: u64,
-    /// Calls at a time that go through many blocks; each has a thread of its own and holds at
-    /// most `max_response` bytes of logs.
+    /// The most calls at a time that go through many blocks; each has a thread of its own and holds
+    /// at most `max_response` bytes of logs.
     pub max_heavy_calls: usize,
     /// Blocks that `eth_getLogs` goes through.
     pub max_log_blocks: u64,
@@ -73,14 +73,14 @@ pub struct EthConfig {
     pub max_filter_values: usize,
     /// Filters that are polled, in all: at most 50 MB with 1,000 values each.
     pub max_filters: usize,
-    /// A filter that is not polled for so long, in seconds, is forgotten.
+    /// A filter that is not polled for this long, in seconds, is dropped.
     pub filter_timeout_s: u64,
     /// Blocks that `eth_feeHistory` goes through.
     pub max_fee_history: u64,
 }
 
 /// Ids of subscriptions as geth writes them: in hexadecimal. Half random, half counted, so that
-/// they differ whatever the operating system's randomness does.
+/// they differ even if the operating system's randomness fails.
 #[derive(Debug, Default)]
 pub struct HexIds(AtomicU64);
 
@@ -119,7 +119,7 @@ impl Default for EthConfig {
 }
 
 impl EthConfig {
-    /// What of it concerns the server.
+    /// The settings of the server.
     pub fn server(&self) -> ServerConfigBuilder {
         ServerConfigBuilder::new()
             .set_batch_request_config(BatchRequestConfig::Limit(self.max_batch))

@@ -1,4 +1,4 @@
-//! Fees: what blocks took, and what to offer.
+//! Fees: those that blocks took, and suggestions.
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use jsonrpsee::types::Params;
 use super::types::paid;
 use super::{Answer, EthContext, Failure, Found, answer};
 
-/// Blocks that a suggestion looks at: geth's number.
+/// Blocks that a suggestion considers: geth's number.
 const TIP_BLOCKS: usize = 20;
-/// Of each block, how many of the lowest tips count: geth's number.
+/// The lowest tips of each block that count: geth's number.
 const TIPS_PER_BLOCK: usize = 3;
-/// The percentile of those that is suggested: geth's.
+/// The percentile of them that is suggested: geth's.
 const TIP_PERCENTILE: usize = 60;
-/// Tips below are taken for no offer: geth's number, wei.
+/// Smaller tips do not count: geth's number, wei.
 const LEAST_TIP: u128 = 2;
-/// Suggested where nothing is known: 1 gwei.
+/// The suggestion if nothing is known: 1 gwei.
 const DEFAULT_TIP: u128 = 1_000_000_000;
 /// The least suggestion on OP chains, op-geth's: 0.001 gwei.
 const OP_TIP: u128 = 1_000_000;
-/// Percentiles in one question: geth's limit.
+/// Percentiles in one request: geth's limit.
 const MAX_PERCENTILES: usize = 100;
 
-/// The last suggestion, and the hash of the head it was made at.
+/// The last suggestion, and the hash of the head that it was made at.
 #[derive(Default)]
 pub(super) struct Tips(ArcSwapOption<(B256, u128)>);
 

@@ -1,16 +1,15 @@
-//! Filters that are polled: `eth_newFilter` and its kin.
+//! Filters that are polled: `eth_newFilter` and similar methods.
 //!
-//! A filter is a place in the view's ring of events, and nothing is copied for it: a poll reads
-//! on from that place. A filter polled so rarely that the ring has moved past it is dropped,
-//! and the poll says "filter not found", at which clients make a new one: better than a gap
-//! that nobody is told of. The ring's size is [`ChainView::new`]'s `queue`.
+//! A filter is a position in the view's ring of events, and nothing is copied for it: a poll reads
+//! on from that position. A filter that is polled so rarely that the ring has moved past it is
+//! dropped, and the poll says "filter not found", on which clients make a new one. That is better
+//! than a silent gap. The ring's size is [`ChainView::new`]'s `queue`.
 //!
 //! [`ChainView::new`]: fragcast_execution::executor::ChainView::new
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use alloy_primitives::{B256, U128};
 use alloy_rpc_types_eth::{Filter, Log};
@@ -18,11 +17,12 @@ use fragcast_execution::executor::ChainEvent;
 use jsonrpsee::types::Params;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
+use tokio::time::Instant;
 
 use super::logs::{filter, matching, matching_frag, select, wants_pending};
 use super::{Answer, EthContext, EthStats, Failure, answer};
 
-/// What a filter gives.
+/// What a filter returns.
 enum Kind {
     /// Hashes of verified blocks.
     Blocks,
@@ -86,8 +86,8 @@ fn expire(ctx: &EthContext, table: &mut Table) {
 }
 
 impl EthContext {
-    /// Forgets filters that nobody polls any more, each of which keeps the events since its last
-    /// poll in memory. To be called now and then.
+    /// Drops filters that nobody polls any more, because each keeps the events since its last poll
+    /// in memory. To be called from time to time.
     pub fn tick(&self) {
         expire(self, &mut self.filters.table());
     }
@@ -181,9 +181,9 @@ pub(super) fn changes(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
     }
 }
 
-/// The logs that an event brings or takes back. A filter that reaches into the
-/// pending block gives logs twice:
-/// when they are executed, with the zero hash, and with their block, which may have come whole.
+/// The logs that an event adds or takes back. A filter that includes the pending block returns logs
+/// twice: when they are executed, with the zero hash, and with their block, which may have come
+/// whole.
 fn changed(filter: &Filter, preconfirmed: bool, event: &ChainEvent, logs: &mut Vec<Log>) {
     let number = match event {
         ChainEvent::Frag(snapshot) | ChainEvent::Retracted { snapshot, .. } => {

@@ -1,8 +1,8 @@
-//! What the receipts of OP chains say about the data's costs on L1.
+//! The fields of OP receipts about the cost of data on L1.
 //!
-//! Everything comes from the call data of the block's first deposit, which is what the L1Block
-//! contract holds for the whole block: no state is needed, so old receipts have it too. The
-//! prices are op-revm's.
+//! Everything comes from the call data of the block's first deposit, which the L1Block contract
+//! stores for the whole block. No state is needed, so old receipts have the fields too. op-revm
+//! computes the prices.
 
 use alloy_primitives::{U64, U128, U256};
 use op_revm::{L1BlockInfo, OpSpecId, estimate_tx_compressed_size};
@@ -20,7 +20,7 @@ const ISTHMUS: [u8; 4] = [0x09, 0x89, 0x99, 0xbe];
 /// `setL1BlockValuesJovian()`: Isthmus's and 2 bytes of the DA footprint's scalar.
 const JOVIAN: [u8; 4] = [0x3d, 0xb6, 0xbe, 0x2b];
 
-/// What a block's first deposit says of L1.
+/// Prices of L1, from a block's first deposit.
 pub(super) struct L1 {
     info: Option<L1BlockInfo>,
     spec: OpSpecId,
@@ -58,7 +58,7 @@ pub(super) struct OpReceiptFields {
 }
 
 impl L1 {
-    /// Of a block; nothing is known until its first transaction is.
+    /// Reads a block's first deposit; empty until the block has one.
     pub(super) fn of(chain: &ChainSpec, block: &ExecutedBlock) -> Self {
         let spec = alloy_op_evm::spec_by_timestamp_after_bedrock(chain, block.header.timestamp);
         let first = block.tx(0).map(|placed| &placed.executed.tx.envelope);
@@ -66,7 +66,7 @@ impl L1 {
         Self { info: deposit.and_then(|deposit| parse(deposit.input(), spec)), spec }
     }
 
-    /// What a receipt says besides.
+    /// The OP fields of a receipt.
     pub(super) fn receipt(&self, executed: &Executed) -> OpReceiptFields {
         // As op-geth: a deposit has its own fields and no others, since it costs nothing on L1.
         if executed.tx.envelope.is_deposit() {

@@ -12,10 +12,10 @@ use jsonrpsee::types::Params;
 use super::types::logs_of;
 use super::{Answer, EthContext, Failure, Found, answer};
 
-/// How often a range is read again whose blocks do not follow one another: the chain was
+/// How often a range is read again if its blocks do not follow one another, because the chain was
 /// reorganised meanwhile.
 const ATTEMPTS: usize = 3;
-/// What a log takes in JSON beside its data, about: bytes.
+/// Bytes of a log in JSON beside its data, roughly.
 const LOG_LEN: usize = 600;
 
 pub(super) fn logs(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
@@ -23,7 +23,7 @@ pub(super) fn logs(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Fail
     answer(&select(ctx, &filter)?)
 }
 
-/// The filter that comes next, within limits.
+/// Reads the next parameter as a filter, within limits.
 pub(super) fn filter(
     ctx: &EthContext,
     params: &mut jsonrpsee::types::params::ParamsSequence<'_>,
@@ -64,7 +64,7 @@ pub(super) fn select(ctx: &EthContext, filter: &Filter) -> Result<Vec<Log>, Fail
     }
 }
 
-/// The number of a range's end.
+/// The block number of one end of a range.
 fn edge(ctx: &EthContext, heads: &Heads, edge: Option<BlockNumberOrTag>) -> Result<u64, Failure> {
     match edge.unwrap_or_default() {
         BlockNumberOrTag::Number(number) => Ok(number),
@@ -128,7 +128,7 @@ pub(super) fn wants_pending(ctx: &EthContext, filter: &Filter) -> bool {
     pending(filter.block_option.get_to_block()) || pending(filter.block_option.get_from_block())
 }
 
-/// Logs as they are collected, within limits.
+/// Collects logs within limits.
 pub(super) struct Logs<'a> {
     ctx: &'a EthContext,
     filter: &'a Filter,

@@ -11,8 +11,8 @@
 //! | `frags` | | an executed frag: its place and the hashes of its transactions |
 //! | `retractions` | | a block whose preconfirmations, or itself, are void |
 //!
-//! A subscriber who does not keep up is told so and dropped: a stream with a silent gap is worse
-//! than none, and waiting for one would make the others late.
+//! A subscriber that does not keep up is told so and dropped: a stream with a silent gap is worse
+//! than none, and waiting for one subscriber would delay the others.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,7 +63,7 @@ impl Stream {
         })
     }
 
-    /// What an event means to this subscription.
+    /// The notifications of an event for this subscription.
     fn messages(&self, event: &ChainEvent) -> Result<Vec<Answer>, Failure> {
         match (self, event) {
             (Self::Heads, ChainEvent::Verified(block)) => one(&header(&block.snapshot)),
@@ -133,7 +133,7 @@ fn retraction(snapshot: &ExecutedBlock, reason: &str) -> Result<Vec<Answer>, Fai
     }))
 }
 
-/// Counts a subscription for as long as it lives.
+/// Counts a subscription while it lives.
 struct Open(Arc<EthContext>);
 
 impl Open {
@@ -213,7 +213,7 @@ async fn serve(
     }
 }
 
-/// Sends; `false` if nobody listens any more.
+/// Sends a notification; `false` if the subscriber has gone.
 async fn send(
     ctx: &EthContext,
     sink: &SubscriptionSink,

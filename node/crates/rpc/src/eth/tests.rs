@@ -43,7 +43,7 @@ impl Upstream for Echo {
     }
 }
 
-/// Two transactions of everybody are on their way.
+/// Every account has two forwarded transactions.
 struct Two;
 
 impl Forwarded for Two {

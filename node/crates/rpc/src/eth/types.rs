@@ -1,7 +1,7 @@
 //! The JSON of blocks, transactions, receipts and logs, as geth and op-geth write it.
 //!
-//! Written from borrowed blocks: the types of alloy own what they show, and op-alloy's do not
-//! know our receipts.
+//! It is written from borrowed blocks: alloy's types own their data, and op-alloy's do not know our
+//! receipts.
 
 use alloy_consensus::Transaction as _;
 use alloy_consensus::constants::EMPTY_OMMER_ROOT_HASH;
@@ -24,7 +24,7 @@ enum Body<'a> {
     Op(&'a OpTxEnvelope),
 }
 
-/// A transaction in a block, or on its way to one: then its place is `null`.
+/// A transaction in a block, or a forwarded one, whose place is `null`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RpcTx<'a> {
@@ -33,13 +33,13 @@ pub(super) struct RpcTx<'a> {
     block_hash: Option<B256>,
     block_number: Option<U64>,
     transaction_index: Option<U64>,
-    /// A deposit's is in its body.
+    /// The sender; of a deposit it is in the body.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<Address>,
-    /// What was paid for a unit of gas; where the body has none of its own.
+    /// Price paid for a unit of gas, for types whose body has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     gas_price: Option<U128>,
-    /// A deposit's, from its receipt.
+    /// A deposit's nonce, from its receipt.
     #[serde(skip_serializing_if = "Option::is_none")]
     nonce: Option<U64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,7 +67,7 @@ impl<'a> RpcTx<'a> {
         }
     }
 
-    /// One that was sent on from here and is in no executed frag yet.
+    /// A forwarded transaction that is in no executed frag yet.
     pub(super) fn waiting(tx: &'a Tx) -> Self {
         // What it would pay where there is no base fee: as geth shows it, the most it may.
         let price = match &tx.envelope {
@@ -91,7 +91,7 @@ impl<'a> RpcTx<'a> {
     }
 }
 
-/// Wei paid for a unit of gas; nothing for a deposit's.
+/// Wei paid for a unit of gas; zero for a deposit.
 pub(super) fn paid(block: &ExecutedBlock, placed: &Placed<'_>) -> u128 {
     let envelope = &placed.executed.tx.envelope;
     if envelope.is_deposit() {
@@ -215,7 +215,7 @@ pub(super) struct RpcReceipt<'a> {
     op: Option<OpReceiptFields>,
 }
 
-/// What the receipts of one block have in common.
+/// Fields that the receipts of one block share.
 pub(super) struct Receipts<'a> {
     block: &'a ExecutedBlock,
     l1: Option<L1>,

@@ -1,4 +1,4 @@
-//! The listener: who is let in.
+//! The listener: accepts and refuses subscribers.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,12 +19,12 @@ use super::ring::Ring;
 use super::stats::{Dropped, FlashblocksStats};
 use super::subscriber::{self, Frames, MAX_INCOMING};
 
-/// Refusals that are on their way to be told at a time; beyond, connections are just closed.
+/// Refusals that are sent at a time; beyond, connections are closed without a word.
 const REFUSALS: usize = 16;
-/// A pause when the system gives no connection: out of file descriptors, most likely.
+/// The pause when accepting fails, most likely for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What the door's tasks share.
+/// State shared by the server's tasks.
 pub(super) struct Hub {
     pub(super) ring: Ring,
     pub(super) stats: Arc<FlashblocksStats>,
@@ -59,7 +59,7 @@ struct Seats {
     taken: Mutex<Taken>,
 }
 
-/// A place, until it is dropped.
+/// A place for a connection; dropping it frees the place.
 struct Seat {
     seats: Arc<Seats>,
     address: IpAddr,
@@ -97,13 +97,13 @@ impl Drop for Seat {
     }
 }
 
-/// Resolves when the door is closed.
+/// Resolves when the server is stopped.
 pub(super) async fn until(stopped: &mut watch::Receiver<bool>) {
     // An error: whoever could have closed it is gone.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Serves until it is stopped; then the subscribers are told.
+/// Serves until it is stopped, then closes all subscriptions.
 pub(super) async fn serve(listener: TcpListener, hub: Arc<Hub>) {
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     let mut stopped = hub.stopped.clone();
@@ -157,7 +157,7 @@ async fn admit(stream: TcpStream, from: SocketAddr, hub: Arc<Hub>, seat: Seat) {
 
 type Shaken = (subscriber::Socket, Frames);
 
-/// The handshake; with a reason to refuse, its answer is that.
+/// Does the handshake; with a reason to refuse, answers with that.
 async fn handshake(
     stream: TcpStream,
     refused: Option<Dropped>,

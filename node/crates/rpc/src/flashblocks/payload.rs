@@ -1,15 +1,15 @@
 //! The JSON of a flashblock, written from borrowed blocks.
 //!
-//! Field names are rollup-boost's and op-alloy's: snake case, but for receipts, which are camel
-//! case inside. Numbers are hex quantities except `index` and `metadata.block_number`, which are
-//! plain. `base` is left out rather than null where there is none.
+//! Field names are those of rollup-boost and op-alloy: snake case, and camel case inside receipts.
+//! Numbers are hex quantities except `index` and `metadata.block_number`, which are plain. A
+//! missing `base` is left out, not null.
 //!
-//! op-alloy's own types would do, but own what they show: a copy of every log and receipt. The
-//! tests parse what is written here with them.
+//! op-alloy's own types would do, but they own their data, which takes a copy of every log and
+//! receipt. The tests parse this JSON with them.
 //!
-//! A receipt stands under the name of its type (`{"Eip1559": {…}}`), as builders wrote it from the
-//! start: consumers older than op-alloy's `OpFlashblockPayload` read no other form, and
-//! op-alloy reads this one beside its own (`"type": "0x2"`).
+//! A receipt is written under the name of its type (`{"Eip1559": {…}}`), as builders have always
+//! done: consumers older than op-alloy's `OpFlashblockPayload` read no other form, and op-alloy
+//! reads this one beside its own (`"type": "0x2"`).
 
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{Address, B64, B256, Bloom, Bytes, Log, U64, U256, keccak256};
@@ -32,7 +32,7 @@ pub(super) struct Payload<'a> {
     pub(super) metadata: Metadata<'a>,
 }
 
-/// What the Env fixed.
+/// The fields that the Env fixes.
 #[derive(Serialize)]
 pub(super) struct Base<'a> {
     parent_beacon_block_root: B256,
@@ -63,7 +63,7 @@ impl<'a> Base<'a> {
     }
 }
 
-/// What this flashblock adds, and what the block comes to with it.
+/// What this flashblock adds, and the totals of the block with it.
 #[derive(Serialize)]
 pub(super) struct Diff<'a> {
     pub(super) state_root: B256,
@@ -78,7 +78,7 @@ pub(super) struct Diff<'a> {
     pub(super) blob_gas_used: Option<U64>,
 }
 
-/// What execution gave.
+/// Results of execution.
 #[derive(Serialize)]
 pub(super) struct Metadata<'a> {
     pub(super) block_number: u64,

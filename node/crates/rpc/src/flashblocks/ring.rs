@@ -1,9 +1,9 @@
-//! The flashblocks of the last while, shared by all subscribers.
+//! The most recent flashblocks, shared by all subscribers.
 //!
-//! Every flashblock has a number; a subscriber is a position. What is too old is dropped whoever
-//! still needs it, and a subscriber that comes for it is told how many it missed. tokio's
-//! broadcast channel would do but for two things: it is bounded in messages, not in bytes, and it
-//! gives a new receiver nothing of the block that is under way.
+//! Every flashblock has a number; a subscriber is a position. The oldest are dropped even if a
+//! subscriber still needs them, and that subscriber learns how many it missed. tokio's broadcast
+//! channel does not serve: it is bounded in messages, not in bytes, and it gives a new receiver
+//! nothing of the open block.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,12 +11,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-/// Flashblocks that are kept at most, however small.
+/// The most flashblocks that are kept, however small.
 pub(super) const MOST: usize = 1024;
 
 struct Item {
     text: Utf8Bytes,
-    /// Its index is 0.
+    /// Whether its index is 0.
     first: bool,
 }
 
@@ -26,7 +26,7 @@ struct Inner {
     /// The number of the oldest.
     oldest: u64,
     bytes: usize,
-    /// The number of the first flashblock of the block under way.
+    /// The number of the open block's first flashblock.
     open: Option<u64>,
 }
 
@@ -43,21 +43,21 @@ pub(super) struct Ring {
     max_bytes: usize,
 }
 
-/// Where a subscriber is.
+/// A subscriber's position.
 pub(super) struct Cursor {
     next: u64,
-    /// It has had an index 0; until then what comes is of no use to it.
+    /// Whether it has had an index 0; before that, others are of no use to it.
     started: bool,
     /// Changes when there is more.
     pub(super) news: watch::Receiver<u64>,
 }
 
-/// So many flashblocks are gone that a subscriber needed.
+/// A subscriber missed this many flashblocks.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Missed(pub(super) u64);
 
 impl Ring {
-    /// Keeps `max_bytes`, and the newest flashblock even if it is longer.
+    /// A ring of `max_bytes`, which keeps the newest flashblock even if it is longer.
     pub(super) fn new(max_bytes: usize) -> Self {
         Self { inner: Mutex::default(), news: watch::Sender::new(0), max_bytes }
     }
@@ -87,13 +87,13 @@ impl Ring {
         self.news.send_replace(next);
     }
 
-    /// No more comes of the block under way.
+    /// Ends the open block: it gets no more flashblocks.
     pub(super) fn end(&self) {
         self.lock().open = None;
     }
 
-    /// A position for a new subscriber: the first flashblock of the block under way if it is
-    /// still here, else the first of the next block.
+    /// A position for a new subscriber: the first flashblock of the open block if it is still here,
+    /// else the first of the next block.
     pub(super) fn subscribe(&self) -> Cursor {
         let news = self.news.subscribe();
         let inner = self.lock();

@@ -1,9 +1,9 @@
-//! Which flashblocks follow from what happens to the chain.
+//! Turns the chain's events into flashblocks.
 //!
-//! One block at a time, the one whose frags are shown: its index goes on with every snapshot that
-//! has more frags than were told, and starts at 0 with everything so far when the snapshot is of
-//! another block or another attempt. So indices are contiguous whatever was not shown, or lost on
-//! the way here: what is missing comes with the next one.
+//! It follows one block at a time, the one whose frags are shown. Every snapshot with more frags
+//! than were sent is the next index. A snapshot of another block or another attempt starts at index
+//! 0 with everything so far. So indices are contiguous even if snapshots were not shown or lost on
+//! the way: the next flashblock has what was missed.
 
 use std::collections::BTreeMap;
 
@@ -15,18 +15,18 @@ use fragcast_execution::executor::ChainEvent;
 
 use super::payload::{Base, Diff, Metadata, Payload, TaggedReceipt, payload_id};
 
-/// What is to be told.
+/// What is to be sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Nothing.
+    /// Nothing is to be sent.
     Nothing,
     /// A flashblock: the first of its block, the last, or neither.
     Payload { text: String, first: bool, last: bool },
-    /// No more of the block.
+    /// The block gets no more flashblocks.
     Ended,
 }
 
-/// The block whose flashblocks are told.
+/// The block whose flashblocks are being sent.
 struct Sequence {
     number: u64,
     attempt: u8,
@@ -34,7 +34,7 @@ struct Sequence {
     id: B64,
     /// The next index.
     index: u64,
-    /// Frags that were told.
+    /// Frags that were sent.
     frags: usize,
     /// Transactions and receipts so far, as the roots need them.
     txs: Vec<Bytes>,
@@ -60,7 +60,7 @@ impl Sequence {
             == (block.header.number, block.attempt, block.header.parent_hash)
     }
 
-    /// The header so far, and its hash. Of a sealed block they are known.
+    /// The header so far, and its hash; of a sealed block they are final.
     fn header(&self, block: &ExecutedBlock) -> (Header, B256) {
         if block.is_sealed() {
             return (block.header.clone(), block.hash);
@@ -74,7 +74,7 @@ impl Sequence {
         (header, hash)
     }
 
-    /// The next flashblock: the frags of `block` that were not told yet.
+    /// Writes the next flashblock: the frags of `block` that were not sent yet.
     fn write(
         &mut self,
         block: &ExecutedBlock,
@@ -124,7 +124,7 @@ pub(super) struct Sequences {
 }
 
 impl Sequences {
-    /// What an event means to the subscribers.
+    /// What follows from an event.
     pub(super) fn take(&mut self, event: &ChainEvent) -> Step {
         match event {
             ChainEvent::Frag(snapshot) => self.frag(snapshot),
@@ -148,7 +148,8 @@ impl Sequences {
         self.told(|current| current.write(snapshot, balances), first, false)
     }
 
-    /// One more, with the header's roots and hash, if the block is still the one that is told.
+    /// One more flashblock, with the header's roots and hash, if the block is still the one that is
+    /// being sent.
     fn verified(&mut self, block: &SealedBlock) -> Step {
         let snapshot = &block.snapshot;
         let Some(current) = self.current.as_ref().filter(|current| current.is_of(snapshot)) else {

@@ -1,25 +1,25 @@
-//! The door's numbers.
+//! Counters of the server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
-/// Why a subscriber was dropped, or not let in.
+/// Why a subscriber was dropped or refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dropped {
     /// It missed flashblocks.
     Lagged,
-    /// It did not take one in time.
+    /// It did not take a flashblock in time.
     Slow,
-    /// Nothing came of it for three pings.
+    /// It sent nothing for three pings.
     Silent,
-    /// It sent too much, or something that is no WebSocket.
+    /// It sent too much, or something that is not WebSocket.
     Misbehaved,
-    /// No seat was free.
+    /// All places were taken.
     Full,
-    /// Its address has all it may have.
+    /// Its address has as many subscribers as it may.
     Address,
-    /// Its handshake was none, or took too long.
+    /// Its handshake failed or took too long.
     Handshake,
 }
 
@@ -47,7 +47,7 @@ impl Dropped {
     }
 }
 
-/// The door's numbers.
+/// Counters of the server.
 #[derive(Debug, Default)]
 pub struct FlashblocksStats {
     /// Open subscriptions.
@@ -70,7 +70,7 @@ impl FlashblocksStats {
         Self::count(&self.dropped[reason as usize]);
     }
 
-    /// Subscribers dropped and not let in, by reason.
+    /// Subscribers dropped or refused, by reason.
     pub fn dropped(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         Dropped::ALL
             .iter()

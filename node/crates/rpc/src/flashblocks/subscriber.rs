@@ -1,4 +1,4 @@
-//! One subscriber: what it gets, and what ends it.
+//! One subscriber: what it is sent, and what ends it.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::hub::{Hub, until};
 use super::ring::Missed;
 use super::stats::{Dropped, FlashblocksStats};
 
-/// The longest message of a subscriber, bytes. None is of any use; pings have up to 125.
+/// The longest message that a subscriber may send, bytes. None is used; pings have up to 125.
 pub(super) const MAX_INCOMING: usize = 4096;
 /// Messages that a subscriber may send from one of our pings to the next. Base's node pings twice
 /// a second: 30 in that time.
@@ -24,17 +24,17 @@ const CHATTER: u32 = 1024;
 
 pub(super) type Socket = WebSocketStream<TcpStream>;
 
-/// What flashblocks travel in.
+/// The kind of WebSocket frames that flashblocks are sent in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Frames {
-    /// Binary frames: what nodes take.
+    /// Binary frames, for nodes.
     Binary,
-    /// Text frames: what proxies and browsers take.
+    /// Text frames, for proxies and browsers.
     Text,
 }
 
 impl Frames {
-    /// What a path asks for.
+    /// The frames that a path asks for.
     pub(super) fn of(path: &str) -> Self {
         if path.trim_end_matches('/').ends_with("/text") { Self::Text } else { Self::Binary }
     }
@@ -52,19 +52,19 @@ impl Frames {
 pub(super) enum End {
     /// The subscriber left.
     Left,
-    /// So many flashblocks were gone before it took them.
+    /// It missed this many flashblocks.
     Lagged(u64),
     /// It did not take a flashblock in time.
     Slow,
-    /// Nothing came of it for so long, not even answers to pings.
+    /// It sent nothing, not even answers to pings.
     Silent,
     /// It sent too many messages.
     Chatty,
     /// It sent too long a message.
     TooLong,
-    /// What it sent is no WebSocket.
+    /// It sent something that is not WebSocket.
     Malformed,
-    /// The node ends.
+    /// The node is stopping.
     Stopped,
 }
 
@@ -79,7 +79,7 @@ impl End {
         }
     }
 
-    /// What the subscriber is told: at most 123 bytes (RFC 6455, 5.5.1).
+    /// The close frame: its reason has at most 123 bytes (RFC 6455, 5.5.1).
     fn farewell(&self, slow_after: Duration) -> Option<CloseFrame> {
         let (code, reason) = match self {
             Self::Left => return None,
@@ -107,7 +107,7 @@ impl End {
     }
 }
 
-/// Counts a subscriber for as long as it is one.
+/// Counts a subscriber while it lives.
 struct Counted<'a>(&'a FlashblocksStats);
 
 impl<'a> Counted<'a> {
@@ -123,7 +123,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// What has come of a subscriber.
+/// What a subscriber has sent.
 struct Heard {
     last: Instant,
     /// Messages since our last ping.
@@ -131,7 +131,7 @@ struct Heard {
 }
 
 impl Heard {
-    /// Takes what came; an end, if it is one. tungstenite answers pings.
+    /// Takes a message; returns an end if it is one. tungstenite answers pings.
     fn take(&mut self, message: Option<&Result<Message, Error>>) -> Result<(), End> {
         match message {
             None

@@ -1,4 +1,4 @@
-//! Flashblocks of executed chains, and the door that serves them.
+//! Flashblocks of executed chains, and the server.
 
 mod format;
 mod op;
@@ -46,7 +46,7 @@ fn verified(block: &Arc<SealedBlock>) -> ChainEvent {
     ChainEvent::Verified(Arc::clone(block))
 }
 
-/// What a step says, read by types that are not ours; and whether it is the first, the last.
+/// The flashblock of a step, parsed by op-alloy's types; and whether it is the first or the last.
 fn read(step: Step) -> (OpFlashblockPayload, bool, bool) {
     match step {
         Step::Payload { text, first, last } => {

@@ -1,4 +1,4 @@
-//! What can be told about a transaction without sending it, in geth's words.
+//! Checks of a transaction before it is sent, with geth's texts.
 
 use std::time::Duration;
 
@@ -28,13 +28,13 @@ const BLOB_TX: u8 = 3;
 /// Why a transaction is not sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// It can never be valid on this chain, or not now; geth's words.
+    /// It can never be valid on this chain, or is not now; geth's text.
     #[error("{0}")]
     Invalid(String),
-    /// It is on its way.
+    /// It was forwarded already.
     #[error("already known")]
     AlreadyKnown,
-    /// Its sender has too many on their way.
+    /// Its sender has too many forwarded transactions.
     #[error("account limit exceeded: {0} transactions of this sender are on their way")]
     SenderFull(usize),
     /// A limit of this server was reached.
@@ -68,7 +68,7 @@ pub enum SendError {
     TimedOut {
         /// Its hash.
         hash: B256,
-        /// How long it was waited for.
+        /// The time waited.
         timeout: Duration,
     },
 }
@@ -99,8 +99,7 @@ fn invalid<R>(message: impl Into<String>) -> Result<R, SendError> {
     Err(SendError::Invalid(message.into()))
 }
 
-/// A transaction as blocks hold it: blobs come beside it when it is sent, and are for the
-/// gateway to check.
+/// A transaction as blocks hold it. When it is sent, blobs come beside it; the gateway checks them.
 pub(super) fn without_blobs(raw: &Bytes, spec: &ChainSpec) -> Result<Bytes, SendError> {
     if raw.first() != Some(&BLOB_TX) {
         return Ok(raw.clone());
@@ -202,7 +201,7 @@ pub(super) fn check(
     Ok(Checked { tx, state_nonce })
 }
 
-/// What a transaction offers to pay.
+/// The fee fields of a transaction.
 struct Fields {
     gas: u64,
     max_fee: u128,

@@ -1,5 +1,7 @@
 //! Sends a transaction to the leader of the block being built, else to the next one, else to the
-//! execution client. Who answers decides, be it by an error; who does not is passed over.
+//! execution client. The first that answers decides, even by an error.
+
+use std::sync::Arc;
 
 use alloy_primitives::{B256, Bytes};
 use fragcast_upstream::http::HttpError;
@@ -21,8 +23,10 @@ impl Forwarder {
             Some(pending) => pending.header.number,
             None => heads.latest.number().saturating_add(1),
         };
-        let next = self.schedule.next(block).next().map(|(gateway, _)| gateway);
-        let leaders = [Some(self.schedule.gateway(block)), next];
+        // One view for both questions: they belong together.
+        let epochs = Arc::clone(&self.epochs.borrow());
+        let next = epochs.next_terms(block).next().map(|(gateway, _)| gateway);
+        let leaders = [epochs.gateway(block), next];
         let gateways = leaders.into_iter().flatten().filter_map(|g| self.urls.get(&g));
         let mut targets: Vec<&str> = Vec::with_capacity(3);
         for url in gateways.chain(&self.config.fallback) {
@@ -33,7 +37,7 @@ impl Forwarder {
         targets
     }
 
-    /// Sends a transaction to the first who answers.
+    /// Sends a transaction to the first target that answers.
     pub(super) async fn post(&self, raw: &Bytes, hash: B256) -> Result<(), ErrorObjectOwned> {
         let request = Request::new("eth_sendRawTransaction", [raw]);
         let body = request.to_vec().map_err(|_| SendError::Nobody)?;

@@ -1,4 +1,4 @@
-//! Transactions that are on their way: sent to a gateway, and not yet executed here.
+//! Forwarded transactions: sent to a gateway, and not yet executed here.
 
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,16 +8,16 @@ use alloy_primitives::{Address, B256};
 
 use fragcast_execution::exec::Tx;
 
-/// Bounds of what is remembered.
+/// Bounds of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableLimits {
-    /// Transactions; from then on the oldest is forgotten for a new one.
+    /// Transactions; beyond, a new one replaces the oldest.
     pub total: usize,
-    /// Bytes of all transactions together; likewise.
+    /// Bytes of all transactions together; beyond, likewise.
     pub bytes: usize,
-    /// Transactions of one sender; from then on new ones are refused.
+    /// Transactions of one sender; beyond, new ones are refused.
     pub per_sender: usize,
-    /// How long one is remembered.
+    /// How long a transaction is remembered.
     pub ttl: Duration,
 }
 
@@ -27,10 +27,10 @@ impl Default for TableLimits {
     }
 }
 
-/// Why a transaction is not remembered.
+/// Why a transaction is not added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TableFull {
-    /// It is here already.
+    /// It is in the table already.
     Known,
     /// Its sender has too many.
     Sender,
@@ -42,7 +42,7 @@ struct Entry {
     since: Instant,
 }
 
-/// The table. What is in it is in all three maps.
+/// The table. Every entry is in all three maps.
 pub(super) struct Table {
     limits: TableLimits,
     entries: HashMap<B256, Entry>,
@@ -108,8 +108,8 @@ impl Table {
         }
     }
 
-    /// A transaction was executed: it is not on its way any more, and what has its sender's nonce
-    /// or a lower one will never be.
+    /// Removes an executed transaction, and those of its sender that can never be executed because
+    /// their nonce is not higher.
     pub(super) fn executed(&mut self, hash: B256, sender: Address, nonce: u64) {
         self.remove(hash);
         let Some(waiting) = self.senders.get(&sender) else { return };
@@ -133,7 +133,7 @@ impl Table {
         }
     }
 
-    /// The nonce after those that are on their way without a gap from `nonce` on.
+    /// The nonce after the forwarded transactions that follow `nonce` without a gap.
     pub(super) fn pending_nonce(&self, sender: Address, mut nonce: u64) -> u64 {
         let Some(waiting) = self.senders.get(&sender) else { return nonce };
         // Several may have the same nonce, one replacing another.

@@ -24,13 +24,13 @@ struct Inner {
     by_hash: HashMap<B256, Vec<(u64, oneshot::Sender<Inclusion>)>>,
 }
 
-/// All that wait.
+/// All waiting requests.
 pub(super) struct Waiters {
     capacity: usize,
     inner: Mutex<Inner>,
 }
 
-/// One that waits; it ceases when dropped.
+/// A waiting request; dropping it ends it.
 pub(super) struct Waiting {
     waiters: Arc<Waiters>,
     hash: B256,
@@ -47,7 +47,7 @@ impl Waiters {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for `hash` from now on; `None` if too many wait.
+    /// Registers a request that waits for `hash`; `None` if too many wait.
     pub(super) fn register(self: &Arc<Self>, hash: B256) -> Option<Waiting> {
         let mut inner = self.inner();
         if inner.count >= self.capacity {

@@ -1,11 +1,11 @@
-//! A disk that loses power: what was not synced is kept, dropped or torn, in no order.
+//! A disk that loses power: writes that were not synced are kept, dropped or torn, in any order.
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::Rng;
 
-/// What a disk writes whole.
+/// Bytes that a disk writes atomically.
 const SECTOR: usize = 512;
 
 #[derive(Debug, Clone)]
@@ -31,13 +31,13 @@ impl Op {
 
 #[derive(Debug, Default)]
 struct Disk {
-    /// What the program sees.
+    /// The contents as the program sees them.
     current: Vec<u8>,
-    /// What is certain to be there after a crash.
+    /// The contents that survive a crash for certain.
     synced: Vec<u8>,
-    /// What may be.
+    /// Operations that may survive a crash.
     unsynced: Vec<Op>,
-    /// Operations until the power goes.
+    /// Operations left before the power fails.
     left: Option<u64>,
     dead: bool,
 }
@@ -80,7 +80,7 @@ impl TearingBackend {
         self.0.lock().unwrap()
     }
 
-    /// The power goes at the operation after `left` more.
+    /// Makes the power fail after `left` more operations.
     pub(super) fn die_after(&self, left: u64) {
         self.disk().left = Some(left);
     }
@@ -89,7 +89,7 @@ impl TearingBackend {
         self.disk().dead
     }
 
-    /// What is on the disk after a crash now.
+    /// The contents of the disk if it crashed now.
     pub(super) fn crash(&self, rng: &mut Rng) -> Vec<u8> {
         let disk = self.disk();
         let mut image = disk.synced.clone();

@@ -1,8 +1,8 @@
-//! The power goes at any operation of the disk; whatever is left opens, and is whole.
+//! The power fails at any operation of the disk; the remains always open, and are consistent.
 
 use super::*;
 
-/// Disks, and how often the power goes on each.
+/// Disks, and how often the power fails on each.
 const SEEDS: u64 = 60;
 const CRASHES: u64 = 5;
 
@@ -46,7 +46,8 @@ fn whatever_a_crash_leaves_is_a_verified_block() {
     assert!(opened > SEEDS * 3 && died_early > 0 && lost > SEEDS, "{opened} {died_early} {lost}");
 }
 
-/// What was opened is one of the blocks that can be there, and whole. How many blocks are gone.
+/// Checks that the opened store is consistent and at one of the possible blocks. Returns how many
+/// blocks are lost.
 fn check(store: &Store, chain: &mut Vec<Step>, least: Option<u64>, seed: u64) -> u64 {
     let report = store.verify().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     let (number, hash) = store.durable().unwrap();
@@ -60,7 +61,7 @@ fn check(store: &Store, chain: &mut Vec<Step>, least: Option<u64>, seed: u64) ->
     lost as u64
 }
 
-/// Persists and unwinds until the power goes; the block that must be there afterwards.
+/// Persists and unwinds until the power fails; returns the block that must be there afterwards.
 fn run(
     store: &Arc<Store>,
     backend: &TearingBackend,

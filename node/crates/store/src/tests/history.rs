@@ -1,4 +1,4 @@
-//! Blocks as they were executed, read back.
+//! Executed blocks, read back.
 
 use fragcast_execution::testing::TestChain;
 

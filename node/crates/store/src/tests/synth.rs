@@ -1,5 +1,5 @@
-//! Blocks of random changes, without an EVM: accounts and slots come, change and go, storages are
-//! wiped, contracts die and come back.
+//! Blocks of random changes, without an EVM: accounts and slots are created, changed and deleted,
+//! storages are wiped, contracts are destroyed and created again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use fragcast_execution::trie::StateTrie;
 use super::Rng;
 use crate::Store;
 
-/// Accounts that the changes are about.
+/// Accounts that change.
 const ACCOUNTS: u64 = 24;
 /// Slots of each.
 const SLOTS: u64 = 40;
 
-/// The state as it must be.
+/// The expected state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Model {
     pub(super) accounts: BTreeMap<Address, Account>,
@@ -58,7 +58,7 @@ pub(super) struct Step {
     pub(super) model: Model,
 }
 
-/// What the next block builds on.
+/// The block that the next one builds on.
 pub(super) struct Tip {
     pub(super) step: Step,
     trie: StateTrie,

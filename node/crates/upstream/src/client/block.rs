@@ -1,4 +1,4 @@
-//! What is asked about blocks, state and code; every answer is checked against a hash.
+//! Requests for blocks, state and code. Every answer is checked against a hash.
 
 use alloy_consensus::Header;
 use alloy_consensus::proofs::{calculate_withdrawals_root, ordered_trie_root_encoded};
@@ -46,7 +46,7 @@ fn same(what: &str, got: B256, must: B256) -> Result<(), ClientError> {
     Err(corrupt(format!("{what} {got} where {must} was asked for")))
 }
 
-/// EIP-1898.
+/// The block parameter of EIP-1898.
 fn at(block: B256) -> Value {
     json!({ "blockHash": block, "requireCanonical": false })
 }
@@ -55,7 +55,7 @@ fn quantity(number: u64) -> String {
     format!("{number:#x}")
 }
 
-/// A header and the hash that it has, which must be the one that the client says.
+/// A header and its hash, which must be the one that the client says.
 fn hashed(said: RpcHeader) -> Result<(Header, B256), ClientError> {
     let (header, hash) = (said.inner, said.hash);
     let has = header.hash_slow();
@@ -70,7 +70,7 @@ fn hashed(said: RpcHeader) -> Result<(Header, B256), ClientError> {
 }
 
 impl Client {
-    /// EIP-155.
+    /// The chain id (EIP-155).
     ///
     /// # Errors
     /// [`ClientError`].
@@ -83,7 +83,7 @@ impl Client {
     /// Its latest, safe and finalized blocks.
     ///
     /// # Errors
-    /// [`ClientError`]; that it has no safe or finalized block is none.
+    /// [`ClientError`]. A missing safe or finalized block is no error.
     pub async fn heads(&self) -> Result<ClientHeads, ClientError> {
         let calls =
             ["latest", "safe", "finalized"].map(|tag| ("eth_getBlockByNumber", (tag, false)));
@@ -108,8 +108,8 @@ impl Client {
         Ok(Some(header))
     }
 
-    /// Headers by number with the hashes that they have, from `from` downwards, at most `count`.
-    /// Which chain they are of is for the caller to check.
+    /// Headers by number with their hashes, from `from` downwards, at most `count`. The caller
+    /// checks which chain they belong to.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -159,8 +159,8 @@ impl Client {
         self.block(hash).await
     }
 
-    /// `debug_getRawBlock`, which knows every type of transaction and is half as long. `None`
-    /// also where the client does not offer it.
+    /// A block by `debug_getRawBlock`, which supports every type of transaction and is half as long
+    /// as JSON. `None` also if the client does not offer the method.
     async fn raw_block(&self, id: &str) -> Result<Option<ClientBlock>, ClientError> {
         if !self.has_raw_blocks() {
             return Ok(None);
@@ -303,7 +303,7 @@ fn list<'a>(from: &mut &'a [u8]) -> alloy_rlp::Result<&'a [u8]> {
     alloy_rlp::Header::decode_bytes(from, true)
 }
 
-/// `[header, transactions, ommers, withdrawals?]`. Transactions are taken as they are, so that one
+/// Decodes `[header, transactions, ommers, withdrawals?]`. Transactions are kept as bytes, so one
 /// of a type that this build does not know is no obstacle.
 fn decode_rlp(mut raw: &[u8]) -> alloy_rlp::Result<Parts> {
     let mut block = list(&mut raw)?;

@@ -1,4 +1,4 @@
-//! The client as threads see it that may wait.
+//! The client for threads that may block.
 
 use std::future::Future;
 
@@ -6,10 +6,10 @@ use tokio::runtime::Handle;
 
 use super::rpc::{Client, ClientError};
 
-/// A client for threads that are not the runtime's: the executor's, and those of blocking reads.
+/// A client for threads outside the runtime: the executor's, and those of blocking reads.
 ///
-/// Its calls block. They must not be made from an asynchronous task, whose worker thread would
-/// stand still meanwhile.
+/// Its calls block, so an asynchronous task must not make them: its worker thread would be blocked
+/// meanwhile.
 #[derive(Clone)]
 pub struct BlockingClient {
     client: Client,
@@ -27,9 +27,9 @@ impl BlockingClient {
         &self.client
     }
 
-    /// Runs something on the runtime and waits for it.
+    /// Runs a request on the runtime and waits for it.
     ///
-    /// Not `Handle::block_on`, which panics while the runtime is shutting down.
+    /// It does not use `Handle::block_on`, which panics while the runtime is shutting down.
     ///
     /// # Errors
     /// [`ClientError`]; [`ClientError::Unavailable`] if the runtime has ended.

@@ -1,13 +1,13 @@
-//! A bounded table by hash, in two generations: what is used moves to the younger one, and when
-//! that is full the older one is dropped as a whole.
+//! A bounded table by hash, in two generations. An entry that is used moves to the younger one;
+//! when that is full, the older one is dropped as a whole.
 //!
-//! That keeps what is hot, as a list by age would, for one move a generation instead of one an
-//! access, and cannot be made to hold more than its capacity.
+//! This keeps hot entries as a list by age would, with one move for each generation instead of one
+//! for each access, and it never holds more than its capacity.
 
 use alloy_primitives::B256;
 use alloy_primitives::map::B256Map;
 
-/// What an entry takes beside its value: key, table, allocation.
+/// Bytes of an entry beside its value: key, table, allocation.
 const ENTRY: usize = 96;
 
 /// The table.
@@ -15,9 +15,9 @@ const ENTRY: usize = 96;
 pub(super) struct Cache<V> {
     young: B256Map<(V, usize)>,
     old: B256Map<(V, usize)>,
-    /// Of the younger generation.
+    /// Bytes of the younger generation.
     bytes: usize,
-    /// Of a generation.
+    /// Bytes that a generation may hold.
     capacity: usize,
 }
 
@@ -41,7 +41,7 @@ impl<V: Clone> Cache<V> {
         Some(value)
     }
 
-    /// `size` is that of the value, bytes. A value that alone is too large is not kept.
+    /// Adds a value of `size` bytes. A value that is too large by itself is not kept.
     pub(super) fn insert(&mut self, hash: B256, value: V, size: usize) {
         let total = size + ENTRY;
         if total > self.capacity {

@@ -1,11 +1,11 @@
-//! Follows the client's canonical chain: finds where it leaves ours, fetches its blocks from
-//! there and hands them to whoever executes them.
+//! Follows the client's canonical chain: finds where it leaves ours, fetches its blocks from there
+//! on and hands them to the executor.
 //!
-//! A client whose head we have says nothing new: it is at our head, or behind it while frags lead
-//! ahead. Only a head that we do not have is looked into: headers are walked back by their hashes
-//! to a block that we have, and every block after that is fetched by its hash. The client may
-//! reorganise, restart or lie meanwhile; since everything hangs on hashes the round then fails,
-//! and the next one starts from the client's new head.
+//! If we have the client's head already, there is nothing to do: the client is at our head, or
+//! behind it while frags lead ahead. For a head that we do not have, headers are walked back by
+//! their hashes to a block that we have, and every block after that one is fetched by its hash. The
+//! client may reorganise, restart or lie meanwhile. Because every step is tied to a hash, the round
+//! then fails, and the next one starts from the client's new head.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,23 +20,23 @@ use super::rpc::{Client, ClientError};
 
 /// Headers asked for in one step back.
 const STEP_BACK: u64 = 64;
-/// So many rounds in a row that the client's chain changed during them are worth a word: at the
-/// default interval five seconds.
+/// Rounds in a row during which the client's chain changed before that is logged: at the default
+/// interval five seconds.
 const MANY_MOVES: u32 = 10;
 
-/// How to follow.
+/// Settings of the follower.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowConfig {
     /// How often the client is asked for its head.
     pub interval: Duration,
     /// The longest pause after failures.
     pub max_pause: Duration,
-    /// How many blocks are walked back at most; 40 bytes each are kept meanwhile.
+    /// The most blocks that are walked back; 40 bytes each are kept meanwhile.
     pub depth: u64,
     /// The most blocks of a step.
     pub chunk: usize,
-    /// From this many bytes of transactions on a step is full: with one block more, which is
-    /// bounded by the client's longest answer, what is in memory at once.
+    /// A step is full at this many bytes of transactions. One block more, bounded by the client's
+    /// longest answer, may be in memory.
     pub chunk_bytes: usize,
 }
 
@@ -52,10 +52,10 @@ impl Default for FollowConfig {
     }
 }
 
-/// What the follower has done.
+/// Counters of the follower.
 #[derive(Debug, Default)]
 pub struct FollowStats {
-    /// Rounds.
+    /// Rounds begun.
     pub rounds: AtomicU64,
     /// Rounds that failed because the client was not available.
     pub unavailable: AtomicU64,
@@ -81,7 +81,7 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// How a round ended, if not well.
+/// Why a round failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum Trouble {
     #[error(transparent)]
@@ -99,7 +99,7 @@ enum Trouble {
 }
 
 impl Trouble {
-    /// What tells one trouble from another: the log says each once.
+    /// The kind of a failure; the log reports each kind once.
     const fn kind(&self) -> &'static str {
         match self {
             Self::Client(error) => error.label(),
@@ -201,7 +201,7 @@ impl Follower {
         if self.chain.follow(step).await { Ok(()) } else { Err(Trouble::NotTaken) }
     }
 
-    /// The newest common block, and the hashes of the client's blocks after it, newest first.
+    /// Finds the newest common block, and the hashes of the client's blocks after it, newest first.
     async fn walk_back(&self, heads: ClientHeads) -> Result<Option<(B256, Vec<B256>)>, Trouble> {
         let (mut number, mut hash) = heads.latest;
         let mut hashes = Vec::new();

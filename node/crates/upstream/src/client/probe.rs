@@ -1,4 +1,4 @@
-//! What `check-config` asks a client: is it on this chain, and can state be had from it?
+//! The questions of `check-config` to a client: is it on this chain, and does it give state?
 
 use std::fmt;
 
@@ -8,19 +8,19 @@ use serde::de::IgnoredAny;
 
 use super::rpc::{Client, ClientError};
 
-/// How far back proofs are looked for.
+/// How many blocks back proofs are tried.
 const MAX_BACK: u64 = 8192;
 
 /// How far back a client gives proofs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proofs {
-    /// None even of its head: why.
+    /// Not even of its head; the reason.
     None(String),
     /// This many blocks behind its head, found by doubling; at most 8192 were tried.
     Back(u64),
 }
 
-/// What a client can do.
+/// Capabilities of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeReport {
     /// Its address.
@@ -40,7 +40,8 @@ pub struct ProbeReport {
 }
 
 impl ProbeReport {
-    /// What is wrong for a node on the chain `chain_id`; `state`: its state is to be used.
+    /// What makes the client unusable for a node on the chain `chain_id`; `state`: whether its
+    /// state is to be used.
     pub fn problem(&self, chain_id: u64, state: bool) -> Option<String> {
         if self.chain_id != chain_id {
             let has = self.chain_id;
@@ -104,7 +105,7 @@ pub async fn probe(client: &Client) -> Result<ProbeReport, ClientError> {
     Ok(ProbeReport { url, chain_id, heads, proofs, raw_blocks, traces, block })
 }
 
-/// Whether a method exists: any answer but that it does not.
+/// Whether a method exists: every answer but "no such method" says so.
 async fn offers(client: &Client, method: &str, params: impl serde::Serialize) -> bool {
     match client.call::<IgnoredAny>(method, params).await {
         Ok(_) => true,

@@ -1,12 +1,12 @@
 //! The transport: bounded JSON-RPC over HTTP, single and in batches.
 //!
-//! Invariants: a request takes at most three times [`ClientConfig::timeout`] (waiting for its
-//! turn, connecting, being answered); at most [`IN_FLIGHT`] requests of our own and
-//! [`PASSED_ON`] passed-on ones are under way, each with an answer of at most
-//! [`ClientConfig::max_response`] bytes; whatever the answer is, it is an error and not a panic.
+//! Invariants: a request takes at most three times [`ClientConfig::timeout`] (waiting for its turn,
+//! connecting, being answered). At most [`IN_FLIGHT`] requests of our own and [`PASSED_ON`]
+//! requests passed on for others are under way, each with an answer of at most
+//! [`ClientConfig::max_response`] bytes. No answer makes it panic.
 //!
-//! Every request connects anew ([`crate::http`]): beside a client on the same machine
-//! that costs little, and a batch costs one connection.
+//! Every request opens a connection ([`crate::http`]): to a client on the same machine that costs
+//! little, and a batch takes one connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,10 +30,10 @@ pub const PASSED_ON: usize = 16;
 const MAX_ERROR_CHARS: usize = 200;
 /// JSON-RPC's code for a method that does not exist.
 const NO_SUCH_METHOD: i64 = -32601;
-/// What geth answers besides, where a module is switched off.
+/// geth's code for a method of a module that is switched off.
 const NOT_AVAILABLE: i64 = -32604;
 
-/// How to reach a client.
+/// Settings of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientConfig {
     /// Its HTTP JSON-RPC, `http://host:port`.
@@ -71,10 +71,10 @@ pub enum ClientError {
     Refused {
         /// JSON-RPC's code.
         code: i64,
-        /// What it said, cut off after 200 characters.
+        /// Its message, cut off after 200 characters.
         message: String,
     },
-    /// It answered nonsense, or what contradicts a hash.
+    /// Its answer does not parse, or contradicts a hash.
     #[error("the execution client answered wrongly: {0}")]
     Corrupt(String),
 }
@@ -108,7 +108,7 @@ impl From<ClientError> for SourceError {
 
 /// A call in a batch: method and parameters.
 pub(super) type Call<P> = (&'static str, P);
-/// What a call gave; `None` is JSON's `null`.
+/// The result of a call; `None` is JSON's `null`.
 pub(super) type Answer<T> = Result<Option<T>, ClientError>;
 
 fn answered<T>(reply: Reply<T>) -> Answer<T> {
@@ -122,9 +122,9 @@ struct Inner {
     config: ClientConfig,
     own: Semaphore,
     passed_on: Semaphore,
-    /// The client has said that it takes no batches.
+    /// Whether the client has refused a batch.
     no_batches: AtomicBool,
-    /// The client has said that it has no `debug_getRawBlock`.
+    /// Whether the client lacks `debug_getRawBlock`.
     no_raw_blocks: AtomicBool,
 }
 
@@ -148,7 +148,7 @@ impl Client {
         })))
     }
 
-    /// How it is reached.
+    /// The client's settings.
     pub fn config(&self) -> &ClientConfig {
         &self.0.config
     }
@@ -215,7 +215,7 @@ impl Client {
         self.single(&self.0.own, self.http(), method, params).await
     }
 
-    /// Passes a call of somebody else on; the result as it came.
+    /// Passes a call on for somebody else and returns the result as it came.
     ///
     /// # Errors
     /// [`ClientError`]; a `null` is a result.

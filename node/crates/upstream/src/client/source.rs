@@ -1,14 +1,14 @@
 //! The *rpc* source: an execution client's state, anchored on a block hash.
 //!
 //! Invariant: every value comes from walking the trie down from the state root of a header that
-//! hashes to the anchor. Nodes are kept by their hash across blocks, so a new anchor finds what
-//! did not change without asking; what a walk lacks is asked for with `eth_getProof` (EIP-1898),
-//! whose nodes go into the table by the hash that they have, and the walk is made again. A proof
-//! is therefore never believed: a wrong one only leaves the walk where it was, which is
-//! [`SourceError::Corrupt`]. Values are not kept: walking through nodes in memory takes
+//! hashes to the anchor. Nodes are kept by their hash across blocks, so a new anchor finds
+//! unchanged nodes without asking. For nodes that a walk lacks the client is asked with
+//! `eth_getProof` (EIP-1898); the proof's nodes go into the table by their own hash, and the walk
+//! is repeated. So a proof is never trusted: after a wrong one the walk still lacks the node, which
+//! is [`SourceError::Corrupt`]. Values are not kept: walking through nodes in memory takes
 //! microseconds, and an open block keeps what it has read.
 //!
-//! A node that no proof holds, the sibling onto which a deletion collapses a branch, is
+//! A node that no proof holds (the sibling onto which a deletion collapses a branch) is
 //! [`SourceError::Missing`]: the block is `unverified` until the client has it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,22 +31,21 @@ use super::rpc::Client;
 const MAX_NODE: usize = 1024;
 /// The most nodes of one proof: a path has 64 nibbles.
 const MAX_DEPTH: usize = 65;
-/// The most accounts and slots that one `prefetch` asks for; what is beyond is asked for when it
-/// is read.
+/// The most accounts and slots that one `prefetch` asks for; the rest is asked for when it is read.
 const MAX_PREFETCH: usize = 4096;
 /// The most slots of one call of `eth_getProof`.
 const MAX_SLOTS: usize = 64;
-/// After so many reads of one view its trie lets go of the nodes that it has decoded, which stay in
-/// the table: at one or two nodes a read that no other read shares, about 100 MB.
+/// Reads of one view after which its trie drops its decoded nodes, which stay in the table. At one
+/// or two nodes a read that no other read shares, that is about 100 MB.
 const MAX_READS: usize = 1 << 16;
 /// Headers asked for at once when headers are walked back, which BLOCKHASH does up to 256 times.
 const WALK: u64 = 32;
 /// A header in memory, bytes.
 const HEADER: usize = 800;
-/// An entry of the table from code to an account that has it, bytes.
+/// Bytes of an entry in the table from code to an account that has it.
 const OWNER: usize = 20;
 
-/// How much a source keeps, bytes, each bounded by itself.
+/// Bounds of what a source keeps, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceLimits {
     /// Trie nodes.
@@ -55,7 +54,7 @@ pub struct SourceLimits {
     pub codes: usize,
     /// Headers, about 900 bytes each.
     pub headers: usize,
-    /// Which account has which code, about 120 bytes each.
+    /// The table from code to account, about 120 bytes an entry.
     pub owners: usize,
 }
 
@@ -72,7 +71,7 @@ struct SourceCache {
     nodes: Mutex<Cache<Bytes>>,
     codes: Mutex<Cache<Bytes>>,
     headers: Mutex<Cache<Arc<Header>>>,
-    /// Accounts by the hash of their code: the client gives code by account.
+    /// Accounts by the hash of their code, because the client gives code by account.
     owners: Mutex<Cache<Address>>,
     /// Number and parent's hash of the last header that was handed out.
     walk: Mutex<(u64, B256)>,
@@ -109,8 +108,8 @@ impl SourceCache {
         Ok(())
     }
 
-    /// A header from the client. Where headers are being walked back, those before it are asked
-    /// for by number in the same request; they are kept by the hashes that they have.
+    /// Asks the client for a header. While headers are being walked back, the same request also
+    /// asks for those before it by number; they are kept by their own hashes.
     fn ask_header(&self, hash: B256) -> Result<Option<Header>, SourceError> {
         let (number, parent) = *locked(&self.walk);
         if let Some(number) = number.checked_sub(1).filter(|_| parent == hash) {
@@ -193,8 +192,8 @@ impl StateSource for RpcSource {
         true
     }
 
-    /// Nothing is durable here; what the block has changed is kept, so that an anchor on it finds
-    /// its nodes and code without asking.
+    /// Nothing is durable here. Nodes and code that the block has changed are kept, so that an
+    /// anchor on it finds them without asking.
     fn persist(&self, block: &Arc<SealedBlock>) {
         self.0.keep_header(block.hash(), &block.snapshot.header);
         {
@@ -219,8 +218,8 @@ impl StateSource for RpcSource {
 struct RpcView {
     shared: Arc<SourceCache>,
     block: B256,
-    /// From the root in the block's header, resolved through the nodes that are kept; and how often
-    /// it was read.
+    /// The trie, from the root in the block's header, resolved through the kept nodes; and how
+    /// often it was read.
     trie: Mutex<(StateTrie, usize)>,
 }
 
@@ -245,7 +244,7 @@ impl RpcView {
         self.trie().slot(keccak256(address), key, &*self.shared)
     }
 
-    /// Walks; where that lacks a node asks for the proof and walks again.
+    /// Walks the trie; if a node is missing, asks for the proof and walks again.
     fn read<T>(
         &self,
         address: Address,
@@ -270,7 +269,7 @@ impl RpcView {
         })
     }
 
-    /// What of `keys` cannot be read from the nodes that are kept.
+    /// Those of `keys` that cannot be read from the kept nodes.
     fn lacking(&self, keys: &[(Address, Vec<U256>)]) -> Vec<(Address, Vec<U256>)> {
         let mut seen = HashSet::<(Address, Option<U256>)>::default();
         let mut asked: Vec<(Address, Vec<U256>)> = Vec::new();

@@ -16,7 +16,7 @@ use fragcast_execution::testing::TestChain;
 use super::{Client, ClientConfig};
 use crate::testing::Server;
 
-/// How long any condition may take to come true; no test takes it unless it fails.
+/// The longest wait for any condition; only a failing test reaches it.
 const GUARD: Duration = Duration::from_secs(60);
 
 fn config() -> DevnetConfig {

@@ -1,8 +1,8 @@
-//! The secret shared with an execution client, and the tokens made of it.
+//! The secret shared with an execution client, and the tokens signed with it.
 //!
-//! The engine port takes HS256 tokens whose `iat` is within 60 s of its clock, so every request
-//! gets a fresh one. The secret is wiped when dropped and appears in no output; only the
-//! signing library's short-lived copy of it is beyond our reach.
+//! The engine port accepts HS256 tokens whose `iat` is within 60 s of its clock, so every request
+//! gets a fresh one. The secret is wiped when dropped and appears in no output. Only the signing
+//! library's short-lived copy of it is not wiped.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,7 +26,7 @@ pub enum JwtError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// Not 32 bytes in hexadecimal. The content is not repeated: it may be most of a secret.
@@ -41,6 +41,15 @@ pub enum JwtError {
 }
 
 /// 32 secret bytes that Fragcast and the execution client share.
+///
+/// ```
+/// use fragcast_upstream::engine::JwtSecret;
+///
+/// let secret = JwtSecret::from_hex(&"07".repeat(32))?;
+/// assert_eq!(format!("{secret:?}"), "JwtSecret(…)");
+/// assert!(JwtSecret::from_hex("07").is_err());
+/// # Ok::<(), fragcast_upstream::engine::JwtError>(())
+/// ```
 #[derive(Clone)]
 pub struct JwtSecret(Zeroizing<[u8; SECRET_LEN]>);
 

@@ -1,4 +1,4 @@
-//! What to send to the execution client next, decided without sockets, clock or task.
+//! Decides what to send to the execution client next, without sockets, clock or task.
 //!
 //! The client keeps one unsealed block and throws it away on any repeat or wrong sequence, so:
 //!
@@ -10,7 +10,7 @@
 //!    client the newer one.
 //!
 //! A block that will not be sent any further has no entry, and messages without an entry are
-//! skipped; hence an entry is made by Env alone, and memory is bounded by the queue.
+//! skipped. So only an Env makes an entry, and memory is bounded by the queue.
 //!
 //! Contract: after any `handle_*`, call [`Machine::poll`]; after `Send` or `Ask` it waits until
 //! the outcome is handed in. Times are durations since any fixed moment.
@@ -19,34 +19,34 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fragcast_shredder::{Kind, Message};
+use fragcast_shredder::{Kind, Message, MessageKey};
 
-use fragcast_turbine::output::{Ordered, Output};
+use fragcast_shredder::delivery::{Delivered, Output};
 
 /// The longest pause between two attempts.
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
-/// What the machine wants done.
+/// What the task is to do next.
 #[derive(Debug, Clone)]
 pub(super) enum Action {
     /// Send this, then hand in its [`Outcome`].
-    Send(Arc<Ordered>),
+    Send(Arc<Delivered>),
     /// Ask whether the client has this block, then hand in the [`Answer`].
     Ask(u64),
     /// Nothing until the next output, or that time if there is one.
     Wait(Option<Duration>),
 }
 
-/// What became of a message that was sent.
+/// The outcome of a message that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// The client took it.
     Valid,
     /// The client received it and answered an error.
     Refused { code: i64, message: String },
-    /// Surely not received, or not looked at.
+    /// Certainly not received, or not looked at.
     NotReceived(String),
-    /// Nobody knows.
+    /// It may have been received.
     Ambiguous(String),
 }
 
@@ -58,7 +58,7 @@ pub(super) enum Answer {
     Unknown(String),
 }
 
-/// How much may wait.
+/// Bounds of the messages that wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Messages.
@@ -73,14 +73,14 @@ struct Block {
     attempt: u8,
     /// The index that its next message must have.
     next: u32,
-    /// Its Env was sent, or tried.
+    /// Its Env was sent, or sending it was tried.
     open: bool,
-    queue: VecDeque<Arc<Ordered>>,
+    queue: VecDeque<Arc<Delivered>>,
 }
 
 #[derive(Debug)]
 enum InFlight {
-    Message(Arc<Ordered>),
+    Message(Arc<Delivered>),
     Question(u64),
 }
 
@@ -97,7 +97,7 @@ impl Pause {
     }
 }
 
-/// See the module.
+/// The decisions; see the module.
 #[derive(Debug)]
 pub(super) struct Machine {
     limits: Limits,
@@ -105,14 +105,14 @@ pub(super) struct Machine {
     blocks: BTreeMap<u64, Block>,
     queued: usize,
     queued_bytes: usize,
-    /// Block and attempt of the last Env that was sent, or tried.
+    /// Block and attempt of the last Env that was sent, or that sending was tried of.
     opened: Option<(u64, u8)>,
     /// The highest block that the client is known to have.
     has: Option<u64>,
     in_flight: Option<InFlight>,
     /// The client could not be reached.
     unreachable: Option<Pause>,
-    /// The block to ask for, and when.
+    /// The block to ask for, and the time to ask.
     question: Option<(u64, Pause)>,
     skipped: u64,
 }
@@ -135,7 +135,7 @@ impl Machine {
         }
     }
 
-    /// How many messages were not sent, of those handed in.
+    /// Messages that were handed in and not sent.
     pub(super) const fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -152,8 +152,8 @@ impl Machine {
         }
     }
 
-    fn handle_message(&mut self, message: Arc<Ordered>) {
-        let Ordered { block, attempt, index, .. } = *message;
+    fn handle_message(&mut self, message: Arc<Delivered>) {
+        let MessageKey { block, attempt, message: index } = message.key;
         if index == 0 {
             let late = self.opened.is_some_and(|opened| (block, attempt) <= opened);
             if late || self.blocks.get(&block).is_some_and(|entry| entry.attempt >= attempt) {
@@ -189,7 +189,7 @@ impl Machine {
     /// Takes the outcome of the last [`Action::Send`].
     pub(super) fn handle_outcome(&mut self, now: Duration, outcome: &Outcome) {
         let Some(InFlight::Message(message)) = self.in_flight.take() else { return };
-        let Ordered { block, attempt, .. } = *message;
+        let MessageKey { block, attempt, .. } = message.key;
         let current = self.blocks.get(&block).is_some_and(|entry| entry.attempt == attempt);
         let sealed = message.message.message().kind() == Kind::Seal;
         if let Outcome::NotReceived(_) = outcome {
@@ -274,17 +274,17 @@ impl Machine {
 
     fn enqueue(
         &mut self,
-        message: Arc<Ordered>,
-        push: fn(&mut VecDeque<Arc<Ordered>>, Arc<Ordered>),
+        message: Arc<Delivered>,
+        push: fn(&mut VecDeque<Arc<Delivered>>, Arc<Delivered>),
     ) {
-        if let Some(entry) = self.blocks.get_mut(&message.block) {
+        if let Some(entry) = self.blocks.get_mut(&message.key.block) {
             self.queued += 1;
             self.queued_bytes += weight(&message);
             push(&mut entry.queue, message);
         }
     }
 
-    fn dequeue(&mut self, block: u64) -> Option<Arc<Ordered>> {
+    fn dequeue(&mut self, block: u64) -> Option<Arc<Delivered>> {
         let entry = self.blocks.get_mut(&block)?;
         entry.open = true;
         let message = entry.queue.pop_front()?;
@@ -293,7 +293,7 @@ impl Machine {
         Some(message)
     }
 
-    /// Sends no more of `block` until its next Env.
+    /// Gives up `block` until its next Env.
     fn abandon(&mut self, block: u64) {
         if let Some(entry) = self.blocks.remove(&block) {
             self.skipped += entry.queue.len() as u64;
@@ -312,12 +312,12 @@ impl Machine {
 }
 
 /// About how much memory a waiting message holds.
-fn weight(message: &Ordered) -> usize {
+fn weight(message: &Delivered) -> usize {
     let txs = match message.message.message() {
         Message::Frag(frag) => frag.txs.iter().map(|tx| tx.len() + size_of_val(tx)).sum(),
         Message::Env(_) | Message::Seal(_) => 0,
     };
-    size_of::<Ordered>() + txs
+    size_of::<Delivered>() + txs
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The JSON-RPC requests to the execution client and what their answers mean.
 //!
 //! Invariant: an answer counts as "not received" only if the client cannot have looked at the
-//! message: nothing was sent, or the token was turned down before the body was read.
+//! message: nothing was sent, or the token was refused before the body was read.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::machine::{Answer, Outcome};
 use crate::http::{HttpClient, HttpError};
 use crate::jsonrpc::{Reply, Request};
 
-/// What added to the canonical recovery id 0 or 1 gives the v that the gateway emits, 27 or 28:
+/// Added to the canonical recovery id (0 or 1) it gives the v that the gateway emits (27 or 28), so
 /// the client gets the bytes that it would get from the gateway itself.
 const V_OFFSET: u8 = 27;
 
@@ -98,7 +98,8 @@ impl RpcClient {
         }
     }
 
-    /// The body of a 200; whatever else happened, as the doubt that it leaves.
+    /// The body of a 200; any other result as an error that says whether the request may have been
+    /// received.
     async fn call<P: Serialize>(
         &self,
         method: &str,

@@ -1,4 +1,4 @@
-//! What the client answers, and its lies.
+//! The client's answers and lies.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ impl State {
         self.chain.get(usize::try_from(number.checked_sub(first)?).unwrap()).cloned()
     }
 
-    /// By hash, number, tag or as EIP-1898 has it.
+    /// The block with a hash, number, tag, or EIP-1898 parameter.
     fn block(&self, id: &Value) -> Option<Arc<SealedBlock>> {
         if let Some(object) = id.as_object() {
             assert_eq!(object["requireCanonical"], false);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -13,6 +13,9 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpSocket;
 use tokio::task::{JoinHandle, JoinSet};
+
+/// How long the server may take to end; no test takes it unless it fails.
+const GUARD: Duration = Duration::from_secs(60);
 
 /// A request.
 pub struct Asked {
@@ -101,7 +104,9 @@ impl HttpServer {
     pub fn stop_blocking(&mut self) {
         if let Some(running) = self.running.take() {
             running.abort();
+            let asked = Instant::now();
             while !running.is_finished() {
+                assert!(asked.elapsed() < GUARD, "the server does not end");
                 std::thread::sleep(Duration::from_millis(1));
             }
         }

@@ -33,7 +33,7 @@ pub(super) enum Unpublished {
 labelled!(Unpublished);
 
 impl Driver {
-    /// Publishes a message, or sends it again to those who have subscribed since.
+    /// Publishes a message, or sends it again to peers that have subscribed since.
     pub(super) fn publish(&mut self, kind: Kind, wire: &Bytes) {
         let name = self.topics.name(kind);
         let id = topic::message_id(name, wire);
@@ -68,7 +68,7 @@ impl Driver {
         }
     }
 
-    /// Sends a message again to those who have subscribed since; `None` if there are none.
+    /// Sends a message again to peers that have subscribed since; `None` if there are none.
     fn catch_up(
         &mut self,
         kind: Kind,
@@ -88,7 +88,7 @@ impl Driver {
         Some(behaviour.publish_again(&self.hooks, salt, message, &others, &own))
     }
 
-    /// Judges a message, hands it on, and tells gossipsub what to do with it.
+    /// Judges a message, hands it on, and gives gossipsub the verdict.
     pub(super) fn message(&mut self, from: PeerId, id: &MessageId, message: gossipsub::Message) {
         let now = Instant::now();
         let overrun = self.numbers.overrun;

@@ -1,5 +1,5 @@
-//! Nodes that have messages from gossip and no shreds of them: they tell of them, answer with
-//! them, and ask no more.
+//! Nodes that have messages from gossip without shreds: they send tips of them, answer with them,
+//! and do not ask for them.
 
 use super::peers::Scene;
 use super::*;
@@ -60,14 +60,15 @@ fn a_node_that_has_everything_from_gossip_alone_answers_one_that_has_some_shreds
         net.nodes[2].handle_datagrams(now, some);
     }
     net.run();
-    let mut got: Vec<&Delivered> = net.delivered[2].iter().collect();
+    let mut got: Vec<_> = net.delivered[2].iter().collect();
     got.sort_by_key(|delivered| delivered.key);
     assert_eq!(got.len(), 5);
     for (delivered, message) in got.into_iter().zip(&block) {
         assert_eq!(delivered.key, key(message, 0));
         assert_eq!(delivered.message, net.world.sign(message.clone()));
-        assert_eq!((delivered.via, delivered.from), (Via::Whole, Some(peer(1))));
+        assert_eq!(delivered.via, Via::Whole);
     }
+    assert_eq!(net.senders[2], [Some(peer(1)); 5]);
     assert_eq!(net.nodes[1].counters().repair_answered_messages, 5, "each of them once");
     assert_eq!(net.nodes[2].counters().repair_messages, 5);
     assert_eq!(net.nodes[2].parts.repair.assembling(), (0, 0));
@@ -91,7 +92,7 @@ fn a_message_longer_than_an_answer_is_asked_for_on_and_on() {
     net.run();
     let delivered = net.delivered[2].iter().find(|d| d.key.message == 1).expect("it came");
     assert_eq!(*delivered.message.message(), message);
-    let took = delivered.complete_at.since(now);
+    let took = delivered.times.complete_at.since(now);
     assert!(took < Duration::from_secs(3), "{took:?}");
     assert_eq!(net.nodes[1].counters().repair_answered_messages, 2);
     let answered = net.nodes[1].counters().repair_answered_bytes;
@@ -112,15 +113,17 @@ fn a_tail_that_gossip_alone_has_is_told_of_and_passed_on() {
     gossip(&mut net, 1, seal(1, 1));
     net.run_for(Duration::from_millis(500));
     let healed = net.delivered[2].last().unwrap();
-    assert_eq!((healed.key.message, healed.via, healed.from), (2, Via::Whole, Some(peer(1))));
-    let took = healed.complete_at.since(sent);
+    assert_eq!((healed.key.message, healed.via), (2, Via::Whole));
+    assert_eq!(net.senders[2].last(), Some(&Some(peer(1))));
+    let took = healed.times.complete_at.since(sent);
     assert!(took < Duration::from_millis(400), "{took:?}");
     // And from there to the next, though its own source is gone.
     net.dead[1] = true;
     net.cut[3] = false;
     net.run_for(Duration::from_secs(2));
     let healed = net.delivered[3].last().unwrap();
-    assert_eq!((healed.key.message, healed.via, healed.from), (2, Via::Whole, Some(peer(2))));
+    assert_eq!((healed.key.message, healed.via), (2, Via::Whole));
+    assert_eq!(net.senders[3].last(), Some(&Some(peer(2))));
     assert_eq!(net.delivered[3].len(), 3);
 }
 
@@ -165,7 +168,7 @@ fn shreds_of_what_gossip_brought_first_are_forwarded_and_give_a_race() {
         let mut vias = Vec::new();
         for event in scene.events() {
             match event {
-                Event::Message(delivered) => vias.push(delivered.via),
+                Event::Message { delivered, .. } => vias.push(delivered.via),
                 Event::Race(race) => {
                     assert_eq!((race.gossip_at, race.turbine_at), (gossip_at, scene.now));
                     assert_eq!((race.key.message, race.kind), (1, fragcast_shredder::Kind::Frag));
@@ -186,7 +189,7 @@ fn shreds_of_what_gossip_brought_first_are_forwarded_and_give_a_race() {
     assert_eq!((counters.gossip, counters.gossip_first, counters.delivered), (1, 1, 1));
 }
 
-/// What a node says, but of its health.
+/// A node's events, except those of its health.
 fn told(scene: &mut Scene) -> Vec<Event> {
     let events = scene.events().into_iter();
     events.filter(|event| !matches!(event, Event::Health(_))).collect()
@@ -198,7 +201,7 @@ fn the_second_way_and_its_repetitions_are_no_first_arrivals() {
     let shreds = scene.cut(frag(1, 0, 5_000));
     let message = scene.world.sign(frag(1, 0, 5_000));
     scene.feed(1, &shreds);
-    assert!(matches!(told(&mut scene)[..], [Event::Message(_)]));
+    assert!(matches!(told(&mut scene)[..], [Event::Message { .. }]));
     scene.node.handle_gossip(scene.now, message.clone(), true);
     assert!(matches!(told(&mut scene)[..], [Event::Race(_)]));
     scene.node.handle_gossip(scene.now, message, true);
@@ -214,18 +217,18 @@ fn the_second_way_and_its_repetitions_are_no_first_arrivals() {
     let (shreds, peer, request) = scene.asking();
     let message = scene.world.sign(frag(1, 0, 5_000));
     scene.parts(peer, request.nonce, &message.to_wire().into(), 0..1);
-    assert!(matches!(told(&mut scene)[..], [Event::Message(_)]));
+    assert!(matches!(told(&mut scene)[..], [Event::Message { .. }]));
     scene.node.handle_gossip(scene.now, message, true);
     assert!(told(&mut scene).is_empty());
     let counters = *scene.node.counters();
     assert_eq!((counters.repair_messages, counters.gossip, counters.gossip_first), (1, 1, 0));
     let forwarded = counters.forwarded;
     scene.feed(1, &shreds[2..]);
-    assert!(matches!(told(&mut scene)[..], [Event::Race(_), Event::Message(_)]));
+    assert!(matches!(told(&mut scene)[..], [Event::Race(_), Event::Message { .. }]));
     assert!(scene.node.counters().forwarded > forwarded, "shreds are forwarded after it");
 }
 
-/// What a node sends: the indices of parts, and panics on anything else.
+/// The indices of the parts that a node sends; panics on anything else.
 fn answer(scene: &mut Scene, request: RepairRequest) -> Vec<usize> {
     scene.control(2, &Control::RepairRequest(request));
     let sent = std::iter::from_fn(|| scene.node.poll_transmit(scene.now));

@@ -70,7 +70,7 @@ impl Scene {
         }
     }
 
-    /// What the node sends now, as requests; panics on shreds.
+    /// The requests that the node sends now; panics on shreds.
     pub(super) fn requests(&mut self) -> Vec<(PeerIndex, RepairRequest)> {
         let sent = std::iter::from_fn(|| self.node.poll_transmit(self.now));
         sent.filter_map(|t| match t.payload {
@@ -120,7 +120,7 @@ impl Scene {
         self.node.outcomes().get(outcome)
     }
 
-    /// Checks what is due, and forgets what is sent and told up to now.
+    /// Runs the due checks, and drops everything sent and reported so far.
     pub(super) fn settle(&mut self) {
         self.node.handle_timeout(self.now);
         while self.node.poll_transmit(self.now).is_some() {}
@@ -157,8 +157,8 @@ fn what_comes_by_repair_is_delivered_and_never_forwarded() {
     let before = *scene.node.counters();
     scene.answer(peer, request.nonce, &shreds[2..]);
     let events = scene.events();
-    let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
-    assert!(message.via == Via::Repair && message.from == Some(super::peer(peer)));
+    let [Event::Message { delivered, from }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((delivered.via, *from), (Via::Repair, Some(super::peer(peer))));
     // The set arrived whole and is re-encoded now; nothing of it is owed.
     while scene.next(Duration::from_secs(100)) {
         assert!(scene.requests().is_empty(), "panics on shreds, too");
@@ -211,7 +211,7 @@ fn forged_and_junk_answers_convict_who_sent_them() {
     assert!(requests.iter().all(|(to, _)| *to != peer && *to != second));
     let (third, request) = requests[0];
     scene.answer(third, request.nonce, &shreds[2..]);
-    assert!(matches!(scene.events()[..], [Event::Message(_)]));
+    assert!(matches!(scene.events()[..], [Event::Message { .. }]));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The bytecode run by an interpreter of just its opcodes. No gas is counted: the revm of a
-//! later executor does that; here it is what the code does.
+//! The bytecode run by an interpreter of its opcodes. Gas is not counted; only the results are
+//! checked.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ fn range(memory: &mut Vec<u8>, offset: U256, len: usize) -> &mut [u8] {
     &mut memory[start..start + len]
 }
 
-/// A positions is a jump target only if it is not inside a push.
+/// A position is a jump target only if it is not inside a push.
 fn is_target(code: &[u8], to: usize) -> bool {
     let mut at = 0;
     while at < to {

@@ -1,16 +1,16 @@
-//! Blocks of the devnet's gateway, whole and spoiled.
+//! Blocks of the devnet's gateway, valid and spoiled.
 
 use std::num::NonZeroU32;
 
-use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_consensus::{TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Signature, TxKind, U256};
-use fragcast_shredder::{Dialect, Frag, Message};
+use alloy_primitives::{TxKind, U256};
+use fragcast_shredder::{BlockBuilder, Dialect, Frag, Message};
 use op_alloy_consensus::TxDeposit;
 
 use super::*;
 use crate::devnet::genesis::account_key;
-use crate::devnet::{DevnetConfig, DevnetGateway, Genesis};
+use crate::devnet::{DevnetConfig, DevnetGateway, Genesis, sign};
 use crate::exec::memory::{MemorySource, MemoryState};
 
 fn config() -> DevnetConfig {
@@ -38,7 +38,7 @@ impl Follower {
         Self { spec: Arc::new(spec), source: Arc::new(source), parent }
     }
 
-    /// Executes a block's messages and goes on from it if it is verified.
+    /// Executes a block's messages and builds on it if it is verified.
     fn take(&mut self, messages: &[Message]) -> Verdict {
         let mut block = None;
         for message in messages {
@@ -161,7 +161,6 @@ fn an_env_that_contradicts_its_parent_is_rejected_with_the_field() {
 }
 
 fn signed(nonce: u64, chain_id: u64, max_fee_per_gas: u128, gas_limit: u64) -> Bytes {
-    let key = account_key(0, 0);
     let tx = TxEip1559 {
         chain_id,
         nonce,
@@ -173,21 +172,14 @@ fn signed(nonce: u64, chain_id: u64, max_fee_per_gas: u128, gas_limit: u64) -> B
         access_list: Default::default(),
         input: Bytes::new(),
     };
-    let signed = key.sign_digest(&tx.signature_hash());
-    let signature = signed.as_bytes();
-    let signature = Signature::new(
-        U256::from_be_slice(&signature[..32]),
-        U256::from_be_slice(&signature[32..64]),
-        signature[64] == 1,
-    );
-    TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into()
+    TxEnvelope::from(sign(&account_key(0, 0), tx)).encoded_2718().into()
 }
 
 fn frag(seq: u64, is_last: bool, txs: Vec<Bytes>) -> Message {
-    Message::Frag(Frag { block_number: 1, seq, is_last, blob_gas_used: None, txs })
+    Frag { is_last, ..BlockBuilder::new(1).frag_at(seq, txs) }.into()
 }
 
-/// Frag 1 of a block is `txs`, and what becomes of it.
+/// The verdict on a block whose frag 1 is `txs`.
 fn with_frag(txs: Vec<Bytes>) -> Verdict {
     let mut gateway = gateway(Dialect::V0);
     let mut block = vec![Message::Env(gateway.open(1_002).unwrap())];

@@ -1,4 +1,4 @@
-//! A source that lies: with the wrong bytes, and with the right hash of nodes that no trie has.
+//! A source that lies: with wrong bytes, and with nodes of the right hash that no trie has.
 
 use alloy_trie::nodes::{BranchNode, ExtensionNode, LeafNode, RlpNode, TrieNode};
 use alloy_trie::{EMPTY_ROOT_HASH, TrieMask};
@@ -28,7 +28,7 @@ impl TrieNodes for ByHash {
     }
 }
 
-/// Everything there is to do; what comes of it does not matter, as long as it comes.
+/// Does every operation; the results do not matter, as long as each returns.
 fn poke(root: B256, nodes: &dyn TrieNodes, addresses: &[B256], slots: &[B256]) {
     let before = StateTrie::from_root(root);
     let note = |_: Result<(), SourceError>| ();

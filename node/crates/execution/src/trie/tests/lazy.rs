@@ -1,4 +1,5 @@
-//! Tries of which part is held: resolution, what is missing, what is dropped unseen.
+//! Tries of which a part is held: resolution, missing nodes, parts that are dropped without being
+//! resolved.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -12,14 +13,14 @@ fn sample() -> Model {
     (0..24).step_by(8).map(|i| (key(i), (account(u64::from(i)), slots.clone()))).collect()
 }
 
-/// Takes the nodes from the store of which `take` says so.
+/// Takes the nodes that `take` selects from the store.
 fn take(store: &mut Store, take: impl Fn(TrieId, &Nibbles) -> bool) -> Store {
     let (taken, left) = store.0.drain().partition(|((trie, path), _)| take(*trie, path));
     store.0 = left;
     Store(taken)
 }
 
-/// Only what `trie` does not hold is asked for.
+/// Checks that only nodes which `trie` does not hold are asked for.
 fn unchanged(before: &StateTrie, trie: &StateTrie) {
     assert_eq!(trie.root(), before.root());
     assert_eq!(StateTrie::diff(before, trie), TrieDiff::default());

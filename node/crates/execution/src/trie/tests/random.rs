@@ -17,7 +17,8 @@ enum Op {
     Wipe(u8),
 }
 
-/// Few accounts with many slots, or slots would rarely meet.
+/// An operation on few accounts with many slots, since with more accounts slots would rarely
+/// collide.
 fn op() -> impl Strategy<Value = Op> {
     let value = prop_oneof![4 => (1u64..200).prop_map(U256::from), 1 => Just(U256::MAX)];
     prop_oneof![

@@ -1,4 +1,4 @@
-//! State that has to be waited for: an execution client's.
+//! State that must be waited for: an execution client's.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use fragcast_execution::state::{Account, SourceError};
 
 use super::*;
 
-/// Longer than anything here takes: only against hanging.
+/// A guard against hanging, longer than anything here takes.
 const GUARD: Duration = Duration::from_secs(30);
 
-/// A view that waits for a task of the runtime, as one does that asks over the network.
+/// A view that waits for a task of the runtime, like one that asks over the network.
 struct Asking(tokio::runtime::Handle);
 
 impl StateView for Asking {

@@ -1,4 +1,4 @@
-//! What flashblocks say, read by op-alloy's types.
+//! Contents of flashblocks, parsed by op-alloy's types.
 
 use alloy_consensus::Block;
 use alloy_consensus::proofs::ordered_trie_root_encoded;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::*;
 use crate::flashblocks::payload::payload_id;
 
-/// The block that a consumer makes of flashblocks, by op-alloy's rules.
+/// The block that a consumer assembles from flashblocks, by op-alloy's rules.
 pub(super) fn consumed(payloads: &[OpFlashblockPayload]) -> Block<OpTxEnvelope> {
     let data = OpExecutionData::from_flashblocks(payloads).unwrap();
     data.payload.try_into_block_with_sidecar(&data.sidecar).unwrap()
@@ -254,5 +254,6 @@ fn payload_ids_are_stable_and_of_one_attempt() {
     }
 }
 
-/// keccak256(parent ‖ number ‖ timestamp ‖ attempt), computed apart, with 03 for its first byte.
+/// keccak256(parent ‖ number ‖ timestamp ‖ attempt), computed independently, with 03 as its first
+/// byte.
 const PINNED_ID: &str = "0x032eb217453510f0";

@@ -4,7 +4,7 @@ use fragcast_upstream::testing::http::{Answered, Asked, HttpServer};
 
 use super::*;
 
-/// What it does with a transaction.
+/// Its answer to a transaction.
 pub(in super::super) enum Answer {
     /// Answers with its hash.
     Hash,
@@ -36,7 +36,7 @@ impl Gateway {
         Self::start(|_| Answer::Hash)
     }
 
-    /// Nobody listens at its port any more.
+    /// Stops the server: nobody listens at its port any more.
     pub(in super::super) async fn stop(&mut self) {
         self.http.stop().await;
     }

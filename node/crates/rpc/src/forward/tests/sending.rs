@@ -46,6 +46,37 @@ async fn the_leader_is_that_of_the_block_being_built() {
 }
 
 #[tokio::test]
+async fn the_leader_is_that_of_the_epoch_of_the_block() {
+    let mut chain = devnet();
+    let (a, b) = (Gateway::good().await, Gateway::good().await);
+    let members = Arc::new(Membership::new(5, Vec::new()).unwrap());
+    let epoch = |from_block, gateway| {
+        let schedule = Schedule::new(vec![gateway], 10).unwrap();
+        Arc::new(Epoch::new(5, from_block, Arc::clone(&members), schedule, []).unwrap())
+    };
+    let view = |epochs| Arc::new(EpochsView::new(epochs).unwrap());
+    let (published, epochs) = watch::channel(view(vec![epoch(0, first())]));
+    let forwarder = forwarder_in(&chain, to(&[(first(), &a), (second(), &b)]), epochs);
+    forwarder.send(&chain.workload.next_tx().bytes).await.unwrap();
+    assert_eq!([a.arrived().len(), b.arrived().len()], [1, 0]);
+
+    // The second gateway leads from block 3 on; block 1 is still the first one's.
+    published.send_replace(view(vec![epoch(0, first()), epoch(3, second())]));
+    forwarder.send(&chain.workload.next_tx().bytes).await.unwrap();
+    assert_eq!([a.arrived().len(), b.arrived().len()], [2, 0]);
+
+    published.send_replace(view(vec![epoch(0, first()), epoch(1, second())]));
+    forwarder.send(&chain.workload.next_tx().bytes).await.unwrap();
+    assert_eq!([a.arrived().len(), b.arrived().len()], [2, 1]);
+}
+
+/// [`to`] for gateways of which one never answers.
+fn impatient(gateways: &[(Address, &Gateway)]) -> ForwardConfig {
+    // The next one has to answer in this time, on a busy machine, too.
+    ForwardConfig { timeout: Duration::from_secs(2), ..to(gateways) }
+}
+
+#[tokio::test]
 async fn whoever_answers_decides_and_whoever_does_not_is_passed_over() {
     let mut chain = devnet();
     let error = json!({ "code": -32003, "message": "underpriced", "data": { "tip": 1 } });
@@ -61,7 +92,7 @@ async fn whoever_answers_decides_and_whoever_does_not_is_passed_over() {
 
     for answer in [|| Answer::Silence, || Answer::Status(503), || Answer::Status(200)] {
         let a = Gateway::start(move |_| answer());
-        let sender = forwarder(&chain, to(&[(first(), &a), (second(), &b)]));
+        let sender = forwarder(&chain, impatient(&[(first(), &a), (second(), &b)]));
         let before = b.arrived().len();
         sender.send(&tx).await.unwrap();
         assert_eq!(b.arrived().len(), before + 1);
@@ -70,7 +101,7 @@ async fn whoever_answers_decides_and_whoever_does_not_is_passed_over() {
     let a = Gateway::start(|_| Answer::Silence);
     let known = || Answer::Error(json!({ "code": -32000, "message": "already known" }));
     let b = Gateway::start(move |_| known());
-    let both = forwarder(&chain, to(&[(first(), &a), (second(), &b)]));
+    let both = forwarder(&chain, impatient(&[(first(), &a), (second(), &b)]));
     both.send(&tx).await.unwrap();
     // The second alone means it.
     let alone = forwarder(&chain, to(&[(first(), &b)]));

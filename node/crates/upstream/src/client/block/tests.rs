@@ -1,5 +1,5 @@
-//! Transactions as execution clients give them, from public chains: legacy with and without
-//! EIP-155, EIP-1559, EIP-4844, EIP-7702, and a deposit of OP Mainnet.
+//! Transactions of public chains as execution clients return them: legacy with and without EIP-155,
+//! EIP-1559, EIP-4844, EIP-7702, and a deposit of OP Mainnet.
 
 use serde_json::Value;
 

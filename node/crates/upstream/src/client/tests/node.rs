@@ -1,12 +1,12 @@
 //! A node's database and executor behind an execution client: whatever the client does, the node
-//! reaches its head without being started again, and tells every block that it takes back.
+//! reaches its head without a restart, and reports every block that it takes back.
 
 use alloy_primitives::B256;
 use fragcast_execution::exec::{StateSource, env_of, seal_of};
 use fragcast_execution::executor::{ChainEvent, ChainView, Executor, ExecutorConfig, History};
 use fragcast_execution::follow::Chain;
 use fragcast_execution::testing::output;
-use fragcast_shredder::{Frag, Message};
+use fragcast_shredder::{BlockBuilder, Message};
 use fragcast_store::{Store, StoreConfig};
 use tokio::sync::broadcast;
 
@@ -16,23 +16,15 @@ use crate::client::{FollowConfig, FollowStats, follow};
 /// A block as its gateway would have sent it.
 fn messages_of(block: &SealedBlock) -> Vec<Message> {
     let header = &block.snapshot.header;
-    let mut messages = vec![Message::Env(env_of(header))];
-    let last = block.snapshot.frags.len() - 1;
-    for (i, frag) in block.snapshot.frags.iter().enumerate() {
-        messages.push(Message::Frag(Frag {
-            block_number: header.number,
-            seq: frag.seq,
-            is_last: i == last,
-            blob_gas_used: None,
-            txs: frag.txs.iter().map(|e| e.tx.bytes.clone()).collect(),
-        }));
-    }
-    let frags = block.snapshot.frags.len() as u64;
-    messages.push(Message::Seal(seal_of(header, block.hash(), frags, false)));
+    let frags = &block.snapshot.frags;
+    let txs = frags.iter().map(|frag| frag.txs.iter().map(|e| e.tx.bytes.clone()));
+    let mut messages = BlockBuilder::from_env(env_of(header)).messages(txs);
+    messages.pop();
+    messages.push(seal_of(header, block.hash(), frags.len() as u64, false).into());
     messages
 }
 
-/// The chain that somebody has in mind who follows the events.
+/// The chain as a reader of the events knows it.
 struct Listener {
     events: broadcast::Receiver<ChainEvent>,
     chain: Vec<B256>,
@@ -41,7 +33,7 @@ struct Listener {
 }
 
 impl Listener {
-    /// Takes in what was told. Nothing may be missing: every block stands on the one before it.
+    /// Takes the events. None may be missing: every block stands on the one before it.
     fn listen(&mut self) {
         loop {
             match self.events.try_recv() {

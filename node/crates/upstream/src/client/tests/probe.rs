@@ -1,4 +1,4 @@
-//! What `check-config` finds out.
+//! What `check-config` reports.
 
 use super::*;
 use crate::client::probe::{Proofs, probe};

@@ -11,8 +11,8 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// Block, attempt, index.
 type Id = (u64, u8, u16);
 
-fn id(message: &Ordered) -> Id {
-    (message.block, message.attempt, message.index)
+fn id(message: &Delivered) -> Id {
+    (message.key.block, message.key.attempt, message.key.message)
 }
 
 fn not_received() -> Outcome {
@@ -197,7 +197,7 @@ fn over_its_bound_the_queue_gives_up_the_oldest_block() {
     assert_eq!(bench.machine.queued_bytes, 0);
 }
 
-/// What based-op-geth makes of the messages, and what must never happen to it.
+/// A model of based-op-geth, and of what must never happen to it.
 #[derive(Default)]
 struct Client {
     has: BTreeSet<u64>,
@@ -209,8 +209,8 @@ struct Client {
 }
 
 impl Client {
-    /// Checks the rules at every attempt to send, then lets `fate` decide what becomes of it.
-    fn receive(&mut self, message: &Ordered, fate: u8) -> Outcome {
+    /// Checks the rules at every attempt to send, then lets `fate` decide its outcome.
+    fn receive(&mut self, message: &Delivered, fate: u8) -> Outcome {
         let (block, attempt, index) = id(message);
         let sealed = message.message.message().kind() == Kind::Seal;
         if index == 0 {

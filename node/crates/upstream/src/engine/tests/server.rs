@@ -1,5 +1,5 @@
-//! An execution client as based-op-geth behaves: it checks the token, keeps one unsealed block,
-//! and throws it away on anything out of sequence. It fails on demand.
+//! An execution client that behaves like based-op-geth: it checks the token, keeps one unsealed
+//! block, and throws it away on anything out of sequence. It fails on demand.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::testing::http::{Answered, Asked, HttpServer};
 
-/// How long any condition may take to come true; no test takes it unless it fails.
+/// The longest wait for any condition; only a failing test reaches it.
 const GUARD: Duration = Duration::from_secs(30);
 
 /// What to do with one message instead of answering at once. The message was processed.
@@ -85,7 +85,7 @@ impl Server {
         self.http.start();
     }
 
-    /// The process ends: connections break, and the unsealed block is lost.
+    /// Stops the server: connections break, and the unsealed block is lost.
     pub(super) async fn stop(&mut self) {
         self.http.stop().await;
         self.state.send_modify(|state| state.unsealed = None);

@@ -7,7 +7,7 @@ use alloy_primitives::b256;
 
 use super::*;
 
-/// keccak256 of nothing in particular: the source of deposits.
+/// An arbitrary hash: the source of deposits.
 const SOURCE: B256 = b256!("1111111111111111111111111111111111111111111111111111111111111111");
 /// Holocene's `extra_data`: version 0, denominator 250, elasticity 6.
 const HOLOCENE: [u8; 9] = [0, 0, 0, 0, 250, 0, 0, 0, 6];
@@ -63,7 +63,7 @@ impl Ground {
         OpenBlock::open(&self.spec, env, 0, self.parent.clone(), &self.source, None)
     }
 
-    /// What becomes of a block with these frags; the last is the last.
+    /// Executes a block with these frags, the last of which is marked so.
     fn run(&self, frags: &[Vec<Bytes>]) -> Result<OpenBlock, BlockError> {
         let mut block = self.open(&self.env())?;
         for (i, txs) in frags.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What the tests of the source stand on.
+//! Fixtures for the tests of the source.
 
 use super::*;
 
@@ -9,7 +9,7 @@ pub(super) struct Scene {
     pub(super) runtime: Runtime,
 }
 
-/// A source that notes the first error it gives, whatever execution makes of it.
+/// A source that records the first error it returns, whatever execution makes of it.
 pub(super) struct Noting {
     source: Arc<dyn StateSource>,
     first: Arc<Mutex<Option<SourceError>>>,
@@ -87,7 +87,7 @@ impl Scene {
         source_of(&self.server, &self.runtime, GUARD)
     }
 
-    /// Executes `block` on what the source says about its parent.
+    /// Executes `block` on its parent's state from the source.
     pub(super) fn execute(
         &self,
         source: &Arc<dyn StateSource>,
@@ -110,19 +110,7 @@ impl Scene {
         parent: Parent,
         block: &SealedBlock,
     ) -> Result<OpenBlock, BlockError> {
-        let header = &block.snapshot.header;
-        let env = Env {
-            number: header.number,
-            parent_hash: header.parent_hash,
-            beneficiary: header.beneficiary,
-            timestamp: header.timestamp,
-            gas_limit: header.gas_limit,
-            basefee: header.base_fee_per_gas.unwrap(),
-            difficulty: header.difficulty,
-            prevrandao: header.mix_hash,
-            extra_data: header.extra_data.clone(),
-            parent_beacon_block_root: header.parent_beacon_block_root.unwrap(),
-        };
+        let env = env_of(&block.snapshot.header);
         OpenBlock::open(&self.chain.spec, &env, 0, parent, source, None)
     }
 
@@ -146,7 +134,7 @@ impl Scene {
         (verdict, first)
     }
 
-    /// A block of these transactions, which the client has then.
+    /// Adds a block of these transactions to the client's chain.
     pub(super) fn append(&mut self, txs: &[Bytes]) -> Arc<SealedBlock> {
         let mut open = self.chain.open();
         self.chain.frag(&mut open, txs, true);
@@ -192,10 +180,6 @@ impl Sender {
             access_list: Default::default(),
             input: input.into(),
         };
-        let signature = self.key.sign_digest(&tx.signature_hash());
-        let bytes = signature.as_bytes();
-        let (r, s) = (U256::from_be_slice(&bytes[..32]), U256::from_be_slice(&bytes[32..64]));
-        let signed = tx.into_signed(Signature::new(r, s, bytes[64] == 1));
-        TxEnvelope::from(signed).encoded_2718().into()
+        TxEnvelope::from(sign(&self.key, tx)).encoded_2718().into()
     }
 }

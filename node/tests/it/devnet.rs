@@ -1,20 +1,15 @@
 //! `devnet` and `replay` as a user runs them, small.
 
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
+use std::path::Path;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
+use fragcast_shredder::testing::data;
 use serde_json::Value;
 
-fn fragcast(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_fragcast")).args(args).output().unwrap()
-}
+use crate::common::{Ended, fragcast};
 
-fn report(path: &Path, output: &Output) -> Value {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|_| {
-        panic!("no report: {}", String::from_utf8_lossy(&output.stderr));
-    });
+fn report(path: &Path, ended: &Ended) -> Value {
+    let text = std::fs::read_to_string(path);
+    let text = text.unwrap_or_else(|_| panic!("no report: {}", ended.stderr));
     serde_json::from_str(&text).unwrap()
 }
 
@@ -23,7 +18,7 @@ fn a_devnet_verifies_every_block_on_every_node() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("r.json");
     let nodes = dir.path().join("nodes");
-    let output = fragcast(&[
+    let ended = fragcast(&[
         "devnet",
         "--nodes",
         "5",
@@ -45,8 +40,8 @@ fn a_devnet_verifies_every_block_on_every_node() {
         "--dir",
         nodes.to_str().unwrap(),
     ]);
-    let report = report(&path, &output);
-    assert!(output.status.success(), "{report:#} {}", String::from_utf8_lossy(&output.stdout));
+    let report = report(&path, &ended);
+    assert_eq!(ended.code, Some(0), "{report:#} {}", ended.stdout);
     assert_eq!(report["ok"], true);
     assert_eq!(report["sealed"], serde_json::json!([3, 3, 3, 3, 3]));
     assert_eq!(report["verified"], report["sealed"]);
@@ -60,8 +55,7 @@ fn a_devnet_verifies_every_block_on_every_node() {
     // Every node has its own directory, which check-config accepts.
     for i in 0..5 {
         let config = nodes.join(format!("node-{i}/node.toml"));
-        let check = fragcast(&["check-config", "--config", config.to_str().unwrap()]);
-        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+        fragcast(&["check-config", "--config", config.to_str().unwrap()]).ok();
     }
     assert!(nodes.join("genesis.json").exists());
     assert!(nodes.join("node-4/chain.redb").exists());
@@ -73,26 +67,15 @@ fn impossible_devnets_are_told() {
         (&["devnet", "--nodes", "2", "--gateways", "3"][..], "gateways are possible"),
         (&["devnet", "--route", "pigeon"], "leader.route"),
     ] {
-        let output = fragcast(args);
-        assert!(!output.status.success());
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(error.contains(part), "{error}");
+        let ended = fragcast(args);
+        assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
     }
-}
-
-fn data() -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data");
-    let dir = std::env::var_os("FRAGCAST_DATA").map_or_else(|| default.into(), PathBuf::from);
-    let blocks = dir.join("op-sepolia");
-    blocks.is_dir().then_some(blocks)
 }
 
 #[test]
 fn recorded_blocks_are_verified_on_every_node() {
-    let Some(blocks) = data() else {
-        eprintln!("skipped: no recorded blocks; set FRAGCAST_DATA");
-        return;
-    };
+    let Some(blocks) = data("op-sepolia") else { return };
     let mut files: Vec<String> = std::fs::read_dir(blocks)
         .unwrap()
         .map(|entry| entry.unwrap().path().to_str().unwrap().to_owned())
@@ -105,9 +88,9 @@ fn recorded_blocks_are_verified_on_every_node() {
         let mut args = vec!["replay", "--report", path.to_str().unwrap()];
         args.extend(mode);
         args.extend(files.iter().map(String::as_str));
-        let output = fragcast(&args);
-        let report = report(&path, &output);
-        assert!(output.status.success(), "{report:#}");
+        let ended = fragcast(&args);
+        let report = report(&path, &ended);
+        assert_eq!(ended.code, Some(0), "{report:#}");
         assert_eq!(report["passed"], files.len());
         assert_eq!(report["failed"], 0);
         for block in report["blocks"].as_array().unwrap() {
@@ -125,10 +108,9 @@ fn files_that_are_no_blocks_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.json");
     std::fs::write(&path, "[1, 2").unwrap();
-    let output = fragcast(&["replay", path.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(1));
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("x.json"), "{error}");
-    let output = fragcast(&["replay", "/nonexistent.json"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot read"));
+    let ended = fragcast(&["replay", path.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("x.json"), "{}", ended.stderr);
+    let ended = fragcast(&["replay", "/nonexistent.json"]);
+    assert!(ended.stderr.contains("cannot read"), "{}", ended.stderr);
 }

@@ -1,20 +1,15 @@
 //! Four separate `fragcast run` processes, set up as a user would: killed, restarted, flooded.
-//!
-//! Time limits only guard against hanging.
 
 #![expect(clippy::print_stderr, reason = "what was measured")]
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use alloy_primitives::{Address, B256, U256};
-use fragcast::gateway::ingest;
-use fragcast_shredder::{Env, Frag, GatewayKey, Message, Seal};
-use fragcast_upstream::http::HttpClient;
+use fragcast_shredder::{BlockBuilder, Frag, GatewayKey, Message};
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::sign::any_eddsa_type;
@@ -23,19 +18,14 @@ use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use serde_json::{Value, json};
 
-const GUARD: Duration = Duration::from_secs(60);
+use crate::common::{Ended, GUARD, Running, command, fragcast, guarded, post_signed, request};
+
 /// What a node may hold while it is flooded: half of what it may ever hold by its bounds.
 const MEMORY_BOUND_KIB: u64 = 256 * 1024;
 
-fn fragcast(args: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_fragcast")).args(args).output().unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
-}
-
 /// The value behind `name` in what a command printed.
-fn field(output: &Output, name: &str) -> String {
-    let text = String::from_utf8_lossy(&output.stdout);
+fn field(ended: &Ended, name: &str) -> String {
+    let text = &ended.stdout;
     let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
     let value = line.unwrap_or_else(|| panic!("`{name}` in {text}"));
     value.trim().trim_matches(['=', ' ', '"', '[', ']']).to_owned()
@@ -62,21 +52,14 @@ struct Process {
     http: u16,
     metrics: u16,
     admin: u16,
-    child: Option<Child>,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
+    running: Option<Running>,
 }
 
 impl Process {
     fn start(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log"));
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port)).to_string();
-        let child = Command::new(env!("CARGO_BIN_EXE_fragcast"))
-            .args(["run", "--config", self.dir.join("node.toml").to_str().unwrap()])
+        let child = command(&["run", "--config", self.dir.join("node.toml").to_str().unwrap()])
             .args(["--http.port", &self.http.to_string()])
             .env("FRAGCAST_INGEST_LISTEN", at(self.ingest))
             .env("FRAGCAST_METRICS", at(self.metrics))
@@ -85,32 +68,26 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(log.unwrap())
             .spawn();
-        self.child = Some(child.unwrap());
+        self.running = Some(Running(child.unwrap()));
     }
 
     /// SIGKILL.
     fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.running = None;
     }
 
     fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    async fn rpc(&self, port: u16, method: &str, params: Value) -> Option<Value> {
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let client = HttpClient { timeout: GUARD, ..HttpClient::default() };
-        let url = format!("http://127.0.0.1:{port}");
-        let answer = client.post_json(&url, None, serde_json::to_vec(&body).unwrap()).await;
-        serde_json::from_slice(&answer.ok()?.1).ok()
+    fn ingest_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ingest)
     }
 
+    /// `Null` while it does not answer.
     async fn status(&self) -> Value {
-        let answer = self.rpc(self.http, "fragcast_status", json!([])).await;
-        answer.map_or(Value::Null, |answer| answer["result"].clone())
+        let url = format!("http://127.0.0.1:{}", self.http);
+        request(&url, "fragcast_status", json!([])).await["result"].take()
     }
 
     /// Waits until a field of the status has a value.
@@ -132,17 +109,21 @@ impl Process {
 
     async fn get(&self, path: &str) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.metrics)).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        text
+        guarded(async {
+            let address = ("127.0.0.1", self.metrics);
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            text
+        })
+        .await
     }
 
     /// Resident memory, KiB.
     fn resident(&self) -> Option<u64> {
-        let pid = self.child.as_ref()?.id();
+        let pid = self.running.as_ref()?.0.id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.trim().trim_end_matches("kB").trim().parse().ok()
@@ -162,7 +143,7 @@ impl Network {
         let path = |name: &str| dir.path().join(name);
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let gateway_key = path("gateway.key");
-        fragcast(&["keygen", "--kind", "gateway", "--out", &text(&gateway_key)]);
+        fragcast(&["keygen", "--kind", "gateway", "--out", &text(&gateway_key)]).ok();
         let mut members = String::new();
         let mut delegation = None;
         let processes: Vec<Process> = (0..n)
@@ -182,25 +163,29 @@ impl Network {
                     &address,
                     "--gossip-port",
                     &gossip.to_string(),
-                ]);
+                ])
+                .ok();
                 let record = field(&made, "record");
                 let gossip = field(&made, "gossip");
                 members +=
                     &format!("\n[[members]]\nrecord = \"{record}\"\ngossip = [\"{gossip}\"]\n");
                 if i == 0 {
-                    delegation = Some(fragcast(&[
-                        "delegate",
-                        "--gateway-key",
-                        &text(&gateway_key),
-                        "--chain-id",
-                        "5",
-                        "--peer",
-                        &field(&made, "peer id"),
-                        "--leader",
-                        &field(&made, "leader key"),
-                    ]));
+                    delegation = Some(
+                        fragcast(&[
+                            "delegate",
+                            "--gateway-key",
+                            &text(&gateway_key),
+                            "--chain-id",
+                            "5",
+                            "--peer",
+                            &field(&made, "peer id"),
+                            "--leader",
+                            &field(&made, "leader key"),
+                        ])
+                        .ok(),
+                    );
                 }
-                Process { dir, p2p, ingest, http, metrics, admin, child: None }
+                Process { dir, p2p, ingest, http, metrics, admin, running: None }
             })
             .collect();
         let delegation = delegation.unwrap();
@@ -211,7 +196,7 @@ impl Network {
         );
         for process in &processes {
             std::fs::write(process.dir.join("network.toml"), &file).unwrap();
-            fragcast(&["check-config", "--config", &text(&process.dir.join("node.toml"))]);
+            fragcast(&["check-config", "--config", &text(&process.dir.join("node.toml"))]).ok();
         }
         let gateway = fragcast::gateway::keys::read_gateway(&gateway_key).unwrap();
         Self { processes, gateway, _dir: dir }
@@ -223,52 +208,21 @@ impl Network {
         }
     }
 
-    async fn post(&self, message: Message) -> Value {
-        let signed = self.gateway.sign(message).verify(self.gateway.address()).unwrap();
-        let (method, param) = ingest::request(&signed);
-        let leader = &self.processes[0];
-        leader.rpc(leader.ingest, method, json!([param])).await.unwrap_or(Value::Null)
+    /// Posts to the leader's node.
+    async fn post(&self, message: impl Into<Message>) -> Value {
+        post_signed(&self.processes[0].ingest_url(), &self.gateway, message).await
     }
 
-    async fn send(&self, message: Message) {
+    async fn send(&self, message: impl Into<Message>) {
         let answer = self.post(message).await;
         assert_eq!(answer["result"], "OK", "{answer}\n{}", self.processes[0].log());
     }
 }
 
-fn env(number: u64) -> Message {
-    Message::Env(Env {
-        number,
-        parent_hash: B256::ZERO,
-        beneficiary: Address::ZERO,
-        timestamp: number,
-        gas_limit: 30_000_000,
-        basefee: 7,
-        difficulty: U256::ZERO,
-        prevrandao: B256::ZERO,
-        extra_data: Default::default(),
-        parent_beacon_block_root: B256::ZERO,
-    })
-}
-
-fn frag(block_number: u64, seq: u64) -> Message {
-    let txs = (0..100).map(|i| vec![(i + seq) as u8; 150].into()).collect();
-    Message::Frag(Frag { block_number, seq, is_last: false, blob_gas_used: None, txs })
-}
-
-fn seal(block_number: u64, total_frags: u64) -> Message {
-    Message::Seal(Seal {
-        total_frags,
-        block_number,
-        gas_used: 0,
-        gas_limit: 0,
-        parent_hash: B256::ZERO,
-        transactions_root: B256::ZERO,
-        receipts_root: B256::ZERO,
-        state_root: B256::ZERO,
-        block_hash: B256::ZERO,
-        blob_gas_used: None,
-    })
+/// The next frag of a block, 15 kB.
+fn frag(block: &mut BlockBuilder) -> Frag {
+    let seq = block.seal().total_frags;
+    block.frag((0..100).map(|tx| vec![(tx + seq) as u8; 150]))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,41 +233,46 @@ async fn killed_and_restarted_nodes_lose_nothing_for_the_others() {
     assert!(net.processes[1].get("/readyz").await.starts_with("HTTP/1.1 200"));
 
     // A follower is killed in mid-block.
-    net.send(env(1)).await;
-    net.send(frag(1, 0)).await;
+    let mut block = BlockBuilder::new(1);
+    net.send(block.env()).await;
+    net.send(frag(&mut block)).await;
     net.processes[3].kill();
-    for seq in 1..6 {
-        net.send(frag(1, seq)).await;
+    for _ in 1..6 {
+        net.send(frag(&mut block)).await;
     }
-    net.send(seal(1, 6)).await;
+    net.send(block.seal()).await;
     for follower in &net.processes[1..3] {
         follower.until("sealed", 1).await;
     }
     // It comes back and takes part.
     net.processes[3].start();
     net.all_connected().await;
-    net.send(env(2)).await;
-    net.send(frag(2, 0)).await;
-    net.send(seal(2, 1)).await;
+    let mut block = BlockBuilder::new(2);
+    net.send(block.env()).await;
+    net.send(frag(&mut block)).await;
+    net.send(block.seal()).await;
     for follower in &net.processes[1..] {
         follower.until("sealed", 2).await;
     }
 
     // The leader's node is killed in mid-block.
-    net.send(env(3)).await;
-    net.send(frag(3, 0)).await;
+    let mut block = BlockBuilder::new(3);
+    let first = frag(&mut block);
+    net.send(block.env()).await;
+    net.send(first.clone()).await;
     net.processes[0].kill();
     net.processes[0].start();
     net.all_connected().await;
-    let refused = net.post(frag(3, 1)).await;
+    let refused = net.post(frag(&mut block)).await;
     assert!(refused["error"]["message"].as_str().unwrap().contains("send its Env first"));
     // The gateway may rebuild the block: it goes out as another attempt, and nobody is accused.
-    net.send(env(3)).await;
-    net.send(frag(3, 0)).await;
+    net.send(block.env()).await;
+    net.send(first).await;
     // Or go on with the next.
-    net.send(env(4)).await;
-    net.send(frag(4, 0)).await;
-    net.send(seal(4, 1)).await;
+    let mut block = BlockBuilder::new(4);
+    net.send(block.env()).await;
+    net.send(frag(&mut block)).await;
+    net.send(block.seal()).await;
     for follower in &net.processes[1..] {
         follower.until("sealed", 4).await;
         let metrics = follower.get("/metrics").await;
@@ -326,10 +285,11 @@ async fn killed_and_restarted_nodes_lose_nothing_for_the_others() {
 
     // SIGTERM ends a node cleanly; secrets are nowhere in its log.
     let mut process = net.processes.pop().unwrap();
-    let mut child = process.child.take().unwrap();
-    let pid = child.id().to_string();
+    let mut running = process.running.take().unwrap();
+    let pid = running.0.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    assert!(child.wait().unwrap().success());
+    let ended = tokio::task::spawn_blocking(move || running.0.wait().unwrap());
+    assert!(guarded(ended).await.unwrap().success());
     for file in ["identity.key", "leader.key"] {
         let secret = std::fs::read_to_string(process.dir.join(file)).unwrap();
         assert!(!process.log().contains(secret.trim()), "{file} in the log");
@@ -439,16 +399,17 @@ async fn a_flooded_node_keeps_delivering_within_its_memory() {
     });
     // Blocks go on meanwhile. A datagram that finds the flooded socket full is lost for good,
     // and so may be a whole message; what counts is that messages keep coming.
-    let mut block = 0;
+    let mut number = 0;
     let mut flooded_blocks = 0;
     loop {
-        block += 1;
+        number += 1;
         let over = flooder.is_finished();
-        net.send(env(block)).await;
-        for seq in 0..4 {
-            net.send(frag(block, seq)).await;
+        let mut block = BlockBuilder::new(number);
+        net.send(block.env()).await;
+        for _ in 0..4 {
+            net.send(frag(&mut block)).await;
         }
-        net.send(seal(block, 4)).await;
+        net.send(block.seal()).await;
         if over {
             break;
         }
@@ -457,7 +418,7 @@ async fn a_flooded_node_keeps_delivering_within_its_memory() {
     }
     assert_eq!(flooder.await.unwrap(), 100_000);
     // The last block was sent when the flood was over: it must be here.
-    victim.until("sealed", block).await;
+    victim.until("sealed", number).await;
     assert_eq!(victim.status().await["connected"], 1, "the connection stood it");
     let metrics = victim.get("/metrics").await;
     let calls: u64 = metrics
@@ -469,7 +430,7 @@ async fn a_flooded_node_keeps_delivering_within_its_memory() {
     assert!(calls > 0, "most of the thousand were sent away: {metrics}");
     if let (Some(before), Some(after)) = (before, victim.resident()) {
         let delivered = &victim.status().await["delivered"];
-        let sent = block * 6;
+        let sent = number * 6;
         eprintln!(
             "{flooded_blocks} blocks during the flood; {delivered} of {sent} messages delivered; \
              resident {before} KiB before, {after} KiB after"
@@ -483,8 +444,8 @@ fn setting_up_twice_overwrites_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().to_str().unwrap();
     let args = ["init", "--dir", dir, "--chain-id", "5", "--advertise", "127.0.0.1:9300"];
-    fragcast(&args);
-    let again = Command::new(env!("CARGO_BIN_EXE_fragcast")).args(args).output().unwrap();
-    assert!(!again.status.success());
-    assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));
+    fragcast(&args).ok();
+    let again = fragcast(&args);
+    assert_eq!(again.code, Some(1));
+    assert!(again.stderr.contains("exists already"), "{}", again.stderr);
 }

@@ -1,35 +1,19 @@
 //! `fragcast replay --offline` on ethereum/tests, as a user runs it, if the suite is there.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
+use fragcast_shredder::testing::data;
 use serde_json::{Value, json};
 
-fn data(name: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("FRAGCAST_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
-    let path = root.join(name);
-    if !path.exists() {
-        println!("skipped: {} is not there; set FRAGCAST_DATA", path.display());
-        return None;
-    }
-    Some(path)
-}
+use crate::common::fragcast;
 
+/// The exit code, all that it printed, and the report.
 fn replay(args: &[&str]) -> (Option<i32>, String, Value) {
     let dir = tempfile::tempdir().unwrap();
     let report = dir.path().join("report.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_fragcast"))
-        .args(["replay", "--offline", "--report", report.to_str().unwrap()])
-        .args(args)
-        .output()
-        .unwrap();
+    let command = ["replay", "--offline", "--report", report.to_str().unwrap()];
+    let ended = fragcast(&[&command[..], args].concat());
     let text = std::fs::read(&report).ok();
     let report = text.map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap());
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned(), report)
+    (ended.code, ended.stdout + &ended.stderr, report)
 }
 
 #[test]

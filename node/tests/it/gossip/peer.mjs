@@ -1,5 +1,5 @@
 // A js-libp2p peer, none of our code, as based-op's op-node is configured: anonymous messages,
-// its message ids, its parameters. Run by tests/gossip.rs.
+// its message ids, its parameters. Run by node/tests/it/gossip.rs.
 //
 //   node peer.mjs MULTIADDR CHAIN_ID      connects, subscribes to the three topics
 //
