@@ -11,7 +11,8 @@ use fragcast_turbine::net::gossip::libp2p::multiaddr::Protocol as Part;
 use fragcast_turbine::{PeerId, PeerIndex, Policy};
 use fragcast_upstream::engine::JwtSecret;
 use fragcast_upstream::http::HttpClient;
-use serde_json::{Value, json};
+use fragcast_upstream::jsonrpc::Request;
+use serde_json::Value;
 
 use crate::config::{Config, StateFrom};
 use crate::gateway::keys;
@@ -235,11 +236,9 @@ fn check_execution(
 
 /// Asks a node for its status; the exit code is 0 if it is ready, 2 if not.
 pub(super) async fn status(args: StatusArgs) -> anyhow::Result<i32> {
-    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "fragcast_status", "params": [] });
-    let (code, answer) = HttpClient::default()
-        .post_json(&args.rpc, None, serde_json::to_vec(&body)?)
-        .await
-        .with_context(|| {
+    let body = Request::new("fragcast_status", [(); 0]).to_vec()?;
+    let (code, answer) =
+        HttpClient::default().post_json(&args.rpc, None, body).await.with_context(|| {
             format!("no node answers at {}: is it running? --rpc names another", args.rpc)
         })?;
     let answer: Value = serde_json::from_slice(&answer)
