@@ -29,7 +29,7 @@ impl Races {
     /// Records a message that came both ways.
     pub fn record(&self, race: &Race) {
         let mut leads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (turbine, gossip) = (race.turbine_at.as_micros(), race.gossip_at.as_micros());
+        let (turbine, gossip) = (race.overlay_at.as_micros(), race.gossip_at.as_micros());
         if turbine <= gossip {
             leads.turbine.saturating_record((gossip - turbine).max(1));
         } else {
@@ -69,7 +69,7 @@ mod tests {
             races.record(&Race {
                 key: MessageKey { block: 1, attempt: 0, message: 0 },
                 kind: Kind::Env,
-                turbine_at: at(turbine),
+                overlay_at: at(turbine),
                 gossip_at: at(gossip),
             });
         }
