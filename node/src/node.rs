@@ -124,13 +124,7 @@ impl Node {
         let executing = execution.map(|e| Executing::start(e, &config)).transpose()?;
         let (own, own_rx) = mpsc::channel(OWN_QUEUE);
         let stats = Arc::new(IngestStats::default());
-        let ingest = Ingest::new(
-            network.dialect,
-            net.clone(),
-            own,
-            journal,
-            Arc::clone(&stats),
-        );
+        let ingest = Ingest::new(network.dialect, net.clone(), own, journal, Arc::clone(&stats));
         let p2p = net.local_addr();
         let state = Arc::new(NodeState {
             peer,
@@ -181,12 +175,8 @@ impl Node {
             flashblocks = Some(door);
         }
         if let Some(executing) = executing {
-            let public = public::Public::new(
-                &config,
-                &state.network,
-                state.net.watch_epochs(),
-                &executing,
-            )?;
+            let public =
+                public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;
             module.merge(public.module)?;
             tasks.extend(executing.follower);
             tasks.push(public.forwarding);

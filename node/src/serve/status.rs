@@ -41,9 +41,7 @@ impl NodeState {
             return Some(format!("{}, and connected to nobody there", self.way()));
         }
         (others > 0 && net.connected == 0 && !gossip).then(|| {
-            format!(
-                "not connected to any of {others} peers, and nobody is heard on gossip either"
-            )
+            format!("not connected to any of {others} peers, and nobody is heard on gossip either")
         })
     }
 

@@ -6,7 +6,7 @@ pub mod http;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use alloy_primitives::{B256, Bytes};
 use fragcast_execution::exec::SealedBlock;
@@ -14,9 +14,6 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use http::{Answered, Asked, HttpServer};
-
-/// Longer than stopping takes.
-const GUARD: Duration = Duration::from_secs(60);
 
 /// The fault that every request meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
