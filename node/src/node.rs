@@ -235,11 +235,11 @@ impl Shared {
             block = race.key.block,
             index = race.key.message,
             kind = race.kind.name(),
-            turbine_us = race.turbine_at.as_micros(),
+            turbine_us = race.overlay_at.as_micros(),
             gossip_us = race.gossip_at.as_micros(),
             "a message came both ways"
         );
-        self.metrics.race(race.kind.name(), race.turbine_at, race.gossip_at);
+        self.metrics.race(race.kind.name(), race.overlay_at, race.gossip_at);
         self.races.record(race);
     }
 }

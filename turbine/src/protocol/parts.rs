@@ -13,6 +13,8 @@
 mod control;
 mod epochs;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{HashedShred, Kind, MessageKey, SetHeader, Shred, VerifiedMessage, shred};
