@@ -13,9 +13,9 @@ use fragcast_shredder::messages::json::{EnvJson, FragJson, JsonError, SealJson};
 use fragcast_shredder::{
     Dialect, Message, MessageKey, Signature, SignatureError, SignedMessage, VerifiedMessage,
 };
+use fragcast_turbine::BroadcastError;
 use fragcast_turbine::net::Handle;
 use fragcast_turbine::output::{Delivered, Times, Via};
-use fragcast_turbine::BroadcastError;
 use jsonrpsee::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use serde::Deserialize;

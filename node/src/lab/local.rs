@@ -18,8 +18,9 @@ use fragcast_turbine::membership::RecordBody;
 use fragcast_turbine::output::{Output, Via};
 use fragcast_turbine::{Delegation, Mode, PeerId, Policy};
 use fragcast_upstream::http::HttpClient;
+use fragcast_upstream::jsonrpc::Request;
 use hdrhistogram::Histogram;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::config::Config;
@@ -446,7 +447,7 @@ impl LocalNetwork {
             // Of gossip's links each has at least one; small networks are linked completely.
             let links = all.min(links::LINKS / 4);
             let apart = |node: &Node| {
-                let shared = node.shared();
+                let shared = node.state();
                 let gossip = shared.gossip.as_ref().map(|gossip| gossip.snapshot().members);
                 shared.net.snapshot().connected < all || gossip.is_some_and(|n| n < links)
             };
@@ -481,9 +482,9 @@ impl LocalNetwork {
 
     async fn call(&self, node: usize, message: &VerifiedMessage) -> anyhow::Result<()> {
         let (method, param) = ingest::request(message);
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [param] });
+        let body = Request::new(method, [param]).to_vec()?;
         let url = format!("http://{}", self.nodes[node].addresses().ingest);
-        let (status, answer) = self.http.post_json(&url, None, serde_json::to_vec(&body)?).await?;
+        let (status, answer) = self.http.post_json(&url, None, body).await?;
         let answer: Value = serde_json::from_slice(&answer)
             .with_context(|| format!("{method}: the node answered {status}, and no JSON"))?;
         match answer.get("result") {
@@ -537,7 +538,7 @@ impl LocalNetwork {
     /// Tells every node where the chain's head is.
     pub async fn set_head(&self, block: u64) {
         for node in &self.nodes {
-            node.shared().net.head(block).await;
+            node.state().net.head(block).await;
         }
     }
 

@@ -29,8 +29,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use fragcast_shredder::{Kind, MessageKey};
 use fragcast_shredder::delivery::{Delivered, Output};
+use fragcast_shredder::{Kind, MessageKey};
 pub use jwt::{JwtError, JwtSecret};
 
 use machine::{Action, Answer, Limits, Machine, Outcome};

@@ -18,7 +18,7 @@ use super::hashes::BlockHashes;
 use super::message::seal_of;
 use super::overlay::{Layer, OverlayDb, ReadCache, State};
 use super::receipt::Receipt;
-use super::run::{self, Counters, OnInvalid, Place, RunError};
+use super::run::{self, BlockSoFar, Counters, OnInvalid, RunError};
 use super::snapshot::{Executed, ExecutedBlock, ExecutedFrag, SealedBlock, Snapshot};
 use super::source::{Anchor, StateSource};
 use super::trie_build::TrieBuild;
@@ -240,7 +240,7 @@ impl OpenBlock {
 
         let mut db = OverlayDb::new(self.state.clone(), Arc::clone(&self.hashes));
         db.cache = std::mem::take(&mut self.cache);
-        let place = Place {
+        let so_far = BlockSoFar {
             spec: &self.spec,
             header: &self.header,
             counters: self.counters,
@@ -248,7 +248,7 @@ impl OpenBlock {
         };
         let fault = Arc::clone(&db.fault);
         let ran =
-            run::run(&place, db, &decoded, on_invalid).map_err(|RunError { index, error }| {
+            run::run(&so_far, db, &decoded, on_invalid).map_err(|RunError { index, error }| {
                 run_error(error, index.map(|index| (seq, index)), &fault)
             })?;
         let passed_over = ran.passed_over;
@@ -400,7 +400,7 @@ impl OpenBlock {
             self.execute(Vec::new(), true, OnInvalid::Fail)?;
             self.frags.clear();
         }
-        let place = Place {
+        let so_far = BlockSoFar {
             spec: &self.spec,
             header: &self.header,
             counters: self.counters,
@@ -416,7 +416,7 @@ impl OpenBlock {
         db.cache = std::mem::take(&mut self.cache);
         let withdrawals = self.withdrawals.as_ref().map(|w| w.as_slice());
         let fault = Arc::clone(&db.fault);
-        let (db, requests) = run::finish(&place, db, receipts, withdrawals)
+        let (db, requests) = run::finish(&so_far, db, receipts, withdrawals)
             .map_err(|error| run_error(error, None, &fault))?;
         self.take_layer(db);
 

@@ -2,12 +2,15 @@
 
 use fragcast_turbine::Mode;
 use fragcast_turbine::health::{Reason, State};
+use fragcast_turbine::net::gossip::GossipHandle;
 use serde_json::{Value, json};
 
-use super::{BEHIND, Shared};
-use crate::gossip::GossipHandle;
+use super::state::NodeState;
 
-impl Shared {
+/// Sealed blocks that the executor may be behind before the node is not ready.
+const BEHIND: u64 = 16;
+
+impl NodeState {
     /// Why the node is not ready, if it is not.
     pub fn not_ready(&self) -> Option<String> {
         let net = self.net.snapshot();
@@ -38,9 +41,7 @@ impl Shared {
             return Some(format!("{}, and connected to nobody there", self.way()));
         }
         (others > 0 && net.connected == 0 && !gossip).then(|| {
-            format!(
-                "not connected to any of {others} peers, and nobody is heard on gossip either"
-            )
+            format!("not connected to any of {others} peers, and nobody is heard on gossip either")
         })
     }
 
