@@ -71,7 +71,7 @@ fn a_plan_that_is_not_known_is_an_excuse_for_a_while() {
     assert_eq!(peers.judge(NOW, key(1), bad, doubt), (bad, true));
     peers.connect(key(2));
     peers.greet(key(2), OURS);
-    assert_eq!(peers.judge(NOW, key(2), Outcome::Malformed, doubt).1, true);
+    assert!(peers.judge(NOW, key(2), Outcome::Malformed, doubt).1);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn who_goes_by_another_table_is_excused_at_a_bounded_rate() {
     assert!(!peers.is_muted(NOW + Duration::from_millis(32), key(1)));
     assert!(!peers.is_refused(key(1)) && !peers.is_muted(NOW, key(2)));
     // What is junk whatever the table, or of blocks on which both agree, is no one's but its.
-    assert_eq!(peers.judge(NOW, key(1), Outcome::Malformed, NEWEST).1, true);
+    assert!(peers.judge(NOW, key(1), Outcome::Malformed, NEWEST).1);
     peers.connect(key(2));
     peers.greet(key(2), OTHER);
     assert_eq!(peers.judge(NOW, key(2), bad, Doubt::default()), (bad, true));
@@ -109,8 +109,8 @@ fn greetings_are_read_anew_when_our_own_table_changes() {
     let joined = table.intern(PeerId([9; 32])).unwrap();
     peers.set_table(Arc::new(table), OTHER);
     assert_eq!(peers.elsewhere(), 2, "now it is 1 and 3");
-    assert_eq!(peers.judge(NOW, key(2), Outcome::BadSignature, NEWEST).1, true);
-    assert_eq!(peers.judge(NOW, key(1), Outcome::BadSignature, NEWEST).1, false);
+    assert!(peers.judge(NOW, key(2), Outcome::BadSignature, NEWEST).1);
+    assert!(!peers.judge(NOW, key(1), Outcome::BadSignature, NEWEST).1);
     assert!(peers.greet(key(1), OTHER), "it has changed its table");
     assert!(!peers.greet(key(1), OTHER), "and says so again");
     assert!(!peers.greet(key(1), OURS) && !peers.greet(key(1), OTHER), "and goes on");
@@ -133,5 +133,5 @@ fn who_is_forgotten_is_nobody_and_its_slot_begins_anew() {
     assert!(!peers.contains(key(2)) && peers.is_refused(key(2)));
     assert!(!peers.is_refused(next) && !peers.is_connected(next));
     assert_eq!((peers.connected(), peers.elsewhere()), (0, 0));
-    assert_eq!(peers.judge(NOW, key(2), Outcome::Malformed, NEWEST).1, false);
+    assert!(!peers.judge(NOW, key(2), Outcome::Malformed, NEWEST).1);
 }
