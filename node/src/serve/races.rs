@@ -69,7 +69,7 @@ mod tests {
             races.record(&Race {
                 key: MessageKey { block: 1, attempt: 0, message: 0 },
                 kind: Kind::Env,
-                turbine_at: at(turbine),
+                overlay_at: at(turbine),
                 gossip_at: at(gossip),
             });
         }
