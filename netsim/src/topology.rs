@@ -3,9 +3,9 @@
 //!
 //! | source | nodes | delays |
 //! |---|---|---|
-//! | [`Source::Default`] | dealt to built-in cities, heavy-tailed weights, by the seed | coordinate model |
-//! | [`Source::Csv`] | the file's, at its coordinates | coordinate model |
-//! | [`Source::Regions`] | so many in each region, all of weight 1 | the matrix; without one, the model |
+//! | [`Source::Default`] | drawn from built-in cities, with heavy-tailed weights | coordinate model |
+//! | [`Source::Csv`] | those of the file, at its coordinates | coordinate model |
+//! | [`Source::Regions`] | a number in each region, all of weight 1 | the matrix; without one, the model |
 //!
 //! The coordinate model ([`crate::geo`]) is right on average but not for a single pair: two places
 //! may or may not have a direct cable, which all their nodes share. So each unordered pair of

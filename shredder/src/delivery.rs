@@ -100,7 +100,7 @@ pub struct Delivered {
     pub key: MessageKey,
     /// The message.
     pub message: VerifiedMessage,
-    /// When it came.
+    /// When it passed this node.
     pub times: Times,
     /// The way it came.
     pub via: Via,

@@ -5,12 +5,13 @@
 //! A test whose prerequisite is missing calls [`skip`] and returns. CI sets `FRAGCAST_NO_SKIP`,
 //! under which that is a failure: nothing is skipped unnoticed.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The environment variable under which a skipped test fails.
+/// The environment variable under which a skipped test fails. Empty counts as unset.
 pub const NO_SKIP: &str = "FRAGCAST_NO_SKIP";
 
 /// The environment variable that names the folder of recorded data.
@@ -19,10 +20,15 @@ pub const DATA: &str = "FRAGCAST_DATA";
 /// Prints `SKIPPED:` and the reason, past the harness, which captures only what `println!` writes.
 ///
 /// # Panics
-/// If [`NO_SKIP`] is set in the environment.
+/// If [`NO_SKIP`] is set in the environment and not empty.
 pub fn skip(why: impl Display) {
-    assert!(std::env::var_os(NO_SKIP).is_none(), "{NO_SKIP} is set, and this would skip: {why}");
+    let forbidden = forbids_skips(std::env::var_os(NO_SKIP).as_deref());
+    assert!(!forbidden, "{NO_SKIP} is set, and this would skip: {why}");
     let _ = writeln!(std::io::stdout(), "SKIPPED: {why}");
+}
+
+fn forbids_skips(no_skip: Option<&OsStr>) -> bool {
+    no_skip.is_some_and(|value| !value.is_empty())
 }
 
 /// A file or folder of the recorded data, which is not part of the repository: in the folder
@@ -70,6 +76,13 @@ pub fn npm_install(folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_value_allows_skips() {
+        let forbids = |value: &'static str| forbids_skips(Some(value.as_ref()));
+        assert!(forbids("1") && forbids("0"));
+        assert!(!forbids("") && !forbids_skips(None));
+    }
 
     #[test]
     fn programs_are_found_or_not() {

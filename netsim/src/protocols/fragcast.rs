@@ -12,7 +12,7 @@
 //! A node has at most [`FragcastConfig::connections`] connections, as in the daemon. In a larger
 //! network each node is connected to that many others, drawn at random.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ use fragcast_shredder::{GatewayKey, MessageKey, VerifiedMessage};
 use fragcast_turbine::egress::FRAMING;
 use fragcast_turbine::membership::{Membership, sample};
 use fragcast_turbine::{
-    Config, Delegation, Event, GossipConfig, Lane, Listener, Mode, Payload, Policy, Protocol,
-    RepairConfig, RoutePolicy, Schedule, Setup, Timestamp, Via,
+    Config, Delegation, Epoch, Event, GossipConfig, Lane, Listener, Mode, Payload, Policy,
+    Protocol, RepairConfig, RoutePolicy, Schedule, Setup, Timestamp, Via,
 };
 
 use crate::engine::{Class, Context, Overlay};
@@ -38,11 +38,14 @@ use crate::{Nanos, NodeId, SECONDS};
 mod beginning;
 mod connections;
 mod door;
+mod epochs;
 mod messages;
 
 use super::gossip;
-use connections::Connections;
+use connections::{Connections, Ends};
 use door::Door;
+use epochs::Keys;
+pub use epochs::Table;
 
 /// The simulated chain.
 const CHAIN: u64 = 901;
@@ -97,18 +100,36 @@ impl Default for FragcastConfig {
     }
 }
 
-/// The membership table of a world, in which member i is node i. Runs share it, since signing
-/// 10,000 records takes a second.
+/// The membership tables of a world. Runs share them, since signing 10,000 records takes a
+/// second.
 #[derive(Debug, Clone)]
 pub struct Network {
+    /// All nodes: member i is node i.
     members: Arc<Membership>,
+    /// The tables in the order of their blocks, with their members.
+    tables: Vec<Table>,
+    members_of: Vec<Arc<Membership>>,
 }
 
 impl Network {
-    /// The table of `world`'s nodes.
+    /// One table of all of `world`'s nodes.
     pub fn new(world: &World) -> Self {
+        let table = Table { from_block: 0, known_at: 0, absent: BTreeSet::new() };
+        let members = Self::members(world);
+        Self { tables: vec![table], members_of: vec![Arc::clone(&members)], members }
+    }
+
+    /// Several tables, each from a block on. The first must begin with block 0, and every node
+    /// must be a member of one of them.
+    pub fn with_tables(world: &World, tables: Vec<Table>) -> Self {
+        let members = Self::members(world);
+        let part = |table| epochs::members(CHAIN, &members, table);
+        Self { members_of: tables.iter().map(part).collect(), tables, members }
+    }
+
+    fn members(world: &World) -> Arc<Membership> {
         let weights: Vec<u64> = world.nodes.iter().map(|node| node.weight).collect();
-        Self { members: Arc::new(sample(CHAIN, &weights).0) }
+        Arc::new(sample(CHAIN, &weights).0)
     }
 }
 
@@ -117,6 +138,12 @@ pub struct Fragcast {
     nodes: Vec<Protocol>,
     /// By node: when its scheduled timer is due.
     armed: Vec<Nanos>,
+    network: Network,
+    /// The epochs of the network's tables.
+    epochs: Vec<Epoch>,
+    /// By node: the number of tables that it starts with.
+    known: Vec<usize>,
+    keys: Keys,
     /// The messages of the load, with the second version of equivocal ones.
     messages: Vec<(VerifiedMessage, Option<VerifiedMessage>)>,
     by_key: BTreeMap<MessageKey, usize>,
@@ -168,21 +195,38 @@ impl Fragcast {
     /// Makes all nodes, connected, before the first message of `load`.
     ///
     /// # Panics
-    /// If a leader of the load is not a node of the network.
+    /// If a leader of the load is not a node of the network, if the tables of the network are not
+    /// valid, or if there are several and the configuration has gossip: its connections are those
+    /// of one table.
     pub fn new(config: &FragcastConfig, network: &Network, load: &Load, seed: u64) -> Self {
         let members = &network.members;
-        let setup = Self::setup(config, members, load);
-        let is_leader = |node: NodeId| load.leaders.contains(&node);
-        let n = members.len() as NodeId;
-        let mut nodes: Vec<Protocol> = (0..n)
-            .map(|node| {
-                let peer = members.members()[node as usize].peer();
-                let key = is_leader(node).then(|| leader_key(node));
-                setup.node(&peer, key).expect("a member of the table")
+        let epochs = Self::epochs(network, load);
+        assert!(epochs.len() == 1 || config.gossip == Policy::Off, "gossip needs one table");
+        // A setup for each number of tables that a node may start with.
+        let setups: Vec<Setup> = (1..=epochs.len())
+            .map(|known| {
+                let protocol = Self::protocol(config, members.len(), load);
+                Setup::of(protocol, epochs[..known].to_vec()).expect("tables in their order")
             })
             .collect();
-        beginning::connect(&mut nodes, config.connections, seed);
-        beginning::open_blocks(&mut nodes, load);
+        let peer = |node: NodeId| members.members()[node as usize].peer();
+        let is_leader = |node: NodeId| load.leaders.contains(&node);
+        let n = members.len() as NodeId;
+        let known: Vec<usize> =
+            (0..n).map(|node| epochs::known_at_start(&network.members_of, &peer(node))).collect();
+        let mut nodes: Vec<Protocol> = (0..n)
+            .zip(&known)
+            .map(|(node, known)| {
+                let key = is_leader(node).then(|| leader_key(node));
+                setups[known - 1].node(&peer(node), key).expect("a member of the table")
+            })
+            .collect();
+        let keys = Keys::of(&nodes, members, epochs.len());
+        match keys {
+            Keys::Index => beginning::connect(&mut nodes, config.connections, seed),
+            Keys::Own(_) => epochs::connect(&mut nodes, &keys),
+        }
+        beginning::open_blocks(&mut nodes, &keys, load);
         let messages: Vec<_> = load
             .broadcasts
             .iter()
@@ -201,28 +245,43 @@ impl Fragcast {
             connections: Connections::default(),
             // The connections of gossip are added to those of the overlay.
             max_degree: config.connections + door.as_ref().map_or(0, Door::max_degree),
+            network: network.clone(),
+            epochs,
+            known,
+            keys,
             door,
             nodes,
             messages,
         }
     }
 
-    fn setup(config: &FragcastConfig, members: &Arc<Membership>, load: &Load) -> Setup {
+    /// The epochs of the network's tables. All have the schedule and the delegations of the load.
+    fn epochs(network: &Network, load: &Load) -> Vec<Epoch> {
         let gateways = load.leaders.iter().map(|leader| gateway_key(*leader).address()).collect();
         let schedule = Schedule::new(gateways, load.blocks_per_term).expect("there are leaders");
-        let delegations = load.leaders.iter().map(|leader| {
+        let delegation = |leader: &NodeId| {
             let delegation = Delegation {
                 chain_id: CHAIN,
                 first: 0,
                 last: u64::MAX,
                 sequence: 1,
-                peer: members.members()[*leader as usize].peer(),
+                peer: network.members.members()[*leader as usize].peer(),
                 key: leader_key(*leader).verifying_key().to_bytes(),
             };
             delegation.sign(&gateway_key(*leader))
-        });
+        };
+        let delegations: Vec<_> = load.leaders.iter().map(delegation).collect();
+        let epoch = |(table, members): (&Table, &Arc<Membership>)| {
+            let (schedule, delegations) = (schedule.clone(), delegations.iter().copied());
+            Epoch::new(CHAIN, table.from_block, Arc::clone(members), schedule, delegations)
+                .expect("delegations of our own")
+        };
+        network.tables.iter().zip(&network.members_of).map(epoch).collect()
+    }
+
+    fn protocol(config: &FragcastConfig, nodes: usize, load: &Load) -> Config {
         let largest = load.broadcasts.iter().map(|b| b.bytes as usize).max().unwrap_or(0);
-        let protocol = Config {
+        Config {
             route: config.route,
             loss: config.loss,
             relayed_coding: config.coding,
@@ -234,25 +293,24 @@ impl Fragcast {
             lane_capacity: usize::MAX / 2,
             repair: RepairConfig {
                 enabled: config.repair,
-                memory: (REPAIR_MEMORY / members.len()).max(4 * largest),
+                memory: (REPAIR_MEMORY / nodes).max(4 * largest),
                 ..RepairConfig::default()
             },
             gossip: GossipConfig {
                 policy: config.gossip,
                 mode: config.mode,
-                memory: (GOSSIP_MEMORY / members.len()).max(32 * largest),
+                memory: (GOSSIP_MEMORY / nodes).max(32 * largest),
                 ..GossipConfig::default()
             },
             ..Config::new(CHAIN)
-        };
-        Setup::new(protocol, Arc::clone(members), schedule, delegations)
-            .expect("delegations of our own")
+        }
     }
 
     /// Drains a node's protocol: events, gossip actions, transmissions and its next timer.
     fn pump(&mut self, ctx: &mut Context<'_, Packet>, node: NodeId) {
         let now = timestamp(ctx.now());
         let protocol = &mut self.nodes[node as usize];
+        let mut changes = Vec::new();
         while let Some(event) = protocol.poll_event() {
             match event {
                 Event::Message { delivered, .. } if delivered.via == Via::Gossip => {
@@ -286,31 +344,35 @@ impl Fragcast {
                     }
                 }
                 Event::Equivocation { .. } => ctx.convict(node),
-                Event::BadParity(_)
-                | Event::BadMessage { .. }
-                | Event::Bar { .. }
-                | Event::Mismatch { .. } => {}
-                // Epochs do not change here.
+                Event::Epoch(change) => changes.push(change),
+                // Nothing to do for bad messages and barred peers.
                 _ => {}
             }
         }
+        let mut connected = Vec::new();
+        for change in changes {
+            let members = &self.network.members;
+            connected.extend(self.keys.change(&mut self.nodes, node, &change, members));
+        }
+        let protocol = &mut self.nodes[node as usize];
         if let Some(door) = &mut self.door {
             while let Some(action) = protocol.poll_gossip() {
                 door.act(ctx, node, action);
             }
         }
         while let Some(transmit) = protocol.poll_transmit(now) {
+            let Some(to) = self.keys.peer(node, transmit.to) else { continue };
             match transmit.payload {
                 Payload::Shred(bytes) => {
                     let len = (bytes.len() + FRAMING) as u32;
-                    ctx.send(node, transmit.to.number(), len, Class::Data, Packet::Shred(bytes));
+                    ctx.send(node, to, len, Class::Data, Packet::Shred(bytes));
                 }
                 Payload::Control(bytes) => {
                     let class = match transmit.lane {
                         Lane::Repair => Class::Repair,
                         _ => Class::Control,
                     };
-                    let (path, len) = ((node, transmit.to.number()), bytes.len() as u32);
+                    let (path, len) = ((node, to), bytes.len() as u32);
                     let packet = Packet::Control(bytes);
                     ctx.send_reliably(&mut self.streams, path, len, class, packet);
                 }
@@ -324,6 +386,9 @@ impl Fragcast {
                 self.armed[node as usize] = at;
                 ctx.timer(node, at, at, !protocol.busy());
             }
+        }
+        for peer in connected {
+            self.pump(ctx, peer);
         }
     }
 
@@ -377,6 +442,7 @@ impl Overlay for Fragcast {
 
     fn start(&mut self, ctx: &mut Context<'_, Packet>) {
         Connections::start(ctx);
+        epochs::start(ctx, &self.network.tables, &self.known);
         if let Some(door) = &mut self.door {
             door.start(ctx);
         }
@@ -393,13 +459,15 @@ impl Overlay for Fragcast {
 
     fn deliver(&mut self, ctx: &mut Context<'_, Packet>, from: NodeId, to: NodeId, packet: Packet) {
         let now = timestamp(ctx.now());
+        // A peer that the receiver does not know any more has no connection to it.
+        let Some(sender) = self.keys.key(to, from) else { return };
         let protocol = &mut self.nodes[to as usize];
         match packet {
             Packet::Shred(bytes) => {
                 ctx.count_sent(to, HALF_ACK);
-                protocol.handle_datagrams(now, [(from.into(), bytes)]);
+                protocol.handle_datagrams(now, [(sender, bytes)]);
             }
-            Packet::Control(frame) => protocol.handle_control(now, from.into(), &frame),
+            Packet::Control(frame) => protocol.handle_control(now, sender, &frame),
             Packet::Gossip(packet) => {
                 let door = self.door.as_mut().expect("gossip came by it");
                 let heard = door.deliver(ctx, from, to, packet);
@@ -418,11 +486,18 @@ impl Overlay for Fragcast {
             return;
         }
         if token & connections::TIMERS != 0 {
-            for touched in
-                self.connections.timer(ctx, &mut self.nodes, &mut self.streams, node, token)
-            {
+            let ends =
+                Ends { nodes: &mut self.nodes, keys: &self.keys, streams: &mut self.streams };
+            for touched in self.connections.timer(ctx, ends, node, token) {
                 self.pump(ctx, touched);
             }
+            return;
+        }
+        if token & epochs::TIMERS != 0 {
+            let epoch = self.epochs[(token & !epochs::TIMERS) as usize].clone();
+            let now = timestamp(ctx.now());
+            self.nodes[node as usize].handle_epoch(now, epoch).expect("tables in their order");
+            self.pump(ctx, node);
             return;
         }
         if self.armed[node as usize] != token {

@@ -13,9 +13,9 @@ use fragcast_shredder::messages::json::{EnvJson, FragJson, JsonError, SealJson};
 use fragcast_shredder::{
     Dialect, Message, MessageKey, Signature, SignatureError, SignedMessage, VerifiedMessage,
 };
+use fragcast_turbine::BroadcastError;
 use fragcast_turbine::net::Handle;
 use fragcast_turbine::output::{Delivered, Times, Via};
-use fragcast_turbine::{BroadcastError, Schedule};
 use jsonrpsee::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use serde::Deserialize;
@@ -129,7 +129,6 @@ impl IngestStats {
 
 /// The leader's side of a node.
 pub struct Ingest {
-    schedule: Schedule,
     dialect: Dialect,
     net: Handle,
     /// Messages that this node sends, for its own sequencer.
@@ -139,9 +138,8 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// An ingest for the chain of `schedule`; without a journal the node only follows.
+    /// An ingest for the network of `net`; without a journal the node only follows.
     pub fn new(
-        schedule: Schedule,
         dialect: Dialect,
         net: Handle,
         own: mpsc::Sender<Arc<Delivered>>,
@@ -149,7 +147,7 @@ impl Ingest {
         stats: Arc<IngestStats>,
     ) -> Self {
         let state = Mutex::new((Leading::default(), journal));
-        Self { schedule, dialect, net, own, state, stats }
+        Self { dialect, net, own, state, stats }
     }
 
     /// Takes a message; returns true if it was new.
@@ -161,7 +159,9 @@ impl Ingest {
     /// # Errors
     /// [`IngestError`].
     pub async fn take(self: Arc<Self>, signed: SignedMessage) -> Result<bool, IngestError> {
-        let gateway = self.schedule.gateway(signed.message.block());
+        let block = signed.message.block();
+        // Before all epochs that this node knows nobody leads.
+        let gateway = self.net.epochs().gateway(block).ok_or(IngestError::NotLeader(block))?;
         let message = signed.normalise_and_verify(gateway)?;
         let ended = BroadcastError::Busy;
         tokio::spawn(async move { self.send(message).await }).await.map_err(|_| ended)?

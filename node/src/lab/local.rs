@@ -18,8 +18,9 @@ use fragcast_turbine::membership::RecordBody;
 use fragcast_turbine::output::{Output, Via};
 use fragcast_turbine::{Delegation, Mode, PeerId, Policy};
 use fragcast_upstream::http::HttpClient;
+use fragcast_upstream::jsonrpc::Request;
 use hdrhistogram::Histogram;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::config::Config;
@@ -66,6 +67,32 @@ pub struct LocalOptions {
     pub gossip_port: u16,
     /// Gives every node a Flashblocks WebSocket; node 0's is at this port, 0: chosen by the system.
     pub flashblocks_port: Option<u16>,
+}
+
+impl LocalOptions {
+    /// Two nodes in `dir`, of which the first leads for the only gateway; the overlay alone,
+    /// without loss.
+    pub fn new(dir: &Path) -> Self {
+        Self {
+            nodes: 2,
+            gateways: 1,
+            blocks_per_term: 30,
+            chain_id: 901,
+            dialect: Dialect::V0,
+            loss: 0.0,
+            uplink_mbit: 200,
+            route: "auto".into(),
+            dir: dir.to_owned(),
+            seed: 0,
+            gateway_url: None,
+            http_port: 0,
+            preconf_as_latest: false,
+            policy: Policy::Off,
+            mode: Mode::Turbine,
+            gossip_port: 0,
+            flashblocks_port: None,
+        }
+    }
 }
 
 /// Observations of one node's outputs.
@@ -420,7 +447,7 @@ impl LocalNetwork {
             // Of gossip's links each has at least one; small networks are linked completely.
             let links = all.min(links::LINKS / 4);
             let apart = |node: &Node| {
-                let shared = node.shared();
+                let shared = node.state();
                 let gossip = shared.gossip.as_ref().map(|gossip| gossip.snapshot().members);
                 shared.net.snapshot().connected < all || gossip.is_some_and(|n| n < links)
             };
@@ -455,9 +482,9 @@ impl LocalNetwork {
 
     async fn call(&self, node: usize, message: &VerifiedMessage) -> anyhow::Result<()> {
         let (method, param) = ingest::request(message);
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [param] });
+        let body = Request::new(method, [param]).to_vec()?;
         let url = format!("http://{}", self.nodes[node].addresses().ingest);
-        let (status, answer) = self.http.post_json(&url, None, serde_json::to_vec(&body)?).await?;
+        let (status, answer) = self.http.post_json(&url, None, body).await?;
         let answer: Value = serde_json::from_slice(&answer)
             .with_context(|| format!("{method}: the node answered {status}, and no JSON"))?;
         match answer.get("result") {
@@ -511,7 +538,7 @@ impl LocalNetwork {
     /// Tells every node where the chain's head is.
     pub async fn set_head(&self, block: u64) {
         for node in &self.nodes {
-            node.shared().net.head(block).await;
+            node.state().net.head(block).await;
         }
     }
 

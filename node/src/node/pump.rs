@@ -9,11 +9,12 @@ use fragcast_turbine::sequencer::{Fate, Sequencer};
 use fragcast_upstream::engine::EngineHandle;
 use tokio::sync::{broadcast, mpsc};
 
-use super::{Shared, Tap};
+use super::Tap;
+use crate::serve::state::NodeState;
 
 /// Turns events into outputs. It never waits for a consumer, because the driver waits for it.
 pub(super) struct Pump {
-    pub(super) shared: Arc<Shared>,
+    pub(super) state: Arc<NodeState>,
     pub(super) sequencer: Sequencer,
     pub(super) outputs: broadcast::Sender<Output>,
     pub(super) engine: Option<EngineHandle>,
@@ -46,7 +47,7 @@ impl Pump {
         let via = delivered.via;
         let fate = self.sequencer.push(delivered, &mut outputs);
         let first = matches!(fate, Fate::Passed | Fate::Waiting);
-        self.shared.update(|p| {
+        self.state.update(|p| {
             *p.fates.entry(fate.label()).or_default() += 1;
             if first {
                 *p.first.entry(via.name()).or_default() += 1;
@@ -61,7 +62,7 @@ impl Pump {
             Event::Message { delivered, .. } => {
                 if let Some(took) = delivered.times.latency() {
                     let kind = delivered.message.message().kind().name();
-                    self.shared.metrics.latency(kind, took);
+                    self.state.metrics.latency(kind, took);
                 }
                 return self.message(delivered);
             }
@@ -80,7 +81,7 @@ impl Pump {
                 "equivocation"
             }
             Event::Bar { peer, outcome } => {
-                let peer = self.shared.network.members.get(peer.number()).map(|m| m.peer());
+                let peer = self.state.net.epochs().peers().peer(peer);
                 tracing::warn!(?peer, reason = outcome.label(), "barred a peer");
                 "barred"
             }
@@ -89,15 +90,15 @@ impl Pump {
                 let (reason, why) = (change.reason.name(), change.reason.describe());
                 let Change { block, dwell, .. } = change;
                 tracing::warn!(from, to, reason, block, dwell, "{why}");
-                self.shared.note_change(change);
+                self.state.note_change(change);
                 "fallback"
             }
             Event::Race(race) => {
-                self.shared.note_race(&race);
+                self.state.note_race(&race);
                 return outputs;
             }
             Event::Mismatch { peer, what } => {
-                let peer = self.shared.network.members.get(peer.number()).map(|m| m.peer());
+                let peer = self.state.net.epochs().peers().peer(peer);
                 tracing::warn!(?peer, "a peer's {what} differs: compare the network files");
                 "mismatch"
             }
@@ -108,7 +109,7 @@ impl Pump {
             }
             _ => return outputs,
         };
-        self.shared.update(|p| *p.events.entry(kind).or_default() += 1);
+        self.state.update(|p| *p.events.entry(kind).or_default() += 1);
         outputs
     }
 
@@ -116,7 +117,7 @@ impl Pump {
         let retracted = outputs.iter().filter(|o| matches!(o, Output::Retracted { .. })).count();
         let (opened, sealed) = (self.sequencer.opened(), self.sequencer.sealed());
         let waiting = self.sequencer.waiting();
-        self.shared.update(|p| {
+        self.state.update(|p| {
             (p.opened, p.sealed, p.waiting) = (opened, sealed, waiting);
             *p.events.entry("retracted").or_default() += retracted as u64;
         });
@@ -130,7 +131,7 @@ impl Pump {
             if let Some(engine) = &self.engine {
                 engine.try_forward(output.clone());
             }
-            if let Some(executor) = &self.shared.executor {
+            if let Some(executor) = &self.state.executor {
                 executor.try_push(&output);
             }
             // Nobody may be listening.

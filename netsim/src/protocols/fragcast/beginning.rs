@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use fragcast_shredder::{Kind, MessageKey};
 use fragcast_turbine::{Payload, Protocol, Timestamp};
 
+use super::epochs::Keys;
 use super::{EPOCH, gateway_key, messages};
 use crate::load::{Broadcast, Load};
 use crate::{NodeId, SECONDS, random};
 
 /// Opens the blocks of a load that begins in mid-block, such as a single frag: every node has the
 /// Env, since otherwise all would ask for it.
-pub(super) fn open_blocks(nodes: &mut [Protocol], load: &Load) {
+pub(super) fn open_blocks(nodes: &mut [Protocol], keys: &Keys, load: &Load) {
     let mut blocks: BTreeMap<u64, &Broadcast> = BTreeMap::new();
     for broadcast in &load.broadcasts {
         let first = blocks.entry(broadcast.key.block).or_insert(broadcast);
@@ -40,8 +41,9 @@ pub(super) fn open_blocks(nodes: &mut [Protocol], load: &Load) {
             }
         }
         for (index, node) in nodes.iter_mut().enumerate() {
-            if index as NodeId != env.leader {
-                let burst = shreds.iter().map(|bytes| (env.leader.into(), bytes.clone()));
+            let sender = keys.key(index as NodeId, env.leader);
+            if let Some(sender) = sender.filter(|_| index as NodeId != env.leader) {
+                let burst = shreds.iter().map(|bytes| (sender, bytes.clone()));
                 node.handle_datagrams(now, burst);
             }
             while node.poll_event().is_some() {}

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use fragcast_turbine::Protocol;
 
 use super::Packet;
+use super::epochs::Keys;
 use crate::engine::Context;
 use crate::fault::Fault;
 use crate::reliable::Reliable;
@@ -32,6 +33,37 @@ const IDLE_TIMEOUT: Nanos = 6 * SECONDS;
 const PAUSE: (Nanos, Nanos) = (200 * MILLIS, 5 * SECONDS);
 /// Time-out of a call.
 const PATIENCE: Nanos = 3 * SECONDS;
+
+/// Both ends of connections.
+pub(super) struct Ends<'a> {
+    pub(super) nodes: &'a mut [Protocol],
+    pub(super) keys: &'a Keys,
+    pub(super) streams: &'a mut Reliable,
+}
+
+impl Ends<'_> {
+    fn are_connected(&self, node: NodeId, peer: NodeId) -> bool {
+        let key = self.keys.key(node, peer);
+        key.is_some_and(|key| self.nodes[node as usize].is_connected(key))
+    }
+
+    fn connect(&mut self, node: NodeId, peer: NodeId) {
+        for (node, peer) in [(node, peer), (peer, node)] {
+            if let Some(key) = self.keys.key(node, peer) {
+                self.nodes[node as usize].handle_connected(key);
+            }
+        }
+    }
+
+    fn disconnect(&mut self, node: NodeId, peer: NodeId) {
+        for (node, peer) in [(node, peer), (peer, node)] {
+            if let Some(key) = self.keys.key(node, peer) {
+                self.nodes[node as usize].handle_disconnected(key);
+            }
+        }
+        self.streams.reconnect(node, peer);
+    }
+}
 
 /// The dead connections.
 #[derive(Debug, Default)]
@@ -69,21 +101,19 @@ impl Connections {
     pub(super) fn timer(
         &mut self,
         ctx: &mut Context<'_, Packet>,
-        nodes: &mut [Protocol],
-        streams: &mut Reliable,
+        mut ends: Ends<'_>,
         node: NodeId,
         token: u64,
     ) -> Vec<NodeId> {
         match token {
-            IDLE => return self.cut(ctx, nodes, streams, node),
+            IDLE => return self.cut(ctx, &mut ends, node),
             HEALED => self.call(ctx, node),
             token => {
                 let peer = token as u32;
                 let pair = (node.min(peer), node.max(peer));
                 let blocked = ctx.setup().faults.is_udp_blocked(node, peer, ctx.now());
                 if !blocked && self.dead.remove(&pair).is_some() {
-                    nodes[node as usize].handle_connected(peer.into());
-                    nodes[peer as usize].handle_connected(node.into());
+                    ends.connect(node, peer);
                     return vec![node, peer];
                 }
             }
@@ -91,22 +121,14 @@ impl Connections {
         Vec::new()
     }
 
-    fn cut(
-        &mut self,
-        ctx: &Context<'_, Packet>,
-        nodes: &mut [Protocol],
-        streams: &mut Reliable,
-        node: NodeId,
-    ) -> Vec<NodeId> {
+    fn cut(&mut self, ctx: &Context<'_, Packet>, ends: &mut Ends<'_>, node: NodeId) -> Vec<NodeId> {
         let idle = (ctx.now() - IDLE_TIMEOUT, ctx.now());
         let faults = ctx.setup().faults;
         let mut touched = Vec::new();
-        for peer in 0..nodes.len() as NodeId {
-            let connected = nodes[node as usize].is_connected(peer.into());
-            if connected && faults.is_udp_blocked_throughout(node, peer, idle) {
-                nodes[node as usize].handle_disconnected(peer.into());
-                nodes[peer as usize].handle_disconnected(node.into());
-                streams.reconnect(node, peer);
+        for peer in 0..ends.nodes.len() as NodeId {
+            if ends.are_connected(node, peer) && faults.is_udp_blocked_throughout(node, peer, idle)
+            {
+                ends.disconnect(node, peer);
                 self.dead.insert((node.min(peer), node.max(peer)), ctx.now());
                 touched.push(peer);
             }

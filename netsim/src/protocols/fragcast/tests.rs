@@ -177,3 +177,42 @@ fn where_gossip_is_always_on_it_carries_what_the_overlay_cannot() {
     let fell = outcome.changes.iter().filter(|c| c.to == State::Gossip).map(|c| c.node);
     assert_eq!(fell.collect::<Vec<_>>(), [7]);
 }
+
+/// 51 nodes with two tables: from block 3 on node 50 is a member and node 7 is not.
+fn with_a_second_table() -> (Outcome, Fragcast) {
+    let world = line(51, 10, 5 * MILLIS);
+    let absent = |node: NodeId| BTreeSet::from([node]);
+    let first = Table { from_block: 0, known_at: 0, absent: absent(50) };
+    // Known while block 2 is built, a second before its end.
+    let second = Table { from_block: 3, known_at: 3 * SECONDS, absent: absent(7) };
+    let network = Network::with_tables(&world, vec![first, second]);
+    let (load, faults) = (blocks(4), Faults::default());
+    let config =
+        FragcastConfig { route: RoutePolicy::Fixed(Route::Turbine { fanout: 6 }), ..config() };
+    let mut fragcast = Fragcast::new(&config, &network, &load, 1);
+    let links = LinkConfig { loss: Loss::Independent(config.loss), ..LinkConfig::default() };
+    let run_of =
+        Run { world: &world, links, faults: &faults, load: &load, seed: 1, patience: 3 * SECONDS };
+    let outcome = run(run_of, &mut fragcast);
+    (outcome, fragcast)
+}
+
+#[test]
+fn a_second_table_takes_effect_between_two_blocks_and_nobody_misses_anything() {
+    let (outcome, fragcast) = with_a_second_table();
+    for (broadcast, completion) in blocks(4).broadcasts.iter().zip(&outcome.completions) {
+        let absent = if broadcast.key.block < 3 { 50 } else { 7 };
+        for (node, after) in completion.after.iter().enumerate() {
+            let member = node != absent;
+            assert!(!member || *after < SECONDS, "node {node} misses {:?}", broadcast.key);
+        }
+    }
+    for node in (0..51).filter(|node| *node != 7) {
+        let protocol = fragcast.node(node);
+        let epoch = protocol.epochs().at(4).expect("the second");
+        assert_eq!((epoch.from_block(), epoch.members().len()), (3, 50));
+        let outcomes = protocol.outcomes();
+        assert_eq!(outcomes.get(Fate::BadSignature) + outcomes.get(Fate::Malformed), 0);
+    }
+    assert_eq!(outcome.digest, with_a_second_table().0.digest);
+}

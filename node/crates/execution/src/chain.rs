@@ -23,6 +23,7 @@ use alloy_primitives::Address;
 use op_revm::OpSpecId;
 use revm::primitives::hardfork::SpecId;
 
+pub(crate) use genesis::MESSAGE_PASSER;
 pub use genesis::genesis_header;
 pub use header::{Extras, HeaderError};
 pub use parse::ChainError;
@@ -52,6 +53,15 @@ pub(crate) struct OpRules {
 }
 
 /// A chain.
+///
+/// ```
+/// use fragcast_execution::chain::ChainSpec;
+///
+/// let chain = ChainSpec::load("op-sepolia")?;
+/// assert_eq!((chain.chain_id, chain.is_op()), (11_155_420, true));
+/// assert!(ChainSpec::load("no-such-file.json").is_err());
+/// # Ok::<(), fragcast_execution::chain::ChainError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ChainSpec {
     /// The name or file that it was made from.

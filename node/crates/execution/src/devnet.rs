@@ -16,7 +16,7 @@ pub mod transactions;
 
 pub use gateway::{DevnetGateway, GatewayError, Offered};
 pub use genesis::{DevnetConfig, Genesis};
-pub use transactions::Workload;
+pub use transactions::{Workload, sign};
 
 use crate::chain::{ChainError, ChainSpec};
 

@@ -6,12 +6,16 @@
 //! message that finds no room leaves its block unverified. Senders are recovered on all cores as
 //! soon as a frag is handed in.
 
+mod heads;
 mod import;
+mod open;
+mod parents;
+mod queue;
 mod service;
 mod stats;
+mod verdicts;
 pub mod view;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -19,18 +23,20 @@ use std::time::Instant;
 
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, Bytes};
-use fragcast_shredder::delivery::{Delivered, Output, RetractReason};
+use fragcast_shredder::delivery::{Delivered, Output};
 use fragcast_shredder::{Message, MessageKey};
+use futures_util::future::BoxFuture;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::chain::ChainSpec;
-use crate::exec::{Decoded, StateSource, Tx};
-use crate::follow::Follow;
+use crate::exec::{StateSource, Tx};
+use crate::follow::{Chain, ClientHeads, Follow};
 
-pub use import::FollowError;
-pub use stats::{BlockReport, ExecutorSnapshot, ExecutorStats};
+pub use queue::FollowError;
+pub use stats::{BlockReport, ExecutorSnapshot, ExecutorStats, ReportTap};
 pub use view::{ChainEvent, ChainView, Heads, History};
 
+use queue::{Command, Queued, Recovering, Room, Withdrawals};
 use service::Service;
 
 /// Bytes of messages that wait for the executor.
@@ -55,56 +61,6 @@ impl Default for ExecutorConfig {
     }
 }
 
-/// Transactions of a frag whose senders are being recovered.
-pub(crate) type Recovering = mpsc::Receiver<Vec<Decoded>>;
-
-/// A message that waits, from the moment it is handed in until it is executed or dropped.
-pub(crate) struct Queued {
-    pub(crate) delivered: Arc<Delivered>,
-    /// A frag's transactions.
-    pub(crate) txs: Option<Recovering>,
-    /// Freed with the message.
-    pub(crate) _room: Room,
-}
-
-/// A message's room in the queue; dropping it frees the room.
-pub(crate) struct Room {
-    bytes: usize,
-    queued: Arc<AtomicUsize>,
-    queued_bytes: Arc<AtomicUsize>,
-}
-
-impl Room {
-    fn take(bytes: usize, queued: &Arc<AtomicUsize>, queued_bytes: &Arc<AtomicUsize>) -> Self {
-        queued.fetch_add(1, Ordering::Relaxed);
-        queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Self { bytes, queued: Arc::clone(queued), queued_bytes: Arc::clone(queued_bytes) }
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.queued.fetch_sub(1, Ordering::Relaxed);
-        self.queued_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// A command to the executor's thread.
-pub(crate) enum Command {
-    /// The next message of its block.
-    Message(Queued),
-    /// An attempt is void.
-    Retracted { block: u64, attempt: u8, reason: RetractReason },
-    /// A message of this attempt was dropped because the queue was full.
-    Lost { block: u64, attempt: u8 },
-    /// A step along the execution client's chain.
-    Follow { follow: Follow, done: tokio::sync::oneshot::Sender<Result<(), FollowError>> },
-    /// The client's chain does not meet ours: start anew at its head, if the source can.
-    StartAt { hash: B256 },
-    /// End the thread after the commands before this one.
-    Stop,
-}
-
 /// State needed to hand in messages.
 struct Gate {
     commands: mpsc::Sender<Command>,
@@ -112,9 +68,6 @@ struct Gate {
     newest_lost: AtomicU64,
     queued_bytes: Arc<AtomicUsize>,
 }
-
-/// Withdrawals by block number, which the messages do not carry.
-pub(crate) type Withdrawals = Arc<Mutex<BTreeMap<u64, Vec<Withdrawal>>>>;
 
 /// The executor's handle. Dropping it ends the thread.
 pub struct Executor {
@@ -127,9 +80,6 @@ pub struct Executor {
     withdrawals: Withdrawals,
     thread: Option<JoinHandle<()>>,
 }
-
-/// A function that sees every report, in order, on the executor's thread.
-pub type ReportTap = Box<dyn FnMut(&BlockReport) + Send>;
 
 /// The executor's thread has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -270,6 +220,33 @@ impl Drop for Executor {
     }
 }
 
+impl Chain for Executor {
+    fn has(&self, hash: B256) -> bool {
+        self.view().heads().is_some_and(|heads| heads.latest.hash() == hash)
+            || self.view().recent(hash).is_some()
+            || self.view().block(hash).is_ok_and(|block| block.is_some())
+    }
+
+    fn latest(&self) -> Option<(u64, B256)> {
+        self.view().heads().map(|heads| (heads.latest.number(), heads.latest.hash()))
+    }
+
+    fn follow(&self, step: Follow) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let result = Self::follow(self, step).await;
+            if let Err(error) = &result {
+                tracing::warn!(%error, "a step of the execution client was not taken");
+            }
+            result.is_ok()
+        })
+    }
+
+    fn out_of_reach(&self, heads: ClientHeads) -> BoxFuture<'_, ()> {
+        self.send(Command::StartAt { hash: heads.latest.1 });
+        Box::pin(async {})
+    }
+}
+
 /// Decodes transactions and recovers their senders on all cores.
 fn recover(txs: Vec<Bytes>, op: bool) -> Recovering {
     let (done, result) = mpsc::channel();
@@ -280,22 +257,6 @@ fn recover(txs: Vec<Bytes>, op: bool) -> Recovering {
     });
     result
 }
-
-/// Measures how long a step takes.
-pub(crate) struct Clock(Instant);
-
-impl Clock {
-    pub(crate) fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    pub(crate) fn nanos(&self) -> u64 {
-        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
-/// The hash that stands for "not sealed".
-pub const UNSEALED: B256 = B256::ZERO;
 
 #[cfg(test)]
 mod tests;

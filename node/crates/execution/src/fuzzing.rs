@@ -6,9 +6,9 @@
 use std::sync::{Arc, OnceLock};
 
 use alloy_consensus::Header;
-use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
+use alloy_primitives::{B256, Bytes, U256, keccak256};
 use alloy_trie::Nibbles;
-use fragcast_shredder::Env;
+use fragcast_shredder::{BlockBuilder, Env};
 
 use crate::chain::ChainSpec;
 use crate::devnet::{DevnetConfig, Genesis};
@@ -96,16 +96,10 @@ fn ground() -> &'static (Arc<ChainSpec>, Arc<dyn StateSource>, Parent) {
 pub fn execute(data: &[u8]) {
     let (spec, source, parent) = ground();
     let env = Env {
-        number: 1,
         parent_hash: parent.hash,
-        beneficiary: Address::ZERO,
-        timestamp: 1,
         gas_limit: parent.header.gas_limit,
         basefee: spec.next_base_fee(&parent.header, 1).expect("the devnet's"),
-        difficulty: U256::ZERO,
-        prevrandao: B256::ZERO,
-        extra_data: Bytes::new(),
-        parent_beacon_block_root: B256::ZERO,
+        ..BlockBuilder::new(1).env()
     };
     let Ok(mut block) = OpenBlock::open(spec, &env, 0, parent.clone(), source, None) else {
         unreachable!("the Env follows from its parent");

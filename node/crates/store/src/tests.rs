@@ -7,6 +7,7 @@ mod synth;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, U256};
 use fragcast_execution::devnet::{DevnetConfig, Genesis};
@@ -60,7 +61,9 @@ fn back(chain: &[Step], highest: &mut usize, rng: &mut Rng) -> usize {
 
 /// Waits until all that was persisted is durable.
 fn drain(store: &Store) {
+    let begun = Instant::now();
     while store.stats().queued > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the writer makes no progress");
         std::thread::yield_now();
     }
 }

@@ -29,8 +29,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use fragcast_shredder::Kind;
 use fragcast_shredder::delivery::{Delivered, Output};
+use fragcast_shredder::{Kind, MessageKey};
 pub use jwt::{JwtError, JwtSecret};
 
 use machine::{Action, Answer, Limits, Machine, Outcome};
@@ -261,7 +261,7 @@ impl Journal<'_> {
 
     fn sent(&mut self, delivered: &Delivered, outcome: &Outcome) {
         let MessageKey { block, attempt, message: index } = delivered.key;
-        let kind = ordered.message.message().kind();
+        let kind = delivered.message.message().kind();
         let stats = self.stats;
         match outcome {
             Outcome::Valid => {

@@ -19,7 +19,6 @@ use fragcast_execution::exec::{Anchor, SealedBlock, StateSource};
 use fragcast_execution::executor::ReportTap;
 use fragcast_execution::state::SourceError;
 use fragcast_shredder::Message;
-use fragcast_turbine::{Mode, Policy};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -122,22 +121,12 @@ impl Nodes<'_> {
         let dir = tempfile::tempdir()?;
         let options = LocalOptions {
             nodes: self.args.nodes.into(),
-            gateways: 1,
-            blocks_per_term: 30,
             chain_id: case.spec.chain_id,
             dialect: self.args.dialect,
             loss: self.args.loss,
-            uplink_mbit: 200,
             route: self.args.route.clone(),
-            dir: dir.path().to_owned(),
             seed: self.args.seed,
-            gateway_url: None,
-            http_port: 0,
-            preconf_as_latest: false,
-            policy: Policy::Off,
-            mode: Mode::Turbine,
-            gossip_port: 0,
-            flashblocks_port: None,
+            ..LocalOptions::new(dir.path())
         };
         let (spec, switches) = (Arc::clone(&case.spec), self.switches.clone());
         let factory = move |index: usize, _: &Path, tap: ReportTap| {
@@ -197,7 +186,7 @@ impl Followers for Nodes<'_> {
         let network = &mut running.network;
         let gap = running.highest.is_none_or(|highest| highest + 1 < block);
         running.highest = running.highest.max(Some(block));
-        let executors = network.nodes().iter().filter_map(|n| n.shared().executor.as_ref());
+        let executors = network.nodes().iter().filter_map(|n| n.state().executor.as_ref());
         for executor in executors {
             executor.withdrawals(block, withdrawals.unwrap_or_default().to_vec());
         }

@@ -1,7 +1,5 @@
 //! Replays without a network: generated files, and real blocks with a wrong byte.
 
-use std::path::Path;
-
 use alloy_primitives::{B256, Bytes};
 use fragcast_shredder::Dialect;
 use serde_json::{Value, json};
@@ -178,16 +176,7 @@ fn other_files_are_told() {
 
 /// The smallest recorded block, if it is present.
 fn recorded() -> Option<RecordedBlock> {
-    let root = std::env::var_os("FRAGCAST_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
-    let path = root.join("op-sepolia/block-26207960.json.gz");
-    if !path.is_file() {
-        let text = format!("skipped: {} is not there\n", path.display());
-        let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
-        return None;
-    }
+    let path = fragcast_shredder::testing::data("op-sepolia/block-26207960.json.gz")?;
     Some(RecordedBlock::load(&path).unwrap())
 }
 

@@ -58,6 +58,18 @@ pub enum GatewayError {
 /// For each block call [`open`](Self::open), [`frag`](Self::frag) until one is the last,
 /// [`seal`](Self::seal). Calling `open` instead gives the block up: the next one has the same
 /// number and starts with the same transactions. The messages are not signed.
+///
+/// ```
+/// use fragcast_execution::devnet::{DevnetConfig, DevnetGateway};
+/// use fragcast_shredder::Dialect;
+///
+/// let mut gateway = DevnetGateway::new(&DevnetConfig::default(), Dialect::V0)?;
+/// let env = gateway.open(1_000)?;
+/// let frag = gateway.frag(5, true)?;
+/// let seal = gateway.seal()?;
+/// assert_eq!((env.number, frag.txs.len(), seal.total_frags), (1, 5, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct DevnetGateway {
     seed: u64,
     dialect: Dialect,

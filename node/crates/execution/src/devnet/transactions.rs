@@ -5,7 +5,7 @@
 //! the stream, so a block may take any prefix of it. A block that is given up returns its
 //! transactions with [`Workload::mark`] and [`Workload::rewind`].
 
-use alloy_consensus::{SignableTransaction, TxEip1559, TxLegacy};
+use alloy_consensus::{SignableTransaction, Signed, TxEip1559, TxLegacy};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
 use fragcast_shredder::GatewayKey;
@@ -175,20 +175,21 @@ impl Workload {
     fn sign<T>(&self, sender: usize, gas_limit: u64, tx: T) -> WorkloadTx
     where
         T: SignableTransaction<Signature>,
-        EthTx: From<alloy_consensus::Signed<T>>,
+        EthTx: From<Signed<T>>,
     {
-        let signature = self.keys[sender].sign_digest(&tx.signature_hash());
-        let bytes = signature.as_bytes();
-        let signature = Signature::new(
-            U256::from_be_slice(&bytes[..32]),
-            U256::from_be_slice(&bytes[32..64]),
-            bytes[64] == 1,
-        );
-        let envelope = EthTx::from(tx.into_signed(signature));
+        let envelope = EthTx::from(sign(&self.keys[sender], tx));
         let bytes: Bytes = envelope.encoded_2718().into();
         let sender = self.addresses[sender];
         let (hash, envelope) = (*envelope.tx_hash(), Envelope::Eth(envelope));
         let tx = Tx { envelope, bytes: bytes.clone(), hash, sender };
         WorkloadTx { bytes, gas_limit, sender, tx }
     }
+}
+
+/// Signs a transaction.
+pub fn sign<T: SignableTransaction<Signature>>(key: &GatewayKey, tx: T) -> Signed<T> {
+    let signature = key.sign_digest(&tx.signature_hash());
+    let bytes = signature.as_bytes();
+    let (r, s) = (U256::from_be_slice(&bytes[..32]), U256::from_be_slice(&bytes[32..64]));
+    tx.into_signed(Signature::new(r, s, bytes[64] == 1))
 }

@@ -277,7 +277,9 @@ fn a_block_whose_seal_was_lost_is_sealed_by_its_verified_child() {
     assert_eq!(report.verdict, Verdict::Unverified(Unverified::Overrun));
     for message in &blocks[2] {
         // The queue is short here: one after the other.
+        let begin = Instant::now();
         while !bench.executor.try_push(&output(0, message)) {
+            assert!(begin.elapsed() < GUARD, "there is no room for {message:?}");
             std::thread::yield_now();
         }
     }

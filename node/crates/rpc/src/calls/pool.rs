@@ -64,8 +64,17 @@ impl CallPool {
         &self,
         call: impl FnOnce() -> Result<T, CallError> + Send + 'static,
     ) -> Result<T, CallError> {
+        self.run_within(self.patience, call).await
+    }
+
+    /// [`run`](Self::run) for a call that may wait for `patience`.
+    async fn run_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        call: impl FnOnce() -> Result<T, CallError> + Send + 'static,
+    ) -> Result<T, CallError> {
         let (answer, answered) = oneshot::channel();
-        let (queued, patience) = (Instant::now(), self.patience);
+        let queued = Instant::now();
         let job: Job = Box::new(move || {
             if answer.is_closed() {
                 return;
@@ -97,3 +106,6 @@ fn work(jobs: &Mutex<Receiver<Job>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

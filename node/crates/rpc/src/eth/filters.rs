@@ -10,7 +10,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use alloy_primitives::{B256, U128};
 use alloy_rpc_types_eth::{Filter, Log};
@@ -18,6 +17,7 @@ use fragcast_execution::executor::ChainEvent;
 use jsonrpsee::types::Params;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
+use tokio::time::Instant;
 
 use super::logs::{filter, matching, matching_frag, select, wants_pending};
 use super::{Answer, EthContext, EthStats, Failure, answer};

@@ -41,6 +41,15 @@ pub enum JwtError {
 }
 
 /// 32 secret bytes that Fragcast and the execution client share.
+///
+/// ```
+/// use fragcast_upstream::engine::JwtSecret;
+///
+/// let secret = JwtSecret::from_hex(&"07".repeat(32))?;
+/// assert_eq!(format!("{secret:?}"), "JwtSecret(…)");
+/// assert!(JwtSecret::from_hex("07").is_err());
+/// # Ok::<(), fragcast_upstream::engine::JwtError>(())
+/// ```
 #[derive(Clone)]
 pub struct JwtSecret(Zeroizing<[u8; SECRET_LEN]>);
 

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fragcast_shredder::{Kind, Message};
+use fragcast_shredder::{Kind, Message, MessageKey};
 
 use fragcast_shredder::delivery::{Delivered, Output};
 

@@ -1,9 +1,9 @@
 //! State root and hash against the Ethereum project's own block tests, if they are present.
 
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::Read;
 
 use flate2::read::GzDecoder;
+use fragcast_shredder::testing::data;
 use serde_json::Value;
 
 use super::*;
@@ -42,15 +42,8 @@ fn account(pre: &Value) -> GenesisAccount {
 
 #[test]
 fn state_root_and_hash_are_those_of_ethereum_tests() {
-    let root = std::env::var_os("FRAGCAST_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared/data"),
-        PathBuf::from,
-    );
-    let path = root.join("ethereum-tests/blockchain-tests.tar.gz");
-    let Ok(archive) = std::fs::read(&path) else {
-        let _ = writeln!(std::io::stdout(), "skipped: {} is not there", path.display());
-        return;
-    };
+    let Some(path) = data("ethereum-tests/blockchain-tests.tar.gz") else { return };
+    let archive = std::fs::read(path).expect("the archive");
     let mut tar = Vec::new();
     GzDecoder::new(&archive[..]).read_to_end(&mut tar).expect("gzip");
     let (mut checked, mut slots) = (0, 0);

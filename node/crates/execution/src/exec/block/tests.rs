@@ -2,15 +2,15 @@
 
 use std::num::NonZeroU32;
 
-use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_consensus::{TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Signature, TxKind, U256};
+use alloy_primitives::{TxKind, U256};
 use fragcast_shredder::{BlockBuilder, Dialect, Frag, Message};
 use op_alloy_consensus::TxDeposit;
 
 use super::*;
 use crate::devnet::genesis::account_key;
-use crate::devnet::{DevnetConfig, DevnetGateway, Genesis};
+use crate::devnet::{DevnetConfig, DevnetGateway, Genesis, sign};
 use crate::exec::memory::{MemorySource, MemoryState};
 
 fn config() -> DevnetConfig {
@@ -161,7 +161,6 @@ fn an_env_that_contradicts_its_parent_is_rejected_with_the_field() {
 }
 
 fn signed(nonce: u64, chain_id: u64, max_fee_per_gas: u128, gas_limit: u64) -> Bytes {
-    let key = account_key(0, 0);
     let tx = TxEip1559 {
         chain_id,
         nonce,
@@ -173,14 +172,7 @@ fn signed(nonce: u64, chain_id: u64, max_fee_per_gas: u128, gas_limit: u64) -> B
         access_list: Default::default(),
         input: Bytes::new(),
     };
-    let signed = key.sign_digest(&tx.signature_hash());
-    let signature = signed.as_bytes();
-    let signature = Signature::new(
-        U256::from_be_slice(&signature[..32]),
-        U256::from_be_slice(&signature[32..64]),
-        signature[64] == 1,
-    );
-    TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into()
+    TxEnvelope::from(sign(&account_key(0, 0), tx)).encoded_2718().into()
 }
 
 fn frag(seq: u64, is_last: bool, txs: Vec<Bytes>) -> Message {

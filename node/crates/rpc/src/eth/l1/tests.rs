@@ -1,7 +1,6 @@
 //! The fields against op-revm's own parser, and against recorded blocks.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use alloy_consensus::Header;
@@ -9,6 +8,7 @@ use alloy_primitives::{B256, keccak256};
 use alloy_primitives::{Bytes, U64};
 use fragcast_execution::exec::receipt::DepositFields;
 use fragcast_execution::exec::{ExecutedFrag, Receipt, Tx};
+use fragcast_shredder::testing::data;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -75,19 +75,6 @@ fn forms_are_read_where_they_are_and_no_further() {
     assert!(parse(&[1, 2, 3, 4, 5], OpSpecId::JOVIAN).is_none());
 }
 
-fn data() -> Option<PathBuf> {
-    let root = std::env::var_os("FRAGCAST_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared/data"),
-        PathBuf::from,
-    );
-    let folder = root.join("op-sepolia");
-    if !folder.is_dir() {
-        let _ = writeln!(std::io::stdout(), "skipped: {} is not there", folder.display());
-        return None;
-    }
-    Some(folder)
-}
-
 /// The fields that are read of a recorded block.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -138,7 +125,7 @@ fn block(recorded: &Recorded) -> ExecutedBlock {
 
 #[test]
 fn receipts_of_a_recorded_block_have_the_fields_of_op_geth() {
-    let Some(folder) = data() else { return };
+    let Some(folder) = data("op-sepolia") else { return };
     let recorded = Recorded::load(&folder.join("block-26207960.json.gz"));
     let spec = ChainSpec::op_sepolia();
     let block = block(&recorded);
@@ -182,7 +169,7 @@ fn receipts_of_a_recorded_block_have_the_fields_of_op_geth() {
 
 #[test]
 fn deposits_read_as_op_geth_writes_them() {
-    let Some(folder) = data() else { return };
+    let Some(folder) = data("op-sepolia") else { return };
     let recorded = Recorded::load(&folder.join("block-26207960.json.gz"));
     let block = block(&recorded);
     for placed in block.txs() {

@@ -70,18 +70,29 @@ async fn a_filter_that_lags_is_dropped_and_counted() {
     assert_eq!(f.ctx.stats.filters.load(Ordering::Relaxed), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn filters_are_bounded_and_expire() {
-    let config = EthConfig { max_filters: 2, filter_timeout_s: 1, ..EthConfig::default() };
+    let config = EthConfig { max_filters: 2, filter_timeout_s: 300, ..EthConfig::default() };
     let f = Fixture::with(config, None);
     let first = f.call("eth_newBlockFilter", json!([])).await;
+    let second = f.call("eth_newBlockFilter", json!([])).await;
+    assert_eq!(f.code("eth_newBlockFilter", json!([])).await, error::LIMIT);
+    tokio::time::advance(Duration::from_secs(299)).await;
+    assert!(poll(&f, &first).await.is_empty());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    // The second has not been polled for 300 s, the first for 1 s.
+    assert_eq!(f.code("eth_getFilterChanges", json!([second])).await, error::NOT_HERE);
+    assert_eq!(f.ctx.stats.filters_expired.load(Ordering::Relaxed), 1);
     f.call("eth_newBlockFilter", json!([])).await;
     assert_eq!(f.code("eth_newBlockFilter", json!([])).await, error::LIMIT);
-    tokio::time::sleep(Duration::from_millis(1_050)).await;
-    assert_eq!(f.code("eth_getFilterChanges", json!([first])).await, error::NOT_HERE);
-    f.call("eth_newBlockFilter", json!([])).await;
+    // Room is made for new ones, and time alone makes it, too.
+    tokio::time::advance(Duration::from_secs(299)).await;
     f.call("eth_newBlockFilter", json!([])).await;
     assert_eq!(f.ctx.stats.filters_expired.load(Ordering::Relaxed), 2);
+    assert_eq!(f.ctx.stats.filters.load(Ordering::Relaxed), 2);
+    tokio::time::advance(Duration::from_secs(300)).await;
+    f.ctx.tick();
+    assert_eq!(f.ctx.stats.filters.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

@@ -10,14 +10,27 @@ use jsonrpsee::core::server::Subscription;
 
 use super::*;
 
+/// A guard against hanging, longer than anything here takes.
+const GUARD: Duration = Duration::from_secs(60);
+
 async fn subscribe(f: &Fixture, params: Value) -> Subscription {
     let params: Vec<Value> = serde_json::from_value(params).unwrap();
     f.module.subscribe_unbounded("eth_subscribe", params).await.unwrap()
 }
 
 async fn next(subscription: &mut Subscription) -> Value {
-    let next = tokio::time::timeout(Duration::from_secs(5), subscription.next::<Value>());
+    let next = tokio::time::timeout(GUARD, subscription.next::<Value>());
     next.await.expect("a notification").expect("open").unwrap().0
+}
+
+/// Lets the other tasks run until `count` subscriptions are left.
+async fn until_left(f: &Fixture, count: u64) {
+    let left = async {
+        while f.ctx.stats.subscribers.load(Ordering::Relaxed) != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(GUARD, left).await.expect("the subscription was not closed");
 }
 
 #[tokio::test]
@@ -82,13 +95,7 @@ async fn each_kind_tells_its_events() {
     assert_eq!(next(&mut logs).await["removed"], true);
 
     drop(heads);
-    for _ in 0..100 {
-        if f.ctx.stats.subscribers.load(Ordering::Relaxed) == 7 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("the subscription was not closed");
+    until_left(&f, 7).await;
 }
 
 #[tokio::test]
@@ -100,15 +107,15 @@ async fn one_who_lags_is_told_and_dropped() {
     for _ in 0..1_100 {
         f.chain.view.tell(ChainEvent::Verified(Arc::clone(&sealed)));
     }
-    assert!(heads.next::<Value>().await.is_none());
+    let next = tokio::time::timeout(GUARD, heads.next::<Value>());
+    assert!(next.await.expect("it is closed").is_none());
     assert_eq!(f.ctx.stats.slow.load(Ordering::Relaxed), 1);
     assert_eq!(f.ctx.stats.subscribers.load(Ordering::Relaxed), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_who_takes_nothing_is_dropped() {
-    let config = EthConfig { slow_subscriber_ms: 20, ..EthConfig::default() };
-    let mut f = Fixture::with(config, None);
+    let mut f = Fixture::new();
     let params = ["newHeads"];
     let _stalled = f.module.subscribe("eth_subscribe", params, 2).await.unwrap();
     let mut other = subscribe(&f, json!(["newHeads"])).await;
@@ -119,7 +126,10 @@ async fn one_who_takes_nothing_is_dropped() {
     for _ in 0..9 {
         next(&mut other).await;
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let slow_after = f.ctx.config.slow_after();
+    tokio::time::sleep(slow_after - Duration::from_millis(1)).await;
+    assert_eq!(f.ctx.stats.subscribers.load(Ordering::Relaxed), 2);
+    tokio::time::sleep(Duration::from_millis(2)).await;
     assert_eq!(f.ctx.stats.slow.load(Ordering::Relaxed), 1);
     assert_eq!(f.ctx.stats.subscribers.load(Ordering::Relaxed), 1);
 }

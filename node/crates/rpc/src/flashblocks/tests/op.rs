@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use alloy_consensus::{Header, SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_consensus::{Header, TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, B256, Signature, TxKind, U256, address, bytes, keccak256};
+use alloy_primitives::{Address, B256, TxKind, U256, address, bytes, keccak256};
 use fragcast_execution::chain::ChainSpec;
 use fragcast_execution::devnet::genesis::account_key;
+use fragcast_execution::devnet::sign;
 use fragcast_execution::exec::memory::{MemorySource, MemoryState};
 use fragcast_execution::exec::{OnInvalid, Parent, StateSource, Tx};
 use fragcast_shredder::Env;
@@ -31,14 +32,7 @@ fn transfer(nonce: u64, to: Address) -> Bytes {
         access_list: Default::default(),
         input: Bytes::new(),
     };
-    let signed = account_key(0, 0).sign_digest(&tx.signature_hash());
-    let signature = signed.as_bytes();
-    let signature = Signature::new(
-        U256::from_be_slice(&signature[..32]),
-        U256::from_be_slice(&signature[32..64]),
-        signature[64] == 1,
-    );
-    TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into()
+    TxEnvelope::from(sign(&account_key(0, 0), tx)).encoded_2718().into()
 }
 
 fn deposit(from: Address, to: Address) -> Bytes {

@@ -5,16 +5,16 @@ mod scene;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use alloy_consensus::{Header, SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_consensus::{Header, TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, keccak256};
-use fragcast_execution::devnet::{genesis::account_key, token};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
+use fragcast_execution::devnet::{genesis::account_key, sign, token};
 use fragcast_execution::exec::{
     Anchor, BlockError, OnInvalid, OpenBlock, Parent, StateSource, StateView, Tx, Unverified,
-    Verdict,
+    Verdict, env_of,
 };
 use fragcast_execution::state::{Account, SourceError};
-use fragcast_shredder::{Env, GatewayKey, Seal};
+use fragcast_shredder::{GatewayKey, Seal};
 use tokio::runtime::Runtime;
 
 use super::*;

@@ -110,19 +110,7 @@ impl Scene {
         parent: Parent,
         block: &SealedBlock,
     ) -> Result<OpenBlock, BlockError> {
-        let header = &block.snapshot.header;
-        let env = Env {
-            number: header.number,
-            parent_hash: header.parent_hash,
-            beneficiary: header.beneficiary,
-            timestamp: header.timestamp,
-            gas_limit: header.gas_limit,
-            basefee: header.base_fee_per_gas.unwrap(),
-            difficulty: header.difficulty,
-            prevrandao: header.mix_hash,
-            extra_data: header.extra_data.clone(),
-            parent_beacon_block_root: header.parent_beacon_block_root.unwrap(),
-        };
+        let env = env_of(&block.snapshot.header);
         OpenBlock::open(&self.chain.spec, &env, 0, parent, source, None)
     }
 
@@ -192,10 +180,6 @@ impl Sender {
             access_list: Default::default(),
             input: input.into(),
         };
-        let signature = self.key.sign_digest(&tx.signature_hash());
-        let bytes = signature.as_bytes();
-        let (r, s) = (U256::from_be_slice(&bytes[..32]), U256::from_be_slice(&bytes[32..64]));
-        let signed = tx.into_signed(Signature::new(r, s, bytes[64] == 1));
-        TxEnvelope::from(signed).encoded_2718().into()
+        TxEnvelope::from(sign(&self.key, tx)).encoded_2718().into()
     }
 }

@@ -1,0 +1,160 @@
+//! A node's report on itself: whether it is ready, which way it relies on, its status.
+
+use fragcast_turbine::Mode;
+use fragcast_turbine::health::{Reason, State};
+use fragcast_turbine::net::gossip::GossipHandle;
+use serde_json::{Value, json};
+
+use super::state::NodeState;
+
+/// Sealed blocks that the executor may be behind before the node is not ready.
+const BEHIND: u64 = 16;
+
+impl NodeState {
+    /// Why the node is not ready, if it is not.
+    pub fn not_ready(&self) -> Option<String> {
+        let net = self.net.snapshot();
+        let others = self.net.epochs().peers().len().saturating_sub(1);
+        if let Some(executor) = &self.executor {
+            if executor.has_ended() {
+                return Some("the executor has ended: see the log and start again".into());
+            }
+            if executor.view().heads().is_none() {
+                return Some("the state source has not told its head yet".into());
+            }
+            let latest = executor.view().heads().map_or(0, |heads| heads.latest.number());
+            let sealed = self.with_progress(|p| p.sealed).unwrap_or(0);
+            if sealed > latest + BEHIND {
+                return Some(format!(
+                    "block {} was not executed and block {sealed} is sealed: with client.url set \
+                     the execution client would fill the gap",
+                    latest + 1
+                ));
+            }
+            if let Some(failure) = self.store.as_ref().and_then(|store| store.failure()) {
+                return Some(format!("the database is not written any more: {failure}"));
+            }
+        }
+        let by_gossip = self.gossip.as_ref().map_or(0, |gossip| gossip.snapshot().connections);
+        let gossip = by_gossip > 0 && net.fallback.listening;
+        if net.fallback.state == State::Gossip && by_gossip == 0 {
+            return Some(format!("{}, and connected to nobody there", self.way()));
+        }
+        (others > 0 && net.connected == 0 && !gossip).then(|| {
+            format!("not connected to any of {others} peers, and nobody is heard on gossip either")
+        })
+    }
+
+    /// The way that this node relies on, as text.
+    pub fn way(&self) -> String {
+        let fallback = self.net.snapshot().fallback;
+        let why = fallback.reason.map_or("", Reason::describe);
+        match (fallback.mode, fallback.state) {
+            (Mode::Turbine, _) => "on the overlay alone, as ordered".into(),
+            (Mode::Gossip, _) => "on gossip alone, as ordered".into(),
+            (Mode::Auto, State::Turbine) if fallback.listening => {
+                "on the overlay, and listening to gossip".into()
+            }
+            (Mode::Auto, State::Turbine) => "on the overlay".into(),
+            (Mode::Auto, State::Probing) => format!("on the overlay, probing gossip: {why}"),
+            (Mode::Auto, State::Gossip) => format!(
+                "on gossip: {why}; back after {} blocks by the overlay alone, {} so far",
+                fallback.dwell, fallback.streak
+            ),
+        }
+    }
+
+    fn gossip_status(&self) -> Value {
+        let fallback = self.net.snapshot().fallback;
+        let net = self.gossip.as_ref().map(GossipHandle::snapshot);
+        let counters = self.net.snapshot().counters;
+        let (first, last) = self.with_progress(|p| {
+            let first: serde_json::Map<String, Value> =
+                p.first().map(|(way, n)| (way.to_owned(), n.into())).collect();
+            let last = p.changes.back().map(|change| {
+                json!({
+                    "from": change.from.name(),
+                    "to": change.to.name(),
+                    "reason": change.reason.name(),
+                    "block": change.block,
+                    "at": change.at.as_micros(),
+                })
+            });
+            (first, last)
+        });
+        json!({
+            "policy": fallback.policy,
+            "mode": fallback.mode,
+            "state": fallback.state.name(),
+            "way": self.way(),
+            "listening": fallback.listening,
+            "dwell": fallback.dwell,
+            "streak": fallback.streak,
+            "lastChange": last,
+            "connected": net.as_ref().map(|n| n.connections),
+            "barred": net.as_ref().map(|n| n.barred.iter().map(|(_, n)| n).sum::<u64>()),
+            "listeners": fallback.listeners,
+            "published": net.as_ref().map(|n| n.published + n.caught_up),
+            "received": counters.gossip,
+            "first": first,
+            "race": self.races.status(),
+        })
+    }
+
+    fn execution_status(&self) -> Value {
+        let Some(executor) = &self.executor else { return Value::Null };
+        let stats = executor.stats().snapshot();
+        let heads = executor.view().heads();
+        let latest = heads.as_ref().map(|heads| (heads.latest.number(), heads.latest.hash()));
+        let store = self.store.as_ref().map(|store| store.stats());
+        json!({
+            "latest": latest.map(|(number, _)| number),
+            "latestHash": latest.map(|(_, hash)| hash),
+            "pending": heads.as_ref().and_then(|h| h.pending.as_ref()).map(|p| p.header.number),
+            "durable": stats.durable,
+            "verified": stats.verdicts.get("verified").copied().unwrap_or(0),
+            "rejected": stats.verdicts.get("rejected").copied().unwrap_or(0),
+            "unverified": stats.verdicts.get("unverified").copied().unwrap_or(0),
+            "imported": stats.imported,
+            "queued": executor.queued(),
+            "overrun": stats.overrun,
+            "storeFailure": self.store.as_ref().and_then(|store| store.failure()),
+            "databaseBytes": store.map(|store| store.file_bytes),
+        })
+    }
+
+    /// What `fragcast status` shows.
+    pub fn status(&self) -> Value {
+        let net = self.net.snapshot();
+        let (opened, sealed) = self.with_progress(|p| (p.opened, p.sealed));
+        let next = opened.map_or(0, |block| block.saturating_add(1));
+        let peers: Vec<Value> = net
+            .round_trips
+            .iter()
+            .map(|(peer, rtt)| json!({ "peer": peer, "rttMs": rtt.as_secs_f64() * 1e3 }))
+            .collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "chainId": self.network.chain_id,
+            "dialect": self.network.dialect.name(),
+            "peer": self.peer,
+            "leads": self.leads,
+            "opened": opened,
+            "sealed": sealed,
+            "nextGateway": self.net.epochs().gateway(next),
+            "members": self.net.epochs().peers().len(),
+            "connected": net.connected,
+            "peers": peers,
+            "gossip": self.gossip_status(),
+            "delivered": net.counters.delivered,
+            "repaired": net.counters.repaired,
+            "window": [net.window.0, net.window.1],
+            "execution": self.execution_status(),
+            "flashblocks": self.flashblocks.get().map(|stats| stats.status()),
+            "ready": self.not_ready().is_none(),
+            "outcomes": net.outcomes.iter().filter(|(_, n)| *n > 0)
+                .map(|(o, n)| (o.label().to_owned(), n.into()))
+                .collect::<serde_json::Map<String, Value>>(),
+        })
+    }
+}

@@ -1,0 +1,11 @@
+//! The daemon as its users see it: one binary, so that it is linked once. The tests that kill
+//! processes are in `tests/kill`.
+
+mod clients;
+mod common;
+mod devnet;
+mod ethereum_tests;
+mod examples;
+mod gateway;
+mod gossip;
+mod running;

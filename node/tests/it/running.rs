@@ -1,0 +1,99 @@
+//! A devnet in a process of its own, and scripts of Node.js that are run against it.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use fragcast_shredder::testing;
+use jsonrpsee::core::client::{Subscription, SubscriptionClientT};
+use jsonrpsee::rpc_params;
+use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::common::{Running, command};
+
+/// A devnet of three nodes that runs until it is dropped. Node 0 leads.
+pub(crate) struct Devnet {
+    addresses: Value,
+    dir: TempDir,
+    _process: Running,
+}
+
+impl Devnet {
+    pub(crate) fn start(more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let process = command(&["devnet", "--nodes", "3", "--blocks", "10000", "--txs", "10"])
+            .args(["--addresses", "--dir", dir.path().to_str().unwrap()])
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut process = Running(process.unwrap());
+        let mut line = String::new();
+        BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { addresses: serde_json::from_str(&line).unwrap(), dir, _process: process }
+    }
+
+    /// Where the keys are.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// How many nodes have a door of this kind.
+    pub(crate) fn doors(&self, kind: &str) -> usize {
+        self.addresses[kind].as_array().unwrap().len()
+    }
+
+    fn address<'a>(&'a self, kind: &str, node: usize) -> &'a Value {
+        &self.addresses[kind][node]
+    }
+
+    pub(crate) fn http(&self, node: usize) -> &str {
+        self.address("http", node).as_str().unwrap()
+    }
+
+    pub(crate) fn flashblocks(&self, node: usize) -> &str {
+        self.address("flashblocks", node).as_str().unwrap()
+    }
+
+    pub(crate) fn gossip(&self, node: usize) -> &str {
+        self.address("gossip", node)[0].as_str().unwrap()
+    }
+
+    /// `fragcast_subscribe` at a node. The subscription ends with the client.
+    pub(crate) async fn subscribe(&self, node: usize) -> (WsClient, Subscription<Value>) {
+        subscribe(&self.http(node).replace("http", "ws")).await
+    }
+}
+
+/// `fragcast_subscribe` at a WebSocket address. The subscription ends with the client.
+pub(crate) async fn subscribe(url: &str) -> (WsClient, Subscription<Value>) {
+    let client = WsClientBuilder::default().build(url).await.unwrap();
+    let subscription = client
+        .subscribe("fragcast_subscribe", rpc_params![], "fragcast_unsubscribe")
+        .await
+        .unwrap();
+    (client, subscription)
+}
+
+/// The next message of a subscription.
+pub(crate) async fn next(subscription: &mut Subscription<Value>) -> Value {
+    crate::common::guarded(subscription.next()).await.expect("it is open").unwrap()
+}
+
+/// The scripts of a module of this binary.
+pub(crate) fn scripts(module: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(module)
+}
+
+/// A folder with the scripts of a module and the packages that they need; `None` if those
+/// cannot be had, which counts as skipped.
+pub(crate) fn packages(module: &str) -> Option<TempDir> {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(scripts(module)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    testing::npm_install(dir.path()).then_some(dir)
+}

@@ -1,0 +1,6 @@
+//! Tests that kill processes: nodes of a network, and the writer of a store.
+
+#[path = "../it/common.rs"]
+mod common;
+mod processes;
+mod store_kill;
