@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use alloy_consensus::TxEip4844;
-use alloy_primitives::b256;
+use alloy_consensus::{SignableTransaction, TxEip4844};
+use alloy_primitives::{Signature, b256};
 
 use super::*;
 
