@@ -24,9 +24,9 @@ use fragcast_execution::exec::{
 use fragcast_execution::executor::{ChainView, Executor, ExecutorConfig};
 use fragcast_execution::state::SourceError;
 use fragcast_rpc::eth::{EthConfig, EthContext, NoForwarded};
+use fragcast_shredder::delivery::{Delivered, Output, Times, Via};
 use fragcast_shredder::testing::data;
 use fragcast_shredder::{BlockBuilder, Dialect, Env, Frag, GatewayKey, Message};
-use fragcast_turbine::output::{Ordered, Output, Times, Via};
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::rpc_params;
 use jsonrpsee::server::Server;
@@ -211,14 +211,9 @@ impl Case {
 fn outputs(messages: Vec<Message>) -> Vec<Output> {
     let gateway = GatewayKey::from_bytes([0x11; 32]).expect("a key");
     let all = messages.into_iter().map(|message| {
-        Output::Message(Arc::new(Ordered {
-            block: message.block(),
-            attempt: 0,
-            index: message.index().expect("few messages"),
-            message: gateway.sign(message).verify(gateway.address()).expect("its own signature"),
-            via: Via::Turbine,
-            times: Times::default(),
-        }))
+        let message = gateway.sign_verified(message);
+        let delivered = Delivered::of_attempt(0, message, Times::default(), Via::Turbine);
+        Output::Message(Arc::new(delivered.expect("few messages")))
     });
     all.collect()
 }

@@ -79,9 +79,9 @@ async fn block(network: &mut LocalNetwork, number: u64) {
 async fn sent(network: &LocalNetwork) -> (u64, u64) {
     let (mut overlay, mut gossip) = (0, 0);
     for node in network.nodes() {
-        let lanes = node.shared().net.snapshot().lanes;
+        let lanes = node.state().net.snapshot().lanes;
         overlay += lanes.iter().map(|(_, _, sent, _)| sent).sum::<u64>();
-        if let Some(handle) = &node.shared().gossip {
+        if let Some(handle) = &node.state().gossip {
             gossip += handle.fresh_snapshot().await.bytes_sent;
         }
     }
@@ -253,7 +253,7 @@ async fn flood(pairs: u64) {
     drop(orders);
     let told = attacker.wait_with_output().expect("it ends with its orders").stdout;
     let sent: u64 = String::from_utf8_lossy(&told).trim().parse().unwrap_or(0);
-    let handle = network.nodes()[2].shared().gossip.clone().expect("gossip is on");
+    let handle = network.nodes()[2].state().gossip.clone().expect("gossip is on");
     let snapshot = handle.fresh_snapshot().await;
     let barred: u64 = snapshot.barred.iter().map(|(_, n)| n).sum();
     let mut out = std::io::stdout().lock();

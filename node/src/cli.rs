@@ -240,7 +240,7 @@ async fn run(config: Config) -> anyhow::Result<i32> {
     let mut node = Node::start(parts).await?;
     let addresses = node.addresses();
     tracing::info!(
-        peer = %node.shared().peer,
+        peer = %node.state().peer,
         p2p = %addresses.p2p,
         gossip = ?addresses.gossip,
         ingest = %addresses.ingest,

@@ -4,10 +4,12 @@
 //! writes is made from it, and a test compares the two. Settings that all nodes must agree on are
 //! in the [network file](crate::network).
 
+mod check;
 mod example;
+mod settings;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fragcast_rpc::calls::CallConfig;
@@ -15,11 +17,11 @@ use fragcast_rpc::eth::EthConfig;
 use fragcast_rpc::flashblocks;
 use fragcast_rpc::forward::ForwardConfig;
 use fragcast_turbine::route::DEFAULT_FANOUT;
-use fragcast_turbine::{Mode, Policy, Route, RoutePolicy};
+use fragcast_turbine::{Mode, Policy};
 use serde::{Deserialize, Serialize};
 
-use crate::gossip;
-use crate::gossip::Multiaddr;
+pub use check::ConfigError;
+pub use settings::StateFrom;
 
 /// `node.toml`. Relative paths are relative to the file.
 ///
@@ -394,33 +396,6 @@ impl Default for Flashblocks {
     }
 }
 
-impl Flashblocks {
-    /// Limits of the server.
-    pub fn settings(&self) -> flashblocks::Settings {
-        flashblocks::Settings {
-            subscribers: self.max_subscribers,
-            per_address: self.max_subscribers_per_address,
-            buffer: self.buffer_mib * 1024 * 1024,
-            slow_after: Duration::from_millis(self.slow_subscriber_ms),
-            ..flashblocks::Settings::default()
-        }
-    }
-
-    /// The address to listen on, if any.
-    ///
-    /// # Errors
-    /// [`ConfigError::Value`].
-    pub fn address(&self) -> Result<Option<SocketAddr>, ConfigError> {
-        if self.listen.is_empty() {
-            return Ok(None);
-        }
-        self.listen.parse().map(Some).map_err(|_| ConfigError::Value {
-            key: "flashblocks.listen",
-            problem: format!("`{}` is no address such as 127.0.0.1:9350", self.listen),
-        })
-    }
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 9330)) }
@@ -430,226 +405,6 @@ impl Default for Metrics {
 impl Default for Log {
     fn default() -> Self {
         Self { format: "text".into(), filter: "info".into() }
-    }
-}
-
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("cannot read {path}: {source}; `fragcast init` writes one")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's error.
-        source: std::io::Error,
-    },
-    /// It is not TOML of the expected form.
-    #[error("{path}: {source}")]
-    Toml {
-        /// The file.
-        path: PathBuf,
-        /// The parser's error, with its place.
-        source: Box<toml::de::Error>,
-    },
-    /// A value is out of range.
-    #[error("{key}: {problem}")]
-    Value {
-        /// The setting.
-        key: &'static str,
-        /// The problem, and what to do.
-        problem: String,
-    },
-}
-
-impl Config {
-    /// Reads a file, makes its relative paths relative to it, and checks the ranges.
-    ///
-    /// # Errors
-    /// [`ConfigError`].
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let config = Self::read(path)?;
-        config.check()?;
-        Ok(config)
-    }
-
-    /// Like [`load`](Self::load), without the check: flags may still change it.
-    ///
-    /// # Errors
-    /// [`ConfigError`].
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
-        let mut config: Self = toml::from_str(&text).map_err(|source| ConfigError::Toml {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
-        let dir = path.parent().unwrap_or_else(|| Path::new(""));
-        let paths = [
-            &mut config.network,
-            &mut config.identity,
-            &mut config.leader.key,
-            &mut config.leader.journal,
-            &mut config.execution.db,
-        ];
-        for path in paths {
-            *path = dir.join(&*path);
-        }
-        if !config.engine.jwt_secret.as_os_str().is_empty() {
-            config.engine.jwt_secret = dir.join(&config.engine.jwt_secret);
-        }
-        // A name stays a name; what looks like a file is one beside the configuration.
-        let chain = &mut config.execution.chain;
-        if chain.ends_with(".json") {
-            *chain = dir.join(&*chain).to_string_lossy().into_owned();
-        }
-        Ok(config)
-    }
-
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`ConfigError::Value`].
-    pub fn check(&self) -> Result<(), ConfigError> {
-        let value = |key, problem: String| Err(ConfigError::Value { key, problem });
-        if self.p2p.uplink_mbit == 0 || self.p2p.uplink_mbit > 400_000 {
-            return value("p2p.uplink_mbit", "must be 1 to 400000".into());
-        }
-        if self.p2p.max_handshakes < 2 || self.p2p.max_connections < 2 {
-            return value("p2p.max_handshakes, p2p.max_connections", "must be at least 2".into());
-        }
-        if self.p2p.reassembly_mib < 32 {
-            return value(
-                "p2p.reassembly_mib",
-                "must be at least 32: one message of 10 MiB with its coding shreds needs 30".into(),
-            );
-        }
-        self.check_gossip()?;
-        if !(0.0..=0.5).contains(&self.leader.loss_per_hop) {
-            return value("leader.loss_per_hop", "must be 0 to 0.5".into());
-        }
-        self.route()?;
-        if !matches!(self.log.format.as_str(), "text" | "json") {
-            return value("log.format", format!("`{}` is neither text nor json", self.log.format));
-        }
-        let execution = &self.execution;
-        if !matches!(execution.source.as_str(), "genesis" | "client") {
-            let problem = format!("`{}` is neither genesis nor client", execution.source);
-            return value("execution.source", problem);
-        }
-        if !execution.chain.is_empty() && execution.source == "client" && self.client.url.is_empty()
-        {
-            return value("client.url", "must be set for execution.source = \"client\"".into());
-        }
-        if !(1..=1_000_000).contains(&execution.reorg_depth) {
-            return value("execution.reorg_depth", "must be 1 to 1000000".into());
-        }
-        if execution.queue < 16 {
-            return value("execution.queue", "must be at least 16".into());
-        }
-        if self.client.poll_ms < 10 || self.client.timeout_ms < 10 {
-            return value("client.poll_ms, client.timeout_ms", "must be at least 10".into());
-        }
-        if self.calls.queue == 0 || self.calls.time_limit_ms == 0 || self.calls.memory_mib == 0 {
-            let problem = "must be at least 1".into();
-            return value("calls.queue, calls.time_limit_ms, calls.memory_mib", problem);
-        }
-        if self.rpc.max_batch == 0 || self.rpc.max_connections == 0 {
-            return value("rpc.max_batch, rpc.max_connections", "must be at least 1".into());
-        }
-        self.check_flashblocks()?;
-        if !self.engine.url.is_empty() && self.engine.jwt_secret.as_os_str().is_empty() {
-            return value("engine.jwt_secret", "the engine API needs a secret file".into());
-        }
-        Ok(())
-    }
-
-    fn check_gossip(&self) -> Result<(), ConfigError> {
-        let gossip = &self.gossip;
-        let value = |key, problem: String| Err(ConfigError::Value { key, problem });
-        if gossip.mode == Mode::Gossip && gossip.policy == Policy::Off {
-            let problem = "must be standby or always for gossip.mode = \"gossip\"".into();
-            return value("gossip.policy", problem);
-        }
-        if gossip.max_connections < 2 || gossip.max_connections_per_address == 0 {
-            let problem = "must be at least 2, and 1".into();
-            return value("gossip.max_connections, gossip.max_connections_per_address", problem);
-        }
-        if gossip.memory_mib < 12 {
-            let problem = "must be at least 12: a message has up to 10 MiB".into();
-            return value("gossip.memory_mib", problem);
-        }
-        if let Err(error) = self.gossip_listen() {
-            return value("gossip.listen", error);
-        }
-        if let Err(error) = self.gossip_peers() {
-            return value("gossip.peers", error);
-        }
-        Ok(())
-    }
-
-    fn check_flashblocks(&self) -> Result<(), ConfigError> {
-        let flashblocks = &self.flashblocks;
-        let value = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.into() });
-        flashblocks.address()?;
-        if flashblocks.max_subscribers == 0 || flashblocks.max_subscribers_per_address == 0 {
-            let key = "flashblocks.max_subscribers, flashblocks.max_subscribers_per_address";
-            return value(key, "must be at least 1");
-        }
-        if !(1..=4096).contains(&flashblocks.buffer_mib) {
-            return value("flashblocks.buffer_mib", "must be 1 to 4096");
-        }
-        if flashblocks.slow_subscriber_ms < 10 {
-            return value("flashblocks.slow_subscriber_ms", "must be at least 10");
-        }
-        Ok(())
-    }
-
-    /// The gossip address to listen on, if any.
-    ///
-    /// # Errors
-    /// The address does not parse.
-    pub fn gossip_listen(&self) -> Result<Option<Multiaddr>, String> {
-        let text = &self.gossip.listen;
-        if text.is_empty() { Ok(None) } else { gossip::listen_address(text).map(Some) }
-    }
-
-    /// Peers beside the members.
-    ///
-    /// # Errors
-    /// An address does not parse.
-    pub fn gossip_peers(&self) -> Result<Vec<Multiaddr>, String> {
-        self.gossip.peers.iter().map(|text| gossip::peer_address(text)).collect()
-    }
-
-    /// The leader's route policy.
-    ///
-    /// # Errors
-    /// [`ConfigError::Value`].
-    pub fn route(&self) -> Result<RoutePolicy, ConfigError> {
-        let fanout = self.leader.fanout;
-        if fanout == 0 {
-            let problem = "must be at least 1".into();
-            return Err(ConfigError::Value { key: "leader.fanout", problem });
-        }
-        Ok(match self.leader.route.as_str() {
-            "auto" => RoutePolicy::Auto,
-            "direct" => RoutePolicy::Fixed(Route::Direct),
-            "turbine" => RoutePolicy::Fixed(Route::Turbine { fanout }),
-            "rotor" => RoutePolicy::Fixed(Route::Rotor),
-            other => {
-                let problem = format!("`{other}` is none of auto, direct, turbine, rotor");
-                return Err(ConfigError::Value { key: "leader.route", problem });
-            }
-        })
-    }
-
-    /// The engine's request time-out, if one is set.
-    pub const fn engine_timeout(&self) -> Option<Duration> {
-        match self.engine.timeout_ms {
-            0 => None,
-            ms => Some(Duration::from_millis(ms)),
-        }
     }
 }
 

@@ -13,8 +13,8 @@
 pub mod cli;
 pub mod config;
 pub mod gateway;
-pub mod gossip;
 pub mod lab;
+pub mod multiaddr;
 pub mod network;
 pub mod node;
 pub mod serve;

@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use alloy_primitives::Address;
 use fragcast_shredder::Dialect;
-use fragcast_turbine::delegation::ParseDelegationError;
+use fragcast_turbine::delegation::{DelegationError, ParseDelegationError};
 use fragcast_turbine::membership::MembershipError;
 use fragcast_turbine::schedule::{BLOCKS_PER_TERM, ScheduleError};
 use fragcast_turbine::{
     Delegations, Member, MemberRecord, Membership, PeerIndex, Schedule, SignedDelegation,
 };
+use fragcast_upstream::http::{UrlError, check_url};
 use serde::{Deserialize, Serialize};
 
-use crate::gossip;
-use crate::gossip::Multiaddr;
+use crate::multiaddr::{self, AddressError, Multiaddr};
 
 /// One member as the file has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +69,7 @@ pub struct NetworkFile {
 
 /// Why a network file cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum NetworkError {
     /// It cannot be read.
     #[error("cannot read {path}: {source}")]
@@ -88,30 +89,46 @@ pub enum NetworkError {
     },
     /// A member's record is not valid.
     #[error("member {number}: {reason}")]
-    Member {
-        /// Its number in the file, from 1.
+    Record {
+        /// The member's number in the file, from 1.
         number: usize,
-        /// The reason.
-        reason: String,
+        /// What is wrong.
+        reason: MembershipError,
+    },
+    /// Where a member listens for gossip.
+    #[error("member {number}: {reason}")]
+    Gossip {
+        /// The member's number in the file, from 1.
+        number: usize,
+        /// What is wrong.
+        reason: AddressError,
     },
     /// The members do not make a table.
     #[error(transparent)]
-    Membership(#[from] fragcast_turbine::membership::MembershipError),
-    /// A delegation is not valid.
+    Membership(#[from] MembershipError),
+    /// A delegation that does not parse.
+    #[error("delegation {number}: {reason}")]
+    DelegationForm {
+        /// Its number in the file, from 1.
+        number: usize,
+        /// What is wrong.
+        reason: ParseDelegationError,
+    },
+    /// A delegation that does not hold.
     #[error("delegation {number}: {reason}")]
     Delegation {
         /// Its number in the file, from 1.
         number: usize,
-        /// The reason.
-        reason: String,
+        /// What is wrong.
+        reason: DelegationError,
     },
     /// A gateway's URL is not usable.
     #[error("gateway_urls: {gateway}: {reason}")]
     GatewayUrl {
         /// The gateway.
         gateway: Address,
-        /// The reason.
-        reason: String,
+        /// What is wrong.
+        reason: UrlError,
     },
     /// The gateways do not make a schedule.
     #[error(transparent)]
@@ -158,28 +175,24 @@ impl NetworkFile {
     /// [`NetworkError`].
     pub fn check(&self) -> Result<Network, NetworkError> {
         let members = (1..).zip(&self.members).map(|(number, entry)| {
-            let record: MemberRecord = entry.record.parse().map_err(|error: MembershipError| {
-                NetworkError::Member { number, reason: error.to_string() }
-            })?;
+            let record: MemberRecord =
+                entry.record.parse().map_err(|reason| NetworkError::Record { number, reason })?;
             Ok(Member { record, weight: entry.weight })
         });
         let members =
             Membership::new(self.chain_id, members.collect::<Result<_, NetworkError>>()?)?;
         let gossip = self.gossip(&members)?;
         for (gateway, url) in &self.gateway_urls {
-            fragcast_upstream::http::check_url(url).map_err(|e| NetworkError::GatewayUrl {
-                gateway: *gateway,
-                reason: e.to_string(),
-            })?;
+            check_url(url)
+                .map_err(|reason| NetworkError::GatewayUrl { gateway: *gateway, reason })?;
         }
         let schedule = Schedule::new(self.gateways.clone(), self.blocks_per_term)?;
         let mut checked = Delegations::new(self.chain_id, schedule.gateways());
         let mut delegations = Vec::new();
         for (number, text) in (1..).zip(&self.delegations) {
-            let error = |reason| NetworkError::Delegation { number, reason };
             let signed: SignedDelegation =
-                text.parse().map_err(|e: ParseDelegationError| error(e.to_string()))?;
-            checked.insert(signed).map_err(|e| error(e.to_string()))?;
+                text.parse().map_err(|reason| NetworkError::DelegationForm { number, reason })?;
+            checked.insert(signed).map_err(|reason| NetworkError::Delegation { number, reason })?;
             delegations.push(signed);
         }
         Ok(Network {
@@ -199,11 +212,12 @@ impl NetworkFile {
     ) -> Result<BTreeMap<PeerIndex, Vec<Multiaddr>>, NetworkError> {
         let mut all = BTreeMap::new();
         for (number, entry) in (1..).zip(&self.members) {
-            let member = |reason| NetworkError::Member { number, reason };
-            let addresses = entry.gossip.iter().map(|text| gossip::member_address(text));
-            let addresses: Vec<Multiaddr> = addresses.collect::<Result<_, _>>().map_err(member)?;
+            let addresses = entry.gossip.iter().map(|text| multiaddr::member_address(text));
+            let addresses: Vec<Multiaddr> = addresses
+                .collect::<Result<_, _>>()
+                .map_err(|reason| NetworkError::Gossip { number, reason })?;
             let record: MemberRecord =
-                entry.record.parse().map_err(|e: MembershipError| member(e.to_string()))?;
+                entry.record.parse().map_err(|reason| NetworkError::Record { number, reason })?;
             if let Some(index) = members.index(&record.body.peer).filter(|_| !addresses.is_empty())
             {
                 all.insert(index, addresses);

@@ -4,96 +4,44 @@
 //! messages and who observes the outputs.
 
 pub mod execution;
+mod gossip;
 mod public;
 mod pump;
-mod status;
+mod sockets;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::TcpListener;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use fragcast_execution::executor::Executor;
-use fragcast_rpc::eth::EthContext;
-use fragcast_rpc::flashblocks::{self, Door, FlashblocksStats};
-use fragcast_rpc::forward::Forwarder;
-use fragcast_store::Store;
-use fragcast_turbine::health::Change;
-use fragcast_turbine::net::{Handle, Limits, NetConfig, Running};
+use fragcast_rpc::flashblocks::{self, Door};
+use fragcast_turbine::net::{NetConfig, Running};
 use fragcast_turbine::output::Output;
-use fragcast_turbine::protocol::Race;
-use fragcast_turbine::sequencer::{Fate, Sequencer};
-use fragcast_turbine::{GossipConfig, PeerId, Protocol, RepairConfig, Via};
-use fragcast_upstream::client::FollowStats;
-use fragcast_upstream::engine::{self, EngineConfig, EngineHandle, EngineStats, JwtSecret};
-use fragcast_upstream::http;
-use jsonrpsee::server::{BatchRequestConfig, PingConfig, Server, ServerConfig, ServerHandle};
+use fragcast_turbine::sequencer::Sequencer;
+use fragcast_turbine::{PeerId, Protocol};
+use fragcast_upstream::engine::{self, EngineStats};
+use jsonrpsee::server::{PingConfig, Server, ServerHandle};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::gateway::ingest::{Ingest, IngestStats};
 use crate::gateway::journal::Journal;
-use crate::gossip::{self, GossipHandle, Multiaddr, Races};
 use crate::network::Network;
 use crate::serve::metrics;
-use crate::serve::metrics::Metrics;
+use crate::serve::races::Races;
+use crate::serve::recorder::Recorder;
 use crate::serve::rpc;
-use crate::serve::rpc::RpcStats;
+use crate::serve::state::{NodeState, RpcStats};
 
 use execution::Executing;
 pub use execution::Execution;
 use pump::Pump;
-
-/// Sealed blocks that the executor may be behind before the node is not ready.
-const BEHIND: u64 = 16;
+pub use sockets::{Addresses, Sockets};
 
 /// Own messages waiting for this node's sequencer.
 const OWN_QUEUE: usize = 256;
-
-/// Bound sockets, so that ports are known before a node starts.
-#[derive(Debug)]
-pub struct Sockets {
-    /// The overlay's UDP socket.
-    pub p2p: UdpSocket,
-    /// The gateway's interface.
-    pub ingest: TcpListener,
-    /// The public JSON-RPC.
-    pub http: TcpListener,
-    /// The operator's JSON-RPC.
-    pub admin: TcpListener,
-    /// Metrics and health.
-    pub metrics: TcpListener,
-    /// The Flashblocks WebSocket, if there is one.
-    pub flashblocks: Option<TcpListener>,
-}
-
-impl Sockets {
-    /// Binds the addresses of `config`.
-    ///
-    /// # Errors
-    /// An address could not be bound, and why.
-    pub fn bind(config: &Config) -> anyhow::Result<Self> {
-        let tcp = |name: &str, address: SocketAddr| {
-            let listener = TcpListener::bind(address)
-                .map_err(|e| anyhow::anyhow!("cannot listen on {address} ({name}): {e}"))?;
-            listener.set_nonblocking(true)?;
-            anyhow::Ok(listener)
-        };
-        Ok(Self {
-            p2p: fragcast_turbine::net::bind(config.p2p.listen)?,
-            ingest: tcp("ingest.listen", config.ingest.listen)?,
-            http: tcp("http.listen", config.http.listen)?,
-            admin: tcp("admin.listen", config.admin.listen)?,
-            metrics: tcp("metrics.listen", config.metrics.listen)?,
-            flashblocks: (config.flashblocks.address()?)
-                .map(|address| tcp("flashblocks.listen", address))
-                .transpose()?,
-        })
-    }
-}
 
 /// An observer that sees every output, in order, before anybody else.
 pub type Tap = Box<dyn FnMut(&Output) + Send>;
@@ -120,152 +68,9 @@ pub struct Parts {
     pub tap: Option<Tap>,
 }
 
-/// Changes of the node's way that are remembered.
-const MAX_CHANGES: usize = 64;
-
-/// The progress of a node.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// Newest block whose Env was handed on.
-    pub opened: Option<u64>,
-    /// Newest block whose Seal was handed on.
-    pub sealed: Option<u64>,
-    /// Bytes of messages that wait for earlier ones.
-    pub waiting: usize,
-    /// The last changes of the way that this node relies on, oldest first.
-    pub changes: VecDeque<Change>,
-    /// Changes by the new way and the reason.
-    changed: BTreeMap<(&'static str, &'static str), u64>,
-    /// Messages by the way that was first.
-    first: BTreeMap<&'static str, u64>,
-    fates: BTreeMap<&'static str, u64>,
-    events: BTreeMap<&'static str, u64>,
-}
-
-impl Progress {
-    /// Verified messages by their fate in the sequencer.
-    pub fn fates(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        Fate::ALL.iter().map(|f| (f.label(), self.fates.get(f.label()).copied().unwrap_or(0)))
-    }
-
-    /// Messages that others sent, by the way that was first.
-    pub fn first(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        [Via::Turbine, Via::Repair, Via::Whole, Via::Gossip]
-            .iter()
-            .map(|via| (via.name(), self.first.get(via.name()).copied().unwrap_or(0)))
-    }
-
-    /// Changes of the way that this node relies on, by the new way and the reason.
-    pub fn changed(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
-        self.changed.iter().map(|((to, reason), n)| (*to, *reason, *n))
-    }
-
-    /// Noteworthy events by kind.
-    pub fn events(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        const KINDS: [&str; 7] = [
-            "bad_parity",
-            "bad_message",
-            "equivocation",
-            "barred",
-            "mismatch",
-            "retracted",
-            "fallback",
-        ];
-        KINDS.iter().map(|k| (*k, self.events.get(k).copied().unwrap_or(0)))
-    }
-}
-
-/// State that the servers of a node read.
-pub struct Shared {
-    /// This node's peer id.
-    pub peer: PeerId,
-    /// Handle of the overlay's driver.
-    pub net: Handle,
-    /// The gateway's interface.
-    pub ingest: Arc<IngestStats>,
-    /// Counters of subscriptions.
-    pub rpc: RpcStats,
-    /// Metrics.
-    pub metrics: Metrics,
-    /// Counters of forwarding to the engine API, if configured.
-    pub engine: Option<Arc<EngineStats>>,
-    /// The executor, if there is one.
-    pub executor: Option<Arc<Executor>>,
-    /// The database, if there is one.
-    pub store: Option<Arc<Store>>,
-    /// Counters of following the execution client, if there is one.
-    pub follow: Option<Arc<FollowStats>>,
-    /// State and counters of the Ethereum JSON-RPC, if the node executes.
-    pub eth: OnceLock<Arc<EthContext>>,
-    /// Forwarded transactions that are not executed yet.
-    pub forwarder: OnceLock<Arc<Forwarder>>,
-    /// Handle of the gossip task, if there is one.
-    pub gossip: Option<GossipHandle>,
-    /// How much earlier the overlay or gossip was.
-    pub races: Races,
-    /// The Flashblocks WebSocket, if there is one.
-    pub flashblocks: OnceLock<Arc<FlashblocksStats>>,
-    network: Network,
-    leads: bool,
-    progress: Mutex<Progress>,
-}
-
-impl Shared {
-    /// Reads the node's progress.
-    pub fn with_progress<T>(&self, read: impl FnOnce(&Progress) -> T) -> T {
-        read(&self.progress.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn update(&self, write: impl FnOnce(&mut Progress)) {
-        write(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn note_change(&self, change: Change) {
-        self.update(|p| {
-            *p.changed.entry((change.to.name(), change.reason.name())).or_default() += 1;
-            if p.changes.len() >= MAX_CHANGES {
-                p.changes.pop_front();
-            }
-            p.changes.push_back(change);
-        });
-    }
-
-    fn note_race(&self, race: &Race) {
-        tracing::debug!(
-            block = race.key.block,
-            index = race.key.message,
-            kind = race.kind.name(),
-            turbine_us = race.turbine_at.as_micros(),
-            gossip_us = race.gossip_at.as_micros(),
-            "a message came both ways"
-        );
-        self.metrics.race(race.kind.name(), race.turbine_at, race.gossip_at);
-        self.races.record(race);
-    }
-}
-
-/// Where a running node listens.
-#[derive(Debug, Clone)]
-pub struct Addresses {
-    /// UDP.
-    pub p2p: SocketAddr,
-    /// Gossip, with `/p2p/` and the peer id.
-    pub gossip: Vec<Multiaddr>,
-    /// The gateway's interface.
-    pub ingest: SocketAddr,
-    /// The public JSON-RPC.
-    pub http: SocketAddr,
-    /// The operator's JSON-RPC.
-    pub admin: SocketAddr,
-    /// Metrics and health.
-    pub metrics: SocketAddr,
-    /// The Flashblocks WebSocket, if there is one.
-    pub flashblocks: Option<SocketAddr>,
-}
-
 /// A running node.
 pub struct Node {
-    shared: Arc<Shared>,
+    state: Arc<NodeState>,
     addresses: Addresses,
     outputs: broadcast::Sender<Output>,
     servers: Vec<ServerHandle>,
@@ -298,36 +103,36 @@ impl Node {
             );
         }
         let leads = leader.is_some();
-        let protocol = protocol(&config, &network, &peer, leader)?;
-        let net_config = NetConfig { cut, ..net_config(&config, drop_shreds) };
+        let protocol = Protocol::new(
+            config.protocol_settings(&network)?,
+            &peer,
+            Arc::clone(&network.members),
+            network.schedule.clone(),
+            network.delegations.iter().copied(),
+            leader,
+        )?;
+        let net_config = NetConfig { cut, drop_shreds, ..config.net_settings() };
         let gossip_identity = identity.clone();
         let Running { handle: net, events, task: driver, gossip: link } =
             fragcast_turbine::net::spawn(protocol, identity, sockets.p2p, &net_config)?;
-        let gossip = gossip::start(&config, &network, &peer, &gossip_identity, link).await?;
+        let gossip = gossip::start(&config, &network, &gossip_identity, link).await?;
 
-        let (engine, engine_stats) = match start_engine(&config)? {
-            Some((handle, stats)) => (Some(handle), Some(stats)),
-            None => (None, None),
-        };
+        let engine_stats = Arc::new(EngineStats::default());
+        let engine = config
+            .engine_settings()?
+            .map(|settings| engine::spawn(settings, Arc::clone(&engine_stats)));
         let executing = execution.map(|e| Executing::start(e, &config)).transpose()?;
         let (own, own_rx) = mpsc::channel(OWN_QUEUE);
         let stats = Arc::new(IngestStats::default());
-        let ingest = Ingest::new(
-            network.schedule.clone(),
-            network.dialect,
-            net.clone(),
-            own,
-            journal,
-            Arc::clone(&stats),
-        );
+        let ingest = Ingest::new(network.dialect, net.clone(), own, journal, Arc::clone(&stats));
         let p2p = net.local_addr();
-        let shared = Arc::new(Shared {
+        let state = Arc::new(NodeState {
             peer,
             net,
             ingest: stats,
             rpc: RpcStats::default(),
-            metrics: Metrics::default(),
-            engine: engine_stats,
+            metrics: Recorder::default(),
+            engine: engine.as_ref().map(|_| engine_stats),
             executor: executing.as_ref().map(|e| Arc::clone(&e.executor)),
             store: executing.as_ref().and_then(|e| e.store.clone()),
             follow: executing
@@ -352,46 +157,46 @@ impl Node {
         let flashblocks_address =
             sockets.flashblocks.as_ref().map(TcpListener::local_addr).transpose()?;
         let ingest_server = Server::builder()
-            .set_config(ingest_config(&config))
+            .set_config(config.ingest_server())
             .build_from_tcp(sockets.ingest)?
             .start(ingest.module());
         let mut module = rpc::module(
-            Arc::clone(&shared),
+            Arc::clone(&state),
             outputs.clone(),
             Duration::from_millis(config.rpc.slow_subscriber_ms),
         )
         .remove_context();
         let mut tasks = Vec::new();
         let mut flashblocks = None;
-        if let Some((listener, executor)) = sockets.flashblocks.zip(shared.executor.as_ref()) {
-            let settings = config.flashblocks.settings();
-            let door = Door::open(listener, executor.view(), settings)?;
+        if let Some((listener, executor)) = sockets.flashblocks.zip(state.executor.as_ref()) {
+            let door = Door::open(listener, executor.view(), config.flashblocks_settings())?;
             // Set once: the node has only just been made.
-            let _ = shared.flashblocks.set(Arc::clone(door.stats()));
+            let _ = state.flashblocks.set(Arc::clone(door.stats()));
             flashblocks = Some(door);
         }
         if let Some(executing) = executing {
-            let public = public::Public::new(&config, &shared.network, &executing)?;
+            let public =
+                public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;
             module.merge(public.module)?;
             tasks.extend(executing.follower);
             tasks.push(public.forwarding);
             // Set once: the node has only just been made.
-            let _ = shared.eth.set(public.eth);
-            let _ = shared.forwarder.set(public.forwarder);
+            let _ = state.eth.set(public.eth);
+            let _ = state.forwarder.set(public.forwarder);
         }
         let http_server = Server::builder()
             .set_config(config.rpc.server().enable_ws_ping(PingConfig::new()).build())
             .build_from_tcp(sockets.http)?
             .start(module);
         let admin_server = Server::builder()
-            .set_config(admin_config())
+            .set_config(config.admin_server())
             .build_from_tcp(sockets.admin)?
-            .start(rpc::admin(Arc::clone(&shared)));
+            .start(rpc::admin(Arc::clone(&state)));
         let listener = tokio::net::TcpListener::from_std(sockets.metrics)?;
-        let metrics = tokio::spawn(metrics::serve(listener, Arc::clone(&shared)));
+        let metrics = tokio::spawn(metrics::serve(listener, Arc::clone(&state)));
 
         let pump = Pump {
-            shared: Arc::clone(&shared),
+            state: Arc::clone(&state),
             sequencer: Sequencer::default(),
             outputs: outputs.clone(),
             engine,
@@ -409,7 +214,7 @@ impl Node {
         };
         let servers = vec![ingest_server, http_server, admin_server];
         Ok(Self {
-            shared,
+            state,
             addresses,
             outputs,
             servers,
@@ -427,9 +232,9 @@ impl Node {
         &self.addresses
     }
 
-    /// Its counters.
-    pub const fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    /// Its state.
+    pub const fn state(&self) -> &Arc<NodeState> {
+        &self.state
     }
 
     /// The outputs from now on.
@@ -469,7 +274,7 @@ impl Node {
         }
         self.metrics.abort();
         let _ = self.metrics.await;
-        if let Some(handle) = &self.shared.gossip {
+        if let Some(handle) = &self.state.gossip {
             handle.shutdown().await;
         }
         if let Some(mut gossip) = self.gossip
@@ -477,7 +282,7 @@ impl Node {
         {
             gossip.abort();
         }
-        self.shared.net.shutdown().await;
+        self.state.net.shutdown().await;
         if let Some(mut driver) = self.driver
             && tokio::time::timeout(Duration::from_secs(3), &mut driver).await.is_err()
         {
@@ -489,86 +294,4 @@ impl Node {
             events.abort();
         }
     }
-}
-
-fn protocol(
-    config: &Config,
-    network: &Network,
-    peer: &PeerId,
-    leader: Option<SigningKey>,
-) -> anyhow::Result<Protocol> {
-    let settings = fragcast_turbine::Config {
-        dialect: network.dialect,
-        route: config.route()?,
-        loss: config.leader.loss_per_hop,
-        uplink_bps: config.p2p.uplink_mbit * 1_000_000,
-        reassembly: fragcast_shredder::Limits { memory: config.p2p.reassembly_mib * 1024 * 1024 },
-        repair: RepairConfig {
-            enabled: config.p2p.repair,
-            memory: config.p2p.repair_mib * 1024 * 1024,
-            ..RepairConfig::default()
-        },
-        gossip: GossipConfig {
-            policy: config.gossip.policy,
-            mode: config.gossip.mode,
-            memory: config.gossip.memory_mib * 1024 * 1024,
-            ..GossipConfig::default()
-        },
-        ..fragcast_turbine::Config::new(network.chain_id)
-    };
-    Ok(Protocol::new(
-        settings,
-        peer,
-        Arc::clone(&network.members),
-        network.schedule.clone(),
-        network.delegations.iter().copied(),
-        leader,
-    )?)
-}
-
-fn net_config(config: &Config, drop_shreds: Option<(f64, u64)>) -> NetConfig {
-    NetConfig {
-        uplink_bps: config.p2p.uplink_mbit * 1_000_000,
-        drop_shreds,
-        limits: Limits {
-            connections: config.p2p.max_connections,
-            per_address: config.p2p.max_connections_per_address,
-            handshakes: config.p2p.max_handshakes,
-            handshakes_per_address: config.p2p.max_handshakes.div_ceil(2),
-            ..Limits::default()
-        },
-        ..NetConfig::default()
-    }
-}
-
-fn start_engine(config: &Config) -> anyhow::Result<Option<(EngineHandle, Arc<EngineStats>)>> {
-    if config.engine.url.is_empty() {
-        return Ok(None);
-    }
-    http::check_url(&config.engine.url)?;
-    let secret = JwtSecret::from_hex_file(&config.engine.jwt_secret)?;
-    let mut settings = EngineConfig::new(config.engine.url.clone(), secret);
-    if let Some(timeout) = config.engine_timeout() {
-        settings.request_timeout = timeout;
-    }
-    let stats = Arc::new(EngineStats::default());
-    Ok(Some((engine::spawn(settings, Arc::clone(&stats)), stats)))
-}
-
-fn ingest_config(config: &Config) -> ServerConfig {
-    ServerConfig::builder()
-        .http_only()
-        .max_request_body_size(config.ingest.max_body_mib.saturating_mul(1024 * 1024))
-        .max_connections(32)
-        .set_batch_request_config(BatchRequestConfig::Disabled)
-        .build()
-}
-
-fn admin_config() -> ServerConfig {
-    ServerConfig::builder()
-        .http_only()
-        .max_request_body_size(64 * 1024)
-        .max_connections(16)
-        .set_batch_request_config(BatchRequestConfig::Disabled)
-        .build()
 }

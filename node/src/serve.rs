@@ -1,4 +1,10 @@
-//! A node's reports about itself: the `fragcast_*` JSON-RPC, and its metrics.
+//! What a node answers about itself: the `fragcast_*` JSON-RPC, its status, and its metrics.
+//!
+//! [`state`] is what there is to read; [`rpc`], [`metrics`] and `status.rs` read it.
 
 pub mod metrics;
+pub mod races;
+pub mod recorder;
 pub mod rpc;
+pub mod state;
+mod status;

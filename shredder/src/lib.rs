@@ -58,6 +58,7 @@
 
 pub mod codec;
 pub mod coding;
+pub mod delivery;
 pub mod equivocation;
 #[doc(hidden)]
 pub mod fuzzing;

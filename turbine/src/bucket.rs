@@ -62,6 +62,7 @@ impl Bucket {
     }
 
     /// The rate changes from `old` to `new`: as many units as before are in use.
+    #[cfg(any(test, feature = "gossip"))]
     pub(crate) fn change_rate(&mut self, now: Timestamp, old: &Rate, new: &Rate) {
         let used = self.busy_until.since(now).as_nanos() * u128::from(new.nanos_per_unit);
         let used = used / u128::from(old.nanos_per_unit.max(1));

@@ -118,7 +118,8 @@ mod tests {
         assert_eq!(
             names::<GossipOutcome>(),
             "accepted canonical other_v duplicate conflict full past future not_scheduled index \
-             crowded too_long truncated dialect malformed high_s bad_signature wrong_signer topic"
+             crowded too_long truncated dialect malformed high_s bad_signature wrong_signer \
+             other_table topic"
         );
         assert_eq!(
             names::<Fate>(),

@@ -17,9 +17,7 @@ use crate::peer::PeerKey;
 use crate::time::Timestamp;
 
 /// Priority classes, highest first.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, IntoStaticStr,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Lane {
     /// Leader to the next leader.

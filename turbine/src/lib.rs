@@ -49,12 +49,12 @@ pub use gossip::{GossipAction, Listener, Mode, Policy};
 pub use health::Health;
 pub use membership::{Member, MemberRecord, Membership, PeerIndex};
 pub use outcome::Outcome;
-pub use output::Via;
+pub use output::{Delivered, Output, Via};
 pub use peer::{PeerId, PeerKey};
 pub use plan::{Plan, PlanView, SignedPlan};
 pub use protocol::{
-    BroadcastError, Config, Delivered, EpochChange, Event, GossipConfig, Protocol, Race,
-    RepairConfig, RoutePolicy, Setup, SetupError,
+    BroadcastError, Config, EpochChange, Event, GossipConfig, Protocol, Race, RepairConfig,
+    RoutePolicy, Setup, SetupError,
 };
 pub use route::Route;
 pub use schedule::Schedule;

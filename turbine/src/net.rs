@@ -35,9 +35,9 @@ mod transport;
 
 pub use clock::Clock;
 pub use congestion::FixedWindow;
-pub use handle::{BroadcastReply, Handle};
-pub use link::{GossipInput, GossipLink};
-pub use snapshot::{FallbackSnapshot, Snapshot};
+pub use handle::{BroadcastReply, EpochRefused, Handle};
+pub use link::{GossipInput, GossipLink, Outlook};
+pub use snapshot::{EpochSnapshot, FallbackSnapshot, Snapshot};
 pub use spawn::{NetError, Running, spawn};
 pub use transport::bind;
 

@@ -76,7 +76,7 @@ use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
 pub use config::{Config, GossipConfig, RepairConfig, RoutePolicy};
-pub use event::{Counters, Delivered, EpochChange, Event, Race};
+pub use event::{Counters, EpochChange, Event, Race};
 pub use leading::BroadcastError;
 pub use setup::{Setup, SetupError};
 pub use window::{WINDOW_FUTURE, WINDOW_PAST};

@@ -49,11 +49,12 @@
 //! there on gossip's frags need a Seal that proves them, and from 16 on the overlay alone counts. 64 choices are tried for a Seal.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use strum::{IntoStaticStr, VariantArray};
 
 use crate::counts::labelled;
-use crate::output::{Ordered, Output};
+use crate::output::{Delivered, Output};
 use block::Block;
 use candidates::Held;
 
@@ -132,14 +133,14 @@ impl Sequencer {
     }
 
     /// Takes a message and appends to `out` what can be handed on.
-    pub fn push(&mut self, ordered: Ordered, out: &mut Vec<Output>) -> Fate {
-        let number = ordered.block;
+    pub fn push(&mut self, delivered: Arc<Delivered>, out: &mut Vec<Output>) -> Fate {
+        let number = delivered.key.block;
         if !self.admit(number) {
             return Fate::OutOfBounds;
         }
         self.blocks.entry(number).or_insert_with(|| Block::new(number));
         let fate = self.with(number, |block| {
-            let fate = block.push(ordered, out);
+            let fate = block.push(delivered, out);
             (fate, block.is_opened(), block.is_sealed())
         });
         let Some((fate, opened, sealed)) = fate else { return Fate::OutOfBounds };

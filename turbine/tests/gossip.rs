@@ -13,17 +13,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fragcast_shredder::{GatewayKey, Kind, Message};
+use fragcast_turbine::PeerKey;
 use fragcast_turbine::gossip::{GossipAction, GossipOutcome, Listener, outsider};
 use fragcast_turbine::net::gossip::{
     GossipLimits, GossipNetConfig, GossipNetError, GossipSnapshot, libp2p_id_of,
 };
-use fragcast_turbine::PeerKey;
 use fragcast_turbine::testing::{env, frag, frag_with, seal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use world::{CHAIN, GUARD, Node, Stranger, World, pour, topic, until, wire_of};
 
 fn publish(kind: Kind, wire: &Bytes) -> GossipAction {
     GossipAction::Publish { kind, wire: wire.clone() }
+}
+
+/// The member at this place of the table.
+fn member(place: u32) -> Listener {
+    Listener::Member(place.into())
 }
 
 /// Each of two nodes has learnt that the other one listens.
@@ -91,13 +96,13 @@ async fn a_node_in_standby_publishes_to_listeners() {
     let world = World::new(3);
     let mut nodes = world.start_all(&GossipNetConfig::new(CHAIN)).await;
     nodes[1].act(GossipAction::Listen(true)).await;
-    nodes[0].listener(Listener::Member(PeerKey::from(1)), true).await;
+    nodes[0].listener(member(1), true).await;
     let message = frag(1, 0);
     nodes[0].act(publish(Kind::Frag, &wire_of(&message))).await;
     assert_eq!(nodes[1].message().await, message);
     // Nobody listens any more.
     nodes[1].act(GossipAction::Listen(false)).await;
-    nodes[0].listener(Listener::Member(PeerKey::from(1)), false).await;
+    nodes[0].listener(member(1), false).await;
     nodes[0].act(publish(Kind::Frag, &wire_of(&frag(1, 1)))).await;
     nodes[0].until(|s| s.not_published.contains(&("no_peers", 1))).await;
     assert_eq!(nodes[2].waiting(), 0);
@@ -108,7 +113,7 @@ async fn who_listens_late_is_sent_what_it_has_missed() {
     let world = World::new(3);
     let mut nodes = world.start_all(&GossipNetConfig::new(CHAIN)).await;
     nodes[1].act(GossipAction::Listen(true)).await;
-    nodes[0].listener(Listener::Member(PeerKey::from(1)), true).await;
+    nodes[0].listener(member(1), true).await;
     let all: Vec<_> = [env(1), frag(1, 0), frag(1, 1), seal(1, 2)].into();
     let kinds = [Kind::Env, Kind::Frag, Kind::Frag, Kind::Seal];
     for (kind, message) in kinds.into_iter().zip(&all) {
@@ -118,7 +123,7 @@ async fn who_listens_late_is_sent_what_it_has_missed() {
     let before = nodes[1].handle.fresh_snapshot().await.bytes_received;
 
     nodes[2].act(GossipAction::Listen(true)).await;
-    nodes[0].listener(Listener::Member(PeerKey::from(2)), true).await;
+    nodes[0].listener(member(2), true).await;
     // What the protocol does when a listener appears.
     for (kind, message) in kinds.into_iter().zip(&all) {
         nodes[0].act(publish(kind, &wire_of(message))).await;
@@ -279,7 +284,7 @@ async fn a_flood_that_must_be_borne_starves_nobody() {
     let mut nodes = world.start_all(&config).await;
     for node in &nodes {
         node.act(GossipAction::Listen(true)).await;
-        node.window.send_replace((100, 227));
+        node.outlook.send_modify(|outlook| outlook.window = (100, 227));
     }
     both_meshed(&nodes[0], &nodes[1]).await;
     let mut flooder = Stranger::new();
@@ -358,7 +363,7 @@ async fn garbage_and_half_open_handshakes_do_no_harm() {
     let config = GossipNetConfig { limits, ..GossipNetConfig::new(CHAIN) };
     let mut nodes = world.start_all(&config).await;
     nodes[0].act(GossipAction::Listen(true)).await;
-    nodes[1].listener(Listener::Member(PeerKey::from(0)), true).await;
+    nodes[1].listener(member(0), true).await;
     let socket = nodes[0].socket();
     let mut half_open = Vec::new();
     for n in 0..12u8 {
@@ -420,16 +425,16 @@ async fn a_restarted_member_is_recognised() {
     let mut first = world.start(0, &config, &[]).await;
     let second = world.start(1, &config, &[&first]).await;
     second.act(GossipAction::Listen(true)).await;
-    first.listener(Listener::Member(PeerKey::from(1)), true).await;
+    first.listener(member(1), true).await;
     let id = second.handle.local_peer_id();
     second.stop().await;
-    first.listener(Listener::Member(PeerKey::from(1)), false).await;
+    first.listener(member(1), false).await;
 
     let mut second = world.start(1, &config, &[&first]).await;
     assert_eq!(second.handle.local_peer_id(), id);
     assert_eq!(libp2p_id_of(&world.members.get(1).unwrap().peer()), Some(id));
     second.act(GossipAction::Listen(true)).await;
-    first.listener(Listener::Member(PeerKey::from(1)), true).await;
+    first.listener(member(1), true).await;
     let message = frag(1, 0);
     first.act(publish(Kind::Frag, &wire_of(&message))).await;
     assert_eq!(second.message().await, message);
@@ -451,7 +456,7 @@ async fn messages_that_find_no_room_are_dropped_and_listeners_are_not() {
     }
     first.until(|s| s.overrun >= 2 && s.overrun + s.received == 3).await;
     // The listener is told of once there is room.
-    first.listener(Listener::Member(PeerKey::from(1)), true).await;
+    first.listener(member(1), true).await;
     first.until(|_| true).await;
     let waiting = first.waiting() as u64;
     assert_eq!(waiting, first.handle.fresh_snapshot().await.received);
@@ -482,8 +487,8 @@ async fn errors_say_what_to_do() {
 async fn a_node_that_nobody_drives_any_more_ends() {
     let world = World::new(1);
     let node = world.start(0, &GossipNetConfig::new(CHAIN), &[]).await;
-    let Node { task, actions, inputs, window, handle, .. } = node;
-    drop((actions, inputs, window, handle));
+    let Node { task, actions, inputs, outlook, handle, .. } = node;
+    drop((actions, inputs, outlook, handle));
     tokio::time::timeout(GUARD, task).await.expect("ends in time").unwrap();
 }
 

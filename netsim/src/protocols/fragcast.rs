@@ -313,13 +313,13 @@ impl Fragcast {
         let mut changes = Vec::new();
         while let Some(event) = protocol.poll_event() {
             match event {
-                Event::Message(delivered) if delivered.via == Via::Gossip => {
+                Event::Message { delivered, .. } if delivered.via == Via::Gossip => {
                     let door = self.door.as_ref().expect("gossip came by it");
                     if let Some(index) = door.index_of(&delivered.message) {
                         ctx.complete(node, index, How::Gossip);
                     }
                 }
-                Event::Message(delivered) => {
+                Event::Message { delivered, .. } => {
                     if let Some(index) = self.by_key.get(&delivered.key) {
                         let how = if matches!(delivered.via, Via::Repair | Via::Whole) {
                             How::Repair

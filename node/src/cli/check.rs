@@ -11,11 +11,12 @@ use fragcast_turbine::net::gossip::libp2p::multiaddr::Protocol as Part;
 use fragcast_turbine::{PeerId, PeerIndex, Policy};
 use fragcast_upstream::engine::JwtSecret;
 use fragcast_upstream::http::HttpClient;
-use serde_json::{Value, json};
+use fragcast_upstream::jsonrpc::Request;
+use serde_json::Value;
 
-use crate::config::Config;
+use crate::config::{Config, StateFrom};
 use crate::gateway::keys;
-use crate::gossip::Multiaddr;
+use crate::multiaddr::Multiaddr;
 use crate::network::{Network, NetworkFile};
 use crate::node::execution;
 
@@ -99,7 +100,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
     }
     check_gossip(&config, &network, me, &mut out)?;
     check_execution(&config, &network, &mut out)?;
-    if let Some(listen) = config.flashblocks.address()? {
+    if let Some(listen) = config.flashblocks_listen()? {
         if config.execution.chain.is_empty() {
             bail!("flashblocks.listen: {NEEDS_EXECUTION}");
         }
@@ -205,7 +206,7 @@ fn check_execution(
                      users' transactions cannot be sent to those that have none"
                 )?;
             }
-            if config.execution.source == "genesis" {
+            if config.state_from()? == StateFrom::Genesis {
                 if spec.genesis.is_none() {
                     bail!(
                         "execution.source: the genesis of {} is not built in; give its genesis \
@@ -226,7 +227,7 @@ fn check_execution(
             format!("client.url: no usable answer from {}: is it running?", config.client.url)
         })?;
     writeln!(out, "{report}")?;
-    let state = spec.is_some() && config.execution.source == "client";
+    let state = spec.is_some() && config.state_from()? == StateFrom::Client;
     if let Some(problem) = report.problem(network.chain_id, state) {
         bail!("client.url: {problem}");
     }
@@ -235,11 +236,9 @@ fn check_execution(
 
 /// Asks a node for its status; the exit code is 0 if it is ready, 2 if not.
 pub(super) async fn status(args: StatusArgs) -> anyhow::Result<i32> {
-    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "fragcast_status", "params": [] });
-    let (code, answer) = HttpClient::default()
-        .post_json(&args.rpc, None, serde_json::to_vec(&body)?)
-        .await
-        .with_context(|| {
+    let body = Request::new("fragcast_status", [(); 0]).to_vec()?;
+    let (code, answer) =
+        HttpClient::default().post_json(&args.rpc, None, body).await.with_context(|| {
             format!("no node answers at {}: is it running? --rpc names another", args.rpc)
         })?;
     let answer: Value = serde_json::from_slice(&answer)

@@ -13,9 +13,9 @@ use fragcast_shredder::messages::json::{EnvJson, FragJson, JsonError, SealJson};
 use fragcast_shredder::{
     Dialect, Message, MessageKey, Signature, SignatureError, SignedMessage, VerifiedMessage,
 };
+use fragcast_turbine::BroadcastError;
 use fragcast_turbine::net::Handle;
-use fragcast_turbine::output::{Ordered, Times, Via};
-use fragcast_turbine::{BroadcastError, Schedule};
+use fragcast_turbine::output::{Delivered, Times, Via};
 use jsonrpsee::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use serde::Deserialize;
@@ -129,27 +129,25 @@ impl IngestStats {
 
 /// The leader's side of a node.
 pub struct Ingest {
-    schedule: Schedule,
     dialect: Dialect,
     net: Handle,
     /// Messages that this node sends, for its own sequencer.
-    own: mpsc::Sender<Ordered>,
+    own: mpsc::Sender<Arc<Delivered>>,
     state: Mutex<(Leading, Option<Journal>)>,
     stats: Arc<IngestStats>,
 }
 
 impl Ingest {
-    /// An ingest for the chain of `schedule`; without a journal the node only follows.
+    /// An ingest for the network of `net`; without a journal the node only follows.
     pub fn new(
-        schedule: Schedule,
         dialect: Dialect,
         net: Handle,
-        own: mpsc::Sender<Ordered>,
+        own: mpsc::Sender<Arc<Delivered>>,
         journal: Option<Journal>,
         stats: Arc<IngestStats>,
     ) -> Self {
         let state = Mutex::new((Leading::default(), journal));
-        Self { schedule, dialect, net, own, state, stats }
+        Self { dialect, net, own, state, stats }
     }
 
     /// Takes a message; returns true if it was new.
@@ -161,7 +159,9 @@ impl Ingest {
     /// # Errors
     /// [`IngestError`].
     pub async fn take(self: Arc<Self>, signed: SignedMessage) -> Result<bool, IngestError> {
-        let gateway = self.schedule.gateway(signed.message.block());
+        let block = signed.message.block();
+        // Before all epochs that this node knows nobody leads.
+        let gateway = self.net.epochs().gateway(block).ok_or(IngestError::NotLeader(block))?;
         let message = signed.normalise_and_verify(gateway)?;
         let ended = BroadcastError::Busy;
         tokio::spawn(async move { self.send(message).await }).await.map_err(|_| ended)?
@@ -192,15 +192,10 @@ impl Ingest {
             other => other.into(),
         })?;
         leading.commit(key, &message);
-        let times = Times {
-            sent_at: sent.as_nanos(),
-            first_shred_at: arrived.as_nanos(),
-            complete_at: arrived.as_nanos(),
-        };
-        let MessageKey { block, attempt, message: index } = key;
+        let times = Times { sent_at: Some(sent), first_shred_at: arrived, complete_at: arrived };
+        let delivered = Delivered { key, message, times, via: Via::Own };
         // The receiver ends only with the node.
-        let _ =
-            self.own.send(Ordered { block, attempt, index, message, times, via: Via::Own }).await;
+        let _ = self.own.send(Arc::new(delivered)).await;
         Ok(true)
     }
 

@@ -18,8 +18,9 @@ use fragcast_turbine::membership::RecordBody;
 use fragcast_turbine::output::{Output, Via};
 use fragcast_turbine::{Delegation, Mode, PeerId, Policy};
 use fragcast_upstream::http::HttpClient;
+use fragcast_upstream::jsonrpc::Request;
 use hdrhistogram::Histogram;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::config::Config;
@@ -147,20 +148,19 @@ impl Track {
                 self.sealed.remove(block);
             }
             Output::Message(m) => {
-                let roots = self.blocks.entry(m.block).or_default();
-                self.disorder += u64::from(roots.len() != usize::from(m.index));
+                let roots = self.blocks.entry(m.key.block).or_default();
+                self.disorder += u64::from(roots.len() != usize::from(m.key.message));
                 roots.push(m.message.root());
                 self.messages += 1;
                 *self.by_way.entry(m.via).or_default() += 1;
                 if m.message.message().kind() == Kind::Seal {
-                    self.sealed.insert(m.block);
+                    self.sealed.insert(m.key.block);
                 }
-                // Only shreds say when a message was sent.
-                if !own && m.via.proves_attempt() {
-                    let micros = m.times.complete_at.saturating_sub(m.times.sent_at) / 1_000;
-                    self.latency.saturating_record(micros.max(1));
+                if let Some(took) = m.times.latency().filter(|_| !own) {
+                    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+                    self.latency.saturating_record(micros);
                     if next_leader {
-                        self.as_next_leader.saturating_record(micros.max(1));
+                        self.as_next_leader.saturating_record(micros);
                     }
                 }
             }
@@ -388,10 +388,7 @@ impl LocalNetwork {
             let me = gateways.get(index).map(GatewayKey::address);
             let (seen, told) = (Arc::clone(&track), Arc::clone(&news));
             let tap = move |output: &Output| {
-                let block = match output {
-                    Output::Message(m) => m.block,
-                    Output::Retracted { block, .. } => *block,
-                };
+                let block = output.block();
                 let own = Some(schedule.gateway(block)) == me;
                 let next = !own && schedule.next(block).next().is_some_and(|(g, _)| Some(g) == me);
                 lock(&seen).take(output, next, own);
@@ -450,7 +447,7 @@ impl LocalNetwork {
             // Of gossip's links each has at least one; small networks are linked completely.
             let links = all.min(links::LINKS / 4);
             let apart = |node: &Node| {
-                let shared = node.shared();
+                let shared = node.state();
                 let gossip = shared.gossip.as_ref().map(|gossip| gossip.snapshot().members);
                 shared.net.snapshot().connected < all || gossip.is_some_and(|n| n < links)
             };
@@ -485,9 +482,9 @@ impl LocalNetwork {
 
     async fn call(&self, node: usize, message: &VerifiedMessage) -> anyhow::Result<()> {
         let (method, param) = ingest::request(message);
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [param] });
+        let body = Request::new(method, [param]).to_vec()?;
         let url = format!("http://{}", self.nodes[node].addresses().ingest);
-        let (status, answer) = self.http.post_json(&url, None, serde_json::to_vec(&body)?).await?;
+        let (status, answer) = self.http.post_json(&url, None, body).await?;
         let answer: Value = serde_json::from_slice(&answer)
             .with_context(|| format!("{method}: the node answered {status}, and no JSON"))?;
         match answer.get("result") {
@@ -541,7 +538,7 @@ impl LocalNetwork {
     /// Tells every node where the chain's head is.
     pub async fn set_head(&self, block: u64) {
         for node in &self.nodes {
-            node.shared().net.head(block).await;
+            node.state().net.head(block).await;
         }
     }
 

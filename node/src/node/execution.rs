@@ -1,19 +1,16 @@
 //! A node's execution, from its configuration.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use fragcast_execution::chain::ChainSpec;
 use fragcast_execution::exec::StateSource;
 use fragcast_execution::executor::{ChainView, Executor, ExecutorConfig, History, ReportTap};
-use fragcast_store::{Store, StoreConfig};
-use fragcast_upstream::client::{
-    Client, ClientConfig, FollowConfig, FollowStats, RpcSource, SourceLimits,
-};
+use fragcast_store::Store;
+use fragcast_upstream::client::{Client, FollowStats, RpcSource};
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::{Config, StateFrom};
 use crate::network::Network;
 
 /// Chains whose blocks have withdrawals or ommers, which the messages do not carry.
@@ -79,25 +76,19 @@ impl Execution {
     pub fn of_config(config: &Config, network: &Network) -> anyhow::Result<Option<Self>> {
         let Some(spec) = chain(config, network)? else { return Ok(None) };
         let client = client(config, spec.is_op())?;
-        let mut execution = if config.execution.source == "client" {
+        let mut execution = if config.state_from()? == StateFrom::Client {
             let client = client.clone().context("client.url must be set")?;
-            let nodes = config.client.cache_mib.max(16) * 1024 * 1024;
-            let limits = SourceLimits { nodes, ..SourceLimits::default() };
             let runtime = tokio::runtime::Handle::current();
-            Self::on_source(spec, Arc::new(RpcSource::new(client, runtime, limits)))
+            let source = RpcSource::new(client, runtime, config.source_limits());
+            Self::on_source(spec, Arc::new(source))
         } else {
-            let store = StoreConfig {
-                reorg_depth: config.execution.reorg_depth,
-                cache_mib: config.execution.cache_mib,
-                ..StoreConfig::default()
-            };
             let path = &config.execution.db;
-            let store = Store::open(path, &spec, store)
+            let store = Store::open(path, &spec, config.store_settings())
                 .with_context(|| format!("execution.db {}", path.display()))?;
             Self::on_store(spec, store)
         };
         execution.client = client;
-        execution.config.queue = config.execution.queue;
+        execution.config = config.executor_settings();
         Ok(Some(execution))
     }
 }
@@ -122,10 +113,7 @@ impl Executing {
         let executor = Arc::new(Executor::spawn(Arc::clone(&spec), source, view, bounds, tap)?);
         let follow = Arc::new(FollowStats::default());
         let follower = client.clone().map(|client| {
-            let settings = FollowConfig {
-                interval: Duration::from_millis(config.client.poll_ms),
-                ..FollowConfig::default()
-            };
+            let settings = config.follow_settings();
             let chain = Arc::clone(&executor) as Arc<dyn fragcast_execution::follow::Chain>;
             let stats = Arc::clone(&follow);
             tokio::spawn(async move {
@@ -179,14 +167,6 @@ pub fn chain(config: &Config, network: &Network) -> anyhow::Result<Option<Arc<Ch
 /// # Errors
 /// Its address is not usable.
 pub fn client(config: &Config, op: bool) -> anyhow::Result<Option<Client>> {
-    if config.client.url.is_empty() {
-        return Ok(None);
-    }
-    let client = ClientConfig {
-        url: config.client.url.clone(),
-        timeout: Duration::from_millis(config.client.timeout_ms),
-        op,
-        ..ClientConfig::default()
-    };
-    Ok(Some(Client::new(client).context("client.url")?))
+    let client = config.client_settings(op).map(Client::new).transpose();
+    client.context("client.url")
 }

@@ -1,21 +1,20 @@
 //! Turns the overlay's events into outputs in order, for all consumers.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use fragcast_turbine::Event;
 use fragcast_turbine::health::Change;
-use fragcast_turbine::{Delivered, Event};
-use tokio::sync::{broadcast, mpsc};
-
-use super::{Shared, Tap};
-
-use fragcast_turbine::output::{Ordered, Output, Times};
+use fragcast_turbine::output::{Delivered, Output};
 use fragcast_turbine::sequencer::{Fate, Sequencer};
 use fragcast_upstream::engine::EngineHandle;
+use tokio::sync::{broadcast, mpsc};
+
+use super::Tap;
+use crate::serve::state::NodeState;
 
 /// Turns events into outputs. It never waits for a consumer, because the driver waits for it.
 pub(super) struct Pump {
-    pub(super) shared: Arc<Shared>,
+    pub(super) state: Arc<NodeState>,
     pub(super) sequencer: Sequencer,
     pub(super) outputs: broadcast::Sender<Output>,
     pub(super) engine: Option<EngineHandle>,
@@ -26,7 +25,7 @@ impl Pump {
     pub(super) async fn run(
         mut self,
         mut events: mpsc::Receiver<Event>,
-        mut own: mpsc::Receiver<Ordered>,
+        mut own: mpsc::Receiver<Arc<Delivered>>,
     ) {
         loop {
             let outputs = tokio::select! {
@@ -34,7 +33,7 @@ impl Pump {
                     Some(event) => self.event(event),
                     None => break,
                 },
-                Some(ordered) = own.recv() => self.message(ordered),
+                Some(delivered) = own.recv() => self.message(delivered),
             };
             self.hand_on(outputs);
         }
@@ -43,12 +42,12 @@ impl Pump {
         }
     }
 
-    fn message(&mut self, ordered: Ordered) -> Vec<Output> {
+    fn message(&mut self, delivered: Arc<Delivered>) -> Vec<Output> {
         let mut outputs = Vec::new();
-        let via = ordered.via;
-        let fate = self.sequencer.push(ordered, &mut outputs);
+        let via = delivered.via;
+        let fate = self.sequencer.push(delivered, &mut outputs);
         let first = matches!(fate, Fate::Passed | Fate::Waiting);
-        self.shared.update(|p| {
+        self.state.update(|p| {
             *p.fates.entry(fate.label()).or_default() += 1;
             if first {
                 *p.first.entry(via.name()).or_default() += 1;
@@ -60,16 +59,12 @@ impl Pump {
     fn event(&mut self, event: Event) -> Vec<Output> {
         let mut outputs = Vec::new();
         let kind = match event {
-            Event::Message(delivered) => {
-                let ordered = ordered(*delivered);
-                let times = ordered.times;
-                let took = times.complete_at.saturating_sub(times.sent_at);
-                let kind = ordered.message.message().kind().name();
-                // Only shreds say when a message was sent.
-                if ordered.via.proves_attempt() {
-                    self.shared.metrics.latency(kind, Duration::from_nanos(took));
+            Event::Message { delivered, .. } => {
+                if let Some(took) = delivered.times.latency() {
+                    let kind = delivered.message.message().kind().name();
+                    self.state.metrics.latency(kind, took);
                 }
-                return self.message(ordered);
+                return self.message(delivered);
             }
             Event::BadParity(key) => {
                 tracing::warn!(?key, "the leader's parity is inconsistent");
@@ -86,7 +81,7 @@ impl Pump {
                 "equivocation"
             }
             Event::Bar { peer, outcome } => {
-                let peer = self.shared.network.members.get(peer.number()).map(|m| m.peer());
+                let peer = self.state.net.epochs().peers().peer(peer);
                 tracing::warn!(?peer, reason = outcome.label(), "barred a peer");
                 "barred"
             }
@@ -95,15 +90,15 @@ impl Pump {
                 let (reason, why) = (change.reason.name(), change.reason.describe());
                 let Change { block, dwell, .. } = change;
                 tracing::warn!(from, to, reason, block, dwell, "{why}");
-                self.shared.note_change(change);
+                self.state.note_change(change);
                 "fallback"
             }
             Event::Race(race) => {
-                self.shared.note_race(&race);
+                self.state.note_race(&race);
                 return outputs;
             }
             Event::Mismatch { peer, what } => {
-                let peer = self.shared.network.members.get(peer.number()).map(|m| m.peer());
+                let peer = self.state.net.epochs().peers().peer(peer);
                 tracing::warn!(?peer, "a peer's {what} differs: compare the network files");
                 "mismatch"
             }
@@ -114,7 +109,7 @@ impl Pump {
             }
             _ => return outputs,
         };
-        self.shared.update(|p| *p.events.entry(kind).or_default() += 1);
+        self.state.update(|p| *p.events.entry(kind).or_default() += 1);
         outputs
     }
 
@@ -122,7 +117,7 @@ impl Pump {
         let retracted = outputs.iter().filter(|o| matches!(o, Output::Retracted { .. })).count();
         let (opened, sealed) = (self.sequencer.opened(), self.sequencer.sealed());
         let waiting = self.sequencer.waiting();
-        self.shared.update(|p| {
+        self.state.update(|p| {
             (p.opened, p.sealed, p.waiting) = (opened, sealed, waiting);
             *p.events.entry("retracted").or_default() += retracted as u64;
         });
@@ -136,27 +131,11 @@ impl Pump {
             if let Some(engine) = &self.engine {
                 engine.try_forward(output.clone());
             }
-            if let Some(executor) = &self.shared.executor {
+            if let Some(executor) = &self.state.executor {
                 executor.try_push(&output);
             }
             // Nobody may be listening.
             let _ = self.outputs.send(output);
         }
-    }
-}
-
-fn ordered(delivered: Delivered) -> Ordered {
-    let Delivered { key, message, sent_at, first_shred_at, complete_at, via, .. } = delivered;
-    Ordered {
-        block: key.block,
-        attempt: key.attempt,
-        index: key.message,
-        message,
-        times: Times {
-            sent_at: sent_at.as_nanos(),
-            first_shred_at: first_shred_at.as_nanos(),
-            complete_at: complete_at.as_nanos(),
-        },
-        via,
     }
 }

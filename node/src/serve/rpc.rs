@@ -1,7 +1,7 @@
 //! The public JSON-RPC: status and the subscription to verified messages.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use alloy_primitives::hex;
@@ -16,16 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::node::Shared;
-
-/// Counters of subscriptions.
-#[derive(Debug, Default)]
-pub struct RpcStats {
-    /// Subscriptions that are open.
-    pub subscribers: AtomicU64,
-    /// Subscriptions dropped because they were too slow.
-    pub slow: AtomicU64,
-}
+use super::state::NodeState;
 
 /// An output as subscribers see it. Times are µs since the Unix epoch by this node's clock, except
 /// `sentAt`, which is by the leader's.
@@ -34,17 +25,17 @@ pub fn describe(output: &Output) -> Value {
         Output::Message(m) => json!({
             "type": "message",
             "kind": m.message.message().kind().name(),
-            "block": m.block,
-            "attempt": m.attempt,
-            "index": m.index,
+            "block": m.key.block,
+            "attempt": m.key.attempt,
+            "index": m.key.message,
             "root": m.message.root(),
             "signature": hex::encode_prefixed(m.message.signature().as_bytes()),
             "message": MessageJson::from(m.message.message()),
             "via": m.via.name(),
             "times": {
-                "sentAt": m.times.sent_at / 1_000,
-                "firstShredAt": m.times.first_shred_at / 1_000,
-                "completeAt": m.times.complete_at / 1_000,
+                "sentAt": m.times.sent_at.unwrap_or_default().as_micros(),
+                "firstShredAt": m.times.first_shred_at.as_micros(),
+                "completeAt": m.times.complete_at.as_micros(),
             },
         }),
         Output::Retracted { block, attempt, reason } => json!({
@@ -60,30 +51,28 @@ pub fn describe(output: &Output) -> Value {
 ///
 /// A subscriber that takes nothing for `patience` is dropped.
 pub fn module(
-    shared: Arc<Shared>,
+    state: Arc<NodeState>,
     outputs: broadcast::Sender<Output>,
     patience: Duration,
-) -> RpcModule<Arc<Shared>> {
-    let mut module = RpcModule::new(shared);
+) -> RpcModule<Arc<NodeState>> {
+    let mut module = RpcModule::new(state);
     module
-        .register_method("fragcast_status", |_, shared, _| {
-            Ok::<_, ErrorObjectOwned>(shared.status())
-        })
+        .register_method("fragcast_status", |_, state, _| Ok::<_, ErrorObjectOwned>(state.status()))
         .expect("a name of its own");
     module
         .register_subscription(
             "fragcast_subscribe",
             "fragcast_subscription",
             "fragcast_unsubscribe",
-            move |_, pending, shared, _| {
+            move |_, pending, state, _| {
                 let outputs = outputs.subscribe();
-                let shared = Arc::clone(&shared);
+                let state = Arc::clone(&state);
                 async move {
-                    shared.rpc.subscribers.fetch_add(1, Ordering::Relaxed);
+                    state.rpc.subscribers.fetch_add(1, Ordering::Relaxed);
                     let result = serve(pending, outputs, patience).await;
-                    shared.rpc.subscribers.fetch_sub(1, Ordering::Relaxed);
+                    state.rpc.subscribers.fetch_sub(1, Ordering::Relaxed);
                     if matches!(result, Ok(Ending::Slow)) {
-                        shared.rpc.slow.fetch_add(1, Ordering::Relaxed);
+                        state.rpc.slow.fetch_add(1, Ordering::Relaxed);
                         return Err("too slow".into());
                     }
                     result.map(drop)
@@ -98,45 +87,45 @@ pub fn module(
 /// window of accepted blocks, as an execution client would; `fragcast_setMode` and
 /// `fragcast_setPolicy`, which set how messages travel and how much this node uses gossip, until
 /// the next start.
-pub fn admin(shared: Arc<Shared>) -> RpcModule<Arc<Shared>> {
-    let mut module = RpcModule::new(shared);
-    let status = |_: jsonrpsee::types::Params<'_>, shared: &Arc<Shared>, _: &_| {
-        Ok::<_, ErrorObjectOwned>(shared.status())
+pub fn admin(state: Arc<NodeState>) -> RpcModule<Arc<NodeState>> {
+    let mut module = RpcModule::new(state);
+    let status = |_: jsonrpsee::types::Params<'_>, state: &Arc<NodeState>, _: &_| {
+        Ok::<_, ErrorObjectOwned>(state.status())
     };
     module.register_method("fragcast_status", status).expect("a name of its own");
     module
-        .register_method("admin_peers", |_, shared, _| {
-            Ok::<_, ErrorObjectOwned>(shared.status()["peers"].clone())
+        .register_method("admin_peers", |_, state, _| {
+            Ok::<_, ErrorObjectOwned>(state.status()["peers"].clone())
         })
         .expect("a name of its own");
     module
-        .register_async_method("fragcast_setHead", |params, shared, _| async move {
+        .register_async_method("fragcast_setHead", |params, state, _| async move {
             let (block,): (u64,) = params.parse()?;
-            shared.net.head(block).await;
+            state.net.head(block).await;
             Ok::<_, ErrorObjectOwned>(true)
         })
         .expect("a name of its own");
     module
-        .register_async_method("fragcast_setMode", |params, shared, _| async move {
+        .register_async_method("fragcast_setMode", |params, state, _| async move {
             let (mode,): (Mode,) = params.parse()?;
-            let policy = shared.net.snapshot().fallback.policy;
+            let policy = state.net.snapshot().fallback.policy;
             if mode == Mode::Gossip && policy == Policy::Off {
                 return Err(refused("gossip.policy is off: set it to standby and start again"));
             }
             tracing::warn!(%mode, "the operator says which way messages travel");
-            shared.net.set_mode(mode).await;
+            state.net.set_mode(mode).await;
             Ok::<_, ErrorObjectOwned>(true)
         })
         .expect("a name of its own");
     module
-        .register_async_method("fragcast_setPolicy", |params, shared, _| async move {
+        .register_async_method("fragcast_setPolicy", |params, state, _| async move {
             let (policy,): (Policy,) = params.parse()?;
-            if shared.net.snapshot().fallback.policy == Policy::Off || policy == Policy::Off {
+            if state.net.snapshot().fallback.policy == Policy::Off || policy == Policy::Off {
                 let why = "to and from off leads only a restart: set gossip.policy";
                 return Err(refused(why));
             }
             tracing::warn!(%policy, "the operator says how much there is to do with gossip");
-            shared.net.set_policy(policy).await;
+            state.net.set_policy(policy).await;
             Ok::<_, ErrorObjectOwned>(true)
         })
         .expect("a name of its own");

@@ -6,15 +6,16 @@
 //! hands on verified messages.
 //!
 //! # Guarantees
-//! * What is forwarded or handed on was signed by the gateway that the schedule names for its
-//!   block. Every message is handed on at most once as long as its block is remembered.
+//! * What is forwarded or handed on was signed by the gateway that the schedule of its block's
+//!   epoch names. Every message is handed on at most once as long as its block is remembered.
 //! * The cheapest question comes first: length, layout, window, form of the signature; only
 //!   then the tree hash, and last of all one recovery, never a second.
 //! * A message that fails leaves nothing behind. Those that pass are remembered within the
 //!   bounds of [`seen`], 7 MB at most, which only gateways can fill.
 //! * libp2p holds a rejection against the sender, so *reject* is for what no node could have
 //!   forwarded that knows the same gateways, whatever its window or memory; everything else is
-//!   *ignored*.
+//!   *ignored*. While a peer goes by another membership table, this node may be behind, and a
+//!   signer that it does not know is ignored as well.
 //!
 //! # Other forms of a signature
 //! The signed root says nothing of the signature's form, so anybody can turn a valid message
@@ -35,6 +36,8 @@
 
 pub mod seen;
 
+use std::sync::Arc;
+
 use alloy_primitives::Bytes;
 use fragcast_shredder::signature::SIGNATURE_LEN;
 use fragcast_shredder::{
@@ -43,7 +46,7 @@ use fragcast_shredder::{
 };
 
 use super::outcome::GossipOutcome;
-use crate::schedule::Schedule;
+use crate::epoch::EpochsView;
 use seen::{Known, MAX_BLOCKS, Seen};
 
 /// Transactions of a frag that may have any length.
@@ -78,15 +81,23 @@ pub struct Checked {
 #[derive(Debug, Clone)]
 pub struct Gate {
     dialect: Dialect,
-    schedule: Schedule,
+    epochs: Arc<EpochsView>,
+    /// Our epochs may not be all there are.
+    behind: bool,
     window: (u64, u64),
     seen: Seen,
 }
 
 impl Gate {
     /// A gate that accepts every block until a window is set.
-    pub const fn new(dialect: Dialect, schedule: Schedule) -> Self {
-        Self { dialect, schedule, window: (0, u64::MAX), seen: Seen::new() }
+    pub const fn new(dialect: Dialect, epochs: Arc<EpochsView>) -> Self {
+        Self { dialect, epochs, behind: false, window: (0, u64::MAX), seen: Seen::new() }
+    }
+
+    /// Whose signatures count from now on; `behind` if there may be epochs that we do not know.
+    /// What has passed already stays known.
+    pub fn set_epochs(&mut self, epochs: Arc<EpochsView>, behind: bool) {
+        (self.epochs, self.behind) = (epochs, behind);
     }
 
     /// Blocks below `low` and above `high` are ignored from now on, and their entries are dropped.
@@ -133,6 +144,8 @@ impl Gate {
         if block > self.window.1 {
             return Err(GossipOutcome::Future);
         }
+        // Of a block before the oldest epoch nobody knows who should have signed it.
+        let gateway = self.epochs.gateway(block).ok_or(GossipOutcome::Past)?;
         let (signature, is_canonical) = form(signature)?;
         if is_crowded(&message) {
             return Err(GossipOutcome::Crowded);
@@ -152,13 +165,14 @@ impl Gate {
             }
             return Err(self.seen.note(block, known, is_canonical));
         }
-        let message = match signed.verify(self.schedule.gateway(block)) {
+        let message = match signed.verify(gateway) {
             Ok(message) => message,
-            Err(SignatureError::WrongSigner { found, .. })
-                if self.schedule.gateways().contains(&found) =>
-            {
+            Err(SignatureError::WrongSigner { found, .. }) if self.epochs.is_gateway(&found) => {
                 // Our schedule may be behind: a miss is ignored, not punished.
                 return Err(GossipOutcome::NotScheduled);
+            }
+            Err(SignatureError::WrongSigner { .. }) if self.behind => {
+                return Err(GossipOutcome::OtherTable);
             }
             Err(error) => return Err((&error).into()),
         };

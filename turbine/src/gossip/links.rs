@@ -1,14 +1,17 @@
 //! The links of gossip, and the holders that publish a message for a listener.
 //!
-//! Both are functions of the membership table, so that everybody computes the same. Two
-//! members are linked if the hash of the pair is low enough for [`LINKS`] links a member on
+//! Both are functions of a membership table, so that everybody computes the same. Two members of
+//! a table are linked if the hash of the pair is low enough for [`LINKS`] links a member on
 //! average: a random graph that needs no discovery, and of which each end can tell the other's
 //! links. A message is published by the holders with the lowest hash of message and holder, the
 //! same for all listeners, so that listeners with the same neighbours get the same few copies
 //! instead of a few each.
 
+use std::collections::BTreeSet;
+
 use alloy_primitives::B256;
 
+use crate::epoch::EpochsView;
 use crate::membership::PeerIndex;
 use crate::peer::PeerId;
 
@@ -41,6 +44,16 @@ pub fn links(me: PeerIndex, members: &[PeerId]) -> Vec<PeerIndex> {
     let Some(own) = members.get(me as usize) else { return Vec::new() };
     let linked = (0..).zip(members).filter(|(_, peer)| linked(own, peer, members.len()));
     linked.map(|(index, _)| index).collect()
+}
+
+/// The members that `me` is linked to by the tables of any epoch that lives.
+pub fn neighbours(me: &PeerId, epochs: &EpochsView) -> BTreeSet<PeerId> {
+    let tables = epochs.epochs().iter().map(|epoch| epoch.members());
+    let linked = tables.filter(|table| table.index(me).is_some()).flat_map(|table| {
+        let others = table.members().iter().map(|member| member.peer());
+        others.filter(|other| linked(me, other, table.len()))
+    });
+    linked.collect()
 }
 
 /// The place of `holder` among those who could publish the message `root`: the lowest do.

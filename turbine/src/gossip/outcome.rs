@@ -51,6 +51,9 @@ pub enum GossipOutcome {
     BadSignature,
     /// Signed by somebody who is no gateway. Rejected.
     WrongSigner,
+    /// Signed by somebody who is no gateway that we know, while a peer goes by another membership
+    /// table: ours may be behind.
+    OtherTable,
     /// No topic of ours.
     Topic,
 }
@@ -72,6 +75,7 @@ impl GossipOutcome {
             | Self::Index
             | Self::Crowded
             | Self::HighS
+            | Self::OtherTable
             | Self::Topic => Verdict::Ignore,
             Self::TooLong
             | Self::Truncated

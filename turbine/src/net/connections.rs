@@ -1,8 +1,10 @@
-//! The connections: at most one in each direction to a peer; the newest is used.
+//! The connections to each peer: at most one in each direction, of which the newest is used.
 //!
-//! A peer that was restarted connects again long before its old connection times out, so the newer
-//! one of a direction replaces the older.
+//! A peer that was restarted connects again long before its old connection times out, so the
+//! newer one of a direction replaces the older. Peers are those of the living epochs, by key: who
+//! is a member of none has no entry, and no connection.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +17,12 @@ use super::PER_PEER;
 use super::streams::{self, Class, Writer};
 use super::tally::Tally;
 use crate::counts::labelled;
-use crate::membership::PeerIndex;
+use crate::peer::{PeerId, PeerKey};
 
 /// Something that came in.
 #[derive(Debug)]
 pub(super) struct Inbound {
-    pub(super) peer: PeerIndex,
+    pub(super) peer: PeerKey,
     pub(super) what: Received,
 }
 
@@ -33,8 +35,8 @@ pub(super) enum Received {
 /// News of a connection.
 #[derive(Debug)]
 pub(super) enum Change {
-    Up { peer: PeerIndex, connection: Connection, outgoing: bool },
-    Down { peer: PeerIndex, id: usize },
+    Up { peer: PeerKey, connection: Connection, outgoing: bool },
+    Down { peer: PeerKey, id: usize },
 }
 
 /// Why the transport dropped something.
@@ -62,33 +64,48 @@ struct Entry {
     shreds: Writer,
 }
 
+/// One peer.
+struct Peer {
+    id: PeerId,
+    /// The newest last.
+    entries: Vec<Entry>,
+    /// Whether it is connected; the task that dials it watches this, and ends with it.
+    up: watch::Sender<bool>,
+}
+
+impl Peer {
+    fn close(&self, reason: &str) {
+        for entry in &self.entries {
+            entry.connection.close(VarInt::from_u32(1), reason.as_bytes());
+        }
+    }
+}
+
 /// The connections of all peers.
 pub(super) struct Connections {
-    peers: Vec<Vec<Entry>>,
-    /// Whether a peer is connected; the tasks that dial watch this.
-    up: Vec<watch::Sender<bool>>,
+    peers: BTreeMap<PeerKey, Peer>,
     drops: Arc<Tally<Dropped>>,
     inbound: mpsc::Sender<Inbound>,
     changes: mpsc::Sender<Change>,
 }
 
 impl Connections {
-    pub(super) fn new(
-        members: usize,
-        inbound: mpsc::Sender<Inbound>,
-        changes: mpsc::Sender<Change>,
-    ) -> Self {
-        Self {
-            peers: (0..members).map(|_| Vec::new()).collect(),
-            up: (0..members).map(|_| watch::Sender::new(false)).collect(),
-            drops: Arc::default(),
-            inbound,
-            changes,
-        }
+    pub(super) fn new(inbound: mpsc::Sender<Inbound>, changes: mpsc::Sender<Change>) -> Self {
+        Self { peers: BTreeMap::new(), drops: Arc::default(), inbound, changes }
     }
 
-    pub(super) fn watch(&self, peer: PeerIndex) -> watch::Receiver<bool> {
-        self.up[peer as usize].subscribe()
+    /// Adds a peer that is not connected yet; the watch tells whenever it is.
+    pub(super) fn join(&mut self, peer: PeerKey, id: PeerId) -> watch::Receiver<bool> {
+        let (up, watch) = watch::channel(false);
+        self.peers.insert(peer, Peer { id, entries: Vec::new(), up });
+        watch
+    }
+
+    /// Forgets a peer that is a member no more, and closes its connections.
+    pub(super) fn leave(&mut self, peer: PeerKey) {
+        if let Some(gone) = self.peers.remove(&peer) {
+            gone.close("no member");
+        }
     }
 
     /// Counts something that was dropped before it came here.
@@ -101,60 +118,71 @@ impl Connections {
         self.drops.labels()
     }
 
+    /// Peers that are connected.
     pub(super) fn connected(&self) -> usize {
-        self.peers.iter().filter(|entries| !entries.is_empty()).count()
+        self.peers.values().filter(|peer| !peer.entries.is_empty()).count()
     }
 
-    /// Takes a connection into use and starts its readers.
-    pub(super) fn add(&mut self, peer: PeerIndex, connection: Connection, outgoing: bool) {
-        let entries = &mut self.peers[peer as usize];
-        entries.retain(|entry| {
+    /// Takes a connection into use and starts its readers; says whether its peer is known.
+    pub(super) fn add(&mut self, key: PeerKey, connection: Connection, outgoing: bool) -> bool {
+        let Some(peer) = self.peers.get_mut(&key) else {
+            connection.close(VarInt::from_u32(1), b"no member");
+            return false;
+        };
+        peer.entries.retain(|entry| {
             let replaced = entry.outgoing == outgoing;
             if replaced {
                 entry.connection.close(VarInt::from_u32(0), b"replaced");
             }
             !replaced
         });
-        debug_assert!(entries.len() < PER_PEER);
+        debug_assert!(peer.entries.len() < PER_PEER);
         let writer = |class| Writer::spawn(connection.clone(), class, self.drops.clone());
         let (control, shreds) = (writer(Class::Control), writer(Class::Shreds));
-        tokio::spawn(streams::read(connection.clone(), peer, self.inbound.clone()));
+        tokio::spawn(streams::read(connection.clone(), key, self.inbound.clone()));
         tokio::spawn(read_datagrams(
             connection.clone(),
-            peer,
+            key,
             self.inbound.clone(),
             self.drops.clone(),
             self.changes.clone(),
         ));
-        entries.push(Entry { connection, outgoing, control, shreds });
-        self.up[peer as usize].send_replace(true);
+        peer.entries.push(Entry { connection, outgoing, control, shreds });
+        peer.up.send_replace(true);
+        true
     }
 
     /// Forgets a connection; says whether the peer has none left.
-    pub(super) fn remove(&mut self, peer: PeerIndex, id: usize) -> bool {
-        let entries = &mut self.peers[peer as usize];
-        let before = entries.len();
-        entries.retain(|entry| entry.connection.stable_id() != id);
-        let gone = before > 0 && entries.is_empty();
+    pub(super) fn remove(&mut self, peer: PeerKey, id: usize) -> bool {
+        let Some(peer) = self.peers.get_mut(&peer) else { return false };
+        let before = peer.entries.len();
+        peer.entries.retain(|entry| entry.connection.stable_id() != id);
+        let gone = before > 0 && peer.entries.is_empty();
         if gone {
-            self.up[peer as usize].send_replace(false);
+            peer.up.send_replace(false);
         }
         gone
     }
 
     /// Closes all connections of a peer.
-    pub(super) fn close(&mut self, peer: PeerIndex, reason: &str) {
-        for entry in &self.peers[peer as usize] {
-            entry.connection.close(VarInt::from_u32(1), reason.as_bytes());
+    pub(super) fn close(&self, peer: PeerKey, reason: &str) {
+        if let Some(peer) = self.peers.get(&peer) {
+            peer.close(reason);
         }
     }
 
-    /// Sends a shred: as a datagram, or on a stream if the path is too small for it.
-    pub(super) fn send_shred(&self, peer: PeerIndex, shred: Bytes) {
-        let Some(entry) = self.peers[peer as usize].last() else {
+    /// The connection to use for a peer; counts if there is none.
+    fn newest(&self, peer: PeerKey) -> Option<&Entry> {
+        let newest = self.peers.get(&peer).and_then(|peer| peer.entries.last());
+        if newest.is_none() {
             self.drops.count(Dropped::Unreachable);
-            return;
-        };
+        }
+        newest
+    }
+
+    /// Sends a shred: as a datagram, or on a stream if the path is too small for it.
+    pub(super) fn send_shred(&self, peer: PeerKey, shred: Bytes) {
+        let Some(entry) = self.newest(peer) else { return };
         if entry.connection.max_datagram_size().is_none_or(|max| max < shred.len()) {
             entry.shreds.send(shred);
             return;
@@ -171,27 +199,23 @@ impl Connections {
     }
 
     /// Sends a control frame.
-    pub(super) fn send_control(&self, peer: PeerIndex, frame: Bytes) {
-        match self.peers[peer as usize].last() {
-            Some(entry) => entry.control.send(frame),
-            None => self.drops.count(Dropped::Unreachable),
+    pub(super) fn send_control(&self, peer: PeerKey, frame: Bytes) {
+        if let Some(entry) = self.newest(peer) {
+            entry.control.send(frame);
         }
     }
 
     /// Round-trip time to each connected peer.
-    pub(super) fn round_trips(&self) -> Vec<(PeerIndex, Duration)> {
-        let newest = |entries: &Vec<Entry>| entries.last().map(|entry| entry.connection.rtt());
-        (0..)
-            .zip(&self.peers)
-            .filter_map(|(peer, entries)| Some((peer, newest(entries)?)))
-            .collect()
+    pub(super) fn round_trips(&self) -> Vec<(PeerId, Duration)> {
+        let round_trip = |peer: &Peer| Some((peer.id, peer.entries.last()?.connection.rtt()));
+        self.peers.values().filter_map(round_trip).collect()
     }
 }
 
 /// Reads datagrams until the connection ends, and reports the end.
 async fn read_datagrams(
     connection: Connection,
-    peer: PeerIndex,
+    peer: PeerKey,
     inbound: mpsc::Sender<Inbound>,
     drops: Arc<Tally<Dropped>>,
     changes: mpsc::Sender<Change>,

@@ -1,4 +1,5 @@
-//! Whom we call: every other member that is not connected, with growing pauses.
+//! Dialling: a task for each other member calls it while it is not connected, with growing
+//! pauses.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,30 +8,41 @@ use std::time::{Duration, Instant};
 use ed25519_dalek::SigningKey;
 use quinn::{ClientConfig, Connection, Endpoint, TransportConfig};
 use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::connections::Change;
 use super::tls;
-use crate::membership::{Member, PeerIndex};
+use crate::epoch::EpochsView;
+use crate::membership::Member;
+use crate::peer::{PeerId, PeerKey};
 
 /// Peers that misbehaved, and until when they stay out. At most one entry a member.
 #[derive(Debug, Default)]
-pub(super) struct Bars(Mutex<BTreeMap<PeerIndex, Instant>>);
+pub(super) struct Bars(Mutex<BTreeMap<PeerKey, Instant>>);
 
 impl Bars {
-    #[expect(clippy::disallowed_methods, reason = "the driver is where time comes from")]
-    pub(super) fn bar(&self, peer: PeerIndex, time: Duration) {
-        let mut bars = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        bars.insert(peer, Instant::now() + time);
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PeerKey, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[expect(clippy::disallowed_methods, reason = "the driver is where time comes from")]
-    pub(super) fn is_barred(&self, peer: PeerIndex) -> bool {
-        let mut bars = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn bar(&self, peer: PeerKey, time: Duration) {
+        self.lock().insert(peer, Instant::now() + time);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the driver is where time comes from")]
+    pub(super) fn is_barred(&self, peer: PeerKey) -> bool {
+        let mut bars = self.lock();
         let barred = bars.get(&peer).is_some_and(|until| *until > Instant::now());
         if !barred {
             bars.remove(&peer);
         }
         barred
+    }
+
+    /// A peer is a member no more: its key is nobody's.
+    pub(super) fn forget(&self, peer: PeerKey) {
+        self.lock().remove(&peer);
     }
 }
 
@@ -43,15 +55,17 @@ pub(super) struct Dialler {
     pub(super) timeout: Duration,
     pub(super) bars: Arc<Bars>,
     pub(super) changes: mpsc::Sender<Change>,
+    /// Where members are to be found: each call looks up the newest record.
+    pub(super) epochs: watch::Receiver<Arc<EpochsView>>,
 }
 
 impl Dialler {
-    /// Keeps calling `member` while it is not connected. `patient` waits a little first, so
+    /// Keeps calling a member while it is not connected. `patient` waits a little first, so
     /// that of two nodes that start together only one calls.
-    pub(super) async fn run(
+    async fn run(
         self: Arc<Self>,
-        peer: PeerIndex,
-        member: Member,
+        peer: PeerKey,
+        id: PeerId,
         patient: bool,
         mut up: watch::Receiver<bool>,
     ) {
@@ -64,7 +78,9 @@ impl Dialler {
             if up.wait_for(|up| !*up).await.is_err() {
                 return;
             }
-            if !self.bars.is_barred(peer)
+            let member = self.epochs.borrow().member(&id).cloned();
+            if let Some(member) = member
+                && !self.bars.is_barred(peer)
                 && let Some(connection) = self.dial(&member).await
             {
                 pause = first;
@@ -99,5 +115,42 @@ impl Dialler {
             }
         }
         None
+    }
+}
+
+/// The dialling tasks, one for each other member.
+pub(super) struct Dials {
+    dialler: Arc<Dialler>,
+    me: PeerId,
+    tasks: JoinSet<()>,
+    running: BTreeMap<PeerKey, AbortHandle>,
+}
+
+impl Dials {
+    pub(super) fn new(dialler: Dialler) -> Self {
+        let me = PeerId(dialler.identity.verifying_key().to_bytes());
+        let (tasks, running) = (JoinSet::new(), BTreeMap::new());
+        Self { dialler: Arc::new(dialler), me, tasks, running }
+    }
+
+    /// Begins to call a member while `up` says that it is not connected. Of two members the one
+    /// with the lower id calls first.
+    pub(super) fn start(&mut self, peer: PeerKey, id: PeerId, up: watch::Receiver<bool>) {
+        let patient = id < self.me;
+        let task = self.tasks.spawn(Arc::clone(&self.dialler).run(peer, id, patient, up));
+        self.running.insert(peer, task);
+    }
+
+    /// Calls a member no more.
+    pub(super) fn stop(&mut self, peer: PeerKey) {
+        if let Some(task) = self.running.remove(&peer) {
+            task.abort();
+        }
+        while self.tasks.try_join_next().is_some() {}
+    }
+
+    /// Ends all calls.
+    pub(super) async fn shutdown(mut self) {
+        self.tasks.shutdown().await;
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::connections::{Change, Connections, Dropped, Inbound, Received};
-use super::dial::Bars;
+use super::dial::{Bars, Dials};
 use super::experiments::Losses;
 use super::handle::{Broadcast, Command};
 use super::link::{DriverLink, GossipInput};
@@ -18,9 +18,9 @@ use super::listen::Call;
 use super::tally::Tally;
 use super::{Clock, Snapshot};
 use crate::egress::{Payload, Transmit};
-use crate::membership::PeerIndex;
-use crate::peer::PeerId;
-use crate::protocol::{BroadcastError, Event, Protocol};
+use crate::epoch::EpochsView;
+use crate::peer::{PeerId, PeerKey};
+use crate::protocol::{BroadcastError, EpochChange, Event, Protocol};
 
 /// Datagrams taken at a time.
 const BURST: usize = 256;
@@ -34,7 +34,10 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
 /// The protocol, and what it is driven with.
 pub(super) struct Driver {
     pub(super) protocol: Protocol,
+    /// The protocol's epochs, for all tasks that must know them.
+    pub(super) epochs: watch::Sender<Arc<EpochsView>>,
     pub(super) connections: Connections,
+    pub(super) dials: Dials,
     pub(super) clock: Clock,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) link: DriverLink,
@@ -53,7 +56,7 @@ pub(super) struct Driver {
 impl Driver {
     /// Runs until the last handle is gone, or one says so.
     pub(super) async fn run(
-        mut self,
+        &mut self,
         mut inbound: mpsc::Receiver<Inbound>,
         mut changes: mpsc::Receiver<Change>,
         mut commands: mpsc::Receiver<Command>,
@@ -108,10 +111,16 @@ impl Driver {
     /// Drains the protocol's queues as far as pacing allows.
     async fn drain(&mut self) -> Result<(), ()> {
         loop {
+            // First: what events tell of is looked up there.
+            self.publish_epochs();
             while let Some(event) = self.protocol.poll_event() {
-                if let Event::Bar { peer, outcome } = &event {
-                    self.bars.bar(peer.number(), self.bar);
-                    self.connections.close(peer.number(), outcome.label());
+                match &event {
+                    Event::Bar { peer, outcome } => {
+                        self.bars.bar(*peer, self.bar);
+                        self.connections.close(*peer, outcome.label());
+                    }
+                    Event::Epoch(change) => self.change_members(change),
+                    _ => {}
                 }
                 self.events.send(event).await.map_err(|_| ())?;
             }
@@ -127,6 +136,40 @@ impl Driver {
                 self.link.drain(self.clock.now(), &mut self.protocol);
                 return Ok(());
             }
+        }
+    }
+
+    fn publish_epochs(&self) {
+        let epochs = self.protocol.epochs();
+        self.epochs.send_if_modified(|published| {
+            let is_new = !Arc::ptr_eq(published, epochs);
+            if is_new {
+                *published = Arc::clone(epochs);
+            }
+            is_new
+        });
+    }
+
+    /// An epoch came or went: calls who joined, disconnects who left.
+    fn change_members(&mut self, change: &EpochChange) {
+        let EpochChange { began, ended, joined, left } = change;
+        tracing::info!(began, ended, joined = joined.len(), left = left.len(), "epochs change");
+        for (key, id) in joined {
+            self.join(*key, *id);
+        }
+        for (key, _) in left {
+            self.dials.stop(*key);
+            self.connections.leave(*key);
+            self.bars.forget(*key);
+        }
+        self.publish();
+    }
+
+    /// A member of a living epoch is to be connected, unless it is this node.
+    pub(super) fn join(&mut self, key: PeerKey, id: PeerId) {
+        if key != self.protocol.me() {
+            let up = self.connections.join(key, id);
+            self.dials.start(key, id, up);
         }
     }
 
@@ -159,10 +202,10 @@ impl Driver {
                 if self.losses.as_mut().is_some_and(Losses::hit) {
                     self.connections.count_drop(Dropped::Injected);
                 } else {
-                    self.connections.send_shred(to.number(), bytes);
+                    self.connections.send_shred(to, bytes);
                 }
             }
-            Payload::Control(frame) => self.connections.send_control(to.number(), frame),
+            Payload::Control(frame) => self.connections.send_control(to, frame),
         }
     }
 
@@ -192,6 +235,12 @@ impl Driver {
             }
             // The loop has ended by then.
             Command::Shutdown => {}
+            Command::Epoch(epoch, reply) => {
+                let taken = self.protocol.handle_epoch(self.clock.now(), *epoch);
+                self.publish_epochs();
+                // Who asked may have given up.
+                let _ = reply.send(taken);
+            }
             Command::Head(block) => self.protocol.handle_head(self.clock.now(), block),
             Command::Mode(mode) => {
                 tracing::info!(%mode, "the operator says which way messages travel");
@@ -213,14 +262,15 @@ impl Driver {
                 connection.close(VarInt::from_u32(1), b"barred");
             }
             Change::Up { peer, connection, outgoing } => {
-                tracing::info!(peer = ?self.peer(peer), outgoing, "connected");
-                self.connections.add(peer, connection, outgoing);
-                self.protocol.handle_connected(peer.into());
+                if self.connections.add(peer, connection, outgoing) {
+                    tracing::info!(peer = ?self.peer(peer), outgoing, "connected");
+                    self.protocol.handle_connected(peer);
+                }
             }
             Change::Down { peer, id } => {
                 if self.connections.remove(peer, id) {
                     tracing::info!(peer = ?self.peer(peer), "disconnected");
-                    self.protocol.handle_disconnected(peer.into());
+                    self.protocol.handle_disconnected(peer);
                 }
             }
         }
@@ -232,15 +282,15 @@ impl Driver {
         let mut shreds = Vec::with_capacity(received.len());
         for Inbound { peer, what } in received.drain(..) {
             match what {
-                Received::Shred(bytes) => shreds.push((peer.into(), bytes)),
-                Received::Control(frame) => self.protocol.handle_control(now, peer.into(), &frame),
+                Received::Shred(bytes) => shreds.push((peer, bytes)),
+                Received::Control(frame) => self.protocol.handle_control(now, peer, &frame),
             }
         }
         self.protocol.handle_datagrams(now, shreds);
     }
 
-    fn peer(&self, peer: PeerIndex) -> Option<PeerId> {
-        self.protocol.epochs().peers().peer(peer.into())
+    fn peer(&self, peer: PeerKey) -> Option<PeerId> {
+        self.protocol.epochs().peers().peer(peer)
     }
 
     fn publish(&mut self) {

@@ -11,7 +11,8 @@
 //! other side speaks, and a mesh with scores is a long way to get right.
 //!
 //! # Guarantees
-//! * Nothing reaches the protocol, or is forwarded, that the [`Gate`] has not judged.
+//! * Nothing reaches the protocol, or is forwarded, that the [`Gate`](crate::gossip::Gate) has
+//!   not judged.
 //! * Whoever sends [`GossipLimits::rejects`] messages that are rejected, or traffic that no
 //!   honest node has, is disconnected and barred for [`GossipLimits::bar`].
 //! * A flood keeps neither publishing nor the other peers waiting: the swarm gets
@@ -39,13 +40,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
+use fragcast_shredder::Dialect;
 use libp2p::{Multiaddr, PeerId as Libp2pId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::link::GossipLink;
-use crate::gossip::Gate;
-use crate::membership::{Membership, PeerIndex};
+use crate::peer::PeerId;
 
 pub use identity::{libp2p_id_of, peer_id_of};
 pub use libp2p;
@@ -114,7 +115,7 @@ pub struct GossipNetConfig {
     pub limits: GossipLimits,
     /// First and longest pause between attempts to reach a peer.
     pub backoff: (Duration, Duration),
-    /// How long the member with the higher index waits to be called before it calls.
+    /// How long the member with the higher id waits to be called before it calls.
     pub patience: Duration,
 }
 
@@ -144,7 +145,7 @@ pub enum GossipNetError {
         /// The address.
         address: Multiaddr,
         /// The member that it should belong to.
-        member: PeerIndex,
+        member: PeerId,
         /// The peer id of that member.
         expected: Box<Libp2pId>,
         /// The peer id in the address.
@@ -168,19 +169,28 @@ pub enum GossipNetError {
     /// A listener gave no address.
     #[error("nothing is known of the gossip listeners after {0:?}: does the interface exist?")]
     NoAddress(Duration),
-    /// The identity key is not that of member `me`.
-    #[error("the identity key is not that of member {0}: check the membership table")]
-    Identity(PeerIndex),
+    /// The identity key is not that of a member.
+    #[error("{0}, to whom the identity key belongs, is no member: check the membership table")]
+    Identity(PeerId),
     /// A part of libp2p refuses its parameters, which is a bug.
     #[error("libp2p refuses its parameters: {0}; please report this")]
     Setup(String),
 }
 
+/// Where members listen for gossip. Addresses may end in /p2p/ and the peer id, or not.
+pub type Addresses = BTreeMap<PeerId, Vec<Multiaddr>>;
+
+/// What a handle asks of the driver.
+enum Command {
+    Snapshot(oneshot::Sender<GossipSnapshot>),
+    Addresses(Addresses),
+    Shutdown,
+}
+
 /// Controls a running gossip driver.
 #[derive(Debug, Clone)]
 pub struct GossipHandle {
-    stop: mpsc::Sender<()>,
-    fresh: mpsc::Sender<oneshot::Sender<GossipSnapshot>>,
+    commands: mpsc::Sender<Command>,
     snapshot: watch::Receiver<GossipSnapshot>,
     local: Libp2pId,
 }
@@ -194,7 +204,7 @@ impl GossipHandle {
     /// The numbers of this moment, or the last ones if the driver has ended.
     pub async fn fresh_snapshot(&self) -> GossipSnapshot {
         let (reply, answer) = oneshot::channel();
-        if self.fresh.send(reply).await.is_ok()
+        if self.commands.send(Command::Snapshot(reply)).await.is_ok()
             && let Ok(snapshot) = answer.await
         {
             return snapshot;
@@ -228,46 +238,49 @@ impl GossipHandle {
         self.snapshot.borrow().listening_on.clone()
     }
 
+    /// Members listen at these addresses from now on: those of the members of every epoch that
+    /// lives, or is to come.
+    pub async fn set_addresses(&self, addresses: Addresses) {
+        let _ = self.commands.send(Command::Addresses(addresses)).await;
+    }
+
     /// Ends the driver.
     pub async fn shutdown(&self) {
-        let _ = self.stop.send(()).await;
+        let _ = self.commands.send(Command::Shutdown).await;
     }
 }
 
-/// Starts gossip as member `me`: connects to those of the members whose link it is, by
-/// `addresses`, and to the bootstrap peers. Returns once the listeners are bound. The task ends
-/// by [`GossipHandle::shutdown`], or when the driver at the other end of `link` has ended.
-///
-/// Addresses of members may end in /p2p/ and the peer id, or not.
+/// Starts gossip as the member whose key `identity` is: connects to those of the members whose
+/// link it is, by `addresses`, and to the bootstrap peers. Returns once the listeners are bound.
+/// Members, links and gateways follow the epochs that `link` tells. The task ends by
+/// [`GossipHandle::shutdown`], or when the driver at the other end of `link` has ended.
 ///
 /// # Errors
 /// [`GossipNetError`].
 pub async fn spawn(
     config: GossipNetConfig,
     identity: &SigningKey,
-    gate: Gate,
-    members: Arc<Membership>,
-    me: PeerIndex,
-    addresses: BTreeMap<PeerIndex, Vec<Multiaddr>>,
+    dialect: Dialect,
+    addresses: Addresses,
     link: GossipLink,
 ) -> Result<(GossipHandle, JoinHandle<()>), GossipNetError> {
-    let own = members.get(me).map(|member| member.peer());
-    if own.is_none_or(|own| own.0 != identity.verifying_key().to_bytes()) {
+    let epochs = Arc::clone(&link.outlook.borrow().epochs);
+    let me = PeerId(identity.verifying_key().to_bytes());
+    if epochs.member(&me).is_none() {
         return Err(GossipNetError::Identity(me));
     }
-    let targets = dial::Targets::new(&config, &members, me, addresses)?;
+    let targets = dial::Targets::new(&config, me, &epochs, addresses)?;
     let meters = meter::Meters::default();
-    let mut built = behaviour::swarm(&config, identity, &members, &targets, &meters)?;
+    let mut built = behaviour::swarm(&config, identity, &meters)?;
     let listening_on = listen::listen(&mut built.swarm, &config.listen).await?;
 
-    let (stop, stop_rx) = mpsc::channel(1);
-    let (fresh, fresh_rx) = mpsc::channel(4);
+    let (commands, commands_rx) = mpsc::channel(4);
     let first = GossipSnapshot { listening_on: listening_on.clone(), ..GossipSnapshot::default() };
     let (snapshots, snapshot) = watch::channel(first);
     let local = *built.swarm.local_peer_id();
     tracing::info!(peer_id = %local, listening_on = ?listening_on, "gossip is up");
-    let parts = task::Parts { config, gate, members, targets, meters, built, snapshots };
+    let parts = task::Parts { config, dialect, epochs, targets, meters, built, snapshots };
     let driver = task::Driver::new(parts, listening_on, link.inputs);
-    let task = tokio::spawn(driver.run(link.actions, link.window, stop_rx, fresh_rx));
-    Ok((GossipHandle { stop, fresh, snapshot, local }, task))
+    let task = tokio::spawn(driver.run(link.actions, link.outlook, commands_rx));
+    Ok((GossipHandle { commands, snapshot, local }, task))
 }

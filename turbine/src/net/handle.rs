@@ -1,14 +1,28 @@
 //! What the rest of the node holds of a running driver: commands in, numbers out.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use fragcast_shredder::{MessageKey, VerifiedMessage};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Clock, Snapshot};
+use crate::epoch::{Epoch, EpochError, EpochsView};
 use crate::gossip::{Mode, Policy};
 use crate::protocol::BroadcastError;
 use crate::time::Timestamp;
+
+/// Why an epoch was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EpochRefused {
+    /// The driver has ended.
+    #[error("the driver has ended")]
+    Ended,
+    /// The protocol refuses it.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+}
 
 /// Answer to a broadcast: when it was queued whole.
 pub type BroadcastReply = Result<Timestamp, BroadcastError>;
@@ -23,6 +37,7 @@ pub(super) struct Broadcast {
 /// What a handle asks of the driver.
 pub(super) enum Command {
     Broadcast(Broadcast),
+    Epoch(Box<Epoch>, oneshot::Sender<Result<(), EpochError>>),
     Head(u64),
     Leads(u64, oneshot::Sender<bool>),
     Mode(Mode),
@@ -35,6 +50,7 @@ pub(super) enum Command {
 pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) snapshot: watch::Receiver<Snapshot>,
+    pub(super) epochs: watch::Receiver<Arc<EpochsView>>,
     pub(super) clock: Clock,
     pub(super) local: SocketAddr,
 }
@@ -64,6 +80,29 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         let sent = self.commands.send(Command::Leads(block, reply)).await;
         sent.is_ok() && answer.await.unwrap_or(false)
+    }
+
+    /// Another epoch holds from its first block on: its members are called, and let in, from now
+    /// on, and those that no living epoch names any more are disconnected.
+    ///
+    /// # Errors
+    /// [`EpochRefused`]; nothing has changed then.
+    pub async fn epoch(&self, epoch: Epoch) -> Result<(), EpochRefused> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Epoch(Box::new(epoch), reply);
+        self.commands.send(command).await.map_err(|_| EpochRefused::Ended)?;
+        answer.await.map_err(|_| EpochRefused::Ended)?.map_err(EpochRefused::Epoch)
+    }
+
+    /// The epochs that live, to be asked by block. Whoever asks several questions about one block
+    /// asks one view.
+    pub fn epochs(&self) -> Arc<EpochsView> {
+        Arc::clone(&self.epochs.borrow())
+    }
+
+    /// The same, for those who must know when it changes.
+    pub fn watch_epochs(&self) -> watch::Receiver<Arc<EpochsView>> {
+        self.epochs.clone()
     }
 
     /// Tells the protocol where the chain's head is.

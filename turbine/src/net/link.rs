@@ -5,9 +5,12 @@
 //! full wait in the protocol, which bounds their bytes and counts those that it drops; inputs that
 //! find their queue full are dropped and counted by the gossip task.
 
+use std::sync::Arc;
+
 use fragcast_shredder::VerifiedMessage;
 use tokio::sync::{mpsc, watch};
 
+use crate::epoch::EpochsView;
 use crate::gossip::{GossipAction, Listener};
 use crate::protocol::Protocol;
 use crate::time::Timestamp;
@@ -34,6 +37,32 @@ pub enum GossipInput {
     Listener(Listener, bool),
 }
 
+/// What the gossip task must know of the protocol to judge messages and choose its peers.
+#[derive(Debug, Clone)]
+pub struct Outlook {
+    /// The blocks that the protocol takes, both ends included.
+    pub window: (u64, u64),
+    /// The epochs that live.
+    pub epochs: Arc<EpochsView>,
+    /// Whether a peer goes by another membership table, so that ours may be behind.
+    pub behind: bool,
+}
+
+impl Outlook {
+    fn of(now: Timestamp, protocol: &Protocol) -> Self {
+        Self {
+            window: protocol.gossip_window(now),
+            epochs: Arc::clone(protocol.epochs()),
+            behind: protocol.peers_elsewhere() > 0,
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let epochs = Arc::ptr_eq(&self.epochs, &other.epochs);
+        epochs && (self.window, self.behind) == (other.window, other.behind)
+    }
+}
+
 /// The gossip task's end of the link. Whoever has no gossip drops it.
 #[derive(Debug)]
 pub struct GossipLink {
@@ -41,15 +70,15 @@ pub struct GossipLink {
     pub actions: mpsc::Receiver<GossipAction>,
     /// Inputs to the protocol.
     pub inputs: mpsc::Sender<GossipInput>,
-    /// The blocks that the protocol takes.
-    pub window: watch::Receiver<(u64, u64)>,
+    /// What it must know of the protocol.
+    pub outlook: watch::Receiver<Outlook>,
 }
 
 /// The driver's end.
 pub(super) struct DriverLink {
     actions: mpsc::Sender<GossipAction>,
     inputs: mpsc::Receiver<GossipInput>,
-    window: watch::Sender<(u64, u64)>,
+    outlook: watch::Sender<Outlook>,
     /// Whether the other end still sends.
     open: bool,
     /// Whether actions found their queue full.
@@ -58,23 +87,23 @@ pub(super) struct DriverLink {
 }
 
 /// Both ends.
-pub(super) fn pair() -> (DriverLink, GossipLink) {
+pub(super) fn pair(protocol: &Protocol) -> (DriverLink, GossipLink) {
     let (actions, actions_rx) = mpsc::channel(ACTIONS);
     let (inputs_tx, inputs) = mpsc::channel(INPUTS);
-    let (window, window_rx) = watch::channel((0, u64::MAX));
+    let (outlook, outlook_rx) = watch::channel(Outlook::of(Timestamp::default(), protocol));
     let driver = DriverLink {
         actions,
         inputs,
-        window,
+        outlook,
         open: true,
         blocked: false,
         batch: Vec::with_capacity(INPUTS_AT_ONCE),
     };
-    (driver, GossipLink { actions: actions_rx, inputs: inputs_tx, window: window_rx })
+    (driver, GossipLink { actions: actions_rx, inputs: inputs_tx, outlook: outlook_rx })
 }
 
 impl DriverLink {
-    /// Hands on the protocol's actions for gossip, as far as there is room, and its window.
+    /// Hands on the protocol's actions for gossip, as far as there is room, and its outlook.
     pub(super) fn drain(&mut self, now: Timestamp, protocol: &mut Protocol) {
         self.blocked = false;
         loop {
@@ -89,8 +118,12 @@ impl DriverLink {
                 permit.send(action);
             }
         }
-        let window = protocol.gossip_window(now);
-        self.window.send_if_modified(|told| std::mem::replace(told, window) != window);
+        let outlook = Outlook::of(now, protocol);
+        self.outlook.send_if_modified(|told| {
+            let same = told.is_same(&outlook);
+            *told = outlook;
+            !same
+        });
     }
 
     /// Resolves when something has come, or when there is room again for what waits.

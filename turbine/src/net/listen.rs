@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use quinn::{Connection, Endpoint, Incoming};
 use rustls::pki_types::CertificateDer;
 use strum::{IntoStaticStr, VariantArray};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::Limits;
 use super::connections::Change;
@@ -15,7 +15,7 @@ use super::dial::Bars;
 use super::tally::Tally;
 use super::tls::peer_of;
 use crate::counts::labelled;
-use crate::membership::Membership;
+use crate::epoch::EpochsView;
 use crate::peer::PeerId;
 
 /// The fate of a call from outside.
@@ -88,7 +88,7 @@ impl Drop for Slot {
 /// Accepts until the endpoint closes.
 pub(super) async fn listen(
     endpoint: Endpoint,
-    members: Arc<Membership>,
+    epochs: watch::Receiver<Arc<EpochsView>>,
     limits: Limits,
     bars: Arc<Bars>,
     calls: Arc<Tally<Call>>,
@@ -97,14 +97,15 @@ pub(super) async fn listen(
     let counts = Arc::new(Mutex::new(Counts::default()));
     while let Some(incoming) = endpoint.accept().await {
         let Some((incoming, slot)) = admit(incoming, &limits, &counts, &calls) else { continue };
-        let (members, bars) = (members.clone(), bars.clone());
+        let (epochs, bars) = (epochs.clone(), bars.clone());
         let (calls, changes) = (calls.clone(), changes.clone());
         tokio::spawn(async move {
             let Some(connection) = handshake(incoming, &limits).await else {
                 calls.count(Call::HandshakeFailed);
                 return;
             };
-            let Some(peer) = peer_behind(&connection).and_then(|peer| members.index(&peer)) else {
+            let member = |peer| epochs.borrow().peers().key(&peer);
+            let Some(peer) = peer_behind(&connection).and_then(member) else {
                 calls.count(Call::HandshakeFailed);
                 return;
             };

@@ -6,6 +6,7 @@ use super::connections::Connections;
 use super::listen::Call;
 use super::tally::Tally;
 use crate::egress::Lane;
+use crate::epoch::Epoch;
 use crate::gossip::{Mode, Policy};
 use crate::health::{Reason, State};
 use crate::outcome::Outcomes;
@@ -28,8 +29,12 @@ pub struct Snapshot {
     pub calls: Vec<(&'static str, u64)>,
     /// Peers connected.
     pub connected: usize,
-    /// Members of the network, this node included.
+    /// Members of the network in all epochs that live, this node included.
     pub members: usize,
+    /// The epochs that live, oldest first.
+    pub epochs: Vec<EpochSnapshot>,
+    /// Connected peers that go by another membership table than our newest.
+    pub peers_elsewhere: usize,
     /// Round-trip time to each connected peer.
     pub round_trips: Vec<(PeerId, Duration)>,
     /// Bytes held by the reassembler.
@@ -42,6 +47,24 @@ pub struct Snapshot {
     pub fallback: FallbackSnapshot,
 }
 
+/// An epoch that lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochSnapshot {
+    /// Its first block.
+    pub from_block: u64,
+    /// How many members it has.
+    pub members: usize,
+    /// The hash of its membership table.
+    pub table: [u8; 32],
+}
+
+impl EpochSnapshot {
+    fn of(epoch: &Epoch) -> Self {
+        let members = epoch.members();
+        Self { from_block: epoch.from_block(), members: members.len(), table: members.hash() }
+    }
+}
+
 impl Snapshot {
     /// The numbers of this moment.
     pub(super) fn of(protocol: &Protocol, connections: &Connections, calls: &Tally<Call>) -> Self {
@@ -49,8 +72,7 @@ impl Snapshot {
         let lane = |lane: Lane| {
             (lane.name(), egress.queued(lane), egress.sent(lane), egress.dropped(lane))
         };
-        let peer = |peer: u32| protocol.epochs().peers().peer(peer.into());
-        let round_trips = connections.round_trips().into_iter();
+        let epochs = protocol.epochs();
         Self {
             outcomes: protocol.outcomes().clone(),
             counters: *protocol.counters(),
@@ -58,8 +80,10 @@ impl Snapshot {
             drops: connections.drops(),
             calls: calls.labels(),
             connected: connections.connected(),
-            members: protocol.epochs().peers().len(),
-            round_trips: round_trips.filter_map(|(index, rtt)| Some((peer(index)?, rtt))).collect(),
+            members: epochs.members().count(),
+            epochs: epochs.epochs().iter().map(|epoch| EpochSnapshot::of(epoch)).collect(),
+            peers_elsewhere: protocol.peers_elsewhere(),
+            round_trips: connections.round_trips(),
             reassembly_bytes: protocol.reassembly_bytes(),
             repair_bytes: protocol.repair_bytes(),
             window: protocol.window(),

@@ -8,10 +8,10 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use quinn::{Endpoint, EndpointConfig, Runtime, ServerConfig, TokioRuntime, VarInt};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use super::connections::Connections;
-use super::dial::{Bars, Dialler};
+use super::dial::{Bars, Dialler, Dials};
 use super::driver::{Driver, PENDING_BROADCASTS};
 use super::experiments::{Cut, Losses};
 use super::link::{self, GossipLink};
@@ -81,15 +81,14 @@ pub fn spawn(
     socket: UdpSocket,
     config: &NetConfig,
 ) -> Result<Running, NetError> {
-    let members = protocol.epochs().newest().members().clone();
-    let me = protocol.me().number();
+    let (published, epochs) = watch::channel(Arc::clone(protocol.epochs()));
     let found = PeerId(identity.verifying_key().to_bytes());
-    let expected = members.get(me).expect("the protocol checked").peer();
+    let expected = published.borrow().peers().peer(protocol.me()).expect("it has a key of its own");
     if found != expected {
         return Err(NetError::Identity { expected, found });
     }
     let transport = transport::config(config);
-    let mut server = ServerConfig::with_crypto(Arc::new(tls::server(&identity, members.clone())?));
+    let mut server = ServerConfig::with_crypto(Arc::new(tls::server(&identity, epochs.clone())?));
     server
         .transport_config(transport.clone())
         .max_incoming(config.limits.handshakes * 2)
@@ -113,20 +112,18 @@ pub fn spawn(
     let (events, events_rx) = mpsc::channel(EVENTS);
     let fallback = FallbackSnapshot::of(&protocol);
     let (snapshots, snapshot) = watch::channel(Snapshot { fallback, ..Snapshot::default() });
-    let (link, gossip) = link::pair();
+    let (link, gossip) = link::pair(&protocol);
     let (bars, calls) = (Arc::new(Bars::default()), Arc::new(Tally::default()));
-    let connections = Connections::new(members.len(), inbound, changes.clone());
-
-    let mut tasks = JoinSet::new();
-    tasks.spawn(listen(
+    let connections = Connections::new(inbound, changes.clone());
+    let listening = tokio::spawn(listen(
         endpoint.clone(),
-        members.clone(),
+        epochs.clone(),
         config.limits,
         bars.clone(),
         calls.clone(),
         changes.clone(),
     ));
-    let dialler = Arc::new(Dialler {
+    let dials = Dials::new(Dialler {
         endpoint: endpoint.clone(),
         identity: Arc::new(identity),
         transport,
@@ -134,18 +131,15 @@ pub fn spawn(
         timeout: config.limits.handshake_timeout,
         bars: bars.clone(),
         changes,
+        epochs: epochs.clone(),
     });
-    for (peer, member) in (0..).zip(members.members()) {
-        if peer != me {
-            let up = connections.watch(peer);
-            tasks.spawn(dialler.clone().run(peer, member.clone(), peer < me, up));
-        }
-    }
 
     let clock = Clock::new();
-    let driver = Driver {
+    let mut driver = Driver {
         protocol,
+        epochs: published,
         connections,
+        dials,
         clock,
         events,
         link,
@@ -157,14 +151,19 @@ pub fn spawn(
         published: tokio::time::Instant::now(),
         losses: config.drop_shreds.map(|(share, seed)| Losses::new(share, seed)),
     };
+    let members = Arc::clone(&epochs.borrow());
+    for (key, member) in members.members() {
+        driver.join(key, member.peer());
+    }
     let task = tokio::spawn(async move {
         driver.run(inbound_rx, changes_rx, commands_rx).await;
         endpoint.close(VarInt::from_u32(0), b"shutting down");
-        tasks.shutdown().await;
+        listening.abort();
+        driver.dials.shutdown().await;
         let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
         drop(endpoint);
         let _ = tokio::time::timeout(GOODBYE, closed.wait()).await;
     });
-    let handle = Handle { commands, snapshot, clock, local };
+    let handle = Handle { commands, snapshot, epochs, clock, local };
     Ok(Running { handle, events: events_rx, task, gossip })
 }

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::connections::{Dropped, Inbound, Received};
 use super::tally::Tally;
 use crate::control::MAX_CONTROL_LEN;
-use crate::membership::PeerIndex;
+use crate::peer::PeerKey;
 
 /// Frames waiting for a stream; shreds of 1,152 bytes make that 590 kB a connection.
 const QUEUE: usize = 512;
@@ -88,13 +88,13 @@ impl Writer {
 }
 
 /// Reads all streams of a connection until it ends.
-pub(super) async fn read(connection: Connection, peer: PeerIndex, inbound: mpsc::Sender<Inbound>) {
+pub(super) async fn read(connection: Connection, peer: PeerKey, inbound: mpsc::Sender<Inbound>) {
     while let Ok(stream) = connection.accept_uni().await {
         tokio::spawn(read_stream(stream, peer, inbound.clone()));
     }
 }
 
-async fn read_stream(mut stream: RecvStream, peer: PeerIndex, inbound: mpsc::Sender<Inbound>) {
+async fn read_stream(mut stream: RecvStream, peer: PeerKey, inbound: mpsc::Sender<Inbound>) {
     let mut class = [0; 1];
     if stream.read_exact(&mut class).await.is_err() {
         return;

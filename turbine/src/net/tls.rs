@@ -20,8 +20,9 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
     SignatureScheme,
 };
+use tokio::sync::watch;
 
-use crate::membership::Membership;
+use crate::epoch::EpochsView;
 use crate::peer::PeerId;
 
 /// The protocol's name in the handshake; a later wire format gets another.
@@ -53,8 +54,8 @@ fn certified(identity: &SigningKey) -> Result<Arc<CertifiedKey>, Error> {
 /// The peer that a handshake expects.
 #[derive(Debug)]
 enum Expected {
-    /// Any member, for incoming calls.
-    Member(Arc<Membership>),
+    /// Any member of a living epoch, for incoming calls.
+    Member(watch::Receiver<Arc<EpochsView>>),
     /// One peer: for whom we call.
     Peer(PeerId),
 }
@@ -69,7 +70,7 @@ impl Verifier {
     fn check(&self, spki: &CertificateDer<'_>) -> Result<(), Error> {
         let peer = peer_of(spki).ok_or(CertificateError::BadEncoding)?;
         let fine = match &self.expected {
-            Expected::Member(members) => members.index(&peer).is_some(),
+            Expected::Member(epochs) => epochs.borrow().peers().key(&peer).is_some(),
             Expected::Peer(expected) => peer == *expected,
         };
         if fine { Ok(()) } else { Err(CertificateError::ApplicationVerificationFailure.into()) }
@@ -148,10 +149,10 @@ impl ClientCertVerifier for Verifier {
 /// The configuration for incoming calls, from members only.
 pub(super) fn server(
     identity: &SigningKey,
-    members: Arc<Membership>,
+    epochs: watch::Receiver<Arc<EpochsView>>,
 ) -> Result<QuicServerConfig, Error> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Verifier { expected: Expected::Member(members), provider: provider.clone() };
+    let verifier = Verifier { expected: Expected::Member(epochs), provider: provider.clone() };
     let resolver = rustls::server::AlwaysResolvesServerRawPublicKeys::new(certified(identity)?);
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?

@@ -109,8 +109,7 @@ mod tests {
     #[test]
     fn keys_are_given_in_order_and_stay() {
         let mut table = PeerTable::default();
-        let keys: Vec<u32> =
-            (0..100).map(|n| table.intern(peer(n)).unwrap().number()).collect();
+        let keys: Vec<u32> = (0..100).map(|n| table.intern(peer(n)).unwrap().number()).collect();
         assert_eq!(keys, (0..100).collect::<Vec<u32>>());
         for n in (0..100).filter(|n| n % 3 > 0) {
             assert_eq!(table.forget(&peer(n)).unwrap().number(), n);

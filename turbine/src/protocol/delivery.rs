@@ -14,12 +14,10 @@ use fragcast_shredder::{
 
 use super::config::Config;
 use super::ctx::Ctx;
-use super::event::Delivered;
 use super::fallback::Fallback;
 use crate::membership::PeerIndex;
 use crate::outcome::Outcome;
-use crate::output::Via;
-use crate::peer::PeerKey;
+use crate::output::{Delivered, Times, Via};
 use crate::time::Timestamp;
 
 /// Messages whose first arrival is remembered, 24 bytes each.
@@ -28,6 +26,10 @@ const MAX_ARRIVALS: usize = 65_536;
 const CHECKS_AT_ONCE: usize = 8;
 
 /// What became of a shred.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a call, and a box would be an allocation for each shred"
+)]
 pub(super) enum Step {
     /// Nothing changes by it.
     Refused(Outcome),
@@ -128,7 +130,6 @@ impl Delivery {
     pub(super) fn open(
         &mut self,
         ctx: &Ctx,
-        from: PeerKey,
         assembled: Assembled,
     ) -> Result<Delivered, (MessageKey, String)> {
         let Assembled { header, wire, repaired, .. } = assembled;
@@ -152,10 +153,11 @@ impl Delivery {
             Ok(message) => Ok(Delivered {
                 key,
                 message,
-                sent_at: header.sent_at(),
-                first_shred_at,
-                complete_at: ctx.now,
-                from: Some(from),
+                times: Times {
+                    sent_at: Some(header.sent_at()),
+                    first_shred_at,
+                    complete_at: ctx.now,
+                },
                 via: if repaired { Via::Repair } else { Via::Turbine },
             }),
             Err(reason) => {
@@ -240,3 +242,6 @@ impl Here<'_> {
         self.delivery.reassembler.incomplete(key)
     }
 }
+
+#[cfg(test)]
+mod tests;

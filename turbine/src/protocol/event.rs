@@ -1,34 +1,16 @@
 //! What comes out of the protocol beside transmits: events and counters.
 
+use std::sync::Arc;
+
 use alloy_primitives::Address;
-use fragcast_shredder::{Kind, MessageKey, VerifiedMessage};
+use fragcast_shredder::{Kind, MessageKey};
 
 use crate::control::Evidence;
 use crate::health::Change;
 use crate::outcome::Outcome;
-use crate::output::Via;
+use crate::output::Delivered;
 use crate::peer::{PeerId, PeerKey};
 use crate::time::Timestamp;
-
-/// A verified message, as it comes out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivered {
-    /// Block, attempt and index.
-    pub key: MessageKey,
-    /// The message.
-    pub message: VerifiedMessage,
-    /// When the leader sent it, by the leader's clock; zero for what came without shreds.
-    pub sent_at: Timestamp,
-    /// When its first shred arrived.
-    pub first_shred_at: Timestamp,
-    /// When it was whole and verified.
-    pub complete_at: Timestamp,
-    /// The peer whose shred completed it; `None` for what came by gossip.
-    pub from: Option<PeerKey>,
-    /// The way it came. For a message from gossip `key.attempt` is a guess, because gossip's frags
-    /// name no Env.
-    pub via: Via,
-}
 
 /// A message that came both ways: how much earlier one of them was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +20,7 @@ pub struct Race {
     /// Env, frag or Seal.
     pub kind: Kind,
     /// When the overlay had it whole and verified.
-    pub turbine_at: Timestamp,
+    pub overlay_at: Timestamp,
     /// When gossip had it verified.
     pub gossip_at: Timestamp,
 }
@@ -63,7 +45,13 @@ pub struct EpochChange {
 #[non_exhaustive]
 pub enum Event {
     /// A message is whole and its gateway's signature verified.
-    Message(Box<Delivered>),
+    Message {
+        /// The message, as the sequencer takes it. Of what came without shreds the attempt is a
+        /// guess: gossip's frags name no Env.
+        delivered: Arc<Delivered>,
+        /// The peer whose shred or answer completed it; `None` for what came by gossip.
+        from: Option<PeerKey>,
+    },
     /// A message that was delivered is void: its leader's parity is inconsistent, and other
     /// nodes may not have been able to recover it.
     BadParity(MessageKey),

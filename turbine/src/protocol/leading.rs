@@ -170,8 +170,7 @@ impl Shape<'_> {
     fn relayed(&self, len: usize) -> Route {
         let rate = self.relayed_rate(len, Route::Rotor);
         let shreds = f64::from(rate.sets) * f64::from(u16::from(rate.k) + u16::from(rate.m));
-        let shred =
-            (usize::from(rate.shard_len) + SHRED_OVERHEAD + FRAMING) * self.members * 8;
+        let shred = (usize::from(rate.shard_len) + SHRED_OVERHEAD + FRAMING) * self.members * 8;
         let burst = shred as f64 / self.config.uplink_bps.max(1) as f64;
         let work = (shreds * self.view.busiest(self.me) / 2.0).max(1.0) * burst;
         if work <= self.config.relay_within.as_secs_f64() { Route::Rotor } else { Config::TREE }
@@ -231,3 +230,6 @@ fn queue(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,10 +55,7 @@ impl Setup {
     ///
     /// # Errors
     /// [`SetupError::Epoch`].
-    pub fn of(
-        config: Config,
-        epochs: impl IntoIterator<Item = Epoch>,
-    ) -> Result<Self, SetupError> {
+    pub fn of(config: Config, epochs: impl IntoIterator<Item = Epoch>) -> Result<Self, SetupError> {
         let epochs = Epochs::new(config.chain_id, epochs.into_iter().collect())?;
         Ok(Self { config, epochs })
     }

@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alloy_primitives::B256;
-use fragcast_shredder::{Kind, Message};
+use fragcast_shredder::{Kind, Message, MessageKey};
 
 use super::candidates::{Candidate, Held, MAX_CANDIDATES, bit};
 use super::openings::{MAX_UNSIGNED, Opening, Openings};
 use super::{Fate, MAX_ATTEMPTS, MAX_GUESSED, MAX_MESSAGES, MAX_NUMBERS};
-use crate::output::{Ordered, Output, RetractReason};
+use crate::output::{Delivered, Output, RetractReason};
 
 /// Where in its block a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,7 +158,7 @@ impl Block {
     pub(super) fn drop_waiting(&mut self) {
         let (mut held, mut count) = (self.held, self.count);
         let mut keep = |candidate: &Candidate| {
-            let keep = candidate.kept || candidate.ordered.is_none();
+            let keep = candidate.kept || candidate.delivered.is_none();
             if !keep {
                 held.sub(candidate);
                 count -= 1;
@@ -173,15 +173,15 @@ impl Block {
     }
 
     /// Takes a message and appends to `out` what can be handed on.
-    pub(super) fn push(&mut self, ordered: Ordered, out: &mut Vec<Output>) -> Fate {
-        let (index, root) = (ordered.index, ordered.message.root());
-        let place = match ordered.message.message().kind() {
+    pub(super) fn push(&mut self, delivered: Arc<Delivered>, out: &mut Vec<Output>) -> Fate {
+        let (index, root) = (delivered.key.message, delivered.message.root());
+        let place = match delivered.message.message().kind() {
             Kind::Env => Position::Env,
             Kind::Frag => Position::Frag(index),
             Kind::Seal => Position::Seal,
         };
-        let proven = ordered.via.proves_attempt();
-        let signed = if proven { bit(ordered.attempt) } else { 0 };
+        let proven = delivered.via.proves_attempt();
+        let signed = if proven { bit(delivered.key.attempt) } else { 0 };
         if signed == 0 && proven {
             return Fate::OutOfBounds;
         }
@@ -191,23 +191,23 @@ impl Block {
         }
         let fate = match (self.refused(place, index, signed, known.is_some()), known) {
             // It counts no more, but what it was tells what else may come.
-            (Some(Fate::Stale), None) => match self.insert(ordered, place, signed, false) {
+            (Some(Fate::Stale), None) => match self.insert(delivered, place, signed, false) {
                 Fate::Waiting => Fate::Stale,
                 full => return full,
             },
             (Some(Fate::Stale), Some(_)) => {
-                self.learn(ordered, place, signed, false);
+                self.learn(delivered, place, signed, false);
                 Fate::Stale
             }
             (Some(fate), _) => return fate,
             (None, Some(_)) => {
                 let settled = self.settled && signed == 0;
-                if !self.learn(ordered, place, signed, !settled) {
+                if !self.learn(delivered, place, signed, !settled) {
                     return self.repeat_of(place, root);
                 }
                 Fate::Duplicate
             }
-            (None, None) => match self.insert(ordered, place, signed, true) {
+            (None, None) => match self.insert(delivered, place, signed, true) {
                 Fate::Waiting => Fate::Waiting,
                 full => return full,
             },
@@ -256,17 +256,23 @@ impl Block {
 
     /// Notes that a known message came again, and keeps it again if it was dropped and is `wanted`
     /// now; says whether that changes anything.
-    fn learn(&mut self, ordered: Ordered, place: Position, signed: u8, wanted: bool) -> bool {
+    fn learn(
+        &mut self,
+        delivered: Arc<Delivered>,
+        place: Position,
+        signed: u8,
+        wanted: bool,
+    ) -> bool {
         let mut held = self.held;
-        let Some(candidate) = self.find(place, ordered.message.root()) else { return false };
-        let was = (candidate.signed, candidate.gossip, candidate.ordered.is_some());
+        let Some(candidate) = self.find(place, delivered.message.root()) else { return false };
+        let was = (candidate.signed, candidate.gossip, candidate.delivered.is_some());
         candidate.signed |= signed;
         candidate.gossip |= signed == 0;
-        if candidate.ordered.is_none() && wanted {
-            candidate.ordered = Some(Arc::new(ordered));
+        if candidate.delivered.is_none() && wanted {
+            candidate.delivered = Some(delivered);
             held.add(candidate);
         }
-        let new = was != (candidate.signed, candidate.gossip, candidate.ordered.is_some());
+        let new = was != (candidate.signed, candidate.gossip, candidate.delivered.is_some());
         self.held = held;
         self.attempts |= signed;
         if signed != 0 && wanted && place == Position::Env {
@@ -276,17 +282,22 @@ impl Block {
     }
 
     /// Adds an unknown message, whole or only its root.
-    fn insert(&mut self, ordered: Ordered, place: Position, signed: u8, whole: bool) -> Fate {
+    fn insert(
+        &mut self,
+        delivered: Arc<Delivered>,
+        place: Position,
+        signed: u8,
+        whole: bool,
+    ) -> Fate {
         if self.count >= MAX_MESSAGES {
             return Fate::OutOfBounds;
         }
         if signed == 0 && !self.make_room(place) {
             return Fate::Conflict;
         }
-        let ordered = Arc::new(ordered);
         let candidate = Candidate {
-            root: ordered.message.root(),
-            ordered: whole.then(|| Arc::clone(&ordered)),
+            root: delivered.message.root(),
+            delivered: whole.then(|| Arc::clone(&delivered)),
             signed,
             gossip: signed == 0,
             rank: self.ranks,
@@ -297,7 +308,7 @@ impl Block {
         self.held.add(&candidate);
         self.attempts |= signed;
         self.guessed |= signed == 0;
-        match ordered.message.message() {
+        match delivered.message.message() {
             Message::Env(env) => {
                 let (parent_hash, gas_limit) = (env.parent_hash, env.gas_limit);
                 self.openings.0.push(Opening { env: candidate, parent_hash, gas_limit });
@@ -306,22 +317,23 @@ impl Block {
                 }
             }
             Message::Frag(_) => {
-                let behind = self.seals.iter().any(|seal| index_of(seal) <= Some(ordered.index));
-                let all = self.frags.entry(ordered.index).or_default();
+                let index = delivered.key.message;
+                let behind = self.seals.iter().any(|seal| index_of(seal) <= Some(index));
+                let all = self.frags.entry(index).or_default();
                 all.push(candidate);
                 self.contested |= all.len() > 1 || behind;
             }
             Message::Seal(_) => {
                 self.seals.push(candidate);
-                let behind = self.frags.range(ordered.index..).next().is_some();
+                let behind = self.frags.range(delivered.key.message..).next().is_some();
                 self.contested |= self.seals.len() > 1 || behind;
                 if signed != 0 && whole {
                     // What was sent beyond the end that its own Seal gives the block never counts.
-                    let end = ordered.index;
+                    let end = delivered.key.message;
                     self.release(|c| {
                         c.signed == signed
                             && !c.gossip
-                            && c.ordered.as_ref().is_some_and(|m| m.index > end)
+                            && c.delivered.as_ref().is_some_and(|d| d.key.message > end)
                     });
                 }
             }
@@ -465,7 +477,7 @@ impl Block {
     /// Hands on the Env under the next number.
     fn start(&mut self, view: &View, out: &mut Vec<Output>) -> bool {
         let number = self.next_number(view.number);
-        if number >= MAX_NUMBERS || self.openings.0[view.at].env.ordered.is_none() {
+        if number >= MAX_NUMBERS || self.openings.0[view.at].env.delivered.is_none() {
             return false;
         }
         self.handed = Some(Handed { number, roots: Vec::new(), sealed: false });
@@ -478,7 +490,7 @@ impl Block {
         let Some(number) = self.handed.as_ref().map(|handed| handed.number) else { return false };
         let mut held = self.held;
         let Some(candidate) = self.find(place, root) else { return false };
-        let Some(ordered) = candidate.ordered.clone() else { return false };
+        let Some(delivered) = candidate.delivered.clone() else { return false };
         held.sub(candidate);
         candidate.kept = true;
         held.add(candidate);
@@ -487,10 +499,11 @@ impl Block {
             handed.roots.push(root);
             handed.sealed |= place == Position::Seal;
         }
-        out.push(Output::Message(if ordered.attempt == number {
-            ordered
+        out.push(Output::Message(if delivered.key.attempt == number {
+            delivered
         } else {
-            Arc::new(Ordered { attempt: number, ..(*ordered).clone() })
+            let key = MessageKey { attempt: number, ..delivered.key };
+            Arc::new(Delivered { key, ..(*delivered).clone() })
         }));
         true
     }
@@ -502,7 +515,7 @@ impl Block {
             if common < handed.roots.len() && common < wanted.len() {
                 let next = self.next_number(view.number);
                 let here = wanted.iter().all(|(place, root)| {
-                    self.at(*place).any(|c| c.root == *root && c.ordered.is_some())
+                    self.at(*place).any(|c| c.root == *root && c.delivered.is_some())
                 });
                 // What the overlay says: the Env, or else the first that differs.
                 let (place, root) = wanted[common];
@@ -560,5 +573,5 @@ fn number_of(signed: u8) -> u8 {
 
 /// A Seal's message index, while it is here.
 fn index_of(seal: &Candidate) -> Option<u16> {
-    seal.ordered.as_ref().map(|ordered| ordered.index)
+    seal.delivered.as_ref().map(|delivered| delivered.key.message)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use alloy_primitives::{B256, Bytes};
 use fragcast_shredder::{Message, Seal};
 
-use crate::output::Ordered;
+use crate::output::Delivered;
 
 /// Messages of one place that gossip alone has brought; one more drops the oldest. Two would do
 /// for a block that is opened twice.
@@ -19,8 +19,8 @@ pub(super) const MAX_CANDIDATES: usize = 4;
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) root: B256,
-    /// `None` once it is not needed any more; its root still identifies repeats.
-    pub(super) ordered: Option<Arc<Ordered>>,
+    /// The message; `None` once it is not needed any more: its root still identifies repeats.
+    pub(super) delivered: Option<Arc<Delivered>>,
     /// The attempts, one bit each, whose signed shreds carried it.
     pub(super) signed: u8,
     /// Whether gossip has brought it.
@@ -40,7 +40,7 @@ impl Candidate {
 
     /// The Seal, if it is one and still here.
     pub(super) fn seal(&self) -> Option<&Seal> {
-        match self.ordered.as_ref()?.message.message() {
+        match self.delivered.as_ref()?.message.message() {
             Message::Seal(seal) => Some(seal),
             Message::Env(_) | Message::Frag(_) => None,
         }
@@ -48,7 +48,7 @@ impl Candidate {
 
     /// The transactions, if it is a frag and still here.
     pub(super) fn txs(&self) -> Option<&[Bytes]> {
-        match self.ordered.as_ref()?.message.message() {
+        match self.delivered.as_ref()?.message.message() {
             Message::Frag(frag) => Some(&frag.txs),
             Message::Env(_) | Message::Seal(_) => None,
         }
@@ -61,8 +61,8 @@ pub(super) fn bit(number: u8) -> u8 {
 }
 
 /// About what a message takes in memory.
-pub(super) fn cost(ordered: &Ordered) -> usize {
-    let body = match ordered.message.message() {
+pub(super) fn cost(delivered: &Delivered) -> usize {
+    let body = match delivered.message.message() {
         Message::Frag(frag) => frag.txs.iter().map(|tx| tx.len() + 32).sum(),
         Message::Env(_) | Message::Seal(_) => 512,
     };
@@ -80,7 +80,7 @@ pub(super) struct Held {
 
 impl Held {
     fn of(&mut self, candidate: &Candidate) -> (&mut usize, usize) {
-        let cost = candidate.ordered.as_ref().map_or(0, |ordered| cost(ordered));
+        let cost = candidate.delivered.as_ref().map_or(0, |delivered| cost(delivered));
         (if candidate.kept { &mut self.kept } else { &mut self.waiting }, cost)
     }
 
@@ -97,6 +97,6 @@ impl Held {
     /// Lets the message go, and remembers its root.
     pub(super) fn release(&mut self, candidate: &mut Candidate) {
         self.sub(candidate);
-        candidate.ordered = None;
+        candidate.delivered = None;
     }
 }

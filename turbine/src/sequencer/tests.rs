@@ -1,32 +1,32 @@
 //! Order, attempts, duplicates, bounds.
 
-use fragcast_shredder::{BlockBuilder, Message, VerifiedMessage};
+use fragcast_shredder::{BlockBuilder, Message, MessageKey, VerifiedMessage};
 use proptest::prelude::*;
 
 use super::*;
 use crate::output::{Times, Via};
 use crate::testing::{env, env_at, frag, frag_with, seal, sign};
 
-fn ordered(message: &VerifiedMessage, attempt: u8) -> Ordered {
-    Ordered {
-        block: message.message().block(),
-        attempt,
-        index: message.message().index().unwrap(),
-        message: message.clone(),
-        times: Times::default(),
-        via: Via::Turbine,
-    }
+fn by(via: Via, message: &VerifiedMessage, attempt: u8) -> Arc<Delivered> {
+    let (block, index) = (message.message().block(), message.message().index().unwrap());
+    let key = MessageKey { block, attempt, message: index };
+    let message = message.clone();
+    Arc::new(Delivered { key, message, times: Times::default(), via })
+}
+
+fn delivered(message: &VerifiedMessage, attempt: u8) -> Arc<Delivered> {
+    by(Via::Turbine, message, attempt)
 }
 
 fn push(sequencer: &mut Sequencer, message: &VerifiedMessage, attempt: u8) -> (Fate, Vec<String>) {
     let mut out = Vec::new();
-    let fate = sequencer.push(ordered(message, attempt), &mut out);
+    let fate = sequencer.push(delivered(message, attempt), &mut out);
     (fate, out.iter().map(describe).collect())
 }
 
 fn describe(output: &Output) -> String {
     match output {
-        Output::Message(m) => format!("{}.{}.{}", m.block, m.attempt, m.index),
+        Output::Message(m) => format!("{}.{}.{}", m.key.block, m.key.attempt, m.key.message),
         Output::Retracted { block, attempt, reason } => {
             format!("-{block}.{attempt} {}", reason.name())
         }
@@ -136,10 +136,8 @@ fn nothing_passes_behind_the_seal() {
 fn memory_is_bounded_and_the_farthest_goes_first() {
     let mut sequencer = Sequencer::default();
     let big = |block: u64, seq| {
-        let mut ordered = ordered(&frag(block, seq), 0);
         let frag = BlockBuilder::new(block).frag_at(seq, [vec![0; 8 * 1024 * 1024]]);
-        ordered.message = sign(frag);
-        ordered
+        delivered(&sign(frag), 0)
     };
     let mut out = Vec::new();
     let mut dropped = Vec::new();
@@ -174,13 +172,13 @@ proptest! {
         let mut sequencer = Sequencer::default();
         let mut out = Vec::new();
         for i in order.iter().chain(&repeats) {
-            sequencer.push(ordered(&messages[*i], 0), &mut out);
+            sequencer.push(delivered(&messages[*i], 0), &mut out);
         }
         for number in [3, 4, 5] {
             let seen: Vec<u16> = out
                 .iter()
                 .filter_map(|o| match o {
-                    Output::Message(m) if m.block == number => Some(m.index),
+                    Output::Message(m) if m.key.block == number => Some(m.key.message),
                     _ => None,
                 })
                 .collect();

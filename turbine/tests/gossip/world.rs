@@ -1,6 +1,6 @@
 //! Nodes that speak gossip and have no overlay, and strangers that are plain libp2p.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{Dialect, Kind, VerifiedMessage};
-use fragcast_turbine::gossip::{Gate, GossipAction, Listener, Topics, topic::message_id};
+use fragcast_turbine::gossip::{GossipAction, Listener, Topics, topic::message_id};
 use fragcast_turbine::membership::sample;
 use fragcast_turbine::net::gossip::{
-    GossipHandle, GossipNetConfig, GossipNetError, GossipSnapshot, spawn,
+    Addresses, GossipHandle, GossipNetConfig, GossipNetError, GossipSnapshot, peer_id_of, spawn,
 };
-use fragcast_turbine::net::{GossipInput, GossipLink};
+use fragcast_turbine::net::{GossipInput, GossipLink, Outlook};
 use fragcast_turbine::testing::gateway;
-use fragcast_turbine::{Membership, Schedule};
+use fragcast_turbine::{Epoch, EpochsView, Membership, PeerId as MemberId, Schedule};
 use libp2p::core::Endpoint;
 use libp2p::core::muxing::StreamMuxerExt;
 use libp2p::core::transport::{DialOpts as Dial, PortUse, Transport};
@@ -55,7 +55,7 @@ pub(crate) struct Node {
     pub(crate) task: JoinHandle<()>,
     pub(crate) actions: mpsc::Sender<GossipAction>,
     pub(crate) inputs: mpsc::Receiver<GossipInput>,
-    pub(crate) window: watch::Sender<(u64, u64)>,
+    pub(crate) outlook: watch::Sender<Outlook>,
     messages: VecDeque<VerifiedMessage>,
     listeners: Vec<(Listener, bool)>,
 }
@@ -117,6 +117,11 @@ impl Node {
         self.handle.listen_addrs().remove(0)
     }
 
+    /// The node's entry in the book of addresses.
+    pub(crate) fn listed(&self) -> (MemberId, Vec<Multiaddr>) {
+        (peer_id_of(&self.handle.local_peer_id()).unwrap(), vec![self.address()])
+    }
+
     pub(crate) fn socket(&self) -> SocketAddr {
         let text = self.address().to_string();
         let parts: Vec<&str> = text.split('/').collect();
@@ -132,13 +137,22 @@ impl Node {
 /// A network of members.
 pub(crate) struct World {
     pub(crate) members: Arc<Membership>,
+    pub(crate) epochs: Arc<EpochsView>,
     keys: Vec<SigningKey>,
+}
+
+/// An epoch of some members, led by the gateway of the tests.
+pub(crate) fn epoch(from_block: u64, members: &Arc<Membership>) -> Arc<Epoch> {
+    let schedule = Schedule::new(vec![gateway().address()], 30).unwrap();
+    Arc::new(Epoch::new(CHAIN, from_block, Arc::clone(members), schedule, []).unwrap())
 }
 
 impl World {
     pub(crate) fn new(n: usize) -> Self {
         let (members, keys) = sample(CHAIN, &vec![1; n]);
-        Self { members: Arc::new(members), keys }
+        let members = Arc::new(members);
+        let epochs = Arc::new(EpochsView::new(vec![epoch(0, &members)]).unwrap());
+        Self { members, epochs, keys }
     }
 
     /// Starts member `index`, which knows the addresses of `others`; a port that the system
@@ -155,26 +169,20 @@ impl World {
         if config.listen == GossipNetConfig::new(CHAIN).listen {
             config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
         }
-        let schedule = Schedule::new(vec![gateway().address()], 30).unwrap();
-        let gate = Gate::new(Dialect::V0, schedule);
-        let others = others.iter().map(|node| {
-            let peer = fragcast_turbine::net::gossip::peer_id_of(&node.handle.local_peer_id());
-            (self.members.index(&peer.unwrap()).unwrap(), vec![node.address()])
-        });
-        let addresses: BTreeMap<_, _> = others.collect();
+        let addresses: Addresses = others.iter().map(|node| node.listed()).collect();
         let (actions, actions_rx) = mpsc::channel(64);
         let (inputs, inputs_rx) = mpsc::channel(room);
-        let (window, window_rx) = watch::channel((0, u64::MAX));
-        let link = GossipLink { actions: actions_rx, inputs, window: window_rx };
+        let first = Outlook { window: (0, u64::MAX), epochs: self.epochs.clone(), behind: false };
+        let (outlook, outlook_rx) = watch::channel(first);
+        let link = GossipLink { actions: actions_rx, inputs, outlook: outlook_rx };
         let key = &self.keys[index as usize];
-        let members = Arc::clone(&self.members);
-        let (handle, task) = spawn(config, key, gate, members, index, addresses, link).await?;
+        let (handle, task) = spawn(config, key, Dialect::V0, addresses, link).await?;
         Ok(Node {
             handle,
             task,
             actions,
             inputs: inputs_rx,
-            window,
+            outlook,
             messages: VecDeque::new(),
             listeners: Vec::new(),
         })

@@ -93,9 +93,9 @@ impl Door {
             };
             wires.push((version(0, message), twin.as_ref().map(|twin| version(1, twin))));
         }
-        let schedule = |node: &Protocol| node.epochs().newest().schedule().clone();
+        let gate = |node: &Protocol| Gate::new(Dialect::default(), node.epochs().clone());
         Self {
-            gates: nodes.iter().map(|n| Gate::new(Dialect::default(), schedule(n))).collect(),
+            gates: nodes.iter().map(gate).collect(),
             overlay: vec![vec![false; load.broadcasts.len()]; nodes.len()],
             back_at: vec![0; nodes.len()],
             pubsub: Pubsub::of_some(routing, graph, &listening, load.broadcasts.len(), seed),

@@ -23,6 +23,7 @@ use alloy_primitives::Address;
 use op_revm::OpSpecId;
 use revm::primitives::hardfork::SpecId;
 
+pub(crate) use genesis::MESSAGE_PASSER;
 pub use genesis::genesis_header;
 pub use header::{Extras, HeaderError};
 pub use parse::ChainError;

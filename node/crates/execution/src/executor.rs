@@ -6,12 +6,16 @@
 //! message that finds no room leaves its block unverified. Senders are recovered on all cores as
 //! soon as a frag is handed in.
 
+mod heads;
 mod import;
+mod open;
+mod parents;
+mod queue;
 mod service;
 mod stats;
+mod verdicts;
 pub mod view;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -19,18 +23,20 @@ use std::time::Instant;
 
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, Bytes};
-use fragcast_shredder::Message;
-use fragcast_turbine::output::{Ordered, Output, RetractReason};
+use fragcast_shredder::delivery::{Delivered, Output};
+use fragcast_shredder::{Message, MessageKey};
+use futures_util::future::BoxFuture;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::chain::ChainSpec;
-use crate::exec::{Decoded, StateSource, Tx};
-use crate::follow::Follow;
+use crate::exec::{StateSource, Tx};
+use crate::follow::{Chain, ClientHeads, Follow};
 
-pub use import::FollowError;
-pub use stats::{BlockReport, ExecutorSnapshot, ExecutorStats};
+pub use queue::FollowError;
+pub use stats::{BlockReport, ExecutorSnapshot, ExecutorStats, ReportTap};
 pub use view::{ChainEvent, ChainView, Heads, History};
 
+use queue::{Command, Queued, Recovering, Room, Withdrawals};
 use service::Service;
 
 /// Bytes of messages that wait for the executor.
@@ -55,30 +61,6 @@ impl Default for ExecutorConfig {
     }
 }
 
-/// Transactions of a frag whose senders are being recovered.
-pub(crate) type Recovering = mpsc::Receiver<Vec<Decoded>>;
-
-/// A command to the executor's thread.
-pub(crate) enum Command {
-    /// The next message of its block.
-    Message {
-        ordered: Arc<Ordered>,
-        /// A frag's transactions.
-        txs: Option<Recovering>,
-        bytes: usize,
-    },
-    /// An attempt is void.
-    Retracted { block: u64, attempt: u8, reason: RetractReason },
-    /// A message of this attempt was dropped because the queue was full.
-    Lost { block: u64, attempt: u8 },
-    /// A step along the execution client's chain.
-    Follow { follow: Follow, done: tokio::sync::oneshot::Sender<Result<(), FollowError>> },
-    /// The client's chain does not meet ours: start anew at its head, if the source can.
-    StartAt { hash: B256 },
-    /// End the thread after the commands before this one.
-    Stop,
-}
-
 /// State needed to hand in messages.
 struct Gate {
     commands: mpsc::Sender<Command>,
@@ -86,9 +68,6 @@ struct Gate {
     newest_lost: AtomicU64,
     queued_bytes: Arc<AtomicUsize>,
 }
-
-/// Withdrawals by block number, which the messages do not carry.
-pub(crate) type Withdrawals = Arc<Mutex<BTreeMap<u64, Vec<Withdrawal>>>>;
 
 /// The executor's handle. Dropping it ends the thread.
 pub struct Executor {
@@ -101,9 +80,6 @@ pub struct Executor {
     withdrawals: Withdrawals,
     thread: Option<JoinHandle<()>>,
 }
-
-/// A function that sees every report, in order, on the executor's thread.
-pub type ReportTap = Box<dyn FnMut(&BlockReport) + Send>;
 
 /// The executor's thread has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -137,10 +113,9 @@ impl Executor {
             trie_nodes: config.trie_nodes,
             tap,
         });
-        let (count, bytes) = (Arc::clone(&queued), Arc::clone(&queued_bytes));
         let thread = std::thread::Builder::new()
             .name("executor".into())
-            .spawn(move || service.run(&receiver, &count, &bytes))?;
+            .spawn(move || service.run(&receiver))?;
         let gate = Gate { commands, newest_lost: AtomicU64::new(u64::MAX), queued_bytes };
         Ok(Self { gate, queued, config, op, view, stats, withdrawals, thread: Some(thread) })
     }
@@ -167,13 +142,13 @@ impl Executor {
                 self.send(Command::Retracted { block: *block, attempt: *attempt, reason: *reason });
                 true
             }
-            Output::Message(ordered) => self.try_message(ordered),
+            Output::Message(delivered) => self.try_message(delivered),
         }
     }
 
-    fn try_message(&self, ordered: &Arc<Ordered>) -> bool {
-        let (block, attempt) = (ordered.block, ordered.attempt);
-        let frag = match ordered.message.message() {
+    fn try_message(&self, delivered: &Arc<Delivered>) -> bool {
+        let MessageKey { block, attempt, .. } = delivered.key;
+        let frag = match delivered.message.message() {
             Message::Frag(frag) => Some(&frag.txs),
             Message::Env(_) | Message::Seal(_) => None,
         };
@@ -189,10 +164,10 @@ impl Executor {
             }
             return false;
         }
-        self.queued.fetch_add(1, Ordering::Relaxed);
-        self.gate.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let room = Room::take(bytes, &self.queued, &self.gate.queued_bytes);
         let txs = frag.map(|txs| recover(txs.clone(), self.op));
-        self.send(Command::Message { ordered: Arc::clone(ordered), txs, bytes });
+        let delivered = Arc::clone(delivered);
+        self.send(Command::Message(Queued { delivered, txs, _room: room }));
         true
     }
 
@@ -245,6 +220,33 @@ impl Drop for Executor {
     }
 }
 
+impl Chain for Executor {
+    fn has(&self, hash: B256) -> bool {
+        self.view().heads().is_some_and(|heads| heads.latest.hash() == hash)
+            || self.view().recent(hash).is_some()
+            || self.view().block(hash).is_ok_and(|block| block.is_some())
+    }
+
+    fn latest(&self) -> Option<(u64, B256)> {
+        self.view().heads().map(|heads| (heads.latest.number(), heads.latest.hash()))
+    }
+
+    fn follow(&self, step: Follow) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let result = Self::follow(self, step).await;
+            if let Err(error) = &result {
+                tracing::warn!(%error, "a step of the execution client was not taken");
+            }
+            result.is_ok()
+        })
+    }
+
+    fn out_of_reach(&self, heads: ClientHeads) -> BoxFuture<'_, ()> {
+        self.send(Command::StartAt { hash: heads.latest.1 });
+        Box::pin(async {})
+    }
+}
+
 /// Decodes transactions and recovers their senders on all cores.
 fn recover(txs: Vec<Bytes>, op: bool) -> Recovering {
     let (done, result) = mpsc::channel();
@@ -255,22 +257,6 @@ fn recover(txs: Vec<Bytes>, op: bool) -> Recovering {
     });
     result
 }
-
-/// Measures how long a step takes.
-pub(crate) struct Clock(Instant);
-
-impl Clock {
-    pub(crate) fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    pub(crate) fn nanos(&self) -> u64 {
-        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
-/// The hash that stands for "not sealed".
-pub const UNSEALED: B256 = B256::ZERO;
 
 #[cfg(test)]
 mod tests;

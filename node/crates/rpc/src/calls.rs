@@ -18,7 +18,6 @@ mod guard;
 mod outcome;
 mod pool;
 mod simulate;
-mod state;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -38,12 +37,13 @@ use serde_json::Value;
 pub use error::CallError;
 use fragcast_execution::chain::ChainSpec;
 use fragcast_execution::exec::Snapshot;
-use fragcast_execution::executor::ChainView;
-pub use pool::{CallPool, default_threads};
-pub use state::resolve;
 
-use crate::eth::{EthStats, Upstream};
+pub use pool::{CallPool, default_threads};
+
 use crate::forward::Forwarder;
+use crate::resolve::Blocks;
+use crate::stats::EthStats;
+use crate::upstream::{Upstream, pass_on};
 use evm::{Ground, Limits};
 
 /// Limits of calls.
@@ -61,8 +61,6 @@ pub struct CallConfig {
     /// EVM memory of one execution in bytes, all frames together: with the default 50 Mgas the
     /// limit of gas is reached at 160 MiB, in a thousand nested frames.
     pub memory_limit: u64,
-    /// The tag `latest` reads what `pending` reads.
-    pub preconf_as_latest: bool,
 }
 
 impl Default for CallConfig {
@@ -73,7 +71,6 @@ impl Default for CallConfig {
             gas_cap: 50_000_000,
             time_limit: Duration::from_secs(5),
             memory_limit: 64 * 1024 * 1024,
-            preconf_as_latest: false,
         }
     }
 }
@@ -92,8 +89,8 @@ impl CallConfig {
 pub struct CallContext {
     /// The chain.
     pub spec: Arc<ChainSpec>,
-    /// The chain as readers see it.
-    pub view: Arc<ChainView>,
+    /// Finds blocks in it.
+    pub blocks: Blocks,
     /// The threads to execute on.
     pub pool: CallPool,
     /// Limits.
@@ -107,27 +104,21 @@ pub struct CallContext {
 }
 
 /// Positional parameters, of which the last ones may be missing or null.
-struct Args {
-    values: std::vec::IntoIter<Value>,
-    raw: Value,
-}
+struct Args(std::vec::IntoIter<Value>);
 
 impl Args {
     fn new(params: &Params<'_>) -> Result<Self, CallError> {
-        let raw: Value = match params.as_str() {
-            None => Value::Array(Vec::new()),
-            Some(text) => {
-                serde_json::from_str(text).map_err(|e| CallError::Params(e.to_string()))?
-            }
+        let values = match params.as_str().map(serde_json::from_str) {
+            None => Vec::new(),
+            Some(Ok(Value::Array(values))) => values,
+            Some(Ok(_)) => return Err(CallError::Params("they must be an array".into())),
+            Some(Err(e)) => return Err(CallError::Params(e.to_string())),
         };
-        let Value::Array(values) = &raw else {
-            return Err(CallError::Params("they must be an array".into()));
-        };
-        Ok(Self { values: values.clone().into_iter(), raw })
+        Ok(Self(values.into_iter()))
     }
 
     fn optional<T: DeserializeOwned>(&mut self) -> Result<Option<T>, CallError> {
-        match self.values.next() {
+        match self.0.next() {
             None | Some(Value::Null) => Ok(None),
             Some(value) => {
                 let value = serde_json::from_value(value);
@@ -164,14 +155,14 @@ impl CallArgs {
     }
 }
 
-/// Where a call runs: its snapshot and limits.
-struct Place {
+/// What a call runs on.
+struct CallSite {
     spec: Arc<ChainSpec>,
     snapshot: Arc<Snapshot>,
     config: CallConfig,
 }
 
-impl Place {
+impl CallSite {
     fn limits(&self) -> Limits {
         let gas = if self.config.gas_cap == 0 { u64::MAX } else { self.config.gas_cap };
         Limits { gas, memory: self.config.memory_limit, time: self.config.time_limit }
@@ -187,33 +178,46 @@ impl Place {
 }
 
 impl CallContext {
-    /// Runs `call` on a thread of the pool, on the state of `block`; hands the request over to
-    /// the execution client if that is not in memory.
+    /// Reads the parameters; what is wrong with them is counted.
+    fn args<T>(
+        &self,
+        params: &Params<'_>,
+        read: impl FnOnce(&mut Args) -> Result<T, CallError>,
+    ) -> Result<T, ErrorObjectOwned> {
+        let args = Args::new(params).and_then(|mut args| read(&mut args));
+        args.map_err(Into::into).inspect_err(|error| self.stats.refused(error))
+    }
+
+    /// Runs `call` on a thread of the pool, on the state of `block`; passes the request on to the
+    /// execution client if that is not kept here.
     async fn on_block<T: serde::Serialize + Send + 'static>(
         &self,
         method: &'static str,
+        params: &Params<'_>,
         block: BlockId,
-        raw: Value,
-        call: impl FnOnce(&Place) -> Result<T, CallError> + Send + 'static,
+        call: impl FnOnce(&CallSite) -> Result<T, CallError> + Send + 'static,
     ) -> Result<Value, ErrorObjectOwned> {
-        let snapshot = match resolve(&self.view, block, self.config.preconf_as_latest) {
+        let snapshot = match self.blocks.snapshot(block) {
             Ok(snapshot) => snapshot,
-            Err(error @ (CallError::NoState(_) | CallError::NoBlock)) => {
-                let Some(upstream) = &self.upstream else { return Err(error.into()) };
-                return upstream.request(method, raw).await;
+            Err(failure) => {
+                let upstream = self.upstream.as_deref();
+                let passed_on = pass_on(upstream, &self.stats, &failure, method, params).await;
+                return match passed_on {
+                    Some(answer) => answer,
+                    None => self.stats.outcome(Err(failure.into_error())),
+                };
             }
-            Err(error) => return Err(error.into()),
         };
         let (spec, config) = (Arc::clone(&self.spec), self.config.clone());
-        let place = Place { spec, snapshot, config };
+        let site = CallSite { spec, snapshot, config };
         // The answer is put into JSON there too: it may be long.
-        let run = move || serde_json::to_value(call(&place)?).map_err(|_| CallError::Internal);
-        Ok(self.pool.run(run).await?)
+        let run = move || serde_json::to_value(call(&site)?).map_err(|_| CallError::Internal);
+        self.stats.outcome(self.pool.run(run).await.map_err(Into::into))
     }
 }
 
-fn call(place: &Place, args: CallArgs) -> Result<Bytes, CallError> {
-    let mut ground = place.ground(args.overrides, args.state)?;
+fn call(site: &CallSite, args: CallArgs) -> Result<Bytes, CallError> {
+    let mut ground = site.ground(args.overrides, args.state)?;
     let tx = ground.tx(args.request)?;
     ground.check_funds(&tx)?;
     ground.transact(tx, &mut NoOpInspector)?.into_output()
@@ -240,8 +244,7 @@ impl Millis {
 }
 
 fn forwarder(context: &CallContext) -> Result<&Arc<Forwarder>, CallError> {
-    let missing = "this node forwards no transactions: no gateway's address is configured";
-    context.forwarder.as_ref().ok_or(CallError::NoState(missing))
+    context.forwarder.as_ref().ok_or(CallError::NoForwarder)
 }
 
 /// The methods.
@@ -250,71 +253,56 @@ pub fn module(context: Arc<CallContext>) -> RpcModule<Arc<CallContext>> {
     let mut module = RpcModule::new(context);
     module
         .register_async_method("eth_call", |params, context, _| async move {
-            let run = async {
-                let mut args = Args::new(&params)?;
-                let parsed = CallArgs::new(&mut args)?;
-                let block = parsed.block;
-                context.on_block("eth_call", block, args.raw, |place| call(place, parsed)).await
-            };
-            context.stats.outcome(run.await)
+            let args = context.args(&params, CallArgs::new)?;
+            let block = args.block;
+            let run = |site: &CallSite| call(site, args);
+            context.on_block("eth_call", &params, block, run).await
         })
         .expect(UNIQUE);
     module
         .register_async_method("eth_estimateGas", |params, context, _| async move {
-            let run = async {
-                let mut args = Args::new(&params)?;
-                let parsed = CallArgs::new(&mut args)?;
-                let block = parsed.block;
-                let run = |place: &Place| estimate::estimate(place, parsed).map(U64::from);
-                context.on_block("eth_estimateGas", block, args.raw, run).await
-            };
-            context.stats.outcome(run.await)
+            let args = context.args(&params, CallArgs::new)?;
+            let block = args.block;
+            let run = |site: &CallSite| estimate::estimate(site, args).map(U64::from);
+            context.on_block("eth_estimateGas", &params, block, run).await
         })
         .expect(UNIQUE);
     module
         .register_async_method("eth_createAccessList", |params, context, _| async move {
-            let run = async {
-                let mut args = Args::new(&params)?;
-                let parsed = CallArgs::new(&mut args)?;
-                let block = parsed.block;
-                let run = |place: &Place| access_list::create(place, parsed);
-                context.on_block("eth_createAccessList", block, args.raw, run).await
-            };
-            context.stats.outcome(run.await)
+            let args = context.args(&params, CallArgs::new)?;
+            let block = args.block;
+            let run = |site: &CallSite| access_list::create(site, args);
+            context.on_block("eth_createAccessList", &params, block, run).await
         })
         .expect(UNIQUE);
     module
         .register_async_method("eth_simulateV1", |params, context, _| async move {
-            let run = async {
-                let mut args = Args::new(&params)?;
+            let read = |args: &mut Args| {
                 let payload: SimulatePayload = args.required("the payload")?;
-                let block = args.block()?;
-                let run = |place: &Place| simulate::simulate(place, payload);
-                context.on_block("eth_simulateV1", block, args.raw, run).await
+                Ok((payload, args.block()?))
             };
-            context.stats.outcome(run.await)
+            let (payload, block) = context.args(&params, read)?;
+            let run = |site: &CallSite| simulate::simulate(site, payload);
+            context.on_block("eth_simulateV1", &params, block, run).await
         })
         .expect(UNIQUE);
     module
         .register_async_method("eth_sendRawTransaction", |params, context, _| async move {
-            let run = async {
-                let raw: Bytes = Args::new(&params)?.required("the transaction")?;
-                let hash = forwarder(&context)?.send(&raw).await?;
-                Ok::<_, ErrorObjectOwned>(hash)
-            };
-            context.stats.outcome(run.await)
+            let raw: Bytes = context.args(&params, |args| args.required("the transaction"))?;
+            let sent = async { forwarder(&context)?.send(&raw).await };
+            context.stats.outcome(sent.await)
         })
         .expect(UNIQUE);
     module
         .register_async_method("eth_sendRawTransactionSync", |params, context, _| async move {
-            let run = async {
-                let mut args = Args::new(&params)?;
+            let read = |args: &mut Args| {
                 let raw: Bytes = args.required("the transaction")?;
                 let timeout: Option<Millis> = args.optional()?;
-                let timeout = timeout.and_then(|timeout| timeout.duration());
-                forwarder(&context)?.send_sync(&raw, timeout).await
+                Ok((raw, timeout.and_then(|timeout| timeout.duration())))
             };
-            context.stats.outcome(run.await)
+            let (raw, timeout) = context.args(&params, read)?;
+            let sent = async { forwarder(&context)?.send_sync(&raw, timeout).await };
+            context.stats.outcome(sent.await)
         })
         .expect(UNIQUE);
     module

@@ -1,9 +1,9 @@
 //! The methods of Ethereum's JSON-RPC that read and follow the chain.
 //!
-//! Invariant: an answer takes the heads once and is made from immutable blocks reached from there,
-//! so it never mixes two states. A request for something that is not kept here goes, with the same
-//! method and parameters, to the execution client ([`Upstream`]); without a client it is an error
-//! that says so ([`error`] has the codes).
+//! Invariant: an answer takes the heads once and is made from immutable blocks reached from
+//! there, so nothing in it is torn. What is not kept here goes, with the same method and the
+//! same parameters, to the execution client ([`Upstream`]); without one it is an error that says
+//! so ([`error`](crate::error) has the codes).
 //!
 //! A block that is not sealed has the zero hash where a hash belongs, never null: clients' decoders
 //! refuse null in a receipt or a log. Filters that clients poll ([`filters`]) and subscriptions
@@ -12,23 +12,18 @@
 
 mod blocks;
 pub mod config;
-pub mod error;
 mod fees;
 pub mod filters;
-pub mod find;
 mod l1;
 mod logs;
 mod proof;
 mod state;
-pub mod stats;
 mod subscribe;
 mod types;
-pub mod upstream;
 
 use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U64};
-use futures_util::future::BoxFuture;
 use jsonrpsee::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use serde::Serialize;
@@ -42,22 +37,12 @@ use fragcast_execution::executor::ChainView;
 use fragcast_upstream::client::FollowStats;
 
 pub use config::EthConfig;
-pub use error::Failure;
-pub use find::Found;
-pub use stats::EthStats;
 
+use crate::error::Failure;
+use crate::resolve::{Blocks, Found};
+use crate::stats::EthStats;
+use crate::upstream::{Upstream, pass_on};
 use filters::Filters;
-
-/// The execution client, which answers for blocks that are not kept here.
-pub trait Upstream: Send + Sync {
-    /// Sends a request. The client's error is passed on as it is; no answer in time is an error
-    /// with [`error::UNAVAILABLE`].
-    fn request(
-        &self,
-        method: &str,
-        params: Value,
-    ) -> BoxFuture<'_, Result<Value, ErrorObjectOwned>>;
-}
 
 /// Transactions that this node has forwarded and that are in no executed frag yet.
 pub trait Forwarded: Send + Sync {
@@ -85,6 +70,8 @@ pub struct EthContext {
     pub spec: Arc<ChainSpec>,
     /// The chain as readers see it.
     pub view: Arc<ChainView>,
+    /// Finds blocks in it.
+    pub blocks: Blocks,
     /// Limits and options.
     pub config: EthConfig,
     /// The execution client, if there is one.
@@ -122,6 +109,7 @@ impl EthContext {
     ) -> Self {
         Self {
             spec,
+            blocks: Blocks::new(Arc::clone(&view), config.preconf_as_latest),
             view,
             upstream,
             forwarded,
@@ -287,7 +275,7 @@ async fn elsewhere(
     }
 }
 
-/// Turns a method's result into an answer; asks the execution client if that may have it.
+/// Turns the result of a method into an answer; asks the execution client where that is due.
 async fn finish(
     ctx: &EthContext,
     method: &str,
@@ -302,16 +290,10 @@ async fn finish(
         }
         Err(failure) => failure,
     };
-    if failure.may_be_elsewhere()
-        && let Some(upstream) = &ctx.upstream
+    if let Some(passed_on) =
+        pass_on(ctx.upstream.as_deref(), &ctx.stats, &failure, method, params).await
     {
-        EthStats::count(&ctx.stats.forwarded);
-        let params = params.as_str().map_or(Ok(Value::Array(Vec::new())), serde_json::from_str);
-        let params = params.map_err(|e| Failure::invalid(&e).into_error())?;
-        let value = upstream.request(method, params).await.inspect_err(|_| {
-            EthStats::count(&ctx.stats.upstream_errors);
-        })?;
-        return answer(&value).map_err(Failure::into_error);
+        return answer(&passed_on?).map_err(Failure::into_error);
     }
     if failure.is_absence() && matches!(absent, Absent::Null) {
         EthStats::count(&ctx.stats.answered);

@@ -20,11 +20,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256, Bytes, keccak256};
-use fragcast_turbine::Schedule;
+use fragcast_turbine::EpochsView;
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use check::SendError;
 use fragcast_execution::chain::ChainSpec;
@@ -32,7 +32,7 @@ use fragcast_execution::exec::{ExecutedBlock, Snapshot, Tx};
 use fragcast_execution::executor::{ChainEvent, ChainView};
 use fragcast_upstream::http::HttpClient;
 pub use table::TableLimits;
-pub use wait::Place;
+pub use wait::Inclusion;
 
 use crate::eth::Forwarded;
 use check::Checked;
@@ -93,7 +93,8 @@ impl Default for ForwardConfig {
 pub struct Forwarder {
     config: ForwardConfig,
     urls: HashMap<Address, String>,
-    schedule: Schedule,
+    /// Who leads a block, as the node knows it now.
+    epochs: watch::Receiver<Arc<EpochsView>>,
     view: Arc<ChainView>,
     spec: Arc<ChainSpec>,
     receipt: MakeReceipt,
@@ -107,7 +108,7 @@ impl Forwarder {
     /// A forwarder; [`Self::run`] must run beside it.
     pub fn new(
         config: ForwardConfig,
-        schedule: Schedule,
+        epochs: watch::Receiver<Arc<EpochsView>>,
         view: Arc<ChainView>,
         spec: Arc<ChainSpec>,
         receipt: MakeReceipt,
@@ -119,7 +120,7 @@ impl Forwarder {
             table: Mutex::new(Table::new(config.table)),
             waiters: Arc::new(Waiters::new(config.waiters)),
             config,
-            schedule,
+            epochs,
             view,
             spec,
             receipt,
@@ -188,8 +189,8 @@ impl Forwarder {
             self.executed(open, 0);
         }
         for hash in self.waiters.hashes() {
-            if let Some(place) = self.find(hash) {
-                self.waiters.resolve(hash, &place);
+            if let Some(inclusion) = self.find(hash) {
+                self.waiters.resolve(hash, &inclusion);
             }
         }
     }
@@ -200,23 +201,23 @@ impl Forwarder {
         for placed in frags.flat_map(|frag| frag.txs()) {
             let tx = &placed.executed.tx;
             table.executed(tx.hash, tx.sender, tx.envelope.nonce());
-            let place = Place { snapshot: Arc::clone(snapshot), index: placed.index };
-            self.waiters.resolve(tx.hash, &place);
+            let inclusion = Inclusion { snapshot: Arc::clone(snapshot), index: placed.index };
+            self.waiters.resolve(tx.hash, &inclusion);
         }
     }
 
     /// The place where a transaction was executed, if that is in memory.
-    fn find(&self, hash: B256) -> Option<Place> {
+    fn find(&self, hash: B256) -> Option<Inclusion> {
         let heads = self.view.heads()?;
         for open in heads.open.iter().rev() {
             if let Some(placed) = open.tx_by_hash(hash) {
-                return Some(Place { snapshot: Arc::clone(open), index: placed.index });
+                return Some(Inclusion { snapshot: Arc::clone(open), index: placed.index });
             }
         }
         // An error of the history means the same as not being there: it was not found yet.
         let (block, index) = self.view.tx(hash).ok().flatten()?;
         let block = self.view.recent(block)?;
-        Some(Place { snapshot: Arc::clone(&block.snapshot), index })
+        Some(Inclusion { snapshot: Arc::clone(&block.snapshot), index })
     }
 
     /// Checks a transaction outside the async threads, because that recovers a signature and reads
@@ -294,9 +295,10 @@ impl Forwarder {
         }
         let hash = keccak256(check::without_blobs(raw, &self.spec)?);
         let mut waiting = self.waiters.register(hash).ok_or(SendError::Busy)?;
-        let receipt = |place: Place| Ok((self.receipt)(&place.snapshot, place.index));
-        if let Some(place) = self.find(hash) {
-            return receipt(place);
+        let receipt =
+            |inclusion: Inclusion| Ok((self.receipt)(&inclusion.snapshot, inclusion.index));
+        if let Some(inclusion) = self.find(hash) {
+            return receipt(inclusion);
         }
         let sending = async {
             if self.get(hash).is_some() {
@@ -315,15 +317,15 @@ impl Forwarder {
             }
         };
         let executed_or_timeout = async {
-            match tokio::time::timeout_at(deadline, waiting.place()).await {
-                Ok(Some(place)) => Ok(place),
+            match tokio::time::timeout_at(deadline, waiting.inclusion()).await {
+                Ok(Some(inclusion)) => Ok(inclusion),
                 Ok(None) | Err(_) => Err(SendError::TimedOut { hash, timeout }),
             }
         };
         tokio::pin!(executed_or_timeout);
         tokio::select! {
             biased;
-            place = &mut executed_or_timeout => return receipt(place?),
+            inclusion = &mut executed_or_timeout => return receipt(inclusion?),
             sent = sending => if let Err(error) = sent {
                 // Refused perhaps because it has been executed.
                 return self.find(hash).map_or(Err(error), receipt);

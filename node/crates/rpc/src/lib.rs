@@ -1,10 +1,16 @@
 //! The interfaces of a node that executes: the Ethereum JSON-RPC and Flashblocks.
 //!
-//! [`eth`] reads the chain, [`calls`] executes on top of it, [`forward`] sends transactions to the
-//! gateway that builds the block, [`flashblocks`] streams executed frags.
+//! [`eth`] reads the chain, [`calls`] executes on top of it, [`forward`] sends transactions to
+//! whoever builds the block, [`flashblocks`] streams what is executed. [`resolve`] says which block
+//! and which state a caller means, [`upstream`] passes on what is not kept here, [`error`] has the
+//! codes and [`stats`] the counters: the same for reading and calling.
 #![forbid(unsafe_code)]
 
 pub mod calls;
+pub mod error;
 pub mod eth;
 pub mod flashblocks;
 pub mod forward;
+pub mod resolve;
+pub mod stats;
+pub mod upstream;

@@ -17,7 +17,7 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableError, Write
 use super::codec::Bad;
 use super::tables::{self, FORMAT, meta};
 use super::view::corrupt;
-use super::{Shared, StoreError, writer};
+use super::{StoreCore, StoreError, writer};
 
 /// Block 0 of a chain.
 pub(super) struct Start {
@@ -174,7 +174,7 @@ pub(super) fn create(db: &Database, start: &Start) -> Result<(), StoreError> {
 }
 
 /// Forgets everything but the genesis, in one transaction.
-pub(super) fn reset(shared: &Shared) -> Result<(), StoreError> {
+pub(super) fn reset(shared: &StoreCore) -> Result<(), StoreError> {
     let txn = writer::begin(shared)?;
     txn.delete_table(tables::META)?;
     txn.delete_table(tables::ACCOUNTS)?;

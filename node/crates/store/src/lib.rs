@@ -131,8 +131,8 @@ impl Counters {
     }
 }
 
-/// State shared by the writer's thread and readers.
-struct Shared {
+/// The database and its newest view, which the writer's thread and all readers share.
+struct StoreCore {
     db: Database,
     view: Arc<ArcSwap<StoreView>>,
     config: StoreConfig,
@@ -143,7 +143,7 @@ struct Shared {
     failure: OnceLock<String>,
 }
 
-impl Shared {
+impl StoreCore {
     /// Publishes the committed state.
     fn publish(&self) -> Result<(), StoreError> {
         self.view.store(Arc::new(StoreView::open(&self.db, self.op)?));
@@ -185,7 +185,7 @@ impl Shared {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Store {
-    shared: Arc<Shared>,
+    shared: Arc<StoreCore>,
     /// `None` while the store is being dropped.
     commands: Option<SyncSender<Command>>,
     writer: Option<JoinHandle<()>>,
@@ -252,7 +252,7 @@ impl Store {
             return Err(StoreError::Corrupt("the head has no header that fits".into()));
         }
         let (commands, receiver) = sync_channel(config.queue.max(1));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(StoreCore {
             db,
             view: Arc::new(ArcSwap::from_pointee(view)),
             config,

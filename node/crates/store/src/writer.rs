@@ -19,7 +19,7 @@ use super::codec::{
 use super::tables::{self, meta};
 use super::undo::Undo;
 use super::view::{StoreView, corrupt};
-use super::{Shared, StoreError, body, init};
+use super::{StoreCore, StoreError, body, init};
 
 /// The most old records that are deleted with each block. One becomes old with every block; if the
 /// configured number has been lowered, this many catch up without making a block slow.
@@ -34,7 +34,7 @@ pub(super) enum Command {
 }
 
 /// Runs until all senders are gone and everything is written.
-pub(super) fn run(shared: &Shared, commands: &Receiver<Command>) {
+pub(super) fn run(shared: &StoreCore, commands: &Receiver<Command>) {
     for command in commands {
         match command {
             Command::Persist(block) => {
@@ -60,13 +60,13 @@ pub(super) fn run(shared: &Shared, commands: &Receiver<Command>) {
 ///
 /// Quick repair keeps the allocator's state with each commit and commits in two phases: without it
 /// the first start after a crash would read the whole file.
-pub(super) fn begin(shared: &Shared) -> Result<WriteTransaction, StoreError> {
+pub(super) fn begin(shared: &StoreCore) -> Result<WriteTransaction, StoreError> {
     let mut txn = shared.db.begin_write()?;
     txn.set_quick_repair(true);
     Ok(txn)
 }
 
-fn persist(shared: &Shared, block: &SealedBlock) -> Result<(), StoreError> {
+fn persist(shared: &StoreCore, block: &SealedBlock) -> Result<(), StoreError> {
     if shared.failure().is_some() {
         return Ok(());
     }
@@ -207,7 +207,7 @@ fn set_head(txn: &WriteTransaction, head: &Head) -> Result<(), StoreError> {
 }
 
 /// Deletes records that are older than the configuration keeps.
-fn prune(shared: &Shared, txn: &WriteTransaction, number: u64) -> Result<(), StoreError> {
+fn prune(shared: &StoreCore, txn: &WriteTransaction, number: u64) -> Result<(), StoreError> {
     let keep = &shared.config;
     if let Some(last) = number.checked_sub(keep.reorg_depth) {
         first_up_to(&mut txn.open_table(tables::UNDO)?, last)?;
@@ -236,7 +236,7 @@ fn first_up_to(
 }
 
 fn forget_txs(
-    shared: &Shared,
+    shared: &StoreCore,
     txn: &WriteTransaction,
     number: u64,
     record: &[u8],
@@ -252,7 +252,7 @@ fn forget_txs(
 
 /// Goes back to `target`, one transaction per block, so that the state is a verified one at every
 /// moment.
-fn unwind(shared: &Shared, target: B256) -> Result<(), StoreError> {
+fn unwind(shared: &StoreCore, target: B256) -> Result<(), StoreError> {
     if let Some(failure) = shared.failure() {
         return Err(StoreError::Failed(failure));
     }
@@ -288,7 +288,7 @@ fn unwind(shared: &Shared, target: B256) -> Result<(), StoreError> {
 }
 
 /// Takes the head back.
-fn take_back(shared: &Shared) -> Result<(), StoreError> {
+fn take_back(shared: &StoreCore) -> Result<(), StoreError> {
     let view: Arc<StoreView> = shared.view.load_full();
     let head = view.head;
     let number = head.number;

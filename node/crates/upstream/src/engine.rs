@@ -29,8 +29,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use fragcast_shredder::Kind;
-use fragcast_turbine::output::{Ordered, Output};
+use fragcast_shredder::delivery::{Delivered, Output};
+use fragcast_shredder::{Kind, MessageKey};
 pub use jwt::{JwtError, JwtSecret};
 
 use machine::{Action, Answer, Limits, Machine, Outcome};
@@ -175,7 +175,7 @@ pub fn spawn(config: EngineConfig, stats: Arc<EngineStats>) -> EngineHandle {
 }
 
 enum Done {
-    Sent(Arc<Ordered>, Outcome),
+    Sent(Arc<Delivered>, Outcome),
     Asked(u64, Answer),
 }
 
@@ -259,9 +259,9 @@ impl Journal<'_> {
         }
     }
 
-    fn sent(&mut self, ordered: &Ordered, outcome: &Outcome) {
-        let Ordered { block, attempt, index, .. } = *ordered;
-        let kind = ordered.message.message().kind();
+    fn sent(&mut self, delivered: &Delivered, outcome: &Outcome) {
+        let MessageKey { block, attempt, message: index } = delivered.key;
+        let kind = delivered.message.message().kind();
         let stats = self.stats;
         match outcome {
             Outcome::Valid => {

@@ -72,8 +72,8 @@ pub async fn post_json(
     limit: Duration,
     max_response: usize,
 ) -> Result<(u16, Bytes), HttpError> {
-    let target = Target::parse(url).map_err(HttpError::NotSent)?;
-    let request = target.request(bearer, body).map_err(HttpError::NotSent)?;
+    let target = Target::parse(url).map_err(|error| HttpError::NotSent(error.to_string()))?;
+    let request = target.request(bearer, body)?;
     let stream = match timeout(limit, TcpStream::connect((target.host.as_str(), target.port))).await
     {
         Ok(Ok(stream)) => stream,
@@ -85,15 +85,20 @@ pub async fn post_json(
         return Err(HttpError::NotSent(format!("cannot set TCP_NODELAY: {error}")));
     }
     match timeout(limit, exchange(stream, request, max_response)).await {
-        Ok(result) => result.map_err(HttpError::Ambiguous),
+        Ok(result) => result,
         Err(_) => Err(HttpError::Ambiguous(format!("no answer within {limit:?}"))),
     }
 }
 
+/// The error of an address that cannot be asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no usable address: write it as http://host:port")]
+pub struct UrlError(String);
+
 /// Checks that `url` is one that [`post_json`] can use.
 ///
 /// # Errors
-/// [`HttpError::NotSent`], saying what to write instead.
+/// [`UrlError`].
 ///
 /// ```
 /// use fragcast_upstream::http::check_url;
@@ -101,8 +106,8 @@ pub async fn post_json(
 /// assert!(check_url("http://127.0.0.1:8545").is_ok());
 /// assert!(check_url("127.0.0.1:8545").is_err());
 /// ```
-pub fn check_url(url: &str) -> Result<(), HttpError> {
-    Target::parse(url).map(|_| ()).map_err(HttpError::NotSent)
+pub fn check_url(url: &str) -> Result<(), UrlError> {
+    Target::parse(url).map(drop)
 }
 
 struct Target {
@@ -112,8 +117,8 @@ struct Target {
 }
 
 impl Target {
-    fn parse(url: &str) -> Result<Self, String> {
-        let bad = || format!("`{url}` is no usable address: write it as http://host:port");
+    fn parse(url: &str) -> Result<Self, UrlError> {
+        let bad = || UrlError(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| bad())?;
         if uri.scheme_str() != Some("http") {
             return Err(bad());
@@ -128,7 +133,11 @@ impl Target {
         })
     }
 
-    fn request(&self, bearer: Option<&str>, body: Vec<u8>) -> Result<Request<Full<Bytes>>, String> {
+    fn request(
+        &self,
+        bearer: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<Request<Full<Bytes>>, HttpError> {
         let host = if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
@@ -138,10 +147,10 @@ impl Target {
             .header(HOST, host)
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| HttpError::NotSent(error.to_string()))?;
         if let Some(token) = bearer {
             let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-                .map_err(|_| "the bearer token is not printable".to_owned())?;
+                .map_err(|_| HttpError::NotSent("the bearer token is not printable".into()))?;
             value.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, value);
         }
@@ -153,15 +162,16 @@ async fn exchange(
     stream: TcpStream,
     request: Request<Full<Bytes>>,
     max_response: usize,
-) -> Result<(u16, Bytes), String> {
+) -> Result<(u16, Bytes), HttpError> {
+    let doubt = |error: &dyn std::fmt::Display| HttpError::Ambiguous(error.to_string());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| doubt(&error))?;
     let answer = async {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let response = sender.send_request(request).await.map_err(|error| doubt(&error))?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), max_response);
-        let body = body.collect().await.map_err(|error| error.to_string())?;
+        let body = body.collect().await.map_err(|error| doubt(&error))?;
         Ok((status, body.to_bytes()))
     };
     // The connection is driven here and not in a task of its own, so that it ends with the

@@ -2,28 +2,18 @@
 //! over HTTP JSON-RPC, and on demand is slow, silent, down, lies, or reorganises.
 
 mod answers;
+pub mod http;
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use alloy_primitives::{B256, Bytes};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
-use tokio::net::TcpSocket;
-use tokio::runtime::Runtime;
-use tokio::task::{JoinHandle, JoinSet};
-
 use fragcast_execution::exec::SealedBlock;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
-/// Longer than stopping takes.
-const GUARD: Duration = Duration::from_secs(60);
+use http::{Answered, Asked, HttpServer};
 
 /// The fault that every request meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,19 +91,8 @@ pub struct State {
 /// The server. It has a runtime of its own, so that it can be used from anywhere.
 pub struct Server {
     state: Arc<Mutex<State>>,
-    address: SocketAddr,
-    /// Bound and never listening: keeps the port while the server is down.
-    _reservation: TcpSocket,
-    running: Option<JoinHandle<()>>,
+    http: HttpServer,
     runtime: Option<Runtime>,
-}
-
-fn socket(address: SocketAddr) -> TcpSocket {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.set_reuseport(true).unwrap();
-    socket.bind(address).unwrap();
-    socket
 }
 
 impl Server {
@@ -124,27 +103,19 @@ impl Server {
             .enable_all()
             .build()
             .unwrap();
-        let reservation = {
-            let _entered = runtime.enter();
-            socket(SocketAddr::from(([127, 0, 0, 1], 0)))
-        };
-        let address = reservation.local_addr().unwrap();
         let known = chain.iter().map(|block| (block.hash(), Arc::clone(block))).collect();
         let state = State { chain_id, chain, known, raw_blocks: true, ..State::default() };
-        let mut server = Self {
-            state: Arc::new(Mutex::new(state)),
-            address,
-            _reservation: reservation,
-            running: None,
-            runtime: Some(runtime),
-        };
-        server.start();
-        server
+        let state = Arc::new(Mutex::new(state));
+        let served = Arc::clone(&state);
+        let entered = runtime.enter();
+        let http = HttpServer::up(move |asked| serve(Arc::clone(&served), asked));
+        drop(entered);
+        Self { state, http, runtime: Some(runtime) }
     }
 
     /// Its address.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.http.url()
     }
 
     /// Its state, to read or change.
@@ -168,38 +139,13 @@ impl Server {
 
     /// Starts the server (again): the port is open.
     pub fn start(&mut self) {
-        let runtime = self.runtime.as_ref().unwrap();
-        let listener = {
-            let _entered = runtime.enter();
-            socket(self.address).listen(64).unwrap()
-        };
-        let state = Arc::clone(&self.state);
-        self.running = Some(runtime.spawn(async move {
-            // Dropped with the task, and all connections with it.
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let state = Arc::clone(&state);
-                connections.spawn(async move {
-                    let service = service_fn(|request| serve(&state, request));
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        }));
+        let _entered = self.runtime.as_ref().unwrap().enter();
+        self.http.start();
     }
 
     /// Stops the server: the port is closed and connections break.
     pub fn stop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.abort();
-            let asked = Instant::now();
-            while !running.is_finished() {
-                assert!(asked.elapsed() < GUARD, "the server does not end");
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
+        self.http.stop_blocking();
     }
 }
 
@@ -211,18 +157,8 @@ impl Drop for Server {
     }
 }
 
-fn respond(status: u16, body: impl Into<bytes::Bytes>) -> Response<Full<bytes::Bytes>> {
-    Response::builder().status(status).body(Full::new(body.into())).unwrap()
-}
-
-async fn serve(
-    state: &Mutex<State>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<bytes::Bytes>>, std::io::Error> {
-    let Ok(body) = request.into_body().collect().await else {
-        return Err(std::io::Error::other("the request broke off"));
-    };
-    let call: Value = serde_json::from_slice(&body.to_bytes()).unwrap();
+async fn serve(state: Arc<Mutex<State>>, asked: Asked) -> Answered {
+    let call: Value = serde_json::from_slice(&asked.body).unwrap();
     let (fault, answer) = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         state.requests += 1;
@@ -238,17 +174,14 @@ async fn serve(
         (state.fault, answer.to_string())
     };
     match fault {
-        None => Ok(respond(200, answer)),
+        None => Some((200, answer.into())),
         Some(Fault::Slow(by)) => {
             tokio::time::sleep(by).await;
-            Ok(respond(200, answer))
+            Some((200, answer.into()))
         }
-        Some(Fault::Silent) => {
-            let never: Infallible = std::future::pending().await;
-            match never {}
-        }
-        Some(Fault::Close) => Err(std::io::Error::other("closed on demand")),
-        Some(Fault::Truncated) => Ok(respond(200, answer[..answer.len() / 2].to_owned())),
-        Some(Fault::Busy) => Ok(respond(503, "busy")),
+        Some(Fault::Silent) => std::future::pending().await,
+        Some(Fault::Close) => None,
+        Some(Fault::Truncated) => Some((200, answer[..answer.len() / 2].to_owned().into())),
+        Some(Fault::Busy) => Some((503, "busy".into())),
     }
 }

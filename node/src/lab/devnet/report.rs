@@ -91,7 +91,7 @@ pub(super) fn print_table(
         "seal ms"
     )?;
     for (i, node) in network.nodes().iter().enumerate() {
-        let net = node.shared().net.snapshot();
+        let net = node.state().net.snapshot();
         let ms = |histogram: &Histogram<u64>, quantile| {
             if histogram.is_empty() {
                 return "-".to_owned();
@@ -102,7 +102,7 @@ pub(super) fn print_table(
             writeln!(
                 out,
                 "{i:>4}  {:<8?}  {:>6}  {:>8}  {:>8}  {:>8}  {:>8}  {:>9}  {:>9}  {:>6.1}  {:>6.0}  {:>8.2}  {:.8}…",
-                node.shared().peer,
+                node.state().peer,
                 track.sealed(),
                 track.verdicts("verified"),
                 track.messages,
@@ -174,7 +174,7 @@ impl Fallback {
             reasons: BTreeMap::new(),
         };
         for node in network.nodes() {
-            let changes: Vec<Change> = node.shared().with_progress(|p| {
+            let changes: Vec<Change> = node.state().with_progress(|p| {
                 // What was ordered is no failure.
                 let own = |change: &&Change| change.reason != Reason::Operator;
                 p.changes.iter().filter(own).copied().collect()
@@ -340,7 +340,7 @@ impl View {
             if bar.is_hidden() {
                 return;
             }
-            let net = network.nodes()[i].shared().net.snapshot();
+            let net = network.nodes()[i].state().net.snapshot();
             network.track(i, |track| {
                 bar.set_position(track.sealed() as u64);
                 bar.set_message(format!(

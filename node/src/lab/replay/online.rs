@@ -186,7 +186,7 @@ impl Followers for Nodes<'_> {
         let network = &mut running.network;
         let gap = running.highest.is_none_or(|highest| highest + 1 < block);
         running.highest = running.highest.max(Some(block));
-        let executors = network.nodes().iter().filter_map(|n| n.shared().executor.as_ref());
+        let executors = network.nodes().iter().filter_map(|n| n.state().executor.as_ref());
         for executor in executors {
             executor.withdrawals(block, withdrawals.unwrap_or_default().to_vec());
         }

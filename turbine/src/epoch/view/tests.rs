@@ -40,15 +40,10 @@ fn view(epochs: impl IntoIterator<Item = Epoch>) -> EpochsView {
 fn each_block_has_the_epoch_that_began_last() {
     let view = view([epoch(5, 0..8, &[1, 2]), epoch(100, 1..9, &[3]), epoch(200, 2..10, &[4])]);
     let at = |block| view.at(block).map(|epoch| epoch.from_block());
-    assert_eq!([4, 5, 99, 100, 199, 200, u64::MAX].map(at), [
-        None,
-        Some(5),
-        Some(5),
-        Some(100),
-        Some(100),
-        Some(200),
-        Some(200)
-    ]);
+    assert_eq!(
+        [4, 5, 99, 100, 199, 200, u64::MAX].map(at),
+        [None, Some(5), Some(5), Some(100), Some(100), Some(200), Some(200)]
+    );
     assert_eq!(view.gateway(4), None);
     assert_eq!(view.gateway(99), Some(gateway(2).address()));
     assert_eq!(view.gateway(100), Some(gateway(3).address()));

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::seen::{MAX_OF_BLOCK, MAX_VERSIONS};
 use super::*;
+use crate::schedule::Schedule;
 use crate::testing;
 
 const H: &str = "e75fae0065403d4091f3d6549c4219db69c96d9de761cfc75fe9792b6166c758";
@@ -80,7 +81,7 @@ fn gateway_at(place: u8) -> GatewayKey {
 /// Led by [`testing::gateway`] in blocks 0–29, by another in 30–59, and again.
 fn gate_of(dialect: Dialect) -> Gate {
     let gateways = vec![gateway_at(0).address(), gateway_at(1).address()];
-    Gate::new(dialect, Schedule::new(gateways, 30).unwrap())
+    Gate::new(dialect, testing::epochs(Schedule::new(gateways, 30).unwrap()))
 }
 
 fn gate() -> Gate {

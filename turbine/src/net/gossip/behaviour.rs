@@ -36,14 +36,12 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::{PeerId, Swarm, dns, identify, noise, tcp, yamux};
 use socket2::{SockRef, TcpKeepalive};
 
-use super::dial::Targets;
 use super::doorman::Doorman;
 use super::identity;
 use super::known::Id;
 use super::meter::Meters;
 use super::{GossipLimits, GossipNetConfig, GossipNetError};
 use crate::gossip::{Topics, topic};
-use crate::membership::Membership;
 
 /// Largest frame.
 const MAX_FRAME: usize = 12 * 1024 * 1024;
@@ -321,21 +319,16 @@ fn transport(
 pub(super) fn swarm(
     config: &GossipNetConfig,
     identity: &SigningKey,
-    members: &Membership,
-    targets: &Targets,
     meters: &Meters,
 ) -> Result<Built, GossipNetError> {
     let key = identity::keypair(identity);
     let hooks = Arc::new(Hooks::default());
     let topics = Topics::new(config.chain_id);
-    let peers = members.members().iter().map(|member| member.peer());
-    let friends = peers.filter_map(|peer| identity::libp2p_id_of(&peer));
-    let friends = friends.chain(targets.peers()).collect();
     let about = identify::Config::new("fragcast/1".to_owned(), key.public())
         .with_agent_version(concat!("fragcast/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_cache_size(0);
     let behaviour = Behaviour {
-        doorman: Doorman::new(config.limits, friends),
+        doorman: Doorman::new(config.limits),
         gossipsub: gossip(&topics, &hooks, &config.limits)?,
         identify: identify::Behaviour::new(about),
     };

@@ -1,5 +1,5 @@
-//! Whom we call: linked members and bootstrap peers, with growing pauses, for as long as it
-//! takes.
+//! Dialling: linked members and bootstrap peers are called with growing pauses, for as long as it
+//! takes. Links follow the epochs that live.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,9 +9,10 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::time::Instant;
 
 use super::identity::libp2p_id_of;
-use super::{GossipNetConfig, GossipNetError};
+use super::{Addresses, GossipNetConfig, GossipNetError};
+use crate::epoch::EpochsView;
 use crate::gossip::links;
-use crate::membership::{Membership, PeerIndex};
+use crate::peer::PeerId as MemberId;
 
 /// After a connection that lived this long the pauses start again from the shortest.
 const GOOD: Duration = Duration::from_secs(10);
@@ -28,71 +29,92 @@ enum State {
 #[derive(Debug)]
 struct Target {
     addresses: Vec<Multiaddr>,
+    /// Of these, those that the configuration gives: they stay whatever the links are.
+    bootstrap: Vec<Multiaddr>,
     /// Before the first call after a connection was lost.
     patience: Duration,
     pause: Duration,
     state: State,
 }
 
-/// Those that we call.
+/// The peers that this node calls.
 #[derive(Debug)]
 pub(super) struct Targets {
+    me: MemberId,
     targets: BTreeMap<PeerId, Target>,
+    /// Where members are to be found, as far as is known.
+    book: Addresses,
     backoff: (Duration, Duration),
+    patience: Duration,
 }
 
 impl Targets {
+    /// The bootstrap peers, and the members that `me` is linked to.
     pub(super) fn new(
         config: &GossipNetConfig,
-        members: &Membership,
-        me: PeerIndex,
-        mut addresses: BTreeMap<PeerIndex, Vec<Multiaddr>>,
+        me: MemberId,
+        epochs: &EpochsView,
+        book: Addresses,
     ) -> Result<Self, GossipNetError> {
-        let mut targets = Self { targets: BTreeMap::new(), backoff: config.backoff };
-        let peers: Vec<_> = members.members().iter().map(|member| member.peer()).collect();
-        let own = peers.get(me as usize).and_then(libp2p_id_of);
-        for index in links::links(me, &peers) {
-            let Some(id) = peers.get(index as usize).and_then(libp2p_id_of) else { continue };
-            // Both ends know of the link: the lower index calls, the other waits for it first.
-            let patience = if me < index { Duration::ZERO } else { config.patience };
-            for address in addresses.remove(&index).unwrap_or_default() {
-                match peer_in(&address) {
-                    Some(found) if found != id => {
-                        let (member, expected, found) = (index, id.into(), found.into());
-                        return Err(GossipNetError::OtherPeer { address, member, expected, found });
+        let GossipNetConfig { backoff, patience, .. } = *config;
+        let mut targets = Self { me, targets: BTreeMap::new(), book, backoff, patience };
+        for address in &config.bootstrap {
+            let id = peer_in(address).ok_or_else(|| GossipNetError::NoPeer(address.clone()))?;
+            check(address)?;
+            if Some(id) != libp2p_id_of(&me) {
+                let target = targets.entry(id, Duration::ZERO);
+                target.bootstrap.push(address.clone());
+                target.addresses.push(address.clone());
+            }
+        }
+        match targets.link(epochs) {
+            Some(error) => Err(error),
+            None => Ok(targets),
+        }
+    }
+
+    /// Calls those whose link it is now, and nobody else; gives the last address that cannot be
+    /// called, if there is one.
+    pub(super) fn link(&mut self, epochs: &EpochsView) -> Option<GossipNetError> {
+        let linked = links::neighbours(&self.me, epochs);
+        let mut wrong = None;
+        for target in self.targets.values_mut() {
+            target.addresses.clone_from(&target.bootstrap);
+        }
+        for peer in linked {
+            let Some(id) = libp2p_id_of(&peer) else { continue };
+            // Both ends know of the link: the lower id calls, the other waits for it first.
+            let patience = if self.me < peer { Duration::ZERO } else { self.patience };
+            for address in self.book.get(&peer).cloned().unwrap_or_default() {
+                match fits(&address, peer, id) {
+                    Err(error) => wrong = Some(error),
+                    Ok(()) => {
+                        let target = self.entry(id, patience);
+                        if !target.addresses.contains(&address) {
+                            target.addresses.push(address);
+                        }
                     }
-                    _ => targets.add(id, address, patience)?,
                 }
             }
         }
-        for address in &config.bootstrap {
-            let id = peer_in(address).ok_or_else(|| GossipNetError::NoPeer(address.clone()))?;
-            if Some(id) != own {
-                targets.add(id, address.clone(), Duration::ZERO)?;
-            }
-        }
-        Ok(targets)
+        self.targets.retain(|_, target| !target.addresses.is_empty());
+        wrong
     }
 
-    fn add(
-        &mut self,
-        peer: PeerId,
-        address: Multiaddr,
-        patience: Duration,
-    ) -> Result<(), GossipNetError> {
-        if !address.iter().any(|part| matches!(part, Protocol::Tcp(_))) {
-            return Err(GossipNetError::Unsupported(address));
-        }
-        let target = self.targets.entry(peer).or_insert_with(|| Target {
+    /// Members are to be found elsewhere; counts with the next [`link`](Self::link).
+    pub(super) fn set_addresses(&mut self, book: Addresses) {
+        self.book = book;
+    }
+
+    fn entry(&mut self, peer: PeerId, patience: Duration) -> &mut Target {
+        let pause = self.backoff.0;
+        self.targets.entry(peer).or_insert_with(|| Target {
             addresses: Vec::new(),
+            bootstrap: Vec::new(),
             patience,
-            pause: self.backoff.0,
+            pause,
             state: State::Waiting(Instant::now() + patience),
-        });
-        if !target.addresses.contains(&address) {
-            target.addresses.push(address);
-        }
-        Ok(())
+        })
     }
 
     /// All of them.
@@ -148,6 +170,25 @@ impl Targets {
     }
 }
 
+/// Whether an address can be called.
+fn check(address: &Multiaddr) -> Result<(), GossipNetError> {
+    match address.iter().any(|part| matches!(part, Protocol::Tcp(_))) {
+        true => Ok(()),
+        false => Err(GossipNetError::Unsupported(address.clone())),
+    }
+}
+
+/// Whether an address can be called, and names nobody but this member.
+fn fits(address: &Multiaddr, member: MemberId, expected: PeerId) -> Result<(), GossipNetError> {
+    match peer_in(address) {
+        Some(found) if found != expected => {
+            let (expected, found) = (expected.into(), found.into());
+            Err(GossipNetError::OtherPeer { address: address.clone(), member, expected, found })
+        }
+        _ => check(address),
+    }
+}
+
 /// The peer that an address names.
 fn peer_in(address: &Multiaddr) -> Option<PeerId> {
     match address.iter().last()? {
@@ -158,29 +199,56 @@ fn peer_in(address: &Multiaddr) -> Option<PeerId> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::membership::sample;
+    use std::sync::Arc;
 
-    fn peers(table: &Membership) -> Vec<PeerId> {
-        table.members().iter().filter_map(|m| libp2p_id_of(&m.peer())).collect()
+    use super::*;
+    use crate::epoch::Epoch;
+    use crate::membership::{Membership, sample};
+    use crate::schedule::Schedule;
+    use crate::testing::gateway;
+
+    const CHAIN: u64 = 5;
+
+    fn epoch(from_block: u64, members: Membership) -> Arc<Epoch> {
+        let schedule = Schedule::new(vec![gateway().address()], 30).unwrap();
+        Arc::new(Epoch::new(CHAIN, from_block, Arc::new(members), schedule, []).unwrap())
     }
 
-    fn listening(n: PeerIndex) -> BTreeMap<PeerIndex, Vec<Multiaddr>> {
-        (0..n)
-            .map(|i| (i, vec![format!("/ip4/127.0.0.1/tcp/{}", 9000 + i).parse().unwrap()]))
-            .collect()
+    fn ids(table: &Membership) -> Vec<MemberId> {
+        table.members().iter().map(|member| member.peer()).collect()
+    }
+
+    fn called(calls: Vec<(PeerId, Vec<Multiaddr>)>) -> Vec<PeerId> {
+        calls.into_iter().map(|(peer, _)| peer).collect()
+    }
+
+    fn listening(peers: &[MemberId]) -> Addresses {
+        let at = |(i, peer): (usize, &MemberId)| {
+            (*peer, vec![format!("/ip4/127.0.0.1/tcp/{}", 9000 + i).parse().unwrap()])
+        };
+        peers.iter().enumerate().map(at).collect()
+    }
+
+    /// As the member at this place of a table of `n`.
+    fn targets(
+        config: &GossipNetConfig,
+        n: usize,
+        me: usize,
+        book: impl FnOnce(&[MemberId]) -> Addresses,
+    ) -> (Result<Targets, GossipNetError>, Vec<PeerId>) {
+        let (table, _) = sample(CHAIN, &vec![1; n]);
+        let members = ids(&table);
+        let epochs = EpochsView::new(vec![epoch(0, table)]).unwrap();
+        let made = Targets::new(config, members[me], &epochs, book(&members));
+        (made, members.iter().filter_map(libp2p_id_of).collect())
     }
 
     #[tokio::test(start_paused = true)]
     async fn of_two_members_the_lower_one_calls() {
-        let (table, _) = sample(5, &[1; 3]);
-        let config = GossipNetConfig::new(5);
-        let ids = peers(&table);
-        let mut targets = Targets::new(&config, &table, 1, listening(3)).unwrap();
+        let config = GossipNetConfig::new(CHAIN);
+        let (targets, ids) = targets(&config, 3, 1, listening);
+        let mut targets = targets.unwrap();
         let now = Instant::now();
-        let called = |calls: Vec<(PeerId, Vec<Multiaddr>)>| -> Vec<PeerId> {
-            calls.into_iter().map(|(peer, _)| peer).collect()
-        };
         assert_eq!(called(targets.due(now, |_| false)), [ids[2]]);
         assert_eq!(called(targets.due(now, |_| false)), []);
         assert_eq!(called(targets.due(now + config.patience, |_| false)), [ids[0]]);
@@ -194,10 +262,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_up_to_the_longest() {
-        let (table, _) = sample(5, &[1; 2]);
-        let config = GossipNetConfig::new(5);
-        let mut targets = Targets::new(&config, &table, 0, listening(2)).unwrap();
-        let ids = peers(&table);
+        let config = GossipNetConfig::new(CHAIN);
+        let (targets, ids) = targets(&config, 2, 0, listening);
+        let mut targets = targets.unwrap();
         let mut pauses = Vec::new();
         for _ in 0..10 {
             let mut now = Instant::now();
@@ -213,23 +280,60 @@ mod tests {
         assert_eq!(pauses[9], config.backoff.1);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn links_follow_the_epochs_and_bootstrap_peers_stay() {
+        let (old, _) = sample(CHAIN, &[1; 3]);
+        // The same members but one, and one more.
+        let (all, _) = sample(CHAIN, &[1; 4]);
+        let me = ids(&old)[0];
+        let gone = ids(&old)[2];
+        let kept = all.members().iter().filter(|member| member.peer() != gone).cloned();
+        let new = Membership::new(CHAIN, kept.collect()).unwrap();
+        let joined = *ids(&new).iter().find(|id| !ids(&old).contains(id)).unwrap();
+        let stranger = Protocol::P2p(PeerId::random());
+        let bootstrap: Multiaddr = "/ip4/1.2.3.4/tcp/9222".parse().unwrap();
+        let config = GossipNetConfig {
+            bootstrap: vec![bootstrap.with(stranger)],
+            ..GossipNetConfig::new(CHAIN)
+        };
+        let (first, second) = (epoch(0, old), epoch(100, new));
+        let one = EpochsView::new(vec![first.clone()]).unwrap();
+        let both = EpochsView::new(vec![first, second.clone()]).unwrap();
+        let later = EpochsView::new(vec![second]).unwrap();
+        let book = listening(&ids(&all));
+        let mut targets = Targets::new(&config, me, &one, book).unwrap();
+        let has = |targets: &Targets, id| targets.targets.contains_key(&libp2p_id_of(&id).unwrap());
+        assert!(has(&targets, gone) && !has(&targets, joined));
+        // What goes on with the others goes on.
+        targets.connected(Instant::now(), &libp2p_id_of(&gone).unwrap());
+        assert!(targets.link(&both).is_none());
+        assert!(has(&targets, gone) && has(&targets, joined));
+        assert!(
+            !called(targets.due(Instant::now(), |_| false)).contains(&libp2p_id_of(&gone).unwrap())
+        );
+        assert!(targets.link(&later).is_none());
+        assert!(!has(&targets, gone) && has(&targets, joined));
+        assert_eq!(targets.peers().count(), 3, "two members and a bootstrap peer");
+    }
+
     #[tokio::test]
     async fn addresses_must_say_who_is_there() {
-        let (table, _) = sample(5, &[1; 2]);
-        let ids = peers(&table);
         let bare: Multiaddr = "/ip4/1.2.3.4/tcp/9222".parse().unwrap();
-        let config = GossipNetConfig { bootstrap: vec![bare.clone()], ..GossipNetConfig::new(5) };
-        let none = BTreeMap::new;
-        let error = Targets::new(&config, &table, 0, none()).unwrap_err();
+        let config =
+            GossipNetConfig { bootstrap: vec![bare.clone()], ..GossipNetConfig::new(CHAIN) };
+        let (nameless, ids) = targets(&config, 2, 0, |_| Addresses::new());
+        let error = nameless.unwrap_err();
         assert!(error.to_string().contains("append /p2p/"), "{error}");
 
-        let config = GossipNetConfig::new(5);
+        let config = GossipNetConfig::new(CHAIN);
         let named = bare.with(Protocol::P2p(ids[0]));
-        let error = Targets::new(&config, &table, 0, [(1, vec![named])].into()).unwrap_err();
+        let (other, _) = targets(&config, 2, 0, |ids| [(ids[1], vec![named])].into());
+        let error = other.unwrap_err();
         assert!(error.to_string().contains("correct the address"), "{error}");
 
         let udp: Multiaddr = "/ip4/1.2.3.4/udp/9222".parse().unwrap();
-        let error = Targets::new(&config, &table, 0, [(1, vec![udp])].into()).unwrap_err();
+        let (unsupported, _) = targets(&config, 2, 0, |ids| [(ids[1], vec![udp])].into());
+        let error = unsupported.unwrap_err();
         assert!(error.to_string().contains("is no TCP address"), "{error}");
     }
 }

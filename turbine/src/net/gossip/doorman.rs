@@ -71,15 +71,20 @@ pub(super) struct Doorman {
 }
 
 impl Doorman {
-    pub(super) fn new(limits: GossipLimits, friends: BTreeSet<PeerId>) -> Self {
+    pub(super) fn new(limits: GossipLimits) -> Self {
         Self {
             limits,
-            friends,
+            friends: BTreeSet::new(),
             pending: BTreeMap::new(),
             established: BTreeMap::new(),
             bars: BTreeMap::new(),
             refused: Counts::default(),
         }
+    }
+
+    /// Those for whom room is kept from now on.
+    pub(super) fn set_friends(&mut self, friends: BTreeSet<PeerId>) {
+        self.friends = friends;
     }
 
     /// Refuses a peer for the time of a bar.

@@ -6,27 +6,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fragcast_shredder::Kind;
+use fragcast_shredder::{Dialect, Kind};
 use libp2p::core::ConnectedPoint;
 use libp2p::futures::{FutureExt, StreamExt};
 use libp2p::gossipsub::{self, IdentTopic, TopicHash};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, ListenError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::behaviour::{Behaviour, BehaviourEvent, Built, GRAYLIST, Hooks, KINDS};
 use super::dial::Targets;
-use super::identity::peer_id_of;
+use super::identity::{libp2p_id_of, peer_id_of};
 use super::known::Known;
 use super::meter::Meters;
 use super::peers::{Peer, Peers, Rates, Why};
-use super::{GossipLimits, GossipNetConfig, GossipSnapshot};
+use super::{Command, GossipLimits, GossipNetConfig, GossipSnapshot};
 use crate::counts::Counts;
+use crate::epoch::EpochsView;
 use crate::gossip::{Gate, GossipAction, GossipOutcome, Listener, Topics, outsider};
-use crate::membership::Membership;
-use crate::net::link::GossipInput;
+use crate::net::link::{GossipInput, Outlook};
 use messages::Unpublished;
 
 /// Events of the swarm between two looks at what else there is to do.
@@ -39,8 +39,8 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
 /// Everything that a driver is started with.
 pub(super) struct Parts {
     pub(super) config: GossipNetConfig,
-    pub(super) gate: Gate,
-    pub(super) members: Arc<Membership>,
+    pub(super) dialect: Dialect,
+    pub(super) epochs: Arc<EpochsView>,
     pub(super) targets: Targets,
     pub(super) meters: Meters,
     pub(super) built: Built,
@@ -55,7 +55,8 @@ pub(super) struct Driver {
     limits: GossipLimits,
     rates: Rates,
     gate: Gate,
-    members: Arc<Membership>,
+    /// Of these epochs the friends, links and listeners are.
+    epochs: Arc<EpochsView>,
     targets: Targets,
     meters: Meters,
     inputs: mpsc::Sender<GossipInput>,
@@ -71,6 +72,12 @@ pub(super) struct Driver {
     published: Instant,
 }
 
+/// Who a peer is to the protocol.
+fn listener(epochs: &EpochsView, peer: &PeerId) -> Listener {
+    let member = peer_id_of(peer).and_then(|id| epochs.peers().key(&id));
+    member.map_or_else(|| outsider(&peer.to_bytes()), Listener::Member)
+}
+
 impl Driver {
     pub(super) fn new(
         parts: Parts,
@@ -78,14 +85,14 @@ impl Driver {
         inputs: mpsc::Sender<GossipInput>,
     ) -> Self {
         let Built { swarm, topics, hooks } = parts.built;
-        Self {
+        let mut driver = Self {
             swarm,
             topics,
             hooks,
             limits: parts.config.limits,
             rates: Rates::new(&parts.config.limits),
-            gate: parts.gate,
-            members: parts.members,
+            gate: Gate::new(parts.dialect, Arc::clone(&parts.epochs)),
+            epochs: parts.epochs,
             targets: parts.targets,
             meters: parts.meters,
             inputs,
@@ -97,43 +104,46 @@ impl Driver {
             not_published: Counts::default(),
             snapshots: parts.snapshots,
             published: Instant::now(),
-        }
+        };
+        driver.make_friends();
+        driver
     }
 
     /// Runs until it is stopped, or the driver at the other end has ended.
     pub(super) async fn run(
         mut self,
         mut actions: mpsc::Receiver<GossipAction>,
-        mut window: watch::Receiver<(u64, u64)>,
-        mut stop: mpsc::Receiver<()>,
-        mut fresh: mpsc::Receiver<oneshot::Sender<GossipSnapshot>>,
+        mut outlook: watch::Receiver<Outlook>,
+        mut commands: mpsc::Receiver<Command>,
     ) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut controlled, mut asked) = (true, true);
-        window.mark_changed();
+        let mut controlled = true;
+        outlook.mark_changed();
         loop {
             tokio::select! {
                 biased;
-                told = stop.recv(), if controlled => match told {
-                    Some(()) => break,
+                command = commands.recv(), if controlled => match command {
+                    Some(Command::Shutdown) => break,
+                    Some(Command::Snapshot(reply)) => {
+                        // Who asked may have given up.
+                        let _ = reply.send(self.take_snapshot());
+                    }
+                    Some(Command::Addresses(book)) => {
+                        self.targets.set_addresses(book);
+                        self.make_links();
+                    }
                     // Nobody holds a handle: it runs for as long as the driver does.
                     None => controlled = false,
                 },
-                changed = window.changed() => {
+                changed = outlook.changed() => {
                     if changed.is_err() {
                         break;
                     }
-                    let (low, high) = *window.borrow_and_update();
-                    self.gate.set_window(low, high);
+                    let now = outlook.borrow_and_update().clone();
+                    self.look(now);
                 }
                 _ = tick.tick() => self.tick(),
-                reply = fresh.recv(), if asked => match reply {
-                    Some(reply) => {
-                        let _ = reply.send(self.take_snapshot());
-                    }
-                    None => asked = false,
-                },
                 action = actions.recv() => match action {
                     Some(action) => self.act(action),
                     None => break,
@@ -173,6 +183,41 @@ impl Driver {
             }
         }
         tracing::info!(listen, "listening to gossip");
+    }
+
+    /// Takes over what the protocol has changed.
+    fn look(&mut self, outlook: Outlook) {
+        let Outlook { window: (low, high), epochs, behind } = outlook;
+        self.gate.set_window(low, high);
+        self.gate.set_epochs(Arc::clone(&epochs), behind);
+        if Arc::ptr_eq(&self.epochs, &epochs) {
+            return;
+        }
+        self.epochs = epochs;
+        self.make_links();
+        // Who has joined, or left, is somebody else to the protocol.
+        for (id, peer) in &mut self.peers {
+            let before = std::mem::replace(&mut peer.listener, listener(&self.epochs, id));
+            if before != peer.listener && std::mem::take(&mut peer.told) {
+                self.gone.push(before);
+            }
+        }
+        self.tell_listeners();
+    }
+
+    /// Calls those whose link it is by the epochs and addresses that are known now.
+    fn make_links(&mut self) {
+        if let Some(error) = self.targets.link(&self.epochs) {
+            tracing::warn!(%error, "gossip: a member cannot be called");
+        }
+        self.make_friends();
+    }
+
+    /// Keeps room for members and for those that are called.
+    fn make_friends(&mut self) {
+        let members = self.epochs.members().filter_map(|(_, member)| libp2p_id_of(&member.peer()));
+        let friends = members.chain(self.targets.peers()).collect();
+        self.swarm.behaviour_mut().doorman.set_friends(friends);
     }
 
     fn event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -216,10 +261,9 @@ impl Driver {
     fn connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let now = Instant::now();
         self.targets.connected(now, &peer);
-        let index = peer_id_of(&peer).and_then(|known| self.members.index(&known));
-        let listener = index.map_or_else(|| outsider(&peer.to_bytes()), |i| Listener::Member(i.into()));
+        let listener = listener(&self.epochs, &peer);
         let entry = self.peers.entry(peer).or_insert_with(|| {
-            tracing::info!(%peer, member = ?index, "gossip: connected");
+            tracing::info!(%peer, ?listener, "gossip: connected");
             Peer::new(now, listener)
         });
         entry.connect(id, self.meters.of(endpoint.get_remote_address()));

@@ -168,9 +168,7 @@ mod tests {
         let nonces: Vec<u64> = (0..300).map(|n| ask(&mut requests, 1, set(n, 0))).collect();
         assert_eq!(requests.waiting(NOW), MAX_REQUESTS);
         requests.settle(|_| true);
-        let late = |nonce: &&u64| {
-            requests.settled.contains(&(**nonce, PeerKey::from(1)))
-        };
+        let late = |nonce: &&u64| requests.settled.contains(&(**nonce, PeerKey::from(1)));
         assert_eq!(nonces.iter().filter(late).count(), MAX_SETTLED);
     }
 }

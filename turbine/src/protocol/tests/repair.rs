@@ -25,7 +25,7 @@ fn a_lossy_network_ends_complete_by_repair() {
         net.block(1, 6, 20_000);
         net.assert_complete(0, 8);
         let sent = Timestamp::from_nanos(1_000_000_000);
-        let last = net.delivered.iter().flatten().map(|d| d.complete_at).max().unwrap();
+        let last = net.delivered.iter().flatten().map(|d| d.times.complete_at).max().unwrap();
         assert!(last.since(sent) < Duration::from_secs(3), "{route:?}: {:?}", last.since(sent));
         let repaired =
             net.delivered.iter().flatten().filter(|d| d.via == Via::Repair).count() as u64;
@@ -130,7 +130,7 @@ fn a_lost_seal_is_asked_for_at_once() {
     net.cut[4] = false;
     net.run();
     net.assert_complete(0, 3);
-    let took = net.delivered[4][2].complete_at.since(sent);
+    let took = net.delivered[4][2].times.complete_at.since(sent);
     // Cut for 50 ms, tips, quiet of at most 125 ms, and a round trip.
     assert!(took < Duration::from_millis(400), "{took:?}");
     assert_eq!(sum(&net, |c| c.repair_requested), 1);

@@ -40,7 +40,7 @@ impl Block {
         if handed.is_some() && !view.reorder {
             return handed;
         }
-        let mut guesses = all.iter().filter(|c| c.signed == 0 && c.ordered.is_some());
+        let mut guesses = all.iter().filter(|c| c.signed == 0 && c.delivered.is_some());
         let best = if view.strict {
             None
         } else if view.lone {
@@ -62,7 +62,7 @@ impl Block {
             let before = seal.rank < view.rank && others().any(|other| other.fits(seal));
             seal.signed == 0
                 && !view.certain
-                && seal.ordered.is_some()
+                && seal.delivered.is_some()
                 && (view.lone || opening.fits(seal) && !before)
         };
         let mut seals: Vec<usize> = match signed {
@@ -122,7 +122,7 @@ impl Block {
             if !these.iter().any(|c| c.is_of(view.number)) {
                 let chosen = preferred.map(|c| c.root);
                 let others = all.iter().rev();
-                these.extend(others.filter(|c| Some(c.root) != chosen && c.ordered.is_some()));
+                these.extend(others.filter(|c| Some(c.root) != chosen && c.delivered.is_some()));
             }
             if these.is_empty() {
                 return None;

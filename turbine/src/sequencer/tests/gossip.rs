@@ -26,13 +26,13 @@ impl Consumer {
                 self.roots.clear();
             }
             Output::Message(m) => {
-                assert_eq!(usize::from(m.index), self.roots.len(), "{:?}", self.log);
-                if m.index == 0 {
+                assert_eq!(usize::from(m.key.message), self.roots.len(), "{:?}", self.log);
+                if m.key.message == 0 {
                     assert_eq!(self.number, None, "{:?}", self.log);
-                    assert!(self.last < Some(m.attempt), "numbers rise: {:?}", self.log);
-                    (self.number, self.last) = (Some(m.attempt), Some(m.attempt));
+                    assert!(self.last < Some(m.key.attempt), "numbers rise: {:?}", self.log);
+                    (self.number, self.last) = (Some(m.key.attempt), Some(m.key.attempt));
                 }
-                assert_eq!(self.number, Some(m.attempt), "{:?}", self.log);
+                assert_eq!(self.number, Some(m.key.attempt), "{:?}", self.log);
                 self.roots.push(m.message.root());
             }
         }
@@ -48,7 +48,7 @@ struct Bench {
 impl Bench {
     fn push(&mut self, message: &VerifiedMessage, attempt: u8, via: Via) -> (Fate, Vec<String>) {
         let mut out = Vec::new();
-        let fate = self.sequencer.push(Ordered { via, ..ordered(message, attempt) }, &mut out);
+        let fate = self.sequencer.push(by(via, message, attempt), &mut out);
         out.iter().for_each(|output| self.consumer.take(output));
         (fate, out.iter().map(describe).collect())
     }
@@ -274,8 +274,8 @@ fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
     let mut out = Vec::new();
     for number in [7, 8, 9] {
         for message in [env(number), big(number, 1)] {
-            let ordered = Ordered { via: Via::Gossip, ..ordered(&message, 0) };
-            assert_eq!(bench.sequencer.push(ordered, &mut out), Fate::Passed);
+            let gossiped = by(Via::Gossip, &message, 0);
+            assert_eq!(bench.sequencer.push(gossiped, &mut out), Fate::Passed);
             assert!(bench.sequencer.kept() <= MAX_KEPT);
         }
     }

@@ -13,7 +13,7 @@ use alloy_trie::TrieAccount;
 use super::ChainSpec;
 
 /// The L2ToL1MessagePasser predeploy, whose storage root is in the header from Isthmus on.
-const MESSAGE_PASSER: Address = address!("4200000000000000000000000000000000000016");
+pub(crate) const MESSAGE_PASSER: Address = address!("4200000000000000000000000000000000000016");
 /// geth's `params.GenesisGasLimit`, for a genesis that says 0.
 const DEFAULT_GAS_LIMIT: u64 = 4_712_388;
 /// geth's `params.InitialBaseFee`, for a genesis that says nothing.

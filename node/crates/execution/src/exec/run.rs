@@ -79,8 +79,8 @@ impl OpReceiptBuilder for Receipts {
     }
 }
 
-/// The place of a run in its block.
-pub(super) struct Place<'a> {
+/// The block that a run adds to, as far as it has come.
+pub(super) struct BlockSoFar<'a> {
     pub(super) spec: &'a Arc<ChainSpec>,
     /// The block's header as far as it is known.
     pub(super) header: &'a Header,
@@ -118,16 +118,16 @@ pub enum OnInvalid {
 
 /// Runs transactions in order.
 pub(super) fn run(
-    place: &Place<'_>,
+    block: &BlockSoFar<'_>,
     db: OverlayDb,
     txs: &[Tx],
     on_invalid: OnInvalid,
 ) -> Result<Ran, RunError> {
-    match place.spec.block_env(place.header) {
+    match block.spec.block_env(block.header) {
         BlockEnv::Eth(env) => {
             let evm = EthEvmFactory::default().create_evm(db, env);
-            let mut executor = eth(place, evm, None);
-            let (receipts, passed_over) = drive(place, &mut executor, txs, on_invalid, eth_tx)?;
+            let mut executor = eth(block, evm, None);
+            let (receipts, passed_over) = drive(block, &mut executor, txs, on_invalid, eth_tx)?;
             let counters = Counters {
                 gas_used: executor.cumulative_tx_gas_used,
                 regular_gas: executor.block_regular_gas_used,
@@ -139,14 +139,14 @@ pub(super) fn run(
         BlockEnv::Op(env) => {
             let evm = OpEvmFactory::<OpTx>::default().create_evm(db, env);
             let context = OpBlockExecutionCtx {
-                parent_hash: place.header.parent_hash,
-                parent_beacon_block_root: place.header.parent_beacon_block_root,
-                extra_data: place.header.extra_data.clone(),
+                parent_hash: block.header.parent_hash,
+                parent_beacon_block_root: block.header.parent_beacon_block_root,
+                extra_data: block.header.extra_data.clone(),
             };
-            let mut executor = OpBlockExecutor::new(evm, context, &**place.spec, Receipts);
-            executor.gas_used = place.counters.gas_used;
-            executor.da_footprint_used = place.counters.blob_gas;
-            let (receipts, passed_over) = drive(place, &mut executor, txs, on_invalid, op_tx)?;
+            let mut executor = OpBlockExecutor::new(evm, context, &**block.spec, Receipts);
+            executor.gas_used = block.counters.gas_used;
+            executor.da_footprint_used = block.counters.blob_gas;
+            let (receipts, passed_over) = drive(block, &mut executor, txs, on_invalid, op_tx)?;
             let counters = Counters {
                 gas_used: executor.gas_used,
                 blob_gas: executor.da_footprint_used,
@@ -160,24 +160,24 @@ pub(super) fn run(
 type EthExecutor<'a, E> = EthBlockExecutor<'a, E, &'a ChainSpec, Receipts>;
 
 fn eth<'a, E>(
-    place: &Place<'a>,
+    block: &BlockSoFar<'a>,
     evm: E,
     withdrawals: Option<&'a [Withdrawal]>,
 ) -> EthExecutor<'a, E> {
     let context = EthBlockExecutionCtx {
-        parent_hash: place.header.parent_hash,
-        parent_beacon_block_root: place.header.parent_beacon_block_root,
+        parent_hash: block.header.parent_hash,
+        parent_beacon_block_root: block.header.parent_beacon_block_root,
         ommers: &[],
         withdrawals: withdrawals.map(Cow::Borrowed),
-        extra_data: place.header.extra_data.clone(),
+        extra_data: block.header.extra_data.clone(),
         tx_count_hint: None,
         slot_number: None,
     };
-    let mut executor = EthBlockExecutor::new(evm, context, &**place.spec, Receipts);
-    executor.cumulative_tx_gas_used = place.counters.gas_used;
-    executor.block_regular_gas_used = place.counters.regular_gas;
-    executor.block_state_gas_used = place.counters.state_gas;
-    executor.blob_gas_used = place.counters.blob_gas;
+    let mut executor = EthBlockExecutor::new(evm, context, &**block.spec, Receipts);
+    executor.cumulative_tx_gas_used = block.counters.gas_used;
+    executor.block_regular_gas_used = block.counters.regular_gas;
+    executor.block_state_gas_used = block.counters.state_gas;
+    executor.blob_gas_used = block.counters.blob_gas;
     executor
 }
 
@@ -196,7 +196,7 @@ fn op_tx(tx: &Tx) -> Option<(OpTx, Recovered<&OpTxEnvelope>)> {
 type Driven = (Vec<Receipt>, Vec<(usize, String)>);
 
 fn drive<'t, X, T>(
-    place: &Place<'_>,
+    block: &BlockSoFar<'_>,
     executor: &mut X,
     txs: &'t [Tx],
     on_invalid: OnInvalid,
@@ -206,7 +206,7 @@ where
     X: BlockExecutor<Receipt = Receipt>,
     T: ExecutableTx<X>,
 {
-    if place.opening {
+    if block.opening {
         let whole = |error| RunError { index: None, error };
         executor.apply_pre_execution_changes().map_err(whole)?;
     }
@@ -230,17 +230,17 @@ where
 /// Executes what follows the last transaction: withdrawals, and the requests of EIP-7685, for which
 /// all receipts of the block are needed.
 pub(super) fn finish(
-    place: &Place<'_>,
+    block: &BlockSoFar<'_>,
     db: OverlayDb,
     receipts: Vec<Receipt>,
     withdrawals: Option<&[Withdrawal]>,
 ) -> Result<(OverlayDb, Requests), BlockExecutionError> {
-    match place.spec.block_env(place.header) {
+    match block.spec.block_env(block.header) {
         // OP blocks have neither.
         BlockEnv::Op(_) => Ok((db, Requests::default())),
         BlockEnv::Eth(env) => {
             let evm = EthEvmFactory::default().create_evm(db, env);
-            let mut executor = eth(place, evm, withdrawals);
+            let mut executor = eth(block, evm, withdrawals);
             executor.receipts = receipts;
             let (evm, result) = executor.finish()?;
             Ok((evm.into_db(), result.requests))

@@ -6,7 +6,6 @@ use alloy_consensus::Header;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{Address, B256};
 
-use super::block::Parent;
 use super::hashes::BlockHashes;
 use super::overlay::{Layer, State};
 use super::receipt::Receipt;
@@ -169,17 +168,5 @@ impl SealedBlock {
     /// Its hash.
     pub fn hash(&self) -> B256 {
         self.snapshot.hash
-    }
-
-    /// This block as a parent.
-    pub fn as_parent(&self) -> Parent {
-        Parent {
-            header: self.snapshot.header.clone(),
-            hash: self.snapshot.hash,
-            state: self.snapshot.state.clone(),
-            trie: self.trie.clone(),
-            nodes: Arc::clone(&self.nodes),
-            hashes: self.snapshot.hashes.child(self.snapshot.hash),
-        }
     }
 }

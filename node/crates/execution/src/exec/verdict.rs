@@ -135,6 +135,12 @@ pub enum BlockError {
     Unverified(#[from] Unverified),
 }
 
+impl From<SourceError> for BlockError {
+    fn from(error: SourceError) -> Self {
+        Self::Unverified(error.into())
+    }
+}
+
 /// The verdict on a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

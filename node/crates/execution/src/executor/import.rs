@@ -8,75 +8,20 @@ use std::sync::Arc;
 
 use alloy_consensus::Header;
 use alloy_primitives::B256;
-use futures_util::future::BoxFuture;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
+use super::queue::FollowError;
 use super::service::Service;
 use super::view::ChainEvent;
-use super::{Command, Executor};
 use crate::exec::{
     BlockError, ExecutedBlock, OnInvalid, OpenBlock, SealedBlock, Snapshot, State, Tx, env_of,
 };
-use crate::follow::{Chain, ClientBlock, ClientHeads, Follow};
+use crate::follow::{ClientBlock, ClientHeads, Follow};
 use crate::state::SourceError;
 
 /// The most blocks that are executed again from block 0 on after a fork deeper than the undo
 /// records, which is as far as the follower walks back. Beyond that the operator has to decide.
 const MAX_REPLAY: u64 = 8_192;
-
-/// Why a step could not be taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FollowError {
-    /// The executor has ended.
-    #[error("the executor has ended")]
-    Ended,
-    /// The fork point is not in our chain (any more).
-    #[error("block {0} is not in the chain here: look for the fork again")]
-    Fork(B256),
-    /// The source cannot go back or does not answer.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// Executing the client's block gave another result.
-    #[error(
-        "the execution client's block {number} ({hash}) cannot be followed: {reason}; one of \
-         the two is wrong"
-    )]
-    Block {
-        /// Its number.
-        number: u64,
-        /// Its hash.
-        hash: B256,
-        /// The reason.
-        reason: String,
-    },
-}
-
-impl Chain for Executor {
-    fn has(&self, hash: B256) -> bool {
-        self.view().heads().is_some_and(|heads| heads.latest.hash() == hash)
-            || self.view().recent(hash).is_some()
-            || self.view().block(hash).is_ok_and(|block| block.is_some())
-    }
-
-    fn latest(&self) -> Option<(u64, B256)> {
-        self.view().heads().map(|heads| (heads.latest.number(), heads.latest.hash()))
-    }
-
-    fn follow(&self, step: Follow) -> BoxFuture<'_, bool> {
-        Box::pin(async move {
-            let result = Self::follow(self, step).await;
-            if let Err(error) = &result {
-                tracing::warn!(%error, "a step of the execution client was not taken");
-            }
-            result.is_ok()
-        })
-    }
-
-    fn out_of_reach(&self, heads: ClientHeads) -> BoxFuture<'_, ()> {
-        self.send(Command::StartAt { hash: heads.latest.1 });
-        Box::pin(async {})
-    }
-}
 
 impl Service {
     /// Starts anew at a block of the client, if the state source can: everything known here is

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use alloy_primitives::B256;
 
@@ -29,6 +30,9 @@ pub struct BlockReport {
     /// Time from the end of the last frag's execution to the checked Seal, waiting included, ns.
     pub last_frag_to_seal_ns: u64,
 }
+
+/// A function that sees every report, in order, on the executor's thread.
+pub type ReportTap = Box<dyn FnMut(&BlockReport) + Send>;
 
 /// Counters at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,5 +93,18 @@ impl ExecutorStats {
             };
             *s.reasons.entry(reason).or_default() += 1;
         });
+    }
+}
+
+/// Measures how long a step takes.
+pub(super) struct Clock(Instant);
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(super) fn nanos(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }

@@ -4,9 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use fragcast_shredder::{Dialect, Message};
-use fragcast_turbine::output::{Ordered, Output, RetractReason, Times, Via};
-use fragcast_turbine::testing::sign;
+use fragcast_shredder::delivery::{Delivered, Output, RetractReason, Times, Via};
+use fragcast_shredder::{Dialect, GatewayKey, Message};
 use tokio::sync::broadcast;
 
 use crate::chain::ChainSpec;
@@ -126,14 +125,9 @@ impl Bench {
 
 /// A signed message as the sequencer hands it on.
 pub fn output(attempt: u8, message: &Message) -> Output {
-    Output::Message(Arc::new(Ordered {
-        block: message.block(),
-        attempt,
-        index: message.index().unwrap(),
-        message: sign(message.clone()),
-        times: Times::default(),
-        via: Via::Turbine,
-    }))
+    let message = GatewayKey::from_bytes([0x11; 32]).unwrap().sign_verified(message.clone());
+    let delivered = Delivered::of_attempt(attempt, message, Times::default(), Via::Turbine);
+    Output::Message(Arc::new(delivered.unwrap()))
 }
 
 /// The gateway of that devnet.

@@ -2,7 +2,7 @@
 //!
 //! Both tries are walked at once, path by path rather than node by node: a subtree that moved
 //! under an extension still stands at its path, and is skipped there if it is the same. A key of
-//! several nibbles is walked nibble by nibble ([`Place::Within`]). Nothing is resolved.
+//! several nibbles is walked nibble by nibble ([`AtPath::Within`]). Nothing is resolved.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::node::{AccountLeaf, Kind, Known, Link, Node, Value};
 use super::{NodeChange, TrieDiff, TrieId};
 
 /// The contents of a trie at a path.
-enum Place<'a, V> {
+enum AtPath<'a, V> {
     /// There is nothing, neither here nor below.
     Nothing,
     /// A node is here.
@@ -23,15 +23,15 @@ enum Place<'a, V> {
     Within(Nibbles, &'a Link<V>),
 }
 
-impl<V> Clone for Place<'_, V> {
+impl<V> Clone for AtPath<'_, V> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<V> Copy for Place<'_, V> {}
+impl<V> Copy for AtPath<'_, V> {}
 
-impl<'a, V: Value> Place<'a, V> {
+impl<'a, V: Value> AtPath<'a, V> {
     fn node(self) -> Option<&'a Node<V>> {
         match self {
             Self::Node(link) => match link.known() {
@@ -79,14 +79,14 @@ impl Walk<'_> {
     fn walk<'a, V: Value>(
         &mut self,
         path: Nibbles,
-        before: Place<'a, V>,
-        after: Place<'a, V>,
+        before: AtPath<'a, V>,
+        after: AtPath<'a, V>,
         leaves: &mut impl FnMut(&Nibbles, Option<&'a V>, Option<&'a V>),
     ) {
         if !self.everything && self.same(&path, before, after) {
             return;
         }
-        if let Place::Node(link) = before
+        if let AtPath::Node(link) = before
             && let Known::Unknown = link.known()
         {
             self.lost = true;
@@ -104,7 +104,7 @@ impl Walk<'_> {
         }
         for nibble in 0..16 {
             let (before, after) = (before.step(nibble), after.step(nibble));
-            if let (Place::Nothing, Place::Nothing) = (before, after) {
+            if let (AtPath::Nothing, AtPath::Nothing) = (before, after) {
                 continue;
             }
             let mut path = path;
@@ -113,10 +113,10 @@ impl Walk<'_> {
         }
     }
 
-    fn same<V: Value>(&mut self, path: &Nibbles, a: Place<'_, V>, b: Place<'_, V>) -> bool {
+    fn same<V: Value>(&mut self, path: &Nibbles, a: AtPath<'_, V>, b: AtPath<'_, V>) -> bool {
         match (a, b) {
-            (Place::Node(a), Place::Node(b)) => a.same(b, path.is_empty(), self.scratch),
-            (Place::Within(a_key, a), Place::Within(b_key, b)) => {
+            (AtPath::Node(a), AtPath::Node(b)) => a.same(b, path.is_empty(), self.scratch),
+            (AtPath::Within(a_key, a), AtPath::Within(b_key, b)) => {
                 a_key == b_key && a.same(b, false, self.scratch)
             }
             _ => false,
@@ -144,11 +144,11 @@ pub(super) fn diff(before: &Link<AccountLeaf>, after: &Link<AccountLeaf>) -> Tri
     };
     // A leaf's path may differ between versions: storages meet by address.
     let mut storages: BTreeMap<B256, Storages<'_>> = BTreeMap::new();
-    walk.walk(Nibbles::new(), Place::Node(before), Place::Node(after), &mut |key,
-                                                                             old: Option<
+    walk.walk(Nibbles::new(), AtPath::Node(before), AtPath::Node(after), &mut |key,
+                                                                               old: Option<
         &AccountLeaf,
     >,
-                                                                             new: Option<
+                                                                               new: Option<
         &AccountLeaf,
     >| {
         let storages = storages.entry(B256::from_slice(&key.pack())).or_default();
@@ -166,7 +166,7 @@ pub(super) fn diff(before: &Link<AccountLeaf>, after: &Link<AccountLeaf>) -> Tri
                 everything,
                 lost: false,
             };
-            walk.walk(Nibbles::new(), Place::Node(old), Place::Node(new), &mut |_, _, _| ());
+            walk.walk(Nibbles::new(), AtPath::Node(old), AtPath::Node(new), &mut |_, _, _| ());
             if !walk.lost {
                 break;
             }

@@ -9,14 +9,14 @@ use revm_inspectors::access_list::AccessListInspector;
 
 use super::error::CallError;
 use super::outcome::Status;
-use super::{CallArgs, Place};
+use super::{CallArgs, CallSite};
 
 /// After this many executions the list is returned even if it still changes.
 const MAX_ROUNDS: usize = 16;
 
 /// The list, the gas that is used with it, and why the transaction fails if it does.
-pub(super) fn create(place: &Place, args: CallArgs) -> Result<AccessListResult, CallError> {
-    let mut ground = place.ground(args.overrides, args.state)?;
+pub(super) fn create(site: &CallSite, args: CallArgs) -> Result<AccessListResult, CallError> {
+    let mut ground = site.ground(args.overrides, args.state)?;
     let mut request = args.request;
     let mut list = request.access_list.take().unwrap_or_default();
     let mut rounds = 0;

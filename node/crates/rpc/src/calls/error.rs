@@ -23,12 +23,9 @@ pub enum CallError {
     /// The parameters are not what the method takes.
     #[error("invalid params: {0}")]
     Params(String),
-    /// There is no such block.
-    #[error("header not found")]
-    NoBlock,
-    /// The block's state is not in memory.
-    #[error("{0}")]
-    NoState(&'static str),
+    /// There is nobody to send transactions to.
+    #[error("this node forwards no transactions: no gateway's address is configured")]
+    NoForwarder,
     /// The transaction could not be included in any block.
     #[error("{0}")]
     Invalid(String),

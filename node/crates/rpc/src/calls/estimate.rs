@@ -11,7 +11,7 @@ use revm::primitives::{KECCAK_EMPTY, TxKind, U256};
 use super::error::CallError;
 use super::evm::Ground;
 use super::outcome::{Failure, Outcome, Status};
-use super::{CallArgs, Place};
+use super::{CallArgs, CallSite};
 
 /// Gas of moving ether to an account without code.
 const TRANSFER_GAS: u64 = 21_000;
@@ -35,8 +35,8 @@ fn succeeds(ground: &mut Ground, tx: &TxEnv, gas: u64) -> Result<bool, CallError
 }
 
 /// The least gas with which the transaction succeeds, within 1.5 %.
-pub(super) fn estimate(place: &Place, args: CallArgs) -> Result<u64, CallError> {
-    let mut ground = place.ground(args.overrides, args.state)?;
+pub(super) fn estimate(site: &CallSite, args: CallArgs) -> Result<u64, CallError> {
+    let mut ground = site.ground(args.overrides, args.state)?;
     let given = args.request.gas.filter(|gas| *gas >= TRANSFER_GAS);
     let block_limit = ground.block().gas_limit;
     let tx = ground.tx(args.request)?;

@@ -22,7 +22,7 @@ use revm::database_interface::DatabaseCommit;
 use revm::{Database, Inspector};
 use revm_inspectors::transfer::TransferInspector;
 
-use super::Place;
+use super::CallSite;
 use super::error::CallError;
 use super::evm::{CallDb, Ground};
 use super::outcome::{Failure, Status};
@@ -42,18 +42,18 @@ fn coded<R>(code: i32, message: impl Into<String>) -> Result<R, CallError> {
 
 /// Runs the payload's blocks.
 pub(super) fn simulate(
-    place: &Place,
+    site: &CallSite,
     payload: SimulatePayload,
 ) -> Result<Vec<Simulated>, CallError> {
     if payload.block_state_calls.is_empty() {
         return Err(CallError::Params("empty input".into()));
     }
-    let base = &place.snapshot.header;
+    let base = &site.snapshot.header;
     let blocks = filled(base, payload.block_state_calls)?;
-    let mut ground = place.ground(None, None)?;
-    let limits = place.limits();
+    let mut ground = site.ground(None, None)?;
+    let limits = site.limits();
     let mut simulation = Simulation {
-        place,
+        site,
         validation: payload.validation,
         trace: payload.trace_transfers,
         full: payload.return_full_transactions,
@@ -61,7 +61,7 @@ pub(super) fn simulate(
         output: 0,
     };
     let mut parent = base.clone();
-    let mut parent_hash = place.snapshot.hash;
+    let mut parent_hash = site.snapshot.hash;
     let mut done = Vec::with_capacity(blocks.len());
     for block in blocks {
         ground.db.hashes.insert(parent.number, parent_hash);
@@ -108,7 +108,7 @@ fn filled(base: &Header, blocks: Vec<SimBlock>) -> Result<Vec<SimBlock>, CallErr
 }
 
 struct Simulation<'a> {
-    place: &'a Place,
+    site: &'a CallSite,
     validation: bool,
     trace: bool,
     full: bool,
@@ -135,7 +135,7 @@ impl Simulation<'_> {
         parent_hash: B256,
         overrides: &alloy_rpc_types_eth::BlockOverrides,
     ) -> Result<Header, CallError> {
-        let spec = &self.place.spec;
+        let spec = &self.site.spec;
         let timestamp = overrides.time.unwrap_or(parent.timestamp);
         let base_fee = match overrides.base_fee {
             Some(fee) => fee.saturating_to(),
@@ -186,7 +186,7 @@ impl Simulation<'_> {
     ) -> Result<Simulated, CallError> {
         let overrides = block.block_overrides.unwrap_or_default();
         let mut header = self.header(parent, parent_hash, &overrides)?;
-        let spec = &self.place.spec;
+        let spec = &self.site.spec;
         ground.enter(spec, header.clone(), overrides.clone(), !self.validation)?;
         ground.override_state(block.state_overrides.unwrap_or_default())?;
         let mut progress = Progress::default();
@@ -261,7 +261,7 @@ impl Simulation<'_> {
         I: for<'a> Inspector<EthEvmContext<&'a mut CallDb>>
             + for<'a> Inspector<alloy_op_evm::OpEvmContext<&'a mut CallDb>>,
     {
-        let spec = &self.place.spec;
+        let spec = &self.site.spec;
         let from = request.from.unwrap_or_default();
         if request.nonce.is_none() {
             request.nonce = Some(ground.db.basic(from)?.map_or(0, |account| account.nonce));

@@ -9,6 +9,7 @@ mod simulate;
 use alloy_primitives::{Address, Bytes, U256, hex};
 use fragcast_execution::devnet::genesis::account_key;
 use fragcast_execution::devnet::{DevnetConfig, token};
+use fragcast_execution::executor::ChainView;
 use fragcast_execution::testing::TestChain;
 use serde_json::json;
 
@@ -48,7 +49,7 @@ pub(super) fn context(
 ) -> CallContext {
     CallContext {
         spec: Arc::clone(spec),
-        view: Arc::clone(view),
+        blocks: Blocks::new(Arc::clone(view), false),
         pool: config.pool().unwrap(),
         config,
         upstream: None,

@@ -18,13 +18,12 @@ fn null() -> Answer {
 
 fn by_number(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Found, Failure> {
     let number: BlockNumberOrTag = params.next()?;
-    ctx.find_number(&*ctx.heads()?, number)
+    ctx.blocks.find_number(&*ctx.blocks.heads()?, number)
 }
 
 fn by_hash(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Found, Failure> {
     let hash: B256 = params.next()?;
-    ctx.heads()?;
-    ctx.find_hash(hash)
+    ctx.blocks.find_hash(&*ctx.blocks.heads()?, hash)
 }
 
 fn shown(block: Found, params: &mut ParamsSequence<'_>) -> Result<Answer, Failure> {
@@ -97,7 +96,8 @@ fn with_tx(
     show: impl Fn(&Found, &Placed<'_>) -> Result<Answer, Failure>,
 ) -> Result<Answer, Failure> {
     let hash: B256 = params.sequence().next()?;
-    for open in ctx.heads()?.open.iter().rev() {
+    let heads = ctx.blocks.heads()?;
+    for open in heads.open.iter().rev() {
         let open = Found::Open(Arc::clone(open));
         if let Some(placed) = open.tx_by_hash(hash) {
             return show(&open, &placed);
@@ -105,7 +105,7 @@ fn with_tx(
     }
     let unknown = || Failure::Unknown(format!("no transaction {hash} is known here"));
     let (block, index) = ctx.view.tx(hash)?.ok_or_else(unknown)?;
-    let block = ctx.find_hash(block)?;
+    let block = ctx.blocks.find_hash(&heads, block)?;
     // An index that is wrong would show somebody else's transaction.
     let placed = block.tx(index).filter(|placed| placed.executed.tx.hash == hash);
     show(&block, &placed.ok_or_else(unknown)?)
@@ -138,6 +138,6 @@ pub(super) fn receipt(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
 
 pub(super) fn receipts(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let id: BlockId = params.sequence().next()?;
-    let block = ctx.find(&*ctx.heads()?, id)?.whole()?;
+    let block = ctx.blocks.find(&*ctx.blocks.heads()?, id)?.whole()?;
     answer(&Receipts::new(&ctx.spec, &block).all())
 }

@@ -85,11 +85,11 @@ fn next_base_fee(ctx: &EthContext, block: &ExecutedBlock) -> u64 {
 }
 
 pub(super) fn tip(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
-    answer(&U128::from(suggested(ctx, &*ctx.heads()?)))
+    answer(&U128::from(suggested(ctx, &*ctx.blocks.heads()?)))
 }
 
 pub(super) fn gas_price(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
-    let heads = ctx.heads()?;
+    let heads = ctx.blocks.heads()?;
     let base = match &heads.pending {
         Some(pending) => pending.header.base_fee_per_gas.unwrap_or(0),
         None => next_base_fee(ctx, &heads.latest.snapshot),
@@ -98,7 +98,7 @@ pub(super) fn gas_price(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Fail
 }
 
 pub(super) fn blob_base_fee(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
-    let heads = ctx.heads()?;
+    let heads = ctx.blocks.heads()?;
     let header = &heads.pending().header;
     let params = ctx.spec.blob_params(header.timestamp);
     // Without blobs (OP) it is the least there is, as op-geth has it.
@@ -112,8 +112,8 @@ pub(super) fn history(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
     let percentiles: Option<Vec<f64>> = params.optional_next()?;
     check(percentiles.as_deref().unwrap_or_default())?;
     let count = count.to::<u64>().min(ctx.config.max_fee_history);
-    let heads = ctx.heads()?;
-    let newest = ctx.find_number(&heads, newest)?;
+    let heads = ctx.blocks.heads()?;
+    let newest = ctx.blocks.find_number(&heads, newest)?;
     if count == 0 {
         return answer(&FeeHistory::default());
     }
@@ -149,7 +149,7 @@ pub(super) fn history(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
         let below = heads.open.iter().find(|open| open.header.number + 1 == header.number);
         let parent = match below.filter(|_| block.hash.is_zero()) {
             Some(open) => Ok(Found::Open(Arc::clone(open))),
-            None => ctx.find_hash(header.parent_hash),
+            None => ctx.blocks.find_hash(&heads, header.parent_hash),
         };
         match parent {
             Ok(parent) => next = parent,

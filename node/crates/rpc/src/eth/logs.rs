@@ -42,14 +42,14 @@ pub(super) fn filter(
 pub(super) fn select(ctx: &EthContext, filter: &Filter) -> Result<Vec<Log>, Failure> {
     match filter.block_option {
         FilterBlockOption::AtBlockHash(hash) => {
-            ctx.heads()?;
+            let heads = ctx.blocks.heads()?;
             let mut logs = Logs::new(ctx, filter);
-            logs.take(&*ctx.find_hash(hash)?.whole()?)?;
+            logs.take(&*ctx.blocks.find_hash(&heads, hash)?.whole()?)?;
             Ok(logs.found)
         }
         FilterBlockOption::Range { from_block, to_block } => {
             for _ in 0..ATTEMPTS {
-                let heads = ctx.heads()?;
+                let heads = ctx.blocks.heads()?;
                 let from = edge(ctx, &heads, from_block)?;
                 // `latest` would be before a beginning that is pending.
                 let pending = from_block.filter(|from| from.is_pending());
@@ -73,7 +73,7 @@ fn edge(ctx: &EthContext, heads: &Heads, edge: Option<BlockNumberOrTag>) -> Resu
         BlockNumberOrTag::Finalized if heads.finalized.is_some() => {
             Ok(heads.finalized.map_or(0, |end| end.0))
         }
-        tag => Ok(ctx.find_number(heads, tag)?.header.number),
+        tag => Ok(ctx.blocks.find_number(heads, tag)?.header.number),
     }
 }
 
@@ -107,7 +107,7 @@ fn range(
         let block = match open.filter(|_| pending.is_some()) {
             Some(snapshot) => Found::Open(Arc::clone(snapshot)),
             _ if number == heads.latest.number() => Found::Sealed(Arc::clone(&heads.latest)),
-            _ => ctx.numbered(heads, number)?,
+            _ => ctx.blocks.numbered(heads, number)?,
         };
         // Blocks in execution have no hash yet; they are of one moment with the head.
         if parent.is_some_and(|parent| parent != block.header.parent_hash) {

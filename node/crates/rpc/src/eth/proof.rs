@@ -19,11 +19,11 @@ pub(super) fn proof(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Fai
     let mut params = params.sequence();
     let address: Address = params.next()?;
     let keys: Vec<JsonStorageKey> = params.optional_next()?.unwrap_or_default();
-    let heads = ctx.heads()?;
+    let heads = ctx.blocks.heads()?;
     let block = match block_id(&mut params)? {
         // Only a sealed block has a root, whatever else `latest` reads.
         BlockId::Number(BlockNumberOrTag::Latest) => Found::Sealed(Arc::clone(&heads.latest)),
-        id => ctx.find(&heads, id)?,
+        id => ctx.blocks.find(&heads, id)?,
     };
     if keys.len() > MAX_KEYS {
         return Err(Failure::limit(format!("{} slots, the limit is {MAX_KEYS}", keys.len())));

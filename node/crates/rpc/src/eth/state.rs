@@ -17,7 +17,7 @@ pub(super) fn block_id(params: &mut ParamsSequence<'_>) -> Result<BlockId, Failu
 }
 
 fn found(ctx: &EthContext, id: BlockId) -> Result<Found, Failure> {
-    ctx.find(&*ctx.heads()?, id)
+    ctx.blocks.find(&*ctx.blocks.heads()?, id)
 }
 
 pub(super) fn syncing(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
@@ -32,7 +32,7 @@ pub(super) fn syncing(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failur
 }
 
 pub(super) fn block_number(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
-    answer(&U64::from(ctx.latest(&*ctx.heads()?).header.number))
+    answer(&U64::from(ctx.blocks.latest(&*ctx.blocks.heads()?).header.number))
 }
 
 pub(super) fn balance(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {

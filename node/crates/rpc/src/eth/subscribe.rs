@@ -170,7 +170,7 @@ pub(super) fn register(module: &mut RpcModule<EthContext>) {
                     Err(failure) => {
                         let error = failure.into_error();
                         EthStats::count(match error.code() {
-                            super::error::LIMIT => &ctx.stats.limited,
+                            crate::error::LIMIT => &ctx.stats.limited,
                             _ => &ctx.stats.invalid,
                         });
                         pending.reject(error).await;

@@ -13,9 +13,11 @@ use alloy_primitives::Bytes;
 use fragcast_execution::devnet::DevnetConfig;
 use fragcast_execution::exec::OpenBlock;
 use fragcast_execution::testing::TestChain;
+use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use super::*;
+use crate::error;
 
 const ZERO: &str = "0x0000000000000000000000000000000000000000000000000000000000000000";
 

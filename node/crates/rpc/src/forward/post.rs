@@ -1,34 +1,19 @@
 //! Sends a transaction to the leader of the block being built, else to the next one, else to the
 //! execution client. The first that answers decides, even by an error.
 
+use std::sync::Arc;
+
 use alloy_primitives::{B256, Bytes};
 use fragcast_upstream::http::HttpError;
+use fragcast_upstream::jsonrpc::{Reply, Request};
 use jsonrpsee::types::ErrorObjectOwned;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Forwarder, SendError};
+use crate::error::NOT_HERE;
 
 /// How much of a gateway's error message is passed on.
 const MAX_ERROR_CHARS: usize = 1_000;
-
-/// A server's answer.
-#[derive(Deserialize)]
-struct Reply {
-    #[serde(default)]
-    result: Option<Value>,
-    #[serde(default)]
-    error: Option<RpcError>,
-}
-
-#[derive(Deserialize)]
-struct RpcError {
-    code: i32,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    data: Option<Value>,
-}
 
 impl Forwarder {
     /// The addresses to try, in order.
@@ -38,8 +23,10 @@ impl Forwarder {
             Some(pending) => pending.header.number,
             None => heads.latest.number().saturating_add(1),
         };
-        let next = self.schedule.next(block).next().map(|(gateway, _)| gateway);
-        let leaders = [Some(self.schedule.gateway(block)), next];
+        // One view for both questions: they belong together.
+        let epochs = Arc::clone(&self.epochs.borrow());
+        let next = epochs.next_terms(block).next().map(|(gateway, _)| gateway);
+        let leaders = [epochs.gateway(block), next];
         let gateways = leaders.into_iter().flatten().filter_map(|g| self.urls.get(&g));
         let mut targets: Vec<&str> = Vec::with_capacity(3);
         for url in gateways.chain(&self.config.fallback) {
@@ -52,10 +39,8 @@ impl Forwarder {
 
     /// Sends a transaction to the first target that answers.
     pub(super) async fn post(&self, raw: &Bytes, hash: B256) -> Result<(), ErrorObjectOwned> {
-        let request = json!({
-            "jsonrpc": "2.0", "id": 1, "method": "eth_sendRawTransaction", "params": [raw],
-        });
-        let body = serde_json::to_vec(&request).map_err(|_| SendError::Nobody)?;
+        let request = Request::new("eth_sendRawTransaction", [raw]);
+        let body = request.to_vec().map_err(|_| SendError::Nobody)?;
         if self.urls.is_empty() && self.config.fallback.is_none() {
             return Err(SendError::NoAddress.into());
         }
@@ -74,13 +59,14 @@ impl Forwarder {
                     continue;
                 }
             };
-            match serde_json::from_slice::<Reply>(&answer) {
+            match serde_json::from_slice::<Reply<Value>>(&answer) {
                 Ok(Reply { error: Some(error), .. }) => {
                     if perhaps_sent && error.message.contains("already known") {
                         return Ok(());
                     }
-                    let message: String = error.message.chars().take(MAX_ERROR_CHARS).collect();
-                    return Err(ErrorObjectOwned::owned(error.code, message, error.data));
+                    let code = i32::try_from(error.code).unwrap_or(NOT_HERE);
+                    let message = error.cut(MAX_ERROR_CHARS);
+                    return Err(ErrorObjectOwned::owned(code, message, error.data));
                 }
                 Ok(Reply { result: Some(Value::String(answered)), .. }) => {
                     if answered.parse() != Ok(hash) {

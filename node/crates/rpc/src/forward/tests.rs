@@ -13,6 +13,8 @@ use alloy_primitives::{Signature, TxKind, U256};
 use fragcast_execution::devnet::DevnetConfig;
 use fragcast_execution::devnet::genesis::account_key;
 use fragcast_execution::testing::TestChain;
+use fragcast_turbine::testing::epochs;
+use fragcast_turbine::{Epoch, Membership, Schedule};
 use serde_json::json;
 
 use super::*;
@@ -63,12 +65,22 @@ pub(super) fn second() -> Address {
 /// A forwarder over two gateways that take turns every ten blocks, following the chain.
 pub(super) fn forwarder(chain: &TestChain, config: ForwardConfig) -> Arc<Forwarder> {
     let schedule = Schedule::new(vec![first(), second()], 10).unwrap();
+    // What was published last stays readable without its sender.
+    forwarder_in(chain, config, watch::channel(epochs(schedule)).1)
+}
+
+/// A forwarder in a network whose epochs are published as the test says.
+pub(super) fn forwarder_in(
+    chain: &TestChain,
+    config: ForwardConfig,
+    epochs: watch::Receiver<Arc<EpochsView>>,
+) -> Arc<Forwarder> {
     let receipt: MakeReceipt = Arc::new(|block, index| {
         let hash = block.tx(index).map(|placed| placed.executed.tx.hash);
         json!({ "transactionHash": hash, "blockHash": block.hash })
     });
     let (view, spec) = (Arc::clone(&chain.view), Arc::clone(&chain.spec));
-    let forwarder = Arc::new(Forwarder::new(config, schedule, view, spec, receipt));
+    let forwarder = Arc::new(Forwarder::new(config, epochs, view, spec, receipt));
     tokio::spawn(Arc::clone(&forwarder).run());
     forwarder
 }

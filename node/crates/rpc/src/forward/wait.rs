@@ -10,7 +10,7 @@ use fragcast_execution::exec::Snapshot;
 
 /// Where a transaction was executed.
 #[derive(Clone)]
-pub struct Place {
+pub struct Inclusion {
     /// The block, as far as it had been executed.
     pub snapshot: Arc<Snapshot>,
     /// Index in the block.
@@ -21,7 +21,7 @@ pub struct Place {
 struct Inner {
     next: u64,
     count: usize,
-    by_hash: HashMap<B256, Vec<(u64, oneshot::Sender<Place>)>>,
+    by_hash: HashMap<B256, Vec<(u64, oneshot::Sender<Inclusion>)>>,
 }
 
 /// All waiting requests.
@@ -35,7 +35,7 @@ pub(super) struct Waiting {
     waiters: Arc<Waiters>,
     hash: B256,
     id: u64,
-    place: oneshot::Receiver<Place>,
+    inclusion: oneshot::Receiver<Inclusion>,
 }
 
 impl Waiters {
@@ -53,32 +53,32 @@ impl Waiters {
         if inner.count >= self.capacity {
             return None;
         }
-        let (sender, place) = oneshot::channel();
+        let (sender, inclusion) = oneshot::channel();
         let id = inner.next;
         inner.next += 1;
         inner.count += 1;
         inner.by_hash.entry(hash).or_default().push((id, sender));
-        Some(Waiting { waiters: Arc::clone(self), hash, id, place })
+        Some(Waiting { waiters: Arc::clone(self), hash, id, inclusion })
     }
 
     pub(super) fn hashes(&self) -> Vec<B256> {
         self.inner().by_hash.keys().copied().collect()
     }
 
-    pub(super) fn resolve(&self, hash: B256, place: &Place) {
+    pub(super) fn resolve(&self, hash: B256, inclusion: &Inclusion) {
         let mut inner = self.inner();
         let Some(waiting) = inner.by_hash.remove(&hash) else { return };
         inner.count -= waiting.len();
         for (_, sender) in waiting {
             // It may have given up.
-            let _ = sender.send(place.clone());
+            let _ = sender.send(inclusion.clone());
         }
     }
 }
 
 impl Waiting {
-    pub(super) async fn place(&mut self) -> Option<Place> {
-        (&mut self.place).await.ok()
+    pub(super) async fn inclusion(&mut self) -> Option<Inclusion> {
+        (&mut self.inclusion).await.ok()
     }
 }
 

@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use fragcast_execution::state::SourceError;
 use jsonrpsee::core::JsonRawValue;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::http::{self, HttpClient, HttpError};
+use crate::jsonrpc::{Reply, Request};
 
 /// Requests of our own at once: with the default `max_response` at most 256 MiB of answers.
 pub const IN_FLIGHT: usize = 8;
@@ -110,41 +111,11 @@ pub(super) type Call<P> = (&'static str, P);
 /// The result of a call; `None` is JSON's `null`.
 pub(super) type Answer<T> = Result<Option<T>, ClientError>;
 
-#[derive(Serialize)]
-struct Request<'a, P> {
-    jsonrpc: &'static str,
-    id: usize,
-    method: &'a str,
-    params: P,
-}
-
-#[derive(Deserialize)]
-struct Reply<T> {
-    #[serde(default = "Option::default")]
-    id: Option<usize>,
-    #[serde(default = "Option::default")]
-    result: Option<T>,
-    error: Option<RpcError>,
-}
-
-#[derive(Deserialize)]
-struct RpcError {
-    #[serde(default)]
-    code: i64,
-    #[serde(default)]
-    message: String,
-}
-
-impl<T> Reply<T> {
-    fn answer(self) -> Answer<T> {
-        match self.error {
-            None => Ok(self.result),
-            Some(RpcError { code, message }) => {
-                let message = message.chars().take(MAX_ERROR_CHARS).collect();
-                Err(ClientError::Refused { code, message })
-            }
-        }
-    }
+fn answered<T>(reply: Reply<T>) -> Answer<T> {
+    reply.into_result().map_err(|error| ClientError::Refused {
+        code: error.code,
+        message: error.cut(MAX_ERROR_CHARS),
+    })
 }
 
 struct Inner {
@@ -227,9 +198,9 @@ impl Client {
         method: &str,
         params: impl Serialize,
     ) -> Answer<T> {
-        let body = encode(&Request { jsonrpc: "2.0", id: 1, method, params })?;
+        let body = encode(&Request::new(method, params))?;
         let (status, body) = self.post(turn, http, body).await?;
-        decode::<Reply<T>>(status, &body)?.answer()
+        answered(decode::<Reply<T>>(status, &body)?)
     }
 
     /// One call; `None` if the answer is `null`.
@@ -310,12 +281,12 @@ impl Client {
         let requests: Vec<_> = calls
             .iter()
             .enumerate()
-            .map(|(id, (method, params))| Request { jsonrpc: "2.0", id, method, params })
+            .map(|(id, (method, params))| Request::numbered(id, method, params))
             .collect();
         let (status, body) = self.post(&self.0.own, self.http(), encode(&requests)?).await?;
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'[') {
             // One answer to all of them: an error. It may be about batches as such.
-            decode::<Reply<serde::de::IgnoredAny>>(status, &body)?.answer().err().ok_or_else(
+            answered(decode::<Reply<serde::de::IgnoredAny>>(status, &body)?).err().ok_or_else(
                 || ClientError::Corrupt("a batch was answered with a single result".into()),
             )?;
             let answers = self.one_by_one(calls).await?;
@@ -326,7 +297,7 @@ impl Client {
         let mut answers: Vec<Option<Answer<T>>> = calls.iter().map(|_| None).collect();
         for reply in replies {
             if let Some(place) = reply.id.and_then(|id| answers.get_mut(id)) {
-                *place = Some(reply.answer());
+                *place = Some(answered(reply));
             }
         }
         let answers: Option<Vec<_>> = answers.into_iter().collect();

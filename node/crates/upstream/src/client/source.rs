@@ -66,7 +66,7 @@ impl Default for SourceLimits {
 }
 
 /// What is kept across blocks, by hash.
-struct Shared {
+struct SourceCache {
     client: BlockingClient,
     nodes: Mutex<Cache<Bytes>>,
     codes: Mutex<Cache<Bytes>>,
@@ -81,14 +81,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl TrieNodes for Shared {
+impl TrieNodes for SourceCache {
     fn node(&self, _: TrieId, path: &Nibbles, hash: B256) -> Result<Bytes, SourceError> {
         let missing = || SourceError::Missing(format!("the trie node {hash} at {path:?}"));
         locked(&self.nodes).get(&hash).ok_or_else(missing)
     }
 }
 
-impl Shared {
+impl SourceCache {
     /// Keeps the nodes of a proof by their own hashes.
     fn keep(&self, proof: &EIP1186AccountProofResponse) -> Result<(), SourceError> {
         let slots = proof.storage_proof.iter().map(|slot| &slot.proof);
@@ -137,12 +137,12 @@ impl Shared {
 }
 
 /// A source of state: an execution client.
-pub struct RpcSource(Arc<Shared>);
+pub struct RpcSource(Arc<SourceCache>);
 
 impl RpcSource {
     /// A source whose requests run on `runtime`. It blocks: [`BlockingClient`].
     pub fn new(client: Client, runtime: Handle, limits: SourceLimits) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(SourceCache {
             client: BlockingClient::new(client, runtime),
             nodes: Mutex::new(Cache::new(limits.nodes)),
             codes: Mutex::new(Cache::new(limits.codes)),
@@ -216,7 +216,7 @@ impl StateSource for RpcSource {
 
 /// The client's state after one block.
 struct RpcView {
-    shared: Arc<Shared>,
+    shared: Arc<SourceCache>,
     block: B256,
     /// The trie, from the root in the block's header, resolved through the kept nodes; and how
     /// often it was read.

@@ -19,9 +19,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fragcast_shredder::{Kind, Message};
+use fragcast_shredder::{Kind, Message, MessageKey};
 
-use fragcast_turbine::output::{Ordered, Output};
+use fragcast_shredder::delivery::{Delivered, Output};
 
 /// The longest pause between two attempts.
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(super) enum Action {
     /// Send this, then hand in its [`Outcome`].
-    Send(Arc<Ordered>),
+    Send(Arc<Delivered>),
     /// Ask whether the client has this block, then hand in the [`Answer`].
     Ask(u64),
     /// Nothing until the next output, or that time if there is one.
@@ -75,12 +75,12 @@ struct Block {
     next: u32,
     /// Its Env was sent, or sending it was tried.
     open: bool,
-    queue: VecDeque<Arc<Ordered>>,
+    queue: VecDeque<Arc<Delivered>>,
 }
 
 #[derive(Debug)]
 enum InFlight {
-    Message(Arc<Ordered>),
+    Message(Arc<Delivered>),
     Question(u64),
 }
 
@@ -152,8 +152,8 @@ impl Machine {
         }
     }
 
-    fn handle_message(&mut self, message: Arc<Ordered>) {
-        let Ordered { block, attempt, index, .. } = *message;
+    fn handle_message(&mut self, message: Arc<Delivered>) {
+        let MessageKey { block, attempt, message: index } = message.key;
         if index == 0 {
             let late = self.opened.is_some_and(|opened| (block, attempt) <= opened);
             if late || self.blocks.get(&block).is_some_and(|entry| entry.attempt >= attempt) {
@@ -189,7 +189,7 @@ impl Machine {
     /// Takes the outcome of the last [`Action::Send`].
     pub(super) fn handle_outcome(&mut self, now: Duration, outcome: &Outcome) {
         let Some(InFlight::Message(message)) = self.in_flight.take() else { return };
-        let Ordered { block, attempt, .. } = *message;
+        let MessageKey { block, attempt, .. } = message.key;
         let current = self.blocks.get(&block).is_some_and(|entry| entry.attempt == attempt);
         let sealed = message.message.message().kind() == Kind::Seal;
         if let Outcome::NotReceived(_) = outcome {
@@ -274,17 +274,17 @@ impl Machine {
 
     fn enqueue(
         &mut self,
-        message: Arc<Ordered>,
-        push: fn(&mut VecDeque<Arc<Ordered>>, Arc<Ordered>),
+        message: Arc<Delivered>,
+        push: fn(&mut VecDeque<Arc<Delivered>>, Arc<Delivered>),
     ) {
-        if let Some(entry) = self.blocks.get_mut(&message.block) {
+        if let Some(entry) = self.blocks.get_mut(&message.key.block) {
             self.queued += 1;
             self.queued_bytes += weight(&message);
             push(&mut entry.queue, message);
         }
     }
 
-    fn dequeue(&mut self, block: u64) -> Option<Arc<Ordered>> {
+    fn dequeue(&mut self, block: u64) -> Option<Arc<Delivered>> {
         let entry = self.blocks.get_mut(&block)?;
         entry.open = true;
         let message = entry.queue.pop_front()?;
@@ -312,12 +312,12 @@ impl Machine {
 }
 
 /// About how much memory a waiting message holds.
-fn weight(message: &Ordered) -> usize {
+fn weight(message: &Delivered) -> usize {
     let txs = match message.message.message() {
         Message::Frag(frag) => frag.txs.iter().map(|tx| tx.len() + size_of_val(tx)).sum(),
         Message::Env(_) | Message::Seal(_) => 0,
     };
-    size_of::<Ordered>() + txs
+    size_of::<Delivered>() + txs
 }
 
 #[cfg(test)]

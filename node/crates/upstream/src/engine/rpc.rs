@@ -8,13 +8,14 @@ use std::time::Duration;
 use alloy_primitives::hex;
 use fragcast_shredder::messages::json::MessageJson;
 use fragcast_shredder::{Kind, VerifiedMessage};
+use serde::Serialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::jwt::JwtSecret;
 use super::machine::{Answer, Outcome};
 use crate::http::{HttpClient, HttpError};
+use crate::jsonrpc::{Reply, Request};
 
 /// Added to the canonical recovery id (0 or 1) it gives the v that the gateway emits (27 or 28), so
 /// the client gets the bytes that it would get from the gateway itself.
@@ -31,31 +32,9 @@ const MAX_BLOCK_ANSWER: usize = 4 * 1024 * 1024;
 const MAX_ERROR_CHARS: usize = 200;
 
 #[derive(Serialize)]
-struct Request<'a, P> {
-    jsonrpc: &'static str,
-    id: u8,
-    method: &'a str,
-    params: P,
-}
-
-#[derive(Serialize)]
 struct SignedJson {
     signature: String,
     message: MessageJson,
-}
-
-#[derive(Deserialize)]
-struct Reply<T> {
-    #[serde(default = "Option::default")]
-    result: Option<T>,
-    error: Option<RpcError>,
-}
-
-#[derive(Deserialize)]
-struct RpcError {
-    code: i64,
-    #[serde(default)]
-    message: String,
 }
 
 /// Speaks to the engine port; every request has a connection and a token of its own.
@@ -89,7 +68,7 @@ impl RpcClient {
         };
         match serde_json::from_slice::<Reply<Value>>(&body) {
             Ok(Reply { error: Some(error), .. }) => {
-                let message = error.message.chars().take(MAX_ERROR_CHARS).collect();
+                let message = error.cut(MAX_ERROR_CHARS);
                 Outcome::Refused { code: error.code, message }
             }
             Ok(Reply { result: Some(Value::String(result)), .. }) if result == "VALID" => {
@@ -110,7 +89,7 @@ impl RpcClient {
         };
         match serde_json::from_slice::<Reply<IgnoredAny>>(&body) {
             Ok(Reply { error: Some(error), .. }) => {
-                let message: String = error.message.chars().take(MAX_ERROR_CHARS).collect();
+                let message = error.cut(MAX_ERROR_CHARS);
                 Answer::Unknown(format!("error {}: {message}", error.code))
             }
             Ok(Reply { result: Some(_), .. }) => Answer::Present,
@@ -128,8 +107,8 @@ impl RpcClient {
         max: usize,
     ) -> Result<Vec<u8>, HttpError> {
         let token = self.secret.token().map_err(|error| HttpError::NotSent(error.to_string()))?;
-        // A connection carries one request, so the id has nothing to tell apart.
-        let body = serde_json::to_vec(&Request { jsonrpc: "2.0", id: 1, method, params })
+        let body = Request::new(method, params)
+            .to_vec()
             .map_err(|error| HttpError::NotSent(error.to_string()))?;
         let http = HttpClient { timeout: self.timeout, max_response: max };
         match http.post_json(&self.url, Some(&token), body).await? {

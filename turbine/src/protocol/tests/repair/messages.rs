@@ -54,19 +54,21 @@ fn a_node_that_has_everything_from_gossip_alone_answers_one_that_has_some_shreds
     block.iter().for_each(|message| gossip(&mut net, 1, message.clone()));
     // Node 2 has two shreds of the long one, and one of the third.
     for (message, count) in [(&block[1], 2), (&block[3], 1)] {
-        let some = shreds(&net, message.clone()).into_iter().take(count).map(|bytes| (peer(0), bytes));
+        let some =
+            shreds(&net, message.clone()).into_iter().take(count).map(|bytes| (peer(0), bytes));
         let now = net.now;
         net.nodes[2].handle_datagrams(now, some);
     }
     net.run();
-    let mut got: Vec<&Delivered> = net.delivered[2].iter().collect();
+    let mut got: Vec<_> = net.delivered[2].iter().collect();
     got.sort_by_key(|delivered| delivered.key);
     assert_eq!(got.len(), 5);
     for (delivered, message) in got.into_iter().zip(&block) {
         assert_eq!(delivered.key, key(message, 0));
         assert_eq!(delivered.message, net.world.sign(message.clone()));
-        assert_eq!((delivered.via, delivered.from), (Via::Whole, Some(peer(1))));
+        assert_eq!(delivered.via, Via::Whole);
     }
+    assert_eq!(net.senders[2], [Some(peer(1)); 5]);
     assert_eq!(net.nodes[1].counters().repair_answered_messages, 5, "each of them once");
     assert_eq!(net.nodes[2].counters().repair_messages, 5);
     assert_eq!(net.nodes[2].parts.repair.assembling(), (0, 0));
@@ -90,7 +92,7 @@ fn a_message_longer_than_an_answer_is_asked_for_on_and_on() {
     net.run();
     let delivered = net.delivered[2].iter().find(|d| d.key.message == 1).expect("it came");
     assert_eq!(*delivered.message.message(), message);
-    let took = delivered.complete_at.since(now);
+    let took = delivered.times.complete_at.since(now);
     assert!(took < Duration::from_secs(3), "{took:?}");
     assert_eq!(net.nodes[1].counters().repair_answered_messages, 2);
     let answered = net.nodes[1].counters().repair_answered_bytes;
@@ -111,15 +113,17 @@ fn a_tail_that_gossip_alone_has_is_told_of_and_passed_on() {
     gossip(&mut net, 1, seal(1, 1));
     net.run_for(Duration::from_millis(500));
     let healed = net.delivered[2].last().unwrap();
-    assert_eq!((healed.key.message, healed.via, healed.from), (2, Via::Whole, Some(peer(1))));
-    let took = healed.complete_at.since(sent);
+    assert_eq!((healed.key.message, healed.via), (2, Via::Whole));
+    assert_eq!(net.senders[2].last(), Some(&Some(peer(1))));
+    let took = healed.times.complete_at.since(sent);
     assert!(took < Duration::from_millis(400), "{took:?}");
     // And from there to the next, though its own source is gone.
     net.dead[1] = true;
     net.cut[3] = false;
     net.run_for(Duration::from_secs(2));
     let healed = net.delivered[3].last().unwrap();
-    assert_eq!((healed.key.message, healed.via, healed.from), (2, Via::Whole, Some(peer(2))));
+    assert_eq!((healed.key.message, healed.via), (2, Via::Whole));
+    assert_eq!(net.senders[3].last(), Some(&Some(peer(2))));
     assert_eq!(net.delivered[3].len(), 3);
 }
 
@@ -164,9 +168,9 @@ fn shreds_of_what_gossip_brought_first_are_forwarded_and_give_a_race() {
         let mut vias = Vec::new();
         for event in scene.events() {
             match event {
-                Event::Message(delivered) => vias.push(delivered.via),
+                Event::Message { delivered, .. } => vias.push(delivered.via),
                 Event::Race(race) => {
-                    assert_eq!((race.gossip_at, race.turbine_at), (gossip_at, scene.now));
+                    assert_eq!((race.gossip_at, race.overlay_at), (gossip_at, scene.now));
                     assert_eq!((race.key.message, race.kind), (1, fragcast_shredder::Kind::Frag));
                     assert_eq!(vias, [Via::Gossip], "after the first, before the second");
                     vias.push(Via::Own);
@@ -197,7 +201,7 @@ fn the_second_way_and_its_repetitions_are_no_first_arrivals() {
     let shreds = scene.cut(frag(1, 0, 5_000));
     let message = scene.world.sign(frag(1, 0, 5_000));
     scene.feed(1, &shreds);
-    assert!(matches!(told(&mut scene)[..], [Event::Message(_)]));
+    assert!(matches!(told(&mut scene)[..], [Event::Message { .. }]));
     scene.node.handle_gossip(scene.now, message.clone(), true);
     assert!(matches!(told(&mut scene)[..], [Event::Race(_)]));
     scene.node.handle_gossip(scene.now, message, true);
@@ -213,14 +217,14 @@ fn the_second_way_and_its_repetitions_are_no_first_arrivals() {
     let (shreds, peer, request) = scene.asking();
     let message = scene.world.sign(frag(1, 0, 5_000));
     scene.parts(peer, request.nonce, &message.to_wire().into(), 0..1);
-    assert!(matches!(told(&mut scene)[..], [Event::Message(_)]));
+    assert!(matches!(told(&mut scene)[..], [Event::Message { .. }]));
     scene.node.handle_gossip(scene.now, message, true);
     assert!(told(&mut scene).is_empty());
     let counters = *scene.node.counters();
     assert_eq!((counters.repair_messages, counters.gossip, counters.gossip_first), (1, 1, 0));
     let forwarded = counters.forwarded;
     scene.feed(1, &shreds[2..]);
-    assert!(matches!(told(&mut scene)[..], [Event::Race(_), Event::Message(_)]));
+    assert!(matches!(told(&mut scene)[..], [Event::Race(_), Event::Message { .. }]));
     assert!(scene.node.counters().forwarded > forwarded, "shreds are forwarded after it");
 }
 

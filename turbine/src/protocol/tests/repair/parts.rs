@@ -30,7 +30,7 @@ impl Scene {
 
 fn messages(events: &[Event]) -> Vec<(u16, Via)> {
     let messages = events.iter().filter_map(|event| match event {
-        Event::Message(delivered) => Some((delivered.key.message, delivered.via)),
+        Event::Message { delivered, .. } => Some((delivered.key.message, delivered.via)),
         _ => None,
     });
     messages.collect()

@@ -55,7 +55,8 @@ impl Scene {
     }
 
     pub(super) fn feed(&mut self, from: PeerIndex, shreds: &[Bytes]) {
-        self.node.handle_datagrams(self.now, shreds.iter().map(|bytes| (peer(from), bytes.clone())));
+        self.node
+            .handle_datagrams(self.now, shreds.iter().map(|bytes| (peer(from), bytes.clone())));
     }
 
     pub(super) fn control(&mut self, from: PeerIndex, control: &Control) {
@@ -156,8 +157,8 @@ fn what_comes_by_repair_is_delivered_and_never_forwarded() {
     let before = *scene.node.counters();
     scene.answer(peer, request.nonce, &shreds[2..]);
     let events = scene.events();
-    let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
-    assert!(message.via == Via::Repair && message.from == Some(super::peer(peer)));
+    let [Event::Message { delivered, from }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((delivered.via, *from), (Via::Repair, Some(super::peer(peer))));
     // The set arrived whole and is re-encoded now; nothing of it is owed.
     while scene.next(Duration::from_secs(100)) {
         assert!(scene.requests().is_empty(), "panics on shreds, too");
@@ -210,7 +211,7 @@ fn forged_and_junk_answers_convict_who_sent_them() {
     assert!(requests.iter().all(|(to, _)| *to != peer && *to != second));
     let (third, request) = requests[0];
     scene.answer(third, request.nonce, &shreds[2..]);
-    assert!(matches!(scene.events()[..], [Event::Message(_)]));
+    assert!(matches!(scene.events()[..], [Event::Message { .. }]));
 }
 
 #[test]
@@ -396,7 +397,9 @@ fn complete_sets_are_kept_within_memory_and_the_oldest_block_goes_first() {
     }
     for node in [&scene.node, &scene.leader] {
         assert!(node.repair_bytes() > 700_000);
-        let Some(Control::Tips(Tips { tips })) = super::messages::greeting(node) else { panic!("none") };
+        let Some(Control::Tips(Tips { tips })) = super::messages::greeting(node) else {
+            panic!("none")
+        };
         let kept: Vec<u64> = tips.iter().map(|tip| tip.block).collect();
         assert!(kept.len() > 2, "{kept:?}");
         assert_eq!(kept, (0..kept.len() as u64).map(|n| last - n).collect::<Vec<_>>());

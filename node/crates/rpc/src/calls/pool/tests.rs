@@ -8,7 +8,7 @@ use jsonrpsee::types::ErrorObjectOwned;
 
 use super::*;
 
-/// Longer than anything here takes: only against hanging.
+/// A guard against hanging, longer than anything here takes.
 const GUARD: Duration = Duration::from_secs(60);
 
 async fn guarded<T>(future: impl Future<Output = T>) -> T {

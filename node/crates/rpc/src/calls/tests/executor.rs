@@ -18,7 +18,7 @@ async fn heavy_calls_on_every_slot_do_not_stall_frags() {
     let slots = config.threads.get();
     let calls = module(Arc::new(CallContext {
         spec,
-        view: Arc::clone(bench.executor.view()),
+        blocks: Blocks::new(Arc::clone(bench.executor.view()), false),
         pool: config.pool().unwrap(),
         config: CallConfig { gas_cap: u64::MAX, ..config },
         upstream: None,

@@ -10,7 +10,7 @@ use jsonrpsee::core::server::Subscription;
 
 use super::*;
 
-/// Longer than anything here takes: only against hanging.
+/// A guard against hanging, longer than anything here takes.
 const GUARD: Duration = Duration::from_secs(60);
 
 async fn subscribe(f: &Fixture, params: Value) -> Subscription {

@@ -55,7 +55,7 @@ async fn answers_are_of_one_state() {
         }
         // Block and state of one snapshot: every block has 20 transactions, each counted by a
         // nonce.
-        let heads = ctx.heads().unwrap_or_else(|_| panic!("heads"));
+        let heads = ctx.blocks.heads().unwrap_or_else(|_| panic!("heads"));
         let pending = heads.pending();
         let nonce = |address| pending.state.account(address).unwrap().map_or(0, |a| a.nonce);
         let nonces: u64 = accounts.iter().map(|address| nonce(*address)).sum();

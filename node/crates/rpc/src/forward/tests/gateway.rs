@@ -1,14 +1,6 @@
 //! A gateway's JSON-RPC port.
 
-use std::convert::Infallible;
-
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
+use fragcast_upstream::testing::http::{Answered, Asked, HttpServer};
 
 use super::*;
 
@@ -27,43 +19,26 @@ pub(in super::super) enum Answer {
 pub(in super::super) struct Gateway {
     pub(in super::super) url: String,
     arrived: Arc<Mutex<Vec<Bytes>>>,
-    running: Option<JoinHandle<()>>,
+    http: HttpServer,
 }
 
 impl Gateway {
-    pub(in super::super) async fn start(
+    pub(in super::super) fn start(
         answer: impl Fn(&Bytes) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
         let arrived = Arc::<Mutex<Vec<Bytes>>>::default();
         let state = Arc::new((Arc::clone(&arrived), answer));
-        let running = tokio::spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let state = Arc::clone(&state);
-                connections.spawn(async move {
-                    let service = service_fn(|request| serve(&state, request));
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
-        Self { url, arrived, running: Some(running) }
+        let http = HttpServer::up(move |asked| serve(Arc::clone(&state), asked));
+        Self { url: http.url() + "/", arrived, http }
     }
 
-    pub(in super::super) async fn good() -> Self {
-        Self::start(|_| Answer::Hash).await
+    pub(in super::super) fn good() -> Self {
+        Self::start(|_| Answer::Hash)
     }
 
     /// Stops the server: nobody listens at its port any more.
     pub(in super::super) async fn stop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.abort();
-            let _ = running.await;
-        }
+        self.http.stop().await;
     }
 
     pub(in super::super) fn arrived(&self) -> Vec<Bytes> {
@@ -71,12 +46,11 @@ impl Gateway {
     }
 }
 
-async fn serve(
-    state: &(Arc<Mutex<Vec<Bytes>>>, impl Fn(&Bytes) -> Answer),
-    request: Request<Incoming>,
-) -> Result<Response<Full<bytes::Bytes>>, Infallible> {
-    let body = request.into_body().collect().await.unwrap().to_bytes();
-    let request: Value = serde_json::from_slice(&body).unwrap();
+async fn serve<F: Fn(&Bytes) -> Answer>(
+    state: Arc<(Arc<Mutex<Vec<Bytes>>>, F)>,
+    asked: Asked,
+) -> Answered {
+    let request: Value = serde_json::from_slice(&asked.body).unwrap();
     assert_eq!(request["method"], "eth_sendRawTransaction");
     let raw: Bytes = serde_json::from_value(request["params"][0].clone()).unwrap();
     state.0.lock().unwrap().push(raw.clone());
@@ -84,11 +58,8 @@ async fn serve(
     match (state.1)(&raw) {
         Answer::Hash => answer["result"] = json!(keccak256(&raw)),
         Answer::Error(error) => answer["error"] = error,
-        Answer::Status(status) => {
-            let response = Response::builder().status(status);
-            return Ok(response.body(Full::default()).unwrap());
-        }
+        Answer::Status(status) => return Some((status, bytes::Bytes::new())),
         Answer::Silence => std::future::pending().await,
     }
-    Ok(Response::new(Full::new(answer.to_string().into())))
+    Some((200, answer.to_string().into()))
 }

@@ -11,8 +11,7 @@ type Variant = TxEip4844Variant<BlobTransactionSidecarVariant>;
 #[tokio::test]
 async fn the_leader_then_the_next_then_the_execution_client() {
     let mut chain = devnet();
-    let (mut a, mut b, mut c) =
-        (Gateway::good().await, Gateway::good().await, Gateway::good().await);
+    let (mut a, mut b, mut c) = (Gateway::good(), Gateway::good(), Gateway::good());
     let mut config = to(&[(first(), &a), (second(), &b)]);
     config.fallback = Some(c.url.clone());
     let forwarder = forwarder(&chain, config);
@@ -36,7 +35,7 @@ async fn the_leader_then_the_next_then_the_execution_client() {
 #[tokio::test]
 async fn the_leader_is_that_of_the_block_being_built() {
     let mut chain = devnet();
-    let (a, b) = (Gateway::good().await, Gateway::good().await);
+    let (a, b) = (Gateway::good(), Gateway::good());
     for _ in 0..9 {
         chain.block(1, 1);
     }
@@ -44,6 +43,31 @@ async fn the_leader_is_that_of_the_block_being_built() {
     // Block 10 is the first of the second gateway's term.
     forwarder.send(&chain.workload.next_tx().bytes).await.unwrap();
     assert_eq!([a.arrived().len(), b.arrived().len()], [0, 1]);
+}
+
+#[tokio::test]
+async fn the_leader_is_that_of_the_epoch_of_the_block() {
+    let mut chain = devnet();
+    let (a, b) = (Gateway::good(), Gateway::good());
+    let members = Arc::new(Membership::new(5, Vec::new()).unwrap());
+    let epoch = |from_block, gateway| {
+        let schedule = Schedule::new(vec![gateway], 10).unwrap();
+        Arc::new(Epoch::new(5, from_block, Arc::clone(&members), schedule, []).unwrap())
+    };
+    let view = |epochs| Arc::new(EpochsView::new(epochs).unwrap());
+    let (published, epochs) = watch::channel(view(vec![epoch(0, first())]));
+    let forwarder = forwarder_in(&chain, to(&[(first(), &a), (second(), &b)]), epochs);
+    forwarder.send(&chain.workload.next_tx().bytes).await.unwrap();
+    assert_eq!([a.arrived().len(), b.arrived().len()], [1, 0]);
+
+    // The second gateway leads from block 3 on; block 1 is still the first one's.
+    published.send_replace(view(vec![epoch(0, first()), epoch(3, second())]));
+    forwarder.send(&chain.workload.next_tx().bytes).await.unwrap();
+    assert_eq!([a.arrived().len(), b.arrived().len()], [2, 0]);
+
+    published.send_replace(view(vec![epoch(0, first()), epoch(1, second())]));
+    forwarder.send(&chain.workload.next_tx().bytes).await.unwrap();
+    assert_eq!([a.arrived().len(), b.arrived().len()], [2, 1]);
 }
 
 /// [`to`] for gateways of which one never answers.
@@ -57,8 +81,8 @@ async fn whoever_answers_decides_and_whoever_does_not_is_passed_over() {
     let mut chain = devnet();
     let error = json!({ "code": -32003, "message": "underpriced", "data": { "tip": 1 } });
     let told = error.clone();
-    let a = Gateway::start(move |_| Answer::Error(told.clone())).await;
-    let b = Gateway::good().await;
+    let a = Gateway::start(move |_| Answer::Error(told.clone()));
+    let b = Gateway::good();
     let sender = forwarder(&chain, to(&[(first(), &a), (second(), &b)]));
     let tx = chain.workload.next_tx().bytes;
     let refused = sender.send(&tx).await.unwrap_err();
@@ -67,16 +91,16 @@ async fn whoever_answers_decides_and_whoever_does_not_is_passed_over() {
     assert!(sender.is_empty());
 
     for answer in [|| Answer::Silence, || Answer::Status(503), || Answer::Status(200)] {
-        let a = Gateway::start(move |_| answer()).await;
+        let a = Gateway::start(move |_| answer());
         let sender = forwarder(&chain, impatient(&[(first(), &a), (second(), &b)]));
         let before = b.arrived().len();
         sender.send(&tx).await.unwrap();
         assert_eq!(b.arrived().len(), before + 1);
     }
     // The first may have passed it on to the second before it fell silent.
-    let a = Gateway::start(|_| Answer::Silence).await;
+    let a = Gateway::start(|_| Answer::Silence);
     let known = || Answer::Error(json!({ "code": -32000, "message": "already known" }));
-    let b = Gateway::start(move |_| known()).await;
+    let b = Gateway::start(move |_| known());
     let both = forwarder(&chain, impatient(&[(first(), &a), (second(), &b)]));
     both.send(&tx).await.unwrap();
     // The second alone means it.
@@ -88,7 +112,7 @@ async fn whoever_answers_decides_and_whoever_does_not_is_passed_over() {
 async fn what_is_plainly_invalid_is_not_sent() {
     let mut chain = devnet();
     chain.block(1, 2);
-    let gateway = Gateway::good().await;
+    let gateway = Gateway::good();
     let mut config = to(&[(first(), &gateway)]);
     config.max_tx_bytes = 2_000;
     let forwarder = forwarder(&chain, config);
@@ -131,7 +155,7 @@ async fn what_is_plainly_invalid_is_not_sent() {
 #[tokio::test]
 async fn blobs_are_sent_and_not_remembered() {
     let chain = devnet();
-    let gateway = Gateway::good().await;
+    let gateway = Gateway::good();
     let forwarder = forwarder(&chain, to(&[(first(), &gateway)]));
     let tx = TxEip4844 {
         chain_id: chain.spec.chain_id,
@@ -161,7 +185,7 @@ async fn blobs_are_sent_and_not_remembered() {
 #[tokio::test]
 async fn the_pending_nonce_counts_what_is_on_its_way() {
     let mut chain = devnet();
-    let gateway = Gateway::good().await;
+    let gateway = Gateway::good();
     let forwarder = forwarder(&chain, to(&[(first(), &gateway)]));
     let txs: Vec<_> = (0..4).map(|_| chain.workload.next_tx().bytes).collect();
     assert_eq!(forwarder.pending_nonce(sender(), 0), 0);

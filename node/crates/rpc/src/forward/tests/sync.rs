@@ -1,6 +1,7 @@
 use super::gateway::Answer;
 use super::*;
 use crate::calls::{CallConfig, CallContext, module};
+use crate::resolve::Blocks;
 
 /// A gateway that puts every transaction into a frag at once, and a chain that it extends.
 async fn including(answer: impl Fn() -> Answer + Send + Sync + 'static) -> (Gateway, TestChain) {
@@ -21,8 +22,7 @@ async fn including(answer: impl Fn() -> Answer + Send + Sync + 'static) -> (Gate
         });
         view.tell(ChainEvent::Frag(pending));
         answer()
-    })
-    .await;
+    });
     (gateway, chain)
 }
 
@@ -48,7 +48,7 @@ async fn the_receipt_comes_with_the_frag_even_before_the_gateways_answer() {
 #[tokio::test]
 async fn it_resolves_when_a_later_frag_has_it() {
     let mut chain = devnet();
-    let gateway = Gateway::good().await;
+    let gateway = Gateway::good();
     let forwarder = forwarder(&chain, to(&[(first(), &gateway)]));
     let raw = chain.workload.next_tx().bytes;
     let (sync, bytes) = (Arc::clone(&forwarder), raw.clone());
@@ -64,7 +64,7 @@ async fn it_resolves_when_a_later_frag_has_it() {
 #[tokio::test]
 async fn it_times_out_with_code_4_and_can_be_asked_again() {
     let mut chain = devnet();
-    let gateway = Gateway::good().await;
+    let gateway = Gateway::good();
     let mut config = to(&[(first(), &gateway)]);
     config.sync_timeout = Duration::from_millis(30);
     config.max_sync_timeout = Duration::from_millis(200);
@@ -72,7 +72,7 @@ async fn it_times_out_with_code_4_and_can_be_asked_again() {
     let call = CallConfig::default();
     let module = module(Arc::new(CallContext {
         spec: Arc::clone(&chain.spec),
-        view: Arc::clone(&chain.view),
+        blocks: Blocks::new(Arc::clone(&chain.view), false),
         pool: call.pool().unwrap(),
         config: call,
         upstream: None,
@@ -125,7 +125,7 @@ async fn it_times_out_with_code_4_and_can_be_asked_again() {
 #[tokio::test]
 async fn a_gap_and_a_node_without_blocks_have_codes_of_their_own() {
     let mut chain = devnet();
-    let gateway = Gateway::good().await;
+    let gateway = Gateway::good();
     let sending = forwarder(&chain, to(&[(first(), &gateway)]));
     let (_, raw) = (chain.workload.next_tx(), chain.workload.next_tx().bytes);
     let error = sending.send_sync(&raw, None).await.unwrap_err();
@@ -142,7 +142,7 @@ async fn a_gap_and_a_node_without_blocks_have_codes_of_their_own() {
 async fn an_error_is_told_at_once_and_waiters_are_bounded() {
     let mut chain = devnet();
     let no = || Answer::Error(json!({ "code": -32000, "message": "no" }));
-    let gateway = Gateway::start(move |_| no()).await;
+    let gateway = Gateway::start(move |_| no());
     let mut config = to(&[(first(), &gateway)]);
     config.waiters = 1;
     let forwarder = forwarder(&chain, config);

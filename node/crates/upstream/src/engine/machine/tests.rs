@@ -11,8 +11,8 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// Block, attempt, index.
 type Id = (u64, u8, u16);
 
-fn id(message: &Ordered) -> Id {
-    (message.block, message.attempt, message.index)
+fn id(message: &Delivered) -> Id {
+    (message.key.block, message.key.attempt, message.key.message)
 }
 
 fn not_received() -> Outcome {
@@ -210,7 +210,7 @@ struct Client {
 
 impl Client {
     /// Checks the rules at every attempt to send, then lets `fate` decide its outcome.
-    fn receive(&mut self, message: &Ordered, fate: u8) -> Outcome {
+    fn receive(&mut self, message: &Delivered, fate: u8) -> Outcome {
         let (block, attempt, index) = id(message);
         let sealed = message.message.message().kind() == Kind::Seal;
         if index == 0 {

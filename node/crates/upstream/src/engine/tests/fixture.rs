@@ -4,22 +4,15 @@ use std::sync::Arc;
 
 use fragcast_shredder::{BlockBuilder, Env, GatewayKey, Message};
 
-use fragcast_turbine::output::{Ordered, Output, RetractReason, Times, Via};
+use fragcast_shredder::delivery::{Delivered, Output, RetractReason, Times, Via};
 
 /// The secret of the forwarder under test.
 pub(crate) const SECRET: [u8; 32] = [7; 32];
 
 fn output(attempt: u8, message: impl Into<Message>) -> Output {
     let message = GatewayKey::from_bytes([1; 32]).unwrap().sign_verified(message);
-    let (block, index) = (message.message().block(), message.message().index().unwrap());
-    Output::Message(Arc::new(Ordered {
-        block,
-        attempt,
-        index,
-        message,
-        times: Times::default(),
-        via: Via::Turbine,
-    }))
+    let delivered = Delivered::of_attempt(attempt, message, Times::default(), Via::Turbine);
+    Output::Message(Arc::new(delivered.unwrap()))
 }
 
 /// An Env; the test server reads the attempt off its gas limit.

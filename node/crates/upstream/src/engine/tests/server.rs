@@ -2,22 +2,14 @@
 //! block, and throws it away on anything out of sequence. It fails on demand.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::TcpSocket;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+
+use crate::testing::http::{Answered, Asked, HttpServer};
 
 /// The longest wait for any condition; only a failing test reaches it.
 const GUARD: Duration = Duration::from_secs(30);
@@ -62,32 +54,21 @@ pub(super) struct State {
 
 pub(super) struct Server {
     pub(super) state: watch::Sender<State>,
-    address: SocketAddr,
-    /// Bound and never listening: keeps the port while the server is down.
-    _reservation: TcpSocket,
-    running: Option<JoinHandle<()>>,
-}
-
-fn socket(address: SocketAddr) -> TcpSocket {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.set_reuseport(true).unwrap();
-    socket.bind(address).unwrap();
-    socket
+    http: HttpServer,
 }
 
 impl Server {
     /// A server that is down and has the blocks up to `head`.
     pub(super) fn down(head: u64) -> Self {
-        let reservation = socket(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let address = reservation.local_addr().unwrap();
         let state = State {
             secret: super::fixture::SECRET,
             blocks: (0..=head).collect(),
             ..State::default()
         };
         let state = watch::Sender::new(state);
-        Self { state, address, _reservation: reservation, running: None }
+        let served = state.clone();
+        let http = HttpServer::down(move |asked| serve(served.clone(), asked));
+        Self { state, http }
     }
 
     pub(super) fn up(head: u64) -> Self {
@@ -97,35 +78,16 @@ impl Server {
     }
 
     pub(super) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.http.url()
     }
 
     pub(super) fn start(&mut self) {
-        let listener = socket(self.address).listen(64).unwrap();
-        let state = self.state.clone();
-        self.running = Some(tokio::spawn(async move {
-            // Dropped with the task, and all connections with it.
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let state = state.clone();
-                connections.spawn(async move {
-                    let service = service_fn(|request| serve(&state, request));
-                    let stream = TokioIo::new(stream);
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(stream, service)
-                        .await;
-                });
-            }
-        }));
+        self.http.start();
     }
 
     /// Stops the server: connections break, and the unsealed block is lost.
     pub(super) async fn stop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.abort();
-            let _ = running.await;
-        }
+        self.http.stop().await;
         self.state.send_modify(|state| state.unsealed = None);
     }
 
@@ -160,14 +122,8 @@ struct Claims {
     iat: u64,
 }
 
-fn authorised(secret: &[u8], request: &Request<Incoming>) -> bool {
-    let Some(token) = request
-        .headers()
-        .get("authorization")
-        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
-    else {
-        return false;
-    };
+fn authorised(secret: &[u8], bearer: Option<&str>) -> bool {
+    let Some(token) = bearer else { return false };
     let mut validation = Validation::new(Algorithm::HS256);
     validation.validate_exp = false;
     validation.required_spec_claims.clear();
@@ -176,23 +132,13 @@ fn authorised(secret: &[u8], request: &Request<Incoming>) -> bool {
         .is_ok_and(|token| token.claims.iat.abs_diff(now) <= 60)
 }
 
-fn respond(status: u16, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    Response::builder().status(status).body(Full::new(body.into())).unwrap()
-}
-
-async fn serve(
-    state: &watch::Sender<State>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, std::io::Error> {
+async fn serve(state: watch::Sender<State>, asked: Asked) -> Answered {
     let secret = state.borrow().secret;
-    if !authorised(&secret, &request) {
+    if !authorised(&secret, asked.bearer.as_deref()) {
         state.send_modify(|state| state.unauthorised += 1);
-        return Ok(respond(401, "token signature is invalid"));
+        return Some((401, "token signature is invalid".into()));
     }
-    let Ok(body) = request.into_body().collect().await else {
-        return Err(std::io::Error::other("the request broke off"));
-    };
-    let call: Value = serde_json::from_slice(&body.to_bytes()).unwrap();
+    let call: Value = serde_json::from_slice(&asked.body).unwrap();
     assert_eq!(call["jsonrpc"], "2.0");
     let (method, params) = (call["method"].as_str().unwrap(), &call["params"]);
     let answer = |result: Result<Value, &str>| {
@@ -204,7 +150,7 @@ async fn serve(
                 json!({ "jsonrpc": "2.0", "id": id, "error": error })
             }
         };
-        respond(200, answer.to_string())
+        Some((200, answer.to_string().into()))
     };
     if method == "eth_getBlockByNumber" {
         let number = params[0].as_str().unwrap().strip_prefix("0x").unwrap();
@@ -215,7 +161,7 @@ async fn serve(
             state.asked += 1;
             present = state.blocks.contains(&number);
         });
-        return Ok(answer(Ok(if present { json!({ "number": params[0] }) } else { Value::Null })));
+        return answer(Ok(if present { json!({ "number": params[0] }) } else { Value::Null }));
     }
     let signature = params[0]["signature"].as_str().unwrap();
     assert!(signature.len() == 132 && ["1b", "1c"].contains(&&signature[130..]), "{signature}");
@@ -247,14 +193,11 @@ async fn serve(
         state.send_modify(|state| result = state.process(method, block, index, attempt));
     }
     match fault {
-        Some(Fault::Silence) => {
-            let never: Infallible = std::future::pending().await;
-            match never {}
-        }
-        Some(Fault::Close) => Err(std::io::Error::other("closed on demand")),
-        Some(Fault::Unavailable) => Ok(respond(503, "busy")),
-        Some(Fault::Garbage) => Ok(respond(200, "{\"result\":")),
-        Some(Fault::Error | Fault::Hold) | None => Ok(answer(result.map(Value::from))),
+        Some(Fault::Silence) => std::future::pending().await,
+        Some(Fault::Close) => None,
+        Some(Fault::Unavailable) => Some((503, "busy".into())),
+        Some(Fault::Garbage) => Some((200, "{\"result\":".into())),
+        Some(Fault::Error | Fault::Hold) | None => answer(result.map(Value::from)),
     }
 }
 

@@ -72,17 +72,17 @@ impl Failure {
     }
 
     /// "filter not found", geth's text, which clients look for.
-    pub(super) fn filter_not_found() -> Self {
+    pub(crate) fn filter_not_found() -> Self {
         Self::Error(error(NOT_HERE, "filter not found"))
     }
 
     /// Whether the execution client may have it.
-    pub(super) const fn may_be_elsewhere(&self) -> bool {
+    pub(crate) const fn may_be_elsewhere(&self) -> bool {
         matches!(self, Self::Elsewhere(_) | Self::Unknown(_))
     }
 
     /// Whether it does not exist, as far as can be told here.
-    pub(super) const fn is_absence(&self) -> bool {
+    pub(crate) const fn is_absence(&self) -> bool {
         matches!(self, Self::Unknown(_) | Self::Absent(_))
     }
 

@@ -1,4 +1,16 @@
-//! Resolves the block that a caller names.
+//! From what a caller names to the block and the state it means: one answer for all methods.
+//!
+//! | named | reads | otherwise |
+//! |---|---|---|
+//! | `pending` | the newest executed frag, or `latest` | |
+//! | `latest` | the newest verified block; with `preconf_as_latest` what `pending` reads | |
+//! | `safe`, `finalized` | the execution client's | -39001 "safe block not found", until it is known |
+//! | a number | of the chain that ends with `latest` | after `latest`: -39001 "header not found", and the execution client is not asked, whose `latest` is not ours |
+//! | a hash | a block that is known here, canonical or not | the execution client is asked |
+//!
+//! A block that was there and is not kept any more is the execution client's to answer. Before the
+//! first block is known everything is -32002. Words are geth's, which clients look for; -39001 is
+//! the code of execution-apis for a block that does not exist, where geth has -32000.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -6,9 +18,9 @@ use std::sync::Arc;
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::B256;
 use fragcast_execution::exec::{ExecutedBlock, SealedBlock, Snapshot, State};
-use fragcast_execution::executor::Heads;
+use fragcast_execution::executor::{ChainView, Heads};
 
-use super::{EthContext, Failure};
+use crate::error::Failure;
 
 /// A block that was found; dereferences to the block.
 #[derive(Clone)]
@@ -71,7 +83,33 @@ impl Found {
     }
 }
 
-impl EthContext {
+/// Finds blocks in a chain.
+#[derive(Clone)]
+pub struct Blocks {
+    view: Arc<ChainView>,
+    preconf_as_latest: bool,
+}
+
+impl Blocks {
+    /// Blocks of `view`; `preconf_as_latest`: the tag `latest` reads what `pending` reads.
+    pub const fn new(view: Arc<ChainView>, preconf_as_latest: bool) -> Self {
+        Self { view, preconf_as_latest }
+    }
+
+    /// What they are found in.
+    pub const fn view(&self) -> &Arc<ChainView> {
+        &self.view
+    }
+
+    /// The block of that id and its state, as one snapshot.
+    ///
+    /// # Errors
+    /// Those of [`Self::heads`] and [`Self::find`]; [`Failure::Elsewhere`] if the state is not
+    /// kept.
+    pub fn snapshot(&self, id: BlockId) -> Result<Arc<Snapshot>, Failure> {
+        self.find(&*self.heads()?, id)?.snapshot().cloned()
+    }
+
     /// The heads, to be taken once for each answer.
     ///
     /// # Errors
@@ -91,7 +129,7 @@ impl EthContext {
 
     /// The block of the tag `latest`.
     pub fn latest(&self, heads: &Heads) -> Found {
-        if self.config.preconf_as_latest {
+        if self.preconf_as_latest {
             Self::pending(heads)
         } else {
             Found::Sealed(Arc::clone(&heads.latest))
@@ -107,7 +145,7 @@ impl EthContext {
         match id {
             BlockId::Number(number) => self.find_number(heads, number),
             // What is known here is canonical, so `requireCanonical` changes nothing.
-            BlockId::Hash(hash) => self.find_hash(hash.block_hash),
+            BlockId::Hash(hash) => self.find_hash(heads, hash.block_hash),
         }
     }
 
@@ -115,8 +153,11 @@ impl EthContext {
     ///
     /// # Errors
     /// [`Failure::Unknown`], and the history's.
-    pub fn find_hash(&self, hash: B256) -> Result<Found, Failure> {
-        let unknown = || Failure::Unknown(format!("no block with hash {hash} is known here"));
+    pub fn find_hash(&self, heads: &Heads, hash: B256) -> Result<Found, Failure> {
+        if hash == heads.latest.hash() {
+            return Ok(Found::Sealed(Arc::clone(&heads.latest)));
+        }
+        let unknown = || Failure::Unknown(format!("header for hash not found: {hash}"));
         if let Some(block) = self.view.recent(hash) {
             return Ok(Found::Sealed(block));
         }
@@ -129,9 +170,9 @@ impl EthContext {
     /// [`Failure::Elsewhere`], [`Failure::Absent`], and the history's.
     pub fn find_number(&self, heads: &Heads, number: BlockNumberOrTag) -> Result<Found, Failure> {
         let ended = |end: Option<(u64, B256)>, name| {
-            let unknown = || Failure::unknown_block(format!("no {name} block is known yet"));
+            let unknown = || Failure::unknown_block(format!("{name} block not found"));
             let (number, hash) = end.ok_or_else(unknown)?;
-            match self.find_hash(hash) {
+            match self.find_hash(heads, hash) {
                 Err(Failure::Unknown(_)) => {
                     Err(Failure::Elsewhere(format!("block {number} is not kept here")))
                 }
@@ -153,13 +194,13 @@ impl EthContext {
     /// # Errors
     /// [`Failure::Elsewhere`], [`Failure::Absent`], and the history's.
     pub fn numbered(&self, heads: &Heads, number: u64) -> Result<Found, Failure> {
-        if let Some(open) = heads.numbered(number, self.config.preconf_as_latest) {
+        if let Some(open) = heads.numbered(number, self.preconf_as_latest) {
             return Ok(Found::Open(Arc::clone(open)));
         }
         let latest = self.latest(heads);
         if number > latest.header.number {
             return Err(Failure::Absent(format!(
-                "block {number} is after the head, which is {}",
+                "header not found: block {number} is after the head, which is {}",
                 latest.header.number
             )));
         }
@@ -171,10 +212,13 @@ impl EthContext {
         }
         let elsewhere = || Failure::Elsewhere(format!("block {number} is not kept here"));
         let hash = self.view.hash(number)?.ok_or_else(elsewhere)?;
-        match self.find_hash(hash) {
+        match self.find_hash(heads, hash) {
             // It was forgotten, or unwound, since its number was looked up.
             Err(Failure::Unknown(_)) => Err(elsewhere()),
             found => found,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,16 +2,19 @@
 
 use fragcast_turbine::Mode;
 use fragcast_turbine::health::{Reason, State};
+use fragcast_turbine::net::gossip::GossipHandle;
 use serde_json::{Value, json};
 
-use super::{BEHIND, Shared};
-use crate::gossip::GossipHandle;
+use super::state::NodeState;
 
-impl Shared {
+/// Sealed blocks that the executor may be behind before the node is not ready.
+const BEHIND: u64 = 16;
+
+impl NodeState {
     /// Why the node is not ready, if it is not.
     pub fn not_ready(&self) -> Option<String> {
         let net = self.net.snapshot();
-        let alone = self.network.members.len() == 1;
+        let others = self.net.epochs().peers().len().saturating_sub(1);
         if let Some(executor) = &self.executor {
             if executor.has_ended() {
                 return Some("the executor has ended: see the log and start again".into());
@@ -37,11 +40,8 @@ impl Shared {
         if net.fallback.state == State::Gossip && by_gossip == 0 {
             return Some(format!("{}, and connected to nobody there", self.way()));
         }
-        (!alone && net.connected == 0 && !gossip).then(|| {
-            format!(
-                "not connected to any of {} peers, and nobody is heard on gossip either",
-                self.network.members.len() - 1
-            )
+        (others > 0 && net.connected == 0 && !gossip).then(|| {
+            format!("not connected to any of {others} peers, and nobody is heard on gossip either")
         })
     }
 
@@ -141,8 +141,8 @@ impl Shared {
             "leads": self.leads,
             "opened": opened,
             "sealed": sealed,
-            "nextGateway": self.network.schedule.gateway(next),
-            "members": self.network.members.len(),
+            "nextGateway": self.net.epochs().gateway(next),
+            "members": self.net.epochs().peers().len(),
             "connected": net.connected,
             "peers": peers,
             "gossip": self.gossip_status(),

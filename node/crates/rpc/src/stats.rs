@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jsonrpsee::types::ErrorObjectOwned;
 
-use super::error;
+use crate::error;
 
 /// Counters of requests, filters and subscriptions.
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ impl EthStats {
         result
     }
 
-    pub(super) fn count(counter: &AtomicU64) {
+    pub(crate) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 

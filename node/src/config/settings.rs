@@ -1,0 +1,300 @@
+//! From the configuration to the settings of every part of a node, in one place.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use fragcast_execution::executor::ExecutorConfig;
+use fragcast_rpc::calls::CallConfig;
+use fragcast_rpc::flashblocks;
+use fragcast_rpc::forward::ForwardConfig;
+use fragcast_store::StoreConfig;
+use fragcast_turbine::gossip::links::LINKS;
+use fragcast_turbine::net::gossip::{GossipLimits, GossipNetConfig};
+use fragcast_turbine::net::{Limits, NetConfig};
+use fragcast_turbine::{GossipConfig, Policy, RepairConfig, Route, RoutePolicy};
+use fragcast_upstream::client::{ClientConfig, FollowConfig, SourceLimits};
+use fragcast_upstream::engine::{EngineConfig, JwtSecret};
+use fragcast_upstream::http::{HttpClient, check_url};
+use jsonrpsee::server::{BatchRequestConfig, ServerConfig};
+
+use super::{Config, ConfigError};
+use crate::multiaddr::{self, AddressError, Multiaddr};
+use crate::network::Network;
+
+const MIB: usize = 1024 * 1024;
+
+/// Where the state comes from that blocks are executed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum StateFrom {
+    /// A database that starts from the chain's genesis.
+    Genesis,
+    /// The execution client.
+    Client,
+}
+
+/// The overlay and gossip.
+impl Config {
+    /// The protocol.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn protocol_settings(
+        &self,
+        network: &Network,
+    ) -> Result<fragcast_turbine::Config, ConfigError> {
+        Ok(fragcast_turbine::Config {
+            dialect: network.dialect,
+            route: self.route()?,
+            loss: self.leader.loss_per_hop,
+            uplink_bps: self.p2p.uplink_mbit * 1_000_000,
+            reassembly: fragcast_shredder::Limits { memory: self.p2p.reassembly_mib * MIB },
+            repair: RepairConfig {
+                enabled: self.p2p.repair,
+                memory: self.p2p.repair_mib * MIB,
+                ..RepairConfig::default()
+            },
+            gossip: GossipConfig {
+                policy: self.gossip.policy,
+                mode: self.gossip.mode,
+                memory: self.gossip.memory_mib * MIB,
+                ..GossipConfig::default()
+            },
+            ..fragcast_turbine::Config::new(network.chain_id)
+        })
+    }
+
+    /// The leader's route policy.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn route(&self) -> Result<RoutePolicy, ConfigError> {
+        let fanout = self.leader.fanout;
+        if fanout == 0 {
+            let problem = "must be at least 1".into();
+            return Err(ConfigError::Value { key: "leader.fanout", problem });
+        }
+        Ok(match self.leader.route.as_str() {
+            "auto" => RoutePolicy::Auto,
+            "direct" => RoutePolicy::Fixed(Route::Direct),
+            "turbine" => RoutePolicy::Fixed(Route::Turbine { fanout }),
+            "rotor" => RoutePolicy::Fixed(Route::Rotor),
+            other => {
+                let problem = format!("`{other}` is none of auto, direct, turbine, rotor");
+                return Err(ConfigError::Value { key: "leader.route", problem });
+            }
+        })
+    }
+
+    /// The QUIC driver.
+    pub fn net_settings(&self) -> NetConfig {
+        NetConfig {
+            uplink_bps: self.p2p.uplink_mbit * 1_000_000,
+            limits: Limits {
+                connections: self.p2p.max_connections,
+                per_address: self.p2p.max_connections_per_address,
+                handshakes: self.p2p.max_handshakes,
+                handshakes_per_address: self.p2p.max_handshakes.div_ceil(2),
+                ..Limits::default()
+            },
+            ..NetConfig::default()
+        }
+    }
+
+    /// The gossip driver; `None` if the policy is off.
+    ///
+    /// # Errors
+    /// [`ConfigError::Address`].
+    pub fn gossip_settings(&self, chain_id: u64) -> Result<Option<GossipNetConfig>, ConfigError> {
+        if self.gossip.policy == Policy::Off {
+            return Ok(None);
+        }
+        let total = self.gossip.max_connections;
+        Ok(Some(GossipNetConfig {
+            listen: self.gossip_listen()?.into_iter().collect(),
+            bootstrap: self.gossip_peers()?,
+            limits: GossipLimits {
+                total,
+                // Room is kept for those that this node is to be connected to.
+                incoming: total.saturating_sub(LINKS + self.gossip.peers.len()).max(total / 4),
+                per_address: self.gossip.max_connections_per_address,
+                ..GossipLimits::default()
+            },
+            ..GossipNetConfig::new(chain_id)
+        }))
+    }
+
+    /// The gossip address to listen on, if any.
+    ///
+    /// # Errors
+    /// [`ConfigError::Address`].
+    pub fn gossip_listen(&self) -> Result<Option<Multiaddr>, ConfigError> {
+        let text = &self.gossip.listen;
+        let wrong = |problem| ConfigError::Address { key: "gossip.listen", problem };
+        if text.is_empty() {
+            return Ok(None);
+        }
+        multiaddr::listen_address(text).map(Some).map_err(wrong)
+    }
+
+    /// Gossip peers beside the members.
+    ///
+    /// # Errors
+    /// [`ConfigError::Address`].
+    pub fn gossip_peers(&self) -> Result<Vec<Multiaddr>, ConfigError> {
+        let wrong = |problem| ConfigError::Address { key: "gossip.peers", problem };
+        let peers = self.gossip.peers.iter().map(|text| multiaddr::peer_address(text));
+        peers.collect::<Result<_, AddressError>>().map_err(wrong)
+    }
+}
+
+/// Execution and the execution client.
+impl Config {
+    /// Where the state comes from.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn state_from(&self) -> Result<StateFrom, ConfigError> {
+        let source = &self.execution.source;
+        source.parse().map_err(|_| ConfigError::Value {
+            key: "execution.source",
+            problem: format!("`{source}` is neither genesis nor client"),
+        })
+    }
+
+    /// The executor.
+    pub fn executor_settings(&self) -> ExecutorConfig {
+        ExecutorConfig { queue: self.execution.queue, ..ExecutorConfig::default() }
+    }
+
+    /// The database.
+    pub fn store_settings(&self) -> StoreConfig {
+        StoreConfig {
+            reorg_depth: self.execution.reorg_depth,
+            cache_mib: self.execution.cache_mib,
+            ..StoreConfig::default()
+        }
+    }
+
+    /// The execution client's JSON-RPC, if one is configured; `op`: on an OP chain.
+    pub fn client_settings(&self, op: bool) -> Option<ClientConfig> {
+        (!self.client.url.is_empty()).then(|| ClientConfig {
+            url: self.client.url.clone(),
+            timeout: self.client_timeout(),
+            op,
+            ..ClientConfig::default()
+        })
+    }
+
+    const fn client_timeout(&self) -> Duration {
+        Duration::from_millis(self.client.timeout_ms)
+    }
+
+    /// State read from the execution client.
+    pub fn source_limits(&self) -> SourceLimits {
+        SourceLimits { nodes: self.client.cache_mib.max(16) * MIB, ..SourceLimits::default() }
+    }
+
+    /// Following the execution client.
+    pub fn follow_settings(&self) -> FollowConfig {
+        let interval = Duration::from_millis(self.client.poll_ms);
+        FollowConfig { interval, ..FollowConfig::default() }
+    }
+
+    /// Requests that are passed on to the execution client.
+    pub const fn passed_on(&self) -> HttpClient {
+        HttpClient { timeout: self.client_timeout(), max_response: self.rpc.max_response as usize }
+    }
+
+    /// Forwarding to the execution client's engine port, if one is configured.
+    ///
+    /// # Errors
+    /// [`ConfigError::EngineUrl`] and [`ConfigError::JwtSecret`].
+    pub fn engine_settings(&self) -> Result<Option<EngineConfig>, ConfigError> {
+        if self.engine.url.is_empty() {
+            return Ok(None);
+        }
+        check_url(&self.engine.url)?;
+        let secret = JwtSecret::from_hex_file(&self.engine.jwt_secret)?;
+        let mut settings = EngineConfig::new(self.engine.url.clone(), secret);
+        if self.engine.timeout_ms > 0 {
+            settings.request_timeout = Duration::from_millis(self.engine.timeout_ms);
+        }
+        Ok(Some(settings))
+    }
+}
+
+/// What is served.
+impl Config {
+    /// Calls.
+    pub fn call_settings(&self) -> CallConfig {
+        let default = CallConfig::default();
+        CallConfig {
+            threads: NonZeroUsize::new(self.calls.threads).unwrap_or(default.threads),
+            queue: self.calls.queue,
+            gas_cap: self.calls.gas_cap,
+            time_limit: Duration::from_millis(self.calls.time_limit_ms),
+            memory_limit: self.calls.memory_mib * 1024 * 1024,
+        }
+    }
+
+    /// Forwarding transactions.
+    pub fn forward_settings(&self, network: &Network) -> ForwardConfig {
+        ForwardConfig {
+            gateways: network.gateway_urls.iter().map(|(a, url)| (*a, url.clone())).collect(),
+            fallback: (!self.client.url.is_empty()).then(|| self.client.url.clone()),
+            timeout: Duration::from_millis(self.calls.gateway_timeout_ms),
+            sync_timeout: Duration::from_millis(self.calls.sync_timeout_ms),
+            max_sync_timeout: Duration::from_millis(self.calls.max_sync_timeout_ms),
+            ..ForwardConfig::default()
+        }
+    }
+
+    /// The Flashblocks WebSocket.
+    pub fn flashblocks_settings(&self) -> flashblocks::Settings {
+        let config = &self.flashblocks;
+        flashblocks::Settings {
+            subscribers: config.max_subscribers,
+            per_address: config.max_subscribers_per_address,
+            buffer: config.buffer_mib * MIB,
+            slow_after: Duration::from_millis(config.slow_subscriber_ms),
+            ..flashblocks::Settings::default()
+        }
+    }
+
+    /// Where the Flashblocks door is, if there is one.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn flashblocks_listen(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        let listen = &self.flashblocks.listen;
+        if listen.is_empty() {
+            return Ok(None);
+        }
+        listen.parse().map(Some).map_err(|_| ConfigError::Value {
+            key: "flashblocks.listen",
+            problem: format!("`{listen}` is no address such as 127.0.0.1:9350"),
+        })
+    }
+
+    /// The server that the gateway posts to.
+    pub fn ingest_server(&self) -> ServerConfig {
+        ServerConfig::builder()
+            .http_only()
+            .max_request_body_size(self.ingest.max_body_mib.saturating_mul(1024 * 1024))
+            .max_connections(32)
+            .set_batch_request_config(BatchRequestConfig::Disabled)
+            .build()
+    }
+
+    /// The operator's server.
+    pub fn admin_server(&self) -> ServerConfig {
+        ServerConfig::builder()
+            .http_only()
+            .max_request_body_size(64 * 1024)
+            .max_connections(16)
+            .set_batch_request_config(BatchRequestConfig::Disabled)
+            .build()
+    }
+}

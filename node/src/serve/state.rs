@@ -1,0 +1,163 @@
+//! The state of a running node that its servers read.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use fragcast_execution::executor::Executor;
+use fragcast_rpc::eth::EthContext;
+use fragcast_rpc::flashblocks::FlashblocksStats;
+use fragcast_rpc::forward::Forwarder;
+use fragcast_store::Store;
+use fragcast_turbine::health::Change;
+use fragcast_turbine::net::Handle;
+use fragcast_turbine::net::gossip::GossipHandle;
+use fragcast_turbine::protocol::Race;
+use fragcast_turbine::sequencer::Fate;
+use fragcast_turbine::{PeerId, Via};
+use fragcast_upstream::client::FollowStats;
+use fragcast_upstream::engine::EngineStats;
+
+use super::races::Races;
+use super::recorder::Recorder;
+use crate::gateway::ingest::IngestStats;
+use crate::network::Network;
+
+/// Counters of `fragcast_subscribe`.
+#[derive(Debug, Default)]
+pub struct RpcStats {
+    /// Subscriptions that are open.
+    pub subscribers: AtomicU64,
+    /// Subscriptions dropped because they were too slow.
+    pub slow: AtomicU64,
+}
+
+/// Changes of the node's way that are remembered.
+const MAX_CHANGES: usize = 64;
+
+/// The progress of a node.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Newest block whose Env was handed on.
+    pub opened: Option<u64>,
+    /// Newest block whose Seal was handed on.
+    pub sealed: Option<u64>,
+    /// Bytes of messages that wait for earlier ones.
+    pub waiting: usize,
+    /// The last changes of the way that this node relies on, oldest first.
+    pub changes: VecDeque<Change>,
+    /// Changes by the new way and the reason.
+    pub(crate) changed: BTreeMap<(&'static str, &'static str), u64>,
+    /// Messages by the way that was first.
+    pub(crate) first: BTreeMap<&'static str, u64>,
+    pub(crate) fates: BTreeMap<&'static str, u64>,
+    pub(crate) events: BTreeMap<&'static str, u64>,
+}
+
+impl Progress {
+    /// Verified messages by their fate in the sequencer.
+    pub fn fates(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Fate::ALL.iter().map(|f| (f.label(), self.fates.get(f.label()).copied().unwrap_or(0)))
+    }
+
+    /// Messages that others sent, by the way that was first.
+    pub fn first(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        [Via::Turbine, Via::Repair, Via::Whole, Via::Gossip]
+            .iter()
+            .map(|via| (via.name(), self.first.get(via.name()).copied().unwrap_or(0)))
+    }
+
+    /// Changes of the way that this node relies on, by the new way and the reason.
+    pub fn changed(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
+        self.changed.iter().map(|((to, reason), n)| (*to, *reason, *n))
+    }
+
+    /// Noteworthy events by kind.
+    pub fn events(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        const KINDS: [&str; 7] = [
+            "bad_parity",
+            "bad_message",
+            "equivocation",
+            "barred",
+            "mismatch",
+            "retracted",
+            "fallback",
+        ];
+        KINDS.iter().map(|k| (*k, self.events.get(k).copied().unwrap_or(0)))
+    }
+}
+
+/// The state of a running node: handles of its parts, and its progress. Its tasks write the
+/// progress, its servers read everything.
+pub struct NodeState {
+    /// This node's peer id.
+    pub peer: PeerId,
+    /// Handle of the overlay's driver.
+    pub net: Handle,
+    /// The gateway's interface.
+    pub ingest: Arc<IngestStats>,
+    /// Counters of subscriptions.
+    pub rpc: RpcStats,
+    /// Metrics.
+    pub metrics: Recorder,
+    /// Counters of forwarding to the engine API, if configured.
+    pub engine: Option<Arc<EngineStats>>,
+    /// The executor, if there is one.
+    pub executor: Option<Arc<Executor>>,
+    /// The database, if there is one.
+    pub store: Option<Arc<Store>>,
+    /// Counters of following the execution client, if there is one.
+    pub follow: Option<Arc<FollowStats>>,
+    /// The Ethereum JSON-RPC, where there is a chain to execute.
+    pub eth: OnceLock<Arc<EthContext>>,
+    /// Forwarded transactions that are not executed yet.
+    pub forwarder: OnceLock<Arc<Forwarder>>,
+    /// Handle of the gossip task, if there is one.
+    pub gossip: Option<GossipHandle>,
+    /// How much earlier the overlay or gossip was.
+    pub races: Races,
+    /// The Flashblocks WebSocket, if there is one.
+    pub flashblocks: OnceLock<Arc<FlashblocksStats>>,
+    /// Its network.
+    pub network: Network,
+    /// Whether it leads for a gateway.
+    pub leads: bool,
+    /// How far it has come.
+    pub(crate) progress: Mutex<Progress>,
+}
+
+impl NodeState {
+    /// Reads the node's progress.
+    pub fn with_progress<T>(&self, read: impl FnOnce(&Progress) -> T) -> T {
+        read(&self.progress.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn update(&self, write: impl FnOnce(&mut Progress)) {
+        write(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Remembers a change of the way this node counts on.
+    pub(crate) fn note_change(&self, change: Change) {
+        self.update(|p| {
+            *p.changed.entry((change.to.name(), change.reason.name())).or_default() += 1;
+            if p.changes.len() >= MAX_CHANGES {
+                p.changes.pop_front();
+            }
+            p.changes.push_back(change);
+        });
+    }
+
+    /// Records which way was first for a message that came both ways.
+    pub(crate) fn note_race(&self, race: &Race) {
+        tracing::debug!(
+            block = race.key.block,
+            index = race.key.message,
+            kind = race.kind.name(),
+            turbine_us = race.overlay_at.as_micros(),
+            gossip_us = race.gossip_at.as_micros(),
+            "a message came both ways"
+        );
+        self.metrics.race(race.kind.name(), race.overlay_at, race.gossip_at);
+        self.races.record(race);
+    }
+}
