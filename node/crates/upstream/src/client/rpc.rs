@@ -13,15 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fragcast_execution::state::SourceError;
-<<<<<<< HEAD
-use jsonrpsee::core::JsonRawValue;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-=======
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
->>>>>>> h-profile
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
