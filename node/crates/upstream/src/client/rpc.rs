@@ -61,7 +61,8 @@ impl Default for ClientConfig {
 }
 
 /// Why the client gave no usable answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum ClientError {
     /// It cannot be reached, did not answer in time, or is not working.
     #[error("the execution client is not available: {0}")]
@@ -86,12 +87,8 @@ impl ClientError {
     }
 
     /// The name used in metrics.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Unavailable(_) => "unavailable",
-            Self::Refused { .. } => "refused",
-            Self::Corrupt(_) => "corrupt",
-        }
+    pub fn label(&self) -> &'static str {
+        self.into()
     }
 }
 

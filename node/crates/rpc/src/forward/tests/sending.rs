@@ -48,7 +48,7 @@ async fn the_leader_is_that_of_the_block_being_built() {
 #[tokio::test]
 async fn the_leader_is_that_of_the_epoch_of_the_block() {
     let mut chain = devnet();
-    let (a, b) = (Gateway::good().await, Gateway::good().await);
+    let (a, b) = (Gateway::good(), Gateway::good());
     let members = Arc::new(Membership::new(5, Vec::new()).unwrap());
     let epoch = |from_block, gateway| {
         let schedule = Schedule::new(vec![gateway], 10).unwrap();
