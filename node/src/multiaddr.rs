@@ -72,7 +72,7 @@ pub fn listen_address(text: &str) -> Result<Multiaddr, AddressError> {
     Ok(address)
 }
 
-/// Where a member listens; who it must be is known from its record.
+/// Parses a member's address; its peer id is known from its record.
 ///
 /// # Errors
 /// [`AddressError`].

@@ -43,7 +43,7 @@ pub use sockets::{Addresses, Sockets};
 /// Own messages waiting for this node's sequencer.
 const OWN_QUEUE: usize = 256;
 
-/// Who sees every output, in order, before anybody else.
+/// An observer that sees every output, in order, before anybody else.
 pub type Tap = Box<dyn FnMut(&Output) + Send>;
 
 /// Everything that a node is started with.

@@ -27,14 +27,15 @@ pub use repair::{MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, 
 /// The longest control frame.
 pub const MAX_CONTROL_LEN: usize = 1 + Plan::MAX_LEN;
 
-/// The greeting of both sides.
+/// The first frame of each side, and again when its newest table is another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Hello {
     /// Shred format version.
     pub version: u8,
     /// Chain id.
     pub chain_id: u64,
-    /// Hash of the membership table.
+    /// Hash of the sender's newest membership table. Another one than ours is nothing wrong: one
+    /// of us knows an epoch that the other does not.
     pub table: [u8; 32],
 }
 
@@ -44,12 +45,13 @@ pub struct Hello {
 pub struct Evidence {
     /// The gateway's delegation to the key.
     pub delegation: SignedDelegation,
-    /// What the key signed.
+    /// Two contradictory things that the key signed.
     pub proof: EquivocationProof,
 }
 
 /// Why evidence is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EvidenceError {
     /// The proof itself.
     #[error(transparent)]
@@ -83,6 +85,7 @@ impl Evidence {
 
 /// A control frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Control {
     /// The first frame of a connection.
     Hello(Hello),
@@ -90,7 +93,7 @@ pub enum Control {
     Delegation(SignedDelegation),
     /// A leader's plan.
     Plan(SignedPlan),
-    /// Somebody equivocated.
+    /// Proof that a gateway equivocated.
     Evidence(Box<Evidence>),
     /// The messages of recent blocks that the sender can serve.
     Tips(Tips),
@@ -106,6 +109,7 @@ pub enum Control {
 
 /// Why a frame was not understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ControlError {
     /// A kind of a later version.
     #[error("control frame of unknown kind {0}")]

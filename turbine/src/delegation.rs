@@ -26,7 +26,7 @@ pub struct Delegation {
     pub first: u64,
     /// Last block, included.
     pub last: u64,
-    /// The highest wins.
+    /// Of several delegations that cover a block the one with the highest sequence counts.
     pub sequence: u64,
     /// The peer that leads.
     pub peer: PeerId,

@@ -9,14 +9,15 @@ use ed25519_dalek::SigningKey;
 use fragcast_shredder::{BlockBuilder, Dialect, GatewayKey, Kind, MessageKey, SignedMessage};
 
 use crate::control::{
-    Control, MAX_ANSWER_SHREDS, MAX_TIPS, MessagePart, RepairRequest, RepairShreds, Tip, Tips,
-    WHOLE,
+    Control, Hello, MAX_ANSWER_SHREDS, MAX_TIPS, MessagePart, RepairRequest, RepairShreds, Tip,
+    Tips, WHOLE,
 };
 use crate::delegation::{Delegation, SignedDelegation};
 use crate::egress::{Lane, Payload};
+use crate::epoch::{Epoch, MAX_EPOCHS};
 use crate::gossip::topic::message_id;
 use crate::gossip::{Gate, Topics, Verdict};
-use crate::membership::{Member, MemberRecord, sample};
+use crate::membership::{Member, MemberRecord, Membership, sample};
 use crate::peer::{PeerId, PeerKey};
 use crate::plan::SignedPlan;
 use crate::protocol::{Config, Event, Protocol, Setup};
@@ -33,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     ("datagrams", datagrams),
     ("repair", repair),
     ("gossip", gossip),
+    ("epochs", epochs),
 ];
 
 /// A control frame that decodes encodes to the same bytes.
@@ -219,6 +221,83 @@ pub fn repair(data: &[u8]) {
             true
         }) {}
         assert!(node.poll_timeout(now).is_none_or(|at| at > now), "time moves on");
+    }
+}
+
+/// A node to which epochs of any members come at any time, between greetings with any table,
+/// connections that come and go and heads anywhere: three epochs live at most, every member of
+/// one has a key and every key is that of a member, and nobody else is connected.
+pub fn epochs(data: &[u8]) {
+    const CHAIN: u64 = 1;
+    let (all, _) = sample(CHAIN, &[1; 8]);
+    let gateways = [GatewayKey::from_bytes([1; 32]), GatewayKey::from_bytes([2; 32])];
+    let gateways = gateways.map(|key| key.expect("a key"));
+    let epoch = |from_block: u64, members: u8, odd: bool| {
+        let members = all.members().iter().enumerate().filter(|(n, _)| members >> n & 1 == 1);
+        let members = members.map(|(_, member)| member.clone()).collect();
+        let members = Arc::new(Membership::new(CHAIN, members).expect("records of our own"));
+        let addresses = gateways[usize::from(odd)..].iter().map(GatewayKey::address).collect();
+        let schedule = Schedule::new(addresses, 4).expect("a gateway");
+        let delegation = Delegation {
+            chain_id: CHAIN,
+            first: 0,
+            last: u64::MAX,
+            sequence: from_block,
+            peer: all.members()[1].peer(),
+            key: SigningKey::from_bytes(&[3; 32]).verifying_key().to_bytes(),
+        };
+        let signed = [delegation.sign(&gateways[1])];
+        Epoch::new(CHAIN, from_block, members, schedule, signed).expect("it is valid")
+    };
+    let setup = Setup::of(Config::new(CHAIN), [epoch(0, 0b1111, false)]).expect("valid");
+    let mut node = setup.node(&all.members()[0].peer(), None).expect("a member");
+    let mut now = Timestamp::from_nanos(1);
+    for op in data.chunks_exact(3) {
+        let peer = node.epochs().peers().key(&all.members()[usize::from(op[1] % 8)].peer());
+        let peer = peer.unwrap_or(PeerKey::from(u32::from(op[1]) << 14));
+        match op[0] % 6 {
+            0 => {
+                let before = node.epochs().clone();
+                let taken = node.handle_epoch(now, epoch(op[2].into(), op[1], op[0] > 127));
+                assert_eq!(taken.is_ok(), !Arc::ptr_eq(&before, node.epochs()));
+            }
+            1 => node.handle_connected(peer),
+            2 => node.handle_disconnected(peer),
+            3 => node.handle_head(now, op[2].into()),
+            4 => {
+                let table = match op[2] % 3 {
+                    0 => node.epochs().newest().members().hash(),
+                    1 => node.epochs().oldest().members().hash(),
+                    _ => [op[2]; 32],
+                };
+                let hello = Hello { version: 1, chain_id: CHAIN, table };
+                node.handle_control(now, peer, &Control::Hello(hello).to_bytes());
+            }
+            _ => now = now + Duration::from_millis(u64::from(op[2]) * 20),
+        }
+        node.handle_timeout(now);
+        let view = node.epochs().clone();
+        while let Some(event) = node.poll_event() {
+            if let Event::Epoch(change) = event {
+                let gone = |(key, peer): &(PeerKey, PeerId)| {
+                    *key == node.me() || view.peers().key(peer) != Some(*key)
+                };
+                assert!(change.left.iter().all(gone));
+            }
+        }
+        while let Some(transmit) = node.poll_transmit(now) {
+            assert!(node.is_connected(transmit.to));
+        }
+        assert!((1..=MAX_EPOCHS).contains(&view.epochs().len()));
+        for epoch in view.epochs() {
+            for member in epoch.members().members() {
+                let key = view.peers().key(&member.peer()).expect("a peer");
+                assert_eq!(view.peers().peer(key), Some(member.peer()));
+            }
+        }
+        for (key, peer) in view.peers().iter() {
+            assert!(view.member(&peer).is_some() || key == node.me());
+        }
     }
 }
 

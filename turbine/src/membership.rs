@@ -52,7 +52,7 @@ pub struct RecordBody {
     pub chain_id: u64,
     /// The member's peer id.
     pub peer: PeerId,
-    /// The highest wins.
+    /// Of several records of a member the one with the highest sequence counts.
     pub sequence: u64,
     /// The rate that it is willing to send at, kbit/s.
     pub uplink_kbps: u32,
@@ -81,7 +81,7 @@ pub enum MembershipError {
     /// The bytes are no record.
     #[error("no member record: {0}")]
     Decode(#[from] DecodeError),
-    /// The record's own signature.
+    /// The record is not signed by its member.
     #[error("the record of {0} is not signed by it")]
     Signature(PeerId),
     /// It is of another chain.

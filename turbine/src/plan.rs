@@ -20,7 +20,7 @@ use crate::shuffle::{Shuffle, WeightTree};
 /// Bit 0 of an entry's flags.
 const RELAY: u32 = 1 << 24;
 
-/// A leader's signed plan for a term.
+/// A leader's choice of relays, in the table of one epoch.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Plan {
     /// Chain id.
@@ -139,6 +139,7 @@ pub struct PlanView {
 
 /// Why a plan cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// It refers to a table that this node does not have.
     #[error("the plan refers to another membership table")]

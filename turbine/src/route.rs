@@ -10,7 +10,7 @@
 //! turbine   leader → root → F relays → F relays each → …      weighted shuffle per shred
 //! ```
 //!
-//! In `turbine` the relays stand in the order of the shuffle. Position 0 is the root; layer L
+//! In the tree, which is called `turbine` after Solana's, the relays stand in the order of the shuffle. Position 0 is the root; layer L
 //! holds the next F^L positions, and the nodes of a layer are dealt round-robin to the layer
 //! above, so that no relay of a partly filled layer serves more than its fellows by over one.
 //! Members that do not relay hang as leaves on the relays, dealt evenly as well.
@@ -34,7 +34,7 @@ pub enum Route {
     Rotor,
 }
 
-/// Turbine's fanout on Solana.
+/// The fanout of Solana's Turbine.
 pub const DEFAULT_FANOUT: u16 = 200;
 
 impl Route {
@@ -208,17 +208,11 @@ impl<'a> Tree<'a> {
                     out.extend(self.others().filter(|peer| *peer != sender));
                 }
             }
-            Route::Turbine { fanout } => self.turbine_children(sender, fanout.into(), n, out),
+            Route::Turbine { fanout } => self.tree_children(sender, fanout.into(), n, out),
         }
     }
 
-    fn turbine_children(
-        &self,
-        sender: PeerIndex,
-        fanout: usize,
-        n: usize,
-        out: &mut Vec<PeerIndex>,
-    ) {
+    fn tree_children(&self, sender: PeerIndex, fanout: usize, n: usize, out: &mut Vec<PeerIndex>) {
         let layers = Layers::new(n, fanout);
         let leaves: usize = self.leaves().count();
         // Most members are at the bottom: nearly always the draw stops where nobody sends any more.

@@ -15,10 +15,10 @@ pub struct Schedule {
 /// Why there is no schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
-    /// Nobody leads.
+    /// There is no gateway.
     #[error("a schedule needs at least one gateway")]
     NoGateway,
-    /// A term has no blocks.
+    /// A term without blocks.
     #[error("blocks_per_term must be at least 1")]
     EmptyTerm,
 }

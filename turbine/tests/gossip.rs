@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fragcast_shredder::{GatewayKey, Kind, Message};
-use fragcast_turbine::PeerKey;
 use fragcast_turbine::gossip::{GossipAction, GossipOutcome, Listener, outsider};
 use fragcast_turbine::net::gossip::{
     GossipLimits, GossipNetConfig, GossipNetError, GossipSnapshot, libp2p_id_of,
 };
 use fragcast_turbine::testing::{env, frag, frag_with, seal};
+use fragcast_turbine::{Epoch, EpochsView, Membership};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use world::{CHAIN, GUARD, Node, Stranger, World, pour, topic, until, wire_of};
+use world::{CHAIN, GUARD, Node, Stranger, World, epoch, pour, topic, until, wire_of};
 
 fn publish(kind: Kind, wire: &Bytes) -> GossipAction {
     GossipAction::Publish { kind, wire: wire.clone() }
@@ -439,6 +439,52 @@ async fn a_restarted_member_is_recognised() {
     first.act(publish(Kind::Frag, &wire_of(&message))).await;
     assert_eq!(second.message().await, message);
     assert_eq!(first.handle.fresh_snapshot().await.members, 1);
+}
+
+/// From block 100 on the third is a member instead of the second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_links_and_gateways_follow_the_epochs() {
+    let world = World::new(3);
+    let table = |places: [u32; 2]| {
+        let some = places.map(|place| world.members.get(place).unwrap().clone());
+        Arc::new(Membership::new(CHAIN, some.into()).unwrap())
+    };
+    let (old, new) = (epoch(0, &table([0, 1])), epoch(100, &table([0, 2])));
+    let view = |epochs: &[&Arc<Epoch>]| {
+        Arc::new(EpochsView::new(epochs.iter().map(|epoch| Arc::clone(epoch)).collect()).unwrap())
+    };
+    let both = view(&[&old, &new]);
+    let config = GossipNetConfig::new(CHAIN);
+    let mut first = world.start_in(view(&[&old]), 0, &config, &[]).await;
+    let second = world.start_in(view(&[&old]), 1, &config, &[&first]).await;
+    second.act(GossipAction::Listen(true)).await;
+    first.listener(member(1), true).await;
+    // Not a member yet, for all the first one knows.
+    let mut third = world.start_in(both.clone(), 2, &config, &[&first]).await;
+    third.act(GossipAction::Listen(true)).await;
+    let outside = outsider(&third.handle.local_peer_id().to_bytes());
+    first.listener(outside, true).await;
+
+    let key = Listener::Member(both.peers().key(&third.listed().0).unwrap());
+    first.outlook.send_modify(|outlook| outlook.epochs = both.clone());
+    first.listener(key, true).await;
+    first.until(|s| (s.members, s.outsiders) == (2, 0)).await;
+    // Of a gateway of the second epoch.
+    let message = frag(100, 0);
+    first.act(publish(Kind::Frag, &wire_of(&message))).await;
+    assert_eq!(third.message().await, message);
+    // And who has left is somebody from outside.
+    let gone = outsider(&second.handle.local_peer_id().to_bytes());
+    first.outlook.send_modify(|outlook| outlook.epochs = view(&[&new]));
+    first.listener(gone, true).await;
+    first.until(|s| (s.members, s.outsiders) == (1, 1)).await;
+
+    // Who lost its connection is called anew, where it is now.
+    third.stop().await;
+    let third = world.start_in(view(&[&new]), 2, &config, &[]).await;
+    first.handle.set_addresses([third.listed()].into()).await;
+    first.until(|s| s.members == 1).await;
+    third.until(|s| s.members == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

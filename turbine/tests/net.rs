@@ -14,11 +14,14 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{BlockBuilder, GatewayKey, MessageKey, VerifiedMessage};
 use fragcast_turbine::membership::RecordBody;
-use fragcast_turbine::net::{GossipInput, Handle, NetConfig, Running, Snapshot, bind, spawn};
-use fragcast_turbine::protocol::WINDOW_FUTURE;
+use fragcast_turbine::net::{
+    EpochRefused, GossipInput, Handle, NetConfig, Running, Snapshot, bind, spawn,
+};
+use fragcast_turbine::protocol::{Setup, WINDOW_FUTURE};
 use fragcast_turbine::{
-    Config, Delegation, Delivered, Event, GossipAction, GossipConfig, Member, Membership, Mode,
-    PeerId, Policy, Protocol, Route, RoutePolicy, Schedule, SignedDelegation, Via,
+    Config, Delegation, Delivered, Epoch, EpochChange, EpochError, Event, GossipAction,
+    GossipConfig, Member, Membership, Mode, PeerId, PeerKey, Policy, Protocol, Route, RoutePolicy,
+    Schedule, SignedDelegation, Via,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -45,6 +48,21 @@ impl Node {
                 _ => {}
             }
         }
+    }
+
+    /// The changes of epochs so far: what began, what ended, who joined, who left.
+    fn epochs(&mut self) -> Vec<(Option<u64>, Option<u64>, Vec<PeerId>, Vec<PeerId>)> {
+        let ids = |peers: Vec<(PeerKey, PeerId)>| peers.into_iter().map(|(_, id)| id).collect();
+        let events = std::iter::from_fn(|| self.events.try_recv().ok());
+        let changes = events.filter_map(|event| match event {
+            Event::Epoch(change) => Some(*change),
+            _ => None,
+        });
+        changes
+            .map(|EpochChange { began, ended, joined, left }| {
+                (began, ended, ids(joined), ids(left))
+            })
+            .collect()
     }
 
     async fn until(&self, fine: impl FnMut(&Snapshot) -> bool) -> Snapshot {
@@ -108,8 +126,34 @@ impl World {
     }
 
     fn start(&self, index: usize, socket: UdpSocket, net: &NetConfig) -> Node {
-        let route = RoutePolicy::Fixed(Route::Turbine { fanout: 2 });
-        self.start_with(index, socket, net, Config { route, ..Config::new(CHAIN) })
+        self.start_with(index, socket, net, relayed())
+    }
+
+    fn peer(&self, index: usize) -> PeerId {
+        PeerId(self.identities[index].verifying_key().to_bytes())
+    }
+
+    /// An epoch of some of the members; node 0 leads.
+    fn epoch(&self, from_block: u64, members: &[usize]) -> Epoch {
+        let record = |index: &usize| {
+            let place = self.members.index(&self.peer(*index)).unwrap();
+            self.members.get(place).unwrap().clone()
+        };
+        let table = Membership::new(CHAIN, members.iter().map(record).collect()).unwrap();
+        let schedule = Schedule::new(vec![self.gateway.address()], 30).unwrap();
+        Epoch::new(CHAIN, from_block, Arc::new(table), schedule, [self.delegation]).unwrap()
+    }
+
+    fn start_in(&self, epochs: Vec<Epoch>, index: usize, socket: UdpSocket) -> Node {
+        // An epoch is forgotten as soon as the window has passed its last block.
+        let config = Config { reanchor: Duration::ZERO, ..relayed() };
+        let leader = (index == 0).then(|| self.leader.clone());
+        let setup = Setup::of(config, epochs).unwrap();
+        let protocol = setup.node(&self.peer(index), leader).unwrap();
+        let identity = self.identities[index].clone();
+        let running = spawn(protocol, identity, socket, &NetConfig::default()).unwrap();
+        let Running { handle, events, task, .. } = running;
+        Node { handle, events, task }
     }
 
     fn start_with(&self, index: usize, socket: UdpSocket, net: &NetConfig, config: Config) -> Node {
@@ -149,10 +193,27 @@ impl World {
     }
 
     fn frag(&self, seq: u64, len: usize) -> (MessageKey, VerifiedMessage) {
-        let frag = BlockBuilder::new(1).frag_at(seq, [vec![seq as u8; len]]);
-        let key = MessageKey { block: 1, attempt: 0, message: seq as u16 + 1 };
+        self.frag_of(1, seq, len)
+    }
+
+    fn frag_of(&self, block: u64, seq: u64, len: usize) -> (MessageKey, VerifiedMessage) {
+        let frag = BlockBuilder::new(block).frag_at(seq, [vec![seq as u8; len]]);
+        let key = MessageKey { block, attempt: 0, message: seq as u16 + 1 };
         (key, self.gateway.sign_verified(frag))
     }
+
+    /// Has `leader` broadcast the first frag of a block.
+    async fn broadcast_of(&self, leader: &Node, block: u64) -> VerifiedMessage {
+        let (key, message) = self.frag_of(block, 0, 10_000);
+        leader.handle.broadcast(key, message.clone()).await.unwrap();
+        message
+    }
+}
+
+/// Everything over relays.
+fn relayed() -> Config {
+    let route = RoutePolicy::Fixed(Route::Turbine { fanout: 2 });
+    Config { route, ..Config::new(CHAIN) }
 }
 
 async fn stop_all(nodes: Vec<Node>) {
@@ -289,6 +350,60 @@ async fn a_stranger_is_refused_in_the_handshake() {
     let snapshot = victim.until(|snapshot| calls(snapshot, "handshake_failed") > 0).await;
     assert_eq!(snapshot.connected, 0);
     stop_all(vec![intruder, victim]).await;
+}
+
+/// Blocks from 5 on have a member more and a member less.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_joins_by_a_second_epoch_is_connected_and_who_leaves_is_not() {
+    let (world, sockets) = World::new(3);
+    let mut sockets = sockets.into_iter();
+    let (old, new) = (world.epoch(0, &[0, 1]), world.epoch(5, &[0, 2]));
+    let mut start = |epochs, index| world.start_in(epochs, index, sockets.next().unwrap());
+    let mut leader = start(vec![old.clone()], 0);
+    let mut leaves = start(vec![old.clone()], 1);
+    let mut joins = start(vec![old.clone(), new.clone()], 2);
+    leader.connected_to(1).await;
+    leaves.connected_to(1).await;
+    let message = world.broadcast_of(&leader, 1).await;
+    assert_eq!(leaves.message().await.message, message);
+    // Nobody knows it yet.
+    leader.until(|snapshot| calls(snapshot, "handshake_failed") > 0).await;
+    assert_eq!(joins.handle.snapshot().connected, 0);
+
+    for node in [&leader, &leaves] {
+        node.handle.epoch(new.clone()).await.unwrap();
+        let again = node.handle.epoch(new.clone()).await;
+        assert!(matches!(again, Err(EpochRefused::Epoch(EpochError::Order { .. }))), "{again:?}");
+    }
+    assert_eq!(leader.handle.epochs().epochs().len(), 2);
+    // Both epochs live: each message goes to the members of its block's.
+    leader.connected_to(2).await;
+    leaves.connected_to(2).await;
+    joins.connected_to(2).await;
+    let message = world.broadcast_of(&leader, 2).await;
+    assert_eq!(leaves.message().await.message, message);
+    let message = world.broadcast_of(&leader, 5).await;
+    assert_eq!(joins.message().await.message, message);
+
+    // The chain goes on: nobody needs the first epoch any more.
+    for node in [&leader, &joins] {
+        node.handle.head(200).await;
+        let snapshot = node.until(|snapshot| snapshot.epochs.len() == 1).await;
+        let gone = node.until(|snapshot| snapshot.connected == 1).await;
+        assert_eq!((snapshot.epochs[0].from_block, gone.members), (5, 2));
+    }
+    // It calls again, and is refused.
+    let before = calls(&leader.handle.snapshot(), "handshake_failed");
+    leader.until(|snapshot| calls(snapshot, "handshake_failed") > before).await;
+    assert_eq!(leader.handle.snapshot().connected, 1);
+    let message = world.broadcast_of(&leader, 201).await;
+    assert_eq!(joins.message().await.message, message);
+
+    let told = leader.epochs();
+    let id = |index| world.peer(index);
+    assert_eq!(told[0], (Some(5), None, vec![id(2)], vec![]));
+    assert_eq!(told[1], (None, Some(0), vec![], vec![id(1)]));
+    stop_all(vec![leader, leaves, joins]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,7 +19,7 @@ pub enum ConfigError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// It is not TOML of the expected form.
@@ -27,7 +27,7 @@ pub enum ConfigError {
     Toml {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// The parser's error, with its place.
         source: Box<toml::de::Error>,
     },
     /// A value is out of range.
@@ -35,7 +35,7 @@ pub enum ConfigError {
     Value {
         /// The key, with its section.
         key: &'static str,
-        /// What to do.
+        /// The problem, and what to do.
         problem: String,
     },
     /// An address of gossip.

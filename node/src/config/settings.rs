@@ -125,7 +125,7 @@ impl Config {
         }))
     }
 
-    /// Where to listen for gossip, if anywhere.
+    /// The gossip address to listen on, if any.
     ///
     /// # Errors
     /// [`ConfigError::Address`].
@@ -251,7 +251,7 @@ impl Config {
         }
     }
 
-    /// The Flashblocks door.
+    /// The Flashblocks WebSocket.
     pub fn flashblocks_settings(&self) -> flashblocks::Settings {
         let config = &self.flashblocks;
         flashblocks::Settings {

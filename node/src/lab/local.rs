@@ -195,7 +195,7 @@ impl LocalNetwork {
         let block = message.block();
         let leader = self.leader(block);
         let gateway = &self.gateways[leader];
-        let verified = gateway.sign(message).verify(gateway.address())?;
+        let verified = gateway.sign_verified(message);
         let sent = self.sent.entry(block).or_default();
         if verified.message().kind() == Kind::Env {
             sent.clear();

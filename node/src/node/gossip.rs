@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::multiaddr::Multiaddr;
 use crate::network::Network;
 
-/// Where a node listens, as others have to write it: with its peer id.
+/// The addresses of a node as others write them, with its peer id.
 pub(super) fn addresses(handle: &GossipHandle) -> Vec<Multiaddr> {
     let id = Protocol::P2p(handle.local_peer_id());
     handle.listen_addrs().into_iter().map(|address| address.with(id.clone())).collect()
@@ -21,7 +21,7 @@ pub(super) fn addresses(handle: &GossipHandle) -> Vec<Multiaddr> {
 /// Starts the gossip task, unless the policy is off.
 ///
 /// # Errors
-/// What could not be set up.
+/// A part could not be set up.
 pub(super) async fn start(
     config: &Config,
     network: &Network,

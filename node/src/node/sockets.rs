@@ -10,7 +10,7 @@ use crate::multiaddr::Multiaddr;
 pub struct Sockets {
     /// The overlay's UDP socket.
     pub p2p: UdpSocket,
-    /// The gateway's door.
+    /// The gateway's interface.
     pub ingest: TcpListener,
     /// The public JSON-RPC.
     pub http: TcpListener,
@@ -18,15 +18,15 @@ pub struct Sockets {
     pub admin: TcpListener,
     /// Metrics and health.
     pub metrics: TcpListener,
-    /// The Flashblocks door, if there is one.
+    /// The Flashblocks WebSocket, if there is one.
     pub flashblocks: Option<TcpListener>,
 }
 
 impl Sockets {
-    /// Binds what `config` says.
+    /// Binds the addresses of `config`.
     ///
     /// # Errors
-    /// Which address cannot be had, and why.
+    /// An address could not be bound, and why.
     pub fn bind(config: &Config) -> anyhow::Result<Self> {
         let tcp = |name: &str, address: SocketAddr| {
             let listener = TcpListener::bind(address)
@@ -54,7 +54,7 @@ pub struct Addresses {
     pub p2p: SocketAddr,
     /// Gossip, with `/p2p/` and the peer id.
     pub gossip: Vec<Multiaddr>,
-    /// The gateway's door.
+    /// The gateway's interface.
     pub ingest: SocketAddr,
     /// The public JSON-RPC.
     pub http: SocketAddr,
@@ -62,6 +62,6 @@ pub struct Addresses {
     pub admin: SocketAddr,
     /// Metrics and health.
     pub metrics: SocketAddr,
-    /// The Flashblocks door, if there is one.
+    /// The Flashblocks WebSocket, if there is one.
     pub flashblocks: Option<SocketAddr>,
 }

@@ -6,13 +6,13 @@ use fragcast_turbine::protocol::Race;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-/// Of messages that came both ways, which was first and by how much.
+/// For messages that came both ways: which was first and by how much.
 #[derive(Debug)]
 pub struct Races(Mutex<Leads>);
 
 #[derive(Debug)]
 struct Leads {
-    /// How much earlier the overlay was, µs, where it was; and gossip.
+    /// Leads of the overlay where it was first, µs; and of gossip.
     turbine: Histogram<u64>,
     gossip: Histogram<u64>,
 }
@@ -26,10 +26,10 @@ impl Default for Races {
 }
 
 impl Races {
-    /// Records one.
+    /// Records a message that came both ways.
     pub fn record(&self, race: &Race) {
         let mut leads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (turbine, gossip) = (race.turbine_at.as_micros(), race.gossip_at.as_micros());
+        let (turbine, gossip) = (race.overlay_at.as_micros(), race.gossip_at.as_micros());
         if turbine <= gossip {
             leads.turbine.saturating_record((gossip - turbine).max(1));
         } else {
@@ -69,7 +69,7 @@ mod tests {
             races.record(&Race {
                 key: MessageKey { block: 1, attempt: 0, message: 0 },
                 kind: Kind::Env,
-                turbine_at: at(turbine),
+                overlay_at: at(turbine),
                 gossip_at: at(gossip),
             });
         }

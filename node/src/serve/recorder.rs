@@ -9,7 +9,7 @@ use fragcast_turbine::Timestamp;
 use metrics::{Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-/// Seconds; from a loopback hop to a message that should have been given up.
+/// Histogram buckets in seconds, from a loopback hop to a message that should have been given up.
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0];
 
@@ -138,7 +138,7 @@ impl Recorder {
         self.recorder.register_gauge(&key(name, label), &METADATA).set(value);
     }
 
-    /// Records how long a message took.
+    /// Records a message's latency.
     pub fn latency(&self, kind: &'static str, took: Duration) {
         self.recorder
             .register_histogram(

@@ -83,10 +83,10 @@ pub fn module(
     module
 }
 
-/// The operator's methods: `fragcast_status`, `admin_peers`; `fragcast_setHead`, which moves
-/// the window of blocks that are taken, as an execution client would; `fragcast_setMode` and
-/// `fragcast_setPolicy`, which say which way messages travel and how much this node has to do
-/// with gossip, until the next start.
+/// The operator's methods: `fragcast_status`, `admin_peers`; `fragcast_setHead`, which moves the
+/// window of accepted blocks, as an execution client would; `fragcast_setMode` and
+/// `fragcast_setPolicy`, which set how messages travel and how much this node uses gossip, until
+/// the next start.
 pub fn admin(state: Arc<NodeState>) -> RpcModule<Arc<NodeState>> {
     let mut module = RpcModule::new(state);
     let status = |_: jsonrpsee::types::Params<'_>, state: &Arc<NodeState>, _: &_| {

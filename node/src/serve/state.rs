@@ -32,10 +32,10 @@ pub struct RpcStats {
     pub slow: AtomicU64,
 }
 
-/// Changes of the way this node counts on that are remembered.
+/// Changes of the node's way that are remembered.
 const MAX_CHANGES: usize = 64;
 
-/// How far a node has come.
+/// The progress of a node.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Newest block whose Env was handed on.
@@ -44,9 +44,9 @@ pub struct Progress {
     pub sealed: Option<u64>,
     /// Bytes of messages that wait for earlier ones.
     pub waiting: usize,
-    /// The last changes of the way this node counts on, oldest first.
+    /// The last changes of the way that this node relies on, oldest first.
     pub changes: VecDeque<Change>,
-    /// Changes in all, by what to and why.
+    /// Changes by the new way and the reason.
     pub(crate) changed: BTreeMap<(&'static str, &'static str), u64>,
     /// Messages by the way that was first.
     pub(crate) first: BTreeMap<&'static str, u64>,
@@ -80,7 +80,7 @@ pub enum EventKind {
 }
 
 impl Progress {
-    /// Verified messages by what became of them.
+    /// Verified messages by their fate in the sequencer.
     pub fn fates(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         Fate::ALL.iter().map(|f| (f.label(), self.fates.get(f.label()).copied().unwrap_or(0)))
     }
@@ -93,7 +93,7 @@ impl Progress {
             .map(|via| (via.name(), self.first.get(via.name()).copied().unwrap_or(0)))
     }
 
-    /// Changes of the way this node counts on, by what to and why.
+    /// Changes of the way that this node relies on, by the new way and the reason.
     pub fn changed(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
         self.changed.iter().map(|((to, reason), n)| (*to, *reason, *n))
     }
@@ -109,33 +109,33 @@ impl Progress {
 /// The state of a running node: handles of its parts, and its progress. Its tasks write the
 /// progress, its servers read everything.
 pub struct NodeState {
-    /// Who this node is.
+    /// This node's peer id.
     pub peer: PeerId,
-    /// The driver.
+    /// Handle of the overlay's driver.
     pub net: Handle,
-    /// The gateway's door.
+    /// The gateway's interface.
     pub ingest: Arc<IngestStats>,
-    /// Subscriptions.
+    /// Counters of subscriptions.
     pub rpc: RpcStats,
     /// Metrics.
     pub metrics: Recorder,
-    /// The execution client, if there is one.
+    /// Counters of forwarding to the engine API, if configured.
     pub engine: Option<Arc<EngineStats>>,
     /// The executor, if there is one.
     pub executor: Option<Arc<Executor>>,
     /// The database, if there is one.
     pub store: Option<Arc<Store>>,
-    /// Following the execution client, if there is one.
+    /// Counters of following the execution client, if there is one.
     pub follow: Option<Arc<FollowStats>>,
     /// The Ethereum JSON-RPC, where there is a chain to execute.
     pub eth: OnceLock<Arc<EthContext>>,
-    /// Transactions on their way.
+    /// Forwarded transactions that are not executed yet.
     pub forwarder: OnceLock<Arc<Forwarder>>,
-    /// The gossip task, if there is one.
+    /// Handle of the gossip task, if there is one.
     pub gossip: Option<GossipHandle>,
-    /// How much earlier one way was than the other.
+    /// How much earlier the overlay or gossip was.
     pub races: Races,
-    /// The Flashblocks door, if there is one.
+    /// The Flashblocks WebSocket, if there is one.
     pub flashblocks: OnceLock<Arc<FlashblocksStats>>,
     /// Its network.
     pub network: Network,
@@ -146,7 +146,7 @@ pub struct NodeState {
 }
 
 impl NodeState {
-    /// Reads the progress.
+    /// Reads the node's progress.
     pub fn with_progress<T>(&self, read: impl FnOnce(&Progress) -> T) -> T {
         read(&self.progress.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -172,11 +172,11 @@ impl NodeState {
             block = race.key.block,
             index = race.key.message,
             kind = race.kind.name(),
-            turbine_us = race.turbine_at.as_micros(),
+            turbine_us = race.overlay_at.as_micros(),
             gossip_us = race.gossip_at.as_micros(),
             "a message came both ways"
         );
-        self.metrics.race(race.kind.name(), race.turbine_at, race.gossip_at);
+        self.metrics.race(race.kind.name(), race.overlay_at, race.gossip_at);
         self.races.record(race);
     }
 }

@@ -10,6 +10,26 @@ use crate::membership::Member;
 use crate::peer::{PeerId, PeerKey, PeerTable};
 
 /// The living epochs and the peers that they name, at one moment.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use alloy_primitives::Address;
+/// use fragcast_turbine::{Epoch, EpochsView, Membership, Schedule};
+///
+/// let members = Arc::new(Membership::new(901, Vec::new())?);
+/// let [one, other] = [1, 2].map(Address::with_last_byte);
+/// let epoch = |from_block, gateways| {
+///     let schedule = Schedule::new(gateways, 30).expect("a gateway");
+///     Epoch::new(901, from_block, members.clone(), schedule, []).map(Arc::new)
+/// };
+/// let view = EpochsView::new(vec![epoch(0, vec![one])?, epoch(1_000, vec![one, other])?])?;
+/// assert_eq!(view.gateway(999), Some(one));
+/// assert_eq!(view.gateway(1_020), Some(one));
+/// // From block 990 the next term is the first of the next epoch.
+/// assert_eq!(view.next_terms(990).next(), Some((other, 1_000)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct EpochsView {
     /// By rising first block; never empty.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use super::config::Config;
 use super::epochs::Epochs;
 use super::event::{Counters, Event};
-use super::peers::Peers;
+use super::peers::{Doubt, Peers};
 use super::window::Window;
 use crate::control::Control;
 use crate::delegation::Leader;
@@ -79,19 +79,29 @@ impl Ctx {
     }
 
     /// Queues a control frame to all that are connected.
-    pub(super) fn send_control_to_all(&mut self, control: &Control, except: Option<PeerKey>) {
+    pub(super) fn send_control_to_all(
+        &mut self,
+        lane: Lane,
+        control: &Control,
+        except: Option<PeerKey>,
+    ) {
         let bytes = control.to_bytes();
         for to in self.peers.iter_connected().filter(|to| Some(*to) != except) {
             let payload = Payload::Control(bytes.clone());
-            self.egress.push(Transmit { to, lane: Lane::Bulk, payload });
+            self.egress.push(Transmit { to, lane, payload });
         }
     }
 
-    /// Counts what became of something that `from` sent, about `block` if that is known, and bars
-    /// who must have known better.
-    pub(super) fn conclude(&mut self, from: PeerKey, outcome: Outcome, block: Option<u64>) {
-        let newest = block.is_some_and(|block| self.epochs.is_newest(block));
-        let (outcome, bar) = self.peers.judge(self.now, from, outcome, newest);
+    /// Why a bad signature about a block may be nobody's fault; `plan` is what a shred names.
+    pub(super) fn doubt(&self, block: u64, plan: Option<u64>) -> Doubt {
+        let known = |id| self.epochs.at(block).is_some_and(|living| living.plans.get(id).is_some());
+        let newest = self.epochs.is_newest(block);
+        Doubt { newest, plan: plan.is_some_and(|id| !known(id)) }
+    }
+
+    /// Counts what became of something that `from` sent, and bars who must have known better.
+    pub(super) fn conclude(&mut self, from: PeerKey, outcome: Outcome, doubt: Doubt) {
+        let (outcome, bar) = self.peers.judge(self.now, from, outcome, doubt);
         self.outcomes.count(outcome);
         if bar {
             self.events.push_back(Event::Bar { peer: from, outcome });
@@ -103,29 +113,81 @@ impl Ctx {
 pub(super) mod testing {
     //! A context for tests of single parts.
 
-    use std::sync::Arc;
-
     use super::*;
     use crate::epoch::Epoch;
-    use crate::membership::Membership;
-    use crate::schedule::Schedule;
+    use crate::protocol::tests::{CHAIN, World};
 
-    /// Of the first of `members`, with everybody else connected.
-    pub(in crate::protocol) fn ctx(
-        config: Config,
-        members: Membership,
-        schedule: Schedule,
-        delegations: impl IntoIterator<Item = crate::delegation::SignedDelegation>,
-    ) -> Ctx {
-        let (chain_id, me) = (config.chain_id, members.members()[0].peer());
-        let epoch = Epoch::new(chain_id, 0, Arc::new(members), schedule, delegations).unwrap();
-        let hash = epoch.members().hash();
-        let epochs = Epochs::new(chain_id, vec![epoch]).unwrap().of_node(me);
+    /// Of member `me` of a world, with everybody else connected.
+    pub(in crate::protocol) fn ctx(world: &World, me: u32, config: Config) -> Ctx {
+        let (members, schedule) = (world.members.clone(), world.schedule.clone());
+        let delegations = world.delegations.iter().copied();
+        let epoch = Epoch::new(CHAIN, 0, members.clone(), schedule, delegations).unwrap();
+        let id = members.members()[me as usize].peer();
+        let epochs = Epochs::new(CHAIN, vec![epoch]).unwrap().of_node(id);
         let table = epochs.view().peers().clone();
-        let mut peers = Peers::new(PeerKey::from(0), table.clone(), hash);
-        table.iter().skip(1).for_each(|(key, _)| peers.assume_connected(key));
+        let me = PeerKey::from(me);
+        let mut peers = Peers::new(me, table.clone(), members.hash());
+        let others = table.iter().map(|(key, _)| key).filter(|key| *key != me);
+        others.for_each(|key| peers.assume_connected(key));
         let mut ctx = Ctx::new(config, epochs, peers);
         ctx.now = Timestamp::from_nanos(1_000_000_000);
         ctx
+    }
+
+    /// Takes everything out of the lanes.
+    pub(in crate::protocol) fn sent(ctx: &mut Ctx) -> Vec<Transmit> {
+        let later = ctx.now + std::time::Duration::from_secs(1_000);
+        std::iter::from_fn(|| ctx.egress.pop(later)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{ctx, sent};
+    use super::*;
+    use crate::control::Listeners;
+    use crate::protocol::tests::{CHAIN, World, peer};
+
+    #[test]
+    fn leaders_are_those_of_the_blocks_epoch() {
+        let mut world = World::new(&[1; 4], 2);
+        let one = ctx(&world, 1, Config::new(CHAIN));
+        assert_eq!([9, 10].map(|block| one.leader_key(block)), [Some(peer(0)), Some(peer(1))]);
+        assert_eq!([9, 10].map(|block| one.leads(block)), [false, true]);
+        world.delegations.clear();
+        let one = ctx(&world, 1, Config::new(CHAIN));
+        assert!(one.leader(9).is_none() && one.leader_key(9).is_none() && !one.leads(10));
+    }
+
+    #[test]
+    fn frames_go_to_all_that_are_connected_but_one() {
+        let mut ctx = ctx(&World::new(&[1; 5], 1), 2, Config::new(CHAIN));
+        ctx.peers.disconnect(peer(4));
+        let frame = Control::Listeners(Listeners { ids: vec![1] });
+        ctx.send_control_to_all(Lane::Bulk, &frame, Some(peer(1)));
+        ctx.send_control(peer(1), &frame);
+        let to: Vec<PeerKey> = sent(&mut ctx).into_iter().map(|transmit| transmit.to).collect();
+        assert_eq!(to, [0, 3, 1].map(peer));
+    }
+
+    #[test]
+    fn who_is_convicted_is_barred_once_and_all_is_counted() {
+        let mut ctx = ctx(&World::new(&[1; 3], 1), 0, Config::new(CHAIN));
+        for outcome in [Outcome::Late, Outcome::Malformed, Outcome::ControlBad] {
+            ctx.conclude(peer(1), outcome, Doubt::default());
+            assert_eq!(ctx.outcomes.get(outcome), 1);
+        }
+        let Some(Event::Bar { peer: barred, outcome }) = ctx.events.pop_front() else {
+            panic!("{:?}", ctx.events)
+        };
+        assert_eq!((barred, outcome), (peer(1), Outcome::Malformed));
+        assert!(ctx.events.is_empty());
+        let plan = ctx.epochs.newest().epoch().delegations().iter().next().map(|leader| {
+            let key = leader.signed.delegation.key;
+            crate::plan::Plan::configured(CHAIN, key, &World::new(&[1; 3], 1).members).id()
+        });
+        assert_eq!(ctx.doubt(7, plan), Doubt { newest: true, plan: false });
+        assert_eq!(ctx.doubt(7, Some(1)), Doubt { newest: true, plan: true });
+        assert_eq!(ctx.doubt(7, None), Doubt { newest: true, plan: false });
     }
 }

@@ -26,6 +26,10 @@ const MAX_ARRIVALS: usize = 65_536;
 const CHECKS_AT_ONCE: usize = 8;
 
 /// What became of a shred.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a call, and a box would be an allocation for each shred"
+)]
 pub(super) enum Step {
     /// Nothing changes by it.
     Refused(Outcome),
@@ -238,3 +242,6 @@ impl Here<'_> {
         self.delivery.reassembler.incomplete(key)
     }
 }
+
+#[cfg(test)]
+mod tests;

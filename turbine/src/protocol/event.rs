@@ -20,7 +20,7 @@ pub struct Race {
     /// Env, frag or Seal.
     pub kind: Kind,
     /// When the overlay had it whole and verified.
-    pub turbine_at: Timestamp,
+    pub overlay_at: Timestamp,
     /// When gossip had it verified.
     pub gossip_at: Timestamp,
 }

@@ -145,12 +145,12 @@ impl Fallback {
         if seen.gossip_at.replace(ctx.now).is_some() {
             return None;
         }
-        seen.unpublished = !forwarded && seen.turbine_at.is_none();
+        seen.unpublished = !forwarded && seen.overlay_at.is_none();
         let key = MessageKey { attempt: seen.attempt, ..key };
-        let (turbine_at, answered) = (seen.turbine_at, seen.answered != 0);
+        let (overlay_at, answered) = (seen.overlay_at, seen.answered != 0);
         ctx.counters.gossip += 1;
-        if let Some(turbine_at) = turbine_at {
-            let race = Race { key, kind, turbine_at, gossip_at: ctx.now };
+        if let Some(overlay_at) = overlay_at {
+            let race = Race { key, kind, overlay_at, gossip_at: ctx.now };
             ctx.events.push_back(Event::Race(race));
             return None;
         }
@@ -188,7 +188,7 @@ impl Fallback {
         };
         let seen = self.seen.entry(key, message.root()).ok_or(Outcome::Quota)?;
         // The peer has it from gossip, perhaps with another v: it is published there already.
-        seen.unpublished |= seen.turbine_at.is_none() && seen.gossip_at.is_none();
+        seen.unpublished |= seen.overlay_at.is_none() && seen.gossip_at.is_none();
         seen.answered |= 1u8.checked_shl(key.attempt.into()).unwrap_or(0);
         // Of another attempt it is known already, perhaps: then the sequencer settles which.
         ctx.counters.repair_messages += 1;
@@ -221,13 +221,13 @@ impl Fallback {
         // What the overlay says of attempts is signed.
         let guess = MessageKey { attempt: seen.attempt, ..*key };
         seen.attempt = key.attempt;
-        if seen.turbine_at.is_none() {
-            seen.turbine_at = Some(ctx.now);
+        if seen.overlay_at.is_none() {
+            seen.overlay_at = Some(ctx.now);
             // The leader's own form of it: what its leader publishes is no second message.
             seen.unpublished = false;
             if let Some(gossip_at) = seen.gossip_at {
                 let kind = message.message().kind();
-                let race = Race { key: *key, kind, turbine_at: ctx.now, gossip_at };
+                let race = Race { key: *key, kind, overlay_at: ctx.now, gossip_at };
                 ctx.events.push_back(Event::Race(race));
             }
         }

@@ -230,3 +230,6 @@ fn queue(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

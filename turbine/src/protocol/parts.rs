@@ -10,6 +10,9 @@
 //! Each part owns its state and changes it by its own methods, with a [`Ctx`] and what it must
 //! know of another part as arguments. Only here more than one of them is changed at a time.
 
+mod control;
+mod epochs;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,24 +21,21 @@ use fragcast_shredder::{HashedShred, Kind, MessageKey, SetHeader, Shred, Verifie
 
 use super::config::Config;
 use super::ctx::Ctx;
-use super::delivery::{Complete, Delivery, Here, Step};
+use super::delivery::{Complete, Delivery, Step};
 use super::epochs::Epochs;
-use super::event::{EpochChange, Event};
+use super::event::Event;
 use super::evidence::EvidenceBook;
 use super::fallback::Fallback;
 use super::leading::{BroadcastError, Leading};
-use super::peers::Peers;
+use super::peers::{Doubt, Peers};
 use super::relaying::Relaying;
-use super::repair::{PartStep, Repair};
+use super::repair::Repair;
 use super::window::Place;
-use crate::control::{Control, ControlError, Hello, RepairShreds};
-use crate::delegation::{DelegationError, SignedDelegation};
-use crate::epoch::{Epoch, EpochError};
+use crate::control::{Control, Hello};
 use crate::gossip::Mode;
 use crate::outcome::Outcome;
 use crate::output::{Delivered, Times, Via};
 use crate::peer::PeerKey;
-use crate::plan::{PlanView, SignedPlan};
 use crate::time::Timestamp;
 
 /// The parts of one node.
@@ -52,9 +52,11 @@ pub(super) struct Parts {
 /// What is here, of parts whose other fields are being changed.
 macro_rules! here {
     ($parts:ident) => {
-        Here { delivery: &$parts.delivery, fallback: &$parts.fallback }
+        $crate::protocol::delivery::Here { delivery: &$parts.delivery, fallback: &$parts.fallback }
     };
 }
+
+use here;
 
 impl Parts {
     pub(super) fn new(
@@ -130,9 +132,9 @@ impl Parts {
                         senders.push(from);
                         shreds.push(shred);
                     }
-                    Err(outcome) => self.ctx.conclude(from, outcome, None),
+                    Err(outcome) => self.ctx.conclude(from, outcome, Doubt::default()),
                 },
-                Err(error) => self.ctx.conclude(from, error.into(), None),
+                Err(error) => self.ctx.conclude(from, error.into(), Doubt::default()),
             }
         }
         if heard {
@@ -187,7 +189,11 @@ impl Parts {
                 }
             }
         };
-        self.ctx.conclude(from, outcome, Some(header.block));
+        let doubt = match outcome {
+            Outcome::BadSignature => self.ctx.doubt(header.block, Some(header.plan)),
+            _ => Doubt::default(),
+        };
+        self.ctx.conclude(from, outcome, doubt);
         outcome
     }
 
@@ -356,209 +362,6 @@ impl Parts {
         self.repair.set_window(low, high);
         self.fallback.set_window(low);
         self.retire_epochs(low);
-    }
-
-    // Epochs.
-
-    /// Forgets epochs whose blocks are all below the window.
-    fn retire_epochs(&mut self, low: u64) {
-        let (now, patience) = (self.ctx.now, self.ctx.config.reanchor);
-        if let Some(gone) = self.ctx.epochs.retire(now, low, patience) {
-            self.change_epochs(EpochChange::default(), &[gone]);
-        }
-    }
-
-    /// Takes a new epoch.
-    pub(super) fn epoch(&mut self, epoch: Epoch) -> Result<(), EpochError> {
-        let from_block = epoch.from_block();
-        let (low, _) = self.ctx.window.bounds();
-        let taken = self.ctx.epochs.take(epoch, low, self.ctx.window.taken())?;
-        // What a deposed leader has sent stands in the way of the right one's.
-        if let Some(block) = taken.changed {
-            self.forget_from(block);
-        }
-        let (began, joined) = (Some(from_block), taken.joined);
-        let change = EpochChange { began, joined, ..EpochChange::default() };
-        self.change_epochs(change, taken.dropped.as_slice());
-        let hello = self.hello();
-        self.ctx.send_control_to_all(&hello, None);
-        for signed in taken.delegations {
-            self.ctx.send_control_to_all(&Control::Delegation(signed), None);
-        }
-        let table = self.ctx.epochs.newest().epoch().members().hash();
-        let plans = self.leading.iter().flat_map(|leading| leading.frames(Some(table)));
-        plans.for_each(|plan| self.ctx.send_control_to_all(plan, None));
-        self.fallback.settle(&mut self.ctx);
-        Ok(())
-    }
-
-    /// Drops what is not delivered of a block and of all above it.
-    fn forget_from(&mut self, block: u64) {
-        let (low, high) = self.ctx.window.bounds();
-        for high in [block.saturating_sub(1), high] {
-            self.delivery.set_window(low, high);
-            self.repair.set_window(low, high);
-        }
-    }
-
-    /// Everybody learns that epochs came and that others are `gone`.
-    fn change_epochs(&mut self, mut change: EpochChange, gone: &[Arc<Epoch>]) {
-        change.ended = gone.last().map(|epoch| epoch.from_block());
-        change.left = self.ctx.epochs.leave(gone);
-        for (peer, _) in &change.left {
-            if self.ctx.peers.is_connected(*peer) {
-                self.ctx.egress.forget(*peer);
-            }
-            self.repair.forget_peer(*peer);
-            self.fallback.forget_peer(*peer);
-            self.ctx.peers.forget(*peer);
-        }
-        let ours = self.ctx.epochs.newest().epoch().members().hash();
-        self.ctx.peers.set_table(self.ctx.epochs.view().peers().clone(), ours);
-        if let Some(leading) = &mut self.leading {
-            leading.follow(&self.ctx.epochs);
-        }
-        self.fallback.relink(&self.ctx);
-        self.ctx.events.push_back(Event::Epoch(Box::new(change)));
-    }
-
-    // Control frames.
-
-    /// Takes a control frame.
-    pub(super) fn control(&mut self, from: PeerKey, frame: &[u8]) {
-        if self.ctx.peers.is_refused(from) {
-            self.ctx.outcomes.count(Outcome::Barred);
-            return;
-        }
-        self.fallback.note_heard(&mut self.ctx);
-        let (outcome, block) = match Control::from_bytes(frame) {
-            Ok(control) => self.take_control(from, control),
-            Err(ControlError::Unknown(_)) => (Outcome::ControlUnknown, None),
-            Err(ControlError::Decode(_)) => (Outcome::ControlBad, None),
-        };
-        self.ctx.conclude(from, outcome, block);
-    }
-
-    /// What becomes of a frame, and the block that it is about if its truth depends on that.
-    fn take_control(&mut self, from: PeerKey, control: Control) -> (Outcome, Option<u64>) {
-        let ctx = &mut self.ctx;
-        let outcome = match control {
-            Control::Tips(_)
-            | Control::RepairRequest(_)
-            | Control::RepairShreds(_)
-            | Control::MessagePart(_)
-                if ctx.mode == Mode::Gossip =>
-            {
-                Outcome::Forced
-            }
-            Control::Hello(hello) => self.greeted(from, &hello),
-            Control::Delegation(signed) => self.take_delegation(from, signed),
-            Control::Plan(plan) => self.take_plan(&plan),
-            Control::Tips(tips) => self.repair.take_tips(ctx, here!(self), from, &tips),
-            Control::RepairRequest(request) => {
-                self.repair.take_request(ctx, self.fallback.recent(), from, &request)
-            }
-            Control::Listeners(told) => self.fallback.take_listeners(from, &told),
-            Control::RepairShreds(answer) => self.take_answer(from, answer),
-            Control::MessagePart(part) => match self.repair.take_part(ctx, from, &part) {
-                PartStep::Done(outcome) => outcome,
-                PartStep::Whole(key, kind, wire) => {
-                    let outcome = self.take_whole_answer(from, key, kind, &wire.into());
-                    if outcome.convicts_sender() {
-                        self.repair.drop_parts(from);
-                    }
-                    return (outcome, Some(key.block));
-                }
-            },
-            Control::Evidence(evidence) => self.evidence.told(ctx, from, *evidence),
-        };
-        (outcome, None)
-    }
-
-    fn greeted(&mut self, from: PeerKey, hello: &Hello) -> Outcome {
-        let changed = self.ctx.peers.greet(from, hello.table);
-        if hello.chain_id != self.ctx.config.chain_id {
-            self.ctx.events.push_back(Event::Mismatch { peer: from, what: "chain id" });
-        } else if changed {
-            // What it could not use before.
-            let plans = self.leading.iter().flat_map(|leading| leading.frames(Some(hello.table)));
-            plans.for_each(|plan| self.ctx.send_control(from, plan));
-        }
-        Outcome::Control
-    }
-
-    fn take_delegation(&mut self, from: PeerKey, signed: SignedDelegation) -> Outcome {
-        match self.ctx.epochs.learn(signed) {
-            Ok(()) => {
-                self.ctx.send_control_to_all(&Control::Delegation(signed), Some(from));
-                Outcome::Control
-            }
-            // A gateway that we do not know may be known to the sender: its schedule is newer.
-            Err(DelegationError::Stale | DelegationError::NotAGateway(_)) => Outcome::ControlStale,
-            Err(_) => Outcome::ControlBad,
-        }
-    }
-
-    fn take_plan(&mut self, signed: &SignedPlan) -> Outcome {
-        let epochs = &mut self.ctx.epochs;
-        let leader = epochs.leader_of_key(&signed.plan.leader);
-        let Some(gateway) = leader.map(|leader| leader.gateway) else {
-            return Outcome::ControlStale;
-        };
-        let (id, table) = (signed.plan.id(), signed.plan.table);
-        let known = |living: &&mut super::epochs::Living| living.plans.get(id).is_some();
-        if signed.plan.chain_id != self.ctx.config.chain_id
-            || epochs.of_table(table).any(|living| known(&living))
-        {
-            return Outcome::ControlStale;
-        }
-        if !signed.verify() {
-            return Outcome::ControlBad;
-        }
-        let mut outcome = Outcome::ControlStale;
-        for living in epochs.of_table(table) {
-            // Otherwise it refers to a table that we do not have, and is no lie.
-            if let Ok(view) = PlanView::new(&signed.plan, living.epoch().members()) {
-                living.plans.learn(gateway, view.into());
-                outcome = Outcome::Control;
-            }
-        }
-        outcome
-    }
-
-    /// Takes an answer: each of its shreds as if it had come by itself, but for forwarding.
-    fn take_answer(&mut self, from: PeerKey, answer: RepairShreds) -> Outcome {
-        let answer = match self.repair.take_answer(&mut self.ctx, from, answer) {
-            Ok(answer) => answer,
-            Err(outcome) => return outcome,
-        };
-        let mut useful = 0;
-        for hashed in answer.shreds {
-            if self.ctx.peers.is_refused(from) {
-                break;
-            }
-            let outcome = self.shred(from, hashed, true);
-            useful += u64::from(matches!(outcome, Outcome::Stored | Outcome::Completed));
-        }
-        self.repair.note_useful(&mut self.ctx, from, &answer.asked, useful);
-        Outcome::Control
-    }
-
-    /// Takes the answer of a peer that has a message from gossip.
-    fn take_whole_answer(
-        &mut self,
-        from: PeerKey,
-        key: MessageKey,
-        kind: Kind,
-        wire: &alloy_primitives::Bytes,
-    ) -> Outcome {
-        match self.fallback.answered(&mut self.ctx, key, kind, wire) {
-            Ok(message) => {
-                self.whole(key, message, Some(from));
-                Outcome::Control
-            }
-            Err(outcome) => outcome,
-        }
     }
 
     // Time.

@@ -9,7 +9,8 @@
 //! peer that sent it. Two things are excused, because the peer may know a leader that this node
 //! does not:
 //!
-//! * what comes before its greeting, which may carry the delegation: [`MAX_EARLY`] times;
+//! * what comes before its greeting, which may carry the delegation, and what names a plan that
+//!   this node does not know for the block: [`MAX_EARLY`] times;
 //! * what comes from a peer whose last greeting names another table than our newest, for blocks
 //!   from our newest epoch on: it may have taken an epoch that we have not, or the reverse. So
 //!   many of its signatures are checked, [`OTHER_TABLE`] a second; beyond that, shreds of those
@@ -24,11 +25,21 @@ use crate::outcome::Outcome;
 use crate::peer::{PeerId, PeerKey, PeerTable};
 use crate::time::Timestamp;
 
-/// Bad signatures that a peer may send before its greeting.
+/// Bad signatures of a peer that are excused, over all its connections: datagrams may overtake
+/// the greeting that explains them.
 pub(super) const MAX_EARLY: u8 = 64;
 /// Bad signatures of a peer that goes by another table, a second and at once: each is 50 µs of
 /// work.
 const OTHER_TABLE: (u64, u64) = (32, 64);
+
+/// Why a bad signature may be nobody's fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Doubt {
+    /// It is about a block of our newest epoch: there may be a newer one.
+    pub(super) newest: bool,
+    /// It names a plan that is not known for its block.
+    pub(super) plan: bool,
+}
 
 /// Which table a peer's last greeting named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,7 +58,7 @@ struct PeerState {
     connected: bool,
     greeting: Greeting,
     barred: bool,
-    /// Bad signatures before a greeting, over all its connections.
+    /// Bad signatures that were excused, see [`MAX_EARLY`].
     early: u8,
 }
 
@@ -58,6 +69,8 @@ struct Elsewhere {
     table: [u8; 32],
     /// What its bad signatures so far have taken of [`OTHER_TABLE`].
     bad: Bucket,
+    /// It has changed its table since we changed ours, and was told of it.
+    changed: bool,
 }
 
 /// The peers of one node.
@@ -168,23 +181,25 @@ impl Peers {
         }
     }
 
-    /// A peer greets and names its table. Says whether it named another one before.
+    /// A peer greets and names its table. Says whether it named another one before; once for each
+    /// table of ours, since more is told to who has changed.
     pub(super) fn greet(&mut self, peer: PeerKey, table: [u8; 32]) -> bool {
         let before = self.elsewhere.get(&peer).map(|known| known.table);
         let state = &mut self.states[peer.slot()];
-        let changed = match state.greeting {
+        let differs = match state.greeting {
             Greeting::None => false,
             Greeting::Ours => table != self.ours,
             Greeting::Other => before != Some(table),
         };
-        if table == self.ours {
-            state.greeting = Greeting::Ours;
-        } else {
+        if table != self.ours {
             state.greeting = Greeting::Other;
             // Its account stays: who greets again and again gains nothing.
             self.elsewhere.entry(peer).or_default().table = table;
+        } else {
+            state.greeting = Greeting::Ours;
         }
-        changed
+        let known = self.elsewhere.get_mut(&peer).filter(|_| differs);
+        known.is_some_and(|known| !std::mem::replace(&mut known.changed, true))
     }
 
     /// Our newest table is another one from now on, and so are, perhaps, the peers.
@@ -195,6 +210,7 @@ impl Peers {
         if before == ours {
             return;
         }
+        self.elsewhere.values_mut().for_each(|known| known.changed = false);
         for (slot, state) in self.states.iter_mut().enumerate() {
             if state.greeting == Greeting::Ours
                 && let Some(peer) = self.table.at(slot)
@@ -231,28 +247,28 @@ impl Peers {
         other && self.elsewhere.get(&peer).is_some_and(spent)
     }
 
-    /// Judges a peer by what it sent; `newest` says that it concerns a block of the newest epoch.
-    /// The outcome to be counted, and whether the peer is barred for it, now.
+    /// Judges a peer by what it sent. The outcome to be counted, and whether the peer is barred
+    /// for it, now.
     pub(super) fn judge(
         &mut self,
         now: Timestamp,
         peer: PeerKey,
         outcome: Outcome,
-        newest: bool,
+        doubt: Doubt,
     ) -> (Outcome, bool) {
         if !self.contains(peer) {
             return (outcome, false);
         }
         let state = &mut self.states[peer.slot()];
         if outcome == Outcome::BadSignature {
-            if newest
+            if doubt.newest
                 && state.greeting == Greeting::Other
                 && let Some(known) = self.elsewhere.get_mut(&peer)
             {
                 known.bad.charge(now, &self.rate, 1);
                 return (Outcome::OtherTable, false);
             }
-            if state.greeting == Greeting::None {
+            if doubt.plan || state.greeting == Greeting::None {
                 state.early = state.early.saturating_add(1);
                 if state.early < MAX_EARLY {
                     return (outcome, false);
@@ -271,123 +287,4 @@ impl Peers {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OURS: [u8; 32] = [1; 32];
-    const OTHER: [u8; 32] = [2; 32];
-    const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000);
-
-    fn table(ids: impl IntoIterator<Item = u8>) -> PeerTable {
-        let mut table = PeerTable::default();
-        ids.into_iter().for_each(|id| drop(table.intern(PeerId([id; 32])).unwrap()));
-        table
-    }
-
-    fn peers() -> Peers {
-        Peers::new(PeerKey::from(0), Arc::new(table(0..4)), OURS)
-    }
-
-    fn key(number: u32) -> PeerKey {
-        PeerKey::from(number)
-    }
-
-    #[test]
-    fn connections_are_counted_once_and_strangers_not_at_all() {
-        let mut peers = peers();
-        assert!(peers.connect(key(1)) && peers.connect(key(1)) && peers.connect(key(3)));
-        assert!(!peers.connect(key(4)) && !peers.connect(key(1 << 18)));
-        peers.assume_connected(key(3));
-        peers.assume_connected(key(9));
-        assert_eq!(peers.connected(), 2);
-        assert_eq!(peers.iter_connected().collect::<Vec<_>>(), [key(1), key(3)]);
-        peers.disconnect(key(1));
-        peers.disconnect(key(1));
-        peers.disconnect(key(9));
-        assert_eq!(peers.connected(), 1);
-        assert!(peers.can_ask(key(3)) && !peers.can_ask(key(1)) && !peers.can_ask(key(0)));
-    }
-
-    #[test]
-    fn a_bad_signature_bars_who_has_greeted_and_the_others_in_the_end() {
-        let mut peers = peers();
-        peers.connect(key(1));
-        let bad = Outcome::BadSignature;
-        for n in 1..MAX_EARLY {
-            assert_eq!(peers.judge(NOW, key(1), bad, true), (bad, false), "{n}");
-        }
-        assert_eq!(peers.judge(NOW, key(1), bad, true), (bad, true));
-        assert_eq!(peers.judge(NOW, key(1), bad, true), (bad, false), "barred already");
-        assert!(peers.is_refused(key(1)) && !peers.can_ask(key(1)));
-        peers.connect(key(2));
-        peers.greet(key(2), OURS);
-        assert_eq!(peers.judge(NOW, key(2), Outcome::Late, true), (Outcome::Late, false));
-        assert_eq!(peers.judge(NOW, key(2), bad, true), (bad, true));
-        // A new connection is a new beginning, but not for what came too early.
-        peers.disconnect(key(1));
-        peers.connect(key(1));
-        assert!(!peers.is_refused(key(1)));
-        assert_eq!(peers.judge(NOW, key(1), bad, true), (bad, true));
-    }
-
-    #[test]
-    fn who_goes_by_another_table_is_excused_at_a_bounded_rate() {
-        let mut peers = peers();
-        peers.connect(key(1));
-        assert!(!peers.greet(key(1), OTHER), "its first greeting");
-        assert_eq!((peers.elsewhere(), peers.is_muted(NOW, key(1))), (1, false));
-        let bad = Outcome::BadSignature;
-        let mut taken = 0;
-        while !peers.is_muted(NOW, key(1)) {
-            assert_eq!(peers.judge(NOW, key(1), bad, true), (Outcome::OtherTable, false));
-            taken += 1;
-        }
-        assert_eq!(taken, OTHER_TABLE.1);
-        assert!(!peers.is_muted(NOW + Duration::from_millis(32), key(1)));
-        assert!(!peers.is_refused(key(1)) && !peers.is_muted(NOW, key(2)));
-        // What is junk whatever the table, or of blocks on which both agree, is no one's but its.
-        assert_eq!(peers.judge(NOW, key(1), Outcome::Malformed, true).1, true);
-        peers.connect(key(2));
-        peers.greet(key(2), OTHER);
-        assert_eq!(peers.judge(NOW, key(2), bad, false), (bad, true));
-    }
-
-    #[test]
-    fn greetings_are_read_anew_when_our_own_table_changes() {
-        let mut peers = peers();
-        for (peer, table) in [(1, OURS), (2, OTHER), (3, [3; 32])] {
-            peers.connect(key(peer));
-            peers.greet(key(peer), table);
-        }
-        assert_eq!(peers.elsewhere(), 2);
-        // We take the table that peer 2 has already; peer 1 still goes by the old one.
-        let mut table = table(0..4);
-        let joined = table.intern(PeerId([9; 32])).unwrap();
-        peers.set_table(Arc::new(table), OTHER);
-        assert_eq!(peers.elsewhere(), 2, "now it is 1 and 3");
-        assert_eq!(peers.judge(NOW, key(2), Outcome::BadSignature, true).1, true);
-        assert_eq!(peers.judge(NOW, key(1), Outcome::BadSignature, true).1, false);
-        assert!(peers.greet(key(1), OTHER), "it has changed its table");
-        assert!(!peers.greet(key(1), OTHER), "and says so again");
-        assert_eq!(peers.elsewhere(), 1);
-        assert!(peers.connect(joined) && peers.is_connected(key(3)));
-    }
-
-    #[test]
-    fn who_is_forgotten_is_nobody_and_its_slot_begins_anew() {
-        let mut peers = peers();
-        peers.connect(key(2));
-        peers.greet(key(2), OTHER);
-        peers.judge(NOW, key(2), Outcome::Malformed, true);
-        let mut table = table(0..4);
-        peers.forget(key(2));
-        table.forget(&PeerId([2; 32]));
-        let next = table.intern(PeerId([7; 32])).unwrap();
-        peers.set_table(Arc::new(table), OURS);
-        assert_eq!(next.slot(), 2);
-        assert!(!peers.contains(key(2)) && peers.is_refused(key(2)));
-        assert!(!peers.is_refused(next) && !peers.is_connected(next));
-        assert_eq!((peers.connected(), peers.elsewhere()), (0, 0));
-        assert_eq!(peers.judge(NOW, key(2), Outcome::Malformed, true).1, false);
-    }
-}
+mod tests;

@@ -117,3 +117,6 @@ impl Relaying {
 pub(super) const fn lane_of(header: &SetHeader, index: u8) -> Lane {
     if index < header.k { Lane::Data } else { Lane::Coding }
 }
+
+#[cfg(test)]
+mod tests;

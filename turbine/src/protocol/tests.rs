@@ -1,5 +1,6 @@
 //! Whole networks in virtual time, and peers that lie.
 
+mod epochs;
 mod fallback;
 mod gossip;
 mod hostile;
@@ -9,8 +10,12 @@ mod repair;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy_primitives::Address;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{BlockBuilder, GatewayKey, Message, MessageKey, VerifiedMessage};
+use fragcast_shredder::{
+    BlockBuilder, CodeRate, GatewayKey, HashedShred, LossTarget, Message, MessageKey,
+    MessageParams, Shred, ShreddedMessage, Shredder, VerifiedMessage,
+};
 
 use super::*;
 use crate::control::{Control, Hello};
@@ -31,6 +36,8 @@ pub(super) struct World {
     pub(super) gateways: Vec<GatewayKey>,
     pub(super) leader_keys: Vec<SigningKey>,
     pub(super) schedule: Schedule,
+    /// Schedules of later epochs, by rising first block.
+    pub(super) later: Vec<(u64, Schedule)>,
     pub(super) delegations: Vec<SignedDelegation>,
 }
 
@@ -56,7 +63,8 @@ impl World {
                 delegation.sign(&keys[g])
             })
             .collect();
-        Self { members: Arc::new(members), gateways: keys, leader_keys, schedule, delegations }
+        let (members, later) = (Arc::new(members), Vec::new());
+        Self { members, gateways: keys, leader_keys, schedule, later, delegations }
     }
 
     pub(super) fn node(&self, index: usize, config: Config) -> Protocol {
@@ -73,9 +81,15 @@ impl World {
         .unwrap()
     }
 
+    /// The address of the gateway that leads `block`.
+    pub(super) fn address(&self, block: u64) -> Address {
+        let later = self.later.iter().rev().find(|(from, _)| *from <= block);
+        later.map_or(&self.schedule, |(_, schedule)| schedule).gateway(block)
+    }
+
     /// The gateway that leads `block`.
     pub(super) fn gateway(&self, block: u64) -> usize {
-        let address = self.schedule.gateway(block);
+        let address = self.address(block);
         self.gateways.iter().position(|g| g.address() == address).unwrap()
     }
 
@@ -102,4 +116,29 @@ pub(super) fn key(message: &Message, attempt: u8) -> MessageKey {
 /// Keys by their numbers: in the first epoch those are places in the table.
 pub(super) fn peer(number: u32) -> PeerKey {
     PeerKey::from(number)
+}
+
+/// A message as its leader cuts it, for a route with one relay a shred, under the plan that
+/// configuration gives.
+pub(super) fn cut(world: &World, message: &VerifiedMessage, attempt: u8) -> ShreddedMessage {
+    let leader = &world.leader_keys[world.gateway(message.message().block())];
+    let key = leader.verifying_key().to_bytes();
+    let (route, route_param) = Route::Rotor.to_wire();
+    let params = MessageParams {
+        key: super::tests::key(message.message(), attempt),
+        kind: message.message().kind(),
+        plan: crate::plan::Plan::configured(CHAIN, key, &world.members).id(),
+        route,
+        route_param,
+        sent_at: Timestamp::from_micros(7),
+    };
+    let wire = message.to_wire();
+    let rate = CodeRate::new(wire.len(), LossTarget::default());
+    Shredder::new(CHAIN, leader.clone()).shred(&wire, &params, rate).unwrap()
+}
+
+/// All shreds of a message, as they come out of the hashing.
+pub(super) fn hashed(cut: &ShreddedMessage) -> Vec<HashedShred> {
+    let shreds = cut.sets.iter().flat_map(|set| set.shreds.clone());
+    HashedShred::batch(shreds.map(|bytes| Shred::parse(bytes).unwrap()).collect())
 }

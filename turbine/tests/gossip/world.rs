@@ -164,6 +164,17 @@ impl World {
         others: &[&Node],
         room: usize,
     ) -> Result<Node, GossipNetError> {
+        self.try_start_in(self.epochs.clone(), index, config, others, room).await
+    }
+
+    async fn try_start_in(
+        &self,
+        epochs: Arc<EpochsView>,
+        index: u32,
+        config: &GossipNetConfig,
+        others: &[&Node],
+        room: usize,
+    ) -> Result<Node, GossipNetError> {
         let mut config = config.clone();
         config.patience = Duration::ZERO;
         if config.listen == GossipNetConfig::new(CHAIN).listen {
@@ -172,7 +183,7 @@ impl World {
         let addresses: Addresses = others.iter().map(|node| node.listed()).collect();
         let (actions, actions_rx) = mpsc::channel(64);
         let (inputs, inputs_rx) = mpsc::channel(room);
-        let first = Outlook { window: (0, u64::MAX), epochs: self.epochs.clone(), behind: false };
+        let first = Outlook { window: (0, u64::MAX), epochs, behind: false };
         let (outlook, outlook_rx) = watch::channel(first);
         let link = GossipLink { actions: actions_rx, inputs, outlook: outlook_rx };
         let key = &self.keys[index as usize];
@@ -186,6 +197,17 @@ impl World {
             messages: VecDeque::new(),
             listeners: Vec::new(),
         })
+    }
+
+    /// The same, with the epochs that it knows.
+    pub(crate) async fn start_in(
+        &self,
+        epochs: Arc<EpochsView>,
+        index: u32,
+        config: &GossipNetConfig,
+        others: &[&Node],
+    ) -> Node {
+        self.try_start_in(epochs, index, config, others, 1024).await.unwrap()
     }
 
     pub(crate) async fn start(

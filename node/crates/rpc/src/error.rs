@@ -71,7 +71,7 @@ impl Failure {
         Self::Error(error(UNKNOWN_BLOCK, what))
     }
 
-    /// geth's words, which clients look for.
+    /// "filter not found", geth's text, which clients look for.
     pub(crate) fn filter_not_found() -> Self {
         Self::Error(error(NOT_HERE, "filter not found"))
     }

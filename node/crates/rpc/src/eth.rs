@@ -44,7 +44,7 @@ use crate::stats::EthStats;
 use crate::upstream::{Upstream, pass_on};
 use filters::Filters;
 
-/// Transactions that were sent on from here and are in no executed frag yet.
+/// Transactions that this node has forwarded and that are in no executed frag yet.
 pub trait Forwarded: Send + Sync {
     /// The nonce of the account's next transaction, given the nonce in the pending state.
     fn pending_nonce(&self, address: Address, state_nonce: u64) -> u64;

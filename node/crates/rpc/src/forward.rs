@@ -206,7 +206,7 @@ impl Forwarder {
         }
     }
 
-    /// Where a transaction was executed, if that is in memory.
+    /// The place where a transaction was executed, if that is in memory.
     fn find(&self, hash: B256) -> Option<Inclusion> {
         let heads = self.view.heads()?;
         for open in heads.open.iter().rev() {

@@ -10,10 +10,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::error::{self, Failure};
 use crate::stats::EthStats;
 
-/// The execution client, which has what is not kept here.
+/// The execution client, which answers for blocks that are not kept here.
 pub trait Upstream: Send + Sync {
-    /// Asks it. An error it answers with is passed on as it is; that it does not answer (in
-    /// time) is an error with [`error::UNAVAILABLE`].
+    /// Sends a request. The client's error is passed on as it is; no answer in time is an error
+    /// with [`error::UNAVAILABLE`].
     fn request(
         &self,
         method: &str,

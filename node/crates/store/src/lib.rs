@@ -144,7 +144,7 @@ struct StoreCore {
 }
 
 impl StoreCore {
-    /// Shows what has been committed.
+    /// Publishes the committed state.
     fn publish(&self) -> Result<(), StoreError> {
         self.view.store(Arc::new(StoreView::open(&self.db, self.op)?));
         Ok(())
@@ -186,7 +186,7 @@ impl StoreCore {
 /// ```
 pub struct Store {
     shared: Arc<StoreCore>,
-    /// `None` once it is being dropped.
+    /// `None` while the store is being dropped.
     commands: Option<SyncSender<Command>>,
     writer: Option<JoinHandle<()>>,
     path: Option<PathBuf>,

@@ -33,7 +33,7 @@ pub(super) enum Command {
     Unwind(B256, SyncSender<Result<(), SourceError>>),
 }
 
-/// Works until nobody can ask any more and all is written.
+/// Runs until all senders are gone and everything is written.
 pub(super) fn run(shared: &StoreCore, commands: &Receiver<Command>) {
     for command in commands {
         match command {
@@ -206,7 +206,7 @@ fn set_head(txn: &WriteTransaction, head: &Head) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Deletes what is older than the configuration keeps.
+/// Deletes records that are older than the configuration keeps.
 fn prune(shared: &StoreCore, txn: &WriteTransaction, number: u64) -> Result<(), StoreError> {
     let keep = &shared.config;
     if let Some(last) = number.checked_sub(keep.reorg_depth) {
@@ -250,8 +250,8 @@ fn forget_txs(
     Ok(())
 }
 
-/// Goes back to `target`, one transaction per block, so that every moment's state is one that was
-/// verified.
+/// Goes back to `target`, one transaction per block, so that the state is a verified one at every
+/// moment.
 fn unwind(shared: &StoreCore, target: B256) -> Result<(), StoreError> {
     if let Some(failure) = shared.failure() {
         return Err(StoreError::Failed(failure));

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::seen::{MAX_OF_BLOCK, MAX_VERSIONS};
 use super::*;
+use crate::epoch::Epoch;
+use crate::membership::Membership;
 use crate::schedule::Schedule;
 use crate::testing;
 
@@ -445,6 +447,41 @@ fn ten_thousand_junk_messages_leave_nothing_behind() {
     }
     assert_eq!(gate.remembered(), 0);
     assert_eq!(outcome(&mut gate, Kind::Frag, &good), GossipOutcome::Accepted);
+}
+
+/// Blocks from 100 on are signed by another gateway, whom who is behind does not know.
+#[test]
+fn gateways_are_those_of_the_blocks_epoch() {
+    let schedule = |place| Schedule::new(vec![gateway_at(place).address()], 30).unwrap();
+    let epoch = |from, place| {
+        let members = Arc::new(Membership::new(5, Vec::new()).unwrap());
+        Arc::new(Epoch::new(5, from, members, schedule(place), []).unwrap())
+    };
+    let view = |epochs: &[&Arc<Epoch>]| {
+        Arc::new(EpochsView::new(epochs.iter().map(|epoch| Arc::clone(epoch)).collect()).unwrap())
+    };
+    let (old, new) = (epoch(10, 0), epoch(100, 1));
+    let by = |place, block| Bytes::from(gateway_at(place).sign(frag(block, 0, 1)).to_wire());
+    let mut gate = Gate::new(Dialect::V0, view(&[&old]));
+    let outcome = |gate: &mut Gate, place, block| {
+        let checked = gate.check(Kind::Frag, &by(place, block));
+        (checked.outcome, checked.verdict)
+    };
+    assert_eq!(outcome(&mut gate, 0, 9), (GossipOutcome::Past, Verdict::Ignore));
+    assert_eq!(outcome(&mut gate, 0, 99), (GossipOutcome::Accepted, Verdict::Accept));
+    assert_eq!(outcome(&mut gate, 1, 100), (GossipOutcome::WrongSigner, Verdict::Reject));
+    // A peer goes by another table: it may be right.
+    gate.set_epochs(view(&[&old]), true);
+    assert_eq!(outcome(&mut gate, 1, 100), (GossipOutcome::OtherTable, Verdict::Ignore));
+    gate.set_epochs(view(&[&old, &new]), false);
+    assert_eq!(outcome(&mut gate, 1, 100), (GossipOutcome::Accepted, Verdict::Accept));
+    assert_eq!(outcome(&mut gate, 1, 99), (GossipOutcome::NotScheduled, Verdict::Ignore));
+    assert_eq!(outcome(&mut gate, 0, 101), (GossipOutcome::NotScheduled, Verdict::Ignore));
+    // What has passed is remembered over a change of epochs.
+    assert_eq!(outcome(&mut gate, 0, 99), (GossipOutcome::Duplicate, Verdict::Ignore));
+    gate.set_epochs(view(&[&new]), false);
+    assert_eq!(outcome(&mut gate, 0, 98), (GossipOutcome::Past, Verdict::Ignore));
+    assert_eq!(outcome(&mut gate, 0, 102), (GossipOutcome::WrongSigner, Verdict::Reject));
 }
 
 mod properties;

@@ -2,9 +2,13 @@
 //! compute the same.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::*;
-use crate::membership::{Member, sample};
+use crate::epoch::Epoch;
+use crate::membership::{Member, Membership, sample};
+use crate::schedule::Schedule;
+use crate::testing;
 
 fn table(members: usize) -> Vec<PeerId> {
     sample(1, &vec![1; members]).0.members().iter().map(Member::peer).collect()
@@ -129,4 +133,20 @@ fn the_functions_are_pinned() {
     assert_eq!(largest, expected.max());
     let rank_of = hash(&[b"rank", &[3; 32], &7u32.to_le_bytes()]);
     assert_eq!(rank(&B256::repeat_byte(3), 7), rank_of);
+}
+
+#[test]
+fn neighbours_are_those_of_any_table_that_has_us() {
+    let (members, _) = sample(1, &[1; 5]);
+    let ids: Vec<PeerId> = members.members().iter().map(Member::peer).collect();
+    let epoch = |from, places: &[usize]| {
+        let some = places.iter().map(|place| members.members()[*place].clone()).collect();
+        let table = Arc::new(Membership::new(1, some).unwrap());
+        let schedule = Schedule::new(vec![testing::gateway().address()], 30).unwrap();
+        Arc::new(Epoch::new(1, from, table, schedule, []).unwrap())
+    };
+    let epochs = [epoch(0, &[0, 1]), epoch(10, &[0, 2, 3]), epoch(20, &[2, 4])];
+    let view = EpochsView::new(epochs.to_vec()).unwrap();
+    assert_eq!(neighbours(&ids[0], &view), BTreeSet::from([ids[1], ids[2], ids[3]]));
+    assert_eq!(neighbours(&ids[4], &view), BTreeSet::from([ids[2]]));
 }

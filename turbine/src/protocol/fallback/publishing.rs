@@ -8,6 +8,7 @@ use fragcast_shredder::{MessageKey, VerifiedMessage};
 
 use super::Fallback;
 use crate::control::{Control, Listeners, MAX_TOLD};
+use crate::egress::Lane;
 use crate::gossip::links::{self, HOLDERS};
 use crate::gossip::{GossipAction, Listener, Mode, Policy};
 use crate::health::State;
@@ -128,7 +129,7 @@ impl Fallback {
         if publishing.telling && publishing.tell_at <= ctx.now {
             (publishing.telling, publishing.tell_at) = (false, ctx.now + TELL_EVERY);
             let frame = Control::Listeners(Listeners { ids: publishing.outside() });
-            ctx.send_control_to_all(&frame, None);
+            ctx.send_control_to_all(Lane::Bulk, &frame, None);
         }
     }
 
@@ -278,3 +279,6 @@ impl Fallback {
         self.publishing.listeners.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

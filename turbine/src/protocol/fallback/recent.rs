@@ -78,3 +78,31 @@ impl Recent {
         self.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{env, frag};
+
+    #[test]
+    fn the_oldest_block_makes_room_and_nothing_older_comes_in() {
+        let key = |block, message| MessageKey { block, attempt: 0, message };
+        let each = cost(&frag(1, 0));
+        let mut recent = Recent::new(3 * each);
+        for block in [5, 6, 7] {
+            recent.insert(key(block, 1), frag(block, 0));
+        }
+        recent.insert(key(4, 1), frag(4, 0));
+        assert!(recent.get(&key(4, 1)).is_none() && recent.bytes() == 3 * each);
+        recent.insert(key(8, 1), frag(8, 0));
+        recent.insert(key(8, 1), frag(8, 0));
+        assert_eq!(recent.oldest(), Some(&key(6, 1)));
+        let (message, takes) = recent.get(&key(7, 1)).unwrap();
+        assert_eq!((message, takes), (&frag(7, 0), each));
+        assert_eq!(recent.from(7).count(), 2);
+        recent.forget_below(8);
+        assert_eq!((recent.oldest(), recent.bytes()), (Some(&key(8, 1)), each));
+        recent.insert(key(9, 0), env(9));
+        assert_eq!(recent.bytes(), each + cost(&env(9)));
+    }
+}

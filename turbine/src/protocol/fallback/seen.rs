@@ -17,7 +17,7 @@ const MAX_VERSIONS: usize = 8;
 pub(super) struct Arrival {
     root: B256,
     pub(super) attempt: u8,
-    pub(super) turbine_at: Option<Timestamp>,
+    pub(super) overlay_at: Option<Timestamp>,
     pub(super) gossip_at: Option<Timestamp>,
     /// Whether it came with another v, and must not be published in canonical form.
     pub(super) unpublished: bool,
@@ -71,7 +71,7 @@ impl Seen {
             let seen = Arrival {
                 root,
                 attempt: key.attempt,
-                turbine_at: None,
+                overlay_at: None,
                 gossip_at: None,
                 unpublished: false,
                 answered: 0,

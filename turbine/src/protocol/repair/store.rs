@@ -313,3 +313,6 @@ impl Store {
         Self::tip(*of, kept)
     }
 }
+
+#[cfg(test)]
+mod tests;

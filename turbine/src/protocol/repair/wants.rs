@@ -354,3 +354,6 @@ impl Wants {
         self.anchor = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

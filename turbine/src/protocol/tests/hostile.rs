@@ -7,6 +7,7 @@ use fragcast_shredder::{
 };
 
 use super::*;
+use crate::plan::Plan;
 
 const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000);
 
@@ -35,7 +36,9 @@ fn cut_bytes(
     kind: Kind,
 ) -> ShreddedMessage {
     let sent_at = Timestamp::from_micros(1);
-    let params = MessageParams { key, kind, plan: 0, route: 0, route_param: 0, sent_at };
+    let leader = world.leader_keys[gateway].verifying_key().to_bytes();
+    let plan = Plan::configured(CHAIN, leader, &world.members).id();
+    let params = MessageParams { key, kind, plan, route: 0, route_param: 0, sent_at };
     let rate = CodeRate::new(wire.len(), LossTarget::default());
     Shredder::new(CHAIN, world.leader_keys[gateway].clone()).shred(wire, &params, rate).unwrap()
 }
@@ -110,6 +113,27 @@ fn a_bad_signature_before_the_greeting_is_no_evidence() {
     feed(&mut node, 1, [bad.into()]);
     assert_eq!(node.outcomes().get(Outcome::BadSignature), 1);
     assert!(barred(&events(&mut node)).is_empty());
+}
+
+#[test]
+fn a_plan_that_nobody_knows_excuses_a_bad_signature_for_a_while() {
+    let world = world();
+    let mut node = victim(&world);
+    let mut bad = all(&cut(&world, frag(1, 0, 5_000), 0)).remove(0).to_vec();
+    bad[60] ^= 1;
+    let known = Bytes::from(bad.clone());
+    // The plan's id stands in the header.
+    let shred = fragcast_shredder::Shred::parse(known.clone()).unwrap();
+    let id = shred.header().plan.to_le_bytes();
+    let at = bad.windows(8).position(|bytes| bytes == id).unwrap();
+    bad[at] ^= 1;
+    let bad = Bytes::from(bad);
+    feed(&mut node, 1, std::iter::repeat_n(bad.clone(), 63));
+    assert!(barred(&events(&mut node)).is_empty(), "an epoch may be on its way");
+    feed(&mut node, 1, [bad]);
+    assert_eq!(barred(&events(&mut node)), [(1, Outcome::BadSignature)]);
+    feed(&mut node, 2, [known]);
+    assert_eq!(barred(&events(&mut node)), [(2, Outcome::BadSignature)]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) struct Net {
     pub(super) senders: Vec<Vec<Option<PeerKey>>>,
     pub(super) others: Vec<Vec<Event>>,
     /// A hash over everything that was sent, in order.
-    digest: blake3::Hasher,
+    pub(super) digest: blake3::Hasher,
     pub(super) gossip: super::gossip::Gossip,
     /// Shreds sent from leader to each peer, in order of sending, with their lanes.
     first_hops: Vec<(PeerIndex, Lane)>,
@@ -46,12 +46,21 @@ pub(super) struct Net {
 impl Net {
     pub(super) fn new(world: World, loss: f64, config: &Config) -> Self {
         let n = world.members.len();
-        let mut nodes: Vec<Protocol> = (0..n).map(|i| world.node(i, config.clone())).collect();
-        for (i, node) in nodes.iter_mut().enumerate() {
+        let nodes: Vec<Protocol> = (0..n).map(|i| world.node(i, config.clone())).collect();
+        let ids = world.members.members().iter().map(|member| member.peer()).collect();
+        let mut net = Self::of(world, nodes, ids, loss);
+        for (i, node) in net.nodes.iter_mut().enumerate() {
             (0..n).filter(|j| *j != i).for_each(|j| node.handle_connected(peer(j as u32)));
         }
-        let mut net = Self {
-            ids: world.members.members().iter().map(|member| member.peer()).collect(),
+        net.settle();
+        net
+    }
+
+    /// Nodes of one's own making, nobody connected: they know one another by `ids`.
+    pub(super) fn of(world: World, nodes: Vec<Protocol>, ids: Vec<PeerId>, loss: f64) -> Self {
+        let n = nodes.len();
+        Self {
+            ids,
             nodes,
             dead: vec![false; n],
             cut: vec![false; n],
@@ -67,12 +76,42 @@ impl Net {
             gossip: super::gossip::Gossip::new(n),
             first_hops: Vec::new(),
             world,
-        };
-        net.run();
-        // Nobody sends anything yet: nodes that may use gossip have looked there, in vain.
-        let others = net.others.iter_mut();
+        }
+    }
+
+    /// Runs until nobody says anything. Nobody sends messages yet: nodes that may use gossip have
+    /// looked there, in vain.
+    pub(super) fn settle(&mut self) {
+        self.run();
+        let others = self.others.iter_mut();
         others.for_each(|events| events.retain(|event| !matches!(event, Event::Health(_))));
-        net
+    }
+
+    /// Connects two nodes, if each of them knows the other as a peer.
+    pub(super) fn connect(&mut self, one: usize, other: usize) {
+        let key =
+            |net: &Self, node: usize, of: usize| net.nodes[node].epochs().peers().key(&net.ids[of]);
+        let keys = (key(self, one, other), key(self, other, one));
+        if let (Some(of_other), Some(of_one)) = keys
+            && !self.nodes[one].is_connected(of_other)
+        {
+            self.nodes[one].handle_connected(of_other);
+            self.nodes[other].handle_connected(of_one);
+        }
+    }
+
+    /// Does what a driver does when epochs come and go.
+    fn change_peers(&mut self, node: usize, change: &EpochChange) {
+        let number = |net: &Self, id: &PeerId| net.ids.iter().position(|known| known == id);
+        for (_, id) in &change.joined {
+            let joined = number(self, id).expect("a node");
+            self.connect(node, joined);
+        }
+        for (_, id) in &change.left {
+            let left = number(self, id).expect("a node");
+            let of_node = self.key_of(left, node);
+            self.nodes[left].handle_disconnected(of_node);
+        }
     }
 
     fn chance(&mut self) -> f64 {
@@ -88,6 +127,10 @@ impl Net {
                 Event::Message { delivered, from } => {
                     self.delivered[node].push(delivered);
                     self.senders[node].push(from);
+                }
+                Event::Epoch(change) => {
+                    self.change_peers(node, &change);
+                    self.others[node].push(Event::Epoch(change));
                 }
                 other => self.others[node].push(other),
             }
@@ -173,13 +216,15 @@ impl Net {
             match what {
                 _ if self.dead[to] => {}
                 Arrival::Listener(of, is) => {
-                    let of = Listener::Member(self.key_of(to, of));
+                    // Who is no member is somebody from outside.
+                    let key = self.nodes[to].epochs().peers().key(&self.ids[of]);
+                    let of = key.map_or(Listener::Outside(of as u64), Listener::Member);
                     self.nodes[to].handle_listener(self.now, of, is);
                 }
                 Arrival::Message(kind, wire) => {
                     let dialect = self.nodes[to].parts.ctx.config.dialect;
                     let signed = SignedMessage::from_wire(kind, dialect, &wire.into()).unwrap();
-                    let gateway = self.world.schedule.gateway(signed.message.block());
+                    let gateway = self.world.address(signed.message.block());
                     let message = signed.verify(gateway).unwrap();
                     self.nodes[to].handle_gossip(self.now, message, true);
                 }

@@ -13,9 +13,9 @@ use super::codec::Scratch;
 use super::node::{AccountLeaf, Kind, Known, Link, Node, Value};
 use super::{NodeChange, TrieDiff, TrieId};
 
-/// What a trie has at a path.
+/// The contents of a trie at a path.
 enum AtPath<'a, V> {
-    /// Nothing, neither here nor below.
+    /// There is nothing, neither here nor below.
     Nothing,
     /// A node is here.
     Node(&'a Link<V>),

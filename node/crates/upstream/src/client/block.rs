@@ -201,8 +201,7 @@ impl Client {
         method: &str,
         id: String,
     ) -> Result<Option<ClientBlock>, ClientError> {
-        let Some(text) =
-            self.call::<Box<jsonrpsee::core::JsonRawValue>>(method, (id, true)).await?
+        let Some(text) = self.call::<Box<serde_json::value::RawValue>>(method, (id, true)).await?
         else {
             return Ok(None);
         };

@@ -13,9 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fragcast_execution::state::SourceError;
+<<<<<<< HEAD
 use jsonrpsee::core::JsonRawValue;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+=======
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+>>>>>>> h-profile
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -219,16 +225,16 @@ impl Client {
     pub async fn raw(
         &self,
         method: &str,
-        params: Option<&JsonRawValue>,
+        params: Option<&RawValue>,
         http: HttpClient,
-    ) -> Result<Box<JsonRawValue>, ClientError> {
+    ) -> Result<Box<RawValue>, ClientError> {
         let answer = match params {
             Some(params) => self.single(&self.0.passed_on, http, method, params).await?,
             None => self.single(&self.0.passed_on, http, method, [(); 0]).await?,
         };
         match answer {
             Some(result) => Ok(result),
-            None => JsonRawValue::from_string("null".into())
+            None => RawValue::from_string("null".into())
                 .map_err(|e| ClientError::Corrupt(e.to_string())),
         }
     }

@@ -65,7 +65,7 @@ impl Default for SourceLimits {
     }
 }
 
-/// What is kept across blocks, all of it by hash.
+/// What is kept across blocks, by hash.
 struct SourceCache {
     client: BlockingClient,
     nodes: Mutex<Cache<Bytes>>,
@@ -89,7 +89,7 @@ impl TrieNodes for SourceCache {
 }
 
 impl SourceCache {
-    /// Keeps the nodes of a proof by the hashes that they have.
+    /// Keeps the nodes of a proof by their own hashes.
     fn keep(&self, proof: &EIP1186AccountProofResponse) -> Result<(), SourceError> {
         let slots = proof.storage_proof.iter().map(|slot| &slot.proof);
         for path in std::iter::once(&proof.account_proof).chain(slots) {

@@ -170,7 +170,7 @@ fn shreds_of_what_gossip_brought_first_are_forwarded_and_give_a_race() {
             match event {
                 Event::Message { delivered, .. } => vias.push(delivered.via),
                 Event::Race(race) => {
-                    assert_eq!((race.gossip_at, race.turbine_at), (gossip_at, scene.now));
+                    assert_eq!((race.gossip_at, race.overlay_at), (gossip_at, scene.now));
                     assert_eq!((race.key.message, race.kind), (1, fragcast_shredder::Kind::Frag));
                     assert_eq!(vias, [Via::Gossip], "after the first, before the second");
                     vias.push(Via::Own);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use alloy_primitives::{B256, Bytes};
-use jsonrpsee::core::JsonRawValue;
+use serde_json::value::RawValue;
 
 use super::*;
 use crate::client::ClientError;
@@ -101,12 +101,12 @@ async fn calls_are_passed_on_as_they_are() {
     let (server, _) = served(1);
     let client = client(&server);
     let http = HttpClient { timeout: GUARD, max_response: 10_000 };
-    let params = JsonRawValue::from_string("[\"0x02\"]".into()).unwrap();
+    let params = RawValue::from_string("[\"0x02\"]".into()).unwrap();
     let result = client.raw("eth_sendRawTransaction", Some(&params), http).await.unwrap();
     assert_eq!(result.get().len(), 68);
     assert_eq!(server.state().sent, [Bytes::from_static(&[2])]);
     assert_eq!(client.raw("eth_chainId", None, http).await.unwrap().get(), "\"0xdc30d\"");
-    let params = JsonRawValue::from_string(format!("[\"{}\", true]", B256::ZERO)).unwrap();
+    let params = RawValue::from_string(format!("[\"{}\", true]", B256::ZERO)).unwrap();
     let null = client.raw("eth_getBlockByHash", Some(&params), http).await.unwrap();
     assert_eq!(null.get(), "null");
 }

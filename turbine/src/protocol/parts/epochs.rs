@@ -1,0 +1,74 @@
+//! What follows when an epoch comes or goes.
+
+use std::sync::Arc;
+
+use super::Parts;
+use crate::control::Control;
+use crate::egress::Lane;
+use crate::epoch::{Epoch, EpochError};
+use crate::protocol::event::{EpochChange, Event};
+
+impl Parts {
+    /// Forgets epochs whose blocks are all below the window.
+    pub(super) fn retire_epochs(&mut self, low: u64) {
+        let (now, patience) = (self.ctx.now, self.ctx.config.reanchor);
+        if let Some(gone) = self.ctx.epochs.retire(now, low, patience) {
+            self.change_epochs(EpochChange::default(), &[gone]);
+        }
+    }
+
+    /// Takes a new epoch.
+    pub(in crate::protocol) fn epoch(&mut self, epoch: Epoch) -> Result<(), EpochError> {
+        let from_block = epoch.from_block();
+        let (low, _) = self.ctx.window.bounds();
+        let taken = self.ctx.epochs.take(epoch, low, self.ctx.window.taken())?;
+        // What a deposed leader has sent stands in the way of the right one's.
+        if let Some(block) = taken.changed {
+            self.forget_from(block);
+        }
+        let (began, joined) = (Some(from_block), taken.joined);
+        let change = EpochChange { began, joined, ..EpochChange::default() };
+        self.change_epochs(change, taken.dropped.as_slice());
+        // Before any shred that peers who have not taken the epoch cannot check.
+        let hello = self.hello();
+        self.ctx.send_control_to_all(Lane::Data, &hello, None);
+        for signed in taken.delegations {
+            self.ctx.send_control_to_all(Lane::Bulk, &Control::Delegation(signed), None);
+        }
+        let table = self.ctx.epochs.newest().epoch().members().hash();
+        let plans = self.leading.iter().flat_map(|leading| leading.frames(Some(table)));
+        plans.for_each(|plan| self.ctx.send_control_to_all(Lane::Bulk, plan, None));
+        self.fallback.settle(&mut self.ctx);
+        Ok(())
+    }
+
+    /// Drops what is not delivered of a block and of all above it.
+    fn forget_from(&mut self, block: u64) {
+        let (low, high) = self.ctx.window.bounds();
+        for high in [block.saturating_sub(1), high] {
+            self.delivery.set_window(low, high);
+            self.repair.set_window(low, high);
+        }
+    }
+
+    /// Everybody learns that epochs came and that others are `gone`.
+    fn change_epochs(&mut self, mut change: EpochChange, gone: &[Arc<Epoch>]) {
+        change.ended = gone.last().map(|epoch| epoch.from_block());
+        change.left = self.ctx.epochs.leave(gone);
+        for (peer, _) in &change.left {
+            if self.ctx.peers.is_connected(*peer) {
+                self.ctx.egress.forget(*peer);
+            }
+            self.repair.forget_peer(*peer);
+            self.fallback.forget_peer(*peer);
+            self.ctx.peers.forget(*peer);
+        }
+        let ours = self.ctx.epochs.newest().epoch().members().hash();
+        self.ctx.peers.set_table(self.ctx.epochs.view().peers().clone(), ours);
+        if let Some(leading) = &mut self.leading {
+            leading.follow(&self.ctx.epochs);
+        }
+        self.fallback.relink(&self.ctx);
+        self.ctx.events.push_back(Event::Epoch(Box::new(change)));
+    }
+}
