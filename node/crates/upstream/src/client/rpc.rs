@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use fragcast_execution::state::SourceError;
 <<<<<<< HEAD
-use jsonrpsee::core::JsonRawValue;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 =======
