@@ -8,10 +8,12 @@ pub mod fuzzing;
 pub mod local;
 pub mod replay;
 
-/// Parses a share of loss.
-pub(crate) fn loss(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(loss) if (0.0..=0.3).contains(&loss) => Ok(loss),
-        _ => Err("a share from 0 to 0.3, such as 0.05, is expected".into()),
-    }
+/// A share of loss on the command line is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a share from 0 to 0.3, such as 0.05, is expected")]
+pub struct LossError;
+
+/// Parses a share of loss on the command line.
+pub(crate) fn loss(text: &str) -> Result<f64, LossError> {
+    text.parse().ok().filter(|loss| (0.0..=0.3).contains(loss)).ok_or(LossError)
 }

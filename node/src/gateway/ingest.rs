@@ -35,6 +35,7 @@ struct Signed<M> {
 
 /// Why a message was not taken. The codes are part of the interface.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum IngestError {
     /// The parameters do not parse.
     #[error("invalid params: {0}")]
@@ -77,31 +78,53 @@ impl IngestError {
         }
     }
 
-    /// The metric label.
-    pub const fn label(&self) -> &'static str {
+    /// What it is counted as.
+    pub const fn answer(&self) -> Answer {
         match self {
-            Self::Params(_) | Self::SignatureForm => "malformed",
-            Self::Message(_) => "dialect_or_bounds",
-            Self::Signature(_) => "signature",
-            Self::Order(_) => "order",
-            Self::NotLeader(_) => "not_leader",
-            Self::Journal(_) => "journal",
-            Self::Broadcast(_) => "broadcast",
+            Self::Params(_) | Self::SignatureForm => Answer::Malformed,
+            Self::Message(_) => Answer::DialectOrBounds,
+            Self::Signature(_) => Answer::Signature,
+            Self::Order(_) => Answer::Order,
+            Self::NotLeader(_) => Answer::NotLeader,
+            Self::Journal(_) => Answer::Journal,
+            Self::Broadcast(_) => Answer::Broadcast,
         }
     }
+}
 
-    /// All labels; `ok` and `again` are for messages that were taken.
-    pub const LABELS: [&'static str; 9] = [
-        "ok",
-        "again",
-        "malformed",
-        "dialect_or_bounds",
-        "signature",
-        "order",
-        "not_leader",
-        "journal",
-        "broadcast",
-    ];
+/// An answer to the gateway, as it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::VariantArray, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+#[non_exhaustive]
+pub enum Answer {
+    /// The message was new, and was sent.
+    Ok,
+    /// The message had been sent before.
+    Again,
+    /// The parameters are no message.
+    Malformed,
+    /// The message is of another dialect, or exceeds a bound.
+    DialectOrBounds,
+    /// The signature is not the leading gateway's.
+    Signature,
+    /// The message does not follow from those before it.
+    Order,
+    /// This node does not lead the block.
+    NotLeader,
+    /// The journal forbids it.
+    Journal,
+    /// It could not be sent.
+    Broadcast,
+}
+
+impl Answer {
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
+
+    /// The name in metrics.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
 }
 
 impl From<IngestError> for ErrorObjectOwned {
@@ -112,18 +135,17 @@ impl From<IngestError> for ErrorObjectOwned {
 
 /// Counters of answers to the gateway.
 #[derive(Debug, Default)]
-pub struct IngestStats([AtomicU64; IngestError::LABELS.len()]);
+pub struct IngestStats([AtomicU64; Answer::ALL.len()]);
 
 impl IngestStats {
-    fn count(&self, label: &str) {
-        if let Some(at) = IngestError::LABELS.iter().position(|known| *known == label) {
-            self.0[at].fetch_add(1, Ordering::Relaxed);
-        }
+    fn count(&self, answer: Answer) {
+        self.0[answer as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Labels and counts.
+    /// Names and counts.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        IngestError::LABELS.into_iter().zip(self.0.iter().map(|n| n.load(Ordering::Relaxed)))
+        let count = |answer: &Answer| self.0[*answer as usize].load(Ordering::Relaxed);
+        Answer::ALL.iter().map(move |answer| (answer.name(), count(answer)))
     }
 }
 
@@ -215,7 +237,7 @@ impl Ingest {
         let message = read(parsed.message)?;
         let signed = SignedMessage::new(message, Signature::from_bytes(signature));
         let new = Arc::clone(self).take(signed).await?;
-        self.stats.count(if new { "ok" } else { "again" });
+        self.stats.count(if new { Answer::Ok } else { Answer::Again });
         Ok("OK")
     }
 
@@ -225,7 +247,7 @@ impl Ingest {
         result: Result<&'static str, IngestError>,
     ) -> Result<&'static str, ErrorObjectOwned> {
         result.map_err(|error| {
-            self.stats.count(error.label());
+            self.stats.count(error.answer());
             tracing::warn!(method, %error, "refused a message of the gateway");
             error.into()
         })

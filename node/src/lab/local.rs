@@ -1,192 +1,40 @@
 //! A whole network on this machine: complete nodes over loopback QUIC, each with its own key,
 //! endpoint and directory, and an observer of all of them. `devnet` and `replay` run on it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+mod options;
+mod prepare;
+mod track;
+
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use alloy_primitives::{B256, keccak256};
+use alloy_primitives::B256;
 use anyhow::{Context, bail};
-use ed25519_dalek::SigningKey;
 use fragcast_execution::executor::{BlockReport, ReportTap};
-use fragcast_shredder::{Dialect, GatewayKey, Kind, Message, VerifiedMessage};
+use fragcast_shredder::{GatewayKey, Kind, Message, VerifiedMessage};
 use fragcast_turbine::gossip::links;
-use fragcast_turbine::membership::RecordBody;
-use fragcast_turbine::output::{Output, Via};
-use fragcast_turbine::{Delegation, Mode, PeerId, Policy};
+use fragcast_turbine::output::Output;
 use fragcast_upstream::http::HttpClient;
 use fragcast_upstream::jsonrpc::Request;
-use hdrhistogram::Histogram;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::config::Config;
 use crate::gateway::ingest;
-use crate::gateway::journal::Journal;
 use crate::gateway::keys;
-use crate::network::{MemberEntry, Network, NetworkFile};
-use crate::node::{Execution, Node, Parts, Sockets};
+use crate::network::Network;
+use crate::node::{Execution, Node, Parts};
 
-/// Settings of a local network.
-#[derive(Debug, Clone)]
-pub struct LocalOptions {
-    /// Nodes in all.
-    pub nodes: usize,
-    /// Gateways; gateway g is run by node g.
-    pub gateways: usize,
-    /// Blocks that a gateway leads at a time.
-    pub blocks_per_term: u64,
-    /// Chain id.
-    pub chain_id: u64,
-    /// Dialect.
-    pub dialect: Dialect,
-    /// Share of shreds that every sender throws away.
-    pub loss: f64,
-    /// Pacing of every node, Mbit/s.
-    pub uplink_mbit: u64,
-    /// Route policy, as in the configuration.
-    pub route: String,
-    /// The directory of the nodes' directories.
-    pub dir: PathBuf,
-    /// Seed of the losses.
-    pub seed: u64,
-    /// The address at which all gateways accept users' transactions.
-    pub gateway_url: Option<String>,
-    /// Port of node 0's public JSON-RPC; 0: chosen by the system.
-    pub http_port: u16,
-    /// Reads of `latest` see the newest executed frag.
-    pub preconf_as_latest: bool,
-    /// How much the nodes use gossip.
-    pub policy: Policy,
-    /// How messages travel.
-    pub mode: Mode,
-    /// Port of node 0's gossip; 0: chosen by the system.
-    pub gossip_port: u16,
-    /// Gives every node a Flashblocks WebSocket; node 0's is at this port, 0: chosen by the system.
-    pub flashblocks_port: Option<u16>,
-}
+pub use options::LocalOptions;
+pub use track::{Track, digest};
 
-impl LocalOptions {
-    /// Two nodes in `dir`, of which the first leads for the only gateway; the overlay alone,
-    /// without loss.
-    pub fn new(dir: &Path) -> Self {
-        Self {
-            nodes: 2,
-            gateways: 1,
-            blocks_per_term: 30,
-            chain_id: 901,
-            dialect: Dialect::V0,
-            loss: 0.0,
-            uplink_mbit: 200,
-            route: "auto".into(),
-            dir: dir.to_owned(),
-            seed: 0,
-            gateway_url: None,
-            http_port: 0,
-            preconf_as_latest: false,
-            policy: Policy::Off,
-            mode: Mode::Turbine,
-            gossip_port: 0,
-            flashblocks_port: None,
-        }
-    }
-}
-
-/// Observations of one node's outputs.
-#[derive(Debug)]
-pub struct Track {
-    /// Roots by block, in the order in which they came.
-    blocks: BTreeMap<u64, Vec<B256>>,
-    /// Blocks whose Seal came.
-    sealed: BTreeSet<u64>,
-    /// Messages handed on.
-    pub messages: u64,
-    /// Messages handed on, by the way that was first.
-    pub by_way: BTreeMap<Via, u64>,
-    /// Latency from the leader to this node, µs, of messages that came over the network.
-    pub latency: Histogram<u64>,
-    /// The same latency in the terms before this node's own.
-    pub as_next_leader: Histogram<u64>,
-    /// Messages that came out of order. Always 0.
-    disorder: u64,
-    /// The last verdict on each block.
-    pub reports: BTreeMap<u64, BlockReport>,
-}
+use prepare::{network_file, prepare, write};
 
 /// Makes the execution settings of node `index` with this directory; the tap must be passed on.
 pub type ExecutionFactory =
     dyn Fn(usize, &Path, ReportTap) -> anyhow::Result<Execution> + Send + Sync;
-
-impl Track {
-    fn new() -> Self {
-        // One µs to one minute at three digits: 200 kB.
-        let histogram = || Histogram::new_with_bounds(1, 60_000_000, 3).expect("valid bounds");
-        Self {
-            blocks: BTreeMap::new(),
-            sealed: BTreeSet::new(),
-            messages: 0,
-            by_way: BTreeMap::new(),
-            latency: histogram(),
-            as_next_leader: histogram(),
-            disorder: 0,
-            reports: BTreeMap::new(),
-        }
-    }
-
-    /// How many blocks have this verdict.
-    pub fn verdicts(&self, name: &str) -> usize {
-        self.reports.values().filter(|report| report.verdict.name() == name).count()
-    }
-
-    fn take(&mut self, output: &Output, next_leader: bool, own: bool) {
-        match output {
-            Output::Retracted { block, .. } => {
-                self.blocks.remove(block);
-                self.sealed.remove(block);
-            }
-            Output::Message(m) => {
-                let roots = self.blocks.entry(m.key.block).or_default();
-                self.disorder += u64::from(roots.len() != usize::from(m.key.message));
-                roots.push(m.message.root());
-                self.messages += 1;
-                *self.by_way.entry(m.via).or_default() += 1;
-                if m.message.message().kind() == Kind::Seal {
-                    self.sealed.insert(m.key.block);
-                }
-                if let Some(took) = m.times.latency().filter(|_| !own) {
-                    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-                    self.latency.saturating_record(micros);
-                    if next_leader {
-                        self.as_next_leader.saturating_record(micros);
-                    }
-                }
-            }
-        }
-    }
-
-    /// How many blocks are sealed.
-    pub fn sealed(&self) -> usize {
-        self.sealed.len()
-    }
-
-    /// Whether the block's messages are exactly these, in this order.
-    pub fn has(&self, block: u64, roots: &[B256]) -> bool {
-        self.disorder == 0 && self.blocks.get(&block).is_some_and(|have| have == roots)
-    }
-
-    /// keccak256 over all message roots by block and order.
-    pub fn digest(&self) -> B256 {
-        digest(self.blocks.values().flatten())
-    }
-}
-
-/// keccak256 over roots.
-pub fn digest<'a>(roots: impl Iterator<Item = &'a B256>) -> B256 {
-    keccak256(roots.flatten().copied().collect::<Vec<u8>>())
-}
 
 /// A running local network.
 pub struct LocalNetwork {
@@ -222,127 +70,6 @@ fn unix_nanos() -> u64 {
 
 fn lock(track: &Mutex<Track>) -> MutexGuard<'_, Track> {
     track.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-struct Prepared {
-    config: Config,
-    identity: SigningKey,
-    leader: Option<(SigningKey, Journal)>,
-    sockets: Sockets,
-    gossip: TcpListener,
-}
-
-/// Makes a node's directory: keys, journal, configuration, and sockets on ports of the system's
-/// choice.
-fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Prepared> {
-    let dir = options.dir.join(format!("node-{index}"));
-    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut config = Config {
-        network: options.dir.join("network.toml"),
-        identity: dir.join("identity.key"),
-        ..Config::default()
-    };
-    config.leader.key = dir.join("leader.key");
-    config.leader.journal = dir.join("leader.journal");
-    config.leader.route.clone_from(&options.route);
-    config.leader.loss_per_hop = options.loss.clamp(0.02, 0.5);
-    config.p2p.uplink_mbit = options.uplink_mbit;
-    // Everybody has the same address here.
-    config.p2p.max_connections_per_address = 4 * options.nodes + 64;
-    config.p2p.max_handshakes = 4 * options.nodes + 64;
-    config.p2p.listen = any;
-    config.ingest.listen = any;
-    config.http.listen = any;
-    if index == 0 {
-        config.http.listen.set_port(options.http_port);
-    }
-    config.gossip.policy = options.policy;
-    config.gossip.mode = options.mode;
-    config.gossip.max_connections = 4 * options.nodes + 64;
-    config.gossip.max_connections_per_address = config.gossip.max_connections;
-    let gossip_port = if index == 0 { options.gossip_port } else { 0 };
-    // libp2p takes no socket, and the others must know the port: it is held until the node starts.
-    let gossip = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], gossip_port)))
-        .with_context(|| format!("cannot listen on TCP port {gossip_port} for gossip"))?;
-    config.gossip.listen = format!("/ip4/127.0.0.1/tcp/{}", gossip.local_addr()?.port());
-    config.rpc.preconf_as_latest = options.preconf_as_latest;
-    if let Some(port) = options.flashblocks_port {
-        let port = if index == 0 { port } else { 0 };
-        config.flashblocks.listen = SocketAddr::new(any.ip(), port).to_string();
-    }
-    config.admin.listen = any;
-    config.metrics.listen = any;
-    config.check()?;
-    let sockets = Sockets::bind(&config)?;
-    config.p2p.listen = sockets.p2p.local_addr()?;
-    config.ingest.listen = sockets.ingest.local_addr()?;
-    config.http.listen = sockets.http.local_addr()?;
-    config.admin.listen = sockets.admin.local_addr()?;
-    config.metrics.listen = sockets.metrics.local_addr()?;
-    if let Some(door) = &sockets.flashblocks {
-        config.flashblocks.listen = door.local_addr()?.to_string();
-    }
-
-    let identity = keys::create_ed25519(&config.identity)?;
-    let leader = if index < options.gateways {
-        let key = keys::create_ed25519(&config.leader.key)?;
-        Journal::create(&config.leader.journal)?;
-        Some((key, Journal::open(&config.leader.journal)?))
-    } else {
-        None
-    };
-    write(&dir.join("node.toml"), &config.example())?;
-    Ok(Prepared { config, identity, leader, sockets, gossip })
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn network_file(
-    options: &LocalOptions,
-    gateways: &[GatewayKey],
-    nodes: &[Prepared],
-) -> NetworkFile {
-    let chain_id = options.chain_id;
-    let urls = gateways.iter().filter_map(|g| Some((g.address(), options.gateway_url.clone()?)));
-    let gateway_urls = urls.collect();
-    let members = nodes.iter().map(|node| {
-        let body = RecordBody {
-            chain_id,
-            peer: PeerId(node.identity.verifying_key().to_bytes()),
-            sequence: 1,
-            uplink_kbps: u32::try_from(options.uplink_mbit * 1_000).unwrap_or(u32::MAX),
-            coordinates: [0; 4],
-            addresses: vec![node.config.p2p.listen.into()],
-        };
-        MemberEntry {
-            record: body.sign(&node.identity).to_string(),
-            weight: 1,
-            gossip: vec![node.config.gossip.listen.clone()],
-        }
-    });
-    let delegations = gateways.iter().zip(nodes).filter_map(|(gateway, node)| {
-        let delegation = Delegation {
-            chain_id,
-            first: 0,
-            last: u64::MAX,
-            sequence: 1,
-            peer: PeerId(node.identity.verifying_key().to_bytes()),
-            key: node.leader.as_ref()?.0.verifying_key().to_bytes(),
-        };
-        Some(delegation.sign(gateway).to_string())
-    });
-    NetworkFile {
-        gateway_urls,
-        chain_id,
-        dialect: options.dialect,
-        blocks_per_term: options.blocks_per_term,
-        gateways: gateways.iter().map(GatewayKey::address).collect(),
-        delegations: delegations.collect(),
-        members: members.collect(),
-    }
 }
 
 impl LocalNetwork {

@@ -10,7 +10,7 @@ use fragcast_upstream::engine::EngineHandle;
 use tokio::sync::{broadcast, mpsc};
 
 use super::Tap;
-use crate::serve::state::NodeState;
+use crate::serve::state::{EventKind, NodeState};
 
 /// Turns events into outputs. It never waits for a consumer, because the driver waits for it.
 pub(super) struct Pump {
@@ -69,21 +69,21 @@ impl Pump {
             Event::BadParity(key) => {
                 tracing::warn!(?key, "the leader's parity is inconsistent");
                 self.sequencer.bad_parity(key.block, key.attempt, &mut outputs);
-                "bad_parity"
+                EventKind::BadParity
             }
             Event::BadMessage { key, reason } => {
                 tracing::warn!(?key, reason, "a leader sent a message that is none");
-                "bad_message"
+                EventKind::BadMessage
             }
             Event::Equivocation { gateway, evidence } => {
                 let proof = alloy_primitives::hex::encode(evidence.proof.to_bytes());
                 tracing::error!(%gateway, proof, "a gateway equivocated");
-                "equivocation"
+                EventKind::Equivocation
             }
             Event::Bar { peer, outcome } => {
                 let peer = self.state.net.epochs().peers().peer(peer);
                 tracing::warn!(?peer, reason = outcome.label(), "barred a peer");
-                "barred"
+                EventKind::Barred
             }
             Event::Health(change) => {
                 let (from, to) = (change.from.name(), change.to.name());
@@ -91,7 +91,7 @@ impl Pump {
                 let Change { block, dwell, .. } = change;
                 tracing::warn!(from, to, reason, block, dwell, "{why}");
                 self.state.note_change(change);
-                "fallback"
+                EventKind::Fallback
             }
             Event::Race(race) => {
                 self.state.note_race(&race);
@@ -100,12 +100,12 @@ impl Pump {
             Event::Mismatch { peer, what } => {
                 let peer = self.state.net.epochs().peers().peer(peer);
                 tracing::warn!(?peer, "a peer's {what} differs: compare the network files");
-                "mismatch"
+                EventKind::Mismatch
             }
             // What becomes of its peers is the driver's business.
             Event::Epoch(change) => {
                 tracing::info!(began = change.began, ended = change.ended, "another epoch");
-                "epoch"
+                EventKind::Epoch
             }
             _ => return outputs,
         };
@@ -119,7 +119,7 @@ impl Pump {
         let waiting = self.sequencer.waiting();
         self.state.update(|p| {
             (p.opened, p.sealed, p.waiting) = (opened, sealed, waiting);
-            *p.events.entry("retracted").or_default() += retracted as u64;
+            *p.events.entry(EventKind::Retracted).or_default() += retracted as u64;
         });
         for output in outputs {
             if let Output::Retracted { block, attempt, reason } = &output {

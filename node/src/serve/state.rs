@@ -51,7 +51,32 @@ pub struct Progress {
     /// Messages by the way that was first.
     pub(crate) first: BTreeMap<&'static str, u64>,
     pub(crate) fates: BTreeMap<&'static str, u64>,
-    pub(crate) events: BTreeMap<&'static str, u64>,
+    pub(crate) events: BTreeMap<EventKind, u64>,
+}
+
+/// A kind of noteworthy events.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::VariantArray, strum::IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A leader's coding shreds contradict its data shreds.
+    BadParity,
+    /// A leader sent bytes that are no message.
+    BadMessage,
+    /// A gateway signed two messages for one place.
+    Equivocation,
+    /// A peer was barred.
+    Barred,
+    /// A peer is of another network.
+    Mismatch,
+    /// An attempt was retracted.
+    Retracted,
+    /// The way that this node counts on changed.
+    Fallback,
+    /// A membership table began to hold.
+    Epoch,
 }
 
 impl Progress {
@@ -62,8 +87,9 @@ impl Progress {
 
     /// Messages that others sent, by the way that was first.
     pub fn first(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        [Via::Turbine, Via::Repair, Via::Whole, Via::Gossip]
+        Via::ALL
             .iter()
+            .filter(|via| **via != Via::Own)
             .map(|via| (via.name(), self.first.get(via.name()).copied().unwrap_or(0)))
     }
 
@@ -74,16 +100,9 @@ impl Progress {
 
     /// Noteworthy events by kind.
     pub fn events(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        const KINDS: [&str; 7] = [
-            "bad_parity",
-            "bad_message",
-            "equivocation",
-            "barred",
-            "mismatch",
-            "retracted",
-            "fallback",
-        ];
-        KINDS.iter().map(|k| (*k, self.events.get(k).copied().unwrap_or(0)))
+        <EventKind as strum::VariantArray>::VARIANTS
+            .iter()
+            .map(|kind| (kind.into(), self.events.get(kind).copied().unwrap_or(0)))
     }
 }
 

@@ -14,7 +14,7 @@ use fragcast_execution::state::SourceError;
 use fragcast_shredder::Env;
 
 use super::report::{Outcome, Row};
-use crate::lab::fixtures::ethereum_tests::{EthereumTest, Expected, TestBlock, TestEnd};
+use crate::lab::fixtures::ethereum_tests::{EthereumTest, Expected, TestBlock, TestEnd, Unusable};
 use crate::lab::fixtures::recorded::RecordedBlock;
 
 /// The starting state of a case.
@@ -73,7 +73,7 @@ pub struct Planned {
     /// Its expected result.
     pub expected: Expected,
     /// Its parts, or why it cannot be cut.
-    pub parts: Result<Parts, String>,
+    pub parts: Result<Parts, Unusable>,
 }
 
 /// Blocks on one starting state.
@@ -177,7 +177,9 @@ impl Case {
                 let reason = format!("the network {} is not executed here", test.network);
                 return rows(row, &test.blocks, Outcome::Skipped, &reason);
             }
-            Err(reason) => return rows(row, &test.blocks, Outcome::Failed, &reason),
+            Err(reason) => {
+                return rows(row, &test.blocks, Outcome::Failed, &reason.to_string());
+            }
         };
         let root = genesis.state.trie().map(|trie| trie.root());
         if root.as_ref() != Ok(&genesis.header.state_root) {

@@ -107,9 +107,22 @@ pub fn drive(
             rows.len() - 1
         });
         rows[at].outcome = Outcome::Failed;
-        rows[at].reason = Some(reason);
+        rows[at].reason = Some(reason.to_string());
     }
     Ok(rows)
+}
+
+/// Why the final state is another one than the file says.
+#[derive(Debug, thiserror::Error)]
+enum EndError {
+    #[error("lastblockhash {0} is none of the blocks executed")]
+    Last(B256),
+    #[error("postStateHash is not the state root of the last block")]
+    Root,
+    #[error("postState has the root {expected}, the last block {root}")]
+    State { expected: B256, root: B256 },
+    #[error(transparent)]
+    Source(#[from] SourceError),
 }
 
 struct Gateway<'a> {
@@ -129,11 +142,11 @@ impl Gateway<'_> {
                     Ok(parts) => self.valid(parts, *hash, followers, row),
                     Err(reason) => {
                         row.verdict = "refused";
-                        row.reason = Some(reason.clone());
+                        row.reason = Some(reason.to_string());
                     }
                 }
             }
-            Expected::Valid(Err(reason)) => row.reason = Some(reason.clone()),
+            Expected::Valid(Err(reason)) => row.reason = Some(reason.to_string()),
             Expected::Invalid(why) => {
                 row.valid = false;
                 match &block.parts {
@@ -141,7 +154,7 @@ impl Gateway<'_> {
                     Err(reason) => {
                         row.verdict = "refused";
                         row.outcome = Outcome::Passed;
-                        row.reason = Some(reason.clone());
+                        row.reason = Some(reason.to_string());
                     }
                 }
             }
@@ -254,22 +267,22 @@ impl Gateway<'_> {
         }
     }
 
-    fn check_end(&self) -> Result<(), String> {
+    fn check_end(&self) -> Result<(), EndError> {
         let end = &self.case.end;
         let Some(last) = end.last else { return Ok(()) };
         let start = self.case.start.header();
         let root = match self.known.get(&last) {
             Some(block) => block.snapshot.header.state_root,
             None if start.hash_slow() == last => start.state_root,
-            None => return Err(format!("lastblockhash {last} is none of the blocks executed")),
+            None => return Err(EndError::Last(last)),
         };
         if end.state_root.is_some_and(|expected| expected != root) {
-            return Err("postStateHash is not the state root of the last block".into());
+            return Err(EndError::Root);
         }
         if let Some(state) = &end.state {
-            let expected = state.trie().map_err(|e| e.to_string())?.root();
+            let expected = state.trie()?.root();
             if expected != root {
-                return Err(format!("postState has the root {expected}, the last block {root}"));
+                return Err(EndError::State { expected, root });
             }
         }
         Ok(())

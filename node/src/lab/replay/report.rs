@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 const MAX_TABLE: usize = 40;
 
 /// The outcome of a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     /// Valid and executed by every follower to the hash in the file; or invalid, and refused.
     Passed,
@@ -22,12 +23,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Passed => "passed",
-            Self::Failed => "failed",
-            Self::Skipped => "skipped",
-        }
+    fn name(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -12,8 +12,8 @@ use alloy_eips::eip4895::Withdrawal;
 use alloy_evm::block::BlockExecutionError;
 use alloy_hardforks::EthereumHardforks;
 use alloy_op_hardforks::OpHardforks;
-use alloy_primitives::{Address, B256, Bytes, address, keccak256};
-use fragcast_shredder::{Env, Seal};
+use alloy_primitives::{Address, B256, address, keccak256};
+use fragcast_shredder::Env;
 
 use super::hashes::BlockHashes;
 use super::overlay::{Layer, OverlayDb, ReadCache, State};
@@ -24,7 +24,7 @@ use super::snapshot::{Executed, ExecutedBlock, ExecutedFrag, Snapshot};
 use super::source::StateSource;
 use super::trie_build::TrieBuild;
 use super::tx::{Tx, TxError};
-use super::verdict::{BlockError, Invalid, SealField, Unverified, Verdict};
+use super::verdict::{BlockError, Invalid, Unverified};
 use crate::chain::{ChainSpec, Extras, MESSAGE_PASSER};
 use crate::state::SourceError;
 

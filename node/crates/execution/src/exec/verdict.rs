@@ -7,7 +7,8 @@ use crate::chain::HeaderError;
 use crate::state::SourceError;
 
 /// A field of the Seal; the fields are in the order in which they are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "each is the field of its name")]
 pub enum SealField {
     TotalFrags,
@@ -23,29 +24,22 @@ pub enum SealField {
 
 impl SealField {
     /// The name in the message.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::TotalFrags => "total_frags",
-            Self::ParentHash => "parent_hash",
-            Self::GasLimit => "gas_limit",
-            Self::GasUsed => "gas_used",
-            Self::BlobGasUsed => "blob_gas_used",
-            Self::TransactionsRoot => "transactions_root",
-            Self::ReceiptsRoot => "receipts_root",
-            Self::StateRoot => "state_root",
-            Self::BlockHash => "block_hash",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 
 /// Why a block is invalid.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+#[non_exhaustive]
 pub enum Invalid {
     /// Its Env contradicts its parent.
     #[error("its Env is invalid: {0}")]
     Env(#[from] HeaderError),
     /// A transaction cannot be included.
     #[error("frag {frag} is invalid: transaction {index}: {reason}")]
+    #[strum(serialize = "transaction")]
     Tx {
         /// `seq` of the frag.
         frag: u64,
@@ -79,19 +73,18 @@ pub enum Invalid {
 
 impl Invalid {
     /// The name used in metrics.
-    pub const fn label(&self) -> &'static str {
+    pub fn label(&self) -> &'static str {
         match self {
-            Self::Env(_) => "env",
-            Self::Tx { .. } => "transaction",
-            Self::Frag { .. } => "frag",
-            Self::Block(_) => "block",
             Self::Seal { field, .. } => field.name(),
+            other => other.into(),
         }
     }
 }
 
 /// Why a block could not be checked; never a reason to reject it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+#[non_exhaustive]
 pub enum Unverified {
     /// The state source lacks something or does not answer.
     #[error(transparent)]
@@ -112,14 +105,10 @@ pub enum Unverified {
 
 impl Unverified {
     /// The name used in metrics.
-    pub const fn label(&self) -> &'static str {
+    pub fn label(&self) -> &'static str {
         match self {
             Self::Source(SourceError::Missing(_)) => "missing_state",
-            Self::Source(_) => "source",
-            Self::Parent(_) => "parent",
-            Self::Fork(_) => "fork",
-            Self::Overrun => "overrun",
-            Self::Internal(_) => "internal",
+            other => other.into(),
         }
     }
 }
@@ -142,7 +131,8 @@ impl From<SourceError> for BlockError {
 }
 
 /// The verdict on a block.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Verdict {
     /// Execution gives everything that its Seal names.
     Verified,
@@ -154,12 +144,8 @@ pub enum Verdict {
 
 impl Verdict {
     /// `verified`, `rejected` or `unverified`.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Verified => "verified",
-            Self::Rejected(_) => "rejected",
-            Self::Unverified(_) => "unverified",
-        }
+    pub fn name(&self) -> &'static str {
+        self.into()
     }
 
     /// The reason, unless it is verified.

@@ -1,6 +1,7 @@
 //! The executor as a whole: outputs in, heads, events and reports out.
 
-use std::sync::Condvar;
+use std::sync::{Condvar, Mutex};
+use std::time::Instant;
 
 use fragcast_shredder::{Kind, Message};
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 
 /// Why a subscriber was dropped or refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::VariantArray, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Dropped {
     /// It missed flashblocks.
     Lagged,
@@ -24,26 +25,10 @@ pub(super) enum Dropped {
 }
 
 impl Dropped {
-    const ALL: [Self; 7] = [
-        Self::Lagged,
-        Self::Slow,
-        Self::Silent,
-        Self::Misbehaved,
-        Self::Full,
-        Self::Address,
-        Self::Handshake,
-    ];
+    const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Lagged => "lagged",
-            Self::Slow => "slow",
-            Self::Silent => "silent",
-            Self::Misbehaved => "misbehaved",
-            Self::Full => "full",
-            Self::Address => "address",
-            Self::Handshake => "handshake",
-        }
+    fn label(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -82,7 +82,8 @@ fn count(counter: &AtomicU64) {
 }
 
 /// Why a round failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 enum Trouble {
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -100,12 +101,10 @@ enum Trouble {
 
 impl Trouble {
     /// The kind of a failure; the log reports each kind once.
-    const fn kind(&self) -> &'static str {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Client(error) => error.label(),
-            Self::Moved => "moved",
-            Self::OutOfReach { .. } => "out_of_reach",
-            Self::NotTaken => "not_taken",
+            other => other.into(),
         }
     }
 }

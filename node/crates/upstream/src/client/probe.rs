@@ -36,7 +36,7 @@ pub struct ProbeReport {
     /// Whether it traces (`debug_traceTransaction`).
     pub traces: bool,
     /// Whether its head could be read as a block, checked against its hash.
-    pub block: Result<usize, String>,
+    pub block: Result<usize, ClientError>,
 }
 
 impl ProbeReport {
@@ -94,8 +94,8 @@ pub async fn probe(client: &Client) -> Result<ProbeReport, ClientError> {
     let heads = client.heads().await?;
     let block = match client.block(heads.latest.1).await {
         Ok(Some(block)) => Ok(block.txs.len()),
-        Ok(None) => Err("it does not give its own head by hash".into()),
-        Err(error) => Err(error.to_string()),
+        Ok(None) => Err(ClientError::Corrupt("it does not give its own head by hash".into())),
+        Err(error) => Err(error),
     };
     let head = heads.latest.1.to_string();
     let raw_blocks = offers(client, "debug_getRawBlock", [head]).await;

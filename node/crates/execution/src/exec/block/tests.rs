@@ -4,14 +4,15 @@ use std::num::NonZeroU32;
 
 use alloy_consensus::{TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{TxKind, U256};
-use fragcast_shredder::{BlockBuilder, Dialect, Frag, Message};
+use alloy_primitives::{Bytes, TxKind, U256};
+use fragcast_shredder::{BlockBuilder, Dialect, Frag, Message, Seal};
 use op_alloy_consensus::TxDeposit;
 
 use super::*;
 use crate::devnet::genesis::account_key;
 use crate::devnet::{DevnetConfig, DevnetGateway, Genesis, sign};
 use crate::exec::memory::{MemorySource, MemoryState};
+use crate::exec::{SealField, Verdict};
 
 fn config() -> DevnetConfig {
     DevnetConfig {

@@ -1,0 +1,71 @@
+//! Settings of a local network.
+
+use std::path::{Path, PathBuf};
+
+use fragcast_shredder::Dialect;
+use fragcast_turbine::{Mode, Policy};
+
+/// Settings of a local network.
+#[derive(Debug, Clone)]
+pub struct LocalOptions {
+    /// Nodes in all.
+    pub nodes: usize,
+    /// Gateways; gateway g is run by node g.
+    pub gateways: usize,
+    /// Blocks that a gateway leads at a time.
+    pub blocks_per_term: u64,
+    /// Chain id.
+    pub chain_id: u64,
+    /// Dialect.
+    pub dialect: Dialect,
+    /// Share of shreds that every sender throws away.
+    pub loss: f64,
+    /// Pacing of every node, Mbit/s.
+    pub uplink_mbit: u64,
+    /// Route policy, as in the configuration.
+    pub route: String,
+    /// The directory of the nodes' directories.
+    pub dir: PathBuf,
+    /// Seed of the losses.
+    pub seed: u64,
+    /// The address at which all gateways accept users' transactions.
+    pub gateway_url: Option<String>,
+    /// Port of node 0's public JSON-RPC; 0: chosen by the system.
+    pub http_port: u16,
+    /// Reads of `latest` see the newest executed frag.
+    pub preconf_as_latest: bool,
+    /// How much the nodes use gossip.
+    pub policy: Policy,
+    /// How messages travel.
+    pub mode: Mode,
+    /// Port of node 0's gossip; 0: chosen by the system.
+    pub gossip_port: u16,
+    /// Gives every node a Flashblocks WebSocket; node 0's is at this port, 0: chosen by the system.
+    pub flashblocks_port: Option<u16>,
+}
+
+impl LocalOptions {
+    /// Two nodes in `dir`, of which the first leads for the only gateway; the overlay alone,
+    /// without loss.
+    pub fn new(dir: &Path) -> Self {
+        Self {
+            nodes: 2,
+            gateways: 1,
+            blocks_per_term: 30,
+            chain_id: 901,
+            dialect: Dialect::V0,
+            loss: 0.0,
+            uplink_mbit: 200,
+            route: "auto".into(),
+            dir: dir.to_owned(),
+            seed: 0,
+            gateway_url: None,
+            http_port: 0,
+            preconf_as_latest: false,
+            policy: Policy::Off,
+            mode: Mode::Turbine,
+            gossip_port: 0,
+            flashblocks_port: None,
+        }
+    }
+}
