@@ -116,8 +116,8 @@ impl Network {
         let nodes =
             [setup.node(&ids[LEADER], Some(leader_key))?, setup.node(&ids[FOLLOWER], None)?];
         let key = |node: usize, of: usize| nodes[node].epochs().peers().key(&ids[of]);
-        let other =
-            [key(LEADER, FOLLOWER), key(FOLLOWER, LEADER)].map(|key| key.expect("both are members"));
+        let other = [key(LEADER, FOLLOWER), key(FOLLOWER, LEADER)]
+            .map(|key| key.expect("both are members"));
         Ok(Self {
             nodes,
             other,

@@ -310,7 +310,7 @@ impl Health {
     pub fn resume(&mut self, now: Timestamp) {
         match &mut self.phase {
             Phase::Overlay { watch, .. } | Phase::Probing { watch, .. } => {
-                *watch = Watch::default()
+                *watch = Watch::default();
             }
             Phase::Gossip { record, .. } => *record = Record::default(),
         }

@@ -191,7 +191,7 @@ impl Block {
         }
         let fate = match (self.refused(place, index, signed, known.is_some()), known) {
             // It counts no more, but what it was tells what else may come.
-            (Some(Fate::Stale), None) => match self.insert(delivered, place, signed, false) {
+            (Some(Fate::Stale), None) => match self.insert(&delivered, place, signed, false) {
                 Fate::Waiting => Fate::Stale,
                 full => return full,
             },
@@ -207,7 +207,7 @@ impl Block {
                 }
                 Fate::Duplicate
             }
-            (None, None) => match self.insert(delivered, place, signed, true) {
+            (None, None) => match self.insert(&delivered, place, signed, true) {
                 Fate::Waiting => Fate::Waiting,
                 full => return full,
             },
@@ -284,7 +284,7 @@ impl Block {
     /// Adds an unknown message, whole or only its root.
     fn insert(
         &mut self,
-        delivered: Arc<Delivered>,
+        delivered: &Arc<Delivered>,
         place: Position,
         signed: u8,
         whole: bool,
@@ -297,7 +297,7 @@ impl Block {
         }
         let candidate = Candidate {
             root: delivered.message.root(),
-            delivered: whole.then(|| Arc::clone(&delivered)),
+            delivered: whole.then(|| Arc::clone(delivered)),
             signed,
             gossip: signed == 0,
             rank: self.ranks,
