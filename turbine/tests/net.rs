@@ -40,18 +40,21 @@ async fn soon<T>(event: impl Future<Output = T>) -> T {
     tokio::time::timeout(GUARD, event).await.expect("in time")
 }
 
+/// A change of epochs: what began, what ended, who joined, who left.
+type Changed = (Option<u64>, Option<u64>, Vec<PeerId>, Vec<PeerId>);
+
 impl Node {
     async fn message(&mut self) -> Arc<Delivered> {
         loop {
-            match soon(self.events.recv()).await.expect("the driver runs") {
-                Event::Message { delivered, .. } => return delivered,
-                _ => {}
+            let event = soon(self.events.recv()).await.expect("the driver runs");
+            if let Event::Message { delivered, .. } = event {
+                return delivered;
             }
         }
     }
 
-    /// The changes of epochs so far: what began, what ended, who joined, who left.
-    fn epochs(&mut self) -> Vec<(Option<u64>, Option<u64>, Vec<PeerId>, Vec<PeerId>)> {
+    /// The changes of epochs so far.
+    fn epochs(&mut self) -> Vec<Changed> {
         let ids = |peers: Vec<(PeerKey, PeerId)>| peers.into_iter().map(|(_, id)| id).collect();
         let events = std::iter::from_fn(|| self.events.try_recv().ok());
         let changes = events.filter_map(|event| match event {
