@@ -25,7 +25,6 @@ macro_rules! labelled {
     ($vis:vis $type:ty, $name:ident) => {
         impl $type {
             /// All of them, in order.
-            #[allow(dead_code, reason = "not every enum is listed")]
             $vis const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
             /// The name used in logs, status and metrics.

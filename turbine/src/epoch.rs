@@ -14,7 +14,7 @@
 //!
 //! [`Epoch`] is checked when it is made and does not change; a delegation that is learnt makes a
 //! new one. [`EpochsView`] is the list of the living ones, immutable as well: the protocol makes a
-//! new one for each change, drivers publish it with an atomic pointer, and whoever reads it holds
+//! new one for each change, drivers publish it in a watch channel, and whoever reads it holds
 //! what belongs together.
 
 mod view;

@@ -40,7 +40,7 @@ pub(super) enum Why {
     Score,
 }
 
-labelled!(pub(super) Why, label);
+labelled!(Why);
 
 /// The rates that peers must keep to.
 #[derive(Debug, Clone, Copy)]

@@ -322,7 +322,7 @@ impl Driver {
         doorman.bar(Instant::now(), peer);
         self.barred.count(why);
         let friend = doorman.is_friend(&peer);
-        tracing::warn!(%peer, friend, reason = why.label(), "gossip: barred for a while");
+        tracing::warn!(%peer, friend, reason = <&str>::from(why), "gossip: barred for a while");
         let _ = self.swarm.disconnect_peer_id(peer);
     }
 
