@@ -45,7 +45,7 @@ fn options(nodes: usize, policy: Policy, dir: &std::path::Path) -> LocalOptions 
         dialect: Dialect::V0,
         loss: 0.0,
         uplink_mbit: 1_000,
-        route: "turbine".into(),
+        route: fragcast::config::RouteName::Turbine,
         dir: dir.to_owned(),
         seed: 0,
         gateway_url: None,

@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use fragcast_turbine::{Mode, Policy};
 
-use crate::config::Config;
+use crate::config::{Config, LogFormat, StateFrom};
 use crate::gateway::journal::Journal;
 use crate::gateway::keys;
 use crate::lab::devnet::DevnetArgs;
@@ -95,7 +95,7 @@ struct Overrides {
     chain: Option<String>,
     /// Where the state comes from: genesis or client.
     #[arg(long = "execution.source", env = "FRAGCAST_EXECUTION_SOURCE")]
-    source: Option<String>,
+    source: Option<StateFrom>,
     /// The database.
     #[arg(long = "execution.db", env = "FRAGCAST_EXECUTION_DB")]
     db: Option<PathBuf>,
@@ -119,7 +119,7 @@ struct Overrides {
     jwt_secret: Option<PathBuf>,
     /// text or json.
     #[arg(long = "log.format", env = "FRAGCAST_LOG_FORMAT")]
-    log_format: Option<String>,
+    log_format: Option<LogFormat>,
     /// As in RUST_LOG.
     #[arg(long = "log.filter", env = "FRAGCAST_LOG_FILTER")]
     log_filter: Option<String>,
@@ -167,13 +167,13 @@ impl Overrides {
 ///
 /// # Errors
 /// The filter does not parse.
-fn log(format: &str, filter: &str) -> anyhow::Result<()> {
+fn log(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .with_context(|| format!("log.filter: `{filter}` is no filter, such as `info`"))?;
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
     match format {
-        "json" => log.json().init(),
-        _ => log.init(),
+        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.init(),
     }
     Ok(())
 }
@@ -184,7 +184,8 @@ impl Cli {
     /// # Errors
     /// The reason, for people.
     pub fn execute(self) -> anyhow::Result<i32> {
-        let quiet = || log("text", &std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into()));
+        let quiet =
+            || log(LogFormat::Text, &std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into()));
         match self.command {
             Command::Init(args) => setup::init(&args).map(|()| 0),
             Command::Keygen(args) => setup::keygen(&args).map(|()| 0),
@@ -202,7 +203,7 @@ impl Cli {
             Command::Run(args) => {
                 let mut config = Config::read(&args.config)?;
                 args.overrides.apply(&mut config)?;
-                log(&config.log.format, &config.log.filter)?;
+                log(config.log.format, &config.log.filter)?;
                 runtime()?.block_on(run(config))
             }
         }
@@ -316,7 +317,7 @@ mod tests {
         args.overrides.apply(&mut config).unwrap();
         assert_eq!(config.http.listen.to_string(), "127.0.0.1:1");
         assert_eq!(config.metrics.listen.to_string(), "0.0.0.0:2");
-        let bad = Overrides { log_format: Some("xml".into()), ..Overrides::default() };
+        let bad = Overrides { uplink_mbit: Some(0), ..Overrides::default() };
         assert!(bad.apply(&mut config).is_err());
     }
 }

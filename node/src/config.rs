@@ -6,6 +6,8 @@
 
 mod check;
 mod example;
+mod file;
+mod names;
 mod settings;
 
 use std::net::SocketAddr;
@@ -21,7 +23,8 @@ use fragcast_turbine::{Mode, Policy};
 use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
-pub use settings::StateFrom;
+pub use file::{FileError, read_toml};
+pub use names::{LogFormat, RouteName, StateFrom};
 
 /// `node.toml`. Relative paths are relative to the file.
 ///
@@ -124,7 +127,7 @@ pub struct Leader {
     /// The journal that keeps a restarted leader from contradicting itself.
     pub journal: PathBuf,
     /// `auto`, `direct`, `turbine` or `rotor`.
-    pub route: String,
+    pub route: RouteName,
     /// Turbine's fanout.
     pub fanout: u16,
     /// Loss per hop that the code rate allows for, 0 to 0.5.
@@ -149,7 +152,7 @@ pub struct Execution {
     pub chain: String,
     /// `genesis`: a database that starts from the chain's genesis. `client`: the state is read
     /// from the execution client.
-    pub source: String,
+    pub source: StateFrom,
     /// The database.
     pub db: PathBuf,
     /// Memory for the database's pages, MiB.
@@ -255,7 +258,7 @@ pub struct Engine {
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// `text` or `json`.
-    pub format: String,
+    pub format: LogFormat,
     /// As in `RUST_LOG`, such as `info` or `info,fragcast_turbine=debug`.
     pub filter: String,
 }
@@ -318,7 +321,7 @@ impl Default for Leader {
         Self {
             key: "leader.key".into(),
             journal: "leader.journal".into(),
-            route: "auto".into(),
+            route: RouteName::Auto,
             fanout: DEFAULT_FANOUT,
             loss_per_hop: 0.02,
         }
@@ -335,7 +338,7 @@ impl Default for Execution {
     fn default() -> Self {
         Self {
             chain: String::new(),
-            source: "genesis".into(),
+            source: StateFrom::Genesis,
             db: "chain.redb".into(),
             cache_mib: 256,
             reorg_depth: 256,
@@ -404,7 +407,7 @@ impl Default for Metrics {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: "text".into(), filter: "info".into() }
+        Self { format: LogFormat::Text, filter: "info".into() }
     }
 }
 

@@ -4,7 +4,7 @@
 //! add, `fragcast delegate` the delegation.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use alloy_primitives::Address;
@@ -18,6 +18,7 @@ use fragcast_turbine::{
 use fragcast_upstream::http::{UrlError, check_url};
 use serde::{Deserialize, Serialize};
 
+use crate::config::{FileError, read_toml};
 use crate::multiaddr::{self, AddressError, Multiaddr};
 
 /// One member as the file has it.
@@ -71,22 +72,9 @@ pub struct NetworkFile {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetworkError {
-    /// It cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's error.
-        source: std::io::Error,
-    },
-    /// It is not TOML of the expected form.
-    #[error("{path}: {source}")]
-    Toml {
-        /// The file.
-        path: PathBuf,
-        /// The parser's error, with its place.
-        source: Box<toml::de::Error>,
-    },
+    /// It cannot be read, or is not TOML of the expected form.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A member's record is not valid.
     #[error("member {number}: {reason}")]
     Record {
@@ -160,13 +148,7 @@ impl NetworkFile {
     /// # Errors
     /// [`NetworkError`].
     pub fn load(path: &Path) -> Result<Network, NetworkError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| NetworkError::Io { path: path.to_owned(), source })?;
-        let file: Self = toml::from_str(&text).map_err(|source| NetworkError::Toml {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
-        file.check()
+        read_toml::<Self>(path)?.check()
     }
 
     /// Checks every signature in it.

@@ -18,6 +18,8 @@ pub mod wire;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use serde::{Deserialize, Serialize};
 
+use crate::names::UnknownName;
+
 /// The longest `extra_data` (SSZ limit of the field).
 pub const MAX_EXTRA_DATA: usize = 256;
 
@@ -34,10 +36,11 @@ pub const MAX_EXTRA_DATA: usize = 256;
     strum::Display,
     strum::EnumString,
     strum::IntoStaticStr,
+    strum::VariantArray,
 )]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
-#[strum(parse_err_ty = UnknownDialect, parse_err_fn = UnknownDialect::of)]
+#[strum(parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<Dialect>)]
 pub enum Dialect {
     /// The structures of based-op's published code.
     #[default]
@@ -50,17 +53,6 @@ impl Dialect {
     /// The name used in configuration and errors.
     pub fn name(self) -> &'static str {
         self.into()
-    }
-}
-
-/// The name of a [`Dialect`] that does not exist.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown dialect `{0}`: use `v0` or `v0-blob`")]
-pub struct UnknownDialect(String);
-
-impl UnknownDialect {
-    fn of(name: &str) -> Self {
-        Self(name.to_owned())
     }
 }
 

@@ -206,7 +206,7 @@ fn check_execution(
                      users' transactions cannot be sent to those that have none"
                 )?;
             }
-            if config.state_from()? == StateFrom::Genesis {
+            if config.execution.source == StateFrom::Genesis {
                 if spec.genesis.is_none() {
                     bail!(
                         "execution.source: the genesis of {} is not built in; give its genesis \
@@ -227,7 +227,7 @@ fn check_execution(
             format!("client.url: no usable answer from {}: is it running?", config.client.url)
         })?;
     writeln!(out, "{report}")?;
-    let state = spec.is_some() && config.state_from()? == StateFrom::Client;
+    let state = spec.is_some() && config.execution.source == StateFrom::Client;
     if let Some(problem) = report.problem(network.chain_id, state) {
         bail!("client.url: {problem}");
     }

@@ -1,35 +1,22 @@
 //! Reading `node.toml`, and whether its values can be used.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fragcast_turbine::{Mode, Policy};
 use fragcast_upstream::engine::JwtError;
 use fragcast_upstream::http::UrlError;
 
-use super::Config;
-use super::settings::StateFrom;
+use super::file::{FileError, read_toml};
+use super::{Config, StateFrom};
 use crate::multiaddr::AddressError;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// It cannot be read.
-    #[error("cannot read {path}: {source}; `fragcast init` writes one")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's error.
-        source: std::io::Error,
-    },
-    /// It is not TOML of the expected form.
-    #[error("{path}: {source}")]
-    Toml {
-        /// The file.
-        path: PathBuf,
-        /// The parser's error, with its place.
-        source: Box<toml::de::Error>,
-    },
+    /// It cannot be read, or is not TOML of the expected form.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A value is out of range.
     #[error("{key}: {problem}")]
     Value {
@@ -70,12 +57,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
-        let mut config: Self = toml::from_str(&text).map_err(|source| ConfigError::Toml {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
+        let mut config: Self = read_toml(path)?;
         let dir = path.parent().unwrap_or_else(|| Path::new(""));
         let paths = [
             &mut config.network,
@@ -121,13 +103,9 @@ impl Config {
             return value("leader.loss_per_hop", "must be 0 to 0.5".into());
         }
         self.route()?;
-        if !matches!(self.log.format.as_str(), "text" | "json") {
-            return value("log.format", format!("`{}` is neither text nor json", self.log.format));
-        }
         let execution = &self.execution;
-        let source = self.state_from()?;
-        if !execution.chain.is_empty() && source == StateFrom::Client && self.client.url.is_empty()
-        {
+        let from_client = execution.source == StateFrom::Client;
+        if !execution.chain.is_empty() && from_client && self.client.url.is_empty() {
             return value("client.url", "must be set for execution.source = \"client\"".into());
         }
         if !(1..=1_000_000).contains(&execution.reorg_depth) {

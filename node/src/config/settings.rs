@@ -18,21 +18,11 @@ use fragcast_upstream::engine::{EngineConfig, JwtSecret};
 use fragcast_upstream::http::{HttpClient, check_url};
 use jsonrpsee::server::{BatchRequestConfig, ServerConfig};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, RouteName};
 use crate::multiaddr::{self, AddressError, Multiaddr};
 use crate::network::Network;
 
 const MIB: usize = 1024 * 1024;
-
-/// Where the state comes from that blocks are executed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString)]
-#[strum(serialize_all = "snake_case")]
-pub enum StateFrom {
-    /// A database that starts from the chain's genesis.
-    Genesis,
-    /// The execution client.
-    Client,
-}
 
 /// The overlay and gossip.
 impl Config {
@@ -75,15 +65,11 @@ impl Config {
             let problem = "must be at least 1".into();
             return Err(ConfigError::Value { key: "leader.fanout", problem });
         }
-        Ok(match self.leader.route.as_str() {
-            "auto" => RoutePolicy::Auto,
-            "direct" => RoutePolicy::Fixed(Route::Direct),
-            "turbine" => RoutePolicy::Fixed(Route::Turbine { fanout }),
-            "rotor" => RoutePolicy::Fixed(Route::Rotor),
-            other => {
-                let problem = format!("`{other}` is none of auto, direct, turbine, rotor");
-                return Err(ConfigError::Value { key: "leader.route", problem });
-            }
+        Ok(match self.leader.route {
+            RouteName::Auto => RoutePolicy::Auto,
+            RouteName::Direct => RoutePolicy::Fixed(Route::Direct),
+            RouteName::Turbine => RoutePolicy::Fixed(Route::Turbine { fanout }),
+            RouteName::Rotor => RoutePolicy::Fixed(Route::Rotor),
         })
     }
 
@@ -151,18 +137,6 @@ impl Config {
 
 /// Execution and the execution client.
 impl Config {
-    /// Where the state comes from.
-    ///
-    /// # Errors
-    /// [`ConfigError::Value`].
-    pub fn state_from(&self) -> Result<StateFrom, ConfigError> {
-        let source = &self.execution.source;
-        source.parse().map_err(|_| ConfigError::Value {
-            key: "execution.source",
-            problem: format!("`{source}` is neither genesis nor client"),
-        })
-    }
-
     /// The executor.
     pub fn executor_settings(&self) -> ExecutorConfig {
         ExecutorConfig { queue: self.execution.queue, ..ExecutorConfig::default() }

@@ -24,6 +24,7 @@ use fragcast_turbine::{Mode, Policy};
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::config::RouteName;
 use crate::lab::local::{LocalNetwork, LocalOptions};
 use crate::node::Execution;
 
@@ -66,8 +67,8 @@ pub struct DevnetArgs {
     #[arg(long, value_name = "BLOCK", requires = "fail_turbine_at")]
     pub heal_at: Option<u64>,
     /// Route of the leader: auto, direct, turbine or rotor.
-    #[arg(long, default_value = "turbine")]
-    pub route: String,
+    #[arg(long, default_value_t = RouteName::Turbine)]
+    pub route: RouteName,
     /// Sends the next message as soon as every node has the one before, instead of a frag every 200
     /// ms.
     #[arg(long)]
@@ -168,7 +169,7 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         dialect: args.dialect,
         loss: args.loss,
         uplink_mbit: args.uplink_mbit,
-        route: args.route.clone(),
+        route: args.route,
         dir,
         seed: args.seed,
         gateway_url: Some(format!("http://{gateway}")),

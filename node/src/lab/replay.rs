@@ -22,6 +22,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::drive::Cut;
 use self::offline::OfflineOptions;
+use crate::config::RouteName;
 
 /// Arguments of `fragcast replay`.
 #[derive(Debug, Clone, clap::Args)]
@@ -42,8 +43,8 @@ pub struct ReplayArgs {
     #[arg(long, default_value_t)]
     pub dialect: Dialect,
     /// Route of the leader: auto, direct, turbine or rotor.
-    #[arg(long, default_value = "turbine")]
-    pub route: String,
+    #[arg(long, default_value_t = RouteName::Turbine)]
+    pub route: RouteName,
     /// Without a network: shred, lose, reassemble, verify and execute.
     #[arg(long)]
     pub offline: bool,

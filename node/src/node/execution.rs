@@ -76,7 +76,7 @@ impl Execution {
     pub fn of_config(config: &Config, network: &Network) -> anyhow::Result<Option<Self>> {
         let Some(spec) = chain(config, network)? else { return Ok(None) };
         let client = client(config, spec.is_op())?;
-        let mut execution = if config.state_from()? == StateFrom::Client {
+        let mut execution = if config.execution.source == StateFrom::Client {
             let client = client.clone().context("client.url must be set")?;
             let runtime = tokio::runtime::Handle::current();
             let source = RpcSource::new(client, runtime, config.source_limits());

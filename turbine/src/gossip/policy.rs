@@ -1,11 +1,10 @@
 //! What the operator decides about gossip.
 
-use std::str::FromStr;
-
+use fragcast_shredder::UnknownName;
 use serde::{Deserialize, Serialize};
-use strum::{Display, IntoStaticStr, VariantArray};
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
-use crate::counts::{Labelled, labelled};
+use crate::counts::labelled;
 
 /// How much a node uses gossip.
 #[derive(
@@ -18,11 +17,13 @@ use crate::counts::{Labelled, labelled};
     Serialize,
     Deserialize,
     Display,
+    EnumString,
     IntoStaticStr,
     VariantArray,
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
+#[strum(parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<Policy>)]
 pub enum Policy {
     /// Nothing: no connection is made or taken.
     Off,
@@ -44,11 +45,13 @@ pub enum Policy {
     Serialize,
     Deserialize,
     Display,
+    EnumString,
     IntoStaticStr,
     VariantArray,
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
+#[strum(parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<Mode>)]
 pub enum Mode {
     /// The overlay, and gossip where [`Health`](crate::health::Health) says so.
     #[default]
@@ -61,40 +64,6 @@ pub enum Mode {
 
 labelled!(pub Policy, name);
 labelled!(pub Mode, name);
-
-/// A text that names no variant.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is none of {}", names.join(", "))]
-pub struct UnknownName {
-    /// The text.
-    pub text: String,
-    /// The names that there are.
-    pub names: Vec<&'static str>,
-}
-
-fn parse<E: Labelled>(text: &str) -> Result<E, UnknownName> {
-    let names: Vec<&'static str> = E::VARIANTS.iter().map(|one| (*one).into()).collect();
-    match names.iter().position(|name| *name == text) {
-        Some(found) => Ok(E::VARIANTS[found]),
-        None => Err(UnknownName { text: text.to_owned(), names }),
-    }
-}
-
-impl FromStr for Policy {
-    type Err = UnknownName;
-
-    fn from_str(text: &str) -> Result<Self, UnknownName> {
-        parse(text)
-    }
-}
-
-impl FromStr for Mode {
-    type Err = UnknownName;
-
-    fn from_str(text: &str) -> Result<Self, UnknownName> {
-        parse(text)
-    }
-}
 
 #[cfg(test)]
 mod tests {

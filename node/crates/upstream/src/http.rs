@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum HttpError {
     /// Certainly not received: the same request may be sent again.
     #[error("not sent: {0}")]

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use fragcast_shredder::Dialect;
 use fragcast_turbine::{Mode, Policy};
 
+use crate::config::RouteName;
+
 /// Settings of a local network.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
@@ -23,7 +25,7 @@ pub struct LocalOptions {
     /// Pacing of every node, Mbit/s.
     pub uplink_mbit: u64,
     /// Route policy, as in the configuration.
-    pub route: String,
+    pub route: RouteName,
     /// The directory of the nodes' directories.
     pub dir: PathBuf,
     /// Seed of the losses.
@@ -56,7 +58,7 @@ impl LocalOptions {
             dialect: Dialect::V0,
             loss: 0.0,
             uplink_mbit: 200,
-            route: "auto".into(),
+            route: RouteName::Auto,
             dir: dir.to_owned(),
             seed: 0,
             gateway_url: None,

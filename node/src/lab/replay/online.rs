@@ -124,7 +124,7 @@ impl Nodes<'_> {
             chain_id: case.spec.chain_id,
             dialect: self.args.dialect,
             loss: self.args.loss,
-            route: self.args.route.clone(),
+            route: self.args.route,
             seed: self.args.seed,
             ..LocalOptions::new(dir.path())
         };

@@ -19,6 +19,7 @@ pub(super) const REVERTED: i32 = 3;
 
 /// Why a call has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CallError {
     /// The parameters are not what the method takes.
     #[error("invalid params: {0}")]

@@ -62,6 +62,7 @@ impl Default for ClientConfig {
 
 /// Why the client gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClientError {
     /// It cannot be reached, did not answer in time, or is not working.
     #[error("the execution client is not available: {0}")]

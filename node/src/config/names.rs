@@ -1,0 +1,82 @@
+//! Settings that are one of a few names.
+
+use fragcast_shredder::UnknownName;
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
+
+/// Which route a leader uses for its messages (DESIGN.md "Routes"); Turbine's fanout is a setting
+/// of its own.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+#[strum(parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<RouteName>)]
+pub enum RouteName {
+    /// The leader chooses for each message.
+    Auto,
+    /// The leader sends every shred to every member.
+    Direct,
+    /// A tree with the configured fanout.
+    Turbine,
+    /// One relay for each shred.
+    Rotor,
+}
+
+/// Where the state comes from that blocks are executed on.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+#[strum(parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<StateFrom>)]
+pub enum StateFrom {
+    /// A database that starts from the chain's genesis.
+    Genesis,
+    /// The execution client.
+    Client,
+}
+
+/// How the log is written.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+#[strum(parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<LogFormat>)]
+pub enum LogFormat {
+    /// A line of text for each event.
+    Text,
+    /// A JSON object for each event.
+    Json,
+}
