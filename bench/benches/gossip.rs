@@ -10,6 +10,9 @@
 //!   and returns under a new name each time it is barred. It pauses in every other block, for
 //!   comparison. It uses the same processors as the nodes.
 
+#[path = "flood/junk.rs"]
+mod junk;
+
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -18,13 +21,8 @@ use std::time::{Duration, Instant};
 
 use fragcast::lab::local::{LocalNetwork, LocalOptions};
 use fragcast_shredder::{BlockBuilder, Dialect, Frag, Message};
-use fragcast_turbine::net::gossip::libp2p;
 use fragcast_turbine::testing::{env_message, seal_message};
 use fragcast_turbine::{Mode, Policy};
-use libp2p::futures::StreamExt;
-use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, ValidationMode};
-use libp2p::swarm::SwarmEvent;
-use libp2p::{Multiaddr, SwarmBuilder, noise, tcp, yamux};
 
 const CHAIN: u64 = 901;
 /// The timing of based-op: a frag every 200 ms, ten in a block.
@@ -111,80 +109,18 @@ async fn standby(blocks: u64) {
     network.stop().await;
 }
 
-/// A peer that publishes junk while it is `on`, and returns under a new name when it is barred.
-async fn junk(address: Multiaddr, on: Arc<AtomicBool>, end: Arc<AtomicBool>, sent: Arc<AtomicU64>) {
-    let mut state = 7u64;
-    while !end.load(Ordering::Relaxed) {
-        if !on.load(Ordering::Relaxed) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            continue;
-        }
-        let mut swarm = SwarmBuilder::with_new_identity()
-            .with_tokio()
-            .with_tcp(
-                tcp::Config::default().nodelay(true),
-                noise::Config::new,
-                yamux::Config::default,
-            )
-            .expect("noise")
-            .with_behaviour(|_| {
-                let config = gossipsub::ConfigBuilder::default()
-                    .validation_mode(ValidationMode::Anonymous)
-                    .message_id_fn(|m| gossipsub::MessageId::new(&m.data[..16]))
-                    .build()
-                    .expect("valid");
-                gossipsub::Behaviour::<gossipsub::IdentityTransform>::new(
-                    MessageAuthenticity::Anonymous,
-                    config,
-                )
-                .expect("valid")
-            })
-            .expect("a behaviour")
-            .build();
-        let topic = IdentTopic::new(format!("/optimism/{CHAIN}/0/fragments"));
-        let _ = swarm.behaviour_mut().subscribe(&topic);
-        if swarm.dial(address.clone()).is_err() {
-            continue;
-        }
-        let mut tick = tokio::time::interval(Duration::from_millis(1));
-        loop {
-            tokio::select! {
-                event = swarm.select_next_some() => match event {
-                    SwarmEvent::ConnectionClosed { .. }
-                    | SwarmEvent::OutgoingConnectionError { .. } => break,
-                    _ => {}
-                },
-                _ = tick.tick() => {
-                    if !on.load(Ordering::Relaxed) || end.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    for _ in 0..JUNK / 1_000 {
-                        let mut data = vec![0; 300];
-                        for chunk in data.chunks_mut(8) {
-                            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(9);
-                            chunk.copy_from_slice(&(state ^ state >> 31).to_le_bytes()[..chunk.len()]);
-                        }
-                        if swarm.behaviour_mut().publish(topic.clone(), data).is_ok() {
-                            sent.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// Runs the process of the flooding peer. It reads `on` and `off` from standard input until that is
 /// closed.
 fn attack(address: &str) {
-    let address: Multiaddr = address.parse().expect("a multiaddr");
+    let address = address.parse().expect("a multiaddr");
+    let junk = junk::Junk { chain: CHAIN, len: 300, a_second: JUNK };
     let (on, end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let sent = Arc::new(AtomicU64::new(0));
     let flood = {
         let (on, end, sent) = (Arc::clone(&on), Arc::clone(&end), Arc::clone(&sent));
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(junk(address, on, end, sent));
+            runtime.expect("a runtime").block_on(junk::publish(junk, address, on, end, sent));
         })
     };
     for order in std::io::stdin().lines().map_while(Result::ok) {

@@ -1,13 +1,15 @@
 //! The command line of `netsim`.
 //!
-//! Exit codes: 0 for success, 1 if an expectation of a scenario was not met or a validation failed,
-//! 2 for wrong input.
+//! Exit codes: 0 for success, 1 if an expectation of a scenario was not met, a validation failed or
+//! an invariant broke, 2 for wrong input.
 
+mod chaos;
 mod compare;
 mod real;
 mod sweep;
 mod world;
 
+pub use chaos::{ChaosArgs, Numbers};
 pub use compare::{CompareArgs, RunArgs};
 pub use real::{EmulateCommand, ValidateCommand};
 pub use sweep::{Parameter, SweepArgs};
@@ -20,7 +22,8 @@ pub use world::{FitArgs, WorldArgs};
     version,
     about,
     max_term_width = 100,
-    after_help = "Exit codes: 0; 1 if an expectation or a validation failed; 2 for wrong input."
+    after_help = "Exit codes: 0; 1 if an expectation, a validation or an invariant failed; 2 for \
+                  wrong input."
 )]
 pub struct Cli {
     /// The command to run.
@@ -37,6 +40,8 @@ pub enum Command {
     Run(RunArgs),
     /// Compares at several values of one parameter and draws a curve for each protocol.
     Sweep(SweepArgs),
+    /// Runs fragcast under random faults and liars, and checks invariants all the time.
+    Chaos(ChaosArgs),
     /// Runs real `fragcast` nodes on this machine in real time, over links with a world's delays.
     Emulate(EmulateCommand),
     /// Compares real nodes with the run of the same network in virtual time.
@@ -54,6 +59,7 @@ pub fn run(cli: Cli) -> anyhow::Result<bool> {
         Command::Compare(args) => compare::compare(&args),
         Command::Run(args) => compare::run(&args),
         Command::Sweep(args) => sweep::sweep(&args),
+        Command::Chaos(args) => chaos::chaos(&args),
         Command::Emulate(args) => real::emulate(&args),
         Command::Validate(args) => real::validate(&args),
         Command::Fit(args) => world::fit(&args),

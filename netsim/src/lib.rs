@@ -36,6 +36,7 @@
 //! `examples/topology.rs` builds a world by hand instead.
 #![forbid(unsafe_code)]
 
+pub mod chaos;
 pub mod cli;
 pub mod compare;
 pub mod emulate;

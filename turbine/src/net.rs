@@ -35,6 +35,8 @@ mod transport;
 
 pub use clock::Clock;
 pub use congestion::FixedWindow;
+#[doc(hidden)]
+pub use experiments::client_config;
 pub use handle::{BroadcastReply, EpochRefused, Handle};
 pub use link::{GossipInput, GossipLink, Outlook};
 pub use snapshot::{EpochSnapshot, FallbackSnapshot, Snapshot};

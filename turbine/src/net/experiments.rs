@@ -1,7 +1,28 @@
-//! Faults on purpose, for experiments and tests: a node that loses shreds, or is cut off.
+//! Faults on purpose, for experiments and tests: a node that loses shreds, or is cut off; a member
+//! that says whatever it likes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use ed25519_dalek::SigningKey;
+
+use super::{NetConfig, tls, transport};
+use crate::peer::PeerId;
+
+/// The configuration with which a member calls `peer` without a protocol behind it: for benchmarks
+/// and tests of what a lying member can do.
+///
+/// # Errors
+/// TLS cannot be set up.
+pub fn client_config(
+    identity: &SigningKey,
+    peer: PeerId,
+    net: &NetConfig,
+) -> Result<quinn::ClientConfig, rustls::Error> {
+    let mut config = quinn::ClientConfig::new(Arc::new(tls::client(identity, peer)?));
+    config.transport_config(transport::config(net));
+    Ok(config)
+}
 
 /// Whether a node is cut off, as by a firewall: then no packet passes either way.
 ///
