@@ -1,0 +1,287 @@
+//! HTTP: requests, their checks, their bodies.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, CONTENT_LENGTH,
+    CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, UPGRADE, VARY,
+};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode};
+use jsonrpsee::Extensions;
+use jsonrpsee::core::server::MethodResponse;
+use jsonrpsee::types::error::reject_too_big_request;
+use jsonrpsee::types::{ErrorCode, ErrorObject, ErrorObjectOwned, Id};
+use tokio::time::Instant;
+
+use crate::client::{Client, Doing};
+use crate::dispatch::first;
+use crate::guard::Refusal;
+use crate::memory::Charge;
+use crate::port::{Inner, Service};
+use crate::stats::Dropped;
+use crate::websocket;
+use crate::wire::deadline;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
+
+/// One connection's side of the service.
+pub(crate) struct Http {
+    pub(crate) port: Arc<Inner>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) from: SocketAddr,
+    /// Where the connection's task finds what has become a WebSocket.
+    pub(crate) upgraded: Arc<Mutex<Option<OnUpgrade>>>,
+}
+
+/// Marks the connection as waiting when the answer is written.
+struct Answering {
+    client: Arc<Client>,
+    text: Vec<u8>,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Answering {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.client.set(Doing::Waiting);
+    }
+}
+
+/// Why a body was not read.
+enum Unread {
+    TooLong,
+    TooLate,
+    Broken,
+}
+
+impl Http {
+    /// Answers a request.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
+        let origin = request.headers().get(ORIGIN).cloned();
+        let mut response = match self.port.settings.guard.check(request.uri(), request.headers()) {
+            // A preflight shows no token: it asks whether it may.
+            Err(refusal) if refusal.reason != Dropped::Token || !preflight(&request) => {
+                self.refuse(refusal)
+            }
+            _ => self.admitted(request).await,
+        };
+        if let Some(origin) = origin {
+            let headers = response.headers_mut();
+            headers.append(VARY, HeaderValue::from_static("origin"));
+            if let Some(allowed) = self.port.settings.guard.allowed(&origin) {
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+            }
+        }
+        response
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response<Full<Bytes>> {
+        self.port.stats.drop_for(refusal.reason);
+        tracing::debug!(
+            port = self.port.settings.name,
+            from = %self.from,
+            reason = refusal.reason.label(),
+            "refused a request"
+        );
+        self.text(refusal.status, refusal.text)
+    }
+
+    async fn admitted(self: &Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if preflight(&request) {
+            return self.preflight(request.headers());
+        }
+        match &self.port.service {
+            Service::Page(page) => {
+                self.client.set(Doing::Something);
+                let (parts, _) = request.into_parts();
+                let (parts, body) = page(&parts).into_parts();
+                Response::from_parts(parts, Full::new(self.body(body)))
+            }
+            Service::Rpc(_) if upgrade(request.headers()) => self.upgrade(request),
+            Service::Rpc(_) => self.call(request).await,
+        }
+    }
+
+    fn preflight(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let allowed =
+            headers.get(ORIGIN).and_then(|origin| self.port.settings.guard.allowed(origin));
+        if allowed.is_none() {
+            return self.text(StatusCode::METHOD_NOT_ALLOWED, NOT_POST);
+        }
+        let mut response = self.text(StatusCode::NO_CONTENT, "");
+        let headers = response.headers_mut();
+        headers.remove(CONTENT_TYPE);
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
+        let names = HeaderValue::from_static("content-type, authorization");
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names);
+        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        response
+    }
+
+    fn upgrade(self: &Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if self.port.settings.websocket.is_none() {
+            return self.text(StatusCode::METHOD_NOT_ALLOWED, "WebSocket is not served here\n");
+        }
+        if let Err(refusal) = self.port.settings.guard.check_origin(request.headers()) {
+            return self.refuse(refusal);
+        }
+        match websocket::upgrade(self, request) {
+            Ok(response) => response,
+            Err(problem) => self.text(StatusCode::BAD_REQUEST, &format!("{problem}\n")),
+        }
+    }
+
+    async fn call(self: &Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if *request.method() != Method::POST {
+            return self.text(StatusCode::METHOD_NOT_ALLOWED, NOT_POST);
+        }
+        if !is_json(request.headers().get(CONTENT_TYPE)) {
+            let wanted = "Supplied content type is not allowed. Content-Type: application/json is \
+                          required\n";
+            return self.text(StatusCode::UNSUPPORTED_MEDIA_TYPE, wanted);
+        }
+        let settings = &self.port.settings;
+        let read = self.read(request).await;
+        self.client.mark_not_sent(None);
+        let (body, mut charge) = match read {
+            Ok(read) => read,
+            Err(Unread::TooLong) => {
+                let error = reject_too_big_request(settings.max_request);
+                return self.failed(StatusCode::PAYLOAD_TOO_LARGE, error);
+            }
+            Err(unread) => {
+                let status = match unread {
+                    Unread::TooLate => {
+                        self.port.stats.drop_for(Dropped::HalfSent);
+                        StatusCode::REQUEST_TIMEOUT
+                    }
+                    _ => StatusCode::BAD_REQUEST,
+                };
+                let mut response = self.text(status, "the request did not arrive whole\n");
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                return response;
+            }
+        };
+        self.client.set(Doing::Something);
+        if !matches!(first(&body), Some(b'{' | b'[')) {
+            let error = ErrorObject::from(ErrorCode::ParseError).into_owned();
+            return self.failed(StatusCode::BAD_REQUEST, error);
+        }
+        let extensions = Extensions::new();
+        let answer = self.port.dispatch.answer(&body, &extensions, None, &mut charge).await;
+        let text = String::from(Box::<str>::from(answer.into_json()));
+        self.response(StatusCode::OK, JSON, text)
+    }
+
+    /// Reads a body, chunk by chunk, as far as it may be and as fast as it must be.
+    async fn read(&self, request: Request<Incoming>) -> Result<(Vec<u8>, Charge), Unread> {
+        let settings = &self.port.settings;
+        let most = settings.max_request as usize;
+        let told = request.headers().get(CONTENT_LENGTH);
+        let told = told.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if told.is_some_and(|told| told > most as u64) {
+            return Err(Unread::TooLong);
+        }
+        // What is told to come has its room before it is read, so that requests wait for one another
+        // and not half of each for the other halves.
+        settings.memory.room().await;
+        let mut charge = settings.memory.charge(Some(&self.client), 0);
+        let mut body = Vec::new();
+        if let Some(told) = told.and_then(|told| usize::try_from(told).ok()) {
+            charge.grow(told);
+            body.reserve_exact(told);
+        }
+        let since = Instant::now();
+        self.client.mark_not_sent(Some(since));
+        let mut incoming = request.into_body();
+        let mut waited = Duration::ZERO;
+        loop {
+            let until = deadline(since + waited, settings.slow_after, body.len() as u64);
+            let frame = match tokio::time::timeout_at(until, incoming.frame()).await {
+                Err(_) => return Err(Unread::TooLate),
+                Ok(None) => return Ok((body, charge)),
+                Ok(Some(Err(_))) => return Err(Unread::Broken),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let Some(data) = frame.data_ref() else { continue };
+            if body.len() + data.len() > most {
+                return Err(Unread::TooLong);
+            }
+            body.extend_from_slice(data);
+            if body.capacity() > charge.bytes() {
+                charge.grow(body.capacity() - charge.bytes());
+                // Who has all of its request waits for nobody; who still sends may have to go.
+                let begin = Instant::now();
+                settings.memory.room().await;
+                waited += begin.elapsed();
+            }
+        }
+    }
+
+    fn failed(&self, status: StatusCode, error: ErrorObjectOwned) -> Response<Full<Bytes>> {
+        let text = MethodResponse::error(Id::Null, error).into_json();
+        self.response(status, JSON, String::from(Box::<str>::from(text)))
+    }
+
+    fn text(&self, status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+        self.response(status, TEXT, text.to_owned())
+    }
+
+    fn response(
+        &self,
+        status: StatusCode,
+        kind: HeaderValue,
+        text: String,
+    ) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(self.body(text.into_bytes())));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        response
+    }
+
+    /// A body that counts until it is written.
+    fn body(&self, text: Vec<u8>) -> Bytes {
+        let charge = self.port.settings.memory.charge(Some(&self.client), text.capacity());
+        Bytes::from_owner(Answering { client: Arc::clone(&self.client), text, _charge: charge })
+    }
+}
+
+const NOT_POST: &str = "Used HTTP Method is not allowed. POST is required\n";
+
+fn preflight(request: &Request<Incoming>) -> bool {
+    *request.method() == Method::OPTIONS
+        && request.headers().contains_key(ORIGIN)
+        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+fn upgrade(headers: &HeaderMap) -> bool {
+    let asked = headers.get(UPGRADE).map(HeaderValue::as_bytes).unwrap_or_default();
+    asked.eq_ignore_ascii_case(b"websocket")
+}
+
+/// The content types that jsonrpsee takes. All of them make browsers ask before they send.
+fn is_json(kind: Option<&HeaderValue>) -> bool {
+    let Some(kind) = kind.and_then(|kind| kind.to_str().ok()) else { return false };
+    let mut parts = kind.split(';').map(str::trim);
+    let json = parts.next().is_some_and(|kind| {
+        kind.eq_ignore_ascii_case("application/json")
+            || kind.eq_ignore_ascii_case("application/json-rpc")
+    });
+    json && parts.all(|part| part.eq_ignore_ascii_case("charset=utf-8"))
+}

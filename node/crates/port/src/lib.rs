@@ -1,0 +1,62 @@
+//! The TCP ports of a node: who is let in, what is read, what is answered, and how much memory all
+//! that may take.
+//!
+//! A [`Port`] is a listener. It serves JSON-RPC over HTTP and WebSocket from the methods of
+//! jsonrpsee, or pages that are made on the spot ([`Service`]). jsonrpsee's own server spawns a
+//! task for every message, and a client that does not read makes it hold every answer; so the
+//! server here is another, over the same methods.
+//!
+//! # Who is let in
+//! [`Seats`] bounds connections, in all and by address. When there is no place, the connection
+//! that has waited longest without a complete request is closed for the new one, so idle sockets
+//! keep nobody out. [`Descriptors`] keeps file descriptors for the ports of the operator. When
+//! `accept` fails for want of descriptors, an idle connection is closed and the next try waits up
+//! to a second. [`Guard`] checks the `Host` and the `Origin` of a request, and a token.
+//!
+//! # What is held
+//! [`Memory`] counts the bytes of requests that are not answered and of answers that are not sent,
+//! for one or several ports. On a WebSocket at most [`Settings::concurrent`] requests are in
+//! process, and nothing is read while answers of more than [`Settings::unsent`] bytes are unsent.
+//! While the total is exceeded, no request is begun, and those that have kept the node waiting for
+//! longest are closed. What is beyond the total is what was begun before: an answer for each
+//! thread that makes answers.
+//!
+//! A client that keeps the node waiting for [`Settings::slow_after`], in taking an answer or in
+//! sending a request, is closed; those that go on slowly must keep up a rate of 128 kB/s.
+//!
+//! Notifications to many subscribers are encoded once ([`Shared`]) and not copied: a
+//! [`Subscriber`] queues the same bytes on every connection.
+#![forbid(unsafe_code)]
+
+mod accept;
+mod client;
+mod control;
+mod descriptors;
+mod dispatch;
+mod guard;
+mod http;
+mod memory;
+mod outbox;
+mod port;
+mod reading;
+mod seats;
+mod shared;
+mod stats;
+mod subscriber;
+mod websocket;
+mod wire;
+mod writing;
+
+pub use accept::Backoff;
+pub use client::Client;
+pub use descriptors::{Descriptor, Descriptors, raise_limit};
+pub use guard::{Guard, Refusal, Token, TokenError};
+pub use memory::{Charge, Memory};
+pub use port::{Page, Port, Service, Settings, WebSocket};
+pub use seats::{Seat, Seats, network};
+pub use shared::Shared;
+pub use stats::{Dropped, PortStats};
+pub use subscriber::{Subscriber, Unsent};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! The reading half of a WebSocket: requests, as many at a time as may be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use jsonrpsee::Extensions;
+use jsonrpsee::core::server::MethodResponse;
+use jsonrpsee::types::error::reject_too_big_request;
+use jsonrpsee::types::{ErrorCode, ErrorObject, Id};
+use tokio::io::AsyncRead;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::client::{Client, Doing};
+use crate::control::{Control, Half};
+use crate::dispatch::{Connection, first};
+use crate::memory::Charge;
+use crate::outbox::Outbox;
+use crate::port::Inner;
+use crate::stats::Dropped;
+use crate::websocket::End;
+use crate::wire::deadline;
+
+/// Pings and the like that a client may send from one of our pings to the next.
+const CHATTER: u32 = 1024;
+
+/// The reading half of a WebSocket.
+pub(crate) struct Reading<R> {
+    pub(crate) socket: WebSocketStream<Half<R>>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) port: Arc<Inner>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) extensions: Extensions,
+    pub(crate) ping: Duration,
+}
+
+impl<R: AsyncRead + Unpin> Reading<R> {
+    /// Reads and answers until the connection is to end.
+    pub(crate) async fn run(mut self) -> End {
+        let settings = &self.port.settings;
+        let (memory, slow_after) = (Arc::clone(&settings.memory), settings.slow_after);
+        let concurrent = settings.concurrent.max(1);
+        let mut calls: FuturesUnordered<BoxFuture<'static, MethodResponse>> =
+            FuturesUnordered::new();
+        let period = (slow_after / 4).max(Duration::from_millis(10));
+        let mut tick = interval_at(Instant::now() + period, period);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut heard, mut pinged) = (Instant::now(), Instant::now());
+        let mut chatter = 0;
+        // For how long the current message was not read on.
+        let mut unjudged = Duration::ZERO;
+        loop {
+            let busy = !calls.is_empty()
+                || !self.outbox.is_empty()
+                || self.connection.subscriptions.available_permits()
+                    < self.connection.max_subscriptions as usize;
+            self.client.set(if busy { Doing::Something } else { Doing::Waiting });
+            let (unsent, full) = (!self.outbox.has_room(), !memory.has_room());
+            let reads = calls.len() < concurrent && !unsent && !full;
+            tokio::select! {
+                biased;
+                Some(answer) = calls.next() => self.answered(answer),
+                // It is written to, and heard of in the end.
+                room = self.outbox.room(), if unsent => if room.is_err() {
+                    return End::Left;
+                },
+                () = memory.room(), if full && !unsent => {}
+                message = self.socket.next(), if reads => {
+                    heard = Instant::now();
+                    let half = self.socket.get_mut();
+                    half.since = None;
+                    unjudged = Duration::ZERO;
+                    let charge = half.partial.split();
+                    self.client.mark_not_sent(None);
+                    let message = match message {
+                        Some(Ok(Message::Text(text))) => Bytes::from(text),
+                        Some(Ok(Message::Binary(bytes))) => bytes,
+                        Some(Ok(Message::Close(_))) | None => return End::Left,
+                        Some(Ok(_)) => {
+                            chatter += 1;
+                            if chatter > CHATTER {
+                                return End::Dropped(Dropped::Misbehaved);
+                            }
+                            continue;
+                        }
+                        Some(Err(error)) => return self.failed(&error),
+                    };
+                    if let Some(call) = self.begin(message, charge) {
+                        calls.push(call);
+                    }
+                    // Others of this thread have their turn, however fast the answers are there.
+                    tokio::task::consume_budget().await;
+                }
+                _ = tick.tick() => {
+                    let half = self.socket.get_ref();
+                    self.client.mark_not_sent(half.since);
+                    if !reads {
+                        // What does not arrive may be there, unread.
+                        heard = Instant::now();
+                        unjudged += period;
+                        continue;
+                    }
+                    let sent = half.partial.bytes() as u64;
+                    let late = |since| {
+                        deadline(since, slow_after + unjudged, sent) <= Instant::now()
+                    };
+                    if half.since.is_some_and(late) {
+                        return End::Dropped(Dropped::HalfSent);
+                    }
+                    if heard.elapsed() > self.ping * 5 / 2 {
+                        return End::Dropped(Dropped::Silent);
+                    }
+                    if pinged.elapsed() >= self.ping {
+                        pinged = Instant::now();
+                        chatter = 0;
+                        let mut frame = Vec::new();
+                        if Frame::ping(Bytes::new()).format(&mut frame).is_ok() {
+                            self.control.push(&frame);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn answered(&self, answer: MethodResponse) {
+        // Subscriptions are answered through their sink, notifications not at all.
+        if answer.is_method_call() || answer.is_batch() {
+            self.outbox.answer(answer.into_json());
+        }
+    }
+
+    /// Begins to answer a message. What is answered at once is queued at once.
+    fn begin(&self, message: Bytes, charge: Charge) -> Option<BoxFuture<'static, MethodResponse>> {
+        if !matches!(first(&message), Some(b'{' | b'[')) {
+            let error = ErrorObject::from(ErrorCode::ParseError);
+            self.answered(MethodResponse::error(Id::Null, error));
+            return None;
+        }
+        let dispatch = Arc::clone(&self.port.dispatch);
+        let connection = Arc::clone(&self.connection);
+        let extensions = self.extensions.clone();
+        let mut charge = charge;
+        let mut call = async move {
+            dispatch.answer(&message, &extensions, Some(&connection), &mut charge).await
+        }
+        .boxed();
+        match (&mut call).now_or_never() {
+            Some(answer) => {
+                self.answered(answer);
+                None
+            }
+            None => Some(call),
+        }
+    }
+
+    fn failed(&self, error: &Error) -> End {
+        match error {
+            Error::Io(_)
+            | Error::ConnectionClosed
+            | Error::AlreadyClosed
+            | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Left,
+            Error::Capacity(_) => {
+                let error = reject_too_big_request(self.port.settings.max_request);
+                self.answered(MethodResponse::error(Id::Null, error));
+                End::TooLong
+            }
+            _ => End::Dropped(Dropped::Misbehaved),
+        }
+    }
+}
