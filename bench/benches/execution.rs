@@ -23,13 +23,13 @@ use fragcast_execution::exec::{
 };
 use fragcast_execution::executor::{ChainView, Executor, ExecutorConfig};
 use fragcast_execution::state::SourceError;
+use fragcast_port::{Guard, Port, Service};
 use fragcast_rpc::eth::{EthConfig, EthContext, NoForwarded};
 use fragcast_shredder::delivery::{Delivered, Output, Times, Via};
 use fragcast_shredder::testing::data;
 use fragcast_shredder::{BlockBuilder, Dialect, Env, Frag, GatewayKey, Message};
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::rpc_params;
-use jsonrpsee::server::Server;
 use revm::bytecode::Bytecode;
 use revm::context::TxEnv;
 use revm::database::CacheDB;
@@ -392,13 +392,12 @@ async fn balances() {
     }
     let direct = CALLS as f64 / begin.elapsed().as_secs_f64();
 
-    let server = Server::builder()
-        .set_config(EthConfig::default().server().build())
-        .build("127.0.0.1:0")
-        .await
-        .expect("a socket");
-    let address = server.local_addr().expect("an address");
-    let handle = server.start(module);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let config = EthConfig::default();
+    let settings = config.port(config.memory(), Arc::new(Guard::default()), None);
+    let here = tokio::runtime::Handle::current();
+    let port = Port::open(listener, settings, Service::Rpc(module.into()), &here).expect("a port");
+    let address = port.address();
     let http = jsonrpsee::http_client::HttpClientBuilder::default()
         .build(format!("http://{address}"))
         .expect("a client");
@@ -408,7 +407,7 @@ async fn balances() {
         .await
         .expect("a client");
     let ws = load(&Arc::new(ws), &accounts, CALLS / 5, CLIENTS).await;
-    handle.stop().expect("it runs");
+    port.stop(GUARD).await;
     say("");
     say(&format!(
         "eth_getBalance(pending), {} accounts, five frags of an open block over four blocks, calls a \

@@ -102,6 +102,15 @@ struct Overrides {
     /// Ethereum JSON-RPC of the execution client.
     #[arg(long = "client.url", env = "FRAGCAST_CLIENT_URL")]
     client_url: Option<String>,
+    /// Names of this host that requests may ask for, on every TCP port; `*`: all.
+    #[arg(long = "http.vhosts", env = "FRAGCAST_HTTP_VHOSTS", value_delimiter = ',')]
+    vhosts: Option<Vec<String>>,
+    /// Origins of web pages that may read answers and open WebSockets; `*`: all.
+    #[arg(long = "http.cors", env = "FRAGCAST_HTTP_CORS", value_delimiter = ',')]
+    cors: Option<Vec<String>>,
+    /// File with the token of the operator's JSON-RPC.
+    #[arg(long = "admin.token", env = "FRAGCAST_ADMIN_TOKEN")]
+    admin_token: Option<PathBuf>,
     /// Reads of `latest` see the newest executed frag.
     #[arg(long = "rpc.preconf-as-latest", env = "FRAGCAST_RPC_PRECONF_AS_LATEST")]
     preconf_as_latest: bool,
@@ -154,6 +163,9 @@ impl Overrides {
             config.flashblocks.listen = listen.to_string();
         }
         set(&mut config.admin.listen, self.admin_listen.as_ref());
+        set(&mut config.admin.token, self.admin_token.as_ref());
+        set(&mut config.http.vhosts, self.vhosts.as_ref());
+        set(&mut config.http.cors, self.cors.as_ref());
         config.rpc.preconf_as_latest |= self.preconf_as_latest;
         set(&mut config.engine.url, self.engine_url.as_ref());
         set(&mut config.engine.jwt_secret, self.jwt_secret.as_ref());

@@ -183,6 +183,8 @@ pub struct Client {
 pub struct Admin {
     /// TCP address. Whoever reaches it controls the node, so keep it on loopback.
     pub listen: SocketAddr,
+    /// File with a token that requests must show, `Authorization: Bearer …`. Empty: none is needed.
+    pub token: PathBuf,
 }
 
 /// The public JSON-RPC.
@@ -193,6 +195,12 @@ pub struct Http {
     pub listen: SocketAddr,
     /// Messages that wait for a slow subscriber before it is dropped.
     pub subscriber_queue: u32,
+    /// Names of this host that requests may ask for, on every TCP port; `localhost` and IP addresses
+    /// always may, and with `*` all.
+    pub vhosts: Vec<String>,
+    /// Origins of web pages that may read answers and open WebSockets, such as
+    /// `https://app.example`, or `*`.
+    pub cors: Vec<String>,
 }
 
 /// Limits of `eth_call` and similar methods, and of transactions that are being forwarded.
@@ -355,13 +363,18 @@ impl Default for Client {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9340)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9340)), token: PathBuf::new() }
     }
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9320)), subscriber_queue: 4096 }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9320)),
+            subscriber_queue: 4096,
+            vhosts: vec!["localhost".into()],
+            cors: Vec::new(),
+        }
     }
 }
 

@@ -5,8 +5,10 @@
 
 pub mod execution;
 mod gossip;
+mod ports;
 mod public;
 mod pump;
+mod runtimes;
 mod sockets;
 
 use std::net::TcpListener;
@@ -21,7 +23,7 @@ use fragcast_turbine::output::Output;
 use fragcast_turbine::sequencer::Sequencer;
 use fragcast_turbine::{PeerId, Protocol};
 use fragcast_upstream::engine::{self, EngineStats};
-use jsonrpsee::server::{PingConfig, Server, ServerHandle};
+use jsonrpsee::core::server::Methods;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
@@ -37,7 +39,9 @@ use crate::serve::state::{NodeState, RpcStats};
 
 use execution::Executing;
 pub use execution::Execution;
+use ports::{Listeners, Opening, Ports};
 use pump::Pump;
+pub use runtimes::Runtimes;
 pub use sockets::{Addresses, Sockets};
 
 /// Own messages waiting for this node's sequencer.
@@ -73,15 +77,17 @@ pub struct Node {
     state: Arc<NodeState>,
     addresses: Addresses,
     outputs: broadcast::Sender<Output>,
-    servers: Vec<ServerHandle>,
+    ports: Ports,
     /// Tasks that follow the execution client and forward transactions.
     tasks: Vec<JoinHandle<()>>,
     flashblocks: Option<Door>,
-    metrics: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
     /// `None` once the driver is known to have ended.
     driver: Option<JoinHandle<()>>,
     gossip: Option<JoinHandle<()>>,
     events: JoinHandle<()>,
+    /// Dropped last: the threads of what is above.
+    _runtimes: Arc<Runtimes>,
 }
 
 impl Node {
@@ -113,9 +119,16 @@ impl Node {
         )?;
         let net_config = NetConfig { cut, drop_shreds, ..config.net_settings() };
         let gossip_identity = identity.clone();
-        let Running { handle: net, events, task: driver, gossip: link } =
-            fragcast_turbine::net::spawn(protocol, identity, sockets.p2p, &net_config)?;
-        let gossip = gossip::start(&config, &network, &gossip_identity, link).await?;
+        let runtimes = Runtimes::shared()?;
+        let Running { handle: net, events, task: driver, gossip: link } = {
+            let _overlay = runtimes.overlay().enter();
+            fragcast_turbine::net::spawn(protocol, identity, sockets.p2p, &net_config)?
+        };
+        let (gossip_config, gossip_network) = (config.clone(), network.clone());
+        let gossip = runtimes.overlay().spawn(async move {
+            gossip::start(&gossip_config, &gossip_network, &gossip_identity, link).await
+        });
+        let gossip = gossip.await??;
 
         let engine_stats = Arc::new(EngineStats::default());
         let engine = config
@@ -144,6 +157,7 @@ impl Node {
             gossip: gossip.as_ref().map(|(handle, _)| handle.clone()),
             races: Races::default(),
             flashblocks: OnceLock::new(),
+            ports: OnceLock::new(),
             network,
             leads,
             progress: Mutex::default(),
@@ -156,44 +170,60 @@ impl Node {
         let metrics_address = sockets.metrics.local_addr()?;
         let flashblocks_address =
             sockets.flashblocks.as_ref().map(TcpListener::local_addr).transpose()?;
-        let ingest_server = Server::builder()
-            .set_config(config.ingest_server())
-            .build_from_tcp(sockets.ingest)?
-            .start(ingest.module());
-        let mut module = rpc::module(
-            Arc::clone(&state),
-            outputs.clone(),
-            Duration::from_millis(config.rpc.slow_subscriber_ms),
-        )
-        .remove_context();
+        let mut memory = config.rpc.memory();
+        let descriptors = ports::descriptors(&config);
         let mut tasks = Vec::new();
         let mut flashblocks = None;
         if let Some((listener, executor)) = sockets.flashblocks.zip(state.executor.as_ref()) {
-            let door = Door::open(listener, executor.view(), config.flashblocks_settings())?;
+            let settings = flashblocks::Settings {
+                guard: ports::guard(&config),
+                descriptors: descriptors.clone(),
+                ..config.flashblocks_settings()
+            };
+            let _serving = runtimes.serving().enter();
+            let door = Door::open(listener, executor.view(), settings)?;
             // Set once: the node has only just been made.
             let _ = state.flashblocks.set(Arc::clone(door.stats()));
             flashblocks = Some(door);
         }
+        let mut http = Methods::new();
         if let Some(executing) = executing {
             let public =
                 public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;
-            module.merge(public.module)?;
+            http.merge(public.module)?;
+            memory = Arc::clone(&public.eth.memory);
             tasks.extend(executing.follower);
             tasks.push(public.forwarding);
             // Set once: the node has only just been made.
             let _ = state.eth.set(public.eth);
             let _ = state.forwarder.set(public.forwarder);
         }
-        let http_server = Server::builder()
-            .set_config(config.rpc.server().enable_ws_ping(PingConfig::new()).build())
-            .build_from_tcp(sockets.http)?
-            .start(module);
-        let admin_server = Server::builder()
-            .set_config(config.admin_server())
-            .build_from_tcp(sockets.admin)?
-            .start(rpc::admin(Arc::clone(&state)));
-        let listener = tokio::net::TcpListener::from_std(sockets.metrics)?;
-        let metrics = tokio::spawn(metrics::serve(listener, Arc::clone(&state)));
+        http.merge(rpc::module(
+            Arc::clone(&state),
+            &outputs,
+            config.http.subscriber_queue as usize,
+            config.rpc.slow_after(),
+            Arc::clone(&memory),
+            runtimes.serving(),
+        ))?;
+        let opening = Opening {
+            config: &config,
+            runtimes: &runtimes,
+            state: &state,
+            ingest: ingest.module().into(),
+            http,
+            memory,
+            descriptors,
+        };
+        let ports = opening.open(Listeners {
+            ingest: sockets.ingest,
+            http: sockets.http,
+            admin: sockets.admin,
+            metrics: sockets.metrics,
+        })?;
+        // Set once: the node has only just been made.
+        let _ = state.ports.set(ports.numbers());
+        let upkeep = tokio::spawn(metrics::upkeep(Arc::clone(&state)));
 
         let pump = Pump {
             state: Arc::clone(&state),
@@ -202,7 +232,7 @@ impl Node {
             engine,
             tap,
         };
-        let events = tokio::spawn(pump.run(events, own_rx));
+        let events = runtimes.overlay().spawn(pump.run(events, own_rx));
         let addresses = Addresses {
             p2p,
             gossip: gossip.as_ref().map_or_else(Vec::new, |(handle, _)| gossip::addresses(handle)),
@@ -212,18 +242,18 @@ impl Node {
             metrics: metrics_address,
             flashblocks: flashblocks_address,
         };
-        let servers = vec![ingest_server, http_server, admin_server];
         Ok(Self {
             state,
             addresses,
             outputs,
-            servers,
+            ports,
             tasks,
             flashblocks,
-            metrics,
+            upkeep,
             driver: Some(driver),
             gossip: gossip.map(|(_, task)| task),
             events,
+            _runtimes: runtimes,
         })
     }
 
@@ -260,11 +290,7 @@ impl Node {
 
     /// Stops the node: servers first, then the overlay, then the remaining outputs.
     pub async fn stop(self) {
-        for server in self.servers {
-            let _ = server.stop();
-            // Open subscriptions may keep a server; what it holds ends with the node.
-            let _ = tokio::time::timeout(Duration::from_secs(1), server.stopped()).await;
-        }
+        self.ports.stop().await;
         if let Some(door) = self.flashblocks {
             door.close().await;
         }
@@ -272,8 +298,8 @@ impl Node {
             task.abort();
             let _ = task.await;
         }
-        self.metrics.abort();
-        let _ = self.metrics.await;
+        self.upkeep.abort();
+        let _ = self.upkeep.await;
         if let Some(handle) = &self.state.gossip {
             handle.shutdown().await;
         }

@@ -106,6 +106,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
         }
         writeln!(out, "flashblocks  ws://{listen}")?;
     }
+    config.admin_token()?;
     if !config.admin.listen.ip().is_loopback() {
         writeln!(out, "warning: admin.listen is not on loopback; keep it behind a firewall")?;
     }

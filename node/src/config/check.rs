@@ -39,6 +39,9 @@ pub enum ConfigError {
     /// `engine.jwt_secret` cannot be read.
     #[error("engine.jwt_secret: {0}")]
     JwtSecret(#[from] JwtError),
+    /// `admin.token` cannot be used.
+    #[error("admin.token: {0}")]
+    AdminToken(#[from] fragcast_port::TokenError),
 }
 
 impl Config {
@@ -69,8 +72,10 @@ impl Config {
         for path in paths {
             *path = dir.join(&*path);
         }
-        if !config.engine.jwt_secret.as_os_str().is_empty() {
-            config.engine.jwt_secret = dir.join(&config.engine.jwt_secret);
+        for path in [&mut config.engine.jwt_secret, &mut config.admin.token] {
+            if !path.as_os_str().is_empty() {
+                *path = dir.join(&*path);
+            }
         }
         // A name stays a name; what looks like a file is one beside the configuration.
         let chain = &mut config.execution.chain;
@@ -124,6 +129,7 @@ impl Config {
         if self.rpc.max_batch == 0 || self.rpc.max_connections == 0 {
             return value("rpc.max_batch, rpc.max_connections", "must be at least 1".into());
         }
+        self.check_ports()?;
         self.check_flashblocks()?;
         if !self.engine.url.is_empty() && self.engine.jwt_secret.as_os_str().is_empty() {
             return value("engine.jwt_secret", "the engine API needs a secret file".into());
@@ -148,6 +154,41 @@ impl Config {
         }
         self.gossip_listen()?;
         self.gossip_peers()?;
+        Ok(())
+    }
+
+    fn check_ports(&self) -> Result<(), ConfigError> {
+        let rpc = &self.rpc;
+        let value = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.into() });
+        if rpc.max_concurrent == 0 || rpc.message_buffer == 0 || rpc.max_unsent == 0 {
+            let key = "rpc.max_concurrent, rpc.message_buffer, rpc.max_unsent";
+            return value(key, "must be at least 1");
+        }
+        if rpc.max_unsent_total < 64 * 1024 * 1024 {
+            let problem = "must be at least 67108864: 48 MiB of it are notifications kept for all";
+            return value("rpc.max_unsent_total", problem);
+        }
+        if rpc.slow_subscriber_ms < 10 {
+            return value("rpc.slow_subscriber_ms", "must be at least 10");
+        }
+        let strange = |name: &String| {
+            name.trim().is_empty() || name.contains(|c: char| c.is_whitespace() || c == '/')
+        };
+        if self.http.vhosts.iter().any(strange) {
+            let problem = "names of hosts, such as \"node.example\", or \"*\"";
+            return value("http.vhosts", problem);
+        }
+        let origin = |name: &String| {
+            let name = name.trim();
+            name == "*"
+                || name == "null"
+                || name.split_once("://").is_some_and(|(scheme, host)| {
+                    !scheme.is_empty() && !host.is_empty() && !host.contains('/')
+                })
+        };
+        if !self.http.cors.iter().all(origin) {
+            return value("http.cors", "origins, such as \"https://app.example\", or \"*\"");
+        }
         Ok(())
     }
 

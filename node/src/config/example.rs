@@ -106,12 +106,21 @@ cache_mib = {client_cache}
 [admin]
 # The operator's JSON-RPC. Keep it on loopback.
 listen = "{admin_listen}"
+# File with a token that requests must show (Authorization: Bearer …), 16 characters or more, which
+# only its owner may read. Empty: none is needed.
+token = {admin_token:?}
 
 [http]
 # Public JSON-RPC over HTTP and WebSocket: fragcast_* and, with a chain to execute, eth_*.
 listen = "{http_listen}"
 # Messages and events that wait for a slow subscriber before it is dropped.
 subscriber_queue = {queue}
+# Names of this host that requests may ask for, on every TCP port, against DNS rebinding. localhost
+# and IP addresses always may; "*": all.
+vhosts = {vhosts:?}
+# Origins of web pages that may read answers and open WebSockets, such as "https://app.example", or
+# "*". Pages on this machine may open WebSockets in any case.
+cors = {cors:?}
 
 [rpc]
 {rpc}
@@ -198,8 +207,11 @@ filter = "{filter}"
             client_timeout = client.timeout_ms,
             client_cache = client.cache_mib,
             admin_listen = admin.listen,
+            admin_token = admin.token,
             http_listen = http.listen,
             queue = http.subscriber_queue,
+            vhosts = http.vhosts,
+            cors = http.cors,
             rpc = rpc_lines(rpc),
             call_threads = calls.threads,
             call_queue = calls.queue,
@@ -225,7 +237,7 @@ filter = "{filter}"
 }
 
 /// The settings of `[rpc]` and their comments.
-const RPC: [(&str, &str); 17] = [
+const RPC: [(&str, &str); 21] = [
     ("preconf_as_latest", "Reads of `latest` see the newest executed frag."),
     (
         "proxied",
@@ -236,10 +248,20 @@ const RPC: [(&str, &str); 17] = [
     ("max_request", "Bytes of a request."),
     ("max_response", "Bytes of an answer."),
     ("max_connections", "Connections at a time."),
+    (
+        "max_connections_per_address",
+        "Those from one IP address; 0: an eighth of them, and loopback is not counted.",
+    ),
     ("max_subscriptions_per_connection", "Subscriptions of a connection."),
     ("max_subscriptions", "Subscriptions in all."),
-    ("message_buffer", "Messages that wait for a connection to take them."),
-    ("slow_subscriber_ms", "A subscriber who takes nothing for so long is dropped."),
+    ("max_concurrent", "Requests of a WebSocket that are answered at a time."),
+    ("max_unsent", "Bytes that wait for a WebSocket to take them; then nothing more is read."),
+    ("message_buffer", "The same in messages."),
+    (
+        "max_unsent_total",
+        "Bytes of requests and answers in all; then those are closed that are waited for longest.",
+    ),
+    ("slow_subscriber_ms", "A connection that is waited for so long is closed."),
     ("max_heavy_calls", "Calls at a time that go through many blocks."),
     ("max_log_blocks", "Blocks that eth_getLogs goes through."),
     ("max_logs", "Logs that eth_getLogs gives."),

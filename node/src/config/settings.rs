@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use fragcast_execution::executor::ExecutorConfig;
+use fragcast_port::Token;
 use fragcast_rpc::calls::CallConfig;
 use fragcast_rpc::flashblocks;
 use fragcast_rpc::forward::ForwardConfig;
@@ -16,7 +17,6 @@ use fragcast_turbine::{GossipConfig, Policy, RepairConfig, Route, RoutePolicy};
 use fragcast_upstream::client::{ClientConfig, FollowConfig, SourceLimits};
 use fragcast_upstream::engine::{EngineConfig, JwtSecret};
 use fragcast_upstream::http::{HttpClient, check_url};
-use jsonrpsee::server::{BatchRequestConfig, ServerConfig};
 
 use super::{Config, ConfigError, RouteName};
 use crate::multiaddr::{self, AddressError, Multiaddr};
@@ -252,23 +252,15 @@ impl Config {
         })
     }
 
-    /// The server that the gateway posts to.
-    pub fn ingest_server(&self) -> ServerConfig {
-        ServerConfig::builder()
-            .http_only()
-            .max_request_body_size(self.ingest.max_body_mib.saturating_mul(1024 * 1024))
-            .max_connections(32)
-            .set_batch_request_config(BatchRequestConfig::Disabled)
-            .build()
-    }
-
-    /// The operator's server.
-    pub fn admin_server(&self) -> ServerConfig {
-        ServerConfig::builder()
-            .http_only()
-            .max_request_body_size(64 * 1024)
-            .max_connections(16)
-            .set_batch_request_config(BatchRequestConfig::Disabled)
-            .build()
+    /// The token of the operator's JSON-RPC, if there is one.
+    ///
+    /// # Errors
+    /// [`ConfigError::AdminToken`].
+    pub fn admin_token(&self) -> Result<Option<Token>, ConfigError> {
+        let path = &self.admin.token;
+        if path.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Token::read(path)?))
     }
 }

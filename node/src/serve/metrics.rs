@@ -1,26 +1,17 @@
 //! The server of `/metrics`, `/healthz` and `/readyz`. Counters are kept where they happen and copied
 //! into the [recorder](super::recorder) when somebody asks.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fragcast_port::Page;
 use fragcast_turbine::health::State;
 use fragcast_turbine::net::gossip::GossipHandle;
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
 use hyper::header::CONTENT_TYPE;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
 
 use super::state::NodeState;
-
-/// Connections that are served at a time; others wait.
-const CONNECTIONS: usize = 32;
 
 /// How often samples are folded into their histograms; until then each takes memory.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -102,6 +93,7 @@ impl NodeState {
         let kind = Some(("kind", "fragcast"));
         metrics.gauge("fragcast_subscribers", kind, load(&self.rpc.subscribers) as f64);
         metrics.counter("fragcast_subscribers_dropped_total", kind, load(&self.rpc.slow));
+        self.port_metrics();
         if let Some(engine) = &self.engine {
             let s = engine.snapshot();
             for (outcome, n) in [
@@ -174,6 +166,29 @@ impl NodeState {
         }
         for (direction, n) in [("received", net.bytes_received), ("sent", net.bytes_sent)] {
             metrics.counter("fragcast_gossip_bytes_total", Some(("direction", direction)), n);
+        }
+    }
+
+    /// Copies the numbers of the TCP ports.
+    fn port_metrics(&self) {
+        let metrics = &self.metrics;
+        let load = |n: &std::sync::atomic::AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
+        for (name, stats, memory) in self.ports.get().into_iter().flatten() {
+            let port = Some(("port", *name));
+            metrics.gauge("fragcast_port_connections", port, load(&stats.connections) as f64);
+            metrics.gauge("fragcast_port_held_bytes", port, memory.used() as f64);
+            metrics.gauge("fragcast_port_held_bytes_max", port, memory.highest() as f64);
+            metrics.counter("fragcast_port_accepted_total", port, load(&stats.accepted));
+            metrics.counter("fragcast_port_accept_failed_total", port, load(&stats.accept_failed));
+            for (reason, n) in stats.dropped() {
+                let name = match *name {
+                    "http" => "fragcast_http_dropped_total",
+                    "ingest" => "fragcast_ingest_dropped_total",
+                    "admin" => "fragcast_admin_dropped_total",
+                    _ => "fragcast_metrics_dropped_total",
+                };
+                metrics.counter(name, Some(("reason", reason)), n);
+            }
         }
     }
 
@@ -265,60 +280,33 @@ impl NodeState {
     }
 }
 
-/// Serves until the task is aborted.
-pub async fn serve(listener: TcpListener, state: Arc<NodeState>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+/// The pages, for a port.
+pub fn page(state: Arc<NodeState>) -> Page {
+    Arc::new(move |request| answer(&state, request))
+}
+
+/// Keeps the numbers small, and forgets filters that nobody polls, until the task is aborted.
+pub async fn upkeep(state: Arc<NodeState>) {
     let mut upkeep = tokio::time::interval(UPKEEP);
-    // Connections end with this task.
-    let mut connections = tokio::task::JoinSet::new();
     loop {
-        let accept = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept().await)
-        };
-        let (slot, accepted) = tokio::select! {
-            accepted = accept => accepted,
-            Some(_) = connections.join_next() => continue,
-            _ = upkeep.tick() => {
-                state.metrics.upkeep();
-                if let Some(eth) = state.eth.get() {
-                    eth.tick();
-                }
-                continue;
-            }
-        };
-        let Ok((stream, _)) = accepted else {
-            // Out of file descriptors, most likely: let some be given back.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let state = Arc::clone(&state);
-        connections.spawn(async move {
-            let service = service_fn(move |request| {
-                let response = answer(&state, &request);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(5))
-                .serve_connection(TokioIo::new(stream), service);
-            // A client that neither asks nor leaves does not keep its slot.
-            let _ = tokio::time::timeout(Duration::from_secs(60), served).await;
-            drop(slot);
-        });
+        upkeep.tick().await;
+        state.metrics.upkeep();
+        if let Some(eth) = state.eth.get() {
+            eth.tick();
+        }
     }
 }
 
-fn answer(state: &NodeState, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(state: &NodeState, request: &Parts) -> Response<Vec<u8>> {
     let text = |status, body: String| {
-        let mut response = Response::new(Full::new(Bytes::from(body)));
+        let mut response = Response::new(body.into_bytes());
         *response.status_mut() = status;
         response
     };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !matches!(request.method, Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
     }
-    match request.uri().path() {
+    match request.uri.path() {
         "/metrics" => {
             let mut response = text(StatusCode::OK, state.metrics());
             let kind = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4");

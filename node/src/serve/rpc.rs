@@ -5,14 +5,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use alloy_primitives::hex;
+use bytes::Bytes;
+use fragcast_port::{Memory, Shared, Subscriber, Unsent};
+use fragcast_shredder::Kind;
 use fragcast_shredder::messages::json::MessageJson;
 use fragcast_turbine::output::Output;
 use fragcast_turbine::{Mode, Policy};
 use jsonrpsee::core::SubscriptionError;
-use jsonrpsee::server::SendTimeoutError;
 use jsonrpsee::types::ErrorObjectOwned;
-use jsonrpsee::{PendingSubscriptionSink, RpcModule, SubscriptionMessage};
+use jsonrpsee::{Extensions, Methods, PendingSubscriptionSink, RpcModule};
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -47,32 +50,76 @@ pub fn describe(output: &Output) -> Value {
     }
 }
 
-/// `fragcast_status` and `fragcast_subscribe`.
+/// Bytes of messages, as JSON, that are kept for subscribers who have not asked for them yet.
+const SHARED: usize = 32 * 1024 * 1024;
+
+/// An output on its way to subscribers.
+#[derive(Clone)]
+enum Relayed {
+    Output(Output),
+    /// So many never came here.
+    Lost(u64),
+}
+
+/// What `fragcast_subscribe` gives.
+struct Feed {
+    state: Arc<NodeState>,
+    relayed: broadcast::Sender<Relayed>,
+    /// Messages as JSON, by their address.
+    shared: Shared<usize>,
+    patience: Duration,
+}
+
+/// Takes the outputs over to the threads that serve: to wake thousands of subscribers there keeps
+/// nobody from carrying messages.
+async fn relay(mut outputs: broadcast::Receiver<Output>, to: broadcast::Sender<Relayed>) {
+    loop {
+        let relayed = match outputs.recv().await {
+            Ok(output) => Relayed::Output(output),
+            Err(RecvError::Lagged(missed)) => Relayed::Lost(missed),
+            Err(RecvError::Closed) => return,
+        };
+        // Nobody may be listening.
+        let _ = to.send(relayed);
+    }
+}
+
+/// `fragcast_status` and `fragcast_subscribe`, which are served on the threads of `runtime`.
 ///
-/// A subscriber that takes nothing for `patience` is dropped.
+/// At most `queue` outputs wait for a slow subscriber, one ring for all; one that takes nothing for
+/// `patience` is dropped. What subscribers are sent is written
+/// once for all of them.
 pub fn module(
     state: Arc<NodeState>,
-    outputs: broadcast::Sender<Output>,
+    outputs: &broadcast::Sender<Output>,
+    queue: usize,
     patience: Duration,
-) -> RpcModule<Arc<NodeState>> {
-    let mut module = RpcModule::new(state);
+    memory: Arc<Memory>,
+    runtime: &Handle,
+) -> Methods {
+    let (relayed, _) = broadcast::channel(queue.max(1));
+    runtime.spawn(relay(outputs.subscribe(), relayed.clone()));
+    let feed = Feed { state, relayed, shared: Shared::new(SHARED, memory), patience };
+    let mut module = RpcModule::new(feed);
     module
-        .register_method("fragcast_status", |_, state, _| Ok::<_, ErrorObjectOwned>(state.status()))
+        .register_method("fragcast_status", |_, feed, _| {
+            Ok::<_, ErrorObjectOwned>(feed.state.status())
+        })
         .expect("a name of its own");
     module
         .register_subscription(
             "fragcast_subscribe",
             "fragcast_subscription",
             "fragcast_unsubscribe",
-            move |_, pending, state, _| {
-                let outputs = outputs.subscribe();
-                let state = Arc::clone(&state);
+            |_, pending, feed, extensions| {
+                let outputs = feed.relayed.subscribe();
                 async move {
-                    state.rpc.subscribers.fetch_add(1, Ordering::Relaxed);
-                    let result = serve(pending, outputs, patience).await;
-                    state.rpc.subscribers.fetch_sub(1, Ordering::Relaxed);
+                    let stats = &feed.state.rpc;
+                    stats.subscribers.fetch_add(1, Ordering::Relaxed);
+                    let result = serve(&feed, pending, &extensions, outputs).await;
+                    stats.subscribers.fetch_sub(1, Ordering::Relaxed);
                     if matches!(result, Ok(Ending::Slow)) {
-                        state.rpc.slow.fetch_add(1, Ordering::Relaxed);
+                        stats.slow.fetch_add(1, Ordering::Relaxed);
                         return Err("too slow".into());
                     }
                     result.map(drop)
@@ -80,7 +127,7 @@ pub fn module(
             },
         )
         .expect("names of its own");
-    module
+    module.into()
 }
 
 /// The operator's methods: `fragcast_status`, `admin_peers`; `fragcast_setHead`, which moves the
@@ -147,34 +194,49 @@ enum Ending {
 /// Sends until the subscriber goes, or is so slow that messages would be lost. Then it is told how
 /// many and dropped, because a stream with a silent gap is worse than none.
 async fn serve(
+    feed: &Feed,
     pending: PendingSubscriptionSink,
-    mut outputs: broadcast::Receiver<Output>,
-    patience: Duration,
+    extensions: &Extensions,
+    mut outputs: broadcast::Receiver<Relayed>,
 ) -> Result<Ending, SubscriptionError> {
-    let sink = pending.accept().await?;
+    let subscriber = Subscriber::accept(pending, extensions, feed.patience).await?;
     loop {
         let output = tokio::select! {
-            () = sink.closed() => return Ok(Ending::Gone),
+            () = subscriber.closed() => return Ok(Ending::Gone),
             output = outputs.recv() => output,
         };
-        match output {
-            Ok(output) => {
-                let value = serde_json::value::to_raw_value(&describe(&output))?;
-                match sink.send_timeout(SubscriptionMessage::from(value), patience).await {
-                    Ok(()) => {}
-                    Err(SendTimeoutError::Timeout(_)) => return Ok(Ending::Slow),
-                    Err(SendTimeoutError::Closed(_)) => return Ok(Ending::Gone),
+        let missed = match output {
+            Ok(Relayed::Output(output)) => {
+                for json in encode(feed, output).await?.iter() {
+                    match subscriber.send(json).await {
+                        Ok(()) => {}
+                        Err(Unsent::Slow) => return Ok(Ending::Slow),
+                        Err(Unsent::Gone) => return Ok(Ending::Gone),
+                    }
                 }
+                continue;
             }
+            Ok(Relayed::Lost(missed)) | Err(RecvError::Lagged(missed)) => missed,
             Err(RecvError::Closed) => return Ok(Ending::Gone),
-            Err(RecvError::Lagged(missed)) => {
-                let last = json!({ "type": "dropped", "missed": missed });
-                let value = serde_json::value::to_raw_value(&last)?;
-                // Without waiting for one who does not read.
-                let sent = sink.send_timeout(value, Duration::from_secs(1));
-                let _ = sent.await;
-                return Ok(Ending::Slow);
-            }
+        };
+        let last =
+            Bytes::from(serde_json::to_vec(&json!({ "type": "dropped", "missed": missed }))?);
+        // Without waiting for one who does not read.
+        let _ = tokio::time::timeout(Duration::from_secs(1), subscriber.send(&last)).await;
+        return Ok(Ending::Slow);
+    }
+}
+
+/// An output as JSON, written once for all.
+async fn encode(feed: &Feed, output: Output) -> Result<Arc<[Bytes]>, serde_json::Error> {
+    match &output {
+        Output::Message(message) => {
+            let (key, kept) = (Arc::as_ptr(message).addr(), Arc::clone(message));
+            // A message of 10 MiB is 20 MiB of JSON.
+            let long = message.message.message().kind() == Kind::Frag;
+            let encode = move || serde_json::to_vec(&describe(&output)).map(|json| vec![json]);
+            feed.shared.get(key, kept, long, encode).await
         }
+        Output::Retracted { .. } => Ok([serde_json::to_vec(&describe(&output))?.into()].into()),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use fragcast_execution::executor::Executor;
+use fragcast_port::{Memory, PortStats};
 use fragcast_rpc::eth::EthContext;
 use fragcast_rpc::flashblocks::FlashblocksStats;
 use fragcast_rpc::forward::Forwarder;
@@ -31,6 +32,9 @@ pub struct RpcStats {
     /// Subscriptions dropped because they were too slow.
     pub slow: AtomicU64,
 }
+
+/// The numbers of a TCP port: its name, its counters, what its connections hold.
+pub type PortNumbers = (&'static str, Arc<PortStats>, Arc<Memory>);
 
 /// Changes of the node's way that are remembered.
 const MAX_CHANGES: usize = 64;
@@ -137,6 +141,8 @@ pub struct NodeState {
     pub races: Races,
     /// The Flashblocks WebSocket, if there is one.
     pub flashblocks: OnceLock<Arc<FlashblocksStats>>,
+    /// The TCP ports: name, counters, what their connections hold.
+    pub ports: OnceLock<Vec<PortNumbers>>,
     /// Its network.
     pub network: Network,
     /// Whether it leads for a gateway.

@@ -8,4 +8,5 @@ mod ethereum_tests;
 mod examples;
 mod gateway;
 mod gossip;
+mod ports;
 mod running;

@@ -2,5 +2,6 @@
 
 #[path = "../it/common.rs"]
 mod common;
+mod ports;
 mod processes;
 mod store_kill;

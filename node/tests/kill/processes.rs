@@ -45,22 +45,29 @@ fn port() -> u16 {
     }
 }
 
-struct Process {
-    dir: PathBuf,
+pub(crate) struct Process {
+    pub(crate) dir: PathBuf,
     p2p: u16,
-    ingest: u16,
-    http: u16,
-    metrics: u16,
-    admin: u16,
-    running: Option<Running>,
+    pub(crate) ingest: u16,
+    pub(crate) http: u16,
+    pub(crate) metrics: u16,
+    pub(crate) admin: u16,
+    pub(crate) running: Option<Running>,
 }
 
 impl Process {
     fn start(&mut self) {
+        self.start_as(|command| command);
+    }
+
+    /// Starts what `change` makes of the command.
+    pub(crate) fn start_as(&mut self, change: impl FnOnce(Command) -> Command) {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log"));
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port)).to_string();
-        let child = command(&["run", "--config", self.dir.join("node.toml").to_str().unwrap()])
-            .args(["--http.port", &self.http.to_string()])
+        let config = self.dir.join("node.toml");
+        let mut run = command(&["run", "--config", config.to_str().unwrap()]);
+        run.args(["--http.port", &self.http.to_string()]);
+        let child = change(run)
             .env("FRAGCAST_INGEST_LISTEN", at(self.ingest))
             .env("FRAGCAST_METRICS", at(self.metrics))
             .env("FRAGCAST_ADMIN_LISTEN", at(self.admin))
@@ -76,11 +83,11 @@ impl Process {
         self.running = None;
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    fn ingest_url(&self) -> String {
+    pub(crate) fn ingest_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ingest)
     }
 
@@ -107,12 +114,13 @@ impl Process {
         }
     }
 
-    async fn get(&self, path: &str) -> String {
+    pub(crate) async fn get(&self, path: &str) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         guarded(async {
             let address = ("127.0.0.1", self.metrics);
             let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let request =
+                format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut text = String::new();
             stream.read_to_string(&mut text).await.unwrap();
@@ -130,15 +138,15 @@ impl Process {
     }
 }
 
-struct Network {
-    processes: Vec<Process>,
+pub(crate) struct Network {
+    pub(crate) processes: Vec<Process>,
     gateway: GatewayKey,
     _dir: tempfile::TempDir,
 }
 
 impl Network {
     /// `init`, `keygen`, `delegate`, one network file, `check-config`: as the README says.
-    fn new(n: usize) -> Self {
+    pub(crate) fn new(n: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let text = |path: &Path| path.to_str().unwrap().to_owned();
@@ -202,7 +210,7 @@ impl Network {
         Self { processes, gateway, _dir: dir }
     }
 
-    async fn all_connected(&self) {
+    pub(crate) async fn all_connected(&self) {
         for process in &self.processes {
             process.until("connected", self.processes.len() as u64 - 1).await;
         }

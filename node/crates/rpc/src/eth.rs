@@ -34,6 +34,7 @@ use tokio::sync::Semaphore;
 use fragcast_execution::chain::ChainSpec;
 use fragcast_execution::exec::Tx;
 use fragcast_execution::executor::ChainView;
+use fragcast_port::{Memory, Shared};
 use fragcast_upstream::client::FollowStats;
 
 pub use config::EthConfig;
@@ -80,11 +81,14 @@ pub struct EthContext {
     pub forwarded: Arc<dyn Forwarded>,
     /// Request counters.
     pub stats: Arc<EthStats>,
+    /// What requests and answers take together; the port that serves the module has the same.
+    pub memory: Arc<Memory>,
     /// Whether reading the state may wait for an execution client. Then it must not happen on a
     /// thread of the runtime.
     pub state_waits: bool,
     /// Counters of following the execution client, if there is one.
     pub follow: Option<Arc<FollowStats>>,
+    shared: Shared<subscribe::Key>,
     filters: Filters,
     fees: fees::Tips,
     heavy: Arc<Semaphore>,
@@ -93,6 +97,9 @@ pub struct EthContext {
 
 /// The most reads at a time that wait for an execution client, each on a thread.
 const MAX_WAITING_READS: usize = 64;
+
+/// Bytes of notifications that are kept for those who have not asked for them yet.
+const SHARED: usize = 16 * 1024 * 1024;
 
 /// Methods that read the state.
 const STATE: [&str; 4] =
@@ -107,6 +114,7 @@ impl EthContext {
         upstream: Option<Arc<dyn Upstream>>,
         forwarded: Arc<dyn Forwarded>,
     ) -> Self {
+        let memory = config.memory();
         Self {
             spec,
             blocks: Blocks::new(Arc::clone(&view), config.preconf_as_latest),
@@ -114,6 +122,8 @@ impl EthContext {
             upstream,
             forwarded,
             stats: Arc::default(),
+            shared: Shared::new(SHARED, Arc::clone(&memory)),
+            memory,
             state_waits: false,
             follow: None,
             reads: Arc::new(Semaphore::new(MAX_WAITING_READS)),

@@ -57,6 +57,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fragcast_port::{Descriptors, Guard};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
@@ -88,6 +89,10 @@ pub struct Settings {
     pub closing: Duration,
     /// Interval of pings; a subscriber that sends nothing for three intervals is dropped.
     pub ping: Duration,
+    /// Whom it answers.
+    pub guard: Arc<Guard>,
+    /// File descriptors for its connections; `None`: they are set aside.
+    pub descriptors: Option<Descriptors>,
 }
 
 impl Default for Settings {
@@ -100,6 +105,8 @@ impl Default for Settings {
             handshake: Duration::from_secs(5),
             closing: Duration::from_secs(2),
             ping: Duration::from_secs(15),
+            guard: Arc::default(),
+            descriptors: None,
         }
     }
 }

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, Bytes};
+use fragcast_port::{Guard, Port, Service, Settings};
 use jsonrpsee::RpcModule;
-use jsonrpsee::server::{Server, ServerHandle};
 use jsonrpsee::types::ErrorObjectOwned;
 
 use fragcast_execution::devnet::Offered;
@@ -95,9 +95,8 @@ impl Pool {
         &self,
         chain_id: u64,
         port: u16,
-    ) -> anyhow::Result<(SocketAddr, ServerHandle)> {
+    ) -> anyhow::Result<(SocketAddr, Port)> {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)))?;
-        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let mut module = RpcModule::new((self.clone(), chain_id));
         module.register_method("eth_sendRawTransaction", |params, (pool, chain_id), _| {
@@ -105,7 +104,15 @@ impl Pool {
             pool.add(&raw, *chain_id)
         })?;
         module.register_method("eth_chainId", |_, (_, chain_id), _| format!("{chain_id:#x}"))?;
-        let server = Server::builder().build_from_tcp(listener)?;
-        Ok((address, server.start(module)))
+        let settings = Settings {
+            connections: 100,
+            per_address: Some(100),
+            max_request: 1024 * 1024,
+            max_batch: Some(100),
+            ..Settings::small("gateway", Arc::new(Guard::new(&[], &[], None)))
+        };
+        let service = Service::Rpc(module.into());
+        let port = Port::open(listener, settings, service, &tokio::runtime::Handle::current())?;
+        Ok((address, port))
     }
 }

@@ -1,10 +1,11 @@
 //! Limits and options of the Ethereum JSON-RPC.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use fragcast_port::{Descriptors, Guard, Memory, Settings, WebSocket};
 use jsonrpsee::core::traits::IdProvider;
-use jsonrpsee::server::{BatchRequestConfig, ServerConfigBuilder};
 use jsonrpsee::types::SubscriptionId;
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +37,13 @@ const TRACE: &[&str] = &[
     "trace_transaction",
 ];
 
-/// Limits and options. Memory: a connection holds at most one body of a request, one of an
-/// answer for each call of a batch, and `message_buffer` messages.
+/// How often a WebSocket is pinged.
+const PING: Duration = Duration::from_secs(30);
+/// How long a connection may wait between two requests.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Limits and options. Memory: all connections together hold `max_unsent_total` bytes of requests
+/// and answers, and what was begun before that was reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EthConfig {
@@ -54,13 +60,25 @@ pub struct EthConfig {
     pub max_response: u32,
     /// Connections at a time.
     pub max_connections: u32,
+    /// Connections from one IP address, or from one /64 of IPv6; 0: an eighth of all, and loopback,
+    /// from where a proxy on this machine asks for everybody, is not counted.
+    pub max_connections_per_address: u32,
+    /// Requests of a WebSocket connection that are answered at a time.
+    pub max_concurrent: u32,
+    /// Bytes of answers and notifications that wait for a WebSocket connection to take them. Beyond,
+    /// nothing more is read from it.
+    pub max_unsent: u32,
+    /// The same in messages.
+    pub message_buffer: u32,
+    /// Bytes that all connections together may hold: requests that are not answered, answers that
+    /// are not sent. Beyond, those are closed that have kept the node waiting for longest.
+    pub max_unsent_total: u64,
     /// Subscriptions of a connection.
     pub max_subscriptions_per_connection: u32,
     /// Subscriptions in all.
     pub max_subscriptions: u32,
-    /// Messages that wait to be sent on a connection.
-    pub message_buffer: u32,
-    /// A subscriber that takes nothing for this long, in milliseconds, is dropped.
+    /// A connection that takes nothing of what it is sent for this long, in milliseconds, or does not
+    /// send the rest of a request, is closed.
     pub slow_subscriber_ms: u64,
     /// The most calls at a time that go through many blocks; each has a thread of its own and holds
     /// at most `max_response` bytes of logs.
@@ -103,9 +121,13 @@ impl Default for EthConfig {
             max_request: 5 * 1024 * 1024,
             max_response: 64 * 1024 * 1024,
             max_connections: 500,
+            max_connections_per_address: 0,
+            max_concurrent: 16,
+            max_unsent: 1024 * 1024,
+            message_buffer: 256,
+            max_unsent_total: 128 * 1024 * 1024,
             max_subscriptions_per_connection: 64,
             max_subscriptions: 4_096,
-            message_buffer: 256,
             slow_subscriber_ms: 5_000,
             max_heavy_calls: 16,
             max_log_blocks: 1_000,
@@ -119,16 +141,40 @@ impl Default for EthConfig {
 }
 
 impl EthConfig {
-    /// The settings of the server.
-    pub fn server(&self) -> ServerConfigBuilder {
-        ServerConfigBuilder::new()
-            .set_batch_request_config(BatchRequestConfig::Limit(self.max_batch))
-            .max_request_body_size(self.max_request)
-            .max_response_body_size(self.max_response)
-            .max_connections(self.max_connections)
-            .max_subscriptions_per_connection(self.max_subscriptions_per_connection)
-            .set_message_buffer_capacity(self.message_buffer.max(1))
-            .set_id_provider(HexIds::default())
+    /// What the connections may hold together.
+    pub fn memory(&self) -> Arc<Memory> {
+        Memory::new(usize::try_from(self.max_unsent_total).unwrap_or(usize::MAX))
+    }
+
+    /// The settings of the port.
+    pub fn port(
+        &self,
+        memory: Arc<Memory>,
+        guard: Arc<Guard>,
+        descriptors: Option<Descriptors>,
+    ) -> Settings {
+        let per_address = self.max_connections_per_address as usize;
+        Settings {
+            name: "http",
+            connections: self.max_connections as usize,
+            per_address: (per_address > 0).then_some(per_address),
+            max_request: self.max_request,
+            max_response: self.max_response,
+            max_batch: Some(self.max_batch),
+            websocket: Some(WebSocket {
+                subscriptions: self.max_subscriptions_per_connection,
+                ids: Arc::new(HexIds::default()),
+                ping: PING,
+            }),
+            concurrent: self.max_concurrent as usize,
+            unsent: self.max_unsent as usize,
+            messages: self.message_buffer as usize,
+            slow_after: self.slow_after(),
+            idle: IDLE,
+            memory,
+            guard,
+            descriptors,
+        }
     }
 
     /// `proxied` with the groups written out.
@@ -145,7 +191,8 @@ impl EthConfig {
         names
     }
 
-    pub(super) const fn slow_after(&self) -> Duration {
+    /// How long one waits for a connection that takes nothing.
+    pub const fn slow_after(&self) -> Duration {
         Duration::from_millis(self.slow_subscriber_ms)
     }
 

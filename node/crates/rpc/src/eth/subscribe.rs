@@ -11,19 +11,25 @@
 //! | `frags` | | an executed frag: its place and the hashes of its transactions |
 //! | `retractions` | | a block whose preconfirmations, or itself, are void |
 //!
+//! What an event says to a kind of subscription is encoded once and shared by all subscribers who
+//! want the same; logs are the same for filters that are equal.
+//!
 //! A subscriber that does not keep up is told so and dropped: a stream with a silent gap is worse
 //! than none, and waiting for one subscriber would delay the others.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use alloy_primitives::{B256, U64};
+use alloy_primitives::{B256, U64, keccak256};
 use alloy_rpc_types_eth::{Filter, Log};
+use bytes::Bytes;
 use fragcast_execution::exec::{ExecutedBlock, Snapshot};
 use fragcast_execution::executor::ChainEvent;
+use fragcast_port::{Subscriber, Unsent};
 use jsonrpsee::core::SubscriptionError;
-use jsonrpsee::types::Params;
-use jsonrpsee::{PendingSubscriptionSink, RpcModule, SendTimeoutError, SubscriptionSink};
+use jsonrpsee::types::{ErrorObjectOwned, Params};
+use jsonrpsee::{Extensions, PendingSubscriptionSink, RpcModule};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
@@ -33,12 +39,68 @@ use super::logs::{filter, matching, matching_frag};
 use super::types::{RpcBlock, RpcTx, header};
 use super::{Answer, EthContext, EthStats, Failure, answer};
 
+/// What notifications depend on beside the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Heads,
+    /// Of a filter, by its hash.
+    Logs(B256),
+    Txs {
+        full: bool,
+    },
+    Flashblocks,
+    PendingLogs(B256),
+    Frags,
+    Retractions,
+}
+
+/// Names the notifications of an event for a kind of subscription: which event, by the address of
+/// what it tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key(u8, usize, Kind);
+
+impl Key {
+    /// The key, and what must live as long as it.
+    fn new(event: &ChainEvent, kind: Kind) -> (Self, Arc<dyn Any + Send + Sync>) {
+        fn of<T: Any + Send + Sync>(it: &Arc<T>) -> (usize, Arc<dyn Any + Send + Sync>) {
+            (Arc::as_ptr(it).addr(), Arc::clone(it) as _)
+        }
+        let (name, (address, kept)) = match event {
+            ChainEvent::Frag(it) => (0, of(it)),
+            ChainEvent::Verified(it) => (1, of(it)),
+            // A block is retracted once, so the reason is the same for all.
+            ChainEvent::Retracted { snapshot: it, .. } => (2, of(it)),
+            ChainEvent::Unwound(it) => (3, of(it)),
+        };
+        (Self(name, address, kind), kept)
+    }
+}
+
+/// What a filter of logs lets through, whatever the order in which it was written down.
+fn hash(filter: &Filter) -> B256 {
+    fn list<T: AsRef<[u8]> + Ord>(text: &mut Vec<u8>, values: impl Iterator<Item = T>) {
+        let mut values: Vec<T> = values.collect();
+        values.sort_unstable();
+        // The lengths keep two filters from being written alike.
+        text.extend_from_slice(&(values.len() as u64).to_be_bytes());
+        values.iter().for_each(|value| text.extend_from_slice(value.as_ref()));
+    }
+    let mut text = Vec::new();
+    list(&mut text, filter.address.iter());
+    for topics in &filter.topics {
+        list(&mut text, topics.iter());
+    }
+    text.extend_from_slice(format!("{:?}", filter.block_option).as_bytes());
+    keccak256(text)
+}
+
+#[derive(Clone)]
 enum Stream {
     Heads,
-    Logs(Filter),
+    Logs(Arc<Filter>, B256),
     Txs { full: bool },
     Flashblocks,
-    PendingLogs(Filter),
+    PendingLogs(Arc<Filter>, B256),
     Frags,
     Retractions,
 }
@@ -49,12 +111,20 @@ impl Stream {
         let kind: &str = &params.next::<String>()?;
         Ok(match kind {
             "newHeads" => Self::Heads,
-            "logs" => Self::Logs(filter(ctx, &mut params)?),
+            "logs" => {
+                let filter = filter(ctx, &mut params)?;
+                let hash = hash(&filter);
+                Self::Logs(Arc::new(filter), hash)
+            }
             "newPendingTransactions" | "newFlashblockTransactions" => {
                 Self::Txs { full: params.optional_next()?.unwrap_or(false) }
             }
             "newFlashblocks" => Self::Flashblocks,
-            "pendingLogs" => Self::PendingLogs(filter(ctx, &mut params)?),
+            "pendingLogs" => {
+                let filter = filter(ctx, &mut params)?;
+                let hash = hash(&filter);
+                Self::PendingLogs(Arc::new(filter), hash)
+            }
             "frags" => Self::Frags,
             "retractions" => Self::Retractions,
             other => {
@@ -63,15 +133,64 @@ impl Stream {
         })
     }
 
+    const fn kind(&self) -> Kind {
+        match self {
+            Self::Heads => Kind::Heads,
+            Self::Logs(_, hash) => Kind::Logs(*hash),
+            Self::Txs { full } => Kind::Txs { full: *full },
+            Self::Flashblocks => Kind::Flashblocks,
+            Self::PendingLogs(_, hash) => Kind::PendingLogs(*hash),
+            Self::Frags => Kind::Frags,
+            Self::Retractions => Kind::Retractions,
+        }
+    }
+
+    /// Whether the event may have notifications for this subscription.
+    const fn wants(&self, event: &ChainEvent) -> bool {
+        match self {
+            Self::Heads => matches!(event, ChainEvent::Verified(_)),
+            Self::Logs(..) => matches!(event, ChainEvent::Verified(_) | ChainEvent::Unwound(_)),
+            Self::Txs { .. } | Self::Flashblocks | Self::PendingLogs(..) | Self::Frags => {
+                matches!(event, ChainEvent::Frag(_))
+            }
+            Self::Retractions => {
+                matches!(event, ChainEvent::Retracted { .. } | ChainEvent::Unwound(_))
+            }
+        }
+    }
+
+    /// Whether the notifications are long enough to be written on a thread that may block.
+    const fn long(&self) -> bool {
+        matches!(self, Self::Flashblocks | Self::Txs { full: true })
+    }
+
+    /// The notifications of an event for this subscription, shared with others.
+    async fn shared(
+        &self,
+        ctx: &EthContext,
+        event: ChainEvent,
+    ) -> Result<Arc<[Bytes]>, ErrorObjectOwned> {
+        let (key, kept) = Key::new(&event, self.kind());
+        let stream = self.clone();
+        let encode = move || {
+            let messages = stream.messages(&event).map_err(Failure::into_error)?;
+            let text = |json: Answer| String::from(Box::<str>::from(json)).into_bytes();
+            Ok(messages.into_iter().map(text).collect())
+        };
+        ctx.shared.get(key, kept, self.long(), encode).await
+    }
+
     /// The notifications of an event for this subscription.
     fn messages(&self, event: &ChainEvent) -> Result<Vec<Answer>, Failure> {
         match (self, event) {
             (Self::Heads, ChainEvent::Verified(block)) => one(&header(&block.snapshot)),
-            (Self::Logs(filter), ChainEvent::Verified(block)) => {
+            (Self::Logs(filter, _), ChainEvent::Verified(block)) => {
                 each(matching(filter, &block.snapshot, false))
             }
-            (Self::Logs(filter), ChainEvent::Unwound(block)) => each(matching(filter, block, true)),
-            (Self::PendingLogs(filter), ChainEvent::Frag(snapshot)) => {
+            (Self::Logs(filter, _), ChainEvent::Unwound(block)) => {
+                each(matching(filter, block, true))
+            }
+            (Self::PendingLogs(filter, _), ChainEvent::Frag(snapshot)) => {
                 each(matching_frag(filter, snapshot))
             }
             (Self::Txs { full }, ChainEvent::Frag(snapshot)) => {
@@ -160,13 +279,13 @@ pub(super) fn register(module: &mut RpcModule<EthContext>) {
             "eth_subscribe",
             "eth_subscription",
             "eth_unsubscribe",
-            |params, pending, ctx, _| async move {
+            |params, pending, ctx, extensions| async move {
                 // From now on, so that nothing falls between the answer and the first event.
                 let events = ctx.view.subscribe();
                 let stream = Stream::parse(&ctx, &params);
                 drop(params);
                 match stream.and_then(|stream| Ok((stream, Open::new(&ctx)?))) {
-                    Ok((stream, _open)) => serve(&ctx, pending, &stream, events).await,
+                    Ok((stream, _open)) => serve(&ctx, pending, &extensions, &stream, events).await,
                     Err(failure) => {
                         let error = failure.into_error();
                         EthStats::count(match error.code() {
@@ -185,14 +304,15 @@ pub(super) fn register(module: &mut RpcModule<EthContext>) {
 async fn serve(
     ctx: &EthContext,
     pending: PendingSubscriptionSink,
+    extensions: &Extensions,
     stream: &Stream,
     mut events: Receiver<ChainEvent>,
 ) -> Result<(), SubscriptionError> {
-    let sink = pending.accept().await?;
+    let subscriber = Subscriber::accept(pending, extensions, ctx.config.slow_after()).await?;
     EthStats::count(&ctx.stats.answered);
     loop {
         let event = tokio::select! {
-            () = sink.closed() => return Ok(()),
+            () = subscriber.closed() => return Ok(()),
             event = events.recv() => event,
         };
         let event = match event {
@@ -202,31 +322,22 @@ async fn serve(
                 return Err(slow(ctx, &format!("{missed} events lost")));
             }
         };
-        let messages = stream.messages(&event).map_err(|failure| {
-            SubscriptionError::from(failure.into_error().message().to_owned())
-        })?;
-        // The blocks are not kept for one who takes long to read of them.
-        drop(event);
-        if !send(ctx, &sink, messages).await? {
-            return Ok(());
+        if !stream.wants(&event) {
+            continue;
+        }
+        // The blocks are not kept for one who takes long to read of them, only what is written.
+        let messages = stream
+            .shared(ctx, event)
+            .await
+            .map_err(|error| SubscriptionError::from(error.message().to_owned()))?;
+        for message in messages.iter() {
+            match subscriber.send(message).await {
+                Ok(()) => {}
+                Err(Unsent::Gone) => return Ok(()),
+                Err(Unsent::Slow) => return Err(slow(ctx, "nothing is taken")),
+            }
         }
     }
-}
-
-/// Sends a notification; `false` if the subscriber has gone.
-async fn send(
-    ctx: &EthContext,
-    sink: &SubscriptionSink,
-    messages: Vec<Answer>,
-) -> Result<bool, SubscriptionError> {
-    for message in messages {
-        match sink.send_timeout(message, ctx.config.slow_after()).await {
-            Ok(()) => {}
-            Err(SendTimeoutError::Closed(_)) => return Ok(false),
-            Err(SendTimeoutError::Timeout(_)) => return Err(slow(ctx, "nothing is taken")),
-        }
-    }
-    Ok(true)
 }
 
 fn slow(ctx: &EthContext, how: &str) -> SubscriptionError {

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
+use fragcast_port::{Backoff, Descriptor, Descriptors, PortStats, Refusal, network};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_tungstenite::accept_hdr_async_with_config;
+use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::http::header::CONTENT_LENGTH;
@@ -21,8 +22,6 @@ use super::subscriber::{self, Frames, MAX_INCOMING};
 
 /// Refusals that are sent at a time; beyond, connections are closed without a word.
 const REFUSALS: usize = 16;
-/// The pause when accepting fails, most likely for want of file descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// State shared by the server's tasks.
 pub(super) struct Hub {
@@ -36,12 +35,13 @@ pub(super) struct Hub {
 impl Hub {
     pub(super) fn new(settings: Settings, stopped: watch::Receiver<bool>) -> Self {
         let (most, per_address) = (settings.subscribers, settings.per_address);
+        let descriptors = settings.descriptors.clone();
         Self {
             ring: Ring::new(settings.buffer),
             stats: Arc::default(),
             settings,
             stopped,
-            seats: Arc::new(Seats { most, per_address, taken: Mutex::default() }),
+            seats: Arc::new(Seats { most, per_address, descriptors, taken: Mutex::default() }),
         }
     }
 }
@@ -56,6 +56,7 @@ struct Taken {
 struct Seats {
     most: usize,
     per_address: usize,
+    descriptors: Option<Descriptors>,
     taken: Mutex<Taken>,
 }
 
@@ -63,6 +64,7 @@ struct Seats {
 struct Seat {
     seats: Arc<Seats>,
     address: IpAddr,
+    _descriptor: Option<Descriptor>,
 }
 
 impl Seats {
@@ -71,6 +73,7 @@ impl Seats {
     }
 
     fn take(self: &Arc<Self>, address: IpAddr) -> Result<Seat, Dropped> {
+        let address = network(address);
         let mut taken = self.lock();
         if taken.by_address.get(&address).is_some_and(|n| *n >= self.per_address) {
             return Err(Dropped::Address);
@@ -78,9 +81,13 @@ impl Seats {
         if taken.all >= self.most {
             return Err(Dropped::Full);
         }
+        let descriptor = match &self.descriptors {
+            Some(descriptors) => Some(descriptors.take().ok_or(Dropped::Full)?),
+            None => None,
+        };
         taken.all += 1;
         *taken.by_address.entry(address).or_default() += 1;
-        Ok(Seat { seats: Arc::clone(self), address })
+        Ok(Seat { seats: Arc::clone(self), address, _descriptor: descriptor })
     }
 }
 
@@ -107,19 +114,16 @@ pub(super) async fn until(stopped: &mut watch::Receiver<bool>) {
 pub(super) async fn serve(listener: TcpListener, hub: Arc<Hub>) {
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     let mut stopped = hub.stopped.clone();
+    let (mut backoff, accepting) = (Backoff::default(), PortStats::default());
     // Connections end with this task.
     let mut connections = JoinSet::new();
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let (stream, from) = tokio::select! {
+            accepted = backoff.accept(&listener, None, &accepting) => accepted,
             Some(_) = connections.join_next() => continue,
             () = until(&mut stopped) => break,
         };
-        let Ok((stream, from)) = accepted else {
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        };
-        match hub.seats.take(from.ip().to_canonical()) {
+        match hub.seats.take(from.ip()) {
             Ok(seat) => {
                 connections.spawn(admit(stream, from, Arc::clone(&hub), seat));
             }
@@ -128,7 +132,7 @@ pub(super) async fn serve(listener: TcpListener, hub: Arc<Hub>) {
                 if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
                     let limit = hub.settings.handshake;
                     connections.spawn(async move {
-                        let told = handshake(stream, Some(reason));
+                        let told = handshake(stream, Answer::Full(reason));
                         // Whether it was heard is no matter.
                         let _ = tokio::time::timeout(limit, told).await;
                         drop(permit);
@@ -144,10 +148,13 @@ pub(super) async fn serve(listener: TcpListener, hub: Arc<Hub>) {
 async fn admit(stream: TcpStream, from: SocketAddr, hub: Arc<Hub>, seat: Seat) {
     // Frags are small and early, which is the point of them.
     let _ = stream.set_nodelay(true);
-    let shaken = tokio::time::timeout(hub.settings.handshake, handshake(stream, None)).await;
-    let Ok(Ok((socket, frames))) = shaken else {
-        hub.stats.drop_for(Dropped::Handshake);
-        return;
+    let shaken =
+        tokio::time::timeout(hub.settings.handshake, handshake(stream, Answer::Ask(&hub))).await;
+    let (socket, frames) = match shaken {
+        Ok(Ok(shaken)) => shaken,
+        // Refused, and counted.
+        Ok(Err(Error::Http(_))) => return,
+        _ => return hub.stats.drop_for(Dropped::Handshake),
     };
     tracing::debug!(%from, "flashblocks: subscribed");
     let end = subscriber::serve(socket, frames, &hub).await;
@@ -157,19 +164,30 @@ async fn admit(stream: TcpStream, from: SocketAddr, hub: Arc<Hub>, seat: Seat) {
 
 type Shaken = (subscriber::Socket, Frames);
 
-/// Does the handshake; with a reason to refuse, answers with that.
-async fn handshake(
-    stream: TcpStream,
-    refused: Option<Dropped>,
-) -> Result<Shaken, tokio_tungstenite::tungstenite::Error> {
+/// How a handshake is answered.
+enum Answer<'a> {
+    /// There is no place.
+    Full(Dropped),
+    /// It is looked at.
+    Ask(&'a Hub),
+}
+
+/// Does the handshake, or refuses it.
+async fn handshake(stream: TcpStream, answer: Answer<'_>) -> Result<Shaken, Error> {
     let mut frames = Frames::Binary;
     #[expect(clippy::result_large_err, reason = "tungstenite's signature")]
-    let answer = |request: &Request, response: Response| match refused {
-        None => {
+    let answer = |request: &Request, response: Response| match answer {
+        Answer::Ask(hub) => {
+            let guard = &hub.settings.guard;
+            let checked = guard.check(request.uri(), request.headers());
+            if let Err(refusal) = checked.and_then(|()| guard.check_origin(request.headers())) {
+                hub.stats.drop_for(Dropped::Refused);
+                return Err(forbidden(refusal));
+            }
             frames = Frames::of(request.uri().path());
             Ok(response)
         }
-        Some(reason) => Err(refusal(reason)),
+        Answer::Full(reason) => Err(refusal(reason)),
     };
     let config = WebSocketConfig::default()
         .read_buffer_size(MAX_INCOMING)
@@ -179,6 +197,10 @@ async fn handshake(
         .max_frame_size(Some(MAX_INCOMING));
     let socket = accept_hdr_async_with_config(stream, answer, Some(config)).await?;
     Ok((socket, frames))
+}
+
+fn forbidden(refusal: Refusal) -> ErrorResponse {
+    respond(refusal.status, refusal.text)
 }
 
 fn refusal(reason: Dropped) -> ErrorResponse {
@@ -192,6 +214,10 @@ fn refusal(reason: Dropped) -> ErrorResponse {
             "there are as many subscribers as there may be: try another node\n",
         ),
     };
+    respond(status, text)
+}
+
+fn respond(status: StatusCode, text: &str) -> ErrorResponse {
     let mut response = ErrorResponse::new(Some(text.to_owned()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_LENGTH, text.len().into());

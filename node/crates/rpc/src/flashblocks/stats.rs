@@ -22,6 +22,8 @@ pub(super) enum Dropped {
     Address,
     /// Its handshake failed or took too long.
     Handshake,
+    /// It asked for a host that is not served, or for a page of another site.
+    Refused,
 }
 
 impl Dropped {

@@ -143,3 +143,47 @@ async fn subscriptions_are_bounded_and_named() {
     assert_eq!(f.code("eth_subscribe", json!(["syncs"])).await, error::INVALID_PARAMS);
     assert_eq!(f.ctx.stats.subscribers.load(Ordering::Relaxed), 1);
 }
+
+#[tokio::test]
+async fn subscribers_of_one_kind_share_one_encoding() {
+    let mut f = Fixture::new();
+    let kinds = [
+        json!(["newHeads"]),
+        json!(["newFlashblocks"]),
+        json!(["frags"]),
+        json!(["newPendingTransactions", true]),
+        json!(["newPendingTransactions"]),
+        json!(["logs", {}]),
+        json!(["pendingLogs", {}]),
+    ];
+    let mut subscriptions = Vec::new();
+    for _ in 0..20 {
+        for kind in &kinds {
+            subscriptions.push(subscribe(&f, kind.clone()).await);
+        }
+    }
+    // The same topics in another order are the same filter; other ones are another.
+    let (a, b) = (format!("0x{:064x}", 1), format!("0x{:064x}", 2));
+    for topics in [json!([[a, b]]), json!([[b, a]]), json!([null, [a, b]])] {
+        subscriptions.push(subscribe(&f, json!(["logs", { "topics": topics }])).await);
+    }
+    let sealed = f.chain.block(1, 10);
+    for one in subscriptions.iter_mut().take(20 * kinds.len()) {
+        next(one).await;
+    }
+    // Those who get nothing have been through it as well when those that come later have.
+    f.chain.view.tell(ChainEvent::Unwound(Arc::new(sealed.snapshot.block.clone())));
+    until("every kind once", || f.ctx.shared.made() >= 7 + 2 + 3).await;
+    // A frag for five kinds, the block for two kinds and two filters, the unwound block for the
+    // three filters.
+    assert_eq!(f.ctx.shared.made(), 5 + 2 + 2 + 3);
+}
+
+async fn until(what: &str, done: impl Fn() -> bool) {
+    let wait = async {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(GUARD, wait).await.unwrap_or_else(|_| panic!("{what}"));
+}

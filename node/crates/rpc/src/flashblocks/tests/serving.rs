@@ -352,3 +352,36 @@ fn the_ring_is_bounded_in_bytes_and_in_number() {
     ring.push("y".into(), true);
     assert_eq!(ring.take(&mut cursor).unwrap().unwrap(), "y");
 }
+
+/// The status of the answer to a handshake with this host and origin.
+async fn shake(address: SocketAddr, host: &str, origin: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET / HTTP/1.1\r\nhost: {host}\r\n{origin}connection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    tokio::time::timeout(GUARD, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+    String::from_utf8_lossy(&answer[9..]).into_owned()
+}
+
+#[tokio::test]
+async fn a_stranger_s_page_gets_no_flashblocks() {
+    let hosts = ["node.example".to_owned()];
+    let origins = ["https://app.example".to_owned()];
+    let guard = Arc::new(fragcast_port::Guard::new(&hosts, &origins, None));
+    let f = Fixture::new(Settings { guard, ..settings() }).await;
+    for (host, origin, status) in [
+        ("localhost:9350", "", "101"),
+        ("192.0.2.1", "", "101"),
+        ("node.example", "origin: https://app.example\r\n", "101"),
+        ("node.example", "origin: http://localhost:3000\r\n", "101"),
+        ("evil.example", "", "403"),
+        ("evil.example", "origin: http://evil.example\r\n", "403"),
+        ("localhost", "origin: https://evil.example\r\n", "403"),
+    ] {
+        assert_eq!(shake(f.address, host, origin).await, status, "{host} {origin}");
+    }
+    assert_eq!((f.dropped("refused"), f.dropped("handshake")), (3, 0));
+}
