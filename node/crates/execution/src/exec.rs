@@ -4,6 +4,7 @@
 //! immutable [`Snapshot`]s. The executor's service decides about the order of blocks, attempts,
 //! retractions and reorganisations.
 
+mod allowance;
 pub mod block;
 pub mod hashes;
 pub mod memory;
@@ -19,6 +20,7 @@ pub mod tx;
 pub mod verdict;
 pub mod witness;
 
+pub use allowance::{Allowance, Watch};
 pub use block::{Decoded, OpenBlock};
 pub use message::{env_of, seal_of};
 pub use overlay::{Layer, State};

@@ -16,9 +16,10 @@ mod stats;
 mod verdicts;
 pub mod view;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, Bytes};
@@ -44,6 +45,10 @@ pub const MAX_QUEUED_BYTES: usize = 256 * 1024 * 1024;
 /// Blocks whose withdrawals may be handed in before they are opened.
 const MAX_WITHDRAWALS: usize = 64;
 
+/// Times between two blocks that the execution of one may take. A node that needs longer than one
+/// falls behind in any case; more than that lets it get over a slow moment.
+pub const BLOCK_TIMES: u32 = 4;
+
 /// Settings of the executor.
 #[derive(Debug, Clone)]
 pub struct ExecutorConfig {
@@ -52,11 +57,14 @@ pub struct ExecutorConfig {
     /// Trie nodes held in memory before those that can be read again are dropped; one takes
     /// about 200 bytes.
     pub trie_nodes: usize,
+    /// How long a block may be executed; `None`: [`BLOCK_TIMES`] times the time between it and its
+    /// parent. A block that takes longer is unverified.
+    pub time_limit: Option<Duration>,
 }
 
 impl Default for ExecutorConfig {
     fn default() -> Self {
-        Self { queue: 4096, trie_nodes: 1_000_000 }
+        Self { queue: 4096, trie_nodes: 1_000_000, time_limit: None }
     }
 }
 
@@ -77,6 +85,9 @@ pub struct Executor {
     view: Arc<ChainView>,
     stats: Arc<ExecutorStats>,
     withdrawals: Withdrawals,
+    source: Arc<dyn StateSource>,
+    /// Set when the node is ending: nothing is executed any more.
+    ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -103,20 +114,34 @@ impl Executor {
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let withdrawals = Withdrawals::default();
         let op = spec.is_op();
+        let ending = Arc::new(AtomicBool::new(false));
         let service = Service::new(service::Parts {
             spec,
-            source,
+            source: Arc::clone(&source),
             view: Arc::clone(&view),
             stats: Arc::clone(&stats),
             withdrawals: Arc::clone(&withdrawals),
             trie_nodes: config.trie_nodes,
+            time_limit: config.time_limit,
+            ending: Arc::clone(&ending),
             tap,
         });
         let thread = std::thread::Builder::new()
             .name("executor".into())
             .spawn(move || service.run(&receiver))?;
         let gate = Gate { commands, newest_lost: AtomicU64::new(u64::MAX), queued_bytes };
-        Ok(Self { gate, queued, config, op, view, stats, withdrawals, thread: Some(thread) })
+        Ok(Self {
+            gate,
+            queued,
+            config,
+            op,
+            view,
+            stats,
+            withdrawals,
+            source,
+            ending,
+            thread: Some(thread),
+        })
     }
 
     /// The chain as readers see it.
@@ -200,12 +225,23 @@ impl Executor {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
+    /// The node is ending: gives up what is being executed, in mid-transaction if need be, and
+    /// what waits; does not wait for the thread. Verified blocks are still written, if the disk
+    /// takes them.
+    pub fn interrupt(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+        self.source.give_up();
+        self.send(Command::Stop);
+    }
+
     /// Ends the thread after everything that was handed in; blocks until then.
     pub fn stop(mut self) {
         self.end();
     }
 
     fn end(&mut self) {
+        // Or the thread could wait for ever for a disk that is full.
+        self.source.give_up();
         self.send(Command::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

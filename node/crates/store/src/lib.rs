@@ -19,6 +19,12 @@
 //! [`StateSource::durable`] names the newest durable block. After a crash later blocks are gone,
 //! and come again from the network or from the execution client.
 //!
+//! **A full disk** makes a commit take long and nothing else (`patient.rs`): what is there is served,
+//! the queue fills, `persist` waits, and everything goes on when there is room.
+//! [`Store::trouble`] says so meanwhile. An error that waiting does not mend
+//! ([`Store::failure`]) ends the writing; the store then [stops](StateSource::stopped) the
+//! executor, because layers over a state that never becomes durable would fill the memory.
+//!
 //! **Which nodes a trie in memory resolves from.** A trie made by executing block N holds the nodes
 //! that N and the blocks before touched, and, by their hash, the roots of subtrees that nothing
 //! touched since the trie was started from a stored one. Such a subtree is the same, at the same
@@ -30,7 +36,7 @@
 //!
 //! **Memory.** redb's cache, [`StoreConfig::cache_mib`]; the queue, with about 2 MB per block of 23
 //! Mgas; the changes of one block while they are written. Views that are held cost pages of the
-//! file, not memory.
+//! file, not memory. While the disk is full, what one transaction writes besides, at most 256 MiB.
 //!
 //! **One process.** The file is locked; a second process is refused.
 //!
@@ -42,6 +48,7 @@ mod body;
 mod codec;
 mod error;
 mod init;
+mod patient;
 mod tables;
 mod undo;
 mod verify;
@@ -59,6 +66,7 @@ use alloy_consensus::Header;
 use alloy_primitives::B256;
 use arc_swap::ArcSwap;
 use redb::Database;
+use redb::backends::FileBackend;
 
 pub use error::StoreError;
 use fragcast_execution::chain::ChainSpec;
@@ -70,6 +78,7 @@ pub use verify::Report;
 pub use view::{LiveNodes, StoreView};
 
 use init::Start;
+use patient::{Disk, Patient};
 use writer::Command;
 
 /// Settings of the store.
@@ -111,6 +120,10 @@ pub struct StoreStats {
     pub file_bytes: u64,
     /// Whether writing has failed; see [`Store::failure`].
     pub failed: bool,
+    /// Whether the disk takes nothing at the moment; see [`Store::trouble`].
+    pub troubled: bool,
+    /// Tries to write that failed.
+    pub retries: u64,
 }
 
 #[derive(Debug, Default)]
@@ -141,6 +154,7 @@ struct StoreCore {
     genesis: B256,
     stats: Counters,
     failure: OnceLock<String>,
+    disk: Arc<Disk>,
 }
 
 impl StoreCore {
@@ -216,8 +230,12 @@ impl Store {
         if !exists {
             init::create_file(path, &builder, &start)?;
         }
-        let db = builder.create(path).map_err(|error| init::open_error(path, error))?;
-        Self::start(db, Some(path.to_owned()), start, spec, config)
+        let file = std::fs::File::options().read(true).write(true).open(path);
+        let file = file.map_err(|error| StoreError::Io(path.to_owned(), error))?;
+        let opened = |error| init::open_error(path, error);
+        let (backend, disk) = Patient::new(FileBackend::new(file).map_err(opened)?);
+        let db = builder.create_with_backend(backend).map_err(opened)?;
+        Self::start(db, Some(path.to_owned()), start, spec, config, disk)
     }
 
     /// Opens a database on a backend.
@@ -231,7 +249,22 @@ impl Store {
         builder.set_cache_size(config.cache_mib * 1024 * 1024);
         let db = builder.create_with_backend(backend);
         let db = db.map_err(|error| StoreError::Db(Box::new(error.into())))?;
-        Self::start(db, None, Start::new(spec)?, spec, config)
+        Self::start(db, None, Start::new(spec)?, spec, config, Arc::default())
+    }
+
+    /// Opens a database on a backend whose errors are waited out.
+    #[cfg(test)]
+    fn patient_on(
+        backend: impl redb::StorageBackend,
+        spec: &Arc<ChainSpec>,
+        config: StoreConfig,
+    ) -> Result<Arc<Self>, StoreError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(config.cache_mib * 1024 * 1024);
+        let (backend, disk) = Patient::new(backend);
+        let db = builder.create_with_backend(backend);
+        let db = db.map_err(|error| StoreError::Db(Box::new(error.into())))?;
+        Self::start(db, None, Start::new(spec)?, spec, config, disk)
     }
 
     fn start(
@@ -240,6 +273,7 @@ impl Store {
         start: Start,
         spec: &ChainSpec,
         config: StoreConfig,
+        disk: Arc<Disk>,
     ) -> Result<Arc<Self>, StoreError> {
         if !init::check(&db, &start)? {
             init::create(&db, &start)?;
@@ -251,6 +285,7 @@ impl Store {
         if header.is_none_or(|h| h.hash_slow() != head.hash || h.state_root != head.state_root) {
             return Err(StoreError::Corrupt("the head has no header that fits".into()));
         }
+        disk.be_patient();
         let (commands, receiver) = sync_channel(config.queue.max(1));
         let shared = Arc::new(StoreCore {
             db,
@@ -261,6 +296,7 @@ impl Store {
             start,
             stats: Counters::default(),
             failure: OnceLock::new(),
+            disk,
         });
         let thread = std::thread::Builder::new().name("store".into());
         let writer = {
@@ -289,7 +325,12 @@ impl Store {
         self.shared.view.load_full()
     }
 
-    /// Why writing has stopped, if it has.
+    /// Why the disk takes nothing at the moment; it is tried again.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.disk.trouble()
+    }
+
+    /// Why writing has stopped for good, if it has.
     pub fn failure(&self) -> Option<String> {
         self.shared.failure()
     }
@@ -308,6 +349,8 @@ impl Store {
             total_commit: us(&stats.total_us),
             file_bytes: file.map_or(0, |file| file.len()),
             failed: self.shared.failure.get().is_some(),
+            troubled: self.shared.disk.trouble().is_some(),
+            retries: self.shared.disk.retries(),
         }
     }
 
@@ -371,10 +414,19 @@ impl StateSource for Store {
         let ended = || self.writer.as_ref().is_none_or(JoinHandle::is_finished);
         while self.shared.stats.queued.load(Ordering::Relaxed) > 0
             && self.failure().is_none()
+            && self.trouble().is_none()
             && !ended()
         {
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    fn stopped(&self) -> bool {
+        self.failure().is_some() && !self.shared.disk.has_given_up()
+    }
+
+    fn give_up(&self) {
+        self.shared.disk.give_up();
     }
 
     fn durable(&self) -> Option<(u64, B256)> {
@@ -408,8 +460,9 @@ impl History for Store {
 }
 
 impl Drop for Store {
-    /// Writes the queued blocks.
+    /// Writes the queued blocks, if the disk takes them.
     fn drop(&mut self) {
+        self.shared.disk.give_up();
         drop(self.commands.take());
         // A callback of its own thread may have held the last reference: that thread ends by
         // itself, and cannot wait for itself.

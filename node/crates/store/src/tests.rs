@@ -2,6 +2,7 @@
 
 mod backend;
 mod crash;
+mod full;
 mod history;
 mod synth;
 

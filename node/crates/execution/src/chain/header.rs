@@ -17,6 +17,8 @@ use super::ChainSpec;
 
 /// The least gas limit of a block (Yellow Paper, 4.3.4).
 const MIN_GAS_LIMIT: u64 = 5_000;
+/// The most that an OP chain's `SystemConfig` contract lets its owner set (`MAX_GAS_LIMIT`).
+const OP_MAX_GAS_LIMIT: u64 = 500_000_000;
 /// The gas limit moves by less than its 1024th (Yellow Paper, 4.3.4).
 const GAS_LIMIT_STEP: u64 = 1_024;
 /// The longest `extra_data` of a header (Yellow Paper, 4.3).
@@ -103,6 +105,17 @@ impl ChainSpec {
             return Some(0);
         }
         parent.next_block_excess_blob_gas(params)
+    }
+
+    /// The most gas that the block after `parent` can plausibly have. On OP chains no rule of L2
+    /// bounds it: it is what the `SystemConfig` contract on L1 says. So the bound is what that
+    /// contract allows, the chain's own genesis, or twice the parent's, whichever is most.
+    pub fn most_gas(&self, parent: &Header) -> u64 {
+        if !self.is_op() {
+            return parent.gas_limit.saturating_add(parent.gas_limit / GAS_LIMIT_STEP);
+        }
+        let genesis = self.genesis.as_ref().map_or(0, |genesis| genesis.gas_limit);
+        parent.gas_limit.saturating_mul(2).max(OP_MAX_GAS_LIMIT).max(genesis)
     }
 
     /// Checks an Env against its parent's header, which is known to hash to `parent_hash`.

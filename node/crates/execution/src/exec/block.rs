@@ -6,6 +6,7 @@
 mod seal;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use alloy_consensus::Header;
 use alloy_eips::eip4895::Withdrawal;
@@ -15,6 +16,7 @@ use alloy_op_hardforks::OpHardforks;
 use alloy_primitives::{Address, B256, address, keccak256};
 use fragcast_shredder::Env;
 
+use super::allowance::{Allowance, Watch};
 use super::hashes::BlockHashes;
 use super::overlay::{Layer, OverlayDb, ReadCache, State};
 use super::parent::Parent;
@@ -51,6 +53,7 @@ pub struct OpenBlock {
     hashes: Arc<BlockHashes>,
     withdrawals: Option<Arc<Vec<Withdrawal>>>,
     trie: Result<TrieBuild, Unverified>,
+    allowance: Allowance,
     /// Whether a transaction that is no deposit has been executed.
     past_deposits: bool,
     complete: bool,
@@ -75,6 +78,11 @@ fn run_error(
     }
 }
 
+/// Whether execution came to its end. If it was given up, what came of it means nothing.
+fn in_time(watch: &Watch) -> Result<(), BlockError> {
+    watch.why().map_or(Ok(()), |why| Err(why.into()))
+}
+
 impl OpenBlock {
     /// Opens a block: checks its Env against the parent's header.
     ///
@@ -97,6 +105,10 @@ impl OpenBlock {
             return Err(Unverified::Fork(fork.to_owned()).into());
         }
         spec.check_env(env, &parent.header).map_err(Invalid::from)?;
+        let (got, most) = (env.gas_limit, spec.most_gas(&parent.header));
+        if got > most {
+            return Err(Unverified::GasLimit { got, most }.into());
+        }
         let shanghai = !spec.is_op() && spec.is_shanghai_active_at_timestamp(env.timestamp);
         let withdrawals = shanghai.then(|| Arc::new(withdrawals.unwrap_or_default()));
         let mut header = spec.header(env, &parent.header, &Extras::default());
@@ -123,10 +135,16 @@ impl OpenBlock {
             hashes: Arc::new(hashes),
             withdrawals,
             trie,
+            allowance: Allowance::default(),
             past_deposits: false,
             complete: false,
             finished: None,
         })
+    }
+
+    /// Gives the block a time for all that is left of it; at first it has all the time.
+    pub fn allow(&mut self, allowance: Allowance) {
+        self.allowance = allowance;
     }
 
     /// Its Env.
@@ -198,17 +216,23 @@ impl OpenBlock {
 
         let mut db = OverlayDb::new(self.state.clone(), Arc::clone(&self.hashes));
         db.cache = std::mem::take(&mut self.cache);
+        let watch = self.allowance.start();
+        db.watch = Some(Arc::clone(&watch));
         let so_far = BlockSoFar {
             spec: &self.spec,
             header: &self.header,
             counters: self.counters,
             opening: self.frags.is_empty(),
+            watch: &watch,
         };
         let fault = Arc::clone(&db.fault);
-        let ran =
-            run::run(&so_far, db, &decoded, on_invalid).map_err(|RunError { index, error }| {
-                run_error(error, index.map(|index| (seq, index)), &fault)
-            })?;
+        let began = Instant::now();
+        let ran = run::run(&so_far, db, &decoded, on_invalid);
+        self.allowance.spend(began.elapsed());
+        in_time(&watch)?;
+        let ran = ran.map_err(|RunError { index, error }| {
+            run_error(error, index.map(|index| (seq, index)), &fault)
+        })?;
         let passed_over = ran.passed_over;
         let mut at = 0;
         decoded.retain(|_| {

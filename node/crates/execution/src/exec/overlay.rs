@@ -18,6 +18,7 @@ use revm::bytecode::Bytecode;
 use revm::state::{AccountInfo, EvmState};
 use revm::{Database, DatabaseCommit};
 
+use super::allowance::{JUMPS_PER_LOOK, Watch};
 use super::hashes::BlockHashes;
 use super::source::StateView;
 use crate::state::{Account, SourceError};
@@ -286,6 +287,10 @@ pub struct OverlayDb {
     /// The first error of the source. alloy-evm's executors report some errors of their database as
     /// invalid blocks; this field tells the two apart.
     pub fault: Arc<OnceLock<SourceError>>,
+    /// Looked at before each read of the state, if there is one.
+    pub watch: Option<Arc<Watch>>,
+    /// JUMPDESTs since the last look.
+    ticks: u32,
 }
 
 impl std::fmt::Debug for OverlayDb {
@@ -303,6 +308,28 @@ impl OverlayDb {
             cache: ReadCache::default(),
             hashes,
             fault: Arc::default(),
+            watch: None,
+            ticks: 0,
+        }
+    }
+
+    /// Counts an instruction of this weight; says whether the time is over.
+    pub(super) fn ticked(&mut self, weight: u32) -> bool {
+        self.ticks += weight;
+        if self.ticks < JUMPS_PER_LOOK {
+            return false;
+        }
+        self.ticks = 0;
+        self.watch.as_ref().is_some_and(|watch| watch.expired())
+    }
+
+    /// Before a read of the state, which may take long.
+    fn look(&self) -> Result<(), SourceError> {
+        match &self.watch {
+            Some(watch) if watch.expired() => {
+                Err(SourceError::Unavailable("the time of the block is over".into()))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -318,6 +345,7 @@ impl Database for OverlayDb {
     type Error = SourceError;
 
     fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, SourceError> {
+        self.look()?;
         let account = match self.layer.accounts.get(&address) {
             Some(account) => *account,
             None => match self.cache.accounts.entry(address) {
@@ -337,6 +365,7 @@ impl Database for OverlayDb {
     }
 
     fn code_by_hash(&mut self, hash: B256) -> Result<Bytecode, SourceError> {
+        self.look()?;
         if let Some(code) = self.layer.codes.get(&hash) {
             return Ok(code.clone());
         }
@@ -350,6 +379,7 @@ impl Database for OverlayDb {
     }
 
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, SourceError> {
+        self.look()?;
         if let Some(change) = self.layer.storage.get(&address) {
             if let Some(value) = change.slots.get(&slot) {
                 return Ok(*value);
@@ -368,6 +398,7 @@ impl Database for OverlayDb {
     }
 
     fn block_hash(&mut self, number: u64) -> Result<B256, SourceError> {
+        self.look()?;
         self.note(self.hashes.get(number))
     }
 }

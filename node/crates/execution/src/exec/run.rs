@@ -13,14 +13,18 @@ use alloy_eips::eip4895::Withdrawal;
 use alloy_eips::eip7685::Requests;
 use alloy_evm::block::{BlockExecutionError, BlockExecutor, ExecutableTx};
 use alloy_evm::eth::receipt_builder::{ReceiptBuilder, ReceiptBuilderCtx};
-use alloy_evm::eth::{EthBlockExecutionCtx, EthBlockExecutor, EthEvmFactory};
-use alloy_evm::{Evm, EvmFactory, FromRecoveredTx, FromTxWithEncoded};
+use alloy_evm::eth::{EthBlockExecutionCtx, EthBlockExecutor, EthEvm, EthEvmFactory};
+use alloy_evm::precompiles::PrecompilesMap;
+use alloy_evm::{Evm, EvmEnv, EvmFactory, FromRecoveredTx, FromTxWithEncoded};
 use alloy_op_evm::block::receipt_builder::OpReceiptBuilder;
-use alloy_op_evm::{OpBlockExecutionCtx, OpBlockExecutor, OpEvmFactory, OpTx};
+use alloy_op_evm::{OpBlockExecutionCtx, OpBlockExecutor, OpEvm, OpEvmFactory, OpTx};
 use alloy_primitives::{Address, Bytes};
 use op_alloy_consensus::{OpDepositReceipt, OpTxEnvelope, OpTxType};
 use revm::context::TxEnv;
+use revm::inspector::NoOpInspector;
+use revm::primitives::hardfork::SpecId;
 
+use super::allowance::{self, Watch};
 use super::overlay::OverlayDb;
 use super::receipt::{DepositFields, Receipt};
 use super::tx::{Envelope, EthTx, Tx};
@@ -87,6 +91,8 @@ pub(super) struct BlockSoFar<'a> {
     pub(super) counters: Counters,
     /// Whether the system calls at the block's beginning come first.
     pub(super) opening: bool,
+    /// When to give up.
+    pub(super) watch: &'a Watch,
 }
 
 /// The result of a run.
@@ -125,8 +131,7 @@ pub(super) fn run(
 ) -> Result<Ran, RunError> {
     match block.spec.block_env(block.header) {
         BlockEnv::Eth(env) => {
-            let evm = EthEvmFactory::default().create_evm(db, env);
-            let mut executor = eth(block, evm, None);
+            let mut executor = eth(block, eth_evm(db, env), None);
             let (receipts, passed_over) = drive(block, &mut executor, txs, on_invalid, eth_tx)?;
             let counters = Counters {
                 gas_used: executor.cumulative_tx_gas_used,
@@ -137,7 +142,9 @@ pub(super) fn run(
             Ok(Ran { db: executor.evm.into_db(), counters, receipts, passed_over })
         }
         BlockEnv::Op(env) => {
-            let evm = OpEvmFactory::<OpTx>::default().create_evm(db, env);
+            let mut evm = OpEvmFactory::<OpTx>::default().create_evm(db, env).into_inner();
+            allowance::install(&mut evm.0.instruction);
+            let evm = OpEvm::<_, _, _, OpTx>::new(evm, false);
             let context = OpBlockExecutionCtx {
                 parent_hash: block.header.parent_hash,
                 parent_beacon_block_root: block.header.parent_beacon_block_root,
@@ -155,6 +162,12 @@ pub(super) fn run(
             Ok(Ran { db: executor.evm.into_db(), counters, receipts, passed_over })
         }
     }
+}
+
+fn eth_evm(db: OverlayDb, env: EvmEnv<SpecId>) -> EthEvm<OverlayDb, NoOpInspector, PrecompilesMap> {
+    let mut evm = EthEvmFactory::default().create_evm(db, env).into_inner();
+    allowance::install(&mut evm.instruction);
+    EthEvm::new(evm, false)
 }
 
 type EthExecutor<'a, E> = EthBlockExecutor<'a, E, &'a ChainSpec, Receipts>;
@@ -212,6 +225,10 @@ where
     }
     let mut passed_over = Vec::new();
     for (index, tx) in txs.iter().enumerate() {
+        if block.watch.expired() {
+            let error = BlockExecutionError::msg("the time of the block is over");
+            return Err(RunError { index: Some(index), error });
+        }
         let foreign = || BlockExecutionError::msg("a transaction of another kind of chain");
         let done = convert(tx)
             .ok_or_else(foreign)
@@ -239,8 +256,7 @@ pub(super) fn finish(
         // OP blocks have neither.
         BlockEnv::Op(_) => Ok((db, Requests::default())),
         BlockEnv::Eth(env) => {
-            let evm = EthEvmFactory::default().create_evm(db, env);
-            let mut executor = eth(block, evm, withdrawals);
+            let mut executor = eth(block, eth_evm(db, env), withdrawals);
             executor.receipts = receipts;
             let (evm, result) = executor.finish()?;
             Ok((evm.into_db(), result.requests))

@@ -89,6 +89,16 @@ pub trait StateSource: Send + Sync {
         false
     }
 
+    /// Whether nothing that is handed to [`persist`](Self::persist) is kept any more, for good. No
+    /// block must be executed then: what it changes would stay in memory for ever.
+    fn stopped(&self) -> bool {
+        false
+    }
+
+    /// The node is ending: nothing that this source does waits any more for what may never come,
+    /// such as room on a disk. What the disk takes is still written.
+    fn give_up(&self) {}
+
     /// Waits until everything handed to [`persist`](Self::persist) is durable.
     fn settle(&self) {}
 

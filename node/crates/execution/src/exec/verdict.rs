@@ -1,5 +1,7 @@
 //! Verdicts on a block.
 
+use std::time::Duration;
+
 use alloy_primitives::{B256, Bytes, U256};
 
 use crate::chain::HeaderError;
@@ -95,6 +97,23 @@ pub enum Unverified {
     /// A fork that this build lacks.
     #[error("the fork {0} is active, which this build of fragcast lacks: update it")]
     Fork(String),
+    /// Its gas limit is more than the chain can have now.
+    #[error(
+        "its gas limit is {got}, and more than {most} is not plausible here: twice the parent's, or \
+         what an OP chain's SystemConfig allows"
+    )]
+    GasLimit {
+        /// The gas limit of the Env.
+        got: u64,
+        /// The most that is plausible.
+        most: u64,
+    },
+    /// Its execution took longer than a block may.
+    #[error("its execution took longer than {0:?}, which is all the time that a block has")]
+    TimeLimit(Duration),
+    /// The node is ending.
+    #[error("the node is ending")]
+    Ending,
     /// The executor did not keep up and dropped some of its messages.
     #[error("the executor's queue was full and messages of it were dropped")]
     Overrun,

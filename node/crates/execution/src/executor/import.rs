@@ -14,7 +14,8 @@ use super::queue::FollowError;
 use super::service::Service;
 use super::view::ChainEvent;
 use crate::exec::{
-    BlockError, ExecutedBlock, OnInvalid, OpenBlock, SealedBlock, Snapshot, State, Tx, env_of,
+    Allowance, BlockError, ExecutedBlock, OnInvalid, OpenBlock, SealedBlock, Snapshot, State, Tx,
+    env_of,
 };
 use crate::follow::{ClientBlock, ClientHeads, Follow};
 use crate::state::SourceError;
@@ -75,6 +76,9 @@ impl Service {
                 return Err(FollowError::Fork(follow.fork));
             }
             for block in blocks {
+                if self.is_ending() {
+                    return Err(FollowError::Ended);
+                }
                 self.import(block)?;
             }
         }
@@ -234,6 +238,8 @@ impl Service {
             },
         };
         self.parts.stats.update(|s| s.imported += 1);
+        let (number, hash) = (sealed.number(), sealed.hash());
+        tracing::info!(block = number, %hash, "imported from the execution client");
         self.promote(&sealed, "contradicted");
         // Blocks that came as frags may stand on it.
         let waiting: Vec<_> = self.open.keys().copied().collect();
@@ -253,6 +259,8 @@ impl Service {
             OpenBlock::open(spec, &env_of(&block.header), 0, parent, source, withdrawals)?;
         let op = spec.is_op();
         let txs = block.txs.par_iter().map(|tx| Tx::decode(tx, op)).collect();
+        // The client has executed it; only the node's end stops it here.
+        open.allow(Allowance::new(None, Arc::clone(&self.parts.ending)));
         open.execute(txs, true, OnInvalid::Fail)?;
         open.finish()?;
         open.sealed().ok_or_else(|| crate::exec::Unverified::Internal("no header".into()).into())

@@ -10,26 +10,30 @@
 //! executed or dropped.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
 use fragcast_shredder::{Env, Message, MessageKey};
 
+use super::BLOCK_TIMES;
 use super::open::{Key, Open, Stage};
 use super::queue::{Command, Queued, Withdrawals};
 use super::stats::{Clock, ExecutorStats, ReportTap};
 use super::view::ChainView;
 use crate::chain::ChainSpec;
 use crate::exec::{
-    BlockError, OnInvalid, OpenBlock, Parent, SealedBlock, StateSource, StateView, Unverified,
-    Verdict,
+    Allowance, BlockError, OnInvalid, OpenBlock, Parent, SealedBlock, StateSource, StateView,
+    Unverified, Verdict,
 };
 
 /// Blocks that may be open or waiting.
 pub(super) const MAX_OPEN: usize = 64;
 /// How often a source that did not answer is asked for its head again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
+/// The longest time between two blocks that counts, seconds: a slot of Ethereum's.
+const MAX_BLOCK_TIME: u64 = 12;
 
 /// What the thread works with.
 pub(super) struct Parts {
@@ -39,6 +43,9 @@ pub(super) struct Parts {
     pub(super) stats: Arc<ExecutorStats>,
     pub(super) withdrawals: Withdrawals,
     pub(super) trie_nodes: usize,
+    pub(super) time_limit: Option<Duration>,
+    /// Set when the node is ending.
+    pub(super) ending: Arc<AtomicBool>,
     pub(super) tap: Option<ReportTap>,
 }
 
@@ -94,6 +101,10 @@ impl Service {
                     }
                 }
             };
+            self.wait_for_source();
+            if self.is_ending() {
+                return;
+            }
             self.ask_head();
             match command {
                 Command::Stop => return,
@@ -111,6 +122,27 @@ impl Service {
             }
             self.note_durable();
         }
+    }
+
+    /// Waits while the source keeps nothing: until the node ends. What was executed is served
+    /// meanwhile, and messages that find no room are dropped.
+    fn wait_for_source(&self) {
+        while self.parts.source.stopped() && !self.is_ending() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Whether the node is ending and nothing is to be executed any more.
+    pub(super) fn is_ending(&self) -> bool {
+        self.parts.ending.load(Ordering::Relaxed)
+    }
+
+    /// The time that a block `seconds` after its parent has.
+    fn allowance(&self, seconds: u64) -> Allowance {
+        // What a gateway puts into its Env must not become a long time.
+        let block_time = Duration::from_secs(seconds.clamp(1, MAX_BLOCK_TIME));
+        let time = self.parts.time_limit.unwrap_or(block_time * BLOCK_TIMES);
+        Allowance::new(Some(time), Arc::clone(&self.parts.ending))
     }
 
     /// Hashes tries while there is nothing else to do, so that less is left for the Seal.
@@ -276,9 +308,13 @@ impl Service {
             let mut all = self.parts.withdrawals.lock().unwrap_or_else(PoisonError::into_inner);
             all.remove(&key.0)
         };
+        let Some(open) = self.open.get(&key) else { return Ok(()) };
+        let seconds = open.env.timestamp.saturating_sub(parent.header.timestamp);
+        let allowance = self.allowance(seconds);
         let Some(open) = self.open.get_mut(&key) else { return Ok(()) };
         let (spec, source) = (&self.parts.spec, &self.parts.source);
-        let block = OpenBlock::open(spec, &open.env, key.1, parent, source, withdrawals)?;
+        let mut block = OpenBlock::open(spec, &open.env, key.1, parent, source, withdrawals)?;
+        block.allow(allowance);
         open.stage = Stage::Running(Box::new(block));
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The executor as a whole: outputs in, heads, events and reports out.
 
+mod time;
+
 use std::sync::{Condvar, Mutex};
 use std::time::Instant;
 

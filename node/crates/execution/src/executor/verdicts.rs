@@ -48,6 +48,16 @@ impl Service {
         if let Some(reason) = report.verdict.reason() {
             tracing::info!(block = report.number, attempt = report.attempt, verdict = report.verdict.name(), %reason, "not verified");
         }
+        if report.verdict == Verdict::Verified {
+            tracing::info!(
+                block = report.number,
+                hash = %report.hash,
+                txs = report.txs,
+                gas = report.gas_used,
+                ms = report.exec_ns.saturating_add(report.seal_ns) / 1_000_000,
+                "verified"
+            );
+        }
         let seal_ns = report.seal_ns;
         self.parts.stats.update(|s| s.seal_ns += seal_ns);
         self.parts.stats.report(&report);

@@ -9,7 +9,7 @@ use alloy_op_hardforks::OpHardforks;
 use alloy_primitives::{B256, Bytes, keccak256};
 use fragcast_shredder::Seal;
 
-use super::{OpenBlock, run_error};
+use super::{OpenBlock, in_time, run_error};
 use crate::chain::{Extras, MESSAGE_PASSER};
 use crate::exec::message::seal_of;
 use crate::exec::overlay::{Layer, OverlayDb};
@@ -55,11 +55,13 @@ impl OpenBlock {
             self.execute(Vec::new(), true, OnInvalid::Fail)?;
             self.frags.clear();
         }
+        let watch = self.allowance.start();
         let so_far = BlockSoFar {
             spec: &self.spec,
             header: &self.header,
             counters: self.counters,
             opening: false,
+            watch: &watch,
         };
         let prague = self.spec.is_prague_active_at_timestamp(self.env.timestamp);
         let receipts = if prague && !self.spec.is_op() {
@@ -71,8 +73,10 @@ impl OpenBlock {
         db.cache = std::mem::take(&mut self.cache);
         let withdrawals = self.withdrawals.as_ref().map(|w| w.as_slice());
         let fault = Arc::clone(&db.fault);
-        let (db, requests) = run::finish(&so_far, db, receipts, withdrawals)
-            .map_err(|error| run_error(error, None, &fault))?;
+        db.watch = Some(Arc::clone(&watch));
+        let ran = run::finish(&so_far, db, receipts, withdrawals);
+        in_time(&watch)?;
+        let (db, requests) = ran.map_err(|error| run_error(error, None, &fault))?;
         self.take_layer(db);
 
         let raw = run::raw(self.txs().map(|e| &e.tx));
