@@ -10,6 +10,7 @@
 mod listeners;
 mod parts;
 mod repair;
+mod terms;
 
 use alloy_primitives::Address;
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use crate::plan::{Plan, SignedPlan};
 pub use listeners::{Listeners, MAX_TOLD};
 pub use parts::{MAX_ANSWER_PARTS, MessagePart, PART_LEN};
 pub use repair::{MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, Tips, WHOLE};
+pub use terms::{CLOCK_TOLERANCE, Difference, Terms};
 
 /// The longest control frame.
 pub const MAX_CONTROL_LEN: usize = 1 + Plan::MAX_LEN;
@@ -105,6 +107,8 @@ pub enum Control {
     Listeners(Listeners),
     /// A part of a message that this node asked for.
     MessagePart(MessagePart),
+    /// What the sender goes by.
+    Terms(Terms),
 }
 
 /// Why a frame was not understood.
@@ -132,6 +136,7 @@ impl Control {
             Self::RepairShreds(body) => (6, body.to_bytes()),
             Self::Listeners(body) => (7, codec::encode(body)),
             Self::MessagePart(body) => (8, body.to_bytes()),
+            Self::Terms(body) => (11, codec::encode(body)),
         };
         let mut frame = vec![kind];
         frame.extend(body);
@@ -156,6 +161,7 @@ impl Control {
             6 => Self::RepairShreds(RepairShreds::from_bytes(body)?),
             7 => Self::Listeners(Listeners::from_bytes(body)?),
             8 => Self::MessagePart(MessagePart::from_bytes(body)?),
+            11 => Self::Terms(codec::decode_exact::<_, 128>(body)?),
             kind => return Err(ControlError::Unknown(*kind)),
         })
     }

@@ -43,6 +43,11 @@ impl Schedule {
         &self.gateways
     }
 
+    /// Blocks that a gateway leads at a time.
+    pub const fn blocks_per_term(&self) -> u64 {
+        self.blocks_per_term
+    }
+
     /// The term of a block.
     pub const fn term(&self, block: u64) -> u64 {
         block / self.blocks_per_term

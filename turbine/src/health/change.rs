@@ -55,7 +55,7 @@ impl Reason {
         match self {
             Self::TipsAhead => "peers have messages that cannot be had over the overlay",
             Self::Gap => "a message could not be had over the overlay, repair included",
-            Self::NoRelay => "no peer is connected over the overlay: is UDP blocked?",
+            Self::NoRelay => "no peer is connected over the overlay",
             Self::Silence => "connected peers have stopped to tell what they have",
             Self::Quiet => "the overlay has brought nothing for long",
             Self::GossipAhead => "gossip had a message that the overlay had not",

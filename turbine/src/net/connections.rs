@@ -19,6 +19,9 @@ use super::tally::Tally;
 use crate::counts::labelled;
 use crate::peer::{PeerId, PeerKey};
 
+/// The reason given to a connection that makes room for a newer one of the same peer.
+pub(super) const REPLACED: &[u8] = b"replaced";
+
 /// Something that came in.
 #[derive(Debug)]
 pub(super) struct Inbound {
@@ -132,7 +135,7 @@ impl Connections {
         peer.entries.retain(|entry| {
             let replaced = entry.outgoing == outgoing;
             if replaced {
-                entry.connection.close(VarInt::from_u32(0), b"replaced");
+                entry.connection.close(VarInt::from_u32(0), REPLACED);
             }
             !replaced
         });

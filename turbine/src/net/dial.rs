@@ -6,15 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
-use quinn::{ClientConfig, Connection, Endpoint, TransportConfig};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportConfig};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::connections::Change;
+use super::connections::{Change, REPLACED};
 use super::tls;
 use crate::epoch::EpochsView;
 use crate::membership::Member;
 use crate::peer::{PeerId, PeerKey};
+
+/// How often a node is warned of another with its identity.
+const TWIN_WARNING: Duration = Duration::from_secs(60);
 
 /// Peers that misbehaved, and until when they stay out. At most one entry a member.
 #[derive(Debug, Default)]
@@ -57,6 +60,13 @@ pub(super) struct Dialler {
     pub(super) changes: mpsc::Sender<Change>,
     /// Where members are to be found: each call looks up the newest record.
     pub(super) epochs: watch::Receiver<Arc<EpochsView>>,
+    /// When this node was last warned of another with its identity.
+    pub(super) warned: Mutex<Option<tokio::time::Instant>>,
+}
+
+/// Whether the peer closed a connection because it took a newer one of this node's identity.
+fn is_replaced(why: &ConnectionError) -> bool {
+    matches!(why, ConnectionError::ApplicationClosed(close) if close.reason == REPLACED)
 }
 
 impl Dialler {
@@ -83,17 +93,42 @@ impl Dialler {
                 && !self.bars.is_barred(peer)
                 && let Some(connection) = self.dial(&member).await
             {
-                pause = first;
                 let change = Change::Up { peer, connection: connection.clone(), outgoing: true };
                 if self.changes.send(change).await.is_err() {
                     return;
                 }
-                connection.closed().await;
+                let began = tokio::time::Instant::now();
+                let why = connection.closed().await;
+                if is_replaced(&why) {
+                    self.warn_of_twin(id);
+                }
+                // A peer that closes the connection at once, such as one that has barred this node,
+                // is called as seldom as one that does not answer.
+                let refused = matches!(why, ConnectionError::ApplicationClosed(_));
+                if !refused || began.elapsed() >= longest {
+                    pause = first;
+                }
             }
             // Reconnect as soon as the peer calls us, or after the pause.
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(longest);
         }
+    }
+
+    /// A peer says that this node has called it again, which it has not: another process has the
+    /// same identity. Told once a minute.
+    fn warn_of_twin(&self, peer: PeerId) {
+        let now = tokio::time::Instant::now();
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_some_and(|at| now.duration_since(at) < TWIN_WARNING) {
+            return;
+        }
+        *warned = Some(now);
+        tracing::warn!(
+            ?peer,
+            "another node with this node's identity key is connected to a peer: a key must not run \
+             in two places"
+        );
     }
 
     /// Tries the member's addresses in their order.
@@ -152,5 +187,98 @@ impl Dials {
     /// Ends all calls.
     pub(super) async fn shutdown(mut self) {
         self.tasks.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use quinn::{ServerConfig, VarInt};
+
+    use super::*;
+    use crate::epoch::Epoch;
+    use crate::membership::{Membership, RecordBody};
+    use crate::net::{NetConfig, transport};
+    use crate::schedule::Schedule;
+
+    /// Two members, of which the second listens at `address`.
+    fn epochs(keys: &[SigningKey; 2], address: std::net::SocketAddr) -> EpochsView {
+        let member = |key: &SigningKey, addresses| {
+            let peer = PeerId(key.verifying_key().to_bytes());
+            let body = RecordBody {
+                chain_id: 5,
+                peer,
+                sequence: 1,
+                uplink_kbps: 1_000,
+                coordinates: [0; 4],
+                addresses,
+            };
+            Member { record: body.sign(key), weight: 1 }
+        };
+        let members = vec![
+            member(&keys[0], vec![std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into()]),
+            member(&keys[1], vec![address.into()]),
+        ];
+        let members = Arc::new(Membership::new(5, members).unwrap());
+        let schedule = Schedule::new(vec![alloy_primitives::Address::ZERO], 30).unwrap();
+        let epoch = Epoch::new(5, 0, members, schedule, []).unwrap();
+        EpochsView::new(vec![Arc::new(epoch)]).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[expect(clippy::disallowed_methods, reason = "how often in what time is the question")]
+    async fn a_peer_that_closes_at_once_is_called_ever_more_seldom() {
+        let keys = [1, 2].map(|n| SigningKey::from_bytes(&[n; 32]));
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let view = epochs(&keys, socket.local_addr().unwrap());
+        let id = PeerId(keys[1].verifying_key().to_bytes());
+        let peer = view.peers().key(&id).unwrap();
+        let (_published, epochs) = watch::channel(Arc::new(view));
+        let transport = transport::config(&NetConfig::default());
+        let tls = tls::server(&keys[1], epochs.clone()).unwrap();
+        let mut server = ServerConfig::with_crypto(Arc::new(tls));
+        server.transport_config(transport.clone());
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let config = quinn::EndpointConfig::default();
+        let server = Endpoint::new(config, Some(server), socket, runtime).unwrap();
+        let calls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&calls);
+        tokio::spawn(async move {
+            while let Some(call) = server.accept().await {
+                if let Ok(connection) = call.await {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    connection.close(VarInt::from_u32(1), b"barred");
+                }
+            }
+        });
+
+        let first = Duration::from_millis(10);
+        let (changes, mut up) = mpsc::channel(256);
+        let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let dialler = Dialler {
+            endpoint,
+            identity: Arc::new(keys[0].clone()),
+            transport,
+            backoff: (first, Duration::from_secs(3_600)),
+            timeout: Duration::from_secs(30),
+            bars: Arc::default(),
+            changes,
+            epochs,
+            warned: Mutex::default(),
+        };
+        let began = Instant::now();
+        let mut dials = Dials::new(dialler);
+        let (_up, connected) = watch::channel(false);
+        dials.start(peer, id, connected);
+        for _ in 0..5 {
+            assert!(matches!(up.recv().await, Some(Change::Up { outgoing: true, .. })));
+        }
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let (calls, took) = (calls.load(Ordering::Relaxed), began.elapsed());
+        // Pauses of 10, 20, 40 … ms: n calls take (2^(n - 1) - 1) times the first.
+        let most = (took.as_millis() as f64 / first.as_millis() as f64 + 1.0).log2() + 2.0;
+        assert!(f64::from(calls) <= most, "{calls} calls in {took:?}");
+        dials.shutdown().await;
     }
 }

@@ -132,6 +132,7 @@ pub fn spawn(
         bars: bars.clone(),
         changes,
         epochs: epochs.clone(),
+        warned: Default::default(),
     });
 
     let clock = Clock::new();

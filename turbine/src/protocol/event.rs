@@ -5,7 +5,7 @@ use std::sync::Arc;
 use alloy_primitives::Address;
 use fragcast_shredder::{Kind, MessageKey};
 
-use crate::control::Evidence;
+use crate::control::{Difference, Evidence};
 use crate::health::Change;
 use crate::outcome::Outcome;
 use crate::output::Delivered;
@@ -80,12 +80,12 @@ pub enum Event {
     Health(Change),
     /// A message came both ways.
     Race(Race),
-    /// A peer's first frame says that it lives on another chain.
-    Mismatch {
+    /// A peer goes by other terms than this node, or by the same again.
+    Terms {
         /// The peer.
         peer: PeerKey,
-        /// The difference.
-        what: &'static str,
+        /// In what it differs from this node; empty: in nothing any more.
+        differences: Vec<Difference>,
     },
     /// An epoch came or went. Publish [`Protocol::epochs`](super::Protocol::epochs) anew, dial who
     /// joined and disconnect who left.

@@ -31,7 +31,7 @@ use super::peers::{Doubt, Peers};
 use super::relaying::Relaying;
 use super::repair::Repair;
 use super::window::Place;
-use crate::control::{Control, Hello};
+use crate::control::{Control, Hello, Terms};
 use crate::gossip::Mode;
 use crate::outcome::Outcome;
 use crate::output::{Delivered, Times, Via};
@@ -89,7 +89,8 @@ impl Parts {
         let plans = self.leading.iter().flat_map(|leading| leading.frames(None)).cloned();
         let tips = self.repair.greeting(&self.ctx);
         let listeners = self.fallback.greeting();
-        let frames = std::iter::once(self.hello()).chain(delegations).chain(plans);
+        let greeting = [self.hello(), Control::Terms(self.terms())];
+        let frames = greeting.into_iter().chain(delegations).chain(plans);
         let frames: Vec<Control> = frames.chain(tips).chain(listeners).collect();
         frames.iter().for_each(|frame| self.ctx.send_control(peer, frame));
     }
@@ -97,6 +98,11 @@ impl Parts {
     fn hello(&self) -> Control {
         let table = self.ctx.epochs.newest().epoch().members().hash();
         Control::Hello(Hello { version: shred::VERSION, chain_id: self.ctx.config.chain_id, table })
+    }
+
+    /// What this node goes by.
+    fn terms(&self) -> Terms {
+        Terms::of(self.ctx.config.dialect, self.ctx.epochs.newest().epoch(), self.ctx.now)
     }
 
     pub(super) fn disconnected(&mut self, peer: PeerKey) {

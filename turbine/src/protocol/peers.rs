@@ -1,6 +1,6 @@
 //! What a node remembers of each peer, by key.
 //!
-//! Four bytes a peer, at most [`MAX_PEERS`](crate::peer::MAX_PEERS), and 56 more for each that
+//! Six bytes a peer, at most [`MAX_PEERS`](crate::peer::MAX_PEERS), and 56 more for each that
 //! has gone by another table. A key that is not, or no longer, that of a peer is nobody's: whatever
 //! comes from it is refused.
 //!
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bucket::{Bucket, Rate};
+use crate::control::Difference;
 use crate::outcome::Outcome;
 use crate::peer::{PeerId, PeerKey, PeerTable};
 use crate::time::Timestamp;
@@ -60,6 +61,10 @@ struct PeerState {
     barred: bool,
     /// Bad signatures that were excused, see [`MAX_EARLY`].
     early: u8,
+    /// In what its last terms differ from ours, one bit each.
+    terms: u8,
+    /// Its last greeting named another chain.
+    foreign: bool,
 }
 
 /// A peer that goes, or has gone, by another table.
@@ -245,6 +250,31 @@ impl Peers {
             !bad.take(now, &self.rate, 1)
         };
         other && self.elsewhere.get(&peer).is_some_and(spent)
+    }
+
+    /// A peer's greeting names our chain, or another; says whether that it is another is news.
+    pub(super) fn foreign(&mut self, peer: PeerKey, foreign: bool) -> bool {
+        if !self.contains(peer) {
+            return false;
+        }
+        let known = std::mem::replace(&mut self.states[peer.slot()].foreign, foreign);
+        foreign && !known
+    }
+
+    /// A peer has told its terms, which differ in this; says whether that is news.
+    pub(super) fn agree(&mut self, peer: PeerKey, differences: &[Difference]) -> bool {
+        if !self.contains(peer) {
+            return false;
+        }
+        let bit = |difference: &Difference| match difference {
+            Difference::ChainId { .. } => 1,
+            Difference::Dialect { .. } => 2,
+            Difference::BlocksPerTerm { .. } => 4,
+            Difference::Gateways { .. } => 8,
+            Difference::Clock { .. } => 16,
+        };
+        let told = differences.iter().map(bit).sum();
+        std::mem::replace(&mut self.states[peer.slot()].terms, told) != told
     }
 
     /// Judges a peer by what it sent. The outcome to be counted, and whether the peer is barred

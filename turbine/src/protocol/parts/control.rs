@@ -3,7 +3,7 @@
 use fragcast_shredder::{Kind, MessageKey};
 
 use super::{Parts, here};
-use crate::control::{Control, ControlError, Hello, RepairShreds};
+use crate::control::{Control, ControlError, Difference, Hello, RepairShreds, Terms};
 use crate::delegation::{DelegationError, SignedDelegation};
 use crate::egress::Lane;
 use crate::gossip::Mode;
@@ -44,6 +44,7 @@ impl Parts {
                 Outcome::Forced
             }
             Control::Hello(hello) => self.greeted(from, &hello),
+            Control::Terms(terms) => self.take_terms(from, &terms),
             Control::Delegation(signed) => self.take_delegation(from, signed),
             Control::Plan(plan) => self.take_plan(&plan),
             Control::Tips(tips) => self.repair.take_tips(ctx, here!(self), from, &tips),
@@ -69,12 +70,24 @@ impl Parts {
 
     fn greeted(&mut self, from: PeerKey, hello: &Hello) -> Outcome {
         let changed = self.ctx.peers.greet(from, hello.table);
-        if hello.chain_id != self.ctx.config.chain_id {
-            self.ctx.events.push_back(Event::Mismatch { peer: from, what: "chain id" });
+        if self.ctx.peers.foreign(from, hello.chain_id != self.ctx.config.chain_id) {
+            let (ours, theirs) = (self.ctx.config.chain_id, hello.chain_id);
+            let differences = vec![Difference::ChainId { ours, theirs }];
+            self.ctx.events.push_back(Event::Terms { peer: from, differences });
         } else if changed {
             // What it could not use before.
             let plans = self.leading.iter().flat_map(|leading| leading.frames(Some(hello.table)));
             plans.for_each(|plan| self.ctx.send_control(from, plan));
+        }
+        Outcome::Control
+    }
+
+    /// A peer says what it goes by. It is told to the application only when it is another thing
+    /// than the last time, so a peer that repeats itself costs nothing.
+    fn take_terms(&mut self, from: PeerKey, theirs: &Terms) -> Outcome {
+        let differences = self.terms().differences(theirs);
+        if self.ctx.peers.agree(from, &differences) {
+            self.ctx.events.push_back(Event::Terms { peer: from, differences });
         }
         Outcome::Control
     }

@@ -32,6 +32,8 @@ impl Parts {
         // Before any shred that peers who have not taken the epoch cannot check.
         let hello = self.hello();
         self.ctx.send_control_to_all(Lane::Data, &hello, None);
+        let terms = Control::Terms(self.terms());
+        self.ctx.send_control_to_all(Lane::Data, &terms, None);
         for signed in taken.delegations {
             self.ctx.send_control_to_all(Lane::Bulk, &Control::Delegation(signed), None);
         }

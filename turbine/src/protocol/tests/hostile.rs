@@ -7,6 +7,7 @@ use fragcast_shredder::{
 };
 
 use super::*;
+use crate::control::{Difference, Terms};
 use crate::plan::Plan;
 
 const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000);
@@ -365,12 +366,61 @@ fn a_peer_of_another_network_is_told_apart() {
     let what: Vec<_> = events(&mut node)
         .into_iter()
         .filter_map(|e| match e {
-            Event::Mismatch { peer, what } if peer.number() == 1 => Some(what),
+            Event::Terms { peer, differences } if peer.number() == 1 => Some(differences),
             _ => None,
         })
         .collect();
-    assert_eq!(what, ["chain id"], "another table is none: epochs come and go");
+    let chain = vec![Difference::ChainId { ours: CHAIN, theirs: 9 }];
+    assert_eq!(what, [chain], "another table is none: epochs come and go");
     assert_eq!(node.peers_elsewhere(), 1);
+}
+
+/// The terms that `node` sends to a peer that connects.
+fn terms_of(node: &mut Protocol, to: u32) -> Terms {
+    node.handle_connected(peer(to));
+    let sent = std::iter::from_fn(|| node.poll_transmit(NOW));
+    let mut terms = sent.filter_map(|transmit| match transmit.payload {
+        Payload::Control(frame) => match Control::from_bytes(&frame) {
+            Ok(Control::Terms(terms)) => Some(terms),
+            _ => None,
+        },
+        Payload::Shred(_) => None,
+    });
+    terms.next().expect("it tells its terms")
+}
+
+#[test]
+fn what_two_nodes_go_by_differently_is_named_on_both_sides_and_once() {
+    let world = world();
+    let mut ours = world.node(0, Config::new(CHAIN));
+    let gateways = world.schedule.gateways().iter().rev().copied().collect();
+    let mut other = World::new(&[1; 4], 2);
+    other.members = world.members.clone();
+    other.schedule = Schedule::new(gateways, 11).unwrap();
+    let dialect = fragcast_shredder::Dialect::V0Blob;
+    let mut theirs = other.node(1, Config { dialect, ..Config::new(CHAIN) });
+    let (a, b) = (terms_of(&mut ours, 1), terms_of(&mut theirs, 0));
+    let mut named = Vec::new();
+    for (node, from, terms) in [(&mut ours, 1, b), (&mut theirs, 0, a)] {
+        events(node);
+        let frame = Control::Terms(terms).to_bytes();
+        // Again and again, as a liar would.
+        (0..50).for_each(|_| node.handle_control(NOW, peer(from), &frame));
+        named.extend(events(node).into_iter().filter_map(|event| match event {
+            Event::Terms { differences, .. } => Some(differences),
+            _ => None,
+        }));
+    }
+    let names = |all: &[Difference]| all.iter().map(Difference::name).collect::<Vec<_>>();
+    assert_eq!(named.len(), 2);
+    for differences in &named {
+        assert_eq!(names(differences), ["dialect", "blocks_per_term", "gateways"]);
+    }
+    // Nobody is barred for it, and agreement is told too.
+    let frame = Control::Terms(Terms { dialect: 0, ..a }).to_bytes();
+    ours.handle_control(NOW, peer(1), &frame);
+    let agreed = events(&mut ours);
+    assert!(matches!(&agreed[..], [Event::Terms { differences, .. }] if differences.is_empty()));
 }
 
 #[test]
