@@ -2,22 +2,23 @@
 //! the configuration has an environment variable too.
 
 mod check;
+mod files;
+mod run;
 mod setup;
+#[cfg(unix)]
+mod signals;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 use fragcast_turbine::{Mode, Policy};
 
 use crate::config::{Config, LogFormat, StateFrom};
-use crate::gateway::journal::Journal;
-use crate::gateway::keys;
 use crate::lab::devnet::DevnetArgs;
 use crate::lab::replay::ReplayArgs;
-use crate::network::NetworkFile;
-use crate::node::{Execution, Node, Parts, Sockets};
+use crate::log;
 
 /// Carries the fragments of a block from the gateway that builds it to every node.
 #[derive(Debug, Parser)]
@@ -55,6 +56,18 @@ pub struct RunArgs {
     config: PathBuf,
     #[command(flatten)]
     overrides: Overrides,
+}
+
+impl RunArgs {
+    /// Reads the configuration, with what the flags change.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    fn load(&self) -> anyhow::Result<Config> {
+        let mut config = Config::read(&self.config)?;
+        self.overrides.apply(&mut config)?;
+        Ok(config)
+    }
 }
 
 /// Flags that override the configuration.
@@ -175,29 +188,16 @@ impl Overrides {
     }
 }
 
-/// Sets up the log on standard error.
-///
-/// # Errors
-/// The filter does not parse.
-fn log(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .with_context(|| format!("log.filter: `{filter}` is no filter, such as `info`"))?;
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
-    match format {
-        LogFormat::Json => log.json().init(),
-        LogFormat::Text => log.init(),
-    }
-    Ok(())
-}
-
 impl Cli {
     /// Runs the command and returns the exit code.
     ///
     /// # Errors
     /// The reason, for people.
     pub fn execute(self) -> anyhow::Result<i32> {
-        let quiet =
-            || log(LogFormat::Text, &std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into()));
+        let quiet = || {
+            let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into());
+            log::start(LogFormat::Text, &filter).map(drop)
+        };
         match self.command {
             Command::Init(args) => setup::init(&args).map(|()| 0),
             Command::Keygen(args) => setup::keygen(&args).map(|()| 0),
@@ -213,84 +213,40 @@ impl Cli {
                 runtime()?.block_on(crate::lab::replay::run(args))
             }
             Command::Run(args) => {
-                let mut config = Config::read(&args.config)?;
-                args.overrides.apply(&mut config)?;
-                log(config.log.format, &config.log.filter)?;
-                runtime()?.block_on(run(config))
+                let config = args.load()?;
+                let filter = log::start(config.log.format, &config.log.filter)?;
+                let runtime = runtime()?;
+                let code = runtime.block_on(run::run(&args, config, &filter));
+                // Threads of the runtime that wait for something do not keep the process.
+                runtime.shutdown_timeout(Duration::from_millis(500));
+                log::flush();
+                code
             }
         }
     }
+}
+
+/// An error and its causes as one text. Many errors tell their cause themselves; what has been said
+/// is not said again.
+pub fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.contains(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     // Two at least: ingest blocks a worker while the journal is synced.
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?)
-}
-
-async fn run(config: Config) -> anyhow::Result<i32> {
-    let network = NetworkFile::load(&config.network)?;
-    let identity = keys::read_ed25519(&config.identity)?;
-    let leader = if config.leader.key.exists() {
-        let key = keys::read_ed25519(&config.leader.key)?;
-        Some((key, Journal::open(&config.leader.journal)?))
-    } else {
-        None
-    };
-    let execution = Execution::of_config(&config, &network)?;
-    let sockets = Sockets::bind(&config)?;
-    let parts = Parts {
-        config,
-        network,
-        identity,
-        leader,
-        sockets,
-        execution,
-        drop_shreds: None,
-        cut: None,
-        tap: None,
-    };
-    let mut node = Node::start(parts).await?;
-    let addresses = node.addresses();
-    tracing::info!(
-        peer = %node.state().peer,
-        p2p = %addresses.p2p,
-        gossip = ?addresses.gossip,
-        ingest = %addresses.ingest,
-        http = %addresses.http,
-        metrics = %addresses.metrics,
-        "running"
-    );
-    let code = tokio::select! {
-        signal = shutdown_signal() => {
-            tracing::info!(signal = signal?, "ending");
-            0
-        }
-        what = node.failed() => {
-            tracing::error!("{what} ended by itself: see above, and start again");
-            1
-        }
-    };
-    node.stop().await;
-    Ok(code)
-}
-
-/// Waits for SIGTERM or SIGINT.
-async fn shutdown_signal() -> anyhow::Result<&'static str> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            _ = terminate.recv() => Ok("SIGTERM"),
-            interrupt = tokio::signal::ctrl_c() => interrupt.map(|()| "SIGINT").map_err(Into::into),
-        }
-    }
-    #[cfg(not(unix))]
-    {
-        tokio::signal::ctrl_c().await?;
-        Ok("interrupt")
-    }
 }
 
 #[cfg(test)]
@@ -318,6 +274,16 @@ mod tests {
             let error = Cli::try_parse_from(args).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn an_error_says_nothing_twice() {
+        let io = || std::io::Error::other("no such disk");
+        let own = crate::network::NetworkError::Io { path: "n.toml".into(), source: io() };
+        let text = told(&anyhow::Error::new(own).context("network"));
+        assert_eq!(text, "network: cannot read n.toml: no such disk");
+        let plain = anyhow::Error::new(io()).context("one").context("two");
+        assert_eq!(told(&plain), "two: one: no such disk");
     }
 
     #[test]

@@ -22,6 +22,8 @@ use fragcast_turbine::route::DEFAULT_FANOUT;
 use fragcast_turbine::{Mode, Policy};
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::reach::Unreached;
+
 pub use check::ConfigError;
 pub use file::{FileError, read_toml};
 pub use names::{LogFormat, RouteName, StateFrom};
@@ -132,6 +134,8 @@ pub struct Leader {
     pub fanout: u16,
     /// Loss per hop that the code rate allows for, 0 to 0.5.
     pub loss_per_hop: f64,
+    /// What the gateway is told when nobody is connected.
+    pub unreached: Unreached,
 }
 
 /// The interface to which the gateway posts its messages.
@@ -161,6 +165,8 @@ pub struct Execution {
     pub reorg_depth: u64,
     /// Messages that may wait for the executor.
     pub queue: usize,
+    /// How long a block may be executed, milliseconds; 0: four times the time between blocks.
+    pub time_limit_ms: u64,
 }
 
 /// An execution client to read from and to follow.
@@ -332,6 +338,7 @@ impl Default for Leader {
             route: RouteName::Auto,
             fanout: DEFAULT_FANOUT,
             loss_per_hop: 0.02,
+            unreached: Unreached::Refuse,
         }
     }
 }
@@ -351,6 +358,7 @@ impl Default for Execution {
             cache_mib: 256,
             reorg_depth: 256,
             queue: 4096,
+            time_limit_ms: 0,
         }
     }
 }

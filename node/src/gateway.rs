@@ -5,3 +5,4 @@ pub mod ingest;
 pub mod journal;
 pub mod keys;
 pub mod order;
+pub mod reach;

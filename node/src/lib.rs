@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod gateway;
 pub mod lab;
+pub mod log;
 pub mod multiaddr;
 pub mod network;
 pub mod node;

@@ -142,6 +142,22 @@ pub struct Network {
     pub gossip: BTreeMap<PeerIndex, Vec<Multiaddr>>,
 }
 
+impl Network {
+    /// Whether two differ in anything that a node goes by.
+    pub fn differs_from(&self, other: &Self) -> bool {
+        let delegations = |network: &Self| -> Vec<Vec<u8>> {
+            network.delegations.iter().map(SignedDelegation::to_bytes).collect()
+        };
+        self.chain_id != other.chain_id
+            || self.dialect != other.dialect
+            || self.schedule != other.schedule
+            || self.gateway_urls != other.gateway_urls
+            || self.members.hash() != other.members.hash()
+            || self.gossip != other.gossip
+            || delegations(self) != delegations(other)
+    }
+}
+
 impl NetworkFile {
     /// Reads and checks a file.
     ///

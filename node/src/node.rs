@@ -30,6 +30,8 @@ use tokio::task::JoinHandle;
 use crate::config::Config;
 use crate::gateway::ingest::{Ingest, IngestStats};
 use crate::gateway::journal::Journal;
+use crate::gateway::reach::Reach;
+use crate::log::Limiter;
 use crate::network::Network;
 use crate::serve::metrics;
 use crate::serve::races::Races;
@@ -46,6 +48,8 @@ pub use sockets::{Addresses, Sockets};
 
 /// Own messages waiting for this node's sequencer.
 const OWN_QUEUE: usize = 256;
+/// How long a node that ends goes on with executing what it has.
+const LAST_BLOCKS: Duration = Duration::from_secs(1);
 
 /// An observer that sees every output, in order, before anybody else.
 pub type Tap = Box<dyn FnMut(&Output) + Send>;
@@ -108,7 +112,7 @@ impl Node {
                 "the leader's journal was missing: the first eight blocks will be skipped"
             );
         }
-        let leads = leader.is_some();
+        let leader_key = leader.as_ref().map(|key| key.verifying_key().to_bytes());
         let protocol = Protocol::new(
             config.protocol_settings(&network)?,
             &peer,
@@ -137,7 +141,20 @@ impl Node {
         let executing = execution.map(|e| Executing::start(e, &config)).transpose()?;
         let (own, own_rx) = mpsc::channel(OWN_QUEUE);
         let stats = Arc::new(IngestStats::default());
-        let ingest = Ingest::new(network.dialect, net.clone(), own, journal, Arc::clone(&stats));
+        let reach = Arc::new(Reach::new(
+            net.clone(),
+            gossip.as_ref().map(|(handle, _)| handle.clone()),
+            !config.gossip.peers.is_empty(),
+            config.leader.unreached,
+        ));
+        let ingest = Ingest::new(
+            network.dialect,
+            net.clone(),
+            own,
+            journal,
+            Arc::clone(&reach),
+            Arc::clone(&stats),
+        );
         let p2p = net.local_addr();
         let state = Arc::new(NodeState {
             peer,
@@ -159,7 +176,9 @@ impl Node {
             flashblocks: OnceLock::new(),
             ports: OnceLock::new(),
             network,
-            leads,
+            leader_key,
+            reach,
+            agreement: Mutex::default(),
             progress: Mutex::default(),
         });
         let (outputs, _) = broadcast::channel(config.http.subscriber_queue.max(1) as usize);
@@ -231,6 +250,7 @@ impl Node {
             outputs: outputs.clone(),
             engine,
             tap,
+            lines: Limiter::default(),
         };
         let events = runtimes.overlay().spawn(pump.run(events, own_rx));
         let addresses = Addresses {
@@ -316,8 +336,18 @@ impl Node {
         }
         // The driver was the pump's source: it hands on what is left, and ends.
         let mut events = self.events;
-        if tokio::time::timeout(Duration::from_secs(5), &mut events).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(1), &mut events).await.is_err() {
             events.abort();
+        }
+        // What was handed in is still executed, if that takes no time worth mentioning.
+        if let Some(executor) = &self.state.executor {
+            let idle = async {
+                while executor.queued() > 0 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            let _ = tokio::time::timeout(LAST_BLOCKS, idle).await;
+            executor.interrupt();
         }
     }
 }

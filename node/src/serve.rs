@@ -2,6 +2,8 @@
 //!
 //! [`state`] is what there is to read; [`rpc`], [`metrics`] and `status.rs` read it.
 
+pub mod agreement;
+pub mod hints;
 pub mod metrics;
 pub mod races;
 pub mod recorder;

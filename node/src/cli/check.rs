@@ -1,6 +1,7 @@
 //! `check-config` and `status`.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use alloy_primitives::Address;
@@ -14,6 +15,7 @@ use fragcast_upstream::http::HttpClient;
 use fragcast_upstream::jsonrpc::Request;
 use serde_json::Value;
 
+use super::{files, setup};
 use crate::config::{Config, StateFrom};
 use crate::gateway::keys;
 use crate::multiaddr::Multiaddr;
@@ -81,6 +83,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
         };
         writeln!(out, "  gateway    {gateway} delegates to {to}")?;
     }
+    let mut problems = check_network(&network, me, &config);
     if config.leader.key.exists() {
         let key = keys::read_ed25519(&config.leader.key)?.verifying_key().to_bytes();
         let delegated = network
@@ -92,6 +95,13 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
         if !config.leader.journal.exists() {
             writeln!(out, "journal      missing: the first eight blocks will be skipped")?;
         }
+        problems.extend(files::unwritable("leader.journal", &config.leader.journal));
+    } else if network.delegations.iter().any(|d| d.delegation.peer == peer) {
+        problems.push(format!(
+            "leader.key: {} does not exist, but a gateway has delegated to this node: put the key \
+             there, or let the gateway delegate to the node that has it",
+            config.leader.key.display()
+        ));
     }
     if !config.engine.url.is_empty() {
         fragcast_upstream::http::check_url(&config.engine.url)?;
@@ -107,14 +117,60 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
         writeln!(out, "flashblocks  ws://{listen}")?;
     }
     config.admin_token()?;
+    if !config.execution.chain.is_empty() && config.execution.source == StateFrom::Genesis {
+        problems.extend(files::unwritable("execution.db", &config.execution.db));
+    }
     if !config.admin.listen.ip().is_loopback() {
         writeln!(out, "warning: admin.listen is not on loopback; keep it behind a firewall")?;
     }
     if !config.ingest.listen.ip().is_loopback() {
         writeln!(out, "warning: ingest.listen is not on loopback; keep it behind a firewall")?;
     }
-    writeln!(out, "ok")?;
-    Ok(0)
+    if problems.is_empty() {
+        writeln!(out, "ok")?;
+        return Ok(0);
+    }
+    for problem in &problems {
+        writeln!(out, "problem: {problem}")?;
+    }
+    Ok(1)
+}
+
+/// What is wrong with what the network file says, beyond what every reader of it checks.
+fn check_network(network: &Network, me: PeerIndex, config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (number, signed) in (1..).zip(&network.delegations) {
+        let peer = signed.delegation.peer;
+        if network.members.index(&peer).is_none() {
+            let gateway = signed.gateway().map_or_else(|_| "a gateway".into(), |g| g.to_string());
+            problems.push(format!(
+                "delegation {number}: {gateway} delegates to {peer}, who is no member: nobody can \
+                 send its blocks; add the member's record, or sign a delegation to a member"
+            ));
+        }
+    }
+    let listen = config.p2p.listen;
+    for (index, member) in (0..).zip(network.members.members()) {
+        for address in member.record.addresses() {
+            if let Some(what) = setup::unusable(address) {
+                problems.push(format!(
+                    "member {}: its address {address} {what}: let it make its record anew",
+                    member.peer()
+                ));
+            }
+        }
+        let family = |address: SocketAddr| address.is_ipv4() == listen.is_ipv4();
+        let both = listen.is_ipv6() && listen.ip().is_unspecified();
+        if index != me && !both && !member.record.addresses().any(family) {
+            let (ours, theirs) = if listen.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+            problems.push(format!(
+                "p2p.listen is {ours} and member {} has {theirs} addresses only: listen at [::] to \
+                 speak both",
+                member.peer()
+            ));
+        }
+    }
+    problems
 }
 
 /// Prints how gossip is reached, and whether anything is missing for it.

@@ -1,7 +1,7 @@
 //! `init`, `keygen`, `delegate`: the commands that are run once, before a node runs.
 
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use alloy_primitives::hex;
@@ -16,6 +16,9 @@ use crate::gateway::journal::Journal;
 use crate::gateway::keys;
 use crate::network::{MemberEntry, NetworkFile};
 
+/// Port of the overlay, unless said otherwise.
+const LISTEN_PORT: u16 = 9300;
+
 /// Arguments of `fragcast init`.
 #[derive(Debug, clap::Args)]
 pub(super) struct InitArgs {
@@ -25,9 +28,10 @@ pub(super) struct InitArgs {
     /// Chain id.
     #[arg(long)]
     chain_id: u64,
-    /// UDP address to listen on.
-    #[arg(long, default_value = "0.0.0.0:9300")]
-    listen: SocketAddr,
+    /// UDP address to listen on; by default port 9300 of all addresses of the family of
+    /// `--advertise`.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
     /// UDP address under which other nodes reach this one.
     #[arg(long)]
     advertise: SocketAddr,
@@ -105,12 +109,49 @@ fn tcp_multiaddr(ip: IpAddr, port: u16) -> String {
     format!("/{family}/{ip}/tcp/{port}")
 }
 
+/// Why nobody can reach a node at an address, if so.
+pub(super) fn unusable(address: SocketAddr) -> Option<&'static str> {
+    if address.ip().is_unspecified() {
+        return Some("names no node, since all of its addresses are meant");
+    }
+    if address.ip().is_multicast() {
+        return Some("is a multicast address");
+    }
+    (address.port() == 0).then_some("has port 0, which names no port")
+}
+
+/// The address to listen on, by which others reach `advertise`.
+fn listen_address(listen: Option<SocketAddr>, advertise: SocketAddr) -> anyhow::Result<SocketAddr> {
+    if let Some(what) = unusable(advertise) {
+        bail!(
+            "--advertise {advertise} {what}: give the address under which others reach this node"
+        );
+    }
+    let any: IpAddr = match advertise {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let listen = listen.unwrap_or(SocketAddr::new(any, LISTEN_PORT));
+    if listen.port() == 0 {
+        bail!("--listen {listen} has port 0: others could not know the port");
+    }
+    let both = listen.is_ipv6() && listen.ip().is_unspecified();
+    if listen.is_ipv4() != advertise.is_ipv4() && !both {
+        bail!("--listen {listen} and --advertise {advertise} are of different families");
+    }
+    Ok(listen)
+}
+
 pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
     let dir = &args.dir;
+    let listen = listen_address(args.listen, args.advertise)?;
+    if args.gossip_port == 0 {
+        bail!("--gossip-port 0: others could not know the port");
+    }
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let mut config = Config::default();
-    config.p2p.listen = args.listen;
-    config.gossip.listen = tcp_multiaddr(args.listen.ip(), args.gossip_port);
+    config.p2p.listen = listen;
+    config.gossip.listen = tcp_multiaddr(listen.ip(), args.gossip_port);
     let in_dir = |path: &Path| dir.join(path);
     let node = dir.join("node.toml");
     let network = in_dir(&config.network);
@@ -214,4 +255,34 @@ pub(super) fn delegate(args: &DelegateArgs) -> anyhow::Result<()> {
     writeln!(out, "gateways = [\"{}\"]", gateway.address())?;
     writeln!(out, "delegations = [\"{signed}\"]")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_reach_nobody_are_not_signed() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        for (listen, advertise, expected) in [
+            (None, "192.0.2.1:9300", Ok("0.0.0.0:9300")),
+            (None, "[2001:db8::1]:9400", Ok("[::]:9300")),
+            (Some("10.0.0.1:5"), "192.0.2.1:9300", Ok("10.0.0.1:5")),
+            (Some("[::]:5"), "192.0.2.1:9300", Ok("[::]:5")),
+            (None, "0.0.0.0:9300", Err("all of its addresses")),
+            (None, "[::]:9300", Err("all of its addresses")),
+            (None, "192.0.2.1:0", Err("port 0")),
+            (None, "224.0.0.1:9300", Err("multicast")),
+            (Some("10.0.0.1:0"), "192.0.2.1:9300", Err("port 0")),
+            (Some("0.0.0.0:5"), "[2001:db8::1]:9400", Err("different families")),
+            (Some("[::1]:5"), "192.0.2.1:9300", Err("different families")),
+        ] {
+            let listen = listen_address(listen.map(at), at(advertise));
+            match (listen, expected) {
+                (Ok(listen), Ok(expected)) => assert_eq!(listen, at(expected)),
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+                (got, expected) => panic!("{advertise}: {got:?}, not {expected:?}"),
+            }
+        }
+    }
 }

@@ -108,6 +108,10 @@ impl Config {
             return value("leader.loss_per_hop", "must be 0 to 0.5".into());
         }
         self.route()?;
+        if let Err(error) = crate::log::filter(&self.log.filter) {
+            let problem = error.root_cause().to_string();
+            return value("log.filter", format!("`{}`: {problem}", self.log.filter));
+        }
         let execution = &self.execution;
         let from_client = execution.source == StateFrom::Client;
         if !execution.chain.is_empty() && from_client && self.client.url.is_empty() {

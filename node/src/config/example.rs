@@ -72,6 +72,9 @@ route = "{route}"
 fanout = {fanout}
 # Loss per hop that the code rate is made for.
 loss_per_hop = {loss}
+# When nobody is connected: refuse the gateway's messages (-32005), or tell with every answer how
+# many peers a message was handed to.
+unreached = "{unreached}"
 
 [ingest]
 # Where the gateway posts based_env, based_newFrag and based_sealFrag. Keep it on loopback.
@@ -92,6 +95,9 @@ cache_mib = {db_cache}
 reorg_depth = {reorg_depth}
 # Messages that may wait for the executor.
 queue = {execution_queue}
+# How long a block may be executed before it is left unverified, milliseconds; 0: four times the
+# time between it and its parent.
+time_limit_ms = {execution_limit}
 
 [client]
 # Ethereum JSON-RPC of an execution client, such as "http://127.0.0.1:8545", whose canonical chain
@@ -194,6 +200,7 @@ filter = "{filter}"
             route = leader.route,
             fanout = leader.fanout,
             loss = leader.loss_per_hop,
+            unreached = <&str>::from(leader.unreached),
             ingest_listen = ingest.listen,
             max_body = ingest.max_body_mib,
             chain = execution.chain,
@@ -202,6 +209,7 @@ filter = "{filter}"
             db_cache = execution.cache_mib,
             reorg_depth = execution.reorg_depth,
             execution_queue = execution.queue,
+            execution_limit = execution.time_limit_ms,
             client_url = client.url,
             poll_ms = client.poll_ms,
             client_timeout = client.timeout_ms,

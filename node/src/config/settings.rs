@@ -139,7 +139,12 @@ impl Config {
 impl Config {
     /// The executor.
     pub fn executor_settings(&self) -> ExecutorConfig {
-        ExecutorConfig { queue: self.execution.queue, ..ExecutorConfig::default() }
+        let limit = self.execution.time_limit_ms;
+        ExecutorConfig {
+            queue: self.execution.queue,
+            time_limit: (limit > 0).then(|| Duration::from_millis(limit)),
+            ..ExecutorConfig::default()
+        }
     }
 
     /// The database.

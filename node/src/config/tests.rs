@@ -40,6 +40,8 @@ fn mistakes_are_told_by_name() {
         ("[leader]\nloss_per_hop = 0.9", "leader.loss_per_hop"),
         ("[leader]\nfanout = 0", "leader.fanout"),
         ("[log]\nformat = \"xml\"", "unknown variant `xml`, expected `text` or `json`"),
+        ("[log]\nfilter = \"fragcast=loud\"", "log.filter"),
+        ("[leader]\nunreached = \"hope\"", "unknown variant `hope`, expected `refuse` or `tell`"),
         ("[engine]\nurl = \"http://x\"", "engine.jwt_secret"),
         ("[p2p]\nreassembly_mib = 1", "reassembly_mib"),
         (

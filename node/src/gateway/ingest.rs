@@ -3,10 +3,12 @@
 //!
 //! A message must be signed by the gateway that the schedule names for the block. The signature may
 //! have any form and goes out canonical. The answer is `"OK"` once every shred is queued, which
-//! paces a gateway that is faster than the uplink.
+//! paces a gateway that is faster than the uplink. While nobody is connected over any way messages
+//! are refused, or every answer tells how many peers there were ([`reach`](super::reach)).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use alloy_primitives::hex;
 use fragcast_shredder::messages::json::{EnvJson, FragJson, JsonError, SealJson};
@@ -20,10 +22,13 @@ use jsonrpsee::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc};
 
 use crate::gateway::journal::{Journal, JournalError};
 use crate::gateway::order::{Leading, OrderError, Step};
+use crate::gateway::reach::{Reach, Reached, Unreached};
+use crate::log::{Limiter, Pace};
 
 /// The parameter that a gateway posts.
 #[derive(Debug, Deserialize)]
@@ -63,6 +68,12 @@ pub enum IngestError {
     /// It could not be sent.
     #[error(transparent)]
     Broadcast(#[from] BroadcastError),
+    /// There is nobody to send it to.
+    #[error(
+        "nobody is connected over the overlay or gossip, so the message was not sent: post it again \
+         when /readyz of this node is well; leader.unreached = \"tell\" takes it all the same"
+    )]
+    Unreached,
 }
 
 impl IngestError {
@@ -74,7 +85,7 @@ impl IngestError {
             Self::Order(_) => -32002,
             Self::NotLeader(_) => -32003,
             Self::Journal(_) => -32004,
-            Self::Broadcast(_) => -32005,
+            Self::Broadcast(_) | Self::Unreached => -32005,
         }
     }
 
@@ -88,12 +99,15 @@ impl IngestError {
             Self::NotLeader(_) => Answer::NotLeader,
             Self::Journal(_) => Answer::Journal,
             Self::Broadcast(_) => Answer::Broadcast,
+            Self::Unreached => Answer::Unreached,
         }
     }
 }
 
 /// An answer to the gateway, as it is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::VariantArray, strum::IntoStaticStr)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::VariantArray, strum::IntoStaticStr,
+)]
 #[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum Answer {
@@ -115,6 +129,8 @@ pub enum Answer {
     Journal,
     /// It could not be sent.
     Broadcast,
+    /// Nobody was connected.
+    Unreached,
 }
 
 impl Answer {
@@ -156,6 +172,9 @@ pub struct Ingest {
     /// Messages that this node sends, for its own sequencer.
     own: mpsc::Sender<Arc<Delivered>>,
     state: Mutex<(Leading, Option<Journal>)>,
+    reach: Arc<Reach>,
+    /// Refusals are logged once a minute each.
+    refusals: std::sync::Mutex<Limiter<(&'static str, Answer)>>,
     stats: Arc<IngestStats>,
 }
 
@@ -166,13 +185,14 @@ impl Ingest {
         net: Handle,
         own: mpsc::Sender<Arc<Delivered>>,
         journal: Option<Journal>,
+        reach: Arc<Reach>,
         stats: Arc<IngestStats>,
     ) -> Self {
         let state = Mutex::new((Leading::default(), journal));
-        Self { dialect, net, own, state, stats }
+        Self { dialect, net, own, state, reach, refusals: Default::default(), stats }
     }
 
-    /// Takes a message; returns true if it was new.
+    /// Takes a message; returns whom it was handed to, `None` if it was not new.
     ///
     /// A message that was sent must be committed, or its place would be given to another message,
     /// which is equivocation. So this runs in a task of its own, even if the gateway hangs up and
@@ -180,7 +200,10 @@ impl Ingest {
     ///
     /// # Errors
     /// [`IngestError`].
-    pub async fn take(self: Arc<Self>, signed: SignedMessage) -> Result<bool, IngestError> {
+    pub async fn take(
+        self: Arc<Self>,
+        signed: SignedMessage,
+    ) -> Result<Option<Reached>, IngestError> {
         let block = signed.message.block();
         // Before all epochs that this node knows nobody leads.
         let gateway = self.net.epochs().gateway(block).ok_or(IngestError::NotLeader(block))?;
@@ -189,14 +212,26 @@ impl Ingest {
         tokio::spawn(async move { self.send(message).await }).await.map_err(|_| ended)?
     }
 
-    async fn send(&self, message: VerifiedMessage) -> Result<bool, IngestError> {
+    async fn send(&self, message: VerifiedMessage) -> Result<Option<Reached>, IngestError> {
         let arrived = self.net.clock().now();
         let block = message.message().block();
         // One message at a time: their order is what is being decided.
         let mut state = self.state.lock().await;
         let (leading, journal) = &mut *state;
-        let key = match leading.check(&message)? {
-            Step::Again => return Ok(false),
+        let step = leading.check(&message)?;
+        if matches!(step, Step::Again) {
+            return Ok(None);
+        }
+        // Before the journal: what is not sent uses up no attempt.
+        let reached = self.reach.now().await;
+        if reached.total() == 0
+            && self.reach.policy() == Unreached::Refuse
+            && self.reach.expects_somebody()
+        {
+            return Err(IngestError::Unreached);
+        }
+        let key = match step {
+            Step::Again => return Ok(None),
             Step::Send(key) => key,
             Step::Open => {
                 let Some(journal) = journal else {
@@ -218,14 +253,14 @@ impl Ingest {
         let delivered = Delivered { key, message, times, via: Via::Own };
         // The receiver ends only with the node.
         let _ = self.own.send(Arc::new(delivered)).await;
-        Ok(true)
+        Ok(Some(reached))
     }
 
     async fn call<M: DeserializeOwned>(
         self: &Arc<Self>,
         params: &Params<'_>,
         read: impl FnOnce(M) -> Result<Message, JsonError>,
-    ) -> Result<&'static str, IngestError> {
+    ) -> Result<Value, IngestError> {
         let parsed: Signed<M> = params.one().map_err(|error| {
             IngestError::Params(error.data().map_or_else(
                 || error.message().to_owned(),
@@ -236,19 +271,32 @@ impl Ingest {
             hex::decode_to_array(&parsed.signature).map_err(|_| IngestError::SignatureForm)?;
         let message = read(parsed.message)?;
         let signed = SignedMessage::new(message, Signature::from_bytes(signature));
-        let new = Arc::clone(self).take(signed).await?;
-        self.stats.count(if new { Answer::Ok } else { Answer::Again });
-        Ok("OK")
+        let reached = Arc::clone(self).take(signed).await?;
+        self.stats.count(if reached.is_some() { Answer::Ok } else { Answer::Again });
+        Ok(match (self.reach.policy(), reached) {
+            (Unreached::Refuse, _) => json!("OK"),
+            (Unreached::Tell, Some(Reached { overlay, gossip })) => json!({
+                "status": "OK",
+                "peers": overlay + gossip,
+                "overlay": overlay,
+                "gossip": gossip,
+            }),
+            (Unreached::Tell, None) => json!({ "status": "OK", "again": true }),
+        })
     }
 
     fn answer(
         &self,
         method: &'static str,
-        result: Result<&'static str, IngestError>,
-    ) -> Result<&'static str, ErrorObjectOwned> {
+        result: Result<Value, IngestError>,
+    ) -> Result<Value, ErrorObjectOwned> {
         result.map_err(|error| {
             self.stats.count(error.answer());
-            tracing::warn!(method, %error, "refused a message of the gateway");
+            let kind = (method, error.answer());
+            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(left_out) = refusals.pass(kind, Pace::MINUTE, Instant::now()) {
+                tracing::warn!(method, %error, left_out, "refused a message of the gateway");
+            }
             error.into()
         })
     }

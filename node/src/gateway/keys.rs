@@ -1,7 +1,7 @@
 //! Key files: 64 hex digits in a file that nobody else may read.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use alloy_primitives::hex;
@@ -23,11 +23,19 @@ pub enum KeyError {
         source: std::io::Error,
     },
     /// The file's permissions let others read it.
-    #[error("{0} can be read by others: run `chmod 600` on it")]
+    #[error(
+        "{path} can be read by others: run `chmod 600 {quoted}`",
+        path = .0.display(), quoted = quoted(.0)
+    )]
     Permissions(PathBuf),
     /// The file does not hold a key.
     #[error("{0} does not hold a key: 64 hex digits are expected")]
     Format(PathBuf),
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> KeyError {
@@ -56,15 +64,18 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
 /// # Errors
 /// [`KeyError`].
 pub fn read_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+    let mut file = fs::File::open(path).map_err(io("read", path))?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let mode = fs::metadata(path).map_err(io("read", path))?.permissions().mode();
+        // Of the file that is read, whatever the path names by then.
+        let mode = file.metadata().map_err(io("read", path))?.permissions().mode();
         if mode & 0o077 != 0 {
             return Err(KeyError::Permissions(path.to_owned()));
         }
     }
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(io("read", path))?);
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).map_err(io("read", path))?;
     let bytes = hex::decode_to_array(text.trim()).map_err(|_| KeyError::Format(path.to_owned()))?;
     Ok(Zeroizing::new(bytes))
 }
@@ -139,7 +150,18 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-            assert!(matches!(read_ed25519(&path), Err(KeyError::Permissions(_))));
+            for read in [|p: &Path| read_ed25519(p).map(drop), |p: &Path| read_gateway(p).map(drop)]
+            {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+                let error = read(&path).unwrap_err();
+                assert!(matches!(error, KeyError::Permissions(_)));
+                let text = error.to_string();
+                let command = text.split('`').nth(1).unwrap();
+                let ran = std::process::Command::new("sh").args(["-c", command]).status();
+                assert!(ran.unwrap().success(), "{command}");
+                read(&path).unwrap();
+            }
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         }
     }
 

@@ -1,15 +1,17 @@
 //! Turns the overlay's events into outputs in order, for all consumers.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use fragcast_turbine::Event;
-use fragcast_turbine::health::Change;
+use fragcast_turbine::health::{Change, Reason, State};
 use fragcast_turbine::output::{Delivered, Output};
 use fragcast_turbine::sequencer::{Fate, Sequencer};
 use fragcast_upstream::engine::EngineHandle;
 use tokio::sync::{broadcast, mpsc};
 
 use super::Tap;
+use crate::log::{Limiter, Pace};
 use crate::serve::state::{EventKind, NodeState};
 
 /// Turns events into outputs. It never waits for a consumer, because the driver waits for it.
@@ -19,7 +21,12 @@ pub(super) struct Pump {
     pub(super) outputs: broadcast::Sender<Output>,
     pub(super) engine: Option<EngineHandle>,
     pub(super) tap: Option<Tap>,
+    /// Which lines of the log are due.
+    pub(super) lines: Limiter<Line>,
 }
+
+/// A line of the log that may come again and again.
+pub(super) type Line = (&'static str, String);
 
 impl Pump {
     pub(super) async fn run(
@@ -40,6 +47,11 @@ impl Pump {
         if let Some(engine) = self.engine {
             engine.shutdown().await;
         }
+    }
+
+    /// Whether a line of this kind is due; if so, how many were left out.
+    fn due(&mut self, kind: &'static str, of: String, pace: Pace) -> Option<u64> {
+        self.lines.pass((kind, of), pace, Instant::now())
     }
 
     fn message(&mut self, delivered: Arc<Delivered>) -> Vec<Output> {
@@ -67,29 +79,59 @@ impl Pump {
                 return self.message(delivered);
             }
             Event::BadParity(key) => {
-                tracing::warn!(?key, "the leader's parity is inconsistent");
+                if let Some(left_out) = self.due("parity", String::new(), Pace::MINUTE) {
+                    tracing::warn!(?key, left_out, "the leader's parity is inconsistent");
+                }
                 self.sequencer.bad_parity(key.block, key.attempt, &mut outputs);
                 EventKind::BadParity
             }
             Event::BadMessage { key, reason } => {
-                tracing::warn!(?key, reason, "a leader sent a message that is none");
+                if let Some(left_out) = self.due("message", String::new(), Pace::MINUTE) {
+                    tracing::warn!(?key, reason, left_out, "a leader sent a message that is none");
+                }
                 EventKind::BadMessage
             }
             Event::Equivocation { gateway, evidence } => {
                 let proof = alloy_primitives::hex::encode(evidence.proof.to_bytes());
-                tracing::error!(%gateway, proof, "a gateway equivocated");
+                if Some(evidence.proof.key) == self.state.leader_key {
+                    tracing::error!(
+                        "somebody else leads with this node's leader key, or its journal was lost: \
+                         a key must never run in two places"
+                    );
+                }
+                if let Some(left_out) = self.due("equivocation", gateway.to_string(), Pace::MINUTE)
+                {
+                    tracing::error!(%gateway, proof, left_out, "a gateway equivocated");
+                }
                 EventKind::Equivocation
             }
             Event::Bar { peer, outcome } => {
                 let peer = self.state.net.epochs().peers().peer(peer);
-                tracing::warn!(?peer, reason = outcome.label(), "barred a peer");
+                let reason = outcome.label();
+                if let Some(left_out) = self.due("barred", format!("{peer:?}"), Pace::MINUTE) {
+                    tracing::warn!(?peer, reason, left_out, "barred a peer");
+                }
                 EventKind::Barred
             }
             Event::Health(change) => {
                 let (from, to) = (change.from.name(), change.to.name());
-                let (reason, why) = (change.reason.name(), change.reason.describe());
+                let (reason, mut why) = (change.reason.name(), change.reason.describe().to_owned());
+                if change.reason == Reason::NoRelay {
+                    why = format!("{why}: {}", self.state.hint());
+                }
                 let Change { block, dwell, .. } = change;
-                tracing::warn!(from, to, reason, block, dwell, "{why}");
+                // A network without blocks probes gossip again and again; that is told ever more
+                // seldom. That the way itself changes is always told.
+                let probe = change.to == State::Probing || change.from == State::Probing;
+                let probe = probe && change.to != State::Gossip;
+                let kind = format!("{to} {reason}");
+                match probe.then(|| self.due("probe", kind, Pace::BACK_OFF)) {
+                    None => tracing::warn!(from, to, reason, block, dwell, "{why}"),
+                    Some(Some(left_out)) => {
+                        tracing::warn!(from, to, reason, block, dwell, left_out, "{why}");
+                    }
+                    Some(None) => tracing::debug!(from, to, reason, block, dwell, "{why}"),
+                }
                 self.state.note_change(change);
                 EventKind::Fallback
             }
@@ -97,9 +139,22 @@ impl Pump {
                 self.state.note_race(&race);
                 return outputs;
             }
-            Event::Mismatch { peer, what } => {
-                let peer = self.state.net.epochs().peers().peer(peer);
-                tracing::warn!(?peer, "a peer's {what} differs: compare the network files");
+            Event::Terms { peer, differences } => {
+                let Some(peer) = self.state.net.epochs().peers().peer(peer) else { return outputs };
+                let differs = !differences.is_empty();
+                for difference in &differences {
+                    let kind = format!("{peer} {}", difference.name());
+                    if let Some(left_out) = self.due("terms", kind, Pace::MINUTE) {
+                        tracing::warn!(%peer, left_out, "a peer differs: {difference}");
+                    }
+                }
+                let mut agreement =
+                    self.state.agreement.lock().unwrap_or_else(PoisonError::into_inner);
+                agreement.note(peer, differences);
+                drop(agreement);
+                if !differs {
+                    return outputs;
+                }
                 EventKind::Mismatch
             }
             // What becomes of its peers is the driver's business.

@@ -71,6 +71,12 @@ impl NodeState {
             );
         }
         metrics.gauge("fragcast_peers_connected", None, net.connected as f64);
+        let survey = self.survey();
+        for kind in ["chain_id", "dialect", "blocks_per_term", "gateways", "clock"] {
+            let count = survey.by_kind.get(kind).copied().unwrap_or(0);
+            metrics.gauge("fragcast_peers_differing", Some(("in", kind)), count as f64);
+        }
+        metrics.counter("fragcast_log_dropped_total", None, crate::log::dropped());
         metrics.gauge("fragcast_members", None, net.members as f64);
         metrics.gauge("fragcast_reassembly_bytes", None, net.reassembly_bytes as f64);
         metrics.gauge("fragcast_repair_bytes", None, net.repair_bytes as f64);
@@ -230,6 +236,9 @@ impl NodeState {
         if let Some(store) = &self.store {
             let s = store.stats();
             metrics.counter("fragcast_store_commits_total", None, s.commits);
+            metrics.counter("fragcast_store_retries_total", None, s.retries);
+            let failing = f64::from(u8::from(s.failed || s.troubled));
+            metrics.gauge("fragcast_store_failing", None, failing);
             metrics.gauge("fragcast_store_queued", None, s.queued as f64);
             metrics.gauge("fragcast_store_bytes", None, s.file_bytes as f64);
             metrics.gauge("fragcast_store_commit_seconds", None, s.last_commit.as_secs_f64());
@@ -315,7 +324,10 @@ fn answer(state: &NodeState, request: &Parts) -> Response<Vec<u8>> {
         }
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
         "/readyz" => match state.not_ready() {
-            None => text(StatusCode::OK, format!("ready, {}\n", state.way())),
+            None => {
+                let note = state.survey().describe().map_or(String::new(), |text| text + "\n");
+                text(StatusCode::OK, format!("ready, {}\n{note}", state.way()))
+            }
             Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         },
         _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n".into()),

@@ -88,6 +88,10 @@ impl Recorder {
         counter("fragcast_not_verified_total", "Rejected and unverified blocks by reason");
         counter("fragcast_retractions_total", "Blocks taken back, by reason");
         counter("fragcast_executor_overrun_total", "Messages the executor had no room for");
+        counter("fragcast_store_retries_total", "Tries to write to the database that failed");
+        counter("fragcast_log_dropped_total", "Lines of the log that could not be written");
+        gauge("fragcast_store_failing", "1 while the database cannot be written");
+        gauge("fragcast_peers_differing", "Connected peers that differ from this node, by what");
         counter("fragcast_store_commits_total", "Blocks written to the database");
         counter("fragcast_follow_total", "Following the execution client, by outcome of a round");
         counter("fragcast_rpc_total", "The Ethereum JSON-RPC, by kind");

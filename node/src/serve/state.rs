@@ -19,9 +19,11 @@ use fragcast_turbine::{PeerId, Via};
 use fragcast_upstream::client::FollowStats;
 use fragcast_upstream::engine::EngineStats;
 
+use super::agreement::{Agreement, Survey};
 use super::races::Races;
 use super::recorder::Recorder;
 use crate::gateway::ingest::IngestStats;
+use crate::gateway::reach::Reach;
 use crate::network::Network;
 
 /// Counters of `fragcast_subscribe`.
@@ -145,8 +147,12 @@ pub struct NodeState {
     pub ports: OnceLock<Vec<PortNumbers>>,
     /// Its network.
     pub network: Network,
-    /// Whether it leads for a gateway.
-    pub leads: bool,
+    /// Its leader key (public), if it has one.
+    pub leader_key: Option<[u8; 32]>,
+    /// Whom a message of its gateway would be handed to.
+    pub reach: Arc<Reach>,
+    /// In what its peers differ from it.
+    pub(crate) agreement: Mutex<Agreement>,
     /// How far it has come.
     pub(crate) progress: Mutex<Progress>,
 }
@@ -155,6 +161,21 @@ impl NodeState {
     /// Reads the node's progress.
     pub fn with_progress<T>(&self, read: impl FnOnce(&Progress) -> T) -> T {
         read(&self.progress.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a gateway of a living epoch has delegated to this node and its leader key.
+    pub fn leads(&self) -> bool {
+        let Some(key) = self.leader_key else { return false };
+        let epochs = self.net.epochs();
+        let mut leaders = epochs.epochs().iter().flat_map(|epoch| epoch.delegations().iter());
+        leaders.any(|leader| leader.peer == self.peer && leader.signed.delegation.key == key)
+    }
+
+    /// How far the peers that are connected agree with this node.
+    pub fn survey(&self) -> Survey {
+        let net = self.net.snapshot();
+        let agreement = self.agreement.lock().unwrap_or_else(PoisonError::into_inner);
+        agreement.survey(net.round_trips.iter().map(|(peer, _)| *peer))
     }
 
     pub(crate) fn update(&self, write: impl FnOnce(&mut Progress)) {

@@ -5,6 +5,7 @@ use fragcast_turbine::health::{Reason, State};
 use fragcast_turbine::net::gossip::GossipHandle;
 use serde_json::{Value, json};
 
+use super::hints;
 use super::state::NodeState;
 
 /// Sealed blocks that the executor may be behind before the node is not ready.
@@ -15,6 +16,21 @@ impl NodeState {
     pub fn not_ready(&self) -> Option<String> {
         let net = self.net.snapshot();
         let others = self.net.epochs().peers().len().saturating_sub(1);
+        if let Some(store) = &self.store {
+            let durable = store.stats().durable;
+            if let Some(failure) = store.failure() {
+                return Some(format!(
+                    "the database is not written any more, block {durable} is the newest in it: \
+                     {failure}; see to the disk and start again"
+                ));
+            }
+            if let Some(trouble) = store.trouble() {
+                return Some(format!(
+                    "the database cannot be written, block {durable} is the newest in it: \
+                     {trouble}; make room, it is tried again"
+                ));
+            }
+        }
         if let Some(executor) = &self.executor {
             if executor.has_ended() {
                 return Some("the executor has ended: see the log and start again".into());
@@ -31,9 +47,10 @@ impl NodeState {
                     latest + 1
                 ));
             }
-            if let Some(failure) = self.store.as_ref().and_then(|store| store.failure()) {
-                return Some(format!("the database is not written any more: {failure}"));
-            }
+        }
+        let survey = self.survey();
+        if survey.is_alone() {
+            return survey.describe();
         }
         let by_gossip = self.gossip.as_ref().map_or(0, |gossip| gossip.snapshot().connections);
         let gossip = by_gossip > 0 && net.fallback.listening;
@@ -41,14 +58,25 @@ impl NodeState {
             return Some(format!("{}, and connected to nobody there", self.way()));
         }
         (others > 0 && net.connected == 0 && !gossip).then(|| {
-            format!("not connected to any of {others} peers, and nobody is heard on gossip either")
+            let hint = self.hint();
+            format!(
+                "not connected to any of {others} peers, and nobody is heard on gossip either: {hint}"
+            )
         })
+    }
+
+    /// Why nobody may be connected over the overlay, as far as this node can tell.
+    pub fn hint(&self) -> String {
+        hints::unconnected(self.net.local_addr(), self.peer, &self.net.epochs())
     }
 
     /// The way that this node relies on, as text.
     pub fn way(&self) -> String {
         let fallback = self.net.snapshot().fallback;
-        let why = fallback.reason.map_or("", Reason::describe);
+        let why = match fallback.reason {
+            Some(Reason::NoRelay) => format!("{}: {}", Reason::NoRelay.describe(), self.hint()),
+            reason => reason.map_or("", Reason::describe).to_owned(),
+        };
         match (fallback.mode, fallback.state) {
             (Mode::Turbine, _) => "on the overlay alone, as ordered".into(),
             (Mode::Gossip, _) => "on gossip alone, as ordered".into(),
@@ -118,7 +146,7 @@ impl NodeState {
             "imported": stats.imported,
             "queued": executor.queued(),
             "overrun": stats.overrun,
-            "storeFailure": self.store.as_ref().and_then(|store| store.failure()),
+            "storeFailure": self.store.as_ref().and_then(|s| s.failure().or_else(|| s.trouble())),
             "databaseBytes": store.map(|store| store.file_bytes),
         })
     }
@@ -138,7 +166,7 @@ impl NodeState {
             "chainId": self.network.chain_id,
             "dialect": self.network.dialect.name(),
             "peer": self.peer,
-            "leads": self.leads,
+            "leads": self.leads(),
             "opened": opened,
             "sealed": sealed,
             "nextGateway": self.net.epochs().gateway(next),
@@ -151,6 +179,7 @@ impl NodeState {
             "window": [net.window.0, net.window.1],
             "execution": self.execution_status(),
             "flashblocks": self.flashblocks.get().map(|stats| stats.status()),
+            "differences": self.survey().texts,
             "ready": self.not_ready().is_none(),
             "outcomes": net.outcomes.iter().filter(|(_, n)| *n > 0)
                 .map(|(o, n)| (o.label().to_owned(), n.into()))

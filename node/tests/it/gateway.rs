@@ -1,6 +1,7 @@
 //! The gateway's door and the subscription, over real HTTP and WebSocket, on a network of two.
 
 use alloy_primitives::{U256, hex};
+use fragcast::gateway::reach::Unreached;
 use fragcast::gateway::{ingest, keys};
 use fragcast::lab::local::{LocalNetwork, LocalOptions};
 use fragcast_shredder::{BlockBuilder, Env, Frag, GatewayKey, Message, Signature, SignedMessage};
@@ -182,5 +183,52 @@ async fn subscribers_get_messages_times_and_retractions() {
 
     let status: Value = client.request("fragcast_status", rpc_params![]).await.unwrap();
     assert_eq!((&status["opened"], &status["sealed"]), (&json!(1), &json!(1)));
+    net.network.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_reaches_nobody_says_so_and_uses_up_no_attempt() {
+    let mut net = Net::new().await;
+    assert_eq!(net.send(env(1)).await["result"], "OK");
+    assert_eq!(net.send(frag(0, 1)).await["result"], "OK");
+    net.network.fail_turbine(true);
+    let state = net.network.nodes()[0].state().clone();
+    let alone = state.net.wait_for(|net| net.connected == 0);
+    common::guarded(alone).await.unwrap();
+    assert!(state.not_ready().unwrap().contains("not connected"), "{:?}", state.not_ready());
+    for _ in 0..3 {
+        let refused = net.send(frag(1, 2)).await;
+        assert_eq!(code(&refused), -32005, "{refused}");
+        says(&refused, "nobody is connected");
+        let refused = net.send(BlockBuilder::new(2).env()).await;
+        assert_eq!(code(&refused), -32005, "{refused}");
+    }
+    // What is known already is no news, and what is out of order stays so.
+    assert_eq!(net.send(frag(0, 1)).await["result"], "OK");
+    assert_eq!(code(&net.send(frag(5, 1)).await), -32002);
+    let counted = state.ingest.iter().find(|(name, _)| *name == "unreached").unwrap();
+    assert_eq!(counted.1, 6);
+    // By another policy it is taken, and the answer says how many there were.
+    state.reach.set_policy(Unreached::Tell);
+    let told = net.send(frag(1, 2)).await;
+    let expected = json!({ "status": "OK", "peers": 0, "overlay": 0, "gossip": 0 });
+    assert_eq!(told["result"], expected, "{told}");
+    assert_eq!(net.send(frag(1, 2)).await["result"], json!({ "status": "OK", "again": true }));
+    state.reach.set_policy(Unreached::Refuse);
+    // The path is back: everything goes on, at the first attempt.
+    net.network.fail_turbine(false);
+    net.network.connected(GUARD).await.unwrap();
+    assert_eq!(net.send(BlockBuilder::new(1).seal_of(2)).await["result"], "OK");
+    assert_eq!(net.send(BlockBuilder::new(2).env()).await["result"], "OK");
+    state.reach.set_policy(Unreached::Tell);
+    let told = net.send(BlockBuilder::new(2).frag_at(0, [vec![1; 30]])).await;
+    assert_eq!(told["result"]["peers"], 1, "{told}");
+    let follower = net.network.nodes()[1].state();
+    let opened = async {
+        while follower.with_progress(|p| p.opened) != Some(2) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    common::guarded(opened).await;
     net.network.stop().await;
 }

@@ -2,6 +2,7 @@
 
 #[path = "../it/common.rs"]
 mod common;
+mod daemon;
 mod ports;
 mod processes;
 mod store_kill;

@@ -45,6 +45,7 @@ fn port() -> u16 {
     }
 }
 
+/// One `fragcast run`.
 pub(crate) struct Process {
     pub(crate) dir: PathBuf,
     p2p: u16,
@@ -56,13 +57,22 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.start_as(|command| command);
     }
 
-    /// Starts what `change` makes of the command.
+    /// Starts what `change` makes of the command, with its log in its directory.
     pub(crate) fn start_as(&mut self, change: impl FnOnce(Command) -> Command) {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log"));
+        self.launch(log.unwrap().into(), change);
+    }
+
+    /// Starts it with its log at `log`.
+    pub(crate) fn start_with(&mut self, log: Stdio) {
+        self.launch(log, |command| command);
+    }
+
+    fn launch(&mut self, log: Stdio, change: impl FnOnce(Command) -> Command) {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port)).to_string();
         let config = self.dir.join("node.toml");
         let mut run = command(&["run", "--config", config.to_str().unwrap()]);
@@ -73,13 +83,13 @@ impl Process {
             .env("FRAGCAST_ADMIN_LISTEN", at(self.admin))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log.unwrap())
+            .stderr(log)
             .spawn();
         self.running = Some(Running(child.unwrap()));
     }
 
     /// SIGKILL.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.running = None;
     }
 
@@ -92,13 +102,13 @@ impl Process {
     }
 
     /// `Null` while it does not answer.
-    async fn status(&self) -> Value {
+    pub(crate) async fn status(&self) -> Value {
         let url = format!("http://127.0.0.1:{}", self.http);
         request(&url, "fragcast_status", json!([])).await["result"].take()
     }
 
     /// Waits until a field of the status has a value.
-    async fn until(&self, field: &str, value: u64) {
+    pub(crate) async fn until(&self, field: &str, value: u64) {
         let start = Instant::now();
         loop {
             let status = self.status().await;
@@ -138,6 +148,7 @@ impl Process {
     }
 }
 
+/// Nodes that are set up as the README says.
 pub(crate) struct Network {
     pub(crate) processes: Vec<Process>,
     gateway: GatewayKey,
@@ -217,11 +228,11 @@ impl Network {
     }
 
     /// Posts to the leader's node.
-    async fn post(&self, message: impl Into<Message>) -> Value {
+    pub(crate) async fn post(&self, message: impl Into<Message>) -> Value {
         post_signed(&self.processes[0].ingest_url(), &self.gateway, message).await
     }
 
-    async fn send(&self, message: impl Into<Message>) {
+    pub(crate) async fn send(&self, message: impl Into<Message>) {
         let answer = self.post(message).await;
         assert_eq!(answer["result"], "OK", "{answer}\n{}", self.processes[0].log());
     }

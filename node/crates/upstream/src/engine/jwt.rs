@@ -4,6 +4,7 @@
 //! gets a fresh one. The secret is wiped when dropped and appears in no output. Only the signing
 //! library's short-lived copy of it is not wiped.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,6 +30,13 @@ pub enum JwtError {
         /// The operating system's error.
         source: std::io::Error,
     },
+    /// The file's permissions let others read it.
+    #[error(
+        "{path} can be read by others: run `chmod 600 {quoted}`; the execution client must run as the \
+         same user, or have a copy of its own",
+        path = .0.display(), quoted = quoted(.0)
+    )]
+    Permissions(PathBuf),
     /// Not 32 bytes in hexadecimal. The content is not repeated: it may be most of a secret.
     #[error(
         "a JWT secret is 64 hexadecimal digits (32 bytes), this one is {0} characters or has \
@@ -38,6 +46,11 @@ pub enum JwtError {
     /// The system clock is before 1970 or the library cannot sign.
     #[error("cannot make a JWT: {0}; check the system clock")]
     Token(String),
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 /// 32 secret bytes that Fragcast and the execution client share.
@@ -65,15 +78,27 @@ struct Claims {
 }
 
 impl JwtSecret {
-    /// Reads the file that `--authrpc.jwtsecret` of the execution client names.
+    /// Reads the file that `--authrpc.jwtsecret` of the execution client names. Refuses one that
+    /// others can read: whoever has the secret can make the client take any block.
     ///
     /// # Errors
-    /// [`JwtError::Read`] or [`JwtError::Format`].
+    /// [`JwtError::Read`], [`JwtError::Permissions`] or [`JwtError::Format`].
     pub fn from_hex_file(path: impl AsRef<Path>) -> Result<Self, JwtError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| JwtError::Read { path: path.to_owned(), source })?;
-        Self::from_hex(&Zeroizing::new(text))
+        let failed = |source| JwtError::Read { path: path.to_owned(), source };
+        let mut file = std::fs::File::open(path).map_err(failed)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // Of the file that is read, whatever the path names by then.
+            let mode = file.metadata().map_err(failed)?.permissions().mode();
+            if mode & 0o077 != 0 {
+                return Err(JwtError::Permissions(path.to_owned()));
+            }
+        }
+        let mut text = Zeroizing::new(String::new());
+        file.read_to_string(&mut text).map_err(failed)?;
+        Self::from_hex(&text)
     }
 
     /// Takes 64 hexadecimal digits, with or without `0x`, white space around them ignored.
@@ -130,6 +155,39 @@ mod tests {
         assert!(JwtSecret::from_hex(&format!("0x0x{}", &HEX[2..])).is_err());
     }
 
+    fn private(path: &Path, mode: u32) {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_secret_that_others_can_read_is_refused_with_the_command_that_mends_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("it's a secret.hex");
+        std::fs::write(&path, HEX).unwrap();
+        for mode in [0o644, 0o640, 0o604, 0o660, 0o622] {
+            private(&path, mode);
+            let error = JwtSecret::from_hex_file(&path).unwrap_err();
+            assert!(matches!(error, JwtError::Permissions(_)), "{mode:o}");
+            let text = error.to_string();
+            assert!(!text.contains(&HEX[2..10]), "{text}");
+            let command = text.split('`').nth(1).unwrap();
+            let ran = std::process::Command::new("sh").args(["-c", command]).status().unwrap();
+            assert!(ran.success(), "{command}");
+            JwtSecret::from_hex_file(&path).unwrap();
+        }
+        // Who can read only by a link is no exception.
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        JwtSecret::from_hex_file(&link).unwrap();
+        private(&path, 0o644);
+        assert!(JwtSecret::from_hex_file(&link).is_err());
+    }
+
     #[test]
     fn files_are_read_and_missing_ones_named() {
         let directory = tempfile::tempdir().unwrap();
@@ -137,6 +195,7 @@ mod tests {
         let error = JwtSecret::from_hex_file(&path).unwrap_err().to_string();
         assert!(error.contains("jwt.hex") && error.contains("jwtsecret"), "{error}");
         std::fs::write(&path, format!("{HEX}\n")).unwrap();
+        private(&path, 0o600);
         let secret = JwtSecret::from_hex_file(&path).unwrap();
         assert_eq!(secret.0[1], 0x11);
         assert_eq!(format!("{secret:?}"), "JwtSecret(…)");
