@@ -279,9 +279,10 @@ mod tests {
     #[test]
     fn an_error_says_nothing_twice() {
         let io = || std::io::Error::other("no such disk");
-        let own = crate::network::NetworkError::Io { path: "n.toml".into(), source: io() };
-        let text = told(&anyhow::Error::new(own).context("network"));
-        assert_eq!(text, "network: cannot read n.toml: no such disk");
+        let own = crate::config::FileError::Io { path: "n.toml".into(), source: io() };
+        let text =
+            told(&anyhow::Error::new(crate::network::NetworkError::from(own)).context("network"));
+        assert_eq!(text, "network: cannot read n.toml: no such disk; `fragcast init` writes one");
         let plain = anyhow::Error::new(io()).context("one").context("two");
         assert_eq!(told(&plain), "two: one: no such disk");
     }
