@@ -61,7 +61,7 @@ scenarios! {
     a_slow_gateway_flips_nobody: "fallback-not-slow" = "66c42908101d50b3",
     two_leaders_fall_back_and_return: "fallback-leaders" = "66bc51301d042e45",
     one_node_falls_back: "fallback-one" = "00ad62efae063d81",
-    a_third_falls_back: "fallback-third" = "e0a94515c92fbe92",
+    a_third_falls_back: "fallback-third" = "e0af43cf2b709c55",
     gossip_alone: "gossip-only" = "6c05e78073f8ea0f",
     a_leader_that_dies_in_mid_block: "leader-dies" = "c20bbabc1194070c",
     a_partition_that_heals: "partition" = "70d70d165e625302",
