@@ -167,13 +167,23 @@ impl<'a> Tree<'a> {
         Self { view, route, leader, seed: hasher.finalize().into() }
     }
 
-    fn leaves(&self) -> impl Iterator<Item = PeerIndex> + '_ {
-        self.view.leaves().iter().copied().filter(|i| *i != self.leader)
+    /// The place of the leader among the members that do not relay.
+    fn leader_leaf(&self) -> Option<usize> {
+        self.view.leaves().binary_search(&self.leader).ok()
+    }
+
+    /// The members that do not relay, and that the relay at `position` of `n` serves: dealt one a
+    /// relay and round.
+    fn leaves_below(&self, position: usize, n: usize) -> impl Iterator<Item = PeerIndex> + '_ {
+        let (leaves, without) = (self.view.leaves(), self.leader_leaf());
+        let count = leaves.len() - usize::from(without.is_some());
+        let at = move |i: usize| leaves[i + usize::from(without.is_some_and(|leaf| i >= leaf))];
+        (position..count).step_by(n).map(at)
     }
 
     fn others(&self) -> impl Iterator<Item = PeerIndex> + '_ {
-        let relays = self.view.relays().iter().copied().filter(|i| *i != self.leader);
-        relays.chain(self.leaves())
+        let (relays, leaves) = (self.view.relays().iter(), self.view.leaves().iter());
+        relays.chain(leaves).copied().filter(|i| *i != self.leader)
     }
 
     /// The first `len` relays of the shuffle.
@@ -190,31 +200,86 @@ impl<'a> Tree<'a> {
 
     /// Appends to `out` those to whom `sender` sends the shred.
     pub fn children(&self, sender: PeerIndex, out: &mut Vec<PeerIndex>) {
+        self.each_child(sender, |child| out.push(child.peer));
+    }
+
+    /// Appends to `out` those to whom `sender` sends the shred if a peer that is not up is
+    /// replaced by its own children, and those of them that are not by theirs. `todo` is room to
+    /// work in. Returns how many places were found by stepping over others: with those of the
+    /// sender's own children all that were looked at, each once.
+    pub(crate) fn reach(
+        &self,
+        sender: PeerIndex,
+        is_up: impl Fn(PeerIndex) -> bool,
+        todo: &mut Vec<Place>,
+        mut out: impl FnMut(PeerIndex),
+    ) -> u64 {
+        todo.clear();
+        self.each_child(sender, |child| todo.push(child));
+        if todo.iter().all(|child| is_up(child.peer)) {
+            todo.drain(..).for_each(|child| out(child.peer));
+            return 0;
+        }
+        let (n, mut order, mut stepped) = (self.relay_count(), None, 0);
+        while let Some(place) = todo.pop() {
+            if is_up(place.peer) {
+                out(place.peer);
+                continue;
+            }
+            let Some(position) = place.position else { continue };
+            let before = todo.len();
+            match self.route {
+                Route::Direct => {}
+                Route::Rotor => {
+                    let others = self.others().filter(|peer| *peer != place.peer);
+                    todo.extend(others.map(Place::leaf));
+                }
+                Route::Turbine { fanout } => {
+                    // The whole shuffle once, and every place by its position: looking for each
+                    // would be the square of the number of members.
+                    let order = order.get_or_insert_with(|| self.drawn(n));
+                    let below = Layers::new(n, fanout.into()).children(position);
+                    todo.extend(below.map(|child| Place::relay(order[child], child)));
+                    todo.extend(self.leaves_below(position, n).map(Place::leaf));
+                }
+            }
+            stepped += (todo.len() - before) as u64;
+        }
+        stepped
+    }
+
+    fn each_child(&self, sender: PeerIndex, mut out: impl FnMut(Place)) {
         let n = self.relay_count();
         if self.route == Route::Direct || n == 0 {
             if sender == self.leader {
-                out.extend(self.others());
+                self.others().map(Place::leaf).for_each(out);
             }
             return;
         }
         if sender == self.leader {
-            out.extend(self.drawn(1).first());
+            out(Place::relay(self.drawn(1)[0], 0));
             return;
         }
         match self.route {
             Route::Direct => {}
             Route::Rotor => {
                 if self.drawn(1).first() == Some(&sender) {
-                    out.extend(self.others().filter(|peer| *peer != sender));
+                    self.others().filter(|peer| *peer != sender).map(Place::leaf).for_each(out);
                 }
             }
             Route::Turbine { fanout } => self.tree_children(sender, fanout.into(), n, out),
         }
     }
 
-    fn tree_children(&self, sender: PeerIndex, fanout: usize, n: usize, out: &mut Vec<PeerIndex>) {
+    fn tree_children(
+        &self,
+        sender: PeerIndex,
+        fanout: usize,
+        n: usize,
+        mut out: impl FnMut(Place),
+    ) {
         let layers = Layers::new(n, fanout);
-        let leaves: usize = self.leaves().count();
+        let leaves = self.view.leaves().len() - usize::from(self.leader_leaf().is_some());
         // Most members are at the bottom: nearly always the draw stops where nobody sends any more.
         let senders = if leaves > 0 { n } else { layers.internal() };
         let order = self.drawn(senders);
@@ -223,8 +288,26 @@ impl<'a> Tree<'a> {
         };
         let last = layers.children(position).last().unwrap_or(position);
         let order = if last < order.len() { order } else { self.drawn(n) };
-        out.extend(layers.children(position).map(|child| order[child]));
-        out.extend(self.leaves().skip(position).step_by(n));
+        layers.children(position).for_each(|child| out(Place::relay(order[child], child)));
+        self.leaves_below(position, n).for_each(|leaf| out(Place::leaf(leaf)));
+    }
+}
+
+/// A member in the tree of a shred.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    peer: PeerIndex,
+    /// Its position in the shuffle; `None` for one that has nobody below.
+    position: Option<usize>,
+}
+
+impl Place {
+    const fn relay(peer: PeerIndex, position: usize) -> Self {
+        Self { peer, position: Some(position) }
+    }
+
+    const fn leaf(peer: PeerIndex) -> Self {
+        Self { peer, position: None }
     }
 }
 

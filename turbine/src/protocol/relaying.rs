@@ -13,12 +13,12 @@ use super::peers::Peers;
 use crate::egress::{Lane, Payload, Transmit};
 use crate::membership::PeerIndex;
 use crate::peer::PeerKey;
-use crate::route::{Route, Tree};
+use crate::route::{Place, Route, Tree};
 
 /// Room for the peers of one hop, so that none is allocated for a shred.
 #[derive(Debug, Default)]
 pub(super) struct Relaying {
-    children: Vec<PeerIndex>,
+    places: Vec<Place>,
     hops: Vec<PeerKey>,
 }
 
@@ -88,27 +88,10 @@ impl Relaying {
         tree: &Tree<'_>,
         me: PeerIndex,
     ) -> &[PeerKey] {
-        let Self { children, hops } = self;
-        children.clear();
+        let Self { places, hops } = self;
         hops.clear();
-        tree.children(me, children);
-        if children.iter().all(|child| peers.is_connected(living.key(*child))) {
-            hops.extend(children.iter().map(|child| living.key(*child)));
-            return hops;
-        }
-        // Every member stands once in the tree, so this ends; it is bounded all the same.
-        let mut budget = living.epoch().members().len();
-        while let Some(child) = children.pop() {
-            let key = living.key(child);
-            if peers.is_connected(key) {
-                hops.push(key);
-            } else if budget > 0 && child != me {
-                budget -= 1;
-                let before = children.len();
-                tree.children(child, children);
-                counters.stepped_over += (children.len() - before) as u64;
-            }
-        }
+        let is_up = |peer| peers.is_connected(living.key(peer));
+        counters.stepped_over += tree.reach(me, is_up, places, |peer| hops.push(living.key(peer)));
         hops
     }
 }

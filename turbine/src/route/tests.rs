@@ -70,6 +70,65 @@ proptest! {
     }
 }
 
+/// As it is meant: who is not up is replaced by its children, one at a time.
+fn reached_plainly(tree: &Tree<'_>, sender: PeerIndex, up: &[bool]) -> (Vec<PeerIndex>, u64) {
+    let (mut todo, mut out, mut stepped) = (Vec::new(), Vec::new(), 0);
+    tree.children(sender, &mut todo);
+    while let Some(child) = todo.pop() {
+        if up[child as usize] {
+            out.push(child);
+        } else {
+            let before = todo.len();
+            tree.children(child, &mut todo);
+            stepped += (todo.len() - before) as u64;
+        }
+    }
+    out.sort_unstable();
+    (out, stepped)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whoever_is_not_up_is_replaced_by_its_children(
+        weights in weights(), route in routes(), leader: u32, seed: u8, up: u64,
+    ) {
+        let n = weights.len().min(150);
+        let (leader, view) = (leader % n as u32, view(&weights[..n]));
+        let tree = Tree::new(&view, route, leader, &[seed; 32], seed);
+        let up: Vec<bool> = (0..n).map(|i| up.rotate_left(i as u32 * 7) & 1 == 1).collect();
+        for sender in [leader, (leader + 1) % n as u32, 0] {
+            let (mut todo, mut out) = (Vec::new(), Vec::new());
+            let is_up = |peer: PeerIndex| up[peer as usize];
+            let stepped = tree.reach(sender, is_up, &mut todo, |peer| out.push(peer));
+            out.sort_unstable();
+            prop_assert_eq!((out, stepped), reached_plainly(&tree, sender, &up));
+        }
+    }
+}
+
+/// Each member is looked at once, however many are stepped over, and nothing is searched for: a
+/// table of 30,000 of whom 100 are connected is work for each of them once.
+#[test]
+fn stepping_over_thousands_looks_at_each_once() {
+    let n = 30_000;
+    let weights: Vec<u64> = (0..n).map(|i| i % 3).collect();
+    let view = view(&weights);
+    let asked = std::cell::Cell::new(0u64);
+    let is_up = |peer: PeerIndex| {
+        asked.set(asked.get() + 1);
+        peer % 300 == 0
+    };
+    for index in 0..50 {
+        let tree = Tree::new(&view, Route::Turbine { fanout: 200 }, 1, &[7; 32], index);
+        let (mut todo, mut reached) = (Vec::new(), 0);
+        let before = asked.get();
+        let stepped = tree.reach(1, is_up, &mut todo, |_| reached += 1);
+        assert!(reached > 0 && stepped > n / 2, "{reached} {stepped}");
+        assert!(asked.get() - before <= n, "{}", asked.get() - before);
+    }
+}
+
 #[test]
 fn the_largest_and_smallest_networks_are_covered() {
     for n in [2usize, 3, 4, 200, 201, 202, 203, 999, 2000] {
