@@ -1,6 +1,6 @@
 //! Incoming calls: limits before anything is computed, then the handshake.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::Limits;
 use super::connections::Change;
 use super::dial::Bars;
+use super::places::{Caller, Place, Places, Refusal};
 use super::tally::Tally;
 use super::tls::peer_of;
 use crate::counts::labelled;
@@ -30,6 +31,8 @@ pub(super) enum Call {
     RefusedTotal,
     /// There are too many from its address.
     RefusedAddress,
+    /// There are too many from its network.
+    RefusedNetwork,
     /// It is barred.
     RefusedBarred,
     /// It is no member, or the handshake came to nothing.
@@ -38,19 +41,21 @@ pub(super) enum Call {
 
 labelled!(Call);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
-    handshakes: usize,
+    handshakes: Places,
     connections: usize,
-    by_address: BTreeMap<IpAddr, (usize, usize)>,
+    /// Of connections.
+    by_address: BTreeMap<IpAddr, usize>,
 }
 
 /// Counts a handshake or connection of an address for as long as it lives. The table has an
-/// entry only for addresses that have one of either, so it is as bounded as they are.
+/// entry only for addresses that have a connection, so it is as bounded as they are.
 struct Slot {
     counts: Arc<Mutex<Counts>>,
     address: IpAddr,
-    established: bool,
+    /// `None` once the connection is established.
+    handshake: Option<Place>,
 }
 
 impl Slot {
@@ -59,30 +64,57 @@ impl Slot {
     }
 
     fn establish(&mut self) {
-        let mut counts = Self::lock(&self.counts);
-        counts.handshakes -= 1;
-        counts.connections += 1;
-        let entry = counts.by_address.entry(self.address).or_default();
-        entry.0 -= 1;
-        entry.1 += 1;
-        self.established = true;
+        if let Some(place) = self.handshake.take() {
+            let mut counts = Self::lock(&self.counts);
+            counts.handshakes.give_back(place);
+            counts.connections += 1;
+            *counts.by_address.entry(self.address).or_default() += 1;
+        }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut counts = Self::lock(&self.counts);
-        let entry = counts.by_address.entry(self.address).or_default();
-        if self.established {
-            entry.1 -= 1;
-        } else {
-            entry.0 -= 1;
+        if let Some(place) = self.handshake {
+            counts.handshakes.give_back(place);
+            return;
         }
-        if *entry == (0, 0) {
-            counts.by_address.remove(&self.address);
+        counts.connections -= 1;
+        if let Some(count) = counts.by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.by_address.remove(&self.address);
+            }
         }
-        if self.established { counts.connections -= 1 } else { counts.handshakes -= 1 }
     }
+}
+
+/// The addresses that members of the living epochs have.
+struct Known {
+    epochs: watch::Receiver<Arc<EpochsView>>,
+    addresses: BTreeSet<IpAddr>,
+}
+
+impl Known {
+    fn new(mut epochs: watch::Receiver<Arc<EpochsView>>) -> Self {
+        epochs.mark_changed();
+        Self { epochs, addresses: BTreeSet::new() }
+    }
+
+    fn has(&mut self, address: IpAddr) -> bool {
+        if self.epochs.has_changed().unwrap_or(false) {
+            let view = Arc::clone(&self.epochs.borrow_and_update());
+            self.addresses = member_addresses(&view);
+        }
+        self.addresses.contains(&address.to_canonical())
+    }
+}
+
+/// The addresses of all members.
+pub(super) fn member_addresses(epochs: &EpochsView) -> BTreeSet<IpAddr> {
+    let members = epochs.members().map(|(_, member)| member);
+    members.flat_map(|member| member.record.addresses()).map(|at| at.ip().to_canonical()).collect()
 }
 
 /// Accepts until the endpoint closes.
@@ -94,9 +126,17 @@ pub(super) async fn listen(
     calls: Arc<Tally<Call>>,
     changes: mpsc::Sender<Change>,
 ) {
-    let counts = Arc::new(Mutex::new(Counts::default()));
+    let counts = Arc::new(Mutex::new(Counts {
+        handshakes: Places::new(limits.handshakes, limits.handshakes_per_address),
+        connections: 0,
+        by_address: BTreeMap::new(),
+    }));
+    let mut known = Known::new(epochs.clone());
     while let Some(incoming) = endpoint.accept().await {
-        let Some((incoming, slot)) = admit(incoming, &limits, &counts, &calls) else { continue };
+        let member = known.has(incoming.remote_address().ip());
+        let Some((incoming, slot)) = admit(incoming, member, &limits, &counts, &calls) else {
+            continue;
+        };
         let (epochs, bars) = (epochs.clone(), bars.clone());
         let (calls, changes) = (calls.clone(), changes.clone());
         tokio::spawn(async move {
@@ -129,40 +169,41 @@ pub(super) async fn listen(
 /// Applies the limits; nothing has been computed for the caller yet.
 fn admit(
     incoming: Incoming,
+    member: bool,
     limits: &Limits,
     counts: &Arc<Mutex<Counts>>,
     calls: &Tally<Call>,
 ) -> Option<(Incoming, Slot)> {
-    let address = incoming.remote_address().ip();
+    let address = incoming.remote_address().ip().to_canonical();
+    let proven = incoming.remote_address_validated();
     let mut now = Slot::lock(counts);
-    let (handshakes, connections) = now.by_address.get(&address).copied().unwrap_or_default();
-    if now.handshakes >= limits.handshakes || now.handshakes + now.connections >= limits.connections
-    {
-        drop(now);
-        calls.count(Call::RefusedTotal);
-        incoming.refuse();
-        return None;
-    }
-    // Before any refusal by address: a forged address must not lock its owner out, and only
-    // who is really there comes back with the token.
-    let busy =
-        now.handshakes >= limits.handshakes / 2 || handshakes >= limits.handshakes_per_address / 2;
-    if busy && !incoming.remote_address_validated() {
-        drop(now);
-        calls.count(Call::Retried);
-        let _ = incoming.retry();
-        return None;
-    }
-    if handshakes >= limits.handshakes_per_address || connections >= limits.per_address {
-        drop(now);
-        calls.count(Call::RefusedAddress);
-        incoming.refuse();
-        return None;
-    }
-    now.handshakes += 1;
-    now.by_address.entry(address).or_default().0 += 1;
+    let refusal = if now.handshakes.taken() + now.connections >= limits.connections {
+        Refusal::Total
+    } else if proven && now.by_address.get(&address).is_some_and(|n| *n >= limits.per_address) {
+        Refusal::Host
+    } else {
+        match now.handshakes.take(Caller { address, member, proven }) {
+            Ok(place) => {
+                drop(now);
+                let slot = Slot { counts: counts.clone(), address, handshake: Some(place) };
+                return Some((incoming, slot));
+            }
+            Err(refusal) => refusal,
+        }
+    };
     drop(now);
-    Some((incoming, Slot { counts: counts.clone(), address, established: false }))
+    match refusal {
+        Refusal::Unproven => {
+            calls.count(Call::Retried);
+            let _ = incoming.retry();
+            return None;
+        }
+        Refusal::Total => calls.count(Call::RefusedTotal),
+        Refusal::Host => calls.count(Call::RefusedAddress),
+        Refusal::Network => calls.count(Call::RefusedNetwork),
+    }
+    incoming.refuse();
+    None
 }
 
 async fn handshake(incoming: Incoming, limits: &Limits) -> Option<Connection> {

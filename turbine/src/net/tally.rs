@@ -55,7 +55,8 @@ mod tests {
         let calls: Vec<&str> = Tally::<Call>::default().labels().iter().map(|l| l.0).collect();
         assert_eq!(
             calls.join(" "),
-            "accepted retried refused_total refused_address refused_barred handshake_failed"
+            "accepted retried refused_total refused_address refused_network refused_barred \
+             handshake_failed"
         );
     }
 }

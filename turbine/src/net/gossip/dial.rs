@@ -122,6 +122,12 @@ impl Targets {
         self.targets.keys().copied()
     }
 
+    /// Where they are, and where members are, as far as an address says so without a name service.
+    pub(super) fn places(&self) -> impl Iterator<Item = &Multiaddr> + '_ {
+        let called = self.targets.values().flat_map(|target| &target.addresses);
+        called.chain(self.book.values().flatten())
+    }
+
     /// Those whose time has come, unless `barred`; they are taken to be called now.
     pub(super) fn due(
         &mut self,

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::task::{Context, Poll};
 
 use libp2p::core::transport::PortUse;
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::GossipLimits;
 use crate::counts::{Counts, labelled};
+use crate::net::places::{Caller, Place, Places, Refusal};
 
 /// Bars at a time, about 100 bytes each; then the one that ends first goes.
 const MAX_BARS: usize = 4096;
@@ -37,6 +38,9 @@ pub(super) enum Refused {
     /// Too many from its IP address.
     #[error("too many connections from this address")]
     Address,
+    /// Too many handshakes from its network.
+    #[error("too many handshakes from this network")]
+    Network,
     /// Too many of others' in all.
     #[error("too many incoming connections")]
     Incoming,
@@ -64,7 +68,10 @@ pub(super) struct Doorman {
     limits: GossipLimits,
     /// Members and bootstrap peers: [`GossipLimits::incoming`] is not for them.
     friends: BTreeSet<PeerId>,
-    pending: BTreeMap<ConnectionId, Option<IpAddr>>,
+    /// The IP addresses that they are known to have.
+    addresses: BTreeSet<IpAddr>,
+    places: Places,
+    pending: BTreeMap<ConnectionId, Place>,
     established: BTreeMap<ConnectionId, Connection>,
     bars: BTreeMap<PeerId, Instant>,
     refused: Counts<Refused>,
@@ -75,6 +82,8 @@ impl Doorman {
         Self {
             limits,
             friends: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+            places: Places::new(limits.pending, limits.per_address),
             pending: BTreeMap::new(),
             established: BTreeMap::new(),
             bars: BTreeMap::new(),
@@ -82,9 +91,9 @@ impl Doorman {
         }
     }
 
-    /// Those for whom room is kept from now on.
-    pub(super) fn set_friends(&mut self, friends: BTreeSet<PeerId>) {
-        self.friends = friends;
+    /// Those for whom room is kept from now on, and where they are.
+    pub(super) fn set_friends(&mut self, friends: BTreeSet<PeerId>, addresses: BTreeSet<IpAddr>) {
+        (self.friends, self.addresses) = (friends, addresses);
     }
 
     /// Refuses a peer for the time of a bar.
@@ -155,21 +164,33 @@ impl Doorman {
     }
 
     /// Before anything is computed for the caller.
-    fn check_pending(&self, from: Option<IpAddr>) -> Result<(), Refused> {
-        if self.pending.len() >= self.limits.pending {
-            return Err(Refused::Pending);
-        }
-        let pending = self.pending.values().filter(|ip| **ip == from).count();
+    fn check_pending(&mut self, from: Option<IpAddr>) -> Result<Place, Refused> {
+        // Whatever is no IP address is one host and one network.
+        let address = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let established = self.established.values().filter(|one| one.from == Some(from)).count();
-        if pending + established >= self.limits.per_address {
+        if self.places.of_host(address) + established >= self.limits.per_address {
             return Err(Refused::Address);
         }
-        Ok(())
+        let member = self.addresses.contains(&address);
+        // TCP has proven it.
+        let caller = Caller { address, member, proven: true };
+        self.places.take(caller).map_err(|refusal| match refusal {
+            Refusal::Total | Refusal::Unproven => Refused::Pending,
+            Refusal::Host => Refused::Address,
+            Refusal::Network => Refused::Network,
+        })
+    }
+
+    /// A handshake has ended.
+    fn end_pending(&mut self, id: ConnectionId) {
+        if let Some(place) = self.pending.remove(&id) {
+            self.places.give_back(place);
+        }
     }
 }
 
 /// The IP address that a multiaddr begins with.
-fn ip(address: &Multiaddr) -> Option<IpAddr> {
+pub(super) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.to_canonical()),
@@ -188,8 +209,8 @@ impl NetworkBehaviour for Doorman {
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         let from = ip(remote);
-        self.check_pending(from).map_err(|why| self.refuse(why))?;
-        self.pending.insert(id, from);
+        let place = self.check_pending(from).map_err(|why| self.refuse(why))?;
+        self.pending.insert(id, place);
         Ok(())
     }
 
@@ -200,7 +221,7 @@ impl NetworkBehaviour for Doorman {
         _local: &Multiaddr,
         _remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.pending.remove(&id);
+        self.end_pending(id);
         self.check(&peer, true).map_err(|why| self.refuse(why))?;
         Ok(dummy::ConnectionHandler)
     }
@@ -235,7 +256,7 @@ impl NetworkBehaviour for Doorman {
                 self.established.remove(&connection_id);
             }
             FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => {
-                self.pending.remove(&connection_id);
+                self.end_pending(connection_id);
             }
             _ => {}
         }
