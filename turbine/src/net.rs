@@ -1,7 +1,7 @@
 //! The QUIC driver: runs a [`Protocol`](crate::Protocol) over quinn.
 //!
 //! ```text
-//! accept, dial ─▶ connections ─▶ readers ─bounded queue─▶ driver ⇄ Protocol
+//! accept, dial ─▶ connections ─▶ readers ─turns by peer─▶ driver ⇄ Protocol
 //!                                                           │
 //!                 datagrams, or streams where the path is too small ◀─┘
 //! ```
@@ -10,8 +10,8 @@
 //! in mutual TLS with raw public keys (RFC 7250): there are no certificates to parse. Shreds
 //! are QUIC datagrams (RFC 9221), control frames go over a stream.
 //!
-//! Memory: the inbound queue holds 8,192 datagrams (10 MB), each connection 1 MB of received
-//! datagrams and 1 MB of streams at most, 512 frames to a peer that takes no datagrams, and
+//! Memory: the inbox holds 8,192 datagrams (10 MB) and 525 kB of frames of each peer, which take
+//! turns; each connection 1 MB of received datagrams and 1 MB of streams at most, 512 frames to a peer that takes no datagrams, and
 //! handshakes in progress are limited to [`Limits::handshakes`].
 
 mod clock;
@@ -23,8 +23,11 @@ mod experiments;
 #[cfg(feature = "gossip")]
 pub mod gossip;
 mod handle;
+mod inbox;
 mod link;
 mod listen;
+mod log_limit;
+mod places;
 mod snapshot;
 mod socket;
 mod spawn;
@@ -39,6 +42,7 @@ pub use congestion::FixedWindow;
 pub use experiments::client_config;
 pub use handle::{BroadcastReply, EpochRefused, Handle};
 pub use link::{GossipInput, GossipLink, Outlook};
+pub use log_limit::LogLimit;
 pub use snapshot::{EpochSnapshot, FallbackSnapshot, Snapshot};
 pub use spawn::{NetError, Running, spawn};
 pub use transport::bind;
@@ -54,10 +58,12 @@ pub struct Limits {
     pub connections: usize,
     /// Connections from one IP address.
     pub per_address: usize,
-    /// Handshakes in progress in all; from half of it on, an address must prove itself by a
-    /// Retry packet first.
+    /// Handshakes in progress in all. Half of them are kept for members' addresses; an eighth of
+    /// the others, a quarter of those, is for callers who have not proven their address by a
+    /// Retry packet.
     pub handshakes: usize,
-    /// Handshakes in progress from one IP address.
+    /// Handshakes in progress from one host, within a quarter of all for a member's address and a
+    /// sixteenth for any other; an eighth for a /24 or /48.
     pub handshakes_per_address: usize,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,

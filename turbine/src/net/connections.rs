@@ -13,22 +13,19 @@ use quinn::{Connection, SendDatagramError, VarInt};
 use strum::{IntoStaticStr, VariantArray};
 use tokio::sync::{mpsc, watch};
 
-use super::PER_PEER;
+use super::inbox::{FrameRoom, Inbox};
 use super::streams::{self, Class, Writer};
 use super::tally::Tally;
+use super::{LogLimit, PER_PEER};
 use crate::counts::labelled;
 use crate::peer::{PeerId, PeerKey};
 
 /// The reason given to a connection that makes room for a newer one of the same peer.
 pub(super) const REPLACED: &[u8] = b"replaced";
+/// Lines of the log about one peer's coming and going: one in this time, and so many at once.
+const LOG: (Duration, u32) = (Duration::from_secs(15), 8);
 
-/// Something that came in.
-#[derive(Debug)]
-pub(super) struct Inbound {
-    pub(super) peer: PeerKey,
-    pub(super) what: Received,
-}
-
+/// What came in.
 #[derive(Debug)]
 pub(super) enum Received {
     Shred(Bytes),
@@ -46,7 +43,7 @@ pub(super) enum Change {
 #[derive(Debug, Clone, Copy, VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum Dropped {
-    /// A datagram found the inbound queue full.
+    /// A datagram found the inbox full, or made way for one of a peer that has fewer there.
     InboundQueue,
     /// A shred found a connection's send buffer full.
     DatagramBuffer,
@@ -72,6 +69,10 @@ struct Peer {
     id: PeerId,
     /// The newest last.
     entries: Vec<Entry>,
+    /// What its frames may take that wait for the driver.
+    frames: FrameRoom,
+    /// For lines about its coming and going.
+    log: LogLimit,
     /// Whether it is connected; the task that dials it watches this, and ends with it.
     up: watch::Sender<bool>,
 }
@@ -88,19 +89,20 @@ impl Peer {
 pub(super) struct Connections {
     peers: BTreeMap<PeerKey, Peer>,
     drops: Arc<Tally<Dropped>>,
-    inbound: mpsc::Sender<Inbound>,
+    inbox: Inbox,
     changes: mpsc::Sender<Change>,
 }
 
 impl Connections {
-    pub(super) fn new(inbound: mpsc::Sender<Inbound>, changes: mpsc::Sender<Change>) -> Self {
-        Self { peers: BTreeMap::new(), drops: Arc::default(), inbound, changes }
+    pub(super) fn new(inbox: Inbox, changes: mpsc::Sender<Change>) -> Self {
+        Self { peers: BTreeMap::new(), drops: Arc::default(), inbox, changes }
     }
 
     /// Adds a peer that is not connected yet; the watch tells whenever it is.
     pub(super) fn join(&mut self, peer: PeerKey, id: PeerId) -> watch::Receiver<bool> {
         let (up, watch) = watch::channel(false);
-        self.peers.insert(peer, Peer { id, entries: Vec::new(), up });
+        let (frames, log) = (FrameRoom::default(), LogLimit::new(LOG.0, LOG.1));
+        self.peers.insert(peer, Peer { id, entries: Vec::new(), frames, log, up });
         watch
     }
 
@@ -142,11 +144,13 @@ impl Connections {
         debug_assert!(peer.entries.len() < PER_PEER);
         let writer = |class| Writer::spawn(connection.clone(), class, self.drops.clone());
         let (control, shreds) = (writer(Class::Control), writer(Class::Shreds));
-        tokio::spawn(streams::read(connection.clone(), key, self.inbound.clone()));
+        let reader =
+            streams::Reader { peer: key, inbox: self.inbox.clone(), room: peer.frames.clone() };
+        tokio::spawn(reader.read(connection.clone()));
         tokio::spawn(read_datagrams(
             connection.clone(),
             key,
-            self.inbound.clone(),
+            self.inbox.clone(),
             self.drops.clone(),
             self.changes.clone(),
         ));
@@ -165,6 +169,11 @@ impl Connections {
             peer.up.send_replace(false);
         }
         gone
+    }
+
+    /// Whether to write a line about a peer's coming or going; see [`LogLimit::allow`].
+    pub(super) fn log(&mut self, peer: PeerKey) -> Option<u64> {
+        self.peers.get_mut(&peer).and_then(|peer| peer.log.allow())
     }
 
     /// Closes all connections of a peer.
@@ -219,12 +228,12 @@ impl Connections {
 async fn read_datagrams(
     connection: Connection,
     peer: PeerKey,
-    inbound: mpsc::Sender<Inbound>,
+    inbox: Inbox,
     drops: Arc<Tally<Dropped>>,
     changes: mpsc::Sender<Change>,
 ) {
     while let Ok(bytes) = connection.read_datagram().await {
-        if inbound.try_send(Inbound { peer, what: Received::Shred(bytes) }).is_err() {
+        if inbox.push_datagram(peer, bytes) {
             drops.count(Dropped::InboundQueue);
         }
     }

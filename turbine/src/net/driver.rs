@@ -9,10 +9,11 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::connections::{Change, Connections, Dropped, Inbound, Received};
+use super::connections::{Change, Connections, Dropped, Received};
 use super::dial::{Bars, Dials};
 use super::experiments::Losses;
 use super::handle::{Broadcast, Command};
+use super::inbox::{Inbound, Inbox};
 use super::link::{DriverLink, GossipInput};
 use super::listen::Call;
 use super::tally::Tally;
@@ -57,7 +58,7 @@ impl Driver {
     /// Runs until the last handle is gone, or one says so.
     pub(super) async fn run(
         &mut self,
-        mut inbound: mpsc::Receiver<Inbound>,
+        inbox: Inbox,
         mut changes: mpsc::Receiver<Change>,
         mut commands: mpsc::Receiver<Command>,
     ) {
@@ -82,10 +83,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 Some(change) = changes.recv() => self.change(change),
-                count = inbound.recv_many(&mut received, BURST) => {
-                    if count == 0 {
-                        return;
-                    }
+                () = inbox.recv_many(&mut received, BURST) => {
                     self.receive(&mut received);
                     // A flood must not keep the rest waiting: some of each for every burst.
                     if self.pending.len() < PENDING_BROADCASTS {
@@ -263,13 +261,17 @@ impl Driver {
             }
             Change::Up { peer, connection, outgoing } => {
                 if self.connections.add(peer, connection, outgoing) {
-                    tracing::info!(peer = ?self.peer(peer), outgoing, "connected");
+                    if let Some(unsaid) = self.connections.log(peer) {
+                        tracing::info!(peer = ?self.peer(peer), outgoing, unsaid, "connected");
+                    }
                     self.protocol.handle_connected(peer);
                 }
             }
             Change::Down { peer, id } => {
                 if self.connections.remove(peer, id) {
-                    tracing::info!(peer = ?self.peer(peer), "disconnected");
+                    if let Some(unsaid) = self.connections.log(peer) {
+                        tracing::info!(peer = ?self.peer(peer), unsaid, "disconnected");
+                    }
                     self.protocol.handle_disconnected(peer);
                 }
             }
@@ -280,7 +282,7 @@ impl Driver {
     fn receive(&mut self, received: &mut Vec<Inbound>) {
         let now = self.clock.now();
         let mut shreds = Vec::with_capacity(received.len());
-        for Inbound { peer, what } in received.drain(..) {
+        for Inbound { peer, what, .. } in received.drain(..) {
             match what {
                 Received::Shred(bytes) => shreds.push((peer, bytes)),
                 Received::Control(frame) => self.protocol.handle_control(now, peer, &frame),

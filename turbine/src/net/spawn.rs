@@ -14,6 +14,7 @@ use super::connections::Connections;
 use super::dial::{Bars, Dialler, Dials};
 use super::driver::{Driver, PENDING_BROADCASTS};
 use super::experiments::{Cut, Losses};
+use super::inbox::Inbox;
 use super::link::{self, GossipLink};
 use super::listen::listen;
 use super::socket::Socket;
@@ -22,8 +23,6 @@ use super::{Clock, FallbackSnapshot, Handle, NetConfig, Snapshot, tls, transport
 use crate::peer::PeerId;
 use crate::protocol::{Event, Protocol};
 
-/// Datagrams waiting for the driver: 10 MB.
-const INBOUND_QUEUE: usize = 8192;
 /// News of connections waiting for the driver.
 const CHANGES: usize = 256;
 /// Events waiting for the application.
@@ -106,7 +105,7 @@ pub fn spawn(
         runtime,
     )?;
 
-    let (inbound, inbound_rx) = mpsc::channel(INBOUND_QUEUE);
+    let inbox = Inbox::default();
     let (changes, changes_rx) = mpsc::channel(CHANGES);
     let (commands, commands_rx) = mpsc::channel(PENDING_BROADCASTS);
     let (events, events_rx) = mpsc::channel(EVENTS);
@@ -114,7 +113,7 @@ pub fn spawn(
     let (snapshots, snapshot) = watch::channel(Snapshot { fallback, ..Snapshot::default() });
     let (link, gossip) = link::pair(&protocol);
     let (bars, calls) = (Arc::new(Bars::default()), Arc::new(Tally::default()));
-    let connections = Connections::new(inbound, changes.clone());
+    let connections = Connections::new(inbox.clone(), changes.clone());
     let listening = tokio::spawn(listen(
         endpoint.clone(),
         epochs.clone(),
@@ -157,7 +156,7 @@ pub fn spawn(
         driver.join(key, member.peer());
     }
     let task = tokio::spawn(async move {
-        driver.run(inbound_rx, changes_rx, commands_rx).await;
+        driver.run(inbox, changes_rx, commands_rx).await;
         endpoint.close(VarInt::from_u32(0), b"shutting down");
         listening.abort();
         driver.dials.shutdown().await;

@@ -14,7 +14,8 @@ use fragcast_shredder::shred::MAX_SHRED_LEN;
 use quinn::{Connection, RecvStream};
 use tokio::sync::mpsc;
 
-use super::connections::{Dropped, Inbound, Received};
+use super::connections::{Dropped, Received};
+use super::inbox::{FrameRoom, Inbox};
 use super::tally::Tally;
 use crate::control::MAX_CONTROL_LEN;
 use crate::peer::PeerKey;
@@ -87,44 +88,55 @@ impl Writer {
     }
 }
 
-/// Reads all streams of a connection until it ends.
-pub(super) async fn read(connection: Connection, peer: PeerKey, inbound: mpsc::Sender<Inbound>) {
-    while let Ok(stream) = connection.accept_uni().await {
-        tokio::spawn(read_stream(stream, peer, inbound.clone()));
-    }
+/// Reads the streams of a peer.
+#[derive(Debug, Clone)]
+pub(super) struct Reader {
+    pub(super) peer: PeerKey,
+    pub(super) inbox: Inbox,
+    /// What the peer's frames may take, those of all its streams together.
+    pub(super) room: FrameRoom,
 }
 
-async fn read_stream(mut stream: RecvStream, peer: PeerKey, inbound: mpsc::Sender<Inbound>) {
-    let mut class = [0; 1];
-    if stream.read_exact(&mut class).await.is_err() {
-        return;
+impl Reader {
+    /// Reads all streams of a connection until it ends.
+    pub(super) async fn read(self, connection: Connection) {
+        while let Ok(stream) = connection.accept_uni().await {
+            tokio::spawn(self.clone().read_stream(stream));
+        }
     }
-    let class = match class[0] {
-        0 => Class::Control,
-        1 => Class::Shreds,
-        // A class of a later version.
-        _ => return drop(stream.stop(quinn::VarInt::from_u32(1))),
-    };
-    loop {
-        let mut len = [0; 4];
-        if stream.read_exact(&mut len).await.is_err() {
+
+    async fn read_stream(self, mut stream: RecvStream) {
+        let mut class = [0; 1];
+        if stream.read_exact(&mut class).await.is_err() {
             return;
         }
-        let len = u32::from_le_bytes(len) as usize;
-        if len > class.max_len() {
-            return drop(stream.stop(quinn::VarInt::from_u32(2)));
-        }
-        let mut frame = vec![0; len];
-        if stream.read_exact(&mut frame).await.is_err() {
-            return;
-        }
-        let what = match class {
-            Class::Control => Received::Control(frame.into()),
-            Class::Shreds => Received::Shred(frame.into()),
+        let class = match class[0] {
+            0 => Class::Control,
+            1 => Class::Shreds,
+            // A class of a later version.
+            _ => return drop(stream.stop(quinn::VarInt::from_u32(1))),
         };
-        // Waiting here is backpressure on the stream's own flow control, and on nothing else.
-        if inbound.send(Inbound { peer, what }).await.is_err() {
-            return;
+        loop {
+            let mut len = [0; 4];
+            if stream.read_exact(&mut len).await.is_err() {
+                return;
+            }
+            let len = u32::from_le_bytes(len) as usize;
+            if len > class.max_len() {
+                return drop(stream.stop(quinn::VarInt::from_u32(2)));
+            }
+            // Waiting here is backpressure on the stream's own flow control, and on nothing else;
+            // before a byte of the frame is allocated.
+            let Some(room) = self.room.take(len).await else { return };
+            let mut frame = vec![0; len];
+            if stream.read_exact(&mut frame).await.is_err() {
+                return;
+            }
+            let what = match class {
+                Class::Control => Received::Control(frame.into()),
+                Class::Shreds => Received::Shred(frame.into()),
+            };
+            self.inbox.push_frame(self.peer, what, room);
         }
     }
 }

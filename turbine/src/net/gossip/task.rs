@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::behaviour::{Behaviour, BehaviourEvent, Built, GRAYLIST, Hooks, KINDS};
 use super::dial::Targets;
+use super::doorman::ip;
 use super::identity::{libp2p_id_of, peer_id_of};
 use super::known::Known;
 use super::meter::Meters;
@@ -26,13 +27,17 @@ use super::{Command, GossipLimits, GossipNetConfig, GossipSnapshot};
 use crate::counts::Counts;
 use crate::epoch::EpochsView;
 use crate::gossip::{Gate, GossipAction, GossipOutcome, Listener, Topics, outsider};
+use crate::net::LogLimit;
 use crate::net::link::{GossipInput, Outlook};
+use crate::net::listen::member_addresses;
 use messages::Unpublished;
 
 /// Events of the swarm between two looks at what else there is to do.
 pub(super) const BURST: usize = 32;
 /// Interval at which traffic, due calls and listeners are checked.
 const TICK: Duration = Duration::from_millis(100);
+/// Lines of the log that peers cause: one in this time, and so many at once.
+const LOG: (Duration, u32) = (Duration::from_secs(1), 256);
 /// Interval at which the snapshot is published.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -70,6 +75,8 @@ pub(super) struct Driver {
     not_published: Counts<Unpublished>,
     snapshots: watch::Sender<GossipSnapshot>,
     published: Instant,
+    /// For lines that peers cause, of whom there may be any number.
+    log: LogLimit,
 }
 
 /// Who a peer is to the protocol.
@@ -104,6 +111,7 @@ impl Driver {
             not_published: Counts::default(),
             snapshots: parts.snapshots,
             published: Instant::now(),
+            log: LogLimit::new(LOG.0, LOG.1),
         };
         driver.make_friends();
         driver
@@ -217,7 +225,9 @@ impl Driver {
     fn make_friends(&mut self) {
         let members = self.epochs.members().filter_map(|(_, member)| libp2p_id_of(&member.peer()));
         let friends = members.chain(self.targets.peers()).collect();
-        self.swarm.behaviour_mut().doorman.set_friends(friends);
+        let mut addresses = member_addresses(&self.epochs);
+        addresses.extend(self.targets.places().filter_map(ip));
+        self.swarm.behaviour_mut().doorman.set_friends(friends, addresses);
     }
 
     fn event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -252,7 +262,9 @@ impl Driver {
                 self.numbers.listening_on.retain(|one| !addresses.contains(one));
             }
             SwarmEvent::ListenerError { error, .. } => {
-                tracing::warn!(%error, "gossip cannot accept a connection");
+                if let Some(unsaid) = self.log.allow() {
+                    tracing::warn!(%error, unsaid, "gossip cannot accept a connection");
+                }
             }
             _ => {}
         }
@@ -263,7 +275,9 @@ impl Driver {
         self.targets.connected(now, &peer);
         let listener = listener(&self.epochs, &peer);
         let entry = self.peers.entry(peer).or_insert_with(|| {
-            tracing::info!(%peer, ?listener, "gossip: connected");
+            if let Some(unsaid) = self.log.allow() {
+                tracing::info!(%peer, ?listener, unsaid, "gossip: connected");
+            }
             Peer::new(now, listener)
         });
         entry.connect(id, self.meters.of(endpoint.get_remote_address()));
@@ -275,7 +289,9 @@ impl Driver {
             let told = entry.told.then_some(entry.listener);
             self.peers.remove(&peer);
             self.targets.disconnected(Instant::now(), &peer);
-            tracing::info!(%peer, "gossip: disconnected");
+            if let Some(unsaid) = self.log.allow() {
+                tracing::info!(%peer, unsaid, "gossip: disconnected");
+            }
             if let Some(listener) = told {
                 self.gone.push(listener);
             }
@@ -322,7 +338,10 @@ impl Driver {
         doorman.bar(Instant::now(), peer);
         self.barred.count(why);
         let friend = doorman.is_friend(&peer);
-        tracing::warn!(%peer, friend, reason = <&str>::from(why), "gossip: barred for a while");
+        if let Some(unsaid) = self.log.allow() {
+            let reason = <&str>::from(why);
+            tracing::warn!(%peer, friend, reason, unsaid, "gossip: barred for a while");
+        }
         let _ = self.swarm.disconnect_peer_id(peer);
     }
 

@@ -11,7 +11,7 @@ use super::super::known::Id;
 use super::super::peers::Peer;
 use super::Driver;
 use crate::counts::labelled;
-use crate::gossip::{Verdict, topic};
+use crate::gossip::{GossipOutcome, Verdict, topic};
 use crate::net::link::GossipInput;
 
 /// Why a message was not published.
@@ -92,17 +92,20 @@ impl Driver {
     pub(super) fn message(&mut self, from: PeerId, id: &MessageId, message: gossipsub::Message) {
         let now = Instant::now();
         let overrun = self.numbers.overrun;
+        let unknown = self.numbers.outcomes.get(GossipOutcome::WrongSigner);
         let acceptance = match self.topics.kind(message.topic.as_str()) {
             // Of a peer that was barred while this was on its way here.
             _ if self.swarm.behaviour().doorman.is_barred(&from) => MessageAcceptance::Ignore,
             None => MessageAcceptance::Ignore,
             Some(kind) => self.judge(kind, message.data, id),
         };
+        let unknown = self.numbers.outcomes.get(GossipOutcome::WrongSigner) > unknown;
         let gossipsub = &mut self.swarm.behaviour_mut().gossipsub;
         let limit = match (&acceptance, self.peers.get_mut(&from)) {
             // Not its fault.
             _ if self.numbers.overrun > overrun => Ok(()),
             (MessageAcceptance::Reject, Some(peer)) => peer.rejected(now, &self.rates),
+            (_, Some(peer)) if unknown => peer.unknown_signer(now, &self.rates),
             (MessageAcceptance::Ignore, Some(peer)) => peer.ignored(now, &self.rates),
             _ => Ok(()),
         };
