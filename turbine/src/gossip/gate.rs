@@ -13,9 +13,9 @@
 //! * A message that fails leaves nothing behind. Those that pass are remembered within the
 //!   bounds of [`seen`], 7 MB at most, which only gateways can fill.
 //! * libp2p holds a rejection against the sender, so *reject* is for what no node could have
-//!   forwarded that knows the same gateways, whatever its window or memory; everything else is
-//!   *ignored*. While a peer goes by another membership table, this node may be behind, and a
-//!   signer that it does not know is ignored as well.
+//!   forwarded, whatever its gateways, its window or its memory; everything else is *ignored*.
+//!   Operators change the list of gateways one node at a time, so a signer that is none of ours
+//!   proves nothing. It costs a recovery, and has a low rate of its own in the driver.
 //!
 //! # Other forms of a signature
 //! The signed root says nothing of the signature's form, so anybody can turn a valid message

@@ -49,7 +49,8 @@ pub enum GossipOutcome {
     HighS,
     /// The signature is out of range, or recovers to nothing. Rejected.
     BadSignature,
-    /// Signed by somebody who is no gateway. Rejected.
+    /// Signed by somebody who is no gateway that we know. The sender's list of gateways may be
+    /// another one, so it is not rejected, but tolerated at a low rate alone.
     WrongSigner,
     /// Signed by somebody who is no gateway that we know, while a peer goes by another membership
     /// table: ours may be behind.
@@ -75,14 +76,14 @@ impl GossipOutcome {
             | Self::Index
             | Self::Crowded
             | Self::HighS
+            | Self::WrongSigner
             | Self::OtherTable
             | Self::Topic => Verdict::Ignore,
             Self::TooLong
             | Self::Truncated
             | Self::Dialect
             | Self::Malformed
-            | Self::BadSignature
-            | Self::WrongSigner => Verdict::Reject,
+            | Self::BadSignature => Verdict::Reject,
         }
     }
 
@@ -134,9 +135,6 @@ mod tests {
             .filter(|outcome| outcome.convicts_sender())
             .map(|outcome| outcome.label())
             .collect();
-        assert_eq!(
-            convicting,
-            ["too_long", "truncated", "dialect", "malformed", "bad_signature", "wrong_signer"]
-        );
+        assert_eq!(convicting, ["too_long", "truncated", "dialect", "malformed", "bad_signature"]);
     }
 }
