@@ -1,25 +1,31 @@
 //! Restores messages from shreds, in bounded memory.
 //!
 //! * It takes shreds of the blocks in a window, and of at most eight attempts of each.
-//! * Its memory has a limit, of which one leader may use at most half. When it is full, the block
-//!   farthest in the future is evicted first, so a flood of future blocks never displaces the
-//!   present.
+//! * Its memory has a limit, of which one gateway may use at most half. When it is full, old blocks
+//!   make room first and then the far future, so a flood of either never displaces the present;
+//!   see [`Owner`](crate::Owner).
 //! * A set is complete with any k of its shreds. If those are all data shreds, the message is
 //!   delivered at once, and [`Reassembler::check_next`] re-encodes the set later, off the critical
 //!   path; otherwise recovery and check are one step. Without the check a leader could sign
 //!   inconsistent parity, and nodes that recovered from different shreds would deliver different
 //!   messages.
 //!
-//! A delivered or refused message leaves a tombstone, so that its late shreds are not stored.
+//! A delivered or refused message leaves a bit, so that its late shreds are not stored.
+
+mod done;
+mod set;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::coding::Codes;
-use crate::merkle::{self, Tree};
-use crate::shred::{MessageKey, SIGNATURE_LEN, SetHeader, shard_range, write_frame};
+use crate::shares::{Owner, Shares};
+use crate::shred::{MessageKey, SetHeader};
 use crate::validator::ValidatedShred;
+use done::Done;
+pub use set::RecoveredSet;
+use set::SetState;
 
 /// Bytes charged for the bookkeeping of a message or set, beside its shards.
 const ENTRY_COST: usize = 512;
@@ -27,7 +33,7 @@ const ENTRY_COST: usize = 512;
 /// Bounds of a reassembler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes for all shards and bookkeeping. One leader may use half of them.
+    /// Bytes for all shards and bookkeeping. One gateway may use half of them.
     pub memory: usize,
 }
 
@@ -67,8 +73,8 @@ pub enum PushError {
     /// A higher attempt of the block has replaced this one.
     #[error("the attempt was superseded")]
     Superseded,
-    /// Memory is full of nearer blocks, or the leader has used its half.
-    #[error("no memory left for this block or leader")]
+    /// Memory is full of nearer blocks, or the gateway has used its half.
+    #[error("no memory left for this block or gateway")]
     Quota,
     /// A message or set of the same key is known with another leader, root or shape.
     #[error("another message has this place")]
@@ -92,138 +98,12 @@ pub struct Assembled {
     pub repaired: bool,
 }
 
-/// A complete set, from which any of its shreds can be made.
-#[derive(Clone)]
-pub struct RecoveredSet {
-    /// The set's header.
-    pub header: SetHeader,
-    /// The Merkle root.
-    pub root: merkle::Hash,
-    /// One bit for each shred that arrived and was not recovered.
-    pub arrived: u64,
-    /// Whether some of those came by repair.
-    pub repaired: bool,
-    signature: [u8; SIGNATURE_LEN],
-    tree: Tree,
-    shards: Vec<u8>,
-}
-
-impl std::fmt::Debug for RecoveredSet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RecoveredSet({:?}, arrived {:b})", self.header.set_key(), self.arrived)
-    }
-}
-
-impl RecoveredSet {
-    /// The bytes of shred `index`, as the leader sent them.
-    ///
-    /// # Panics
-    /// If `index` is not below k + m.
-    pub fn shred(&self, index: u8) -> Bytes {
-        let len = usize::from(self.header.shard_len);
-        let start = usize::from(index) * len;
-        let mut slot = BytesMut::zeroed(self.header.shred_len());
-        slot[shard_range(&self.header)].copy_from_slice(&self.shards[start..start + len]);
-        let path = self.tree.path(index.into());
-        write_frame(&mut slot, &self.header, index, path, &self.signature);
-        slot.freeze()
-    }
-
-    /// Indices of the shreds that had not arrived.
-    pub fn missing(&self) -> impl Iterator<Item = u8> + use<> {
-        let (arrived, n) = (self.arrived, self.header.shards() as u8);
-        (0..n).filter(move |i| arrived >> i & 1 == 0)
-    }
-}
-
-struct SetState {
-    header: SetHeader,
-    root: merkle::Hash,
-    signature: [u8; SIGNATURE_LEN],
-    present: u64,
-    complete: bool,
-    repaired: bool,
-    leaves: Vec<merkle::Hash>,
-    shards: Vec<u8>,
-}
-
-impl SetState {
-    fn new(shred: &ValidatedShred) -> Self {
-        let header = *shred.header();
-        Self {
-            header,
-            root: shred.root(),
-            signature: *shred.shred().signature(),
-            present: 0,
-            complete: false,
-            repaired: false,
-            leaves: vec![[0; 32]; header.shards()],
-            shards: vec![0; header.shards() * usize::from(header.shard_len)],
-        }
-    }
-
-    fn cost(header: &SetHeader) -> usize {
-        ENTRY_COST + header.shards() * (32 + usize::from(header.shard_len))
-    }
-
-    fn store(&mut self, shred: &ValidatedShred) {
-        let (index, len) = (usize::from(shred.shred().index()), usize::from(self.header.shard_len));
-        self.shards[index * len..(index + 1) * len].copy_from_slice(shred.shred().shard());
-        self.leaves[index] = shred.leaf();
-        self.present |= 1 << index;
-    }
-
-    fn data_mask(&self) -> u64 {
-        u64::MAX >> (64 - u32::from(self.header.k))
-    }
-
-    fn data(&self) -> &[u8] {
-        &self.shards[..usize::from(self.header.k) * usize::from(self.header.shard_len)]
-    }
-
-    /// Computes the missing shards and compares the root; `None` if the parity is bad.
-    fn recover(&mut self, codes: &mut Codes) -> Option<RecoveredSet> {
-        let (k, len) = (usize::from(self.header.k), usize::from(self.header.shard_len));
-        // A set takes no shred beyond its k-th, so the present ones determine all others.
-        if self.header.m > 0 {
-            let mut shards: Vec<&mut [u8]> = self.shards.chunks_exact_mut(len).collect();
-            codes.recover(k, &mut shards, self.present).ok()?;
-        }
-        let missing: Vec<usize> =
-            (0..self.header.shards()).filter(|i| self.present >> i & 1 == 0).collect();
-        let shards: Vec<&[u8]> =
-            missing.iter().map(|i| &self.shards[i * len..(i + 1) * len]).collect();
-        let mut hashes = Vec::new();
-        merkle::leaves(&shards, &mut hashes);
-        for (i, hash) in missing.iter().zip(hashes) {
-            self.leaves[*i] = hash;
-        }
-        let tree = Tree::new(&self.leaves);
-        (tree.root() == self.root).then(|| RecoveredSet {
-            header: self.header,
-            root: self.root,
-            arrived: self.present,
-            repaired: self.repaired,
-            signature: self.signature,
-            tree,
-            shards: self.shards.clone(),
-        })
-    }
-}
-
-enum Progress {
-    Collecting,
-    /// Delivered. Sets that are still to be checked are kept.
-    Delivered,
-    /// Inconsistent: its shreds are not taken any more.
-    Refused,
-}
-
+/// A message that is not whole, or that is and has sets which are still to be checked.
 struct MessageState {
     signer: [u8; 32],
+    owner: Owner,
     /// The header of its first shred; every set must agree with its shape.
     first: SetHeader,
-    progress: Progress,
     complete: u16,
     repaired: bool,
     sets: BTreeMap<u16, SetState>,
@@ -250,15 +130,14 @@ struct MessageState {
 /// assert_eq!(reassembler.bytes(), 0);
 /// ```
 pub struct Reassembler {
-    limits: Limits,
     window: (u64, u64),
     messages: BTreeMap<MessageKey, MessageState>,
+    done: Done,
     /// Attempts that were replaced: block → lowest attempt still taken.
     superseded: BTreeMap<u64, u8>,
     /// Sets that arrived whole and are not re-encoded yet.
     unchecked: VecDeque<(MessageKey, u16)>,
-    by_signer: BTreeMap<[u8; 32], usize>,
-    bytes: usize,
+    shares: Shares<MessageKey>,
     codes: Codes,
 }
 
@@ -267,7 +146,7 @@ impl std::fmt::Debug for Reassembler {
         f.debug_struct("Reassembler")
             .field("window", &self.window)
             .field("messages", &self.messages.len())
-            .field("bytes", &self.bytes)
+            .field("bytes", &self.bytes())
             .finish_non_exhaustive()
     }
 }
@@ -276,20 +155,19 @@ impl Reassembler {
     /// An empty reassembler. It takes every block until a window is set.
     pub fn new(limits: Limits) -> Self {
         Self {
-            limits,
             window: (0, u64::MAX),
             messages: BTreeMap::new(),
+            done: Done::default(),
             superseded: BTreeMap::new(),
             unchecked: VecDeque::new(),
-            by_signer: BTreeMap::new(),
-            bytes: 0,
+            shares: Shares::new(limits.memory),
             codes: Codes::default(),
         }
     }
 
     /// Bytes used, at most [`Limits::memory`].
     pub const fn bytes(&self) -> usize {
-        self.bytes
+        self.shares.used()
     }
 
     /// Sets the window: drops blocks outside `low..=high`, and takes none of them from now on.
@@ -304,6 +182,13 @@ impl Reassembler {
             self.remove(&key);
         }
         self.superseded = self.superseded.split_off(&low);
+        self.done.set_window(low, high);
+    }
+
+    /// The blocks that are open, both ends included: they and the next ones come first when
+    /// memory is full.
+    pub fn set_open(&mut self, low: u64, high: u64) {
+        self.shares.set_open(low, high);
     }
 
     /// Drops the attempts of `block` below `attempt`, and takes none of them from now on.
@@ -311,17 +196,25 @@ impl Reassembler {
         let lowest = self.superseded.entry(block).or_default();
         *lowest = attempt.max(*lowest);
         let key = |attempt| MessageKey { block, attempt, message: 0 };
-        let dropped: Vec<_> =
-            self.messages.range(key(0)..key(attempt)).map(|(key, _)| *key).collect();
-        dropped.iter().for_each(|key| self.remove(key));
+        self.remove_range(key(0)..key(attempt));
+    }
+
+    /// Drops what has come of messages that are not whole and whose signer, for their block, does
+    /// not count any more: another one's would find their places taken.
+    pub fn keep_signers(&mut self, counts: impl Fn(u64, &[u8; 32]) -> bool) {
+        let gone: Vec<MessageKey> = self
+            .messages
+            .iter()
+            .filter(|(key, state)| !self.done.contains(key) && !counts(key.block, &state.signer))
+            .map(|(key, _)| *key)
+            .collect();
+        gone.iter().for_each(|key| self.remove(key));
     }
 
     /// Refuses a message whose bytes turned out to be wrong; its late shreds are not stored.
     pub fn refuse(&mut self, key: &MessageKey) {
-        if let Some(state) = self.messages.get_mut(key) {
-            state.progress = Progress::Refused;
-            self.release_sets(key, |_| true);
-        }
+        self.done.insert(key);
+        self.remove(key);
     }
 
     /// Whether shreds of this block and attempt are taken.
@@ -329,21 +222,38 @@ impl Reassembler {
         self.admit(key).is_ok()
     }
 
+    /// Why shreds of this block and attempt are not taken, if they are not: what can be asked
+    /// before a shred is validated.
+    ///
+    /// # Errors
+    /// [`PushError::Past`], [`PushError::Future`], [`PushError::Superseded`].
+    pub fn admit(&self, key: &MessageKey) -> Result<(), PushError> {
+        if key.block < self.window.0 {
+            return Err(PushError::Past(key.block));
+        }
+        if key.block > self.window.1 {
+            return Err(PushError::Future(key.block));
+        }
+        if self.superseded.get(&key.block).is_some_and(|lowest| key.attempt < *lowest) {
+            return Err(PushError::Superseded);
+        }
+        Ok(())
+    }
+
     /// Whether a message was delivered or refused, so that none of its shreds is needed.
     pub fn is_done(&self, key: &MessageKey) -> bool {
-        let state = self.messages.get(key);
-        state.is_some_and(|state| !matches!(state.progress, Progress::Collecting))
+        self.done.contains(key)
     }
 
     /// The incomplete sets of a message, each with one bit for every shred it has. `None` if no
     /// shred of the message has come.
     pub fn incomplete(&self, key: &MessageKey) -> Option<impl Iterator<Item = (u16, u64)> + '_> {
-        let state = self.messages.get(key)?;
-        let sets = match state.progress {
-            Progress::Collecting => state.first.sets,
-            Progress::Delivered | Progress::Refused => 0,
+        let state = match (self.is_done(key), self.messages.get(key)) {
+            (true, _) => None,
+            (false, state) => Some(state?),
         };
-        Some((0..sets).filter_map(|number| match state.sets.get(&number) {
+        let sets = state.map_or(0, |state| state.first.sets);
+        Some((0..sets).filter_map(move |number| match state?.sets.get(&number) {
             Some(set) if set.complete => None,
             set => Some((number, set.map_or(0, |set| set.present))),
         }))
@@ -369,12 +279,15 @@ impl Reassembler {
         let header = *shred.header();
         let key = header.message_key();
         self.admit(&key)?;
+        if self.is_done(&key) {
+            return Ok(Push::Late);
+        }
         if !self.messages.contains_key(&key) {
-            self.make_room(&key, shred.signer(), ENTRY_COST)?;
+            self.make_room(&key, &shred.owner(), ENTRY_COST)?;
             let state = MessageState {
                 signer: shred.signer(),
+                owner: shred.owner(),
                 first: header,
-                progress: Progress::Collecting,
                 complete: 0,
                 repaired: false,
                 sets: BTreeMap::new(),
@@ -387,19 +300,16 @@ impl Reassembler {
         if state.signer != shred.signer() || !state.first.same_shape(&header) {
             return Err(PushError::Conflict);
         }
-        if !matches!(state.progress, Progress::Collecting) {
-            return Ok(Push::Late);
-        }
         if !state.sets.contains_key(&header.set) {
-            let cost = SetState::cost(&header);
-            self.make_room(&key, shred.signer(), cost)?;
+            let (owner, cost) = (state.owner, SetState::cost(&header));
+            self.make_room(&key, &owner, cost)?;
             self.charge(&key, cost);
             let set = SetState::new(shred);
             self.messages.get_mut(&key).expect("present").sets.insert(header.set, set);
         }
         let state = self.messages.get_mut(&key).expect("present");
         let set = state.sets.get_mut(&header.set).expect("present");
-        if set.root != shred.root() || set.header != header {
+        if set.root != shred.root() {
             return Err(PushError::Conflict);
         }
         if set.present >> shred.shred().index() & 1 == 1 {
@@ -443,25 +353,12 @@ impl Reassembler {
             let recovered = set.recover(&mut self.codes);
             if recovered.is_none() {
                 self.refuse(&key);
-            } else if matches!(state.progress, Progress::Delivered) {
+            } else if self.is_done(&key) {
                 self.release_sets(&key, |n| n == number);
             }
             return Some(recovered.ok_or(key));
         }
         None
-    }
-
-    fn admit(&self, key: &MessageKey) -> Result<(), PushError> {
-        if key.block < self.window.0 {
-            return Err(PushError::Past(key.block));
-        }
-        if key.block > self.window.1 {
-            return Err(PushError::Future(key.block));
-        }
-        if self.superseded.get(&key.block).is_some_and(|lowest| key.attempt < *lowest) {
-            return Err(PushError::Superseded);
-        }
-        Ok(())
     }
 
     /// Delivers the message if all its sets are complete.
@@ -482,8 +379,11 @@ impl Reassembler {
             return Err(PushError::BadParity);
         }
         wire.truncate(len);
-        let (signer, repaired) = (state.signer, state.repaired);
-        state.progress = Progress::Delivered;
+        let (signer, owner, repaired) = (state.signer, state.owner, state.repaired);
+        self.done.insert(key);
+        // Until they are checked nothing makes them give way: a leader that fills its share
+        // would get out of the check by it.
+        self.shares.pin(&owner, key);
         let due: BTreeSet<u16> =
             self.unchecked.iter().filter(|(k, _)| k == key).map(|(_, set)| *set).collect();
         self.release_sets(key, |number| !due.contains(&number));
@@ -493,20 +393,10 @@ impl Reassembler {
     fn charge(&mut self, key: &MessageKey, cost: usize) {
         let state = self.messages.get_mut(key).expect("present");
         state.bytes += cost;
-        self.bytes += cost;
-        *self.by_signer.entry(state.signer).or_default() += cost;
+        self.shares.charge(state.owner, *key, cost);
     }
 
-    fn refund(&mut self, signer: &[u8; 32], cost: usize) {
-        self.bytes -= cost;
-        if let Some(held) = self.by_signer.get_mut(signer) {
-            *held -= cost;
-            if *held == 0 {
-                self.by_signer.remove(signer);
-            }
-        }
-    }
-
+    /// Drops some of the sets of a message that is done, and the message with the last of them.
     fn release_sets(&mut self, key: &MessageKey, which: impl Fn(u16) -> bool) {
         let Some(state) = self.messages.get_mut(key) else { return };
         let mut freed = 0;
@@ -516,37 +406,36 @@ impl Reassembler {
             !go
         });
         state.bytes -= freed;
-        let signer = state.signer;
-        self.refund(&signer, freed);
+        if state.sets.is_empty() {
+            freed += state.bytes;
+        }
+        let (owner, gone) = (state.owner, state.sets.is_empty());
+        if gone {
+            self.messages.remove(key);
+        }
+        self.shares.refund(&owner, key, freed, gone);
     }
 
     fn remove(&mut self, key: &MessageKey) {
         if let Some(state) = self.messages.remove(key) {
-            self.refund(&state.signer, state.bytes);
+            self.shares.refund(&state.owner, key, state.bytes, true);
+            if state.complete > 0 {
+                self.unchecked.retain(|(k, _)| k != key);
+            }
         }
-        self.unchecked.retain(|(k, _)| k != key);
     }
 
-    /// Evicts the farthest messages until `cost` bytes fit, but none nearer than `key`.
-    fn make_room(
-        &mut self,
-        key: &MessageKey,
-        signer: [u8; 32],
-        cost: usize,
-    ) -> Result<(), PushError> {
-        let held = |me: &Self| me.by_signer.get(&signer).copied().unwrap_or(0);
-        while self.bytes + cost > self.limits.memory || held(self) + cost > self.limits.memory / 2 {
-            let own = held(self) + cost > self.limits.memory / 2;
-            let farthest = self
-                .messages
-                .iter()
-                .rev()
-                .find(|(_, m)| !own || m.signer == signer)
-                .map(|(k, _)| *k);
-            match farthest.filter(|farthest| farthest > key) {
-                Some(farthest) => self.remove(&farthest),
-                None => return Err(PushError::Quota),
-            }
+    fn remove_range(&mut self, range: std::ops::Range<MessageKey>) {
+        while let Some((key, _)) = self.messages.range(range.clone()).next() {
+            let key = *key;
+            self.remove(&key);
+        }
+    }
+
+    /// Evicts what must give way to `key` until `cost` bytes fit.
+    fn make_room(&mut self, key: &MessageKey, owner: &Owner, cost: usize) -> Result<(), PushError> {
+        while let Some(gone) = self.shares.victim(owner, key, cost).map_err(|_| PushError::Quota)? {
+            self.remove(&gone);
         }
         Ok(())
     }

@@ -37,9 +37,10 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::coding::MAX_SHARDS;
+use crate::equivocation::Commitment;
 use crate::messages::Kind;
 use crate::time::Timestamp;
 use crate::{MAX_MESSAGE_LEN, codec, merkle};
@@ -307,6 +308,14 @@ impl Shred {
     pub fn signature(&self) -> &[u8; SIGNATURE_LEN] {
         self.bytes.last_chunk().expect("longer than a signature")
     }
+
+    /// The same shard and path under another header of the same shape, and its signature.
+    pub(crate) fn in_form_of(&self, header: &SetHeader, signature: &[u8; SIGNATURE_LEN]) -> Self {
+        debug_assert!(self.header.same_shape(header), "the lengths are those of the shape");
+        let mut bytes = BytesMut::from(&self.bytes[..]);
+        write_frame(&mut bytes, header, self.index, self.path().iter(), signature);
+        Self { bytes: bytes.freeze(), header: *header, index: self.index }
+    }
 }
 
 /// The byte range of the shard within a shred.
@@ -363,6 +372,12 @@ impl HashedShred {
     /// The shred.
     pub const fn shred(&self) -> &Shred {
         &self.shred
+    }
+
+    /// What the shred says that its leader signed. Nobody has verified it.
+    pub fn claim(&self) -> Commitment {
+        let root = merkle::root_of(self.leaf, usize::from(self.shred.index), self.shred.path());
+        Commitment::of(&self.shred, root)
     }
 }
 

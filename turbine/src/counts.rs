@@ -110,9 +110,9 @@ mod tests {
         assert_eq!(
             names::<Outcome>(),
             "stored completed duplicate late malformed version chain unknown_leader own \
-             bad_signature equivocation other_header table_full past future superseded quota \
-             conflict bad_parity forced other_table barred control control_unknown control_bad control_stale \
-             repair_late repair_unasked repair_lacking repair_refused"
+             bad_signature unproven equivocation table_full past future superseded quota \
+             conflict bad_parity forced other_table barred control control_unknown control_bad \
+             control_stale over_budget repair_late repair_unasked repair_lacking repair_refused"
         );
         assert_eq!(
             names::<GossipOutcome>(),

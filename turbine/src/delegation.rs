@@ -2,8 +2,9 @@
 //!
 //! The gateway's secp256k1 key signs once a term at most, so it can stay cold; the key it
 //! names signs shreds. Of the delegations that cover a block the one with the highest sequence
-//! counts. A delegation should begin with a block that is not open yet: two keys for one
-//! block are two leaders.
+//! counts; of two with one sequence, which a gateway should never sign, that with the lower
+//! digest, so that all nodes that know both agree, whichever came first. A delegation should
+//! begin with a block that is not open yet: two keys for one block are two leaders.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use fragcast_shredder::{GatewayKey, Signature, SignatureError};
 
 use crate::peer::PeerId;
 
-/// Delegations kept per gateway; the lowest sequence goes first.
+/// Delegations kept per gateway; the one that counts least goes first.
 pub const MAX_PER_GATEWAY: usize = 8;
 
 /// A gateway's statement: `key`, run by `peer`, speaks for it in blocks `first..=last`.
@@ -26,7 +27,8 @@ pub struct Delegation {
     pub first: u64,
     /// Last block, included.
     pub last: u64,
-    /// Of several delegations that cover a block the one with the highest sequence counts.
+    /// Of several delegations that cover a block the one with the highest sequence counts, and of
+    /// those with the same sequence the one with the lowest digest.
     pub sequence: u64,
     /// The peer that leads.
     pub peer: PeerId,
@@ -137,6 +139,9 @@ pub enum DelegationError {
     /// Known already, or of a sequence below all that are kept.
     #[error("known already, or too old")]
     Stale,
+    /// The gateway signs more of them than is of use.
+    #[error("too many delegations of one gateway")]
+    TooMany,
 }
 
 /// A checked delegation.
@@ -171,23 +176,44 @@ impl Delegations {
     /// # Errors
     /// [`DelegationError`].
     pub fn insert(&mut self, signed: SignedDelegation) -> Result<&Leader, DelegationError> {
-        let Delegation { chain_id, first, last, sequence, peer, key } = signed.delegation;
+        self.check(&signed)?;
+        let gateway = signed.gateway()?;
+        self.insert_of(gateway, signed)
+    }
+
+    /// What can be asked before the signature.
+    pub(crate) fn check(&self, signed: &SignedDelegation) -> Result<(), DelegationError> {
+        let Delegation { chain_id, first, last, .. } = signed.delegation;
         if chain_id != self.chain_id {
             return Err(DelegationError::Chain { expected: self.chain_id, found: chain_id });
         }
         if first > last {
             return Err(DelegationError::Range(first, last));
         }
-        let gateway = signed.gateway()?;
+        Ok(())
+    }
+
+    /// Takes a delegation that was [checked](Self::check) and signed by `gateway`.
+    pub(crate) fn insert_of(
+        &mut self,
+        gateway: Address,
+        signed: SignedDelegation,
+    ) -> Result<&Leader, DelegationError> {
+        let Delegation { sequence, peer, key, .. } = signed.delegation;
         let kept =
             self.by_gateway.get_mut(&gateway).ok_or(DelegationError::NotAGateway(gateway))?;
         let key = VerifyingKey::from_bytes(&key).map_err(|_| DelegationError::Key)?;
         if key.is_weak() {
             return Err(DelegationError::Key);
         }
-        // Sorted by falling sequence, so that the first that covers a block counts.
-        let place = kept.partition_point(|l| l.signed.delegation.sequence > sequence);
-        let known = kept.get(place).is_some_and(|l| l.signed.delegation.sequence == sequence);
+        // Sorted so that the first that covers a block counts.
+        let order = (std::cmp::Reverse(sequence), signed.delegation.digest());
+        let order_of = |leader: &Leader| {
+            let delegation = &leader.signed.delegation;
+            (std::cmp::Reverse(delegation.sequence), delegation.digest())
+        };
+        let place = kept.partition_point(|leader| order_of(leader) < order);
+        let known = kept.get(place).is_some_and(|l| l.signed.delegation == signed.delegation);
         if known || place >= MAX_PER_GATEWAY {
             return Err(DelegationError::Stale);
         }
@@ -202,6 +228,11 @@ impl Delegations {
             .get(gateway)?
             .iter()
             .find(|l| (l.signed.delegation.first..=l.signed.delegation.last).contains(&block))
+    }
+
+    /// Whether exactly this is known.
+    pub(crate) fn contains(&self, signed: &SignedDelegation) -> bool {
+        self.iter().any(|leader| leader.signed == *signed)
     }
 
     /// The delegation to a key.
@@ -255,6 +286,21 @@ mod tests {
         }
         let peer = |block| all.leader(&gateway().address(), block).map(|l| l.peer.0[0]);
         assert_eq!((peer(10), peer(55), peer(61), peer(101)), (Some(2), Some(3), Some(2), None));
+    }
+
+    #[test]
+    fn of_one_sequence_the_same_one_counts_whichever_came_first() {
+        let signed: Vec<SignedDelegation> =
+            (1..=20).map(|seed| delegation(0, 100, 7, seed).sign(&gateway())).collect();
+        let known = |order: &mut dyn Iterator<Item = &SignedDelegation>| {
+            let mut all = Delegations::new(5, &[gateway().address()]);
+            order.for_each(|signed| drop(all.insert(*signed)));
+            all.iter().map(|leader| leader.signed).collect::<Vec<_>>()
+        };
+        let (forth, back) = (known(&mut signed.iter()), known(&mut signed.iter().rev()));
+        assert_eq!((forth.len(), &forth), (MAX_PER_GATEWAY, &back));
+        let least = signed.iter().map(|s| s.delegation.digest()).min();
+        assert_eq!(Some(forth[0].delegation.digest()), least);
     }
 
     #[test]

@@ -85,8 +85,7 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// An epoch from `from_block` on. Checks the delegations; of several with the same sequence
-    /// the first counts.
+    /// An epoch from `from_block` on. Checks the delegations.
     ///
     /// # Errors
     /// [`EpochError::Delegation`].
@@ -148,9 +147,13 @@ impl Epoch {
         self.members.index(&self.leader(block)?.peer)
     }
 
-    /// Takes a delegation that was learnt.
-    pub(crate) fn learn(&mut self, signed: SignedDelegation) -> Result<(), DelegationError> {
-        self.delegations.insert(signed).map(drop)
+    /// Takes a delegation that was learnt: checked, and signed by `gateway`.
+    pub(crate) fn learn(
+        &mut self,
+        gateway: Address,
+        signed: SignedDelegation,
+    ) -> Result<(), DelegationError> {
+        self.delegations.insert_of(gateway, signed).map(drop)
     }
 
     /// Whether two epochs agree on who leads a block: gateway, peer and key.

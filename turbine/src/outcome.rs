@@ -30,13 +30,14 @@ pub enum Outcome {
     UnknownLeader,
     /// A shred of this node's own.
     Own,
-    /// The leader's signature does not cover it. The sender is barred.
+    /// Altered on its way: its set is known and does not contain it. The sender is barred.
     BadSignature,
+    /// Not covered by the key of the leader that this node knows. The sender may know another
+    /// one, so it proves nothing; beyond a rate such shreds are not looked at.
+    Unproven,
     /// The leader signed two contradictory things.
     Equivocation,
-    /// The set is known under another header.
-    OtherHeader,
-    /// The table of sets is full of nearer blocks.
+    /// The table of sets is full of nearer blocks, or the gateway has its share of it.
     TableFull,
     /// The block is below the window.
     Past,
@@ -44,7 +45,7 @@ pub enum Outcome {
     Future,
     /// The attempt was superseded.
     Superseded,
-    /// No memory for this block or leader.
+    /// No memory for this block or gateway.
     Quota,
     /// Another message has its place.
     Conflict,
@@ -52,8 +53,7 @@ pub enum Outcome {
     BadParity,
     /// The operator has this node live on gossip alone.
     Forced,
-    /// Not covered by the key of the leader that this node knows, from a peer that goes by
-    /// another membership table and may know another one.
+    /// As [`Unproven`](Self::Unproven), from a peer that goes by another membership table.
     OtherTable,
     /// Sent by a peer that is barred, or by nobody that is known.
     Barred,
@@ -65,6 +65,9 @@ pub enum Outcome {
     ControlBad,
     /// A control frame that says nothing new.
     ControlStale,
+    /// A control frame of a peer whose frames have been useless and dear; it was not looked at.
+    /// Who goes on is barred.
+    OverBudget,
     /// An answer to a request that is settled already.
     RepairLate,
     /// An answer that this node did not ask that peer for.
@@ -97,9 +100,9 @@ impl From<&ValidateError> for Outcome {
     fn from(error: &ValidateError) -> Self {
         match error {
             ValidateError::Chain => Self::Chain,
-            ValidateError::Signature => Self::BadSignature,
+            ValidateError::Signature => Self::Unproven,
+            ValidateError::Altered => Self::BadSignature,
             ValidateError::Equivocation(_) => Self::Equivocation,
-            ValidateError::OtherHeader => Self::OtherHeader,
             ValidateError::Full => Self::TableFull,
         }
     }

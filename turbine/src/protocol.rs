@@ -45,6 +45,7 @@
 mod config;
 mod ctx;
 mod delivery;
+mod doubts;
 mod epochs;
 mod event;
 mod evidence;

@@ -4,10 +4,12 @@ use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 
 use super::*;
+use crate::merkle::{self, Tree};
 use crate::rate::{CodeRate, LossTarget};
 use crate::shred::tests::{cut, params, payload, shredder};
-use crate::shred::{HashedShred, Shred};
+use crate::shred::{HashedShred, Shred, shard_range, write_frame};
 use crate::{MessageParams, ShreddedMessage, Shredder, Validator};
+use alloy_primitives::Address;
 
 fn validated(cut: &ShreddedMessage) -> Vec<Vec<ValidatedShred>> {
     validated_by(cut, &shredder().verifying_key())
@@ -53,7 +55,7 @@ fn a_message_comes_out_as_it_went_in() {
             checked += 1;
         }
         assert_eq!(checked, cut.sets.len());
-        assert_eq!(reassembler.bytes(), ENTRY_COST);
+        assert_eq!(reassembler.bytes(), 0);
     }
 }
 
@@ -153,7 +155,7 @@ fn bad_parity_is_refused_from_whichever_shreds_it_is_seen() {
     assert_eq!(out.len(), 1);
     let key = cut.sets[0].header.message_key();
     assert_eq!(reassembler.check_next().unwrap().unwrap_err(), key);
-    assert_eq!(reassembler.bytes(), ENTRY_COST, "nothing but the tombstone is kept");
+    assert_eq!(reassembler.bytes(), 0, "nothing is kept but that it is done");
 }
 
 #[test]
@@ -232,7 +234,7 @@ fn a_flood_of_future_blocks_is_evicted_before_the_present() {
         assert!(reassembler.bytes() <= limits.memory);
     }
     assert_eq!(refused, 0, "nearer blocks displace farther ones");
-    let evil_bytes = reassembler.by_signer[&evil.verifying_key().to_bytes()];
+    let evil_bytes = reassembler.shares.of(&Owner::from(&evil.verifying_key()));
     assert!(evil_bytes <= limits.memory / 2, "no leader holds more than half");
     let out = present[0][3..].iter().filter_map(|s| message_of(reassembler.push(s).unwrap()));
     assert_eq!(out.count(), 1);
@@ -246,6 +248,79 @@ fn a_message_over_the_quota_is_refused_without_harm() {
         validated(&cut).iter().map(|set| reassembler.push(&set[0]).map(|_| ())).collect();
     assert!(results.contains(&Err(PushError::Quota)));
     assert!(reassembler.bytes() <= 100_000);
+}
+
+#[test]
+fn two_keys_of_one_gateway_have_one_share() {
+    let limits = Limits { memory: 1_000_000 };
+    let mut reassembler = Reassembler::new(limits);
+    reassembler.set_window(0, 100);
+    reassembler.set_open(50, 50);
+    let [evil, honest] = [1, 2].map(|n| Owner::from(Address::with_last_byte(n)));
+    let mut validator = Validator::new(42, 1_000);
+    let mut push = |seed: u8, owner: Owner, block: u64, message: u16, shreds: usize| {
+        let key = SigningKey::from_bytes(&[seed; 32]);
+        let rate = CodeRate::new(20_000, LossTarget::default());
+        let params = params(block, 0, message);
+        let cut = Shredder::new(42, key.clone()).shred(&payload(20_000), &params, rate).unwrap();
+        let mut results = Vec::new();
+        for bytes in cut.sets[0].shreds.iter().take(shreds) {
+            let shred = HashedShred::new(Shred::parse(bytes.clone()).unwrap());
+            let valid = validator.validate_for(shred, &key.verifying_key(), owner).unwrap();
+            results.push(reassembler.push(&valid).map(message_of));
+        }
+        (results, reassembler.shares.of(&evil), reassembler.bytes())
+    };
+    // One shred of each message of old blocks and of the next one, by two keys in turn.
+    for message in 1..40 {
+        for (seed, block) in [(3, 20), (4, 49), (3, 51), (4, 57)] {
+            let (_, held, bytes) = push(seed, evil, block, message, 1);
+            assert!(held <= limits.memory / 2 && bytes <= limits.memory);
+        }
+    }
+    let (results, ..) = push(9, honest, 50, 1, 40);
+    let whole = results.into_iter().filter_map(|result| result.unwrap()).count();
+    assert_eq!(whole, 1);
+}
+
+#[test]
+fn a_message_that_is_done_stays_done_whatever_else_comes() {
+    let mut reassembler = Reassembler::new(Limits { memory: 200_000 });
+    reassembler.set_window(0, 100);
+    reassembler.set_open(50, 50);
+    let old = validated(&cut(5_000, &params(10, 0, 1))).remove(0);
+    let out = old.iter().filter_map(|shred| message_of(reassembler.push(shred).unwrap())).count();
+    assert_eq!((out, reassembler.is_done(&old[0].header().message_key())), (1, true));
+    for message in 1..50 {
+        let flood = validated(&cut(20_000, &params(50, 0, message)));
+        let _ = reassembler.push(&flood[0][0]);
+    }
+    // Not checked yet, and not evicted before it is.
+    assert!(matches!(reassembler.check_next(), Some(Ok(_))));
+    for shred in &old {
+        assert!(matches!(reassembler.push(shred), Ok(Push::Late)));
+    }
+}
+
+#[test]
+fn a_block_that_another_key_leads_begins_anew() {
+    let mut reassembler = Reassembler::new(Limits::default());
+    let [first, second] = [9, 8].map(|seed| SigningKey::from_bytes(&[seed; 32]));
+    let cut = |key: &SigningKey, message| {
+        let rate = CodeRate::new(5_000, LossTarget::default());
+        let cut =
+            Shredder::new(42, key.clone()).shred(&payload(5_000), &params(7, 0, message), rate);
+        validated_by(&cut.unwrap(), &key.verifying_key()).remove(0)
+    };
+    assert!(matches!(reassembler.push(&cut(&first, 1)[0]), Ok(Push::Stored)));
+    let whole = cut(&first, 2);
+    assert_eq!(whole.iter().filter_map(|s| message_of(reassembler.push(s).unwrap())).count(), 1);
+    assert!(matches!(reassembler.push(&cut(&second, 1)[0]), Err(PushError::Conflict)));
+    reassembler
+        .keep_signers(|block, signer| block != 7 || *signer == second.verifying_key().to_bytes());
+    let again = cut(&second, 1);
+    assert_eq!(again.iter().filter_map(|s| message_of(reassembler.push(s).unwrap())).count(), 1);
+    assert!(matches!(reassembler.push(&cut(&second, 2)[0]), Ok(Push::Late)), "that one is done");
 }
 
 proptest! {
@@ -277,6 +352,6 @@ proptest! {
         while let Some(check) = reassembler.check_next() {
             prop_assert!(check.is_ok());
         }
-        prop_assert_eq!(reassembler.bytes(), ENTRY_COST);
+        prop_assert_eq!(reassembler.bytes(), 0);
     }
 }

@@ -1,7 +1,5 @@
 //! The shred format: pinned bytes, and inputs that must be refused.
 
-use std::time::Duration;
-
 use alloy_primitives::hex;
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
@@ -85,7 +83,7 @@ fn every_shred_fits_a_datagram_and_validates() {
 }
 
 #[test]
-fn any_flipped_bit_is_refused() {
+fn any_flipped_bit_is_refused_or_without_effect() {
     let set = &cut(3_000, &params(7, 0, 1)).sets[0];
     let key = shredder().verifying_key();
     for known in [false, true] {
@@ -100,11 +98,14 @@ fn any_flipped_bit_is_refused() {
             let mut bad = bytes.to_vec();
             bad[at] ^= 1 << (at % 8);
             if let Ok(shred) = hashed(&bad) {
-                let refused = validator.validate(shred, &key).unwrap_err();
-                assert!(
-                    matches!(refused, ValidateError::Signature | ValidateError::Chain),
-                    "byte {at}: {refused}"
-                );
+                match validator.validate(shred, &key) {
+                    // In the form in which it is known.
+                    Ok(valid) => assert!(known && valid.shred().bytes() == bytes, "byte {at}"),
+                    Err(
+                        ValidateError::Signature | ValidateError::Altered | ValidateError::Chain,
+                    ) => {}
+                    Err(error) => panic!("byte {at}: {error}"),
+                }
             }
         }
     }
@@ -247,13 +248,93 @@ fn a_rebuilt_block_accuses_nobody() {
     assert_eq!(forged.verify(), Err(ProofError::Compatible));
 }
 
+/// A signature that is as good as that of `key.sign`, which always chooses the same nonce.
+pub(crate) fn sign_with_nonce(key: &SigningKey, nonce: u8, message: &[u8]) -> [u8; 64] {
+    use sha2::Digest;
+    let nonce = SigningKey::from_bytes(&[nonce; 32]);
+    let r = nonce.verifying_key().to_bytes();
+    let hash = sha2::Sha512::new().chain_update(r);
+    let hash = hash.chain_update(key.verifying_key().as_bytes()).chain_update(message).finalize();
+    let challenge = curve25519_dalek::Scalar::from_bytes_mod_order_wide(&hash.into());
+    let s = nonce.to_scalar() + challenge * key.to_scalar();
+    [r, s.to_bytes()].concat().try_into().expect("64 bytes")
+}
+
+/// A set as its leader signs it anew, with a signature that differs though all else is the same:
+/// ed25519 lets whoever has the key choose the nonce.
+fn signed_anew(cut: &ShreddedMessage, header: SetHeader, nonce: u8) -> Vec<HashedShred> {
+    let set = &cut.sets[usize::from(header.set)];
+    let key = SigningKey::from_bytes(&[9; 32]);
+    let digest = header.digest(CHAIN, &set.root);
+    let signature = sign_with_nonce(&key, nonce, &digest);
+    let forms = set.shreds.iter().map(|bytes| {
+        let shred = Shred::parse(bytes.clone()).unwrap();
+        HashedShred::new(shred.in_form_of(&header, &signature))
+    });
+    forms.collect()
+}
+
 #[test]
-fn the_same_message_sent_again_accuses_nobody() {
-    let first = cut(3_000, &params(7, 0, 1));
-    let mut later = params(7, 0, 1);
-    later.sent_at = later.sent_at + Duration::from_micros(5);
-    let again = cut(3_000, &later);
-    assert_eq!(proof_of(&first, &again).unwrap_err(), ValidateError::OtherHeader);
+fn all_forms_of_one_content_are_one_set() {
+    let cut = cut(3_000, &params(7, 0, 1));
+    let header = cut.sets[0].header;
+    let forms = [
+        SetHeader { sent_at_micros: header.sent_at_micros + 5, ..header },
+        SetHeader { plan: 77, ..header },
+        SetHeader { route: 2, route_param: 9, ..header },
+        header,
+    ];
+    for (n, form) in (1u8..).zip(forms) {
+        let key = shredder().verifying_key();
+        let mut validator = Validator::new(CHAIN, 10);
+        let first = &cut.sets[0].shreds[0];
+        validator.validate(hashed(first).unwrap(), &key).unwrap();
+        let other = signed_anew(&cut, form, n);
+        // Each is valid by itself, and none is in the form that is known.
+        let alone = Validator::new(CHAIN, 10).validate(other[1].clone(), &key).unwrap();
+        assert_ne!(alone.shred().bytes(), &cut.sets[0].shreds[1]);
+        for (shred, known) in other.iter().zip(&cut.sets[0].shreds) {
+            let valid = validator.validate(shred.clone(), &key).unwrap();
+            assert_eq!(valid.shred().bytes(), known, "as the first form has it");
+            assert_eq!(valid.header(), &header);
+        }
+        assert_eq!(validator.len(), 1);
+    }
+}
+
+#[test]
+fn what_has_the_frame_of_a_known_set_and_another_content_was_altered() {
+    let cut = cut(3_000, &params(7, 0, 1));
+    let key = shredder().verifying_key();
+    let shreds = &cut.sets[0].shreds;
+    let mut validator = Validator::new(CHAIN, 10);
+    let shard = 49;
+    let path = shreds[0].len() - 64 - 1;
+    let change = |at: usize| {
+        let mut bytes = shreds[1].to_vec();
+        bytes[at] ^= 1;
+        hashed(&bytes).unwrap()
+    };
+    for at in [shard, path] {
+        let unknown = validator.validate(change(at), &key).unwrap_err();
+        assert_eq!(unknown, ValidateError::Signature, "nothing is known of the set");
+    }
+    validator.validate(hashed(&shreds[0]).unwrap(), &key).unwrap();
+    for at in [shard, path] {
+        assert_eq!(validator.validate(change(at), &key).unwrap_err(), ValidateError::Altered);
+        // To another view nothing is proven.
+        let stranger = SigningKey::from_bytes(&[1; 32]).verifying_key();
+        let other = validator.validate(change(at), &stranger).unwrap_err();
+        assert_eq!(other, ValidateError::Signature);
+    }
+    // Content of the set under a header that nobody signed: the content is what counts.
+    let mut sent = cut.sets[0].header;
+    sent.sent_at_micros += 1;
+    let shred = Shred::parse(shreds[1].clone()).unwrap();
+    let signature = *shred.signature();
+    let odd = HashedShred::new(shred.in_form_of(&sent, &signature));
+    let valid = validator.validate(odd, &key).unwrap();
+    assert_eq!(valid.shred().bytes(), &shreds[1]);
 }
 
 #[test]
@@ -273,21 +354,44 @@ fn two_keys_of_one_gateway_accuse_nobody() {
 #[test]
 fn a_full_table_evicts_the_farthest_future() {
     let key = shredder().verifying_key();
-    let mut validator = Validator::new(CHAIN, 3);
-    let mut push = |block| {
+    let mut validator = Validator::new(CHAIN, 6);
+    let push = |validator: &mut Validator, block| {
         let cut = cut(100, &params(block, 0, 1));
         validator.validate(hashed(&cut.sets[0].shreds[0]).unwrap(), &key).map(|_| ())
     };
     for block in [10, 20, 30] {
-        push(block).unwrap();
+        push(&mut validator, block).unwrap();
     }
-    assert_eq!(push(40), Err(ValidateError::Full));
-    push(5).unwrap();
-    assert_eq!(push(30), Err(ValidateError::Full), "30 made room for 5");
+    assert_eq!(push(&mut validator, 40), Err(ValidateError::Full));
+    push(&mut validator, 5).unwrap();
+    assert_eq!(push(&mut validator, 30), Err(ValidateError::Full), "30 made room for 5");
     validator.forget_below(20);
     assert_eq!(validator.len(), 1);
     validator.supersede(20, 1);
     assert!(validator.is_empty());
+}
+
+#[test]
+fn finished_and_old_sets_make_room_for_the_open_block() {
+    let key = shredder().verifying_key();
+    let mut validator = Validator::new(CHAIN, 20);
+    let push = |validator: &mut Validator, block, message| {
+        let cut = cut(100, &params(block, 0, message));
+        validator.validate(hashed(&cut.sets[0].shreds[0]).unwrap(), &key).map(|_| ())
+    };
+    for block in 100..200 {
+        validator.set_open(block, block);
+        // Three messages, of which one is never whole: the gateway has ten places.
+        for message in 1..4 {
+            push(&mut validator, block, message).unwrap();
+            if message < 3 {
+                validator.finish(&params(block, 0, message).key);
+            }
+        }
+        push(&mut validator, block + 1, 1).unwrap();
+        assert!(validator.len() <= 10);
+        assert!(validator.knows(&SetKey { message: params(block, 0, 3).key, set: 0 }));
+    }
 }
 
 proptest! {

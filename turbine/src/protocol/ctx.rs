@@ -7,9 +7,10 @@
 use std::collections::VecDeque;
 
 use super::config::Config;
+use super::doubts::{Doubts, Suspect};
 use super::epochs::Epochs;
 use super::event::{Counters, Event};
-use super::peers::{Doubt, Peers};
+use super::peers::Peers;
 use super::window::Window;
 use crate::control::Control;
 use crate::delegation::Leader;
@@ -28,6 +29,7 @@ pub(super) struct Ctx {
     pub(super) mode: Mode,
     pub(super) epochs: Epochs,
     pub(super) peers: Peers,
+    pub(super) doubts: Doubts,
     pub(super) window: Window,
     pub(super) egress: Egress,
     pub(super) events: VecDeque<Event>,
@@ -42,6 +44,7 @@ impl Ctx {
             mode: config.gossip.mode,
             epochs,
             peers,
+            doubts: Doubts::default(),
             window: Window::default(),
             egress: Egress::new(config.lane_capacity, config.uplink_bps, config.burst),
             events: VecDeque::new(),
@@ -74,8 +77,13 @@ impl Ctx {
 
     /// Queues a control frame.
     pub(super) fn send_control(&mut self, to: PeerKey, control: &Control) {
+        self.send_control_in(Lane::Bulk, to, control);
+    }
+
+    /// Queues a control frame in a lane.
+    pub(super) fn send_control_in(&mut self, lane: Lane, to: PeerKey, control: &Control) {
         let payload = Payload::Control(control.to_bytes());
-        self.egress.push(Transmit { to, lane: Lane::Bulk, payload });
+        self.egress.push(Transmit { to, lane, payload });
     }
 
     /// Queues a control frame to all that are connected.
@@ -92,19 +100,26 @@ impl Ctx {
         }
     }
 
-    /// Why a bad signature about a block may be nobody's fault; `plan` is what a shred names.
-    pub(super) fn doubt(&self, block: u64, plan: Option<u64>) -> Doubt {
-        let known = |id| self.epochs.at(block).is_some_and(|living| living.plans.get(id).is_some());
-        let newest = self.epochs.is_newest(block);
-        Doubt { newest, plan: plan.is_some_and(|id| !known(id)) }
+    /// What a shred that does not verify makes of its sender; `plan` is what it names.
+    pub(super) fn suspect(&self, peer: PeerKey, block: u64, plan: u64) -> Option<Suspect> {
+        let living = self.epochs.at(block)?;
+        let leader = living.epoch().leader(block)?;
+        let ours = living.plans.is_of(plan, leader.key.as_bytes());
+        Some(Suspect { peer, gateway: leader.gateway, ours })
     }
 
     /// Counts what became of something that `from` sent, and bars who must have known better.
-    pub(super) fn conclude(&mut self, from: PeerKey, outcome: Outcome, doubt: Doubt) {
-        let (outcome, bar) = self.peers.judge(self.now, from, outcome, doubt);
+    pub(super) fn conclude(&mut self, from: PeerKey, outcome: Outcome) {
         self.outcomes.count(outcome);
-        if bar {
-            self.events.push_back(Event::Bar { peer: from, outcome });
+        if outcome.convicts_sender() {
+            self.bar(from, outcome);
+        }
+    }
+
+    /// Takes nothing more of a peer.
+    pub(super) fn bar(&mut self, peer: PeerKey, outcome: Outcome) {
+        if self.peers.bar(peer) {
+            self.events.push_back(Event::Bar { peer, outcome });
         }
     }
 }
@@ -174,7 +189,7 @@ mod tests {
     fn who_is_convicted_is_barred_once_and_all_is_counted() {
         let mut ctx = ctx(&World::new(&[1; 3], 1), 0, Config::new(CHAIN));
         for outcome in [Outcome::Late, Outcome::Malformed, Outcome::ControlBad] {
-            ctx.conclude(peer(1), outcome, Doubt::default());
+            ctx.conclude(peer(1), outcome);
             assert_eq!(ctx.outcomes.get(outcome), 1);
         }
         let Some(Event::Bar { peer: barred, outcome }) = ctx.events.pop_front() else {
@@ -182,12 +197,20 @@ mod tests {
         };
         assert_eq!((barred, outcome), (peer(1), Outcome::Malformed));
         assert!(ctx.events.is_empty());
-        let plan = ctx.epochs.newest().epoch().delegations().iter().next().map(|leader| {
-            let key = leader.signed.delegation.key;
-            crate::plan::Plan::configured(CHAIN, key, &World::new(&[1; 3], 1).members).id()
-        });
-        assert_eq!(ctx.doubt(7, plan), Doubt { newest: true, plan: false });
-        assert_eq!(ctx.doubt(7, Some(1)), Doubt { newest: true, plan: true });
-        assert_eq!(ctx.doubt(7, None), Doubt { newest: true, plan: false });
+    }
+
+    #[test]
+    fn a_suspect_is_told_by_the_gateway_and_whether_its_leader_is_the_one_that_is_known() {
+        let world = World::new(&[1; 3], 2);
+        let ctx = ctx(&world, 2, Config::new(CHAIN));
+        let plan = |gateway: usize| {
+            let key = world.leader_keys[gateway].verifying_key().to_bytes();
+            crate::plan::Plan::configured(CHAIN, key, &world.members).id()
+        };
+        let suspect = |block, plan| ctx.suspect(peer(1), block, plan).unwrap();
+        let gateway = |gateway: usize| world.gateways[gateway].address();
+        assert_eq!(suspect(7, plan(0)), Suspect { peer: peer(1), gateway: gateway(0), ours: true });
+        assert!(suspect(17, plan(1)).ours && suspect(17, 0).gateway == gateway(1));
+        assert!(!suspect(7, plan(1)).ours && !suspect(7, 1).ours);
     }
 }

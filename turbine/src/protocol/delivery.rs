@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use fragcast_shredder::equivocation::EquivocationProof;
 use fragcast_shredder::{
-    Assembled, HashedShred, MessageKey, Push, PushError, Reassembler, RecoveredSet, SignedMessage,
-    ValidateError, ValidatedShred, Validator,
+    Assembled, Commitment, HashedShred, MessageKey, Owner, Push, PushError, Reassembler,
+    RecoveredSet, SetHeader, SignedMessage, ValidateError, ValidatedShred, Validator,
 };
 
 use super::config::Config;
@@ -33,6 +33,8 @@ const CHECKS_AT_ONCE: usize = 8;
 pub(super) enum Step {
     /// Nothing changes by it.
     Refused(Outcome),
+    /// The leader's key does not cover this. Perhaps another one's does.
+    Unproven(Box<Commitment>),
     /// The leader signed two contradictory things.
     Equivocation(Box<EquivocationProof>),
     /// The leader's parity is inconsistent: its message is refused.
@@ -42,6 +44,8 @@ pub(super) enum Step {
         valid: ValidatedShred,
         /// In the table of its block's epoch.
         leader: PeerIndex,
+        /// It is the first of its set.
+        first: bool,
         /// What it completed.
         complete: Option<Complete>,
     },
@@ -62,6 +66,8 @@ pub(super) struct Delivery {
     reassembler: Reassembler,
     /// When the first shred of a message arrived.
     arrivals: BTreeMap<MessageKey, Timestamp>,
+    /// The oldest block that is open.
+    open_from: u64,
     checks_due: bool,
 }
 
@@ -71,6 +77,7 @@ impl Delivery {
             validator: Validator::new(config.chain_id, config.validator_capacity),
             reassembler: Reassembler::new(config.reassembly),
             arrivals: BTreeMap::new(),
+            open_from: 0,
             checks_due: false,
         }
     }
@@ -83,14 +90,34 @@ impl Delivery {
         };
         let epoch = living.epoch();
         let leader = epoch.leader(header.block);
-        let leader = leader.and_then(|l| Some((&l.key, epoch.members().index(&l.peer)?)));
-        let Some((key, leader)) = leader else { return Step::Refused(Outcome::UnknownLeader) };
+        let leader = leader.and_then(|l| Some((l, epoch.members().index(&l.peer)?)));
+        let Some((delegate, leader)) = leader else {
+            return Step::Refused(Outcome::UnknownLeader);
+        };
         if Some(leader) == living.me() {
             return Step::Refused(Outcome::Own);
         }
-        let valid = match self.validator.validate(hashed, key) {
+        // First what costs nothing, and the signature last.
+        let key = header.message_key();
+        if let Err(error) = self.reassembler.admit(&key) {
+            return Step::Refused(error.into());
+        }
+        // All that is charged to a gateway is, whichever of its keys signs.
+        let owner = Owner::from(delegate.gateway);
+        let first = !self.validator.knows(&header.set_key());
+        if first && self.reassembler.is_done(&key) {
+            return Step::Refused(Outcome::Late);
+        }
+        let claim = first.then(|| hashed.clone());
+        let valid = match self.validator.validate_for(hashed, &delegate.key, owner) {
             Ok(valid) => valid,
             Err(ValidateError::Equivocation(proof)) => return Step::Equivocation(proof),
+            Err(ValidateError::Signature) => {
+                return match claim {
+                    Some(hashed) => Step::Unproven(Box::new(hashed.claim())),
+                    None => Step::Refused(Outcome::Unproven),
+                };
+            }
             Err(error) => return Step::Refused((&error).into()),
         };
         let pushed = match repaired {
@@ -107,11 +134,22 @@ impl Delivery {
             }
             Ok(Push::Duplicate) => return Step::Refused(Outcome::Duplicate),
             Ok(Push::Late) => return Step::Refused(Outcome::Late),
-            Err(PushError::BadParity) => return Step::BadParity,
+            Err(PushError::BadParity) => {
+                self.validator.finish(&key);
+                return Step::BadParity;
+            }
             Err(error) => return Step::Refused(error.into()),
         };
-        self.note_arrival(ctx.now, header.message_key());
-        Step::Kept { valid, leader, complete }
+        self.note_arrival(ctx.now, key);
+        if self.reassembler.is_done(&key) {
+            self.validator.finish(&key);
+        }
+        Step::Kept { valid, leader, first, complete }
+    }
+
+    /// Whether a shred's set is known, so that no signature need be verified for it.
+    pub(super) fn knows(&self, header: &SetHeader) -> bool {
+        self.validator.knows(&header.set_key())
     }
 
     /// Remembers when a message began to arrive. An evicted message leaves its entry behind
@@ -119,7 +157,13 @@ impl Delivery {
     fn note_arrival(&mut self, now: Timestamp, key: MessageKey) {
         self.arrivals.entry(key).or_insert(now);
         if self.arrivals.len() > MAX_ARRIVALS {
-            self.arrivals.pop_last();
+            let past =
+                self.arrivals.first_key_value().is_some_and(|(k, _)| k.block < self.open_from);
+            if past {
+                self.arrivals.pop_first()
+            } else {
+                self.arrivals.pop_last()
+            };
         }
     }
 
@@ -162,6 +206,7 @@ impl Delivery {
             }),
             Err(reason) => {
                 self.reassembler.refuse(&key);
+                self.validator.finish(&key);
                 Err((key, reason))
             }
         }
@@ -193,6 +238,20 @@ impl Delivery {
         self.reassembler.set_window(low, high);
         self.validator.forget_below(low);
         self.arrivals = self.arrivals.split_off(&MessageKey { block: low, attempt: 0, message: 0 });
+    }
+
+    /// The blocks that are open, both ends included: they and the next ones come first.
+    pub(super) fn set_open(&mut self, low: u64, high: u64) {
+        self.open_from = low;
+        self.reassembler.set_open(low, high);
+        self.validator.set_open(low, high);
+    }
+
+    /// Drops what has come of messages whose blocks are led by another key now than by the one
+    /// that signed them.
+    pub(super) fn follow_leaders(&mut self, ctx: &Ctx) {
+        let leader = |block| ctx.leader(block).map(|leader| leader.key.to_bytes());
+        self.reassembler.keep_signers(|block, signer| leader(block).as_ref() == Some(signer));
     }
 
     /// Bytes that the reassembler holds.

@@ -4,16 +4,25 @@
 //! What is common to all nodes of a process is shared: a clone costs a few pointers and the list
 //! of plans.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::Address;
 
 use super::plans::Plans;
 use super::window::{WINDOW_FUTURE, WINDOW_PAST};
-use crate::delegation::{DelegationError, Leader, SignedDelegation};
+use crate::bucket::{Bucket, Rate};
+use crate::delegation::{DelegationError, Leader, MAX_PER_GATEWAY, SignedDelegation};
 use crate::epoch::{Epoch, EpochError, EpochsView, MAX_EPOCHS};
 use crate::membership::PeerIndex;
 use crate::peer::{PeerId, PeerKey, PeerTable};
 use crate::plan::{Plan, PlanView};
 use crate::time::Timestamp;
+
+/// New delegations of a gateway: one in this time, and so many at once. Each is told to everybody
+/// by everybody, so that who signs without end would have the network talk of nothing else.
+const NEWS: (Duration, u64) = (Duration::from_secs(10), 2 * MAX_PER_GATEWAY as u64);
 
 /// From places in the table of one epoch to keys, and back.
 #[derive(Debug, Clone)]
@@ -63,7 +72,8 @@ impl Living {
     fn new(epoch: Arc<Epoch>, peers: &PeerTable) -> Self {
         let mut plans = Plans::default();
         for leader in epoch.delegations().iter() {
-            plans.configure(Arc::new(configured(&epoch, leader.signed.delegation.key)));
+            let key = leader.signed.delegation.key;
+            plans.configure(key, Arc::new(configured(&epoch, key)));
         }
         let keys = Keys::new(&epoch, peers);
         Self { epoch, plans, keys, me: None }
@@ -106,16 +116,17 @@ impl Living {
         }
     }
 
-    fn learn(&mut self, signed: SignedDelegation) -> Result<(), DelegationError> {
-        // Asked of a copy first: most that come are known already.
-        let mut changed = Epoch::clone(&self.epoch);
-        changed.learn(signed)?;
-        let key = signed.delegation.key;
-        let gateway = changed.delegations().of_key(&key).map(|leader| leader.gateway);
-        self.epoch = Arc::new(changed);
-        if let Some(gateway) = gateway {
-            self.plans.learn(gateway, Arc::new(configured(&self.epoch, key)));
+    fn learn(&mut self, gateway: Address, signed: SignedDelegation) -> Result<(), DelegationError> {
+        if !self.epoch.schedule().gateways().contains(&gateway) {
+            return Err(DelegationError::NotAGateway(gateway));
         }
+        let mut changed = Epoch::clone(&self.epoch);
+        changed.learn(gateway, signed)?;
+        let key = signed.delegation.key;
+        self.epoch = Arc::new(changed);
+        self.plans.configure(key, Arc::new(configured(&self.epoch, key)));
+        let delegations = self.epoch.delegations();
+        self.plans.keep_configured(|key| delegations.of_key(key).is_some());
         Ok(())
     }
 }
@@ -150,6 +161,8 @@ pub(super) struct Epochs {
     living: Vec<Living>,
     /// Since when the window has passed the last block of the oldest.
     passed_at: Option<Timestamp>,
+    /// What each gateway has used of [`NEWS`].
+    news: BTreeMap<Address, Bucket>,
 }
 
 impl Epochs {
@@ -161,7 +174,14 @@ impl Epochs {
         let view = Arc::new(EpochsView::new(epochs.into_iter().map(Arc::new).collect())?);
         let living =
             view.epochs().iter().map(|epoch| Living::new(epoch.clone(), view.peers())).collect();
-        Ok(Self { chain_id, me: PeerId([0; 32]), view, living, passed_at: None })
+        Ok(Self {
+            chain_id,
+            me: PeerId([0; 32]),
+            view,
+            living,
+            passed_at: None,
+            news: BTreeMap::new(),
+        })
     }
 
     /// The same for the node `me`.
@@ -198,11 +218,6 @@ impl Epochs {
         self.living.iter_mut().filter(move |living| living.epoch.members().hash() == table)
     }
 
-    /// Whether a block is of the newest epoch.
-    pub(super) fn is_newest(&self, block: u64) -> bool {
-        block >= self.newest().epoch.from_block()
-    }
-
     /// The leader that a key was delegated to, as the newest epoch that knows it has it.
     pub(super) fn leader_of_key(&self, key: &[u8; 32]) -> Option<&Leader> {
         self.living.iter().rev().find_map(|living| living.epoch.delegations().of_key(key))
@@ -222,14 +237,35 @@ impl Epochs {
         all
     }
 
+    /// Whether all is known that a delegation says, which is asked before its signature.
+    pub(super) fn knows(&self, signed: &SignedDelegation) -> bool {
+        self.living.iter().any(|living| living.epoch.delegations().contains(signed))
+    }
+
     /// Takes a delegation into every epoch whose schedule has its gateway.
     ///
     /// # Errors
     /// If no epoch took it: why the newest whose schedule has the gateway did not.
-    pub(super) fn learn(&mut self, signed: SignedDelegation) -> Result<(), DelegationError> {
+    pub(super) fn learn(
+        &mut self,
+        now: Timestamp,
+        signed: SignedDelegation,
+    ) -> Result<(), DelegationError> {
+        if self.knows(&signed) {
+            return Err(DelegationError::Stale);
+        }
+        self.newest().epoch.delegations().check(&signed)?;
+        let gateway = signed.gateway()?;
+        if !self.view.is_gateway(&gateway) {
+            return Err(DelegationError::NotAGateway(gateway));
+        }
+        let rate = Rate::new(1, NEWS.0, NEWS.1);
+        if !self.news.entry(gateway).or_default().take(now, &rate, 1) {
+            return Err(DelegationError::TooMany);
+        }
         let mut result = None;
         for living in self.living.iter_mut().rev() {
-            match (living.learn(signed), &result) {
+            match (living.learn(gateway, signed), &result) {
                 (Ok(()), _) => result = Some(Ok(())),
                 (Err(error), None | Some(Err(DelegationError::NotAGateway(_)))) => {
                     result = Some(Err(error));
@@ -271,10 +307,13 @@ impl Epochs {
             return Err(EpochError::Order { from_block, newest });
         }
         let known = self.delegations();
-        let new: Vec<SignedDelegation> = epoch.delegations().iter().map(|l| l.signed).collect();
-        for signed in &known {
-            // Of another gateway, or known, or too old: nothing that matters here.
-            let _ = epoch.learn(*signed);
+        let by = |leader: &Leader| (leader.gateway, leader.signed);
+        let new: Vec<_> = epoch.delegations().iter().map(by).collect();
+        for living in &self.living {
+            for (gateway, signed) in living.epoch.delegations().iter().map(by) {
+                // Of another gateway, or known, or too old: nothing that matters here.
+                let _ = epoch.learn(gateway, signed);
+            }
         }
         if let Some(block) = taken.and_then(|taken| self.first_change(&epoch, low, taken)) {
             return Err(EpochError::Late { from_block, block });
@@ -282,9 +321,9 @@ impl Epochs {
         let start = taken.map_or(0, |taken| taken.saturating_add(1)).max(low).max(from_block);
         let end = start.saturating_add(WINDOW_PAST + WINDOW_FUTURE);
         let changed = self.first_change(&epoch, start, end);
-        for signed in &new {
+        for (gateway, signed) in &new {
             for living in &mut self.living {
-                let _ = living.learn(*signed);
+                let _ = living.learn(*gateway, *signed);
             }
         }
         let dropped = (self.living.len() == MAX_EPOCHS).then(|| self.living.remove(0).epoch);
@@ -301,7 +340,8 @@ impl Epochs {
         living.me = living.epoch.members().index(&self.me);
         self.living.push(living);
         self.set_peers(peers);
-        let delegations = new.into_iter().filter(|signed| !known.contains(signed)).collect();
+        let new = new.into_iter().map(|(_, signed)| signed);
+        let delegations = new.filter(|signed| !known.contains(signed)).collect();
         Ok(Taken { dropped, joined, delegations, changed })
     }
 

@@ -180,11 +180,13 @@ impl Fallback {
         let gateway = view.gateway(key.block).ok_or(Outcome::ControlStale)?;
         let message = match signed.verify(gateway) {
             Ok(message) => message,
-            // The peer's schedule may be newer than ours: that is no lie.
+            // The peer's schedule may be another one than ours: that is no lie.
             Err(SignatureError::WrongSigner { found, .. }) if view.is_gateway(&found) => {
                 return Err(Outcome::ControlStale);
             }
-            Err(_) => return Err(Outcome::BadSignature),
+            Err(SignatureError::WrongSigner { .. }) => return Err(Outcome::Unproven),
+            // Of a form that nobody takes.
+            Err(_) => return Err(Outcome::ControlBad),
         };
         let seen = self.seen.entry(key, message.root()).ok_or(Outcome::Quota)?;
         // The peer has it from gossip, perhaps with another v: it is published there already.

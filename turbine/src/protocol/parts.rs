@@ -27,11 +27,12 @@ use super::event::Event;
 use super::evidence::EvidenceBook;
 use super::fallback::Fallback;
 use super::leading::{BroadcastError, Leading};
-use super::peers::{Doubt, Peers};
+use super::peers::Peers;
 use super::relaying::Relaying;
 use super::repair::Repair;
 use super::window::Place;
 use crate::control::{Control, Hello, Terms};
+use crate::egress::Lane;
 use crate::gossip::Mode;
 use crate::outcome::Outcome;
 use crate::output::{Delivered, Times, Via};
@@ -89,9 +90,11 @@ impl Parts {
         let plans = self.leading.iter().flat_map(|leading| leading.frames(None)).cloned();
         let tips = self.repair.greeting(&self.ctx);
         let listeners = self.fallback.greeting();
+        // Before any shred that cannot be checked without them.
         let greeting = [self.hello(), Control::Terms(self.terms())];
-        let frames = greeting.into_iter().chain(delegations).chain(plans);
-        let frames: Vec<Control> = frames.chain(tips).chain(listeners).collect();
+        let first: Vec<Control> = greeting.into_iter().chain(delegations).collect();
+        first.iter().for_each(|frame| self.ctx.send_control_in(Lane::Data, peer, frame));
+        let frames: Vec<Control> = plans.chain(tips).chain(listeners).collect();
         frames.iter().for_each(|frame| self.ctx.send_control(peer, frame));
     }
 
@@ -138,9 +141,9 @@ impl Parts {
                         senders.push(from);
                         shreds.push(shred);
                     }
-                    Err(outcome) => self.ctx.conclude(from, outcome, Doubt::default()),
+                    Err(outcome) => self.ctx.conclude(from, outcome),
                 },
-                Err(error) => self.ctx.conclude(from, error.into(), Doubt::default()),
+                Err(error) => self.ctx.conclude(from, error.into()),
             }
         }
         if heard {
@@ -160,17 +163,49 @@ impl Parts {
             // Nothing of our window has come for long: perhaps it is we who are elsewhere.
             Place::Elsewhere => self.forget_window(),
         }
-        if self.ctx.peers.is_muted(now, from) && self.ctx.epochs.is_newest(header.block) {
-            return Err(Outcome::OtherTable);
+        if self.is_doubtful(from, header) {
+            return Err(self.unproven(from));
         }
         Ok(())
+    }
+
+    /// Whether a shred is not looked at, since too many of its sender's could not be checked and
+    /// nothing of its set is known.
+    fn is_doubtful(&self, from: PeerKey, header: &SetHeader) -> bool {
+        let ctx = &self.ctx;
+        !ctx.doubts.is_empty()
+            && !self.delivery.knows(header)
+            && ctx
+                .suspect(from, header.block, header.plan)
+                .is_some_and(|suspect| ctx.doubts.is_spent(ctx.now, &suspect))
+    }
+
+    /// What a shred is counted as that could not be checked.
+    fn unproven(&self, from: PeerKey) -> Outcome {
+        match self.ctx.peers.is_elsewhere(from) {
+            true => Outcome::OtherTable,
+            false => Outcome::Unproven,
+        }
     }
 
     /// Takes a shred that came by itself, or one that came by repair, which is not forwarded.
     fn shred(&mut self, from: PeerKey, hashed: HashedShred, repaired: bool) -> Outcome {
         let header = *hashed.shred().header();
+        // Others of the same burst may have used up what its sender had.
+        if self.is_doubtful(from, &header) {
+            let outcome = self.unproven(from);
+            self.ctx.conclude(from, outcome);
+            return outcome;
+        }
         let outcome = match self.delivery.shred(&self.ctx, hashed, repaired) {
+            Step::Refused(Outcome::Unproven) => self.unproven(from),
             Step::Refused(outcome) => outcome,
+            Step::Unproven(claim) => {
+                if let Some(suspect) = self.ctx.suspect(from, header.block, header.plan) {
+                    self.ctx.doubts.note(self.ctx.now, suspect, *claim);
+                }
+                self.unproven(from)
+            }
             Step::Equivocation(proof) => {
                 self.evidence.report(&mut self.ctx, *proof);
                 Outcome::Equivocation
@@ -180,7 +215,12 @@ impl Parts {
                 self.repair.note_refused(here!(self), &header.message_key());
                 Outcome::BadParity
             }
-            Step::Kept { valid, leader, complete } => {
+            Step::Kept { valid, leader, first, complete } => {
+                if first && self.ctx.doubts.holds() {
+                    for liar in self.ctx.doubts.settle(&valid.commitment()) {
+                        self.ctx.conclude(liar, Outcome::BadSignature);
+                    }
+                }
                 let live_from = (!repaired).then_some(from);
                 self.repair.note_shred(&self.ctx, here!(self), &header, live_from);
                 if !repaired {
@@ -195,11 +235,7 @@ impl Parts {
                 }
             }
         };
-        let doubt = match outcome {
-            Outcome::BadSignature => self.ctx.doubt(header.block, Some(header.plan)),
-            _ => Doubt::default(),
-        };
-        self.ctx.conclude(from, outcome, doubt);
+        self.ctx.conclude(from, outcome);
         outcome
     }
 
@@ -367,6 +403,10 @@ impl Parts {
         self.delivery.set_window(low, high);
         self.repair.set_window(low, high);
         self.fallback.set_window(low);
+        self.evidence.forget_below(low);
+        let opened = self.ctx.window.opened().unwrap_or(0);
+        let sealed = self.ctx.window.sealed().map_or(opened, |sealed| sealed.saturating_add(1));
+        self.delivery.set_open(sealed.min(opened), opened);
         self.retire_epochs(low);
     }
 

@@ -1,20 +1,13 @@
 //! What a node remembers of each peer, by key.
 //!
-//! Six bytes a peer, at most [`MAX_PEERS`](crate::peer::MAX_PEERS), and 56 more for each that
-//! has gone by another table. A key that is not, or no longer, that of a peer is nobody's: whatever
-//! comes from it is refused.
+//! Five bytes a peer, at most [`MAX_PEERS`](crate::peer::MAX_PEERS), and 48 more for each that
+//! has gone by another table, and 32 for each whose frames have cost something lately. A key that
+//! is not, or no longer, that of a peer is nobody's: whatever comes from it is refused.
 //!
-//! # Whom a bad signature convicts
-//! A shred that the leader's key does not cover was made, or forwarded without a look, by the
-//! peer that sent it. Two things are excused, because the peer may know a leader that this node
-//! does not:
-//!
-//! * what comes before its greeting, which may carry the delegation, and what names a plan that
-//!   this node does not know for the block: [`MAX_EARLY`] times;
-//! * what comes from a peer whose last greeting names another table than our newest, for blocks
-//!   from our newest epoch on: it may have taken an epoch that we have not, or the reverse. So
-//!   many of its signatures are checked, [`OTHER_TABLE`] a second; beyond that, shreds of those
-//!   blocks are dropped unseen, and repair brings what was lost with them.
+//! # Work
+//! A control frame that says nothing new is work for nothing. So each peer has a budget of
+//! [`WORK`] for those; while it is spent its control frames are not looked at, and who sends
+//! [`STRIKES`] of them in that state is barred. Honest peers send a hundredth of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,25 +15,15 @@ use std::time::Duration;
 
 use crate::bucket::{Bucket, Rate};
 use crate::control::Difference;
-use crate::outcome::Outcome;
 use crate::peer::{PeerId, PeerKey, PeerTable};
 use crate::time::Timestamp;
 
-/// Bad signatures of a peer that are excused, over all its connections: datagrams may overtake
-/// the greeting that explains them.
-pub(super) const MAX_EARLY: u8 = 64;
-/// Bad signatures of a peer that goes by another table, a second and at once: each is 50 µs of
-/// work.
-const OTHER_TABLE: (u64, u64) = (32, 64);
-
-/// Why a bad signature may be nobody's fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Doubt {
-    /// It is about a block of our newest epoch: there may be a newer one.
-    pub(super) newest: bool,
-    /// It names a plan that is not known for its block.
-    pub(super) plan: bool,
-}
+/// Microseconds of work that a peer's useless frames may cause, a second and at once.
+const WORK: (u64, u64) = (10_000, 100_000);
+/// Frames that come though the budget is spent, a second and at once.
+const STRIKES: (u64, u64) = (10, 2_000);
+/// Accounts from which on those are looked for that are settled.
+const MANY_ACCOUNTS: usize = 64;
 
 /// Which table a peer's last greeting named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,8 +42,6 @@ struct PeerState {
     connected: bool,
     greeting: Greeting,
     barred: bool,
-    /// Bad signatures that were excused, see [`MAX_EARLY`].
-    early: u8,
     /// In what its last terms differ from ours, one bit each.
     terms: u8,
     /// Its last greeting named another chain.
@@ -72,10 +53,17 @@ struct PeerState {
 struct Elsewhere {
     /// The table that it named last, if its greeting is [`Greeting::Other`].
     table: [u8; 32],
-    /// What its bad signatures so far have taken of [`OTHER_TABLE`].
-    bad: Bucket,
     /// It has changed its table since we changed ours, and was told of it.
     changed: bool,
+}
+
+/// What a peer's frames have cost lately.
+#[derive(Debug, Clone, Copy, Default)]
+struct Account {
+    /// Of [`WORK`].
+    work: Bucket,
+    /// Of [`STRIKES`].
+    strikes: Bucket,
 }
 
 /// The peers of one node.
@@ -89,15 +77,30 @@ pub(super) struct Peers {
     /// Hash of our newest membership table.
     ours: [u8; 32],
     elsewhere: BTreeMap<PeerKey, Elsewhere>,
-    rate: Rate,
+    accounts: BTreeMap<PeerKey, Account>,
+    /// Accounts at which those that are settled are dropped next.
+    sweep_at: usize,
+    work: Rate,
+    strikes: Rate,
 }
 
 impl Peers {
     /// The peers of `table`, none of them connected.
     pub(super) fn new(me: PeerKey, table: Arc<PeerTable>, ours: [u8; 32]) -> Self {
         let states = vec![PeerState::default(); table.slots()];
-        let rate = Rate::new(OTHER_TABLE.0, Duration::from_secs(1), OTHER_TABLE.1);
-        Self { me, table, states, connected: 0, ours, elsewhere: BTreeMap::new(), rate }
+        let each_second = |(units, burst)| Rate::new(units, Duration::from_secs(1), burst);
+        Self {
+            me,
+            table,
+            states,
+            connected: 0,
+            ours,
+            elsewhere: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            sweep_at: MANY_ACCOUNTS,
+            work: each_second(WORK),
+            strikes: each_second(STRIKES),
+        }
     }
 
     /// This node.
@@ -172,7 +175,7 @@ impl Peers {
         self.connected += usize::from(!state.connected);
         // A second connection of the same peer changes nothing of what is known about it.
         if !state.connected {
-            *state = PeerState { connected: true, early: state.early, ..PeerState::default() };
+            *state = PeerState { connected: true, ..PeerState::default() };
         }
         true
     }
@@ -239,17 +242,12 @@ impl Peers {
             *state = PeerState::default();
         }
         self.elsewhere.remove(&peer);
+        self.accounts.remove(&peer);
     }
 
-    /// Whether shreds of the newest epoch's blocks are not even looked at, because their sender
-    /// goes by another table and too many of its signatures were bad.
-    pub(super) fn is_muted(&self, now: Timestamp, peer: PeerKey) -> bool {
-        let other = self.states.get(peer.slot()).is_some_and(|s| s.greeting == Greeting::Other);
-        let spent = |known: &Elsewhere| {
-            let mut bad = known.bad;
-            !bad.take(now, &self.rate, 1)
-        };
-        other && self.elsewhere.get(&peer).is_some_and(spent)
+    /// Whether a peer's last greeting names another table than our newest.
+    pub(super) fn is_elsewhere(&self, peer: PeerKey) -> bool {
+        self.states.get(peer.slot()).is_some_and(|state| state.greeting == Greeting::Other)
     }
 
     /// A peer's greeting names our chain, or another; says whether that it is another is news.
@@ -277,37 +275,33 @@ impl Peers {
         std::mem::replace(&mut self.states[peer.slot()].terms, told) != told
     }
 
-    /// Judges a peer by what it sent. The outcome to be counted, and whether the peer is barred
-    /// for it, now.
-    pub(super) fn judge(
-        &mut self,
-        now: Timestamp,
-        peer: PeerKey,
-        outcome: Outcome,
-        doubt: Doubt,
-    ) -> (Outcome, bool) {
-        if !self.contains(peer) {
-            return (outcome, false);
+    /// Takes nothing more of a peer. Says whether anything was taken before.
+    pub(super) fn bar(&mut self, peer: PeerKey) -> bool {
+        self.contains(peer) && !std::mem::replace(&mut self.states[peer.slot()].barred, true)
+    }
+
+    /// A control frame was so many microseconds of work for nothing.
+    pub(super) fn charge(&mut self, now: Timestamp, peer: PeerKey, micros: u64) {
+        if micros == 0 || !self.contains(peer) {
+            return;
         }
-        let state = &mut self.states[peer.slot()];
-        if outcome == Outcome::BadSignature {
-            if doubt.newest
-                && state.greeting == Greeting::Other
-                && let Some(known) = self.elsewhere.get_mut(&peer)
-            {
-                known.bad.charge(now, &self.rate, 1);
-                return (Outcome::OtherTable, false);
-            }
-            if doubt.plan || state.greeting == Greeting::None {
-                state.early = state.early.saturating_add(1);
-                if state.early < MAX_EARLY {
-                    return (outcome, false);
-                }
-            }
+        if self.accounts.len() >= self.sweep_at {
+            self.accounts.retain(|_, account| !account.work.is_full(now));
+            self.sweep_at = MANY_ACCOUNTS.max(2 * self.accounts.len());
         }
-        let bar = outcome.convicts_sender() && !state.barred;
-        state.barred |= bar;
-        (outcome, bar)
+        self.accounts.entry(peer).or_default().work.charge(now, &self.work, micros);
+    }
+
+    /// Whether a peer's budget is spent, so that its frames are not looked at.
+    pub(super) fn is_spent(&self, now: Timestamp, peer: PeerKey) -> bool {
+        let account = self.accounts.get(&peer);
+        account.is_some_and(|account| !account.work.clone().take(now, &self.work, 1))
+    }
+
+    /// A frame came from a peer whose budget is spent. Says whether it goes too far.
+    pub(super) fn strike(&mut self, now: Timestamp, peer: PeerKey) -> bool {
+        let account = self.accounts.get_mut(&peer);
+        account.is_some_and(|account| !account.strikes.charge(now, &self.strikes, 1))
     }
 
     /// The id behind a key.

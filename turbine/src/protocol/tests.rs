@@ -1,11 +1,14 @@
 //! Whole networks in virtual time, and peers that lie.
 
+mod budgets;
 mod epochs;
 mod fallback;
 mod gossip;
 mod hostile;
+mod judging;
 mod network;
 mod repair;
+mod tables;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -78,7 +78,7 @@ fn delegations_go_into_every_epoch_that_has_the_gateway() {
     epochs.take(epoch(100, 0..6, &[2, 3]), 0, None).unwrap();
     epochs.take(epoch(200, 0..6, &[3, 4]), 0, None).unwrap();
     let before = epochs.view().clone();
-    epochs.learn(delegation(3, 2)).unwrap();
+    epochs.learn(at(0), delegation(3, 2)).unwrap();
     assert!(!Arc::ptr_eq(&before, epochs.view()), "drivers are told");
     let sequences: Vec<Vec<u64>> = epochs
         .iter()
@@ -88,12 +88,12 @@ fn delegations_go_into_every_epoch_that_has_the_gateway() {
         })
         .collect();
     assert_eq!(sequences, [vec![], vec![2, 1], vec![2, 1]]);
-    assert_eq!(epochs.learn(delegation(3, 2)), Err(DelegationError::Stale));
+    assert_eq!(epochs.learn(at(0), delegation(3, 2)), Err(DelegationError::Stale));
     let stranger = DelegationError::NotAGateway(gateway(9).address());
-    assert_eq!(epochs.learn(delegation(9, 1)), Err(stranger));
+    assert_eq!(epochs.learn(at(0), delegation(9, 1)), Err(stranger));
     // Of one that only an old epoch knows, what that says counts.
-    assert_eq!(epochs.learn(delegation(1, 1)), Err(DelegationError::Stale));
-    epochs.learn(delegation(1, 2)).unwrap();
+    assert_eq!(epochs.learn(at(0), delegation(1, 1)), Err(DelegationError::Stale));
+    epochs.learn(at(0), delegation(1, 2)).unwrap();
     // What was learnt goes into an epoch that comes later, and what comes with it into the others.
     let next = epoch(300, 0..6, &[1, 3]);
     let new = delegation(3, 7);
@@ -118,6 +118,19 @@ fn delegations_go_into_every_epoch_that_has_the_gateway() {
     assert!(epochs.iter().all(plans), "each key has its plan");
     let all = epochs.delegations();
     assert!((1..all.len()).all(|n| !all[..n].contains(&all[n])), "each once");
+}
+
+#[test]
+fn who_signs_delegations_without_end_is_heard_at_a_rate() {
+    let mut epochs = epochs();
+    let taken = |epochs: &mut Epochs, now, n: u8, sequences: std::ops::Range<u64>| {
+        let news = sequences.map(|sequence| epochs.learn(now, delegation(n, sequence)));
+        news.filter(Result::is_ok).count() as u64
+    };
+    assert_eq!(taken(&mut epochs, at(0), 1, 2..60), NEWS.1);
+    assert_eq!(taken(&mut epochs, at(0), 2, 2..4), 2, "another gateway is none the worse");
+    assert_eq!(taken(&mut epochs, at(10), 1, 60..80), 1);
+    assert_eq!(epochs.learn(at(20), delegation(1, 60)), Err(DelegationError::Stale));
 }
 
 #[test]

@@ -10,62 +10,100 @@ use crate::gossip::Mode;
 use crate::outcome::Outcome;
 use crate::peer::PeerKey;
 use crate::plan::{PlanView, SignedPlan};
-use crate::protocol::epochs::Living;
 use crate::protocol::event::Event;
-use crate::protocol::peers::Doubt;
 use crate::protocol::repair::PartStep;
+
+/// What a frame was taken for, and the work that it was, if it was for nothing.
+struct Taken {
+    outcome: Outcome,
+    micros: u64,
+}
+
+/// Microseconds of work, about: any frame, a signature of ed25519, a recovery on secp256k1.
+const FRAME: u64 = 2;
+const VERIFY: u64 = 50;
+const RECOVER: u64 = 45;
+/// Bytes that are read, copied and hashed in a microsecond.
+const BYTES: usize = 500;
 
 impl Parts {
     /// Takes a control frame.
     pub(in crate::protocol) fn control(&mut self, from: PeerKey, frame: &[u8]) {
+        let now = self.ctx.now;
         if self.ctx.peers.is_refused(from) {
             self.ctx.outcomes.count(Outcome::Barred);
             return;
         }
+        if self.ctx.peers.is_spent(now, from) {
+            self.ctx.outcomes.count(Outcome::OverBudget);
+            if self.ctx.peers.strike(now, from) {
+                self.ctx.bar(from, Outcome::OverBudget);
+            }
+            return;
+        }
         self.fallback.note_heard(&mut self.ctx);
-        let (outcome, doubt) = match Control::from_bytes(frame) {
+        let taken = match Control::from_bytes(frame) {
             Ok(control) => self.take_control(from, control),
-            Err(ControlError::Unknown(_)) => (Outcome::ControlUnknown, Doubt::default()),
-            Err(ControlError::Decode(_)) => (Outcome::ControlBad, Doubt::default()),
+            Err(ControlError::Unknown(_)) => Taken { outcome: Outcome::ControlUnknown, micros: 0 },
+            Err(ControlError::Decode(_)) => Taken { outcome: Outcome::ControlBad, micros: 0 },
         };
-        self.ctx.conclude(from, outcome, doubt);
+        let useful = taken.outcome == Outcome::Control && taken.micros == 0;
+        if !useful {
+            let read = FRAME + (frame.len() / BYTES) as u64;
+            self.ctx.peers.charge(now, from, read + taken.micros);
+        }
+        self.ctx.conclude(from, taken.outcome);
     }
 
-    /// What becomes of a frame, and why that may be nobody's fault.
-    fn take_control(&mut self, from: PeerKey, control: Control) -> (Outcome, Doubt) {
+    /// What becomes of a frame.
+    fn take_control(&mut self, from: PeerKey, control: Control) -> Taken {
         let ctx = &mut self.ctx;
-        let outcome = match control {
+        let (outcome, micros) = match control {
             Control::Tips(_)
             | Control::RepairRequest(_)
             | Control::RepairShreds(_)
             | Control::MessagePart(_)
                 if ctx.mode == Mode::Gossip =>
             {
-                Outcome::Forced
+                (Outcome::Forced, 0)
             }
-            Control::Hello(hello) => self.greeted(from, &hello),
-            Control::Terms(terms) => self.take_terms(from, &terms),
+            // Said once a connection, and again when something changes: nothing that is free.
+            Control::Hello(hello) => (self.greeted(from, &hello), FRAME),
+            Control::Terms(terms) => (self.take_terms(from, &terms), 2 * FRAME),
             Control::Delegation(signed) => self.take_delegation(from, signed),
             Control::Plan(plan) => self.take_plan(&plan),
-            Control::Tips(tips) => self.repair.take_tips(ctx, here!(self), from, &tips),
-            Control::RepairRequest(request) => {
-                self.repair.take_request(ctx, self.fallback.recent(), from, &request)
+            Control::Tips(tips) => {
+                let micros = tips.tips.len() as u64;
+                (self.repair.take_tips(ctx, here!(self), from, &tips), micros)
             }
-            Control::Listeners(told) => self.fallback.take_listeners(from, &told),
-            Control::RepairShreds(answer) => self.take_answer(from, answer),
+            Control::RepairRequest(request) => {
+                (self.repair.take_request(ctx, self.fallback.recent(), from, &request), 0)
+            }
+            Control::Listeners(told) => {
+                let micros = told.ids.len() as u64;
+                (self.fallback.take_listeners(from, &told), micros)
+            }
+            // What was asked for is paid for by the rates of those who ask, and of what cannot be
+            // checked.
+            Control::RepairShreds(answer) => (self.take_answer(from, answer), 0),
             Control::MessagePart(part) => match self.repair.take_part(ctx, from, &part) {
-                PartStep::Done(outcome) => outcome,
+                PartStep::Done(outcome) => (outcome, 0),
                 PartStep::Whole(key, kind, wire) => {
+                    let hashed = (wire.len() / BYTES) as u64;
                     let outcome = self.take_whole_answer(from, key, kind, &wire.into());
-                    if outcome.convicts_sender() {
-                        self.repair.drop_parts(from);
+                    if outcome != Outcome::Control {
+                        self.repair.distrust(from, &key);
                     }
-                    return (outcome, self.ctx.doubt(key.block, None));
+                    (outcome, if outcome == Outcome::Control { 0 } else { RECOVER + hashed })
                 }
             },
-            Control::Evidence(evidence) => self.evidence.told(ctx, from, *evidence),
+            Control::Evidence(evidence) => {
+                let told = self.evidence.told(ctx, from, *evidence);
+                let useful = told.outcome == Outcome::Control;
+                (told.outcome, if useful { 0 } else { told.signatures * VERIFY })
+            }
         };
-        (outcome, Doubt::default())
+        Taken { outcome, micros }
     }
 
     fn greeted(&mut self, from: PeerKey, hello: &Hello) -> Outcome {
@@ -83,7 +121,7 @@ impl Parts {
     }
 
     /// A peer says what it goes by. It is told to the application only when it is another thing
-    /// than the last time, so a peer that repeats itself costs nothing.
+    /// than the last time, so a peer that repeats itself has its budget for it and no line.
     fn take_terms(&mut self, from: PeerKey, theirs: &Terms) -> Outcome {
         let differences = self.terms().differences(theirs);
         if self.ctx.peers.agree(from, &differences) {
@@ -92,43 +130,56 @@ impl Parts {
         Outcome::Control
     }
 
-    fn take_delegation(&mut self, from: PeerKey, signed: SignedDelegation) -> Outcome {
-        match self.ctx.epochs.learn(signed) {
+    fn take_delegation(&mut self, from: PeerKey, signed: SignedDelegation) -> (Outcome, u64) {
+        if self.ctx.epochs.knows(&signed) {
+            return (Outcome::ControlStale, 0);
+        }
+        match self.ctx.epochs.learn(self.ctx.now, signed) {
             Ok(()) => {
-                self.ctx.send_control_to_all(Lane::Bulk, &Control::Delegation(signed), Some(from));
-                Outcome::Control
+                self.delivery.follow_leaders(&self.ctx);
+                // Before the shreds that it explains.
+                self.ctx.send_control_to_all(Lane::Data, &Control::Delegation(signed), Some(from));
+                (Outcome::Control, 0)
             }
-            // A gateway that we do not know may be known to the sender: its schedule is newer.
-            Err(DelegationError::Stale | DelegationError::NotAGateway(_)) => Outcome::ControlStale,
-            Err(_) => Outcome::ControlBad,
+            // A gateway that we do not know may be known to the sender: its schedule is another
+            // one. Of another chain nothing is known here.
+            Err(DelegationError::Chain { .. }) => (Outcome::ControlStale, 0),
+            Err(
+                DelegationError::Stale | DelegationError::TooMany | DelegationError::NotAGateway(_),
+            ) => (Outcome::ControlStale, RECOVER),
+            Err(_) => (Outcome::ControlBad, RECOVER),
         }
     }
 
-    fn take_plan(&mut self, signed: &SignedPlan) -> Outcome {
+    fn take_plan(&mut self, signed: &SignedPlan) -> (Outcome, u64) {
         let epochs = &mut self.ctx.epochs;
-        let leader = epochs.leader_of_key(&signed.plan.leader);
+        let plan = &signed.plan;
+        let leader = epochs.leader_of_key(&plan.leader);
         let Some(gateway) = leader.map(|leader| leader.gateway) else {
-            return Outcome::ControlStale;
+            return (Outcome::ControlStale, 0);
         };
-        let (id, table) = (signed.plan.id(), signed.plan.table);
-        let known = |living: &&mut Living| living.plans.get(id).is_some();
-        if signed.plan.chain_id != self.ctx.config.chain_id
-            || epochs.of_table(table).any(|living| known(&living))
+        if plan.chain_id != self.ctx.config.chain_id || epochs.of_table(plan.table).next().is_none()
         {
-            return Outcome::ControlStale;
+            return (Outcome::ControlStale, 0);
+        }
+        let id = plan.id();
+        if epochs.of_table(plan.table).any(|living| living.plans.get(id).is_some()) {
+            return (Outcome::ControlStale, 0);
         }
         if !signed.verify() {
-            return Outcome::ControlBad;
+            return (Outcome::ControlBad, VERIFY);
         }
-        let mut outcome = Outcome::ControlStale;
-        for living in epochs.of_table(table) {
+        let mut taken = false;
+        for living in epochs.of_table(plan.table) {
             // Otherwise it refers to a table that we do not have, and is no lie.
-            if let Ok(view) = PlanView::new(&signed.plan, living.epoch().members()) {
-                living.plans.learn(gateway, view.into());
-                outcome = Outcome::Control;
+            if let Ok(view) = PlanView::new(plan, living.epoch().members()) {
+                taken |= living.plans.learn(gateway, plan.leader, plan.version, view.into());
             }
         }
-        outcome
+        match taken {
+            true => (Outcome::Control, 0),
+            false => (Outcome::ControlStale, VERIFY),
+        }
     }
 
     /// Takes an answer: each of its shreds as if it had come by itself, but for forwarding.

@@ -63,6 +63,7 @@ impl Parts {
             }
             self.repair.forget_peer(*peer);
             self.fallback.forget_peer(*peer);
+            self.ctx.doubts.forget(*peer);
             self.ctx.peers.forget(*peer);
         }
         let ours = self.ctx.epochs.newest().epoch().members().hash();

@@ -2,7 +2,6 @@ use super::*;
 
 const OURS: [u8; 32] = [1; 32];
 const OTHER: [u8; 32] = [2; 32];
-const NEWEST: Doubt = Doubt { newest: true, plan: false };
 const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000);
 
 fn table(ids: impl IntoIterator<Item = u8>) -> PeerTable {
@@ -38,62 +37,45 @@ fn connections_are_counted_once_and_strangers_not_at_all() {
 }
 
 #[test]
-fn a_bad_signature_bars_who_has_greeted_and_the_others_in_the_end() {
+fn who_is_barred_stays_so_until_its_connection_is_another_one() {
     let mut peers = peers();
     peers.connect(key(1));
-    let bad = Outcome::BadSignature;
-    for n in 1..MAX_EARLY {
-        assert_eq!(peers.judge(NOW, key(1), bad, NEWEST), (bad, false), "{n}");
-    }
-    assert_eq!(peers.judge(NOW, key(1), bad, NEWEST), (bad, true));
-    assert_eq!(peers.judge(NOW, key(1), bad, NEWEST), (bad, false), "barred already");
+    assert!(peers.bar(key(1)) && !peers.bar(key(1)), "once");
+    assert!(!peers.bar(key(9)), "nobody");
     assert!(peers.is_refused(key(1)) && !peers.can_ask(key(1)));
-    peers.connect(key(2));
-    peers.greet(key(2), OURS);
-    assert_eq!(peers.judge(NOW, key(2), Outcome::Late, NEWEST), (Outcome::Late, false));
-    assert_eq!(peers.judge(NOW, key(2), bad, NEWEST), (bad, true));
-    // A new connection is a new beginning, but not for what came too early.
     peers.disconnect(key(1));
     peers.connect(key(1));
-    assert!(!peers.is_refused(key(1)));
-    assert_eq!(peers.judge(NOW, key(1), bad, NEWEST), (bad, true));
+    assert!(!peers.is_refused(key(1)) && peers.can_ask(key(1)));
 }
 
 #[test]
-fn a_plan_that_is_not_known_is_an_excuse_for_a_while() {
+fn useless_work_is_paid_for_and_who_goes_on_goes_too_far() {
     let mut peers = peers();
     peers.connect(key(1));
-    peers.greet(key(1), OURS);
-    let (bad, doubt) = (Outcome::BadSignature, Doubt { newest: true, plan: true });
-    for n in 1..MAX_EARLY {
-        assert_eq!(peers.judge(NOW, key(1), bad, doubt), (bad, false), "{n}");
-    }
-    assert_eq!(peers.judge(NOW, key(1), bad, doubt), (bad, true));
     peers.connect(key(2));
-    peers.greet(key(2), OURS);
-    assert!(peers.judge(NOW, key(2), Outcome::Malformed, doubt).1);
+    let mut charged = 0;
+    while !peers.is_spent(NOW, key(1)) {
+        peers.charge(NOW, key(1), 150);
+        charged += 150;
+    }
+    assert!((WORK.1..WORK.1 + 300).contains(&charged), "{charged}");
+    assert!(!peers.is_spent(NOW, key(2)), "each has its own");
+    let strikes = (1..).find(|_| peers.strike(NOW, key(1)));
+    assert_eq!(strikes, Some(STRIKES.1 + 1));
+    assert!(!peers.is_spent(NOW + Duration::from_secs(1), key(1)), "it comes back");
+    assert!(!peers.strike(NOW, key(2)), "who has no debts has no strikes");
+    peers.charge(NOW, key(9), 1_000_000);
+    assert!(!peers.is_spent(NOW, key(9)) && peers.accounts.len() == 1, "nobody has no account");
 }
 
 #[test]
-fn who_goes_by_another_table_is_excused_at_a_bounded_rate() {
-    let mut peers = peers();
-    peers.connect(key(1));
-    assert!(!peers.greet(key(1), OTHER), "its first greeting");
-    assert_eq!((peers.elsewhere(), peers.is_muted(NOW, key(1))), (1, false));
-    let bad = Outcome::BadSignature;
-    let mut taken = 0;
-    while !peers.is_muted(NOW, key(1)) {
-        assert_eq!(peers.judge(NOW, key(1), bad, NEWEST), (Outcome::OtherTable, false));
-        taken += 1;
+fn accounts_that_are_settled_are_forgotten() {
+    let mut peers = Peers::new(key(0), Arc::new(table(0..200)), OURS);
+    for peer in 0..200 {
+        let now = NOW + Duration::from_secs(peer.into());
+        peers.charge(now, key(peer), 1_000);
+        assert!(peers.accounts.len() <= MANY_ACCOUNTS, "{peer}");
     }
-    assert_eq!(taken, OTHER_TABLE.1);
-    assert!(!peers.is_muted(NOW + Duration::from_millis(32), key(1)));
-    assert!(!peers.is_refused(key(1)) && !peers.is_muted(NOW, key(2)));
-    // What is junk whatever the table, or of blocks on which both agree, is no one's but its.
-    assert!(peers.judge(NOW, key(1), Outcome::Malformed, NEWEST).1);
-    peers.connect(key(2));
-    peers.greet(key(2), OTHER);
-    assert_eq!(peers.judge(NOW, key(2), bad, Doubt::default()), (bad, true));
 }
 
 #[test]
@@ -109,8 +91,7 @@ fn greetings_are_read_anew_when_our_own_table_changes() {
     let joined = table.intern(PeerId([9; 32])).unwrap();
     peers.set_table(Arc::new(table), OTHER);
     assert_eq!(peers.elsewhere(), 2, "now it is 1 and 3");
-    assert!(peers.judge(NOW, key(2), Outcome::BadSignature, NEWEST).1);
-    assert!(!peers.judge(NOW, key(1), Outcome::BadSignature, NEWEST).1);
+    assert!(peers.is_elsewhere(key(1)) && !peers.is_elsewhere(key(2)));
     assert!(peers.greet(key(1), OTHER), "it has changed its table");
     assert!(!peers.greet(key(1), OTHER), "and says so again");
     assert!(!peers.greet(key(1), OURS) && !peers.greet(key(1), OTHER), "and goes on");
@@ -123,7 +104,8 @@ fn who_is_forgotten_is_nobody_and_its_slot_begins_anew() {
     let mut peers = peers();
     peers.connect(key(2));
     peers.greet(key(2), OTHER);
-    peers.judge(NOW, key(2), Outcome::Malformed, NEWEST);
+    peers.bar(key(2));
+    peers.charge(NOW, key(2), 1_000_000);
     let mut table = table(0..4);
     peers.forget(key(2));
     table.forget(&PeerId([2; 32]));
@@ -133,5 +115,5 @@ fn who_is_forgotten_is_nobody_and_its_slot_begins_anew() {
     assert!(!peers.contains(key(2)) && peers.is_refused(key(2)));
     assert!(!peers.is_refused(next) && !peers.is_connected(next));
     assert_eq!((peers.connected(), peers.elsewhere()), (0, 0));
-    assert!(!peers.judge(NOW, key(2), Outcome::Malformed, NEWEST).1);
+    assert!(!peers.bar(key(2)) && !peers.is_spent(NOW, next));
 }

@@ -13,7 +13,6 @@ use crate::outcome::Outcome;
 use crate::peer::PeerKey;
 use crate::protocol::ctx::Ctx;
 use crate::protocol::delivery::Here;
-use crate::protocol::peers::Doubt;
 
 /// Peers whose round-trip time is remembered.
 const MAX_ROUND_TRIPS: usize = 256;
@@ -245,10 +244,10 @@ impl Repair {
                     if whole || set == asked {
                         shreds.push(shred);
                     } else {
-                        ctx.conclude(from, Outcome::RepairUnasked, Doubt::default());
+                        ctx.conclude(from, Outcome::RepairUnasked);
                     }
                 }
-                Err(error) => ctx.conclude(from, error.into(), Doubt::default()),
+                Err(error) => ctx.conclude(from, error.into()),
             }
         }
         Ok(Answer { asked, shreds: HashedShred::batch(shreds) })

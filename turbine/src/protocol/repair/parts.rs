@@ -204,9 +204,13 @@ impl Repair {
         PartStep::Done(outcome)
     }
 
-    /// A peer has lied: nothing that it has sent in part is kept.
-    pub(in crate::protocol) fn drop_parts(&mut self, from: PeerKey) {
+    /// A peer's answer was no good: nothing that it has sent in part is kept, and it is not among
+    /// those who are known to have the message.
+    pub(in crate::protocol) fn distrust(&mut self, from: PeerKey, message: &MessageKey) {
         self.requests.assemblies.forget(from);
+        if let Some(want) = self.wants.messages.get_mut(message) {
+            want.holders.retain(|holder| *holder != from);
+        }
     }
 
     /// The rest of an answer is coming: others are not asked meanwhile.
