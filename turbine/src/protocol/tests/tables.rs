@@ -12,7 +12,7 @@ fn first_shreds(world: &World, gateway: usize, blocks: &[u64], count: usize) -> 
     let of = |n: usize| {
         let (block, message) = (blocks[n % blocks.len()], 1 + (n / blocks.len()) as u16);
         let key = MessageKey { block, attempt: 0, message };
-        cut_bytes(world, gateway, &[7; 200], key, Kind::Frag).sets[0].shreds[0].clone()
+        cut_bytes(world, gateway, &[7; 2_000], key, Kind::Frag).sets[0].shreds[0].clone()
     };
     (0..count).map(of).collect()
 }

@@ -74,7 +74,8 @@ proptest! {
                 if known { GossipOutcome::Duplicate } else { GossipOutcome::Accepted };
             prop_assert_eq!(got, expected);
         } else if bad != other_v(&good) {
-            let refused = got.convicts_sender() || got == GossipOutcome::HighS;
+            let nobodys = matches!(got, GossipOutcome::HighS | GossipOutcome::WrongSigner);
+            let refused = got.convicts_sender() || nobodys;
             prop_assert!(refused, "{:?}", got);
             prop_assert_eq!(gate.remembered(), usize::from(known));
         }
@@ -98,7 +99,8 @@ proptest! {
             };
             let got = judge(&mut gate, Kind::Frag, Dialect::V0, &data);
             prop_assert_eq!(op == 3, got == GossipOutcome::HighS);
-            prop_assert_eq!(op > 3, got.convicts_sender());
+            prop_assert_eq!(op > 3, got == GossipOutcome::WrongSigner);
+            prop_assert!(!got.convicts_sender());
             if matches!(got, GossipOutcome::Accepted | GossipOutcome::OtherV) {
                 handed_on.push((block, seq, tx));
             }
