@@ -1,7 +1,9 @@
 //! The complete sets of recent blocks, kept to answer requests.
 //!
 //! Within the window of blocks and a number of bytes; the oldest block goes first, whole, so
-//! that "messages 0 to n" stays true of the others. A set is kept as it was recovered, or as
+//! that "messages 0 to n" stays true of the others. Blocks above the newest one that is open have
+//! a quarter of the bytes together: the gateways of the next blocks do not drive out what peers
+//! need now. A set is kept as it was recovered, or as
 //! the leader cut it: any of its shreds can be made without encoding anything anew. Messages that
 //! gossip brought have no sets; they are kept elsewhere and marked here, so that tips tell of
 //! them.
@@ -13,10 +15,13 @@ use bytes::Bytes;
 use fragcast_shredder::{Kind, MessageKey, RecoveredSet, SetHeader, ShreddedSet};
 
 use crate::control::Tip;
+use crate::protocol::window::WINDOW_FUTURE;
 use crate::time::Timestamp;
 
 /// Assumed memory of a set or message beside its shards.
 const ENTRY_COST: usize = 512;
+/// The share of memory that blocks have which are not open yet.
+const AHEAD: usize = 4;
 /// And that of a message that is kept elsewhere.
 const MARK_COST: usize = 64;
 
@@ -83,6 +88,8 @@ struct Kept {
 pub(in crate::protocol) struct Store {
     memory: usize,
     bytes: usize,
+    /// The newest block that is open, as far as is known.
+    open: u64,
     messages: BTreeMap<MessageKey, BTreeMap<u16, CompleteSet>>,
     /// Messages that are here without their sets: gossip has brought them, and they are kept
     /// with its recent messages. None of which all sets are here as well.
@@ -95,6 +102,7 @@ impl Store {
         Self {
             memory,
             bytes: 0,
+            open: u64::MAX,
             messages: BTreeMap::new(),
             marked: BTreeSet::new(),
             openings: BTreeMap::new(),
@@ -191,15 +199,32 @@ impl Store {
         by_sets || self.marked.contains(key)
     }
 
-    /// Evicts older openings until `cost` fits.
+    /// Evicts what must give way to an opening until `cost` fits: of blocks ahead the farthest,
+    /// if they have their share, else the oldest of all.
     fn make_room(&mut self, newest: Opening, cost: usize) -> bool {
-        while self.bytes + cost > self.memory {
-            match self.openings.first_key_value() {
-                Some((oldest, _)) if *oldest < newest => self.remove(*oldest),
-                _ => return false,
+        let share = self.memory / AHEAD;
+        loop {
+            let full = self.bytes + cost > self.memory;
+            let ahead = if full || newest.0 > self.open { self.ahead() } else { 0 };
+            let crowded = newest.0 > self.open && ahead + cost > share;
+            if !full && !crowded {
+                return true;
+            }
+            let gone = match ahead > share || crowded {
+                true => self.openings.last_key_value().filter(|(last, _)| **last > newest),
+                false => self.openings.first_key_value().filter(|(oldest, _)| **oldest < newest),
+            };
+            match gone.map(|(gone, _)| *gone) {
+                Some(gone) => self.remove(gone),
+                None => return false,
             }
         }
-        true
+    }
+
+    /// Bytes of the blocks above the newest one that is open.
+    fn ahead(&self) -> usize {
+        let Some(next) = self.open.checked_add(1) else { return 0 };
+        self.openings.range((next, 0)..).map(|(_, kept)| kept.bytes).sum()
     }
 
     fn remove(&mut self, gone: Opening) {
@@ -257,6 +282,8 @@ impl Store {
 
     /// Drops all blocks outside the window.
     pub(super) fn set_window(&mut self, low: u64, high: u64) {
+        let unknown = high == u64::MAX;
+        self.open = if unknown { high } else { high.saturating_sub(WINDOW_FUTURE) };
         while let Some((gone, _)) = self.openings.first_key_value().filter(|(o, _)| o.0 < low) {
             self.remove(*gone);
         }

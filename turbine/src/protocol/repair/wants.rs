@@ -11,10 +11,11 @@ use fragcast_shredder::MessageKey;
 use super::store::{Opening, opening};
 use crate::health::Missing;
 use crate::peer::PeerKey;
+use crate::protocol::window::WINDOW_FUTURE;
 use crate::time::Timestamp;
 
-/// The most wanted messages, 100 bytes each; those given up make room first, then the farthest
-/// future. Otherwise one signed shred with a distant index would fill the table with messages that
+/// The most wanted messages, 100 bytes each; those given up make room first, then for the open
+/// block and later ones what is past, then the farthest future. Otherwise one signed shred with a distant index would fill the table with messages that
 /// nobody has, as long as its block is in the window.
 const MAX_WANTS: usize = 1024;
 /// The most of them that are known by tips alone, in all, and by one peer first.
@@ -98,6 +99,8 @@ pub(super) struct Wants {
     pub(super) messages: BTreeMap<MessageKey, Want>,
     tracks: BTreeMap<Opening, Track>,
     hearsay: usize,
+    /// The newest block that is open; 0 before one is known.
+    open: u64,
     /// The lowest block of which live traffic was heard; earlier blocks are not asked for.
     anchor: Option<u64>,
     /// The earliest time at which a want may be due; updated lazily, so it may be too early.
@@ -177,7 +180,7 @@ impl Wants {
             if let Some(want) = self.messages.get_mut(&key) {
                 self.hearsay -= usize::from(!want.certain);
                 want.certain = true;
-            } else if self.messages.len() < MAX_WANTS || self.evict_resting(of_another(key)) {
+            } else if self.has_room(&key) {
                 self.messages.insert(key, Want::new(now, due, true));
             } else {
                 // The rest when there is room again.
@@ -202,10 +205,21 @@ impl Wants {
         gone.is_some_and(|gone| self.remove(&gone).is_some())
     }
 
-    /// Evicts a message that was given up, or the farthest future, for `key`; or says that there is
-    /// no room.
-    fn make_room(&mut self, key: &MessageKey) -> bool {
+    /// Whether there is room for `key`, perhaps because a message of another opening was given up,
+    /// or is past and this one is not.
+    fn has_room(&mut self, key: &MessageKey) -> bool {
         if self.messages.len() < MAX_WANTS || self.evict_resting(of_another(*key)) {
+            return true;
+        }
+        let oldest = self.messages.first_key_value().map(|(oldest, _)| *oldest);
+        let past = oldest.filter(|oldest| oldest.block < self.open && key.block >= self.open);
+        past.is_some_and(|past| self.remove(&past).is_some())
+    }
+
+    /// Evicts a message that was given up, or is past, or the farthest future, for `key`; or says
+    /// that there is no room.
+    fn make_room(&mut self, key: &MessageKey) -> bool {
+        if self.has_room(key) {
             return true;
         }
         let farthest = self.messages.last_key_value().map(|(last, _)| *last);
@@ -313,6 +327,7 @@ impl Wants {
 
     /// Drops messages outside the window.
     pub(super) fn set_window(&mut self, low: u64, high: u64) {
+        self.open = if high == u64::MAX { 0 } else { high.saturating_sub(WINDOW_FUTURE) };
         self.tracks.retain(|(block, _), _| (low..=high).contains(block));
         let gone = |block: u64| block < low || block > high;
         while let Some((key, _)) = self.messages.first_key_value().filter(|(k, _)| gone(k.block)) {

@@ -98,3 +98,36 @@ fn a_block_is_told_of_while_there_is_news_and_the_open_one_for_longer() {
     let after = |cursor| store.after(cursor).map(|tip| tip.block);
     assert_eq!([(0, 0), (1, 0), (2, 0)].map(after), [Some(1), Some(2), Some(1)]);
 }
+
+#[test]
+fn blocks_ahead_have_a_share_and_do_not_drive_out_what_is_open() {
+    let world = World::new(&[1; 3], 1);
+    let one: usize = sets(&world, frag(1, 0, 5_000)).iter().map(CompleteSet::cost).sum();
+    let mut store = Store::new(8 * one);
+    // Block 10 is open: blocks up to 17 are taken.
+    store.set_window(0, 10 + WINDOW_FUTURE);
+    for block in [15, 16, 12] {
+        for seq in 0..3 {
+            sets_kept(&mut store, &world, block, seq);
+        }
+    }
+    assert_eq!((store.bytes(), tips(&store)[0].0), (2 * one, 12), "a quarter, the nearest");
+    for block in [8, 9, 10] {
+        for seq in 0..2 {
+            sets_kept(&mut store, &world, block, seq);
+        }
+    }
+    for seq in 0..9 {
+        sets_kept(&mut store, &world, 12, seq);
+    }
+    assert!(sets_kept(&mut store, &world, 10, 2) && sets_kept(&mut store, &world, 10, 3));
+    let blocks: Vec<u64> = store.openings.keys().map(|(block, _)| *block).collect();
+    assert_eq!((blocks, store.bytes() <= 8 * one), (vec![9, 10, 12], true));
+    // When it is open it needs no share.
+    store.set_window(0, 12 + WINDOW_FUTURE);
+    assert!((2..6).all(|seq| sets_kept(&mut store, &world, 12, seq)));
+}
+
+fn sets_kept(store: &mut Store, world: &World, block: u64, seq: u64) -> bool {
+    keep(store, world, frag(block, seq, 5_000))
+}

@@ -104,3 +104,17 @@ fn a_full_table_keeps_what_is_nearest() {
     assert!(!wants.messages.contains_key(&key(10, 0)));
     assert_eq!(*wants.messages.last_key_value().unwrap().0, farthest);
 }
+
+#[test]
+fn what_is_past_makes_room_for_the_open_block() {
+    let mut wants = Wants::default();
+    wants.set_window(0, 100 + WINDOW_FUTURE);
+    // A gateway signs one shred with a distant index in an old block.
+    shred(&mut wants, 60, 5_000, Some(1));
+    assert_eq!(wants.messages.len(), MAX_WANTS);
+    shred(&mut wants, 100, 9, Some(1));
+    shred(&mut wants, 101, 2, Some(1));
+    let wanted = |block| wants.messages.keys().filter(|key| key.block == block).count();
+    assert_eq!((wanted(100), wanted(101)), (10, 3));
+    assert_eq!(wants.messages.len(), MAX_WANTS);
+}
