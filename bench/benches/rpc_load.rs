@@ -86,7 +86,8 @@ async fn load(address: &str) {
             loop {
                 tick.tick().await;
                 for id in 0..REQUESTS / 100 / ASKING as u64 {
-                    let method = if id % 2 == 0 { "eth_blockNumber" } else { "eth_gasPrice" };
+                    let method =
+                        if id.is_multiple_of(2) { "eth_blockNumber" } else { "eth_gasPrice" };
                     let request =
                         format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":[]}}"#);
                     if send.feed(Text::text(request)).await.is_err() {

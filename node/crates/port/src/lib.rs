@@ -47,7 +47,7 @@ mod websocket;
 mod wire;
 mod writing;
 
-pub use accept::Backoff;
+pub use accept::{Backoff, tune};
 pub use client::Client;
 pub use descriptors::{Descriptor, Descriptors, raise_limit};
 pub use guard::{Guard, Refusal, Token, TokenError};

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::accept::Backoff;
+use crate::accept::{Backoff, tune};
 use crate::descriptors::Descriptors;
 use crate::dispatch::Dispatch;
 use crate::guard::Guard;
@@ -282,8 +282,7 @@ async fn refuse(mut stream: TcpStream, reason: Dropped) -> std::io::Result<()> {
 }
 
 async fn connection(stream: TcpStream, from: SocketAddr, seat: Seat, port: Arc<Inner>) {
-    // Answers are written whole: waiting for more would only delay them.
-    let _ = stream.set_nodelay(true);
+    tune(&stream);
     let client = Arc::clone(seat.client());
     let settings = &port.settings;
     let wire = Wire::new(stream, Arc::clone(&client), settings.slow_after);

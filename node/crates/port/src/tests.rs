@@ -156,7 +156,9 @@ async fn websocket(address: std::net::SocketAddr) -> Client {
 }
 
 fn call(id: u64, method: &str, params: Value) -> String {
-    json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
+    let mut request = json!({ "jsonrpc": "2.0", "id": id, "method": method });
+    request["params"] = params;
+    request.to_string()
 }
 
 async fn say(client: &mut Client, text: impl Into<String>) {

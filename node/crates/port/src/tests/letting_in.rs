@@ -290,3 +290,14 @@ async fn pages_are_served_on_the_same_terms() {
     let guard = exchange(port.address(), &get.replace("localhost", "evil.example")).await;
     assert_eq!(status(&guard), "418", "the default guard answers all");
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_kernel_holds_little_that_nobody_takes() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    tune(&stream);
+    assert!(stream.nodelay().unwrap());
+    let socket = socket2::SockRef::from(&stream);
+    assert_eq!(socket.tcp_notsent_lowat().unwrap(), 256 * 1024);
+}

@@ -17,11 +17,11 @@ async fn flood(answer: usize, settings: impl FnOnce(Settings) -> Settings) -> (u
     let requests = async {
         for id in 0..50_000 {
             if client.feed(Message::text(call(id, "blob", json!([answer])))).await.is_err() {
-                return;
+                break;
             }
         }
         let _ = client.flush().await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     let closed = until("it is not closed", || {
         port.stats().connections.load(Ordering::Relaxed) == 0
@@ -29,7 +29,7 @@ async fn flood(answer: usize, settings: impl FnOnce(Settings) -> Settings) -> (u
     });
     tokio::select! {
         () = closed => {}
-        () = async { requests.await; std::future::pending().await } => {}
+        () = requests => {}
     }
     assert_eq!(port.stats().dropped_for(Dropped::Slow), 1);
     assert_eq!(memory.used(), 0, "everything was given back");
@@ -187,7 +187,7 @@ async fn pings_are_answered_between_messages_and_a_flood_of_them_is_bounded() {
     // Without reading the answers.
     let flood = async {
         while client.feed(Message::Ping(Bytes::from_static(&[7; 125]))).await.is_ok() {}
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = until("it is not closed", || port.stats().dropped_for(Dropped::Misbehaved) == 1) => {}

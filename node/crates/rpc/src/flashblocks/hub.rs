@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fragcast_port::{Backoff, Descriptor, Descriptors, PortStats, Refusal, network};
+use fragcast_port::{Backoff, Descriptor, Descriptors, PortStats, Refusal, network, tune};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -146,8 +146,7 @@ pub(super) async fn serve(listener: TcpListener, hub: Arc<Hub>) {
 }
 
 async fn admit(stream: TcpStream, from: SocketAddr, hub: Arc<Hub>, seat: Seat) {
-    // Frags are small and early, which is the point of them.
-    let _ = stream.set_nodelay(true);
+    tune(&stream);
     let shaken =
         tokio::time::timeout(hub.settings.handshake, handshake(stream, Answer::Ask(&hub))).await;
     let (socket, frames) = match shaken {
