@@ -12,9 +12,9 @@ lint:
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# Needs cargo-deny and typos.
+# Licences, sources and known holes of all dependencies; spelling. Needs cargo-deny, cargo-audit, typos.
 audit:
-    cargo deny check
+    bash .ci/audit
     typos
 
 # All benchmarks.
@@ -27,4 +27,12 @@ devnet *ARGS:
 
 # A fuzz target, such as `just fuzz shredder shred`. Needs a nightly toolchain and cargo-fuzz.
 fuzz CRATE TARGET:
-    cd {{CRATE}} && cargo +nightly fuzz run {{TARGET}}
+    cd {{CRATE}} && cargo +nightly fuzz run {{TARGET}} fuzz/corpus/{{TARGET}} fuzz/seeds/{{TARGET}}
+
+# Every fuzz target: those that parse what peers send for SECONDS, the others for a third of it.
+fuzz-all SECONDS="600":
+    bash .ci/fuzz-all {{SECONDS}}
+
+# Runs the network under random faults and liars, such as `just chaos --seeds 200`.
+chaos *ARGS:
+    cargo run --release -p netsim -- chaos {{ARGS}}

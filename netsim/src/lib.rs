@@ -42,6 +42,8 @@ pub mod compare;
 pub mod emulate;
 pub mod engine;
 pub mod fault;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod geo;
 pub mod input;
 pub mod latency;

@@ -35,6 +35,14 @@ mod weights;
 pub use csv::{HEADER, LineError};
 pub use regions::{SpecError, parse_regions};
 
+/// The nodes of a list, with their places; `file` is its name in errors.
+pub(crate) fn nodes_of_csv(
+    text: &str,
+    file: &str,
+) -> Result<(Vec<Node>, Vec<Location>), WorldError> {
+    csv::parse(text, file)
+}
+
 /// The fewest nodes of a world.
 pub const MIN_NODES: usize = 2;
 /// The most nodes of a world.

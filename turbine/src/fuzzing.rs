@@ -1,5 +1,7 @@
 //! Bodies of the fuzz targets; see `fragcast_shredder::fuzzing`.
 
+mod frames;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,8 @@ use crate::protocol::{Config, Event, Protocol, Setup};
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
+pub use frames::{frames, payload};
+
 /// A named fuzz target.
 pub type Target = (&'static str, fn(&[u8]));
 
@@ -35,6 +39,8 @@ pub const TARGETS: &[Target] = &[
     ("repair", repair),
     ("gossip", gossip),
     ("epochs", epochs),
+    ("frames", frames),
+    ("payload", payload),
 ];
 
 /// A control frame that decodes encodes to the same bytes.

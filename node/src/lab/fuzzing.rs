@@ -7,12 +7,15 @@ use std::path::Path;
 
 use super::fixtures::RecordedBlock;
 use super::fixtures::ethereum_tests::Tests;
+use crate::config::Config;
+use crate::network::NetworkFile;
 
 /// A named fuzz target.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] = &[("recorded", recorded), ("tests", tests_file)];
+pub const TARGETS: &[Target] =
+    &[("recorded", recorded), ("tests", tests_file), ("config", config), ("network", network)];
 
 /// A recorded block of any shape is an error or a block with messages.
 pub fn recorded(data: &[u8]) {
@@ -26,15 +29,50 @@ pub fn tests_file(data: &[u8]) {
     let _ = Tests::parse(Path::new("fuzz.json"), data);
 }
 
+/// A configuration of any shape is an error, or one that is the same when it is written and read
+/// again, and whose checks answer.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(config) = toml::from_str::<Config>(text) else { return };
+    let _ = config.check();
+    let written = toml::to_string(&config).expect("what was read can be written");
+    let again = toml::from_str::<Config>(&written).expect("what was written can be read");
+    assert!(again == config || written.contains("nan"));
+}
+
+/// A network file of any shape is an error, or a network whose delegations are of its gateways.
+pub fn network(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(file) = toml::from_str::<NetworkFile>(text) else { return };
+    if let Ok(network) = file.check() {
+        for delegation in &network.delegations {
+            let gateway = delegation.gateway().expect("it was checked");
+            assert!(network.schedule.gateways().contains(&gateway));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn targets_hold_on_seeded_bytes() {
-        // Every other one is JSON, of the wrong shape.
+        // Bytes, JSON of the wrong shape, and texts that are right but for a few bytes.
+        let texts = [
+            r#"{"config":{"chainId":1},"alloc":{}}"#.to_owned(),
+            toml::to_string(&crate::config::Config::default()).unwrap(),
+            "chain_id = 5\ngateways = [\"0x0101010101010101010101010101010101010101\"]\n\
+             [[members]]\nrecord = \"00\"\nweight = 1\ngossip = [\"/ip4/1.2.3.4/tcp/1\"]\n"
+                .to_owned(),
+        ];
         let shape = |round: usize, data: &mut Vec<u8>| {
-            if round % 2 == 1 {
-                *data = br#"{"config":{"chainId":1},"alloc":{}}"#.to_vec();
+            let Some(text) = texts.get(round % 4) else { return };
+            let mut changed = text.as_bytes().to_vec();
+            for change in data.chunks_exact(3).take(round / 4 % 4) {
+                let at = usize::from(change[0]) * 256 + usize::from(change[1]);
+                let at = at % changed.len();
+                changed[at] = change[2] % 128;
             }
+            *data = changed;
         };
         fragcast_shredder::fuzzing::run_on_seeded_bytes(super::TARGETS, "fuzz", (100, 700), shape);
     }

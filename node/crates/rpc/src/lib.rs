@@ -11,6 +11,9 @@ pub mod error;
 pub mod eth;
 pub mod flashblocks;
 pub mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod resolve;
 pub mod stats;
 pub mod upstream;

@@ -47,6 +47,8 @@
 mod body;
 mod codec;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod init;
 mod patient;
 mod tables;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fragcast_shredder::shred::MAX_ATTEMPTS;
 use fragcast_shredder::{HashedShred, MessageKey, SetKey, Shred};
 
-use super::requests::Request;
+use super::requests::{AllWaiting, Request};
 use super::{Repair, draw_peer, mix, quiet_until};
 use crate::control::{Control, RepairRequest, RepairShreds, Tips, WHOLE};
 use crate::egress::{Lane, Payload, Transmit};
@@ -65,17 +65,26 @@ impl Repair {
             .filter(|(_, want)| !want.resting && want.due <= ctx.now)
             .map(|(key, _)| *key)
             .collect();
-        due.into_iter().for_each(|key| self.ask(ctx, here, key));
+        // Counted again only when something was asked: a peer whose tips tell of hundreds of messages
+        // must not have all requests gone through for each of them at each timer.
+        let mut waiting = self.requests.all_waiting(ctx.now);
+        for key in due {
+            if self.ask(ctx, here, key, waiting) {
+                waiting = self.requests.all_waiting(ctx.now);
+            }
+        }
         self.wants.settle_timer();
     }
 
-    fn ask(&mut self, ctx: &mut Ctx, here: Here<'_>, key: MessageKey) {
+    /// Asks for a message, if there is room beside the requests that are `waiting`. Says whether
+    /// anybody was asked.
+    fn ask(&mut self, ctx: &mut Ctx, here: Here<'_>, key: MessageKey, waiting: AllWaiting) -> bool {
         let now = ctx.now;
         let leader = ctx.leader_key(key.block).filter(|leader| *leader != ctx.me());
         let Some(leader) = leader.filter(|_| here.admits(&key)) else {
             // Not ours to ask for any more.
             self.wants.remove(&key);
-            return;
+            return false;
         };
         let config = &ctx.config.repair;
         let (outstanding, first_retry) = (config.outstanding, config.first_retry);
@@ -86,28 +95,26 @@ impl Repair {
         if want.tries >= config.tries {
             (want.resting, want.due) = (true, now + config.pause);
             ctx.counters.repair_given_up += 1;
-            return;
+            return false;
         }
         let (tries, certain) = (want.tries, want.certain);
         // Hearsay must not use up what is needed for what is certain.
         let most = if certain { outstanding } else { outstanding / 2 };
-        let peers = if self.requests.waiting(now) < most {
-            self.whom_to_ask(ctx, &key, leader)
-        } else {
-            Vec::new()
-        };
+        let peers =
+            if waiting.count < most { self.whom_to_ask(ctx, &key, leader) } else { Vec::new() };
         if peers.is_empty()
-            && let Some(until) = self.requests.first_until(now)
+            && let Some(until) = waiting.first_until
         {
             // Everybody is being asked as much as may be: when the first of it is settled.
             self.wants.messages.get_mut(&key).expect("due").due = until;
-            return;
+            return false;
         }
         let sets: Vec<(u16, u64)> = match here.incomplete(&key) {
             Some(sets) => sets.take(SETS_AT_ONCE).collect(),
             None => vec![(WHOLE, 0)],
         };
-        let mut patience = if peers.is_empty() { first_retry } else { Duration::ZERO };
+        let asked = !peers.is_empty();
+        let mut patience = if asked { Duration::ZERO } else { first_retry };
         for peer in peers {
             let for_peer = self.patience(ctx, peer);
             patience = patience.max(for_peer);
@@ -124,6 +131,7 @@ impl Repair {
         }
         let want = self.wants.messages.get_mut(&key).expect("due");
         (want.tries, want.due) = (tries + 1, now + patience);
+        asked
     }
 
     /// Asks a peer for a set, or for a whole message from part `have` on.

@@ -25,6 +25,15 @@ pub(super) struct Request {
     pub(super) answered: bool,
 }
 
+/// All requests that wait for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AllWaiting {
+    /// How many there are.
+    pub(super) count: usize,
+    /// When the first of them times out.
+    pub(super) first_until: Option<Timestamp>,
+}
+
 /// What was asked and of whom.
 #[derive(Default)]
 pub(super) struct Requests {
@@ -39,6 +48,11 @@ impl Requests {
     /// How many still wait at `now`.
     pub(super) fn waiting(&self, now: Timestamp) -> usize {
         self.by_nonce.values().filter(|request| request.until > now).count()
+    }
+
+    /// How many wait at `now`, and until when the first does.
+    pub(super) fn all_waiting(&self, now: Timestamp) -> AllWaiting {
+        AllWaiting { count: self.waiting(now), first_until: self.first_until(now) }
     }
 
     /// Of those, how many wait for `peer`.
