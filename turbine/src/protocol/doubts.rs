@@ -69,7 +69,10 @@ impl Doubts {
     /// Whether so many did not verify that no more are looked at.
     pub(super) fn is_spent(&self, now: Timestamp, suspect: &Suspect) -> bool {
         match self.suspects.get(suspect) {
-            Some(bucket) => !bucket.clone().take(now, &self.rate, 1),
+            Some(bucket) => {
+                let mut bucket = *bucket;
+                !bucket.take(now, &self.rate, 1)
+            }
             None => self.suspects.len() >= MAX_SUSPECTS,
         }
     }

@@ -294,8 +294,10 @@ impl Peers {
 
     /// Whether a peer's budget is spent, so that its frames are not looked at.
     pub(super) fn is_spent(&self, now: Timestamp, peer: PeerKey) -> bool {
-        let account = self.accounts.get(&peer);
-        account.is_some_and(|account| !account.work.clone().take(now, &self.work, 1))
+        self.accounts.get(&peer).is_some_and(|account| {
+            let mut work = account.work;
+            !work.take(now, &self.work, 1)
+        })
     }
 
     /// A frame came from a peer whose budget is spent. Says whether it goes too far.

@@ -61,11 +61,12 @@ impl Plans {
         version: u64,
         view: Arc<PlanView>,
     ) -> bool {
-        if self.known.contains_key(&view.id()) {
+        let new = view.id();
+        if self.known.contains_key(&new) {
             return true;
         }
         let origin = Origin { leader, learnt: Some((gateway, version)) };
-        self.known.insert(view.id(), (origin, Arc::clone(&view)));
+        self.known.insert(new, (origin, view));
         let learnt = self.known.iter().filter_map(|(id, (origin, _))| {
             let (of, version) = origin.learnt?;
             (of == gateway).then_some((origin.leader, version, *id))
@@ -79,10 +80,10 @@ impl Plans {
         let most = of_key.values().max().copied().unwrap_or(0);
         let crowded = learnt.iter().filter(|(leader, ..)| of_key[leader] == most);
         // Of equal versions the newcomer goes: nothing says which of them is newer.
-        let gone = crowded.min_by_key(|(_, version, id)| (*version, *id != view.id(), *id));
+        let gone = crowded.min_by_key(|(_, version, id)| (*version, *id != new, *id));
         let gone = gone.map(|(.., id)| *id);
         gone.map(|gone| self.known.remove(&gone));
-        gone != Some(view.id())
+        gone != Some(new)
     }
 }
 

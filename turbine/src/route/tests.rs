@@ -117,7 +117,7 @@ fn stepping_over_thousands_looks_at_each_once() {
     let asked = std::cell::Cell::new(0u64);
     let is_up = |peer: PeerIndex| {
         asked.set(asked.get() + 1);
-        peer % 300 == 0
+        peer.is_multiple_of(300)
     };
     for index in 0..50 {
         let tree = Tree::new(&view, Route::Turbine { fanout: 200 }, 1, &[7; 32], index);

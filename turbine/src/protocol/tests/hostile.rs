@@ -361,7 +361,7 @@ fn what_two_nodes_go_by_differently_is_named_on_both_sides_and_once() {
     let mut ours = world.node(0, Config::new(CHAIN));
     let gateways = world.schedule.gateways().iter().rev().copied().collect();
     let mut other = World::new(&[1; 4], 2);
-    other.members = world.members.clone();
+    other.members = world.members;
     other.schedule = Schedule::new(gateways, 11).unwrap();
     let dialect = fragcast_shredder::Dialect::V0Blob;
     let mut theirs = other.node(1, Config { dialect, ..Config::new(CHAIN) });
