@@ -114,7 +114,7 @@ async fn messages_pass_while_every_thread_that_serves_is_busy() {
     }
     // The operator is answered as well, the public is not: its threads were busy indeed.
     let at = network.nodes()[1].addresses();
-    assert_eq!(ask(at.metrics, "GET /readyz", "localhost").await, "200");
+    assert_eq!(ask(at.metrics, "GET /healthz", "localhost").await, "200");
     assert_eq!(ask(at.admin, "POST /", "localhost").await, "200");
     assert!(!status.is_finished(), "the threads that serve were not busy");
     drop(busy);
