@@ -136,6 +136,8 @@ pub enum RetractReason {
     /// handed on again under the next attempt.
     #[strum(serialize = "gossip_order")]
     Reordered,
+    /// The chain does not stand there: a gateway had sent a block far ahead.
+    Elsewhere,
 }
 
 impl RetractReason {
@@ -185,7 +187,9 @@ mod tests {
             RetractReason::Superseded { by: 1 },
             RetractReason::BadParity,
             RetractReason::Reordered,
+            RetractReason::Elsewhere,
         ];
-        assert_eq!(reasons.map(RetractReason::name), ["superseded", "bad_parity", "gossip_order"]);
+        let names = ["superseded", "bad_parity", "gossip_order", "elsewhere"];
+        assert_eq!(reasons.map(RetractReason::name), names);
     }
 }

@@ -7,6 +7,7 @@
 //! A kind that a build does not know is counted and passed over, so that later versions can
 //! add plans in deltas, exclusion masks and receipts without a new version number.
 
+mod blocks;
 mod listeners;
 mod parts;
 mod repair;
@@ -21,6 +22,7 @@ use fragcast_shredder::{EquivocationProof, SignatureError};
 use crate::delegation::SignedDelegation;
 use crate::plan::{Plan, SignedPlan};
 
+pub use blocks::{BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, MAX_PARTS};
 pub use listeners::{Listeners, MAX_TOLD};
 pub use parts::{MAX_ANSWER_PARTS, MessagePart, PART_LEN};
 pub use repair::{MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, Tips, WHOLE};
@@ -107,6 +109,12 @@ pub enum Control {
     Listeners(Listeners),
     /// A part of a message that this node asked for.
     MessagePart(MessagePart),
+    /// The sender asks for the messages of blocks that it missed.
+    BlocksRequest(BlocksRequest),
+    /// A part of a message of a block that this node asked for.
+    BlockPart(BlockPart),
+    /// The end of an answer of such parts.
+    BlocksEnd(BlocksEnd),
     /// What the sender goes by.
     Terms(Terms),
 }
@@ -136,6 +144,9 @@ impl Control {
             Self::RepairShreds(body) => (6, body.to_bytes()),
             Self::Listeners(body) => (7, codec::encode(body)),
             Self::MessagePart(body) => (8, body.to_bytes()),
+            Self::BlocksRequest(body) => (9, codec::encode(body)),
+            Self::BlockPart(body) => (10, body.to_bytes()),
+            Self::BlocksEnd(body) => (12, codec::encode(body)),
             Self::Terms(body) => (11, codec::encode(body)),
         };
         let mut frame = vec![kind];
@@ -161,6 +172,9 @@ impl Control {
             6 => Self::RepairShreds(RepairShreds::from_bytes(body)?),
             7 => Self::Listeners(Listeners::from_bytes(body)?),
             8 => Self::MessagePart(MessagePart::from_bytes(body)?),
+            9 => Self::BlocksRequest(BlocksRequest::from_bytes(body)?),
+            10 => Self::BlockPart(BlockPart::from_bytes(body)?),
+            12 => Self::BlocksEnd(BlocksEnd::from_bytes(body)?),
             11 => Self::Terms(codec::decode_exact::<_, 128>(body)?),
             kind => return Err(ControlError::Unknown(*kind)),
         })
@@ -180,7 +194,7 @@ mod tests {
             format!("00010500000000000000{}", "07".repeat(32))
         );
         assert_eq!(Control::from_bytes(&bytes), Ok(hello));
-        assert_eq!(Control::from_bytes(&[9, 1, 2]), Err(ControlError::Unknown(9)));
+        assert_eq!(Control::from_bytes(&[99, 1, 2]), Err(ControlError::Unknown(99)));
         assert!(Control::from_bytes(&[]).is_err());
         assert!(Control::from_bytes(&bytes[..10]).is_err());
     }

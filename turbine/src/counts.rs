@@ -110,8 +110,8 @@ mod tests {
         assert_eq!(
             names::<Outcome>(),
             "stored completed duplicate late malformed version chain unknown_leader own \
-             bad_signature unproven equivocation table_full past future superseded quota \
-             conflict bad_parity forced other_table barred control control_unknown control_bad \
+             bad_signature unproven equivocation table_full past future elsewhere superseded \
+             quota conflict bad_parity forced other_table barred control control_unknown control_bad \
              control_stale over_budget repair_late repair_unasked repair_lacking repair_refused"
         );
         assert_eq!(

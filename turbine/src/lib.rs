@@ -53,7 +53,7 @@ pub use output::{Delivered, Output, Via};
 pub use peer::{PeerId, PeerKey};
 pub use plan::{Plan, PlanView, SignedPlan};
 pub use protocol::{
-    BroadcastError, Config, EpochChange, Event, GossipConfig, Protocol, Race, RepairConfig,
+    BroadcastError, CatchUpConfig, CatchUpState, Config, EpochChange, Event, GossipConfig, Protocol, Race, RepairConfig,
     RoutePolicy, Setup, SetupError,
 };
 pub use route::Route;

@@ -43,6 +43,8 @@ pub enum Outcome {
     Past,
     /// The block is above the window.
     Future,
+    /// The block is outside the window, which is in doubt: its Env or Seal was looked at.
+    Elsewhere,
     /// The attempt was superseded.
     Superseded,
     /// No memory for this block or gateway.

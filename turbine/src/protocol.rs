@@ -42,6 +42,7 @@
 //! the window of blocks, peers, epochs and their plans, delivery (shreds to messages), relaying,
 //! leading, repair, the fallback, evidence. How they work together is written in one place.
 
+mod catchup;
 mod config;
 mod ctx;
 mod delivery;
@@ -76,7 +77,8 @@ use crate::peer::{PeerId, PeerKey};
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
-pub use config::{Config, GossipConfig, RepairConfig, RoutePolicy};
+pub use catchup::CatchUpState;
+pub use config::{CatchUpConfig, Config, GossipConfig, RepairConfig, RoutePolicy};
 pub use event::{Counters, EpochChange, Event, Race};
 pub use leading::BroadcastError;
 pub use setup::{Setup, SetupError};
@@ -172,9 +174,20 @@ impl Protocol {
         parts.fallback.listener(&mut parts.ctx, listener, present);
     }
 
-    /// The chain's head is `block`, says the application: the window moves there.
+    /// The chain's head is `block`, says the operator: the window moves there, and for ten seconds
+    /// peers that tell otherwise move it nowhere else.
     pub fn handle_head(&mut self, now: Timestamp, block: u64) {
         self.at(now).head(block);
+    }
+
+    /// The application has verified and executed `block`, which was built at `built_at` by the
+    /// chain's own clock: [`Timestamp::default`] if that is not known. To be called at the start
+    /// with the stored head, and whenever it has changed, also back.
+    ///
+    /// It says what can exist: a block further ahead than time allows is believed to nobody. And
+    /// this node asks its peers for the blocks between it and what is live.
+    pub fn handle_verified(&mut self, now: Timestamp, block: u64, built_at: Timestamp) {
+        self.at(now).verified(block, built_at);
     }
 
     /// Another epoch holds from its first block on. It may come before that block or after:
@@ -257,6 +270,7 @@ impl Protocol {
         delivery.checks_due()
             || !ctx.egress.is_empty()
             || repair.is_pending()
+            || self.parts.catch_up.is_pending()
             || fallback.is_pending(ctx)
     }
 
@@ -296,7 +310,17 @@ impl Protocol {
     /// The blocks that are taken from gossip. As for shreds: who has seen no progress for
     /// [`Config::reanchor`] may be elsewhere than the others, and what was sealed stays sealed.
     pub fn gossip_window(&self, now: Timestamp) -> (u64, u64) {
-        self.parts.ctx.window.gossip_bounds(now, self.parts.ctx.config.reanchor)
+        self.parts.ctx.window.gossip_bounds(now)
+    }
+
+    /// How far this node has caught up with what is live.
+    pub fn catch_up(&self) -> CatchUpState {
+        self.parts.catch_up.state()
+    }
+
+    /// Bytes of whole messages of recent blocks that are kept for peers that were away.
+    pub const fn archive_bytes(&self) -> usize {
+        self.parts.archive.bytes()
     }
 
     /// Outcomes of everything that came in.

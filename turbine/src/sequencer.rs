@@ -54,7 +54,7 @@ use std::sync::Arc;
 use strum::{IntoStaticStr, VariantArray};
 
 use crate::counts::labelled;
-use crate::output::{Delivered, Output};
+use crate::output::{Delivered, Output, RetractReason};
 use block::Block;
 use candidates::Held;
 
@@ -152,6 +152,29 @@ impl Sequencer {
         }
         let dropped = self.shrink(number);
         if dropped && fate == Fate::Waiting { Fate::OutOfBounds } else { fate }
+    }
+
+    /// The chain stands elsewhere: blocks above `high` are forgotten, and what was handed on of
+    /// those without a Seal is void. Lower ones stay, since they may be under way to those who
+    /// catch up; they make room for newer ones.
+    pub fn move_to(&mut self, high: u64, out: &mut Vec<Output>) {
+        while let Some(last) = self.blocks.last_entry().filter(|last| *last.key() > high) {
+            let (block, gone) = last.remove_entry();
+            self.held.waiting -= gone.held().waiting;
+            self.held.kept -= gone.held().kept;
+            if let Some(attempt) = gone.unsealed() {
+                out.push(Output::Retracted { block, attempt, reason: RetractReason::Elsewhere });
+            }
+        }
+        let newest = |which: &dyn Fn(&Block) -> bool| {
+            self.blocks.iter().rev().find(|(_, block)| which(block)).map(|(number, _)| *number)
+        };
+        if self.opened.is_some_and(|opened| opened > high) {
+            self.opened = newest(&Block::is_opened);
+        }
+        if self.sealed.is_some_and(|sealed| sealed > high) {
+            self.sealed = newest(&Block::is_sealed);
+        }
     }
 
     /// Voids an attempt whose message turned out to be none; `tried` is the leader's number.

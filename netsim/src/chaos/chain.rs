@@ -76,6 +76,11 @@ pub(super) fn leader_key(number: u64) -> SigningKey {
     SigningKey::from_bytes(&derived("leader", number))
 }
 
+/// The timestamp of a block by the chain's clock.
+pub(super) const fn built_at(block: u64) -> Timestamp {
+    Timestamp::from_nanos(EPOCH.saturating_add(begins_at(block)))
+}
+
 /// The time at which a block begins.
 pub(super) const fn begins_at(block: u64) -> Nanos {
     START.saturating_add(block.saturating_sub(FIRST_BLOCK).saturating_mul(BLOCK_TIME))

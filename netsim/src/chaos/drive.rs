@@ -14,7 +14,7 @@ use fragcast_turbine::{
 };
 
 use super::Options;
-use super::chain::{CHAIN, Chain, begins_at, leader_key};
+use super::chain::{CHAIN, Chain, begins_at, built_at, leader_key};
 use super::check::{Bounds, Check, Invariant, largest};
 use super::gossip::Topics;
 use super::lies::Lies;
@@ -198,12 +198,13 @@ impl Drive {
         let host = &mut self.hosts[node as usize];
         let time = host.time(self.now);
         if let Some(head) = host.head {
-            protocol.handle_head(time, head);
+            protocol.handle_verified(time, head, built_at(head));
             host.done.retain(|block, _| *block <= head);
         } else {
             host.done.clear();
         }
         host.base = host.head.map(|head| head + 1);
+        host.verified = host.head;
         host.process = Some(Process::new(protocol));
         for of in self.topics.others(node) {
             self.queue.push(self.now + 50 * MILLIS, Event::Listener { of, to: node, on: true });

@@ -118,6 +118,8 @@ pub(super) struct Host {
     writes: VecDeque<(Nanos, u64)>,
     /// The first block that this host is held to.
     pub(super) base: Option<u64>,
+    /// The newest block that its application has executed.
+    pub(super) verified: Option<u64>,
     /// Blocks that it has, with the time.
     pub(super) done: BTreeMap<u64, Nanos>,
     /// Since when it hears a quorum.
@@ -151,6 +153,18 @@ impl Host {
         }
         self.writes.push_back((now + self.disk_delay, block));
         self.settle(now);
+    }
+
+    /// The newest block that its application has executed, if that is another one than before: a
+    /// host that started with a head executes what it has. Blocks of leaders that are down do not
+    /// exist, so the chain has gaps.
+    pub(super) fn execute(&mut self) -> Option<u64> {
+        let before = self.verified?;
+        let newest = self.done.last_key_value().map(|(block, _)| *block);
+        self.verified = newest.filter(|newest| *newest > before);
+        let executed = self.verified;
+        self.verified = executed.or(Some(before));
+        executed
     }
 
     /// Writes that have ended.

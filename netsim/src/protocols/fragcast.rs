@@ -22,8 +22,8 @@ use fragcast_shredder::{GatewayKey, MessageKey, VerifiedMessage};
 use fragcast_turbine::egress::FRAMING;
 use fragcast_turbine::membership::{Membership, sample};
 use fragcast_turbine::{
-    Config, Delegation, Epoch, Event, GossipConfig, Lane, Listener, Mode, Payload, Policy,
-    Protocol, RepairConfig, RoutePolicy, Schedule, Setup, Timestamp, Via,
+    CatchUpConfig, Config, Delegation, Epoch, Event, GossipConfig, Lane, Listener, Mode, Payload,
+    Policy, Protocol, RepairConfig, RoutePolicy, Schedule, Setup, Timestamp, Via,
 };
 
 use crate::engine::{Class, Context, Overlay};
@@ -54,6 +54,8 @@ const HALF_ACK: u64 = ReliableConfig::QUIC.acknowledgement as u64 / 2;
 /// Memory for answering repair requests of all nodes of a run together. Each node has enough for at
 /// least one message of the largest size with its coding.
 const REPAIR_MEMORY: usize = 1 << 30;
+/// Memory for whole messages of recent blocks of all nodes together.
+const ARCHIVE_MEMORY: usize = 1 << 28;
 /// Memory for gossip listeners of all nodes together. Each node has enough for at least two blocks.
 const GOSSIP_MEMORY: usize = 1 << 28;
 /// The protocol's time at the start of a run, so that the µs in headers are not zero.
@@ -296,6 +298,8 @@ impl Fragcast {
                 memory: (REPAIR_MEMORY / nodes).max(4 * largest),
                 ..RepairConfig::default()
             },
+            // Nobody was away for longer than repair reaches.
+            catch_up: CatchUpConfig { memory: ARCHIVE_MEMORY / nodes, ..CatchUpConfig::default() },
             gossip: GossipConfig {
                 policy: config.gossip,
                 mode: config.mode,

@@ -240,6 +240,9 @@ impl Driver {
                 let _ = reply.send(taken);
             }
             Command::Head(block) => self.protocol.handle_head(self.clock.now(), block),
+            Command::Verified(block, built_at) => {
+                self.protocol.handle_verified(self.clock.now(), block, built_at);
+            }
             Command::Mode(mode) => {
                 tracing::info!(%mode, "the operator says which way messages travel");
                 self.protocol.set_mode(self.clock.now(), mode);

@@ -39,6 +39,7 @@ pub(super) enum Command {
     Broadcast(Broadcast),
     Epoch(Box<Epoch>, oneshot::Sender<Result<(), EpochError>>),
     Head(u64),
+    Verified(u64, Timestamp),
     Leads(u64, oneshot::Sender<bool>),
     Mode(Mode),
     Policy(Policy),
@@ -105,7 +106,13 @@ impl Handle {
         self.epochs.clone()
     }
 
-    /// Tells the protocol where the chain's head is.
+    /// Tells the protocol which block the application has verified last, and when it was built by
+    /// the chain's clock; see [`Protocol::handle_verified`](crate::Protocol::handle_verified).
+    pub async fn verified(&self, block: u64, built_at: Timestamp) {
+        let _ = self.commands.send(Command::Verified(block, built_at)).await;
+    }
+
+    /// The operator says where the chain's head is.
     pub async fn head(&self, block: u64) {
         let _ = self.commands.send(Command::Head(block)).await;
     }

@@ -11,7 +11,7 @@ use crate::gossip::{Mode, Policy};
 use crate::health::{Reason, State};
 use crate::outcome::Outcomes;
 use crate::peer::PeerId;
-use crate::protocol::{Counters, Protocol};
+use crate::protocol::{CatchUpState, Counters, Protocol};
 use crate::time::Timestamp;
 
 /// The driver's numbers, published five times a second.
@@ -41,8 +41,12 @@ pub struct Snapshot {
     pub reassembly_bytes: usize,
     /// Bytes of complete sets kept to answer repair requests.
     pub repair_bytes: usize,
+    /// Bytes of whole messages of recent blocks kept for peers that were away.
+    pub archive_bytes: usize,
     /// The blocks that are taken.
     pub window: (u64, u64),
+    /// How far this node has caught up with what is live.
+    pub catch_up: CatchUpState,
     /// Gossip, as the protocol sees it.
     pub fallback: FallbackSnapshot,
 }
@@ -86,7 +90,9 @@ impl Snapshot {
             round_trips: connections.round_trips(),
             reassembly_bytes: protocol.reassembly_bytes(),
             repair_bytes: protocol.repair_bytes(),
+            archive_bytes: protocol.archive_bytes(),
             window: protocol.window(),
+            catch_up: protocol.catch_up(),
             fallback: FallbackSnapshot::of(protocol),
         }
     }

@@ -50,9 +50,14 @@ pub struct Config {
     pub reassembly: Limits,
     /// Sets whose signatures the validator remembers.
     pub validator_capacity: usize,
-    /// Drop the window of blocks after this long without progress, if shreds outside it arrive.
+    /// Look at blocks outside the window after this long without progress in it.
     /// An epoch is forgotten this long after the window has passed its last block.
     pub reanchor: Duration,
+    /// The least time between two blocks of the chain. With the application's verified head it
+    /// bounds how far ahead a block can be that is believed to exist.
+    pub block_time: Duration,
+    /// Catching up.
+    pub catch_up: CatchUpConfig,
     /// Repair.
     pub repair: RepairConfig,
     /// Gossip.
@@ -76,6 +81,8 @@ impl Config {
             reassembly: Limits::default(),
             validator_capacity: Validator::DEFAULT_CAPACITY,
             reanchor: Duration::from_secs(5),
+            block_time: Duration::from_millis(50),
+            catch_up: CatchUpConfig::default(),
             repair: RepairConfig::default(),
             gossip: GossipConfig::default(),
         }
@@ -83,6 +90,40 @@ impl Config {
 
     /// The route that `Auto` takes where neither of the shorter ones will do.
     pub const TREE: Route = Route::Turbine { fanout: DEFAULT_FANOUT };
+}
+
+/// Configuration of catching up: of a node that was away, and of those that answer it. Off with
+/// [`RepairConfig::enabled`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CatchUpConfig {
+    /// Bytes of whole messages of recent blocks that are kept for peers. With 0 this node answers
+    /// nobody and asks nobody. A block that is longer than all of it is not kept.
+    pub memory: usize,
+    /// Blocks of which they are kept.
+    pub blocks: usize,
+    /// Blocks beyond the application's verified head that are asked for at a time.
+    pub ahead: u64,
+    /// Rate of answers to one peer, bits per second.
+    pub answer_bps: u64,
+    /// Rate of answers to all peers together, bits per second.
+    pub answers_bps: u64,
+    /// Burst of answers to one peer, bytes; twice as much to all together.
+    pub answer_burst: usize,
+}
+
+impl Default for CatchUpConfig {
+    fn default() -> Self {
+        Self {
+            memory: 64 * 1024 * 1024,
+            // 17 minutes of blocks of 2 s.
+            blocks: 512,
+            // Half of what an executor may have open.
+            ahead: 32,
+            answer_bps: 200_000_000,
+            answers_bps: 400_000_000,
+            answer_burst: 8 * 1024 * 1024,
+        }
+    }
 }
 
 /// Configuration of repair.

@@ -39,13 +39,15 @@ pub(super) struct Ctx {
 
 impl Ctx {
     pub(super) fn new(config: Config, epochs: Epochs, peers: Peers) -> Self {
+        let mut window = Window::new(config.reanchor, config.block_time);
+        window.set_gateways(epochs.newest().epoch().schedule().gateways().len());
         Self {
             now: Timestamp::default(),
             mode: config.gossip.mode,
             epochs,
             peers,
             doubts: Doubts::default(),
-            window: Window::default(),
+            window,
             egress: Egress::new(config.lane_capacity, config.uplink_bps, config.burst),
             events: VecDeque::new(),
             outcomes: Outcomes::default(),

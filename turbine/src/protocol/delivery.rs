@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use fragcast_shredder::equivocation::EquivocationProof;
 use fragcast_shredder::{
-    Assembled, Commitment, HashedShred, MessageKey, Owner, Push, PushError, Reassembler,
+    Assembled, Commitment, HashedShred, Limits, MessageKey, Owner, Push, PushError, Reassembler,
     RecoveredSet, SetHeader, SignedMessage, ValidateError, ValidatedShred, Validator,
 };
 
@@ -22,6 +22,9 @@ use crate::time::Timestamp;
 
 /// Messages whose first arrival is remembered, 24 bytes each.
 const MAX_ARRIVALS: usize = 65_536;
+/// Sets outside the window that are known at a time, and the bytes for their shards.
+const SCOUT_SETS: usize = 256;
+const SCOUT_MEMORY: usize = 2 * 1024 * 1024;
 /// Re-encoding checks per timeout, about 100 µs each.
 const CHECKS_AT_ONCE: usize = 8;
 
@@ -76,6 +79,17 @@ impl Delivery {
         Self {
             validator: Validator::new(config.chain_id, config.validator_capacity),
             reassembler: Reassembler::new(config.reassembly),
+            arrivals: BTreeMap::new(),
+            open_from: 0,
+            checks_due: false,
+        }
+    }
+
+    /// A small one, for Envs and Seals of blocks outside the window: 256 sets.
+    pub(super) fn scout(config: &Config) -> Self {
+        Self {
+            validator: Validator::new(config.chain_id, SCOUT_SETS),
+            reassembler: Reassembler::new(Limits { memory: SCOUT_MEMORY }),
             arrivals: BTreeMap::new(),
             open_from: 0,
             checks_due: false,

@@ -87,6 +87,17 @@ pub enum Event {
         /// In what it differs from this node; empty: in nothing any more.
         differences: Vec<Difference>,
     },
+    /// The window was moved elsewhere, not by the progress of its own blocks: what is known of
+    /// blocks outside these bounds is of no more use, and what is above them was a lie.
+    Moved {
+        /// The lowest block that is taken.
+        low: u64,
+        /// The highest.
+        high: u64,
+    },
+    /// No peer that was asked keeps these blocks, first and last, any more, which the application
+    /// lacks; `None`: that is over.
+    Gap(Option<(u64, u64)>),
     /// An epoch came or went. Publish [`Protocol::epochs`](super::Protocol::epochs) anew, dial who
     /// joined and disconnect who left.
     Epoch(Box<EpochChange>),
@@ -127,6 +138,14 @@ pub struct Counters {
     pub repair_answered_messages: u64,
     /// Messages without shreds that it got as answers.
     pub repair_messages: u64,
+    /// Requests for whole blocks that it sent, to catch up.
+    pub blocks_requested: u64,
+    /// Messages that it got in answer to them.
+    pub blocks_messages: u64,
+    /// Bytes with which it answered such requests.
+    pub blocks_answered_bytes: u64,
+    /// Times that the window was moved elsewhere.
+    pub window_moved: u64,
     /// Messages that came by gossip, new to it.
     pub gossip: u64,
     /// Those of them that gossip had first.

@@ -155,7 +155,7 @@ mod tests {
         let mut fresh = EvidenceBook::default();
         assert_eq!(told(&mut fresh, &mut ctx, &foreign), Outcome::ControlStale);
         // Of a block that is long past, and of another chain: before any signature.
-        ctx.window.head(ctx.now, 1_000);
+        ctx.window.move_to(ctx.now, 1_000);
         let mut old = fresh.told(&mut ctx, peer(1), evidence.clone());
         let nothing = Told { outcome: Outcome::ControlStale, signatures: 0 };
         assert_eq!(old, nothing);

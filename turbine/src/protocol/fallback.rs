@@ -37,7 +37,7 @@ use crate::health::{Health, State};
 use crate::outcome::Outcome;
 use crate::time::Timestamp;
 use publishing::Publishing;
-pub(super) use recent::Recent;
+pub(super) use recent::{Recent, cost};
 use seen::Seen;
 
 /// After this long without a message by the overlay (three frags of usual rhythm) a leader that
@@ -120,7 +120,7 @@ impl Fallback {
 
     /// Whether a message of gossip is taken at all.
     pub(super) fn takes(&self, ctx: &Ctx, message: &VerifiedMessage) -> bool {
-        let (low, high) = ctx.window.gossip_bounds(ctx.now, ctx.config.reanchor);
+        let (low, high) = ctx.window.gossip_bounds(ctx.now);
         self.is_on()
             && ctx.mode != Mode::Turbine
             && message.message().index().is_some()
@@ -170,24 +170,7 @@ impl Fallback {
         kind: Kind,
         wire: &Bytes,
     ) -> Result<VerifiedMessage, Outcome> {
-        let Ok(signed) = SignedMessage::from_wire(kind, ctx.config.dialect, wire) else {
-            return Err(Outcome::ControlBad);
-        };
-        if (signed.message.block(), signed.message.index()) != (key.block, Some(key.message)) {
-            return Err(Outcome::ControlBad);
-        }
-        let view = ctx.epochs.view();
-        let gateway = view.gateway(key.block).ok_or(Outcome::ControlStale)?;
-        let message = match signed.verify(gateway) {
-            Ok(message) => message,
-            // The peer's schedule may be another one than ours: that is no lie.
-            Err(SignatureError::WrongSigner { found, .. }) if view.is_gateway(&found) => {
-                return Err(Outcome::ControlStale);
-            }
-            Err(SignatureError::WrongSigner { .. }) => return Err(Outcome::Unproven),
-            // Of a form that nobody takes.
-            Err(_) => return Err(Outcome::ControlBad),
-        };
+        let message = verify(ctx, &key, kind, wire)?;
         let seen = self.seen.entry(key, message.root()).ok_or(Outcome::Quota)?;
         // The peer has it from gossip, perhaps with another v: it is published there already.
         seen.unpublished |= seen.overlay_at.is_none() && seen.gossip_at.is_none();
@@ -195,6 +178,14 @@ impl Fallback {
         // Of another attempt it is known already, perhaps: then the sequencer settles which.
         ctx.counters.repair_messages += 1;
         Ok(message)
+    }
+
+    /// A peer has answered with a message of a whole block.
+    pub(super) fn note_answer(&mut self, key: MessageKey, message: &VerifiedMessage) {
+        if let Some(seen) = self.seen.entry(key, message.root()) {
+            seen.unpublished |= seen.overlay_at.is_none() && seen.gossip_at.is_none();
+            seen.answered |= 1u8.checked_shl(key.attempt.into()).unwrap_or(0);
+        }
     }
 
     /// A message came by gossip first. Of a foreign gateway, and of its own, this node gets
@@ -354,6 +345,37 @@ impl Fallback {
     /// The state machine behind the fallback.
     pub(super) const fn health(&self) -> &Health {
         &self.health
+    }
+}
+
+/// Verifies a message that a peer has answered with, which has verified it as well: one that is not
+/// what was asked for is a lie.
+///
+/// # Errors
+/// What the answer is counted as.
+pub(super) fn verify(
+    ctx: &Ctx,
+    key: &MessageKey,
+    kind: Kind,
+    wire: &Bytes,
+) -> Result<VerifiedMessage, Outcome> {
+    let Ok(signed) = SignedMessage::from_wire(kind, ctx.config.dialect, wire) else {
+        return Err(Outcome::ControlBad);
+    };
+    if (signed.message.block(), signed.message.index()) != (key.block, Some(key.message)) {
+        return Err(Outcome::ControlBad);
+    }
+    let view = ctx.epochs.view();
+    let gateway = view.gateway(key.block).ok_or(Outcome::ControlStale)?;
+    match signed.verify(gateway) {
+        Ok(message) => Ok(message),
+        // The peer's schedule may be another one than ours: that is no lie.
+        Err(SignatureError::WrongSigner { found, .. }) if view.is_gateway(&found) => {
+            Err(Outcome::ControlStale)
+        }
+        Err(SignatureError::WrongSigner { .. }) => Err(Outcome::Unproven),
+        // Of a form that nobody takes.
+        Err(_) => Err(Outcome::ControlBad),
     }
 }
 

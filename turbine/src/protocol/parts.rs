@@ -12,13 +12,17 @@
 
 mod control;
 mod epochs;
+mod window;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{HashedShred, Kind, MessageKey, SetHeader, Shred, VerifiedMessage, shred};
+use fragcast_shredder::{HashedShred, MessageKey, SetHeader, Shred, VerifiedMessage, shred};
 
+use super::catchup::{Archive, CatchUp, Serving};
 use super::config::Config;
 use super::ctx::Ctx;
 use super::delivery::{Complete, Delivery, Step};
@@ -31,6 +35,7 @@ use super::peers::Peers;
 use super::relaying::Relaying;
 use super::repair::Repair;
 use super::window::Place;
+use crate::bucket::{Bucket, Rate};
 use crate::control::{Control, Hello, Terms};
 use crate::egress::Lane;
 use crate::gossip::Mode;
@@ -48,7 +53,19 @@ pub(super) struct Parts {
     pub(super) repair: Repair,
     pub(super) fallback: Fallback,
     pub(super) evidence: EvidenceBook,
+    /// Puts Envs and Seals of blocks outside the window together, while that is in doubt.
+    scout: Delivery,
+    looked_at: VecDeque<(PeerKey, HashedShred)>,
+    looks: Bucket,
+    look_rate: Rate,
+    pub(super) archive: Archive,
+    pub(super) catch_up: CatchUp,
+    pub(super) serving: Serving,
 }
+
+/// Shreds of blocks outside the window that are looked at, a second and at once: each is 50 µs of
+/// work.
+const LOOKS: (u64, u64) = (128, 256);
 
 /// What is here, of parts whose other fields are being changed.
 macro_rules! here {
@@ -75,6 +92,13 @@ impl Parts {
             repair: Repair::new(&config.repair),
             fallback: Fallback::new(config.gossip),
             evidence: EvidenceBook::default(),
+            scout: Delivery::scout(&config),
+            looked_at: VecDeque::new(),
+            looks: Bucket::default(),
+            look_rate: Rate::new(LOOKS.0, Duration::from_secs(1), LOOKS.1),
+            archive: Archive::new(config.catch_up.memory, config.catch_up.blocks),
+            catch_up: CatchUp::new(config.catch_up),
+            serving: Serving::new(&config.catch_up),
             ctx: Ctx::new(config, epochs, peers),
         }
     }
@@ -96,6 +120,8 @@ impl Parts {
         first.iter().for_each(|frame| self.ctx.send_control_in(Lane::Data, peer, frame));
         let frames: Vec<Control> = plans.chain(tips).chain(listeners).collect();
         frames.iter().for_each(|frame| self.ctx.send_control(peer, frame));
+        self.catch_up.connected(peer);
+        self.catch_up();
     }
 
     fn hello(&self) -> Control {
@@ -116,6 +142,9 @@ impl Parts {
         self.ctx.egress.forget(peer);
         self.repair.disconnected(peer);
         self.fallback.forget_told(peer);
+        self.ctx.window.forget_peer(peer);
+        self.catch_up.disconnected(peer);
+        self.catch_up();
     }
 
     // Shreds.
@@ -154,24 +183,9 @@ impl Parts {
         }
     }
 
-    /// Checks that can refuse a shred before anything is hashed.
-    fn precheck(&mut self, from: PeerKey, header: &SetHeader) -> Result<(), Outcome> {
-        let (now, reanchor) = (self.ctx.now, self.ctx.config.reanchor);
-        match self.ctx.window.place(now, header.block, reanchor) {
-            Place::Inside => {}
-            Place::Outside(outcome) => return Err(outcome),
-            // Nothing of our window has come for long: perhaps it is we who are elsewhere.
-            Place::Elsewhere => self.forget_window(),
-        }
-        if self.is_doubtful(from, header) {
-            return Err(self.unproven(from));
-        }
-        Ok(())
-    }
-
     /// Whether a shred is not looked at, since too many of its sender's could not be checked and
     /// nothing of its set is known.
-    fn is_doubtful(&self, from: PeerKey, header: &SetHeader) -> bool {
+    pub(super) fn is_doubtful(&self, from: PeerKey, header: &SetHeader) -> bool {
         let ctx = &self.ctx;
         !ctx.doubts.is_empty()
             && !self.delivery.knows(header)
@@ -181,7 +195,7 @@ impl Parts {
     }
 
     /// What a shred is counted as that could not be checked.
-    fn unproven(&self, from: PeerKey) -> Outcome {
+    pub(super) fn unproven(&self, from: PeerKey) -> Outcome {
         match self.ctx.peers.is_elsewhere(from) {
             true => Outcome::OtherTable,
             false => Outcome::Unproven,
@@ -196,6 +210,9 @@ impl Parts {
             let outcome = self.unproven(from);
             self.ctx.conclude(from, outcome);
             return outcome;
+        }
+        if !repaired && self.ctx.window.place(self.ctx.now, header.block) == Place::Elsewhere {
+            return self.look(from, hashed);
         }
         let outcome = match self.delivery.shred(&self.ctx, hashed, repaired) {
             Step::Refused(Outcome::Unproven) => self.unproven(from),
@@ -272,6 +289,7 @@ impl Parts {
                 }
                 Some(Err(key)) => {
                     self.repair.note_refused(here!(self), &key);
+                    self.archive.refuse(&key);
                     self.ctx.outcomes.count(Outcome::BadParity);
                     self.ctx.events.push_back(Event::BadParity(key));
                 }
@@ -286,7 +304,8 @@ impl Parts {
         let (key, message) = (delivered.key, &delivered.message);
         self.ctx.counters.delivered += 1;
         self.ctx.counters.repaired += u64::from(delivered.via == Via::Repair);
-        self.advance(&key, message.message().kind());
+        self.archive.insert(key, message);
+        self.advance(&key, message, delivered.times.sent_at);
         if self.fallback.is_on() {
             let guess = self.fallback.note_overlay(&mut self.ctx, &key, message);
             guess.iter().for_each(|guess| self.repair.forget_message(guess));
@@ -313,7 +332,8 @@ impl Parts {
             Mode::Gossip => None,
             _ => Some(leading.send(&mut self.ctx, &mut self.relaying, key, message)?),
         };
-        self.advance(&key, kind);
+        self.archive.insert(key, message);
+        self.advance_own(&key, message);
         if let Some(cut) = cut {
             self.repair.keep_own(&self.ctx, cut);
         }
@@ -341,9 +361,12 @@ impl Parts {
         if !self.fallback.takes(&self.ctx, &message) {
             return;
         }
-        let (low, high) = self.ctx.window.bounds();
-        if !(low..=high).contains(&message.message().block()) {
-            self.forget_window();
+        if self.ctx.window.place(self.ctx.now, message.message().block()) != Place::Inside {
+            let sight = self.sight(&message, None);
+            if !self.ctx.window.sighted(self.ctx.now, &sight) {
+                return;
+            }
+            self.moved();
         }
         if let Some(key) = self.fallback.arrived(&mut self.ctx, &message, forwarded) {
             self.fallback.note_first(&self.ctx, &key, &message);
@@ -356,58 +379,24 @@ impl Parts {
     fn whole(&mut self, key: MessageKey, message: VerifiedMessage, from: Option<PeerKey>) {
         let kind = message.message().kind();
         self.repair.settled(here!(self), &key);
-        self.advance_window(key.block, kind);
+        self.archive.insert(key, &message);
+        self.advance_window(&message, None);
         self.remember(key, &message);
         self.repair.note_message(&self.ctx, self.fallback.recent(), &key, kind);
-        let via = if from.is_some() { Via::Whole } else { Via::Gossip };
-        let delivered = Delivered { key, message, times: Times::whole(self.ctx.now), via };
-        self.ctx.events.push_back(Event::Message { delivered: Arc::new(delivered), from });
+        self.hand_on(key, message, from);
         self.fallback.settle(&mut self.ctx);
     }
 
-    // The window.
-
-    fn advance(&mut self, key: &MessageKey, kind: Kind) {
-        self.advance_window(key.block, kind);
-        if kind == Kind::Env && key.attempt > 0 {
-            self.supersede(key.block, key.attempt);
-        }
-    }
-
-    /// Moves the window. A message from gossip does nothing else, because its attempt is a guess.
-    fn advance_window(&mut self, block: u64, kind: Kind) {
-        self.ctx.window.advance(self.ctx.now, block, kind);
-        self.move_window();
+    /// Hands on a message that came without shreds.
+    fn hand_on(&mut self, key: MessageKey, message: VerifiedMessage, from: Option<PeerKey>) {
+        let via = if from.is_some() { Via::Whole } else { Via::Gossip };
+        let delivered = Delivered { key, message, times: Times::whole(self.ctx.now), via };
+        self.ctx.events.push_back(Event::Message { delivered: Arc::new(delivered), from });
     }
 
     pub(super) fn supersede(&mut self, block: u64, attempt: u8) {
         self.delivery.supersede(block, attempt);
         self.repair.supersede(block, attempt);
-    }
-
-    /// The application says where the chain's head is.
-    pub(super) fn head(&mut self, block: u64) {
-        self.ctx.window.head(self.ctx.now, block);
-        self.repair.anchor(block.saturating_add(1));
-        self.move_window();
-    }
-
-    fn forget_window(&mut self) {
-        self.ctx.window.forget(self.ctx.now);
-        self.repair.forget_anchor();
-        self.move_window();
-    }
-
-    fn move_window(&mut self) {
-        let (low, high) = self.ctx.window.bounds();
-        self.delivery.set_window(low, high);
-        self.repair.set_window(low, high);
-        self.fallback.set_window(low);
-        self.evidence.forget_below(low);
-        let opened = self.ctx.window.opened().unwrap_or(0);
-        let sealed = self.ctx.window.sealed().map_or(opened, |sealed| sealed.saturating_add(1));
-        self.delivery.set_open(sealed.min(opened), opened);
-        self.retire_epochs(low);
     }
 
     // Time.
@@ -417,7 +406,8 @@ impl Parts {
         let checks = self.delivery.checks_due().then_some(now);
         let fallback = self.fallback.next_timeout(&self.ctx);
         let sends = self.ctx.egress.next_at(now);
-        checks.into_iter().chain(sends).chain(self.repair.next_timeout()).chain(fallback).min()
+        let (repair, catch_up) = (self.repair.next_timeout(), self.catch_up.next_timeout());
+        checks.into_iter().chain(sends).chain(repair).chain(catch_up).chain(fallback).min()
     }
 
     /// Makes the changes that are due.
@@ -425,5 +415,8 @@ impl Parts {
         self.check_sets();
         self.repair.timeout(&mut self.ctx, here!(self));
         self.fallback.timeout(&mut self.ctx, &self.repair);
+        if self.catch_up.next_timeout().is_some_and(|at| at <= self.ctx.now) {
+            self.catch_up();
+        }
     }
 }

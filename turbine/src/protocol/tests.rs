@@ -1,6 +1,7 @@
 //! Whole networks in virtual time, and peers that lie.
 
 mod budgets;
+mod catchup;
 mod epochs;
 mod fallback;
 mod gossip;
@@ -9,6 +10,7 @@ mod judging;
 mod network;
 mod repair;
 mod tables;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;

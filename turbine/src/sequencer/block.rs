@@ -114,6 +114,11 @@ impl Block {
         self.handed.as_ref().is_some_and(|handed| handed.sealed)
     }
 
+    /// The number under which messages were handed on, if the Seal was not.
+    pub(super) fn unsealed(&self) -> Option<u8> {
+        self.handed.as_ref().filter(|handed| !handed.sealed).map(|handed| handed.number)
+    }
+
     fn all(&mut self) -> impl Iterator<Item = &mut Candidate> {
         let envs = self.openings.0.iter_mut().map(|opening| &mut opening.env);
         envs.chain(self.frags.values_mut().flatten()).chain(&mut self.seals)

@@ -189,3 +189,33 @@ proptest! {
 }
 
 mod gossip;
+
+#[test]
+fn a_window_that_moves_takes_what_is_above_it_along() {
+    const FAR: u64 = 1 << 40;
+    let mut sequencer = Sequencer::default();
+    for message in block(7, 1) {
+        push(&mut sequencer, &message, 0);
+    }
+    // A liar fills the table: blocks with a Seal, open ones, and frags that wait.
+    for number in FAR..FAR + 200 {
+        push(&mut sequencer, &env(number), 0);
+        push(&mut sequencer, &frag(number, 3), 0);
+    }
+    for message in block(FAR + 200, 0) {
+        push(&mut sequencer, &message, 0);
+    }
+    assert_eq!(sequencer.sealed(), Some(FAR + 200));
+    assert_eq!(push(&mut sequencer, &env(8), 0).0, Fate::OutOfBounds, "it is full");
+    let mut out = Vec::new();
+    sequencer.move_to(15, &mut out);
+    assert_eq!(out.len(), MAX_BLOCKS - 1, "what was opened and not sealed is taken back");
+    let retracted = |o: &Output| matches!(o, Output::Retracted { block, .. } if *block >= FAR);
+    assert!(out.iter().all(retracted));
+    assert_eq!((sequencer.waiting(), sequencer.sealed(), sequencer.opened()), (0, None, None));
+    assert_eq!(push(&mut sequencer, &env(8), 0).0, Fate::Passed);
+    assert_eq!(sequencer.opened(), Some(8));
+    // What is below stays: it may be on its way to one who catches up.
+    sequencer.move_to(1_000, &mut out);
+    assert_eq!(push(&mut sequencer, &frag(8, 0), 0).0, Fate::Passed);
+}

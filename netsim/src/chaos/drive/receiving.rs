@@ -10,6 +10,7 @@ use fragcast_turbine::{
     Event as Happened, GossipAction, Listener, Output, Payload, PeerKey, Transmit,
 };
 
+use super::super::chain::built_at;
 use super::super::check::Invariant;
 use super::super::paths::delay;
 use super::super::plan::{GATEWAYS, LIAR};
@@ -81,6 +82,13 @@ impl Drive {
                 }
                 self.outputs(node, &outputs);
             }
+            Happened::Moved { high, .. } => {
+                let mut outputs = Vec::new();
+                if let Some(process) = &mut self.hosts[node as usize].process {
+                    process.sequencer.move_to(high, &mut outputs);
+                }
+                self.outputs(node, &outputs);
+            }
             Happened::Bar { peer, outcome } => {
                 let peer = peer.number();
                 self.tallies.bars += 1;
@@ -128,7 +136,14 @@ impl Drive {
                         let host = &self.hosts[node as usize];
                         self.check.completed(now, node, host, &self.chain, (block, &roots));
                     }
-                    self.hosts[node as usize].complete(now, block);
+                    let host = &mut self.hosts[node as usize];
+                    host.complete(now, block);
+                    let time = host.time(now);
+                    if let Some(verified) = host.execute()
+                        && let Some(process) = &mut host.process
+                    {
+                        process.protocol.handle_verified(time, verified, built_at(verified));
+                    }
                 }
                 Ok(None) | Err(_) => {}
             }

@@ -8,7 +8,7 @@ use fragcast_shredder::{Message, MessageKey, VerifiedMessage};
 const ENTRY_COST: usize = 512;
 
 /// The assumed memory of a message.
-pub(super) fn cost(message: &VerifiedMessage) -> usize {
+pub(in crate::protocol) fn cost(message: &VerifiedMessage) -> usize {
     let body = match message.message() {
         Message::Frag(frag) => frag.txs.iter().map(|tx| tx.len() + 32).sum(),
         Message::Env(_) | Message::Seal(_) => 0,

@@ -10,6 +10,7 @@ use crate::gossip::Mode;
 use crate::outcome::Outcome;
 use crate::peer::PeerKey;
 use crate::plan::{PlanView, SignedPlan};
+use crate::protocol::catchup::BlockStep;
 use crate::protocol::event::Event;
 use crate::protocol::repair::PartStep;
 
@@ -63,6 +64,9 @@ impl Parts {
             | Control::RepairRequest(_)
             | Control::RepairShreds(_)
             | Control::MessagePart(_)
+            | Control::BlocksRequest(_)
+            | Control::BlockPart(_)
+            | Control::BlocksEnd(_)
                 if ctx.mode == Mode::Gossip =>
             {
                 (Outcome::Forced, 0)
@@ -74,7 +78,10 @@ impl Parts {
             Control::Plan(plan) => self.take_plan(&plan),
             Control::Tips(tips) => {
                 let micros = tips.tips.len() as u64;
-                (self.repair.take_tips(ctx, here!(self), from, &tips), micros)
+                if self.ctx.config.repair.enabled {
+                    self.hear_tips(from, &tips);
+                }
+                (self.repair.take_tips(&self.ctx, here!(self), from, &tips), micros)
             }
             Control::RepairRequest(request) => {
                 (self.repair.take_request(ctx, self.fallback.recent(), from, &request), 0)
@@ -97,6 +104,23 @@ impl Parts {
                     (outcome, if outcome == Outcome::Control { 0 } else { RECOVER + hashed })
                 }
             },
+            Control::BlocksRequest(request) => {
+                // Paid for by budgets of its own.
+                (self.serving.answer(ctx, &self.archive, from, &request), 0)
+            }
+            Control::BlockPart(part) => match self.catch_up.take_part(ctx.now, from, &part) {
+                BlockStep::Done(outcome) => (outcome, 0),
+                BlockStep::Whole(key, kind, wire) => {
+                    let hashed = (wire.len() / BYTES) as u64;
+                    let outcome = self.caught_up(from, key, kind, &wire.into());
+                    (outcome, if outcome == Outcome::Control { 0 } else { RECOVER + hashed })
+                }
+            },
+            Control::BlocksEnd(end) => {
+                let outcome = self.catch_up.take_end(ctx.now, from, &end);
+                self.catch_up();
+                (outcome, 0)
+            }
             Control::Evidence(evidence) => {
                 let told = self.evidence.told(ctx, from, *evidence);
                 let useful = told.outcome == Outcome::Control;

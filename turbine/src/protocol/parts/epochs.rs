@@ -64,9 +64,14 @@ impl Parts {
             self.repair.forget_peer(*peer);
             self.fallback.forget_peer(*peer);
             self.ctx.doubts.forget(*peer);
+            self.ctx.window.forget_peer(*peer);
+            self.catch_up.disconnected(*peer);
+            self.serving.forget(*peer);
             self.ctx.peers.forget(*peer);
         }
         let ours = self.ctx.epochs.newest().epoch().members().hash();
+        let gateways = self.ctx.epochs.newest().epoch().schedule().gateways().len();
+        self.ctx.window.set_gateways(gateways);
         self.ctx.peers.set_table(self.ctx.epochs.view().peers().clone(), ours);
         if let Some(leading) = &mut self.leading {
             leading.follow(&self.ctx.epochs);

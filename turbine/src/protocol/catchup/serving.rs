@@ -1,0 +1,115 @@
+//! Answering peers that catch up, within budgets.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use bytes::Bytes;
+
+use super::Archive;
+use crate::bucket::{Bucket, Rate};
+use crate::control::{BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, Control, MAX_PARTS};
+use crate::egress::{Lane, Payload, Transmit};
+use crate::outcome::Outcome;
+use crate::peer::PeerKey;
+use crate::protocol::config::CatchUpConfig;
+use crate::protocol::ctx::Ctx;
+
+/// What a request and each message of an answer cost of the budget beside their bytes.
+const FIXED_COST: u64 = 256;
+/// Budgets in use at a time, 64 bytes each.
+const MAX_BUDGETS: usize = 4096;
+
+/// What peers that catch up may still be sent: each by itself, and all together.
+pub(in crate::protocol) struct Serving {
+    each: Rate,
+    all: Rate,
+    spent: Bucket,
+    peers: BTreeMap<PeerKey, Bucket>,
+    /// The message that was encoded last: a long one is asked for several times.
+    encoded: Option<(B256, Bytes)>,
+}
+
+impl Serving {
+    pub(in crate::protocol) fn new(config: &CatchUpConfig) -> Self {
+        // Eight bits a byte: as many bytes in eight seconds as bits in one.
+        let rate = |bps: u64, burst: usize| {
+            Rate::new(bps.max(1_000), Duration::from_secs(8), burst as u64)
+        };
+        Self {
+            each: rate(config.answer_bps, config.answer_burst),
+            all: rate(config.answers_bps, config.answer_burst * 2),
+            spent: Bucket::default(),
+            peers: BTreeMap::new(),
+            encoded: None,
+        }
+    }
+
+    /// Takes `bytes` off a peer's budget and that of all, or says that there is not so much left.
+    fn take(&mut self, ctx: &Ctx, peer: PeerKey, bytes: u64) -> bool {
+        let now = ctx.now;
+        if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_BUDGETS {
+            self.peers.retain(|_, budget| !budget.is_full(now));
+            if self.peers.len() >= MAX_BUDGETS {
+                return false;
+            }
+        }
+        let budget = self.peers.entry(peer).or_default();
+        budget.take(now, &self.each, bytes) && self.spent.take(now, &self.all, bytes)
+    }
+
+    /// A peer is none any more.
+    pub(in crate::protocol) fn forget(&mut self, peer: PeerKey) {
+        self.peers.remove(&peer);
+    }
+
+    /// Answers a request as far as budgets and one answer go, and ends the answer.
+    pub(in crate::protocol) fn answer(
+        &mut self,
+        ctx: &mut Ctx,
+        archive: &Archive,
+        from: PeerKey,
+        request: &BlocksRequest,
+    ) -> Outcome {
+        if !ctx.config.repair.enabled || !self.take(ctx, from, FIXED_COST) {
+            return Outcome::RepairRefused;
+        }
+        let mut parts = 0;
+        let mut have = request.have as usize;
+        let wanted = archive.from(request.block, request.message);
+        'all: for (key, message) in wanted.take_while(|(key, _)| key.block <= request.last) {
+            let (root, kind) = (message.root(), message.message().kind());
+            if !self.take(ctx, from, FIXED_COST) {
+                break;
+            }
+            let wire = match &self.encoded {
+                Some((of, wire)) if *of == root => wire.clone(),
+                _ => Bytes::from(message.to_wire().into_boxed_slice()),
+            };
+            let total = wire.len() as u32;
+            // Only the first message is wanted from its middle on.
+            let first = std::mem::take(&mut have) / BLOCK_PART_LEN * BLOCK_PART_LEN;
+            for offset in (first..wire.len()).step_by(BLOCK_PART_LEN) {
+                let bytes = wire.slice(offset..wire.len().min(offset + BLOCK_PART_LEN));
+                let len = bytes.len() as u64;
+                if parts >= MAX_PARTS || !self.take(ctx, from, len) {
+                    self.encoded = Some((root, wire));
+                    break 'all;
+                }
+                let (nonce, offset) = (request.nonce, offset as u32);
+                let part = BlockPart { nonce, key, kind, total, offset, bytes };
+                let payload = Payload::Control(Control::BlockPart(part).to_bytes());
+                if !ctx.egress.push(Transmit { to: from, lane: Lane::Repair, payload }) {
+                    break 'all;
+                }
+                parts += 1;
+                ctx.counters.blocks_answered_bytes += len;
+            }
+        }
+        let (first, last) = archive.range();
+        let end = BlocksEnd { nonce: request.nonce, first, last };
+        let payload = Payload::Control(Control::BlocksEnd(end).to_bytes());
+        ctx.egress.push(Transmit { to: from, lane: Lane::Repair, payload });
+        if parts > 0 { Outcome::Control } else { Outcome::RepairLacking }
+    }
+}
