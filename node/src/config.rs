@@ -98,6 +98,8 @@ pub struct P2p {
     pub repair: bool,
     /// Memory for recent messages that it answers with, MiB.
     pub repair_mib: usize,
+    /// Memory for whole messages of recent blocks, for nodes that were away, MiB.
+    pub catch_up_mib: usize,
 }
 
 /// Gossip: the fallback, and the connection to nodes that speak nothing else.
@@ -311,6 +313,7 @@ impl Default for P2p {
             reassembly_mib: 128,
             repair: true,
             repair_mib: 64,
+            catch_up_mib: 64,
         }
     }
 }

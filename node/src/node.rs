@@ -5,6 +5,7 @@
 
 pub mod execution;
 mod gossip;
+mod heads;
 mod ports;
 mod public;
 mod pump;
@@ -207,6 +208,8 @@ impl Node {
         }
         let mut http = Methods::new();
         if let Some(executing) = executing {
+            let view = Arc::clone(executing.executor.view());
+            tasks.push(tokio::spawn(heads::tell(view, state.net.clone())));
             let public =
                 public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;
             http.merge(public.module)?;

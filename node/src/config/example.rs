@@ -46,6 +46,8 @@ reassembly_mib = {reassembly}
 repair = {repair}
 # Memory for recent messages with which it answers, MiB.
 repair_mib = {repair_mib}
+# Memory for whole messages of the last 512 blocks, for nodes that were away, MiB.
+catch_up_mib = {catch_up_mib}
 
 [gossip]
 # libp2p gossip on based-op's topics: the fallback, and the door to nodes that know nothing else.
@@ -188,6 +190,7 @@ filter = "{filter}"
             reassembly = p2p.reassembly_mib,
             repair = p2p.repair,
             repair_mib = p2p.repair_mib,
+            catch_up_mib = p2p.catch_up_mib,
             gossip_policy = gossip.policy,
             gossip_mode = gossip.mode,
             gossip_listen = gossip.listen,

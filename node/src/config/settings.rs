@@ -13,7 +13,7 @@ use fragcast_store::StoreConfig;
 use fragcast_turbine::gossip::links::LINKS;
 use fragcast_turbine::net::gossip::{GossipLimits, GossipNetConfig};
 use fragcast_turbine::net::{Limits, NetConfig};
-use fragcast_turbine::{GossipConfig, Policy, RepairConfig, Route, RoutePolicy};
+use fragcast_turbine::{CatchUpConfig, GossipConfig, Policy, RepairConfig, Route, RoutePolicy};
 use fragcast_upstream::client::{ClientConfig, FollowConfig, SourceLimits};
 use fragcast_upstream::engine::{EngineConfig, JwtSecret};
 use fragcast_upstream::http::{HttpClient, check_url};
@@ -44,6 +44,10 @@ impl Config {
                 enabled: self.p2p.repair,
                 memory: self.p2p.repair_mib * MIB,
                 ..RepairConfig::default()
+            },
+            catch_up: CatchUpConfig {
+                memory: self.p2p.catch_up_mib * MIB,
+                ..CatchUpConfig::default()
             },
             gossip: GossipConfig {
                 policy: self.gossip.policy,

@@ -157,6 +157,20 @@ impl Pump {
                 }
                 EventKind::Mismatch
             }
+            Event::Moved { low, high } => {
+                tracing::info!(low, high, "the window of blocks that are taken was moved");
+                self.sequencer.move_to(high, &mut outputs);
+                EventKind::Moved
+            }
+            Event::Gap(Some((first, last))) => {
+                let way_out = self.state.way_over_a_gap();
+                tracing::warn!(first, last, "no peer keeps these blocks any more: {way_out}");
+                EventKind::Gap
+            }
+            Event::Gap(None) => {
+                tracing::info!("the blocks that no peer kept are not missing any more");
+                return outputs;
+            }
             // What becomes of its peers is the driver's business.
             Event::Epoch(change) => {
                 tracing::info!(began = change.began, ended = change.ended, "another epoch");

@@ -42,6 +42,10 @@ impl NodeState {
             ("repair_answered_bytes", c.repair_answered_bytes),
             ("repair_messages", c.repair_messages),
             ("repair_answered_messages", c.repair_answered_messages),
+            ("blocks_requested", c.blocks_requested),
+            ("blocks_messages", c.blocks_messages),
+            ("blocks_answered_bytes", c.blocks_answered_bytes),
+            ("window_moved", c.window_moved),
             ("gossip", c.gossip),
             ("gossip_first", c.gossip_first),
             ("published", c.published),
@@ -80,6 +84,13 @@ impl NodeState {
         metrics.gauge("fragcast_members", None, net.members as f64);
         metrics.gauge("fragcast_reassembly_bytes", None, net.reassembly_bytes as f64);
         metrics.gauge("fragcast_repair_bytes", None, net.repair_bytes as f64);
+        metrics.gauge("fragcast_archive_bytes", None, net.archive_bytes as f64);
+        let blocks = |range: Option<(u64, u64)>| {
+            range.map_or(0, |(first, last)| last.saturating_sub(first).saturating_add(1)) as f64
+        };
+        for (kind, range) in [("missing", net.catch_up.missing), ("lost", net.catch_up.gap)] {
+            metrics.gauge("fragcast_blocks_behind", Some(("kind", kind)), blocks(range));
+        }
         self.with_progress(|progress| {
             for (fate, n) in progress.fates() {
                 metrics.counter("fragcast_sequencer_total", Some(("fate", fate)), n);

@@ -83,6 +83,10 @@ pub enum EventKind {
     Fallback,
     /// A membership table began to hold.
     Epoch,
+    /// The window of blocks that are taken was moved elsewhere.
+    Moved,
+    /// No peer keeps blocks that this node lacks.
+    Gap,
 }
 
 impl Progress {

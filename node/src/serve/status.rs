@@ -38,9 +38,21 @@ impl NodeState {
             if executor.view().heads().is_none() {
                 return Some("the state source has not told its head yet".into());
             }
+            if let Some((first, last)) = net.catch_up.gap {
+                let way_out = self.way_over_a_gap();
+                return Some(format!(
+                    "blocks {first} to {last} are missing here and no peer keeps them any more: \
+                     {way_out}"
+                ));
+            }
             let latest = executor.view().heads().map_or(0, |heads| heads.latest.number());
             let sealed = self.with_progress(|p| p.sealed).unwrap_or(0);
             if sealed > latest + BEHIND {
+                if let Some((first, last)) = net.catch_up.missing {
+                    return Some(format!(
+                        "catching up: peers are asked for blocks {first} to {last}"
+                    ));
+                }
                 return Some(format!(
                     "block {} was not executed and block {sealed} is sealed: with client.url set \
                      the execution client would fill the gap",
@@ -68,6 +80,18 @@ impl NodeState {
     /// Why nobody may be connected over the overlay, as far as this node can tell.
     pub fn hint(&self) -> String {
         hints::unconnected(self.net.local_addr(), self.peer, &self.net.epochs())
+    }
+
+    /// What the operator can do about blocks that no peer keeps.
+    pub(crate) fn way_over_a_gap(&self) -> &'static str {
+        match (&self.follow, &self.store) {
+            (Some(_), _) => "the execution client (client.url) will bring them, if it has them",
+            (None, Some(_)) => {
+                "set client.url to an execution client of this chain or to a node that is level, or \
+                 stop this node and copy execution.db from such a node, stopped as well"
+            }
+            (None, None) => "set client.url to an execution client of this chain",
+        }
     }
 
     /// The way that this node relies on, as text.
@@ -177,6 +201,11 @@ impl NodeState {
             "delivered": net.counters.delivered,
             "repaired": net.counters.repaired,
             "window": [net.window.0, net.window.1],
+            "catchUp": {
+                "verified": net.catch_up.verified,
+                "missing": net.catch_up.missing,
+                "gap": net.catch_up.gap,
+            },
             "execution": self.execution_status(),
             "flashblocks": self.flashblocks.get().map(|stats| stats.status()),
             "differences": self.survey().texts,

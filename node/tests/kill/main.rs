@@ -5,4 +5,5 @@ mod common;
 mod daemon;
 mod ports;
 mod processes;
+mod restarts;
 mod store_kill;

@@ -53,6 +53,8 @@ pub(crate) struct Process {
     pub(crate) http: u16,
     pub(crate) metrics: u16,
     pub(crate) admin: u16,
+    /// Arguments of `run` beside the ports.
+    more: Vec<String>,
     pub(crate) running: Option<Running>,
 }
 
@@ -76,7 +78,7 @@ impl Process {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port)).to_string();
         let config = self.dir.join("node.toml");
         let mut run = command(&["run", "--config", config.to_str().unwrap()]);
-        run.args(["--http.port", &self.http.to_string()]);
+        run.args(["--http.port", &self.http.to_string()]).args(&self.more);
         let child = change(run)
             .env("FRAGCAST_INGEST_LISTEN", at(self.ingest))
             .env("FRAGCAST_METRICS", at(self.metrics))
@@ -158,6 +160,13 @@ pub(crate) struct Network {
 impl Network {
     /// `init`, `keygen`, `delegate`, one network file, `check-config`: as the README says.
     pub(crate) fn new(n: usize) -> Self {
+        Self::of(n, 5, &[])
+    }
+
+    /// The same, of another chain and with more arguments of `run`.
+    pub(crate) fn of(n: usize, chain_id: u64, more: &[&str]) -> Self {
+        let (chain, more) = (chain_id.to_string(), more.iter().map(|arg| (*arg).to_owned()));
+        let more: Vec<String> = more.collect();
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let text = |path: &Path| path.to_str().unwrap().to_owned();
@@ -175,7 +184,7 @@ impl Network {
                     "--dir",
                     &text(&dir),
                     "--chain-id",
-                    "5",
+                    &chain,
                     "--listen",
                     &address,
                     "--advertise",
@@ -195,7 +204,7 @@ impl Network {
                             "--gateway-key",
                             &text(&gateway_key),
                             "--chain-id",
-                            "5",
+                            &chain,
                             "--peer",
                             &field(&made, "peer id"),
                             "--leader",
@@ -204,12 +213,13 @@ impl Network {
                         .ok(),
                     );
                 }
-                Process { dir, p2p, ingest, http, metrics, admin, running: None }
+                let more = more.clone();
+                Process { dir, p2p, ingest, http, metrics, admin, more, running: None }
             })
             .collect();
         let delegation = delegation.unwrap();
         let file = format!(
-            "chain_id = 5\ngateways = [\"{}\"]\ndelegations = [\"{}\"]\n{members}",
+            "chain_id = {chain}\ngateways = [\"{}\"]\ndelegations = [\"{}\"]\n{members}",
             field(&delegation, "gateways"),
             field(&delegation, "delegations"),
         );

@@ -78,8 +78,8 @@ pub enum ChainEvent {
     Retracted {
         /// The block as far as it had been executed.
         snapshot: Arc<Snapshot>,
-        /// The reason: `superseded`, `bad_parity`, `gossip_order`, `rejected`, `parent_retracted`,
-        /// `contradicted`.
+        /// The reason: `superseded`, `bad_parity`, `gossip_order`, `elsewhere`, `rejected`,
+        /// `parent_retracted`, `contradicted`.
         reason: &'static str,
     },
     /// A verified block is not canonical any more. Newest first.
