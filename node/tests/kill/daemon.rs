@@ -40,8 +40,7 @@ fn edit(process: &Process, file: &str, from: &str, to: &str) {
 
 async fn metric(process: &Process, line: &str) -> Option<f64> {
     let metrics = process.get("/metrics").await;
-    let value = metrics.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok());
-    value
+    metrics.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
