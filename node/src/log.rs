@@ -195,28 +195,35 @@ mod tests {
 
     /// A writer that fails, or does not return, while it is told to.
     #[derive(Clone, Default)]
-    struct Pipe(Arc<(Mutex<(bool, bool, Vec<u8>)>, Condvar)>);
+    struct Pipe(Arc<(Mutex<State>, Condvar)>);
+
+    #[derive(Default)]
+    struct State {
+        fails: bool,
+        blocks: bool,
+        written: Vec<u8>,
+    }
 
     impl Pipe {
         fn set(&self, fails: bool, blocks: bool) {
             let mut state = self.0.0.lock().unwrap();
-            (state.0, state.1) = (fails, blocks);
+            (state.fails, state.blocks) = (fails, blocks);
             self.0.1.notify_all();
         }
 
         fn text(&self) -> String {
-            String::from_utf8(self.0.0.lock().unwrap().2.clone()).unwrap()
+            String::from_utf8(self.0.0.lock().unwrap().written.clone()).unwrap()
         }
     }
 
     impl Write for Pipe {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let state = self.0.0.lock().unwrap();
-            let mut state = self.0.1.wait_while(state, |state| state.1).unwrap();
-            if state.0 {
+            let mut state = self.0.1.wait_while(state, |state| state.blocks).unwrap();
+            if state.fails {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
-            state.2.extend_from_slice(bytes);
+            state.written.extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
