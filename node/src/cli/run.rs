@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fragcast_turbine::Policy;
+use fragcast_turbine::{Mode, Policy};
 
 use super::RunArgs;
 use crate::config::Config;
@@ -143,7 +143,9 @@ async fn reload(args: &RunArgs, running: &mut Config, state: &Arc<NodeState>, fi
         }
         running.log.filter.clone_from(&new.log.filter);
     }
-    if new.gossip.mode != running.gossip.mode {
+    // Gossip alone needs the gossip that only a start makes.
+    let deaf = running.gossip.policy == Policy::Off && new.gossip.mode == Mode::Gossip;
+    if new.gossip.mode != running.gossip.mode && !deaf {
         state.net.set_mode(new.gossip.mode).await;
         running.gossip.mode = new.gossip.mode;
         taken.push("gossip.mode");

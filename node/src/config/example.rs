@@ -46,7 +46,8 @@ reassembly_mib = {reassembly}
 repair = {repair}
 # Memory for recent messages with which it answers, MiB.
 repair_mib = {repair_mib}
-# Memory for whole messages of the last 512 blocks, for nodes that were away, MiB.
+# Memory for whole messages of the last 512 blocks, for nodes that were away, MiB. With 0 this node
+# neither answers them nor asks for what it missed itself.
 catch_up_mib = {catch_up_mib}
 
 [gossip]

@@ -47,8 +47,9 @@ impl Control {
 pub(crate) struct Half<R> {
     pub(crate) read: R,
     pub(crate) control: Arc<Control>,
-    /// The bytes read since the last whole message.
+    /// The bytes read since the last whole message, up to `most`: more are never held.
     pub(crate) partial: Charge,
+    pub(crate) most: usize,
     /// Since when there have been any.
     pub(crate) since: Option<Instant>,
 }
@@ -63,7 +64,8 @@ impl<R: AsyncRead + Unpin> AsyncRead for Half<R> {
         ready!(Pin::new(&mut self.read).poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
         if read > 0 {
-            self.partial.grow(read);
+            let room = self.most.saturating_sub(self.partial.bytes());
+            self.partial.grow(read.min(room));
             self.since.get_or_insert_with(Instant::now);
         }
         Poll::Ready(Ok(()))

@@ -172,6 +172,14 @@ impl Charge {
         self.bytes
     }
 
+    /// Gives back so many of the bytes, or all if there are fewer.
+    pub(crate) fn shrink(&mut self, less: usize) {
+        let kept = self.bytes.saturating_sub(less);
+        let mut gone = self.split();
+        gone.bytes -= kept;
+        self.bytes = kept;
+    }
+
     /// Takes all out of this, which goes on with nothing.
     pub(crate) fn split(&mut self) -> Self {
         Self {

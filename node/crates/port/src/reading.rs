@@ -28,6 +28,9 @@ use crate::stats::Dropped;
 use crate::websocket::End;
 use crate::wire::deadline;
 
+/// The header of a client's control frame: two bytes, and the mask.
+const CONTROL_HEADER: usize = 2 + 4;
+
 /// Pings and the like that a client may send from one of our pings to the next.
 const CHATTER: u32 = 1024;
 
@@ -74,32 +77,8 @@ impl<R: AsyncRead + Unpin> Reading<R> {
                     return End::Left;
                 },
                 () = memory.room(), if full && !unsent => {}
-                message = self.socket.next(), if reads => {
-                    heard = Instant::now();
-                    let half = self.socket.get_mut();
-                    half.since = None;
-                    unjudged = Duration::ZERO;
-                    let charge = half.partial.split();
-                    self.client.mark_not_sent(None);
-                    let message = match message {
-                        Some(Ok(Message::Text(text))) => Bytes::from(text),
-                        Some(Ok(Message::Binary(bytes))) => bytes,
-                        Some(Ok(Message::Close(_))) | None => return End::Left,
-                        Some(Ok(_)) => {
-                            chatter += 1;
-                            if chatter > CHATTER {
-                                return End::Dropped(Dropped::Misbehaved);
-                            }
-                            continue;
-                        }
-                        Some(Err(error)) => return self.failed(&error),
-                    };
-                    if let Some(call) = self.begin(message, charge) {
-                        calls.push(call);
-                    }
-                    // Others of this thread have their turn, however fast the answers are there.
-                    tokio::task::consume_budget().await;
-                }
+                // Before reading: who always has something to read would use up the turn of this task, which
+                // timers need a part of.
                 _ = tick.tick() => {
                     let half = self.socket.get_ref();
                     self.client.mark_not_sent(half.since);
@@ -109,7 +88,12 @@ impl<R: AsyncRead + Unpin> Reading<R> {
                         unjudged += period;
                         continue;
                     }
-                    let sent = half.partial.bytes() as u64;
+                    // Frames of no bytes go on for ever, and nothing of them is held.
+                    let longest = self.port.settings.max_request as usize;
+                    if half.partial.bytes() >= half.most {
+                        return End::Dropped(Dropped::Misbehaved);
+                    }
+                    let sent = half.partial.bytes().min(longest) as u64;
                     let late = |since| {
                         deadline(since, slow_after + unjudged, sent) <= Instant::now()
                     };
@@ -127,6 +111,40 @@ impl<R: AsyncRead + Unpin> Reading<R> {
                             self.control.push(&frame);
                         }
                     }
+                }
+                message = self.socket.next(), if reads => {
+                    heard = Instant::now();
+                    let message = match message {
+                        Some(Ok(Message::Text(text))) => Bytes::from(text),
+                        Some(Ok(Message::Binary(bytes))) => bytes,
+                        Some(Ok(Message::Close(_))) | None => return End::Left,
+                        Some(Ok(control)) => {
+                            chatter += 1;
+                            if chatter > CHATTER {
+                                return End::Dropped(Dropped::Misbehaved);
+                            }
+                            // It may stand between fragments of a message, which are held still.
+                            let half = self.socket.get_mut();
+                            half.partial.shrink(CONTROL_HEADER + control.len());
+                            if half.partial.bytes() == 0 {
+                                half.since = None;
+                                unjudged = Duration::ZERO;
+                                self.client.mark_not_sent(None);
+                            }
+                            continue;
+                        }
+                        Some(Err(error)) => return self.failed(&error),
+                    };
+                    let half = self.socket.get_mut();
+                    half.since = None;
+                    unjudged = Duration::ZERO;
+                    let charge = half.partial.split();
+                    self.client.mark_not_sent(None);
+                    if let Some(call) = self.begin(message, charge) {
+                        calls.push(call);
+                    }
+                    // Others of this thread have their turn, however fast the answers are there.
+                    tokio::task::consume_budget().await;
                 }
             }
         }

@@ -36,7 +36,7 @@ use crate::writing;
 /// Answers to subscriptions that wait for the outbox. They are few and short.
 const SINKS: usize = 16;
 /// The buffer for reading, of each connection.
-const READ_BUFFER: usize = 8 * 1024;
+pub(crate) const READ_BUFFER: usize = 8 * 1024;
 /// How long the last messages and the close frame may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -114,6 +114,7 @@ pub(crate) async fn serve(
         read,
         control: Arc::clone(&control),
         partial: memory.charge(Some(client), 0),
+        most: 2 * limits.max_request as usize + READ_BUFFER,
         since: None,
     };
     let most = limits.max_request as usize;

@@ -1,8 +1,11 @@
 //! Clients that do not read what they are sent, or do not send what they began.
 
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
 use super::*;
 
-const SLOW: Duration = Duration::from_millis(300);
+const SLOW: Duration = Duration::from_secs(2);
 
 /// What a client that reads nothing makes a port hold: the most by the port's own counters, and
 /// the calls that were made.
@@ -147,6 +150,59 @@ async fn half_a_message_is_not_kept_for_ever() {
     assert_eq!(status(&answer), "408", "{answer}");
     assert_eq!(port.stats().dropped_for(Dropped::HalfSent), 2);
     until("it is given back", || memory.used() == 0).await;
+}
+
+#[tokio::test]
+async fn pings_between_fragments_hide_nothing_of_what_is_held() {
+    let memory = Memory::new(64 << 20);
+    let fixture = Fixture::new(&memory, 0);
+    let settings = Settings { slow_after: SLOW, max_request: 1 << 20, ..settings(&memory) };
+    let port = open(settings, fixture.methods(GUARD));
+    let mut client = dial(&port).await;
+    let begin = Frame::message(vec![b' '; 500_000], OpCode::Data(Data::Text), false);
+    client.send(Message::Frame(begin)).await.unwrap();
+    let pings = async {
+        while client.send(Message::Ping(Bytes::from_static(&[7; 125]))).await.is_ok() {
+            tokio::time::sleep(SLOW / 20).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let closed = until("it is not closed", || port.stats().dropped_for(Dropped::HalfSent) == 1);
+    tokio::select! {
+        () = closed => {}
+        () = pings => {}
+    }
+    assert!(memory.highest() >= 500_000, "{}", memory.highest());
+    until("it is given back", || memory.used() == 0).await;
+}
+
+#[tokio::test]
+async fn frames_without_bytes_do_not_go_on_for_ever() {
+    let memory = Memory::new(64 << 20);
+    let fixture = Fixture::new(&memory, 0);
+    let settings = Settings { slow_after: SLOW, max_request: 1 << 16, ..settings(&memory) };
+    let port = open(settings, fixture.methods(GUARD));
+    let mut client = dial(&port).await;
+    let begin = Frame::message(vec![b' '; 10], OpCode::Data(Data::Text), false);
+    client.send(Message::Frame(begin)).await.unwrap();
+    let empty = async {
+        loop {
+            let frame = Frame::message(Vec::new(), OpCode::Data(Data::Continue), false);
+            if client.feed(Message::Frame(frame)).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let closed = until("it is not closed", || {
+        port.stats().connections.load(Ordering::Relaxed) == 0
+            && port.stats().accepted.load(Ordering::Relaxed) == 1
+    });
+    tokio::select! {
+        () = closed => {}
+        () = empty => {}
+    }
+    assert!(memory.highest() < 2 << 20, "{}", memory.highest());
 }
 
 #[tokio::test]
