@@ -307,10 +307,11 @@ impl Protocol {
         self.parts.ctx.window.bounds()
     }
 
-    /// The blocks that are taken from gossip. As for shreds: who has seen no progress for
-    /// [`Config::reanchor`] may be elsewhere than the others, and what was sealed stays sealed.
+    /// The blocks that gossip's gate is to let pass, for [`Gate::set_window`](crate::gossip::Gate).
+    /// As for shreds: who has seen no progress for [`Config::reanchor`] may be elsewhere than the
+    /// others, and what was sealed stays sealed.
     pub fn gossip_window(&self, now: Timestamp) -> (u64, u64) {
-        self.parts.ctx.window.gossip_bounds(now)
+        self.parts.ctx.window.gate_bounds(now)
     }
 
     /// How far this node has caught up with what is live.

@@ -267,6 +267,8 @@ impl Driver {
                     if let Some(unsaid) = self.connections.log(peer) {
                         tracing::info!(peer = ?self.peer(peer), outgoing, unsaid, "connected");
                     }
+                    // What it is greeted with has our clock in it, which may be as old as the last event.
+                    self.protocol.handle_timeout(self.clock.now());
                     self.protocol.handle_connected(peer);
                 }
             }

@@ -271,6 +271,13 @@ impl Window {
         (low.min(possible.0), high.max(possible.1))
     }
 
+    /// The blocks that gossip's gate takes: while blocks elsewhere are looked at, the head is unknown
+    /// to it. It would cut a window as wide as time allows from below, where the chain may well be.
+    pub(super) fn gate_bounds(&self, now: Timestamp) -> (u64, u64) {
+        let (low, high) = self.gossip_bounds(now);
+        if high > self.bounds().1 { (low, u64::MAX) } else { (low, high) }
+    }
+
     /// A message of a block of the window was taken.
     pub(super) fn advance(&mut self, now: Timestamp, sight: &Sight) {
         let Sight { block, kind, .. } = *sight;

@@ -4,7 +4,7 @@
 use super::network::{Net, config};
 use super::*;
 use crate::control::{Tip, Tips};
-use crate::gossip::Policy;
+use crate::gossip::{Gate, GossipOutcome, Policy};
 
 /// In the term of gateway 0 of three, whose terms have ten blocks.
 const FAR: u64 = (1u64 << 40) / 30 * 30;
@@ -296,4 +296,23 @@ fn a_node_that_knows_its_head_believes_nothing_that_time_does_not_allow() {
         assert!((1..6).all(|node| net.nodes[node].window().1 < 100), "the first moment too");
         assert_eq!(until_all_have(&mut net, 5, &[0]), 0);
     }
+}
+
+/// A node whose stored head is old knows little of where the chain is by now. Gossip's gate, which
+/// keeps a window of 128 blocks, once took the end of all that time allows for the head, and every
+/// real block for past.
+#[test]
+fn an_old_stored_head_lets_gossip_bring_the_next_block() {
+    let mut net = gossiping();
+    let now = NOW;
+    let built_at = Timestamp::default() + Duration::from_secs(1);
+    net.nodes[5].handle_verified(now, 4, built_at);
+    let (low, high) = net.nodes[5].gossip_window(now);
+    let mut gate = Gate::new(fragcast_shredder::Dialect::V0, Arc::clone(net.nodes[5].epochs()));
+    gate.set_window(low, high);
+    let message = env(5);
+    let gateway = net.world.gateway(5);
+    let wire = net.world.gateways[gateway].sign_verified(message.clone()).to_wire();
+    let checked = gate.check(message.kind(), &wire.into());
+    assert_eq!(checked.outcome, GossipOutcome::Accepted);
 }
