@@ -13,10 +13,13 @@
 //! # Guarantees
 //! * Nothing is asked for unless the application has told its verified head, and nothing further
 //!   than [`CatchUpConfig::ahead`] blocks beyond it: the application sets the pace.
-//! * What a peer sends is taken only if it was asked for it, in order, and verified message by
-//!   message. A message that its gateway did not sign convicts the peer.
-//! * A peer that cannot help, or is slow, is passed over for [`PAUSE`]. If nobody keeps the first
-//!   missing block, [`Event::Gap`] says so as soon as the first few have answered.
+//! * What a peer sends is taken only if it was asked for it, in order from the place that was asked
+//!   for, of one attempt a block, and verified message by message. A message that its gateway did
+//!   not sign convicts the peer.
+//! * A peer that cannot help, is slow, or sends what is not next is passed over for [`PAUSE`]: it is
+//!   asked again only for what follows what it has sent, and not if it brings no new message within
+//!   [`SLOWEST`]. If nobody keeps the first missing block, [`Event::Gap`] says so as soon as the
+//!   first few have answered.
 //! * Memory: the [`Archive`]'s, one message of 10 MiB at most as it comes, 64 peers that are passed
 //!   over, 4,096 budgets.
 
@@ -46,7 +49,7 @@ pub(super) use serving::Serving;
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long one that has what is missing and did not send it is: it is busy.
 const BUSY: Duration = Duration::from_millis(200);
-/// How often in a row one that has sent a part of a message may be.
+/// How often one that has sent a part of a block may be, until it brings a new message.
 const MAX_BUSY: u8 = 10;
 /// The most peers that are passed over; more than that have nothing else to tell.
 const MAX_PASSED: usize = 64;
@@ -60,6 +63,8 @@ const SETTLING: Duration = Duration::from_secs(1);
 /// An answer may pause so long, and last so long.
 const SILENCE: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(5);
+/// A peer that goes on answering brings a new message within this time: 10 MiB at 4 Mbit/s.
+const SLOWEST: Duration = Duration::from_secs(20);
 /// How long repair has for a block before others are asked for all of it.
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -80,6 +85,23 @@ struct Place {
     block: u64,
     message: u16,
     have: u32,
+    /// The attempt of what has come of the block before it.
+    attempt: Option<u8>,
+}
+
+impl Place {
+    const fn start_of(block: u64) -> Self {
+        Self { block, message: 0, have: 0, attempt: None }
+    }
+
+    const fn is_start(&self) -> bool {
+        self.message == 0 && self.have == 0
+    }
+
+    /// In the order of an answer.
+    const fn order(&self) -> (u64, u16, u32) {
+        (self.block, self.message, self.have)
+    }
 }
 
 /// A request that is under way.
@@ -87,16 +109,17 @@ struct Place {
 struct Asked {
     nonce: u64,
     peer: PeerKey,
-    from: u64,
+    /// Where the answer starts.
+    from: Place,
+    /// What is next of it.
+    expect: Place,
     last: u64,
     sent: Timestamp,
     /// When somebody else is asked.
     until: Timestamp,
     parts: usize,
-    /// Messages that have come whole.
-    messages: usize,
-    /// Where it began within a block.
-    cursor: Option<(PeerKey, Place)>,
+    /// Parts have come that are behind what is next.
+    skipped: bool,
 }
 
 /// The message that is coming, in its order.
@@ -143,8 +166,10 @@ pub(super) struct CatchUp {
     gap: Option<(u64, u64)>,
     /// The peer that is asked is busy until then, and how often it was.
     busy: Option<(Timestamp, u8)>,
-    /// Answers in a row that brought nothing.
+    /// Answers that brought nothing, since the last new message.
     in_vain: u8,
+    /// When the peer that is asked brought the last new message, or was asked first.
+    fruitful: Timestamp,
     /// When to judge again whether a block is lost.
     judge_at: Option<Timestamp>,
     /// When to look again.
@@ -166,6 +191,7 @@ impl CatchUp {
             gap: None,
             busy: None,
             in_vain: 0,
+            fruitful: Timestamp::from_nanos(0),
             judge_at: None,
             at: None,
             last_nonce: 0,
@@ -262,7 +288,8 @@ impl CatchUp {
             now < passed.until && lacks
         });
         let seed = [u64::from(ctx.me().number()), first, self.last_nonce];
-        let again = self.cursor.map(|(peer, _)| peer).filter(|peer| self.is_free(ctx, *peer));
+        let again = self.cursor.filter(|(_, place)| place.block == first);
+        let again = again.map(|(peer, _)| peer).filter(|peer| self.is_free(ctx, *peer));
         let full = self.passed.len() >= MAX_PASSED;
         let other = || draw_peer(ctx, &seed, |peer| self.passed.contains_key(&peer));
         let peer = again.or_else(|| if full { None } else { other() });
@@ -281,17 +308,20 @@ impl CatchUp {
     }
 
     fn ask(&mut self, ctx: &mut Ctx, peer: PeerKey, first: u64, last: u64) {
-        let start = Place { block: first, message: 0, have: 0 };
+        let start = Place::start_of(first);
         let goes_on = |(of, place): &(PeerKey, Place)| *of == peer && place.block == first;
         let cursor = self.cursor.filter(goes_on);
         let place = cursor.map_or(start, |(_, place)| place);
         if place == start {
             self.coming = None;
         }
+        if cursor.is_none() {
+            self.fruitful = ctx.now;
+        }
         self.cursor = cursor;
         self.last_nonce += 1;
         let (nonce, until) = (self.last_nonce, ctx.now + SILENCE);
-        let Place { block, message, have } = place;
+        let Place { block, message, have, .. } = place;
         let request = BlocksRequest { nonce, block, message, have, last };
         let payload = Payload::Control(Control::BlocksRequest(request).to_bytes());
         ctx.egress.push(Transmit { to: peer, lane: Lane::Data, payload });
@@ -299,13 +329,13 @@ impl CatchUp {
         self.asked = Some(Asked {
             nonce,
             peer,
-            from: block,
+            from: place,
+            expect: place,
             last,
             sent: ctx.now,
             until,
             parts: 0,
-            messages: 0,
-            cursor,
+            skipped: false,
         });
         self.at = Some(until);
     }
@@ -361,27 +391,36 @@ impl CatchUp {
             let outcome = if known { Outcome::RepairLate } else { Outcome::RepairUnasked };
             return BlockStep::Done(outcome);
         };
-        let key = part.key;
+        let (key, expect) = (part.key, asked.expect);
         asked.parts += 1;
-        (self.busy, self.in_vain) = (None, 0);
-        let in_range = (asked.from..=asked.last).contains(&key.block);
-        if asked.parts > MAX_PARTS || !in_range || key.attempt >= MAX_ATTEMPTS {
-            self.pass(now + PAUSE, from, None);
-            return BlockStep::Done(Outcome::ControlBad);
+        let in_range = (asked.from.block..=asked.last).contains(&key.block);
+        let is_endless = key.message == u16::MAX && part.kind != Kind::Seal;
+        if asked.parts > MAX_PARTS || !in_range || is_endless || key.attempt >= MAX_ATTEMPTS {
+            return self.misled(now, from, Outcome::ControlBad);
+        }
+        let attempt = Some(key.attempt);
+        let Place { block, message, have, .. } = expect;
+        let place = (key.block, key.message, part.offset);
+        if place > expect.order() {
+            // A frame was lost: the end tells where to go on.
+            asked.skipped = true;
+            return BlockStep::Done(Outcome::ControlStale);
+        }
+        if place != expect.order() || expect.attempt.is_some_and(|of| Some(of) != attempt) {
+            return self.misled(now, from, Outcome::ControlStale);
         }
         asked.until = (now + SILENCE).min(asked.sent + LONGEST);
         self.at = Some(asked.until);
-        if part.offset == 0 {
+        if have == 0 {
             let (kind, total, bytes) = (part.kind, part.total, Vec::new());
             self.coming = Some(Coming { peer: from, key, kind, total, bytes });
         }
         let same = |c: &&mut Coming| {
             let one = (c.peer, c.key, c.kind, c.total) == (from, key, part.kind, part.total);
-            one && c.bytes.len() == part.offset as usize
+            one && c.bytes.len() == have as usize
         };
         let Some(coming) = self.coming.as_mut().filter(same) else {
-            // A frame was lost: the end tells where to go on.
-            return BlockStep::Done(Outcome::ControlStale);
+            return self.misled(now, from, Outcome::ControlStale);
         };
         let (len, total) = (coming.bytes.len(), part.total as usize);
         if coming.bytes.capacity() - len < part.bytes.len() {
@@ -389,17 +428,30 @@ impl CatchUp {
             coming.bytes.reserve_exact(len.max(part.bytes.len()).min(total - len));
         }
         coming.bytes.extend_from_slice(&part.bytes);
-        if coming.bytes.len() < total {
-            let place =
-                Place { block: key.block, message: key.message, have: coming.bytes.len() as u32 };
-            self.cursor = Some((from, place));
+        let len = coming.bytes.len();
+        asked.expect = match part.kind {
+            _ if len < total => Place { block, message, have: len as u32, attempt },
+            Kind::Seal => Place::start_of(block.saturating_add(1)),
+            _ => Place { block, message: message.saturating_add(1), have: 0, attempt },
+        };
+        self.cursor = Some((from, asked.expect));
+        if len < total {
             return BlockStep::Done(Outcome::Control);
         }
-        asked.messages += 1;
-        let message = key.message.saturating_add(1);
-        self.cursor = Some((from, Place { block: key.block, message, have: 0 }));
         let wire = self.coming.take().map(|coming| coming.bytes).unwrap_or_default();
         BlockStep::Whole(key, part.kind, wire)
+    }
+
+    /// A peer sends something else than what is next: others are asked at once.
+    fn misled(&mut self, now: Timestamp, from: PeerKey, outcome: Outcome) -> BlockStep {
+        self.pass(now + PAUSE, from, None);
+        self.at = Some(now);
+        BlockStep::Done(outcome)
+    }
+
+    /// A message of an answer was not here before.
+    pub(super) const fn note_new(&mut self, now: Timestamp) {
+        (self.busy, self.in_vain, self.fruitful) = (None, 0, now);
     }
 
     /// A peer has sent what was not asked for or not signed: nothing of it counts.
@@ -414,10 +466,12 @@ impl CatchUp {
             return if known { Outcome::RepairLate } else { Outcome::RepairUnasked };
         };
         let keeps_some = end.first <= end.last;
-        let has_it = keeps_some && (end.first..=end.last).contains(&asked.from);
-        let in_vain = asked.messages == 0 && self.cursor == asked.cursor;
+        let has_it = keeps_some && (end.first..=end.last).contains(&asked.from.block);
+        let in_vain = asked.expect == asked.from;
         let times = self.busy.map_or(0, |(_, times)| times);
-        if in_vain && has_it && self.cursor.is_some() && times < MAX_BUSY {
+        if now >= self.fruitful + SLOWEST || (in_vain && asked.skipped) {
+            self.pass(now + PAUSE, from, None);
+        } else if in_vain && has_it && !asked.from.is_start() && times < MAX_BUSY {
             // What it has sent so far of a long message is worth waiting for.
             self.busy = Some((now + BUSY, times + 1));
         } else if in_vain {
@@ -426,7 +480,8 @@ impl CatchUp {
             self.in_vain = self.in_vain.saturating_add(1);
             let busy = BUSY * (1 << (self.in_vain / 4).min(5));
             let pause = if has_it { busy.min(PAUSE) } else { PAUSE };
-            let keeps_from = if keeps_some && end.first > asked.from { end.first } else { NEVER };
+            let later = keeps_some && end.first > asked.from.block;
+            let keeps_from = if later { end.first } else { NEVER };
             self.pass(now + pause, from, (!has_it).then_some(keeps_from));
         }
         self.at = Some(now);

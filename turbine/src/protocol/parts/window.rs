@@ -259,6 +259,7 @@ impl Parts {
         if self.archive.has(&key) {
             return Outcome::Control;
         }
+        self.catch_up.note_new(self.ctx.now);
         self.archive.insert(key, &message);
         self.ctx.counters.blocks_messages += 1;
         if self.ctx.window.place(self.ctx.now, key.block) == Place::Inside {

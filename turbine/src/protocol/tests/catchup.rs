@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::network::{Net, config};
 use super::*;
-use crate::control::{BlockPart, BlocksEnd, BlocksRequest};
+use crate::control::{BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest};
 
 const LAST: usize = 4;
 
@@ -332,6 +332,8 @@ fn what_was_not_asked_for_is_not_taken() {
 #[test]
 fn parts_out_of_order_are_passed_over_and_memory_follows_what_came() {
     let (mut net, asked, request) = asking();
+    let env = net.world.sign(env(3));
+    take_message(&mut net, asked, request.nonce, &env);
     let message = net.world.sign(frag(3, 0, 100_000));
     let wire = message.to_wire();
     let len = crate::control::BLOCK_PART_LEN;
@@ -346,6 +348,100 @@ fn parts_out_of_order_are_passed_over_and_memory_follows_what_came() {
     let (again, next) = requests(&mut net).pop().expect("it goes on");
     assert_eq!((again, next.block), (asked, 3));
     assert_eq!((next.message, next.have), (1, 2 * len as u32), "where the order ended");
+}
+
+fn take_message(net: &mut Net, from: PeerKey, nonce: u64, message: &VerifiedMessage) {
+    let wire = message.to_wire();
+    for (n, piece) in wire.chunks(BLOCK_PART_LEN).enumerate() {
+        let part = part(nonce, message, piece, n * BLOCK_PART_LEN);
+        take(net, from, &Control::BlockPart(part));
+    }
+}
+
+/// The end of an answer of one that says that it keeps everything, and what is asked then.
+fn end(net: &mut Net, from: PeerKey, nonce: u64) -> Option<(PeerKey, BlocksRequest)> {
+    take(net, from, &Control::BlocksEnd(BlocksEnd { nonce, first: 1, last: 90 }));
+    next(net)
+}
+
+fn next(net: &mut Net) -> Option<(PeerKey, BlocksRequest)> {
+    let now = net.now;
+    net.nodes[LAST].handle_timeout(now);
+    requests(net).pop()
+}
+
+#[test]
+fn a_peer_that_sends_the_same_message_again_and_again_is_left() {
+    let (mut net, liar, request) = asking();
+    let env = net.world.sign(env(3));
+    take_message(&mut net, liar, request.nonce, &env);
+    let (again, second) = end(&mut net, liar, request.nonce).expect("it goes on");
+    assert_eq!((again, second.block, second.message, second.have), (liar, 3, 1, 0));
+    take_message(&mut net, liar, second.nonce, &env);
+    let (other, third) = next(&mut net).expect("another is asked at once");
+    assert_ne!(other, liar);
+    assert_eq!((third.block, third.message, third.have), (3, 0, 0));
+    assert_eq!(net.nodes[LAST].counters().blocks_messages, 1);
+}
+
+#[test]
+fn a_peer_that_sends_the_same_part_again_and_again_is_left() {
+    let (mut net, liar, request) = asking();
+    let env = net.world.sign(env(3));
+    let message = net.world.sign(frag(3, 0, 100_000));
+    let wire = message.to_wire();
+    take_message(&mut net, liar, request.nonce, &env);
+    let first = |nonce| Control::BlockPart(part(nonce, &message, &wire[..BLOCK_PART_LEN], 0));
+    take(&mut net, liar, &first(request.nonce));
+    let (again, second) = end(&mut net, liar, request.nonce).expect("it goes on");
+    assert_eq!((again, second.message, second.have), (liar, 1, BLOCK_PART_LEN as u32));
+    take(&mut net, liar, &first(second.nonce));
+    let (other, _) = next(&mut net).expect("another is asked at once");
+    assert_ne!(other, liar);
+}
+
+#[test]
+fn a_peer_that_leaves_out_messages_or_takes_them_of_two_attempts_is_left() {
+    let (mut net, liar, request) = asking();
+    let (env, ahead) = (net.world.sign(env(3)), net.world.sign(frag(3, 1, 500)));
+    take_message(&mut net, liar, request.nonce, &env);
+    take_message(&mut net, liar, request.nonce, &ahead);
+    assert_eq!(outcomes(&net, Outcome::ControlStale), 1, "a frame may have been lost");
+    let (again, second) = end(&mut net, liar, request.nonce).expect("it goes on");
+    assert_eq!((again, second.message), (liar, 1));
+    take_message(&mut net, liar, second.nonce, &ahead);
+    let (other, third) = end(&mut net, liar, second.nonce).expect("another is asked");
+    assert_ne!(other, liar);
+    let mixed = net.world.sign(frag(3, 0, 500));
+    take_message(&mut net, other, third.nonce, &env);
+    let mut part = part(third.nonce, &mixed, &mixed.to_wire(), 0);
+    part.key.attempt = 1;
+    take(&mut net, other, &Control::BlockPart(part));
+    let (fourth, _) = next(&mut net).expect("another is asked");
+    assert!(![liar, other].contains(&fourth));
+    assert_eq!(net.nodes[LAST].counters().blocks_messages, 1);
+}
+
+#[test]
+fn a_peer_that_never_ends_a_message_is_left() {
+    let (mut net, slow, request) = asking();
+    let message = net.world.sign(frag(3, 0, 1_000_000));
+    let wire = message.to_wire();
+    let env = net.world.sign(env(3));
+    take_message(&mut net, slow, request.nonce, &env);
+    let mut asked = end(&mut net, slow, request.nonce).expect("it goes on");
+    let started = net.now;
+    for (n, piece) in wire.chunks(BLOCK_PART_LEN).enumerate() {
+        if asked.0 != slow {
+            break;
+        }
+        net.now = net.now + Duration::from_millis(900);
+        let part = part(asked.1.nonce, &message, piece, n * BLOCK_PART_LEN);
+        take(&mut net, slow, &Control::BlockPart(part));
+        asked = end(&mut net, slow, asked.1.nonce).expect("somebody is asked");
+    }
+    assert_ne!(asked.0, slow);
+    assert!(net.now.since(started) < Duration::from_secs(22), "{:?}", net.now.since(started));
 }
 
 #[test]
