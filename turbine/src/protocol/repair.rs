@@ -57,6 +57,7 @@ use crate::health::Missing;
 use crate::peer::PeerKey;
 use crate::time::Timestamp;
 use answering::Budgets;
+pub(super) use messages::ENCODING_SHARE;
 use messages::Encoded;
 pub(super) use parts::PartStep;
 use requests::Requests;
@@ -277,7 +278,11 @@ fn quiet_until(ctx: &Ctx, key: &MessageKey) -> Timestamp {
 ///
 /// Draws first, and then looks along the table from the last draw on: a few connected peers among
 /// many members are found without looking at all of them.
-pub(super) fn draw_peer(ctx: &Ctx, seed: &[u64], except: impl Fn(PeerKey) -> bool) -> Option<PeerKey> {
+pub(super) fn draw_peer(
+    ctx: &Ctx,
+    seed: &[u64],
+    except: impl Fn(PeerKey) -> bool,
+) -> Option<PeerKey> {
     const DRAWS: u64 = 8;
     const STEPS: usize = 256;
     let table = ctx.peers.table();

@@ -14,18 +14,31 @@ use crate::outcome::Outcome;
 use crate::peer::PeerKey;
 use crate::protocol::config::CatchUpConfig;
 use crate::protocol::ctx::Ctx;
+use crate::protocol::fallback::cost;
+use crate::protocol::repair::ENCODING_SHARE;
+use crate::time::Timestamp;
 
 /// What a request and each message of an answer cost of the budget beside their bytes.
 const FIXED_COST: u64 = 256;
 /// Budgets in use at a time, 64 bytes each.
 const MAX_BUDGETS: usize = 4096;
+/// How often a peer that has nothing left of its budget is told the end of an answer at once.
+const END_EVERY: Duration = Duration::from_millis(100);
+
+/// What a peer has been sent.
+#[derive(Debug, Default)]
+struct Budget {
+    spent: Bucket,
+    /// When it may be told again that there is nothing for it now.
+    end_at: Timestamp,
+}
 
 /// What peers that catch up may still be sent: each by itself, and all together.
 pub(in crate::protocol) struct Serving {
     each: Rate,
     all: Rate,
     spent: Bucket,
-    peers: BTreeMap<PeerKey, Bucket>,
+    peers: BTreeMap<PeerKey, Budget>,
     /// The message that was encoded last: a long one is asked for several times.
     encoded: Option<(B256, Bytes)>,
 }
@@ -49,13 +62,13 @@ impl Serving {
     fn take(&mut self, ctx: &Ctx, peer: PeerKey, bytes: u64) -> bool {
         let now = ctx.now;
         if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_BUDGETS {
-            self.peers.retain(|_, budget| !budget.is_full(now));
+            self.peers.retain(|_, budget| !budget.spent.is_full(now));
             if self.peers.len() >= MAX_BUDGETS {
                 return false;
             }
         }
         let budget = self.peers.entry(peer).or_default();
-        budget.take(now, &self.each, bytes) && self.spent.take(now, &self.all, bytes)
+        budget.spent.take(now, &self.each, bytes) && self.spent.take(now, &self.all, bytes)
     }
 
     /// A peer is none any more.
@@ -71,7 +84,16 @@ impl Serving {
         from: PeerKey,
         request: &BlocksRequest,
     ) -> Outcome {
-        if !ctx.config.repair.enabled || !self.take(ctx, from, FIXED_COST) {
+        if !ctx.config.repair.enabled {
+            return Outcome::RepairRefused;
+        }
+        if !self.take(ctx, from, FIXED_COST) {
+            // It need not wait for what does not come.
+            let now = ctx.now;
+            if let Some(budget) = self.peers.get_mut(&from).filter(|b| now >= b.end_at) {
+                budget.end_at = now + END_EVERY;
+                Self::end(ctx, archive, from, request.nonce);
+            }
             return Outcome::RepairRefused;
         }
         let mut parts = 0;
@@ -84,16 +106,27 @@ impl Serving {
             }
             let wire = match &self.encoded {
                 Some((of, wire)) if *of == root => wire.clone(),
-                _ => Bytes::from(message.to_wire().into_boxed_slice()),
+                _ => {
+                    if !self.take(ctx, from, (cost(message) / ENCODING_SHARE) as u64) {
+                        break;
+                    }
+                    let wire = Bytes::from(message.to_wire().into_boxed_slice());
+                    self.encoded = Some((root, wire.clone()));
+                    wire
+                }
             };
             let total = wire.len() as u32;
             // Only the first message is wanted from its middle on.
-            let first = std::mem::take(&mut have) / BLOCK_PART_LEN * BLOCK_PART_LEN;
+            let have = std::mem::take(&mut have);
+            if have >= wire.len() {
+                // It has what there is not.
+                break;
+            }
+            let first = have / BLOCK_PART_LEN * BLOCK_PART_LEN;
             for offset in (first..wire.len()).step_by(BLOCK_PART_LEN) {
                 let bytes = wire.slice(offset..wire.len().min(offset + BLOCK_PART_LEN));
                 let len = bytes.len() as u64;
                 if parts >= MAX_PARTS || !self.take(ctx, from, len) {
-                    self.encoded = Some((root, wire));
                     break 'all;
                 }
                 let (nonce, offset) = (request.nonce, offset as u32);
@@ -106,10 +139,15 @@ impl Serving {
                 ctx.counters.blocks_answered_bytes += len;
             }
         }
-        let (first, last) = archive.range();
-        let end = BlocksEnd { nonce: request.nonce, first, last };
-        let payload = Payload::Control(Control::BlocksEnd(end).to_bytes());
-        ctx.egress.push(Transmit { to: from, lane: Lane::Repair, payload });
+        Self::end(ctx, archive, from, request.nonce);
         if parts > 0 { Outcome::Control } else { Outcome::RepairLacking }
+    }
+
+    /// Says that an answer is at its end, and what is kept here.
+    fn end(ctx: &mut Ctx, archive: &Archive, to: PeerKey, nonce: u64) {
+        let (first, last) = archive.range();
+        let payload =
+            Payload::Control(Control::BlocksEnd(BlocksEnd { nonce, first, last }).to_bytes());
+        ctx.egress.push(Transmit { to, lane: Lane::Repair, payload });
     }
 }

@@ -22,7 +22,7 @@ pub(super) const ONCE_WITHIN: Duration = Duration::from_millis(100);
 /// The budget for encoding a message, as a part of its length: about the time that sending that
 /// many bytes takes at the usual rate. Otherwise the last bytes of a long message, asked for again
 /// and again, would cost far more than their length.
-const ENCODING_SHARE: usize = 64;
+pub(in crate::protocol) const ENCODING_SHARE: usize = 64;
 
 /// The message that was encoded last, for peers that ask for the rest of it. At most
 /// `MAX_MESSAGE_LEN`.

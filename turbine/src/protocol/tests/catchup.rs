@@ -494,6 +494,49 @@ fn any_request_is_answered_within_budgets_and_without_panic() {
 }
 
 #[test]
+fn what_is_encoded_for_a_peer_that_has_it_all_is_paid_for() {
+    let mut net = net();
+    blocks(&mut net, 1..=2, 300_000);
+    net.run_for(Duration::from_secs(3));
+    let now = net.now;
+    for n in 0..4_000 {
+        let (message, have) = (1 + n % 2, u32::MAX);
+        let request = BlocksRequest { nonce: 1, block: 1, message, have, last: 2 };
+        let frame = Control::BlocksRequest(request).to_bytes();
+        net.nodes[1].handle_control(now, peer(2), &frame);
+    }
+    let refused = net.nodes[1].outcomes().get(Outcome::RepairRefused);
+    assert!(refused > 2_000, "{refused}: a 64th of 300 kB each");
+    assert_eq!(net.nodes[1].counters().blocks_answered_bytes, 0, "nothing follows the end");
+}
+
+#[test]
+fn a_peer_without_budget_is_told_so_once_in_a_while() {
+    let mut config = config(RoutePolicy::Fixed(Route::Direct), 0.0);
+    config.catch_up.answer_burst = 300;
+    let mut net = with(&config);
+    blocks(&mut net, 1..=2, 500);
+    net.run_for(Duration::from_secs(3));
+    let now = net.now;
+    while net.nodes[1].poll_transmit(now).is_some() {}
+    for nonce in 1..=5 {
+        let request = BlocksRequest { nonce, block: 1, message: 0, have: 0, last: 2 };
+        let frame = Control::BlocksRequest(request).to_bytes();
+        net.nodes[1].handle_control(now, peer(2), &frame);
+    }
+    let sent: Vec<Transmit> = std::iter::from_fn(|| net.nodes[1].poll_transmit(now)).collect();
+    let nonce = |transmit: &Transmit| match &transmit.payload {
+        Payload::Control(frame) => match Control::from_bytes(frame).unwrap() {
+            Control::BlocksEnd(end) => Some(end.nonce),
+            _ => None,
+        },
+        Payload::Shred(_) => None,
+    };
+    let ends: Vec<u64> = sent.iter().filter_map(nonce).collect();
+    assert_eq!(ends, [1, 2], "one for what it had left, and one for all the rest");
+}
+
+#[test]
 fn who_executes_nothing_asks_for_nothing() {
     let mut net = net();
     blocks(&mut net, 1..=2, 500);
