@@ -141,13 +141,15 @@ impl Archive {
         first.zip(last).map_or((1, 0), |(first, last)| (*first, *last))
     }
 
-    /// Messages of whole blocks, from one on, as far as they follow one another without a gap.
+    /// Messages of whole blocks, from one on to the end of block `last`, as far as they follow one
+    /// another without a gap.
     pub(super) fn from(
         &self,
         block: u64,
         message: u16,
+        last: u64,
     ) -> impl Iterator<Item = (MessageKey, &VerifiedMessage)> {
-        let blocks = (block..).map_while(|block| Some((block, self.whole(block)?)));
+        let blocks = (block..=last).map_while(|block| Some((block, self.whole(block)?)));
         blocks.flat_map(move |(of, (attempt, opening))| {
             let first = if of == block { message } else { 0 };
             let end = opening.seal.unwrap_or(0);
@@ -193,7 +195,8 @@ mod tests {
         assert_eq!([5, 6, 7, 8].map(|b| archive.is_whole(b)), [true, true, false, true]);
         assert_eq!(archive.range(), (5, 8));
         let from = |block, message| {
-            let all = archive.from(block, message).map(|(key, _)| (key.block, key.message));
+            let all =
+                archive.from(block, message, u64::MAX).map(|(key, _)| (key.block, key.message));
             all.collect::<Vec<_>>()
         };
         assert_eq!(from(5, 1), [(5, 1), (5, 2), (6, 0), (6, 1), (6, 2)]);
@@ -201,6 +204,17 @@ mod tests {
         assert_eq!(from(8, 2), [(8, 2)]);
         archive.forget_above(6);
         assert_eq!((archive.range(), archive.is_whole(8)), ((5, 6), false));
+    }
+
+    #[test]
+    fn the_last_block_that_there_can_be_ends_what_is_read() {
+        let mut archive = Archive::new(usize::MAX, 100);
+        keep(&mut archive, u64::MAX - 1, 0);
+        keep(&mut archive, u64::MAX, 0);
+        let count = |block, last| archive.from(block, 0, last).count();
+        assert_eq!(count(u64::MAX, u64::MAX), 3);
+        assert_eq!(count(u64::MAX - 1, u64::MAX), 6);
+        assert_eq!((count(u64::MAX - 1, u64::MAX - 1), count(u64::MAX, 0)), (3, 0));
     }
 
     #[test]
@@ -226,7 +240,7 @@ mod tests {
         keep(&mut archive, 7, 1);
         archive.insert(key(7, 2, 0), &env(7));
         assert!(!archive.has(&key(7, 0, 0)), "two attempts are kept");
-        let attempts: Vec<u8> = archive.from(7, 0).map(|(key, _)| key.attempt).collect();
+        let attempts: Vec<u8> = archive.from(7, 0, 7).map(|(key, _)| key.attempt).collect();
         assert_eq!(attempts, [1, 1, 1], "the third is open");
         archive.refuse(&key(7, 1, 1));
         assert!(!archive.is_whole(7) && archive.has(&key(7, 2, 0)));

@@ -98,8 +98,8 @@ impl Serving {
         }
         let mut parts = 0;
         let mut have = request.have as usize;
-        let wanted = archive.from(request.block, request.message);
-        'all: for (key, message) in wanted.take_while(|(key, _)| key.block <= request.last) {
+        let wanted = archive.from(request.block, request.message, request.last);
+        'all: for (key, message) in wanted {
             let (root, kind) = (message.root(), message.message().kind());
             if !self.take(ctx, from, FIXED_COST) {
                 break;
