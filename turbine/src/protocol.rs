@@ -231,6 +231,7 @@ impl Protocol {
             parts.repair.rest();
         }
         parts.fallback.settle(&mut parts.ctx);
+        parts.catch_up();
     }
 
     /// The operator says how much this node has to do with gossip. To and from

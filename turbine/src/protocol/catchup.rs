@@ -38,6 +38,7 @@ use super::event::Event;
 use super::repair::draw_peer;
 use crate::control::{BlockPart, BlocksEnd, BlocksRequest, Control, MAX_PARTS};
 use crate::egress::{Lane, Payload, Transmit};
+use crate::gossip::Mode;
 use crate::outcome::Outcome;
 use crate::peer::PeerKey;
 use crate::time::Timestamp;
@@ -252,7 +253,9 @@ impl CatchUp {
         if !ctx.config.repair.enabled || self.config.memory == 0 {
             return;
         }
-        let Some((first, last)) = self.target(ctx, archive) else {
+        // On gossip alone nobody asks over the overlay, and no answer would be taken.
+        let target = self.target(ctx, archive).filter(|_| ctx.mode != Mode::Gossip);
+        let Some((first, last)) = target else {
             self.level(ctx);
             return;
         };

@@ -236,7 +236,7 @@ impl Parts {
     // Catching up.
 
     /// Asks for what is missing, if it is time to.
-    pub(super) fn catch_up(&mut self) {
+    pub(in crate::protocol) fn catch_up(&mut self) {
         self.catch_up.step(&mut self.ctx, &self.archive);
     }
 

@@ -445,6 +445,18 @@ fn a_peer_that_never_ends_a_message_is_left() {
 }
 
 #[test]
+fn on_gossip_alone_nothing_is_asked_for() {
+    let (mut net, _, _) = asking();
+    let now = net.now;
+    net.nodes[LAST].set_mode(now, crate::gossip::Mode::Gossip);
+    assert_eq!(net.nodes[LAST].catch_up().missing, None);
+    net.nodes[LAST].handle_verified(now, 3, Timestamp::default());
+    net.now = now + Duration::from_secs(10);
+    assert_eq!(next(&mut net), None);
+    assert!(!net.nodes[LAST].parts.catch_up.is_pending());
+}
+
+#[test]
 fn a_silent_peer_and_one_that_has_nothing_are_passed_over() {
     let (mut net, silent, request) = asking();
     net.now = net.now + Duration::from_millis(1_100);
