@@ -43,11 +43,20 @@ pub(in crate::protocol) struct Archive {
     blocks: BTreeMap<u64, BTreeMap<u8, Opening>>,
     /// Blocks that were whole here, whether they are kept or not.
     done: BTreeSet<u64>,
+    /// The application's verified head: nothing up to it is asked for any more.
+    verified: Option<u64>,
 }
 
 impl Archive {
     pub(in crate::protocol) const fn new(memory: usize, max_blocks: usize) -> Self {
-        Self { memory, max_blocks, bytes: 0, blocks: BTreeMap::new(), done: BTreeSet::new() }
+        Self {
+            memory,
+            max_blocks,
+            bytes: 0,
+            blocks: BTreeMap::new(),
+            done: BTreeSet::new(),
+            verified: None,
+        }
     }
 
     /// Keeps a message if lower blocks leave room for it.
@@ -78,11 +87,28 @@ impl Archive {
         opening.bytes += cost;
         self.bytes += cost;
         if opening.is_whole() {
-            self.done.insert(key.block);
-            if self.done.len() > MAX_DONE {
-                self.done.pop_first();
-            }
+            self.note_whole(key.block);
         }
+    }
+
+    /// A block was here from Env to Seal, whether there is room for it or not.
+    pub(in crate::protocol) fn note_whole(&mut self, block: u64) {
+        self.done.insert(block);
+        if self.done.len() <= MAX_DONE {
+            return;
+        }
+        // The highest are asked for last of all, and are perhaps kept still when it comes to that.
+        match self.verified {
+            Some(verified) if self.done.first().is_some_and(|first| *first > verified) => {
+                self.done.pop_last()
+            }
+            _ => self.done.pop_first(),
+        };
+    }
+
+    /// The application's verified head is `block`.
+    pub(in crate::protocol) const fn verified(&mut self, block: u64) {
+        self.verified = Some(block);
     }
 
     /// Whether a block was here from Env to Seal, and is kept perhaps no more.
@@ -231,6 +257,22 @@ mod tests {
         let mut archive = Archive::new(usize::MAX, 4);
         (10..20).for_each(|block| keep(&mut archive, block, 0));
         assert_eq!((archive.range(), archive.bytes()), ((16, 19), 4 * each));
+    }
+
+    #[test]
+    fn a_block_just_caught_up_is_remembered_before_those_far_ahead() {
+        let mut archive = Archive::new(usize::MAX, 2);
+        archive.verified(10);
+        let far = MAX_DONE as u64 + 100;
+        (100..far).for_each(|block| keep(&mut archive, block, 0));
+        // Too low to be kept.
+        archive.note_whole(11);
+        assert!(archive.was_whole(11) && !archive.is_whole(11), "the highest goes");
+        assert!(archive.was_whole(100) && !archive.was_whole(far - 1));
+        // What is verified goes first.
+        archive.verified(100);
+        archive.note_whole(far);
+        assert!(!archive.was_whole(11) && archive.was_whole(101) && archive.was_whole(far));
     }
 
     #[test]

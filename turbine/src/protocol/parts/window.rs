@@ -194,6 +194,7 @@ impl Parts {
         }
         self.repair.anchor(block.saturating_add(1));
         self.catch_up.verified(block);
+        self.archive.verified(block);
         self.catch_up();
     }
 
@@ -256,6 +257,10 @@ impl Parts {
                 return outcome;
             }
         };
+        if kind == Kind::Seal {
+            // All before it has come, too: it need not come again, even if there is no room for it.
+            self.archive.note_whole(key.block);
+        }
         if self.archive.has(&key) {
             return Outcome::Control;
         }

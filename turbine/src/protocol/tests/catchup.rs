@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::network::{Net, config};
 use super::*;
 use crate::control::{BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest};
+use crate::protocol::catchup::Archive;
 
 const LAST: usize = 4;
 
@@ -454,6 +455,20 @@ fn on_gossip_alone_nothing_is_asked_for() {
     net.now = now + Duration::from_secs(10);
     assert_eq!(next(&mut net), None);
     assert!(!net.nodes[LAST].parts.catch_up.is_pending());
+}
+
+#[test]
+fn a_block_that_there_is_no_room_for_is_not_asked_for_again() {
+    let (mut net, from, request) = asking();
+    net.nodes[LAST].parts.archive = Archive::new(1, 512);
+    for message in [env(3), frag(3, 0, 500), seal(3, 1)] {
+        let message = net.world.sign(message);
+        take_message(&mut net, from, request.nonce, &message);
+    }
+    assert_eq!(net.nodes[LAST].counters().blocks_messages, 3);
+    assert!(!net.nodes[LAST].parts.archive.has(&key(&seal(3, 1), 0)));
+    let (_, next) = end(&mut net, from, request.nonce).expect("it goes on");
+    assert_eq!((next.block, next.message), (4, 0));
 }
 
 #[test]
