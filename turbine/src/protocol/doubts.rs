@@ -15,6 +15,9 @@
 //!   peer for the blocks of one gateway, and apart for those that name the plan of the leader
 //!   that is known here: what two views disagree about takes nothing from the rest.
 //!
+//! When all of [`MAX_SUSPECTS`] rates are in use, those who have none share one, until some of them
+//! are full again.
+//!
 //! Memory: [`MAX_SUSPECTS`] rates of 80 bytes and [`MAX_HELD`] shreds' frames of 160.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -50,13 +53,16 @@ pub(super) struct Suspect {
 pub(super) struct Doubts {
     rate: Rate,
     suspects: BTreeMap<Suspect, Bucket>,
+    /// Of those for whom there is no room.
+    overflow: Bucket,
     held: VecDeque<(PeerKey, Commitment)>,
 }
 
 impl Default for Doubts {
     fn default() -> Self {
         let rate = Rate::new(RATE.0, Duration::from_secs(1), RATE.1);
-        Self { rate, suspects: BTreeMap::new(), held: VecDeque::new() }
+        let (suspects, held) = (BTreeMap::new(), VecDeque::new());
+        Self { rate, suspects, overflow: Bucket::default(), held }
     }
 }
 
@@ -68,23 +74,19 @@ impl Doubts {
 
     /// Whether so many did not verify that no more are looked at.
     pub(super) fn is_spent(&self, now: Timestamp, suspect: &Suspect) -> bool {
-        match self.suspects.get(suspect) {
-            Some(bucket) => {
-                let mut bucket = *bucket;
-                !bucket.take(now, &self.rate, 1)
-            }
-            None => self.suspects.len() >= MAX_SUSPECTS,
-        }
+        let bucket = self.suspects.get(suspect).unwrap_or(&self.overflow);
+        !Bucket::clone(bucket).take(now, &self.rate, 1)
     }
 
     /// One more did not verify.
     pub(super) fn note(&mut self, now: Timestamp, suspect: Suspect, claim: Commitment) {
-        if !self.suspects.contains_key(&suspect) && self.suspects.len() >= MAX_SUSPECTS {
+        if self.suspects.len() >= MAX_SUSPECTS {
             self.suspects.retain(|_, bucket| !bucket.is_full(now));
         }
-        if self.suspects.contains_key(&suspect) || self.suspects.len() < MAX_SUSPECTS {
-            self.suspects.entry(suspect).or_default().charge(now, &self.rate, 1);
-        }
+        let room = self.suspects.len() < MAX_SUSPECTS || self.suspects.contains_key(&suspect);
+        let bucket =
+            if room { self.suspects.entry(suspect).or_default() } else { &mut self.overflow };
+        bucket.charge(now, &self.rate, 1);
         let of_peer = |(peer, _): &&(PeerKey, Commitment)| *peer == suspect.peer;
         let known = self.held.iter().filter(of_peer);
         if known.clone().any(|(_, held)| *held == claim) {
@@ -154,16 +156,36 @@ mod tests {
         let others = [suspect(2, 1), suspect(1, 2), Suspect { ours: false, ..suspect(1, 1) }];
         assert!(others.iter().all(|other| !doubts.is_spent(NOW, other)));
         assert!(!doubts.is_spent(NOW + Duration::from_millis(32), &suspect(1, 1)));
-        for number in 0..MAX_SUSPECTS as u32 + 9 {
-            doubts.note(NOW, suspect(number, 3), claim.clone());
-        }
-        assert_eq!(doubts.suspects.len(), MAX_SUSPECTS);
-        assert!(doubts.is_spent(NOW, &suspect(1, 9)), "nobody else is looked at");
-        doubts.note(NOW + Duration::from_secs(9), suspect(1, 9), claim);
-        assert_eq!(doubts.suspects.len(), 1, "those that are full again went");
-        assert!(doubts.held.len() <= MAX_HELD);
         doubts.forget(peer(1));
         assert!(doubts.suspects.is_empty());
+    }
+
+    #[test]
+    fn a_table_full_of_suspects_makes_nobody_deaf() {
+        let (claim, mut doubts) = (claims(1).remove(0), Doubts::default());
+        // As the protocol does: who is spent is not looked at, and only what is looked at is noted.
+        let mut look = |now, suspect: Suspect| {
+            let looked_at = !doubts.is_spent(now, &suspect);
+            if looked_at {
+                doubts.note(now, suspect, claim.clone());
+            }
+            (looked_at, doubts.suspects.len(), doubts.held.len() <= MAX_HELD)
+        };
+        for number in 0..MAX_SUSPECTS as u32 {
+            assert!(look(NOW, suspect(number, 3)).0);
+        }
+        let new = (0..RATE.1 as u32 + 9).map(|number| look(NOW, suspect(number, 9)));
+        assert_eq!(
+            new.filter(|seen| seen.0).count() as u64,
+            RATE.1,
+            "those without a rate have one"
+        );
+        assert_eq!(look(NOW, suspect(7, 3)), (true, MAX_SUSPECTS, true), "others have their own");
+        // Whoever is next, though it is known already, sweeps out those that are full again.
+        let later = NOW + Duration::from_millis(40);
+        assert_eq!(look(later, suspect(7, 3)), (true, 1, true));
+        let later = NOW + Duration::from_secs(9);
+        assert_eq!(look(later, suspect(1, 9)), (true, 2, true), "and those who are new are seen");
     }
 
     #[test]
