@@ -102,7 +102,7 @@ impl From<&ValidateError> for Outcome {
     fn from(error: &ValidateError) -> Self {
         match error {
             ValidateError::Chain => Self::Chain,
-            ValidateError::Signature => Self::Unproven,
+            ValidateError::Signature | ValidateError::Unverified => Self::Unproven,
             ValidateError::Altered => Self::BadSignature,
             ValidateError::Equivocation(_) => Self::Equivocation,
             ValidateError::Full => Self::TableFull,

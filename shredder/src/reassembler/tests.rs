@@ -266,7 +266,7 @@ fn two_keys_of_one_gateway_have_one_share() {
         let mut results = Vec::new();
         for bytes in cut.sets[0].shreds.iter().take(shreds) {
             let shred = HashedShred::new(Shred::parse(bytes.clone()).unwrap());
-            let valid = validator.validate_for(shred, &key.verifying_key(), owner).unwrap();
+            let valid = validator.validate_for(shred, &key.verifying_key(), owner, true).unwrap();
             results.push(reassembler.push(&valid).map(message_of));
         }
         (results, reassembler.shares.of(&evil), reassembler.bytes())

@@ -338,6 +338,28 @@ fn what_has_the_frame_of_a_known_set_and_another_content_was_altered() {
 }
 
 #[test]
+fn who_may_have_no_signature_verified_has_what_the_tree_proves() {
+    let cut = cut(3_000, &params(7, 0, 1));
+    let key = shredder().verifying_key();
+    let shreds = &cut.sets[0].shreds;
+    let mut validator = Validator::new(CHAIN, 10);
+    let mut validate = |bytes: &[u8], may_verify| {
+        let valid = validator.validate_for(hashed(bytes).unwrap(), &key, (&key).into(), may_verify);
+        valid.map(|_| ())
+    };
+    assert_eq!(validate(&shreds[0], false), Err(ValidateError::Unverified));
+    assert_eq!(validate(&shreds[0], true), Ok(()));
+    assert!(shreds.iter().all(|shred| validate(shred, false).is_ok()));
+    let mut junk = shreds[1].to_vec();
+    junk[49] ^= 1;
+    assert_eq!(validate(&junk, false), Err(ValidateError::Altered), "no signature says so");
+    let end = junk.len();
+    junk[end - 1] ^= 1;
+    assert_eq!(validate(&junk, false), Err(ValidateError::Unverified));
+    assert_eq!(validate(&junk, true), Err(ValidateError::Signature));
+}
+
+#[test]
 fn two_keys_of_one_gateway_accuse_nobody() {
     let rate = CodeRate::new(3_000, LossTarget::default());
     let other = SigningKey::from_bytes(&[3; 32]);

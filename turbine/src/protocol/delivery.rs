@@ -36,8 +36,9 @@ const CHECKS_AT_ONCE: usize = 8;
 pub(super) enum Step {
     /// Nothing changes by it.
     Refused(Outcome),
-    /// The leader's key does not cover this. Perhaps another one's does.
-    Unproven(Box<Commitment>),
+    /// The leader's key does not cover this. Perhaps another one's does. What was claimed, if
+    /// nothing of the set is known.
+    Unproven(Option<Box<Commitment>>),
     /// The leader signed two contradictory things.
     Equivocation(Box<EquivocationProof>),
     /// The leader's parity is inconsistent: its message is refused.
@@ -96,8 +97,15 @@ impl Delivery {
         }
     }
 
-    /// Takes a shred that came by itself, or one that came by repair.
-    pub(super) fn shred(&mut self, ctx: &Ctx, hashed: HashedShred, repaired: bool) -> Step {
+    /// Takes a shred that came by itself, or one that came by repair. What only a signature could
+    /// prove is refused unless its sender `may_verify` one.
+    pub(super) fn shred(
+        &mut self,
+        ctx: &Ctx,
+        hashed: HashedShred,
+        repaired: bool,
+        may_verify: bool,
+    ) -> Step {
         let header = *hashed.shred().header();
         let Some(living) = ctx.epochs.at(header.block) else {
             return Step::Refused(Outcome::UnknownLeader);
@@ -123,14 +131,11 @@ impl Delivery {
             return Step::Refused(Outcome::Late);
         }
         let claim = first.then(|| hashed.clone());
-        let valid = match self.validator.validate_for(hashed, &delegate.key, owner) {
+        let valid = match self.validator.validate_for(hashed, &delegate.key, owner, may_verify) {
             Ok(valid) => valid,
             Err(ValidateError::Equivocation(proof)) => return Step::Equivocation(proof),
             Err(ValidateError::Signature) => {
-                return match claim {
-                    Some(hashed) => Step::Unproven(Box::new(hashed.claim())),
-                    None => Step::Refused(Outcome::Unproven),
-                };
+                return Step::Unproven(claim.map(|hashed| Box::new(hashed.claim())));
             }
             Err(error) => return Step::Refused((&error).into()),
         };
@@ -161,7 +166,7 @@ impl Delivery {
         Step::Kept { valid, leader, first, complete }
     }
 
-    /// Whether a shred's set is known, so that no signature need be verified for it.
+    /// Whether a shred's set is known, so that no signature need be verified for what belongs to it.
     pub(super) fn knows(&self, header: &SetHeader) -> bool {
         self.validator.knows(&header.set_key())
     }

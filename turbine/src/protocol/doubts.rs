@@ -11,7 +11,9 @@
 //!   held for that: if their set turns out to be valid later and does not contain them, whoever
 //!   sent them is convicted then.
 //! * It costs a verification, so there is a rate, [`RATE`]: beyond it shreds of sets that are not
-//!   known are dropped unseen, and repair brings what was lost with them. The rate is that of a
+//!   known are dropped unseen, and repair brings what was lost with them. Of a set that is known
+//!   only what its tree proves is taken then. An equivocation that is known already costs the same
+//!   and counts as well. The rate is that of a
 //!   peer for the blocks of one gateway, and apart for those that name the plan of the leader
 //!   that is known here: what two views disagree about takes nothing from the rest.
 //!
@@ -78,8 +80,8 @@ impl Doubts {
         !Bucket::clone(bucket).take(now, &self.rate, 1)
     }
 
-    /// One more did not verify.
-    pub(super) fn note(&mut self, now: Timestamp, suspect: Suspect, claim: Commitment) {
+    /// One more did not verify, or told what is known.
+    pub(super) fn charge(&mut self, now: Timestamp, suspect: Suspect) {
         if self.suspects.len() >= MAX_SUSPECTS {
             self.suspects.retain(|_, bucket| !bucket.is_full(now));
         }
@@ -87,6 +89,11 @@ impl Doubts {
         let bucket =
             if room { self.suspects.entry(suspect).or_default() } else { &mut self.overflow };
         bucket.charge(now, &self.rate, 1);
+    }
+
+    /// One more did not verify, of a set of which nothing is known.
+    pub(super) fn note(&mut self, now: Timestamp, suspect: Suspect, claim: Commitment) {
+        self.charge(now, suspect);
         let of_peer = |(peer, _): &&(PeerKey, Commitment)| *peer == suspect.peer;
         let known = self.held.iter().filter(of_peer);
         if known.clone().any(|(_, held)| *held == claim) {

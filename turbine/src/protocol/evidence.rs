@@ -34,14 +34,13 @@ pub(super) struct EvidenceBook {
 }
 
 impl EvidenceBook {
-    /// This node has proof of its own.
-    pub(super) fn report(&mut self, ctx: &mut Ctx, proof: EquivocationProof) {
+    /// This node has proof of its own. Says whether it is new.
+    pub(super) fn report(&mut self, ctx: &mut Ctx, proof: EquivocationProof) -> bool {
         let leader = ctx.epochs.leader_of_key(&proof.key);
-        if let Some((gateway, delegation)) = leader.map(|leader| (leader.gateway, leader.signed))
-            && self.has_room(&gateway)
-        {
-            self.take(ctx, gateway, Evidence { delegation, proof }, None);
-        }
+        let leader = leader.map(|leader| (leader.gateway, leader.signed));
+        leader.filter(|(gateway, _)| self.has_room(gateway)).is_some_and(|(gateway, delegation)| {
+            self.take(ctx, gateway, Evidence { delegation, proof }, None)
+        })
     }
 
     /// A peer has sent some. The cheap questions come first, and a signature is looked at only if
@@ -88,14 +87,21 @@ impl EvidenceBook {
         });
     }
 
-    /// Keeps, reports and spreads evidence that was verified, if it is new.
-    fn take(&mut self, ctx: &mut Ctx, gateway: Address, evidence: Evidence, from: Option<PeerKey>) {
+    /// Keeps, reports and spreads evidence that was verified, if it is new. Says whether it is.
+    fn take(
+        &mut self,
+        ctx: &mut Ctx,
+        gateway: Address,
+        evidence: Evidence,
+        from: Option<PeerKey>,
+    ) -> bool {
         if !self.known.entry(gateway).or_default().insert(id_of(&evidence)) {
-            return;
+            return false;
         }
         let evidence = Box::new(evidence);
         ctx.send_control_to_all(Lane::Bulk, &Control::Evidence(evidence.clone()), from);
         ctx.events.push_back(Event::Equivocation { gateway, evidence });
+        true
     }
 }
 

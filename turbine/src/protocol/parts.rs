@@ -20,7 +20,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{HashedShred, MessageKey, SetHeader, Shred, VerifiedMessage, shred};
+use fragcast_shredder::{
+    Commitment, EquivocationProof, HashedShred, MessageKey, SetHeader, Shred, VerifiedMessage,
+    shred,
+};
 
 use super::catchup::{Archive, CatchUp, Serving};
 use super::config::Config;
@@ -186,12 +189,38 @@ impl Parts {
     /// Whether a shred is not looked at, since too many of its sender's could not be checked and
     /// nothing of its set is known.
     pub(super) fn is_doubtful(&self, from: PeerKey, header: &SetHeader) -> bool {
+        self.is_spent(from, header) && !self.delivery.knows(header)
+    }
+
+    /// Whether too many of a peer's shreds could not be checked to verify a signature of another.
+    fn is_spent(&self, from: PeerKey, header: &SetHeader) -> bool {
         let ctx = &self.ctx;
         !ctx.doubts.is_empty()
-            && !self.delivery.knows(header)
             && ctx
                 .suspect(from, header.block, header.plan)
                 .is_some_and(|suspect| ctx.doubts.is_spent(ctx.now, &suspect))
+    }
+
+    /// Takes what a verification has shown that was in vain, at its sender's cost.
+    fn in_vain(&mut self, from: PeerKey, header: &SetHeader, claim: Option<Box<Commitment>>) {
+        let Some(suspect) = self.ctx.suspect(from, header.block, header.plan) else { return };
+        match claim {
+            Some(claim) => self.ctx.doubts.note(self.ctx.now, suspect, *claim),
+            None => self.ctx.doubts.charge(self.ctx.now, suspect),
+        }
+    }
+
+    /// The leader signed two contradictory things. Who sends what is known already pays for it.
+    fn equivocation(
+        &mut self,
+        from: PeerKey,
+        header: &SetHeader,
+        proof: EquivocationProof,
+    ) -> Outcome {
+        if !self.evidence.report(&mut self.ctx, proof) {
+            self.in_vain(from, header, None);
+        }
+        Outcome::Equivocation
     }
 
     /// What a shred is counted as that could not be checked.
@@ -206,7 +235,8 @@ impl Parts {
     fn shred(&mut self, from: PeerKey, hashed: HashedShred, repaired: bool) -> Outcome {
         let header = *hashed.shred().header();
         // Others of the same burst may have used up what its sender had.
-        if self.is_doubtful(from, &header) {
+        let may_verify = !self.is_spent(from, &header);
+        if !may_verify && !self.delivery.knows(&header) {
             let outcome = self.unproven(from);
             self.ctx.conclude(from, outcome);
             return outcome;
@@ -214,19 +244,14 @@ impl Parts {
         if !repaired && self.ctx.window.place(self.ctx.now, header.block) == Place::Elsewhere {
             return self.look(from, hashed);
         }
-        let outcome = match self.delivery.shred(&self.ctx, hashed, repaired) {
+        let outcome = match self.delivery.shred(&self.ctx, hashed, repaired, may_verify) {
             Step::Refused(Outcome::Unproven) => self.unproven(from),
             Step::Refused(outcome) => outcome,
             Step::Unproven(claim) => {
-                if let Some(suspect) = self.ctx.suspect(from, header.block, header.plan) {
-                    self.ctx.doubts.note(self.ctx.now, suspect, *claim);
-                }
+                self.in_vain(from, &header, claim);
                 self.unproven(from)
             }
-            Step::Equivocation(proof) => {
-                self.evidence.report(&mut self.ctx, *proof);
-                Outcome::Equivocation
-            }
+            Step::Equivocation(proof) => self.equivocation(from, &header, *proof),
             Step::BadParity => {
                 // Nobody is asked for more of it.
                 self.repair.note_refused(here!(self), &header.message_key());

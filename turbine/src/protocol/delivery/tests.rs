@@ -21,7 +21,9 @@ fn feed(
 ) -> Option<Assembled> {
     let mut whole = None;
     for shred in shreds {
-        if let Step::Kept { complete: Some(complete), .. } = delivery.shred(ctx, shred, repaired) {
+        if let Step::Kept { complete: Some(complete), .. } =
+            delivery.shred(ctx, shred, repaired, true)
+        {
             whole = whole.or(complete.message);
         }
     }
@@ -61,25 +63,28 @@ fn what_is_no_shred_of_a_known_leader_is_refused() {
     let shreds = |world: &World| hashed(&cut(world, &world.sign(frag(1, 0, 500)), 0));
     let first = |world: &World| shreds(world).remove(0);
     assert_eq!(
-        outcome(&delivery.shred(&ctx(&world, 0, Config::new(CHAIN)), first(&world), false)),
+        outcome(&delivery.shred(&ctx(&world, 0, Config::new(CHAIN)), first(&world), false, true)),
         Some(Outcome::Own)
     );
     let mut nobody = World::new(&[1; 4], 2);
     nobody.delegations.clear();
     let lost = ctx(&nobody, 3, Config::new(CHAIN));
-    let step = delivery.shred(&lost, first(&world), false);
+    let step = delivery.shred(&lost, first(&world), false, true);
     assert_eq!(outcome(&step), Some(Outcome::UnknownLeader));
     let bytes = cut(&world, &world.sign(frag(1, 0, 500)), 0).sets[0].shreds[0].to_vec();
     let mut forged = bytes;
     forged[60] ^= 1;
     let forged = HashedShred::batch(vec![Shred::parse(Bytes::from(forged)).unwrap()]);
-    let step = delivery.shred(&ctx_3, forged.into_iter().next().unwrap(), false);
+    let step = delivery.shred(&ctx_3, forged.into_iter().next().unwrap(), false, true);
     assert!(matches!(step, Step::Unproven(_)), "perhaps another leader's");
-    assert!(matches!(delivery.shred(&ctx_3, first(&world), false), Step::Kept { first: true, .. }));
-    let step = delivery.shred(&ctx_3, first(&world), false);
+    assert!(matches!(
+        delivery.shred(&ctx_3, first(&world), false, true),
+        Step::Kept { first: true, .. }
+    ));
+    let step = delivery.shred(&ctx_3, first(&world), false, true);
     assert!(matches!(outcome(&step), Some(Outcome::Duplicate | Outcome::Late)));
     delivery.set_window(5, 9);
-    assert_eq!(outcome(&delivery.shred(&ctx_3, first(&world), false)), Some(Outcome::Past));
+    assert_eq!(outcome(&delivery.shred(&ctx_3, first(&world), false, true)), Some(Outcome::Past));
     assert_eq!((delivery.bytes(), delivery.arrivals.len()), (0, 0));
 }
 
@@ -106,9 +111,9 @@ fn a_message_in_the_wrong_place_is_refused_for_good() {
     let (key, reason) = delivery.open(&ctx, assembled).unwrap_err();
     assert_eq!(key, other);
     assert!(reason.contains("index"), "{reason}");
-    let again = delivery.shred(&ctx, hashed(&cut).remove(0), false);
+    let again = delivery.shred(&ctx, hashed(&cut).remove(0), false, true);
     assert_eq!(outcome(&again), Some(Outcome::Late));
     delivery.supersede(1, 1);
-    let again = delivery.shred(&ctx, hashed(&cut).remove(0), false);
+    let again = delivery.shred(&ctx, hashed(&cut).remove(0), false, true);
     assert_eq!(outcome(&again), Some(Outcome::Superseded));
 }

@@ -52,7 +52,7 @@ impl Parts {
     /// Looks at a shred of a block elsewhere. It is neither forwarded nor asked for.
     pub(super) fn look(&mut self, from: PeerKey, hashed: HashedShred) -> Outcome {
         let header = *hashed.shred().header();
-        let outcome = match self.scout.shred(&self.ctx, hashed.clone(), false) {
+        let outcome = match self.scout.shred(&self.ctx, hashed.clone(), false, true) {
             Step::Refused(Outcome::Unproven) => self.unproven(from),
             Step::Refused(outcome) => {
                 if matches!(outcome, Outcome::TableFull | Outcome::Quota) {
@@ -60,14 +60,9 @@ impl Parts {
                 }
                 outcome
             }
-            Step::Equivocation(proof) => {
-                self.evidence.report(&mut self.ctx, *proof);
-                Outcome::Equivocation
-            }
+            Step::Equivocation(proof) => self.equivocation(from, &header, *proof),
             Step::Unproven(claim) => {
-                if let Some(suspect) = self.ctx.suspect(from, header.block, header.plan) {
-                    self.ctx.doubts.note(self.ctx.now, suspect, *claim);
-                }
+                self.in_vain(from, &header, claim);
                 self.unproven(from)
             }
             Step::BadParity => Outcome::BadParity,

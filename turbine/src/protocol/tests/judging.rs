@@ -155,6 +155,43 @@ fn junk_is_looked_at_at_a_rate_and_good_shreds_of_others_always() {
     assert_eq!(messages(&events(&mut node)), 1);
 }
 
+#[test]
+fn junk_of_a_set_that_is_known_costs_its_sender_and_what_the_tree_proves_is_free() {
+    let world = world();
+    let cut = super::cut(&world, &world.sign(frag(1, 0, 5_000)), 0);
+    let good = all(&cut);
+    // Of the same set: a bit of the shard and one of the signature, so that only that tells.
+    let mut junk = good[1].to_vec();
+    let end = junk.len();
+    (junk[60], junk[end - 1]) = (junk[60] ^ 1, junk[end - 1] ^ 1);
+    // And the same shred of a leader who equivocates, again and again.
+    let mut other = frag(1, 0, 5_000);
+    if let Message::Frag(frag) = &mut other {
+        frag.is_last = true;
+    }
+    let other = all(&super::cut(&world, &world.sign(other), 0));
+    for (flood, outcome, whole) in [
+        (Bytes::from(junk.clone()), Outcome::Unproven, false),
+        (other[0].clone(), Outcome::Equivocation, false),
+        (junk.into(), Outcome::Unproven, true),
+    ] {
+        let mut node = victim(&world);
+        feed(&mut node, 2, if whole { good.clone() } else { good[..1].to_vec() });
+        feed(&mut node, 1, std::iter::repeat_n(flood, 500));
+        assert!(barred(&events(&mut node)).is_empty());
+        let (verified, unseen) =
+            (node.outcomes().get(outcome), node.outcomes().get(Outcome::Unproven));
+        assert!(outcome == Outcome::Unproven || (verified, unseen) == (65, 435));
+        // It has used up what it had: nothing of its that is new is looked at.
+        let new = all(&super::cut(&world, &world.sign(frag(1, 1, 500)), 0));
+        feed(&mut node, 1, new.clone());
+        assert_eq!(messages(&events(&mut node)), 0, "{outcome:?} {whole}");
+        feed(&mut node, 2, new);
+        feed(&mut node, 1, good[1..].iter().cloned());
+        assert_eq!(messages(&events(&mut node)), if whole { 1 } else { 2 }, "{outcome:?}");
+    }
+}
+
 /// A signature that is as good as that of `key.sign`, which always chooses the same nonce.
 fn sign_with_nonce(key: &SigningKey, nonce: u8, message: &[u8]) -> [u8; 64] {
     use sha2::Digest;
