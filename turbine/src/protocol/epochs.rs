@@ -260,7 +260,8 @@ impl Epochs {
             return Err(DelegationError::NotAGateway(gateway));
         }
         let rate = Rate::new(1, NEWS.0, NEWS.1);
-        if !self.news.entry(gateway).or_default().take(now, &rate, 1) {
+        let mut news = self.news.get(&gateway).copied().unwrap_or_default();
+        if !news.take(now, &rate, 1) {
             return Err(DelegationError::TooMany);
         }
         let mut result = None;
@@ -275,6 +276,8 @@ impl Epochs {
         }
         let result = result.expect("never empty");
         if result.is_ok() {
+            // What no epoch takes, such as an old one sent again by anybody, uses up nothing.
+            self.news.insert(gateway, news);
             self.renew();
         }
         result

@@ -134,6 +134,17 @@ fn who_signs_delegations_without_end_is_heard_at_a_rate() {
 }
 
 #[test]
+fn old_delegations_sent_again_use_up_nothing_of_what_is_new() {
+    let mut epochs = epochs();
+    // Nine: the first one has had to make room.
+    (2..10).for_each(|sequence| epochs.learn(at(0), delegation(1, sequence)).unwrap());
+    for _ in 0..2 * NEWS.1 {
+        assert_eq!(epochs.learn(at(0), delegation(1, 1)), Err(DelegationError::Stale));
+    }
+    assert_eq!(epochs.learn(at(0), delegation(1, 10)), Ok(()));
+}
+
+#[test]
 fn what_cannot_be_an_epoch_changes_nothing() {
     let mut epochs = epochs();
     epochs.take(epoch(100, 0..6, &[1, 2]), 0, None).unwrap();
