@@ -399,7 +399,9 @@ impl Window {
     ) -> bool {
         let alive = !self.backing.is_empty() && now.since(self.progress_at) <= self.reanchor;
         let mine = self.opened.filter(|_| alive).map(|opened| (opened, own));
-        let Some(block) = self.claims.count(now, mine, connected, weigh) else { return false };
+        let known = self.opened.is_some();
+        let block = self.claims.count(now, mine, connected, known, weigh);
+        let Some(block) = block else { return false };
         let (low, high) = self.possible(now);
         if now < self.held_until || !(low..=high).contains(&block) {
             return false;

@@ -2,7 +2,8 @@
 //!
 //! A peer's word counts as much as its weight. A majority is a block near which peers of more than
 //! half of the weight that was heard are, and they must be as good as all: peers with half of the
-//! connected weight, or [`ENOUGH`] of them, must have been heard within [`LIFE`].
+//! connected weight must have been heard within [`LIFE`], or [`ENOUGH`] of them by a node that knows
+//! of no block yet.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::time::Timestamp;
 pub(super) const LIFE: Duration = Duration::from_secs(4);
 /// Peers whose word is remembered, 40 bytes each: as many as there are connections.
 const MAX_CLAIMS: usize = 4096;
-/// So many peers are a sample of any network.
+/// So many peers are a sample of any network, to who knows nothing better.
 const ENOUGH: usize = 16;
 /// Counts are at least so far apart, whatever peers tell.
 const EVERY: Duration = Duration::from_millis(100);
@@ -57,12 +58,13 @@ impl Claims {
     }
 
     /// The block that most tell. `mine`: this node's own word and weight; `connected`: the weight of
-    /// all that are connected.
+    /// all that are connected; `known`: whether the window is somewhere.
     pub(super) fn count(
         &mut self,
         now: Timestamp,
         mine: Option<(u64, u64)>,
         connected: u128,
+        known: bool,
         weigh: impl Fn(PeerKey) -> Option<u64>,
     ) -> Option<u64> {
         self.counted_at = Some(now);
@@ -71,7 +73,8 @@ impl Claims {
             fresh.filter_map(|(peer, (block, _))| Some((*block, weigh(*peer)?))).collect();
         let sum = |words: &[(u64, u64)]| words.iter().map(|(_, w)| u128::from(*w)).sum::<u128>();
         let heard = sum(&words);
-        if words.is_empty() || (heard * 2 < connected && words.len() < ENOUGH) {
+        let sample = !known && words.len() >= ENOUGH;
+        if words.is_empty() || (heard * 2 < connected && !sample) {
             return None;
         }
         words.extend(mine);
@@ -103,7 +106,7 @@ mod tests {
     #[test]
     fn most_decide_by_weight_and_a_liar_alone_nothing() {
         let count = |words: &[(u32, u64)], connected: u128, weight: &dyn Fn(u32) -> u64| {
-            told(words).count(NOW, None, connected, |peer| Some(weight(peer.number())))
+            told(words).count(NOW, None, connected, false, |peer| Some(weight(peer.number())))
         };
         let equal = |_| 1;
         assert_eq!(count(&[(1, 1_000), (2, 1_001), (3, u64::MAX)], 3, &equal), Some(1_001));
@@ -118,14 +121,31 @@ mod tests {
     }
 
     #[test]
+    fn sixteen_members_of_little_weight_move_nobody_who_is_somewhere() {
+        let many: Vec<(u32, u64)> = (0..16).map(|peer| (peer, 70)).collect();
+        let count = |known, weight| told(&many).count(NOW, None, 1_000, known, |_| Some(weight));
+        assert_eq!(count(true, 1), None);
+        assert_eq!(count(false, 1), Some(70), "who knows nothing takes them for a sample");
+        assert_eq!(count(true, 32), Some(70), "half of the weight");
+    }
+
+    #[test]
     fn an_old_word_counts_no_more_and_own_progress_is_a_word() {
         let mut claims = told(&[(1, 50), (2, 50)]);
         let later = NOW + LIFE + Duration::from_nanos(1);
         claims.tell(later, PeerKey::from(3), 900);
-        assert_eq!(claims.count(later, None, 1, |_| Some(1)), Some(900));
-        assert_eq!(claims.count(later, Some((60, 1)), 1, |_| Some(1)), None, "one against one");
+        assert_eq!(claims.count(later, None, 1, true, |_| Some(1)), Some(900));
+        assert_eq!(
+            claims.count(later, Some((60, 1)), 1, true, |_| Some(1)),
+            None,
+            "one against one"
+        );
         claims.forget(PeerKey::from(3));
-        assert_eq!(claims.count(later, Some((60, 1)), 1, |_| Some(1)), None, "nobody is heard");
+        assert_eq!(
+            claims.count(later, Some((60, 1)), 1, true, |_| Some(1)),
+            None,
+            "nobody is heard"
+        );
     }
 
     #[test]
@@ -136,7 +156,7 @@ mod tests {
         }
         assert_eq!(claims.newest.len(), MAX_CLAIMS);
         assert!(claims.is_count_due(NOW, true));
-        claims.count(NOW, None, 1, |_| Some(1));
+        claims.count(NOW, None, 1, true, |_| Some(1));
         let after = |millis| NOW + Duration::from_millis(millis);
         assert!(!claims.is_count_due(after(99), false) && claims.is_count_due(after(100), false));
         assert!(!claims.is_count_due(after(999), true) && claims.is_count_due(after(1_000), true));
