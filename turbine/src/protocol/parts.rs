@@ -12,11 +12,11 @@
 
 mod control;
 mod epochs;
+mod looks;
 mod window;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
@@ -38,7 +38,6 @@ use super::peers::Peers;
 use super::relaying::Relaying;
 use super::repair::Repair;
 use super::window::Place;
-use crate::bucket::{Bucket, Rate};
 use crate::control::{Control, Hello, Terms};
 use crate::egress::Lane;
 use crate::gossip::Mode;
@@ -46,6 +45,7 @@ use crate::outcome::Outcome;
 use crate::output::{Delivered, Times, Via};
 use crate::peer::PeerKey;
 use crate::time::Timestamp;
+use looks::Looks;
 
 /// The parts of one node.
 pub(super) struct Parts {
@@ -59,16 +59,11 @@ pub(super) struct Parts {
     /// Puts Envs and Seals of blocks outside the window together, while that is in doubt.
     scout: Delivery,
     looked_at: VecDeque<(PeerKey, HashedShred)>,
-    looks: Bucket,
-    look_rate: Rate,
+    looks: Looks,
     pub(super) archive: Archive,
     pub(super) catch_up: CatchUp,
     pub(super) serving: Serving,
 }
-
-/// Shreds of blocks outside the window that are looked at, a second and at once: each is 50 µs of
-/// work.
-const LOOKS: (u64, u64) = (128, 256);
 
 /// What is here, of parts whose other fields are being changed.
 macro_rules! here {
@@ -97,8 +92,7 @@ impl Parts {
             evidence: EvidenceBook::default(),
             scout: Delivery::scout(&config),
             looked_at: VecDeque::new(),
-            looks: Bucket::default(),
-            look_rate: Rate::new(LOOKS.0, Duration::from_secs(1), LOOKS.1),
+            looks: Looks::default(),
             archive: Archive::new(config.catch_up.memory, config.catch_up.blocks),
             catch_up: CatchUp::new(config.catch_up),
             serving: Serving::new(&config.catch_up),

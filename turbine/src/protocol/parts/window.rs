@@ -24,20 +24,20 @@ impl Parts {
     /// Checks that can refuse a shred before anything is hashed.
     pub(super) fn precheck(&mut self, from: PeerKey, header: &SetHeader) -> Result<(), Outcome> {
         let now = self.ctx.now;
-        match self.ctx.window.place(now, header.block) {
-            Place::Inside => {}
-            Place::Outside(outcome) => return Err(outcome),
-            Place::Elsewhere => self.is_worth_a_look(header)?,
+        let place = self.ctx.window.place(now, header.block);
+        if let Place::Outside(outcome) = place {
+            return Err(outcome);
         }
+        // Who is not looked at takes no look.
         if self.is_doubtful(from, header) {
             return Err(self.unproven(from));
         }
-        Ok(())
+        if place == Place::Elsewhere { self.is_worth_a_look(from, header) } else { Ok(()) }
     }
 
     /// Whether a shred of a block elsewhere is looked at: an Env or Seal in one set, of which old
     /// ones say nothing about where the chain stands now.
-    fn is_worth_a_look(&mut self, header: &SetHeader) -> Result<(), Outcome> {
+    fn is_worth_a_look(&mut self, from: PeerKey, header: &SetHeader) -> Result<(), Outcome> {
         let now = self.ctx.now;
         let forward = self.ctx.window.opened().is_none_or(|opened| header.block > opened);
         let outcome = if forward { Outcome::Future } else { Outcome::Past };
@@ -45,8 +45,7 @@ impl Parts {
         if !decides || !(forward || Window::is_fresh(now, header.sent_at())) {
             return Err(outcome);
         }
-        let allowed = self.looks.take(now, &self.look_rate, 1);
-        if allowed { Ok(()) } else { Err(outcome) }
+        if self.looks.take(now, from) { Ok(()) } else { Err(outcome) }
     }
 
     /// Looks at a shred of a block elsewhere. It is neither forwarded nor asked for.

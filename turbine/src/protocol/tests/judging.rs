@@ -156,6 +156,30 @@ fn junk_is_looked_at_at_a_rate_and_good_shreds_of_others_always() {
 }
 
 #[test]
+fn a_liar_s_junk_of_far_blocks_takes_none_of_the_looks_of_others() {
+    let world = world();
+    let mut node = victim(&world);
+    feed(&mut node, 1, all(&super::cut(&world, &world.sign(env(1)), 0)));
+    let junk = |message: Message| -> Bytes {
+        let mut bytes = all(&super::cut(&world, &world.sign(message), 0))[0].to_vec();
+        let end = bytes.len();
+        bytes[end - 1] ^= 1;
+        bytes.into()
+    };
+    let seen =
+        |node: &Protocol| [Outcome::Unproven, Outcome::Future].map(|o| node.outcomes().get(o));
+    let far = junk(env(1_000));
+    feed(&mut node, 4, std::iter::repeat_n(far.clone(), 500));
+    assert_eq!(seen(&node), [32, 468], "it has so many looks");
+    // Whose signatures are verified no more takes none at all.
+    feed(&mut node, 4, (0..32).map(|seq| junk(frag(1, seq, 500))));
+    feed(&mut node, 4, std::iter::repeat_n(far, 500));
+    assert_eq!(seen(&node), [564, 468]);
+    feed(&mut node, 1, all(&super::cut(&world, &world.sign(env(1_000)), 0)));
+    assert!(node.outcomes().get(Outcome::Elsewhere) > 0);
+}
+
+#[test]
 fn junk_of_a_set_that_is_known_costs_its_sender_and_what_the_tree_proves_is_free() {
     let world = world();
     let cut = super::cut(&world, &world.sign(frag(1, 0, 5_000)), 0);
