@@ -53,8 +53,8 @@ pub use output::{Delivered, Output, Via};
 pub use peer::{PeerId, PeerKey};
 pub use plan::{Plan, PlanView, SignedPlan};
 pub use protocol::{
-    BroadcastError, CatchUpConfig, CatchUpState, Config, EpochChange, Event, GossipConfig, Protocol, Race, RepairConfig,
-    RoutePolicy, Setup, SetupError,
+    BroadcastError, CatchUpConfig, CatchUpState, Config, EpochChange, Event, GossipConfig,
+    Protocol, Race, RepairConfig, RoutePolicy, Setup, SetupError,
 };
 pub use route::Route;
 pub use schedule::Schedule;
