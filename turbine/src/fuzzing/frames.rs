@@ -175,9 +175,9 @@ pub fn frames(data: &[u8]) {
                 let mut frame = world.frame(what).to_bytes().to_vec();
                 let at = usize::from(op[2]) % frame.len();
                 if op[3] % 2 == 0 {
-                    frame.truncate(at)
+                    frame.truncate(at);
                 } else {
-                    frame[at] ^= op[4]
+                    frame[at] ^= op[4];
                 }
                 node.handle_control(now, from, &frame);
             }

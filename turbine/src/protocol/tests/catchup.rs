@@ -167,7 +167,7 @@ fn blocks_that_no_peer_keeps_are_told_at_once_and_taken_when_one_has_them() {
     short.catch_up.blocks = 10;
     let mut net = with(&short);
     // Node 3 keeps more, and is not there.
-    let mut long = short.clone();
+    let mut long = short;
     long.catch_up.blocks = 512;
     net.nodes[3] = net.world.node(3, long);
     (0..5).filter(|node| *node != 3).for_each(|node| {
