@@ -134,7 +134,7 @@ fn made(kind: Kind) -> Vec<Bytes> {
                 block: BASE + 1 + n % 22,
                 attempt: 0,
                 message: (n / 22 % 12) as u16,
-                set: if n % 2 == 0 { WHOLE } else { 0 },
+                set: if n.is_multiple_of(2) { WHOLE } else { 0 },
                 have: 0,
             }),
             Kind::Tips => {

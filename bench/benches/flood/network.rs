@@ -172,8 +172,11 @@ impl Network {
         let mut latencies = Vec::new();
         for (index, node) in self.nodes.iter_mut().enumerate() {
             // The leader's own events are of others.
-            while index == 0 && node.events.try_recv().is_ok() {}
-            while index > 0 {
+            if index == 0 {
+                while node.events.try_recv().is_ok() {}
+                continue;
+            }
+            loop {
                 let event = tokio::time::timeout(GUARD, node.events.recv()).await;
                 let event = event.expect("in time").expect("the driver runs");
                 if let Event::Message { delivered, .. } = event
