@@ -3,7 +3,7 @@
 //! * It takes shreds of the blocks in a window, and of at most eight attempts of each.
 //! * Its memory has a limit, of which one gateway may use at most half. When it is full, old blocks
 //!   make room first and then the far future, so a flood of either never displaces the present;
-//!   see [`Owner`](crate::Owner).
+//!   see [`Owner`].
 //! * A set is complete with any k of its shreds. If those are all data shreds, the message is
 //!   delivered at once, and [`Reassembler::check_next`] re-encodes the set later, off the critical
 //!   path; otherwise recovery and check are one step. Without the check a leader could sign
