@@ -3,7 +3,9 @@
 #[path = "../it/common.rs"]
 mod common;
 mod daemon;
+mod namespaces;
 mod ports;
 mod processes;
 mod restarts;
 mod store_kill;
+mod wires;
