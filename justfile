@@ -8,6 +8,7 @@ test:
 
 # The fast checks alone.
 lint:
+    bash .ci/named-tests
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

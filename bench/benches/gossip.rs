@@ -37,22 +37,14 @@ const JUNK: u64 = 10_000;
 fn options(nodes: usize, policy: Policy, dir: &std::path::Path) -> LocalOptions {
     LocalOptions {
         nodes,
-        gateways: 1,
         blocks_per_term: 30,
         chain_id: CHAIN,
         dialect: Dialect::V0,
-        loss: 0.0,
         uplink_mbit: 1_000,
         route: fragcast::config::RouteName::Turbine,
-        dir: dir.to_owned(),
-        seed: 0,
-        gateway_url: None,
-        http_port: 0,
-        preconf_as_latest: false,
         policy,
         mode: Mode::Auto,
-        gossip_port: 0,
-        flashblocks_port: None,
+        ..LocalOptions::new(dir)
     }
 }
 

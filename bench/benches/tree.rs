@@ -1,8 +1,12 @@
-//! Measures drawing the tree of a shred, at the leader and at a relay.
+//! Measures drawing the tree of a shred, at the leader and at a relay, and planning.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use fragcast_turbine::{PlanView, Route};
+use fragcast_turbine::route::{Slot, Tree};
+use fragcast_turbine::{DelayMatrix, PlanJob, PlanView, Profile, Route, RttCode};
 
 fn main() {
     divan::main();
@@ -24,7 +28,8 @@ fn children(bencher: Bencher<'_, '_>, n: usize, route: Route, sender: u32) {
         let mut root = [0; 32];
         root[..8].copy_from_slice(&set.to_le_bytes());
         out.clear();
-        fragcast_turbine::route::Tree::new(&view, route, 0, &root, 3).children(sender, &mut out);
+        let slot = Slot { index: 3, k: 22, m: 11 };
+        Tree::new(&view, route, 0, &root, slot).children(sender, &mut out);
         out.len()
     });
 }
@@ -39,4 +44,32 @@ fn turbine_children_of_a_relay(bencher: Bencher<'_, '_>, n: usize) {
 #[divan::bench(args = [8, 100, 1_000, 8_000])]
 fn root_of_a_shred(bencher: Bencher<'_, '_>, n: usize) {
     children(bencher, n, Route::Rotor, 0);
+}
+
+/// A plan for `n` members in 40 cities around the world, of which the sizes fall as stakes do.
+#[divan::bench(args = [100, 1_000], sample_count = 10)]
+fn planning(bencher: Bencher<'_, '_>, n: usize) {
+    let city = |member: usize| (member * member + 3 * member) % 1_601 % 40;
+    let mut delays = DelayMatrix::unknown(n);
+    for a in 0..n {
+        for b in 0..a {
+            let away = city(a).abs_diff(city(b)) as u32;
+            let rtt = RttCode::of_micros(600 + 5_000 * away.min(40 - away));
+            delays.set(a as u32, b as u32, rtt);
+        }
+    }
+    let job = PlanJob {
+        delays: Arc::new(delays),
+        weights: weights(n),
+        uplinks_bps: vec![1_000_000_000; n],
+        leader: 0,
+        loss: 0.01,
+        hop: Duration::from_micros(100),
+        next_leaders: 2,
+        profile: Profile::Lean,
+        connections: 1_024,
+        previous: None,
+        table: [0; 32],
+    };
+    bencher.with_inputs(|| job.clone()).bench_local_values(PlanJob::run);
 }

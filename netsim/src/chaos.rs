@@ -24,6 +24,7 @@
 
 use crate::{Nanos, SECONDS};
 
+mod app;
 mod chain;
 mod check;
 mod drive;

@@ -5,14 +5,18 @@
 
 mod chaos;
 mod compare;
+mod plan;
 mod real;
 mod sweep;
+mod table;
 mod world;
 
 pub use chaos::{ChaosArgs, Numbers};
 pub use compare::{CompareArgs, RunArgs};
+pub use plan::PlanArgs;
 pub use real::{EmulateCommand, ValidateCommand};
 pub use sweep::{Parameter, SweepArgs};
+pub use table::TableArgs;
 pub use world::{FitArgs, WorldArgs};
 
 /// Simulates how fast a message reaches every node.
@@ -38,8 +42,13 @@ pub enum Command {
     Compare(CompareArgs),
     /// Runs fragcast alone in a scenario and checks the expectations of its file.
     Run(RunArgs),
+    /// Shows what fragcast's leaders plan, what they expect of it, and what became of it in a run.
+    Plan(PlanArgs),
     /// Compares at several values of one parameter and draws a curve for each protocol.
     Sweep(SweepArgs),
+    /// Compares on every combination of networks, sizes, uplinks and losses, and says where fragcast
+    /// is not the fastest.
+    Table(TableArgs),
     /// Runs fragcast under random faults and liars, and checks invariants all the time.
     Chaos(ChaosArgs),
     /// Runs real `fragcast` nodes on this machine in real time, over links with a world's delays.
@@ -58,7 +67,9 @@ pub fn run(cli: Cli) -> anyhow::Result<bool> {
     match cli.command {
         Command::Compare(args) => compare::compare(&args),
         Command::Run(args) => compare::run(&args),
+        Command::Plan(args) => plan::plan(&args),
         Command::Sweep(args) => sweep::sweep(&args),
+        Command::Table(args) => table::table(&args),
         Command::Chaos(args) => chaos::chaos(&args),
         Command::Emulate(args) => real::emulate(&args),
         Command::Validate(args) => real::validate(&args),

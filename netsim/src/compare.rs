@@ -9,20 +9,23 @@ mod aggregate;
 mod plan;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use fragcast_turbine::{DelayMatrix, PlanJob};
 use rayon::prelude::*;
 
 use crate::engine::{self, Setup};
 use crate::fault::Faults;
 use crate::link::LinkConfig;
 use crate::load::Load;
+use crate::measurement::Measurement;
 use crate::outcome::Outcome;
-use crate::protocols::fragcast::{Fragcast, FragcastConfig, Network};
+use crate::protocols::fragcast::{self, Fragcast, FragcastConfig, Network};
 use crate::protocols::gossip::{Gossip, GossipConfig};
 use crate::protocols::limit;
 use crate::protocols::shreds::{Shreds, ShredsConfig};
 use crate::random::stream;
-use crate::results::{Comparison, PlaceRow, Table};
+use crate::results::{Comparison, LIMIT, PlaceRow, RELAYED_LIMIT, Table};
 use crate::world::World;
 use crate::{Nanos, NodeId};
 
@@ -135,6 +138,32 @@ impl Plan {
         self.worlds.len() * self.contenders.len() * self.cases.len()
     }
 
+    /// What the leader of a case's first message plans with: what nodes have measured, or the true
+    /// delays if fragcast's leaders are given those. `None` for another contender, or where nothing
+    /// was measured.
+    pub fn planning_job(&self, contender: usize, case: usize) -> Option<PlanJob> {
+        let Contender::Fragcast(config) = &self.contenders[contender] else { return None };
+        let world = self.conditions(0, case);
+        let leader = self.cases[case].load.broadcasts.first()?.leader;
+        let delays = match config.oracle {
+            true => Arc::new(fragcast::truth(&world)),
+            false => self.measured_by(config, &world, case)?,
+        };
+        Some(PlanJob {
+            delays,
+            weights: world.nodes.iter().map(|node| node.weight).collect(),
+            uplinks_bps: vec![config.uplink_bps; world.len()],
+            leader,
+            loss: config.loss,
+            hop: std::time::Duration::from_nanos(config.hop),
+            next_leaders: 2.min(self.cases[case].load.leaders.len().saturating_sub(1)),
+            profile: config.profile,
+            connections: config.connections as usize,
+            previous: None,
+            table: [0; 32],
+        })
+    }
+
     /// The world of one case. Draws the delays if they vary from run to run.
     fn conditions(&self, world: usize, case: usize) -> std::borrow::Cow<'_, World> {
         let mut rng = stream(self.cases[case].seed, "conditions", case as u64);
@@ -155,7 +184,7 @@ impl Plan {
         let setup = Setup { world, links, faults, load, seed: *seed, patience };
         match (&self.contenders[contender], network) {
             (Contender::Fragcast(config), Some(network)) => {
-                let mut fragcast = Fragcast::new(config, network, load, *seed);
+                let mut fragcast = Fragcast::in_world(config, network, load, *seed, Some(world));
                 engine::run(setup, &mut fragcast)
             }
             (Contender::Fragcast(_), None) => unreachable!("made where there is such a contender"),
@@ -169,6 +198,42 @@ impl Plan {
         }
     }
 
+    /// What the leader of the first case knows of the delays in the main world after the nodes have
+    /// measured them; `None` without fragcast among the contenders.
+    pub fn measure(&self) -> Option<Measurement> {
+        let config = self.contenders.iter().find_map(|contender| match contender {
+            Contender::Fragcast(config) => Some(config),
+            _ => None,
+        })?;
+        let matrix = self.measured_by(config, &self.conditions(0, 0), 0)?;
+        Some(Measurement::of(&matrix))
+    }
+
+    /// What the leader of a case's first message knows of the delays before the run.
+    fn measured_by(
+        &self,
+        config: &FragcastConfig,
+        world: &World,
+        case: usize,
+    ) -> Option<Arc<DelayMatrix>> {
+        let Case { load, seed, .. } = &self.cases[case];
+        let mut fragcast = Fragcast::new(config, &Network::new(world), load, *seed);
+        fragcast.warm_up(world, &self.links, *seed);
+        let block = load.broadcasts.first()?.key.block;
+        let (matrix, _) = fragcast.node(load.leader(block)).delays_at(block)?;
+        Some(Arc::clone(matrix))
+    }
+
+    /// Lets fragcast's nodes find the round trips of a saved measurement.
+    pub fn use_measured(&mut self, measured: Measurement) {
+        let measured = Arc::new(measured);
+        for contender in &mut self.contenders {
+            if let Contender::Fragcast(config) = contender {
+                config.measured = Some(Arc::clone(&measured));
+            }
+        }
+    }
+
     /// The limit's times in a world, by case, broadcast and node.
     fn limits(&self, world: usize) -> Vec<Vec<Vec<Nanos>>> {
         (0..self.cases.len())
@@ -176,6 +241,26 @@ impl Plan {
                 let conditions = self.conditions(world, case);
                 let broadcasts = &self.cases[case].load.broadcasts;
                 broadcasts.iter().map(|b| limit::times(&conditions, &self.links, b)).collect()
+            })
+            .collect()
+    }
+
+    /// The relayed limit's times in a world, by case, broadcast and node.
+    fn relayed_limits(&self, world: usize) -> Vec<Vec<Vec<Nanos>>> {
+        (0..self.cases.len())
+            .map(|case| {
+                let conditions = self.conditions(world, case);
+                // A leader of many messages has its paths once.
+                let mut paths: BTreeMap<NodeId, Vec<Nanos>> = BTreeMap::new();
+                let broadcasts = self.cases[case].load.broadcasts.iter();
+                broadcasts
+                    .map(|broadcast| {
+                        let shortest =
+                            || limit::shortest(&conditions, &self.links, broadcast.leader);
+                        let paths = paths.entry(broadcast.leader).or_insert_with(shortest);
+                        limit::relayed_times(&conditions, &self.links, broadcast, paths)
+                    })
+                    .collect()
             })
             .collect()
     }
@@ -211,7 +296,11 @@ impl Plan {
     fn table(&self, world: usize, runs: &[Run]) -> Table {
         let limits = self.limits(world);
         let aggregator = aggregate::Aggregator::new(self, world, &limits);
-        let mut protocols = BTreeMap::from([("limit".to_owned(), aggregator.limit())]);
+        let relayed = aggregator.relayed_limit(&self.relayed_limits(world));
+        let mut protocols = BTreeMap::from([
+            (LIMIT.to_owned(), aggregator.limit()),
+            (RELAYED_LIMIT.to_owned(), relayed),
+        ]);
         let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (i, contender) in self.contenders.iter().enumerate() {
             by_name.entry(contender.name()).or_default().push(i);

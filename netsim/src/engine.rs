@@ -194,7 +194,7 @@ impl<'a, P> Context<'a, P> {
             return None;
         }
         if class != Class::Control
-            && !self.setup.load.leaders.contains(&from)
+            && !self.setup.load.leads(from)
             && faults.is_silent(from, self.now)
         {
             return None;
@@ -288,6 +288,11 @@ impl<'a, P> Context<'a, P> {
         let Change { at, node, from, to, reason, .. } = change;
         self.digest.event(at, 6, node, (from as u32) << 8 | to as u32, reason as u64);
         self.outcome.changes.push(change);
+    }
+
+    /// Notes how long the nodes had been up before the run, and what they sent in that time.
+    pub(crate) fn note_warm_up(&mut self, span: Nanos, bytes: u64) {
+        self.outcome.warm_up = Some((span, bytes));
     }
 
     /// Notes that `node` holds evidence of the leader's equivocation.

@@ -46,26 +46,42 @@ pub(crate) fn file_name(path: &Path) -> String {
 
 /// The text is not a number within its bounds.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
-#[error("a {what} from 0 to {most}, such as {example}, is expected")]
+#[error("a {what} from {least} to {most}, such as {example}, is expected")]
 pub(crate) struct NumberError {
     what: &'static str,
+    least: f64,
     most: f64,
     example: f64,
 }
 
 /// Parses a share of lost packets.
 pub(crate) fn loss_share(text: &str) -> Result<f64, NumberError> {
-    up_to(text, NumberError { what: "share", most: 0.5, example: 0.01 })
+    within(text, NumberError { what: "share", least: 0.0, most: 0.5, example: 0.01 })
 }
 
 /// Parses the standard deviation of the factor of a pair of places.
 pub(crate) fn pair_factor(text: &str) -> Result<f64, NumberError> {
-    up_to(text, NumberError { what: "standard deviation", most: 1.0, example: 0.12 })
+    let what = "standard deviation";
+    within(text, NumberError { what, least: 0.0, most: 1.0, example: 0.12 })
 }
 
-fn up_to(text: &str, expected: NumberError) -> Result<f64, NumberError> {
+/// Parses the size of a frag in kB (1,000 bytes). Returns bytes.
+pub(crate) fn kilobytes(text: &str) -> Result<u32, NumberError> {
+    let what = "size in kB";
+    let kb = within(text, NumberError { what, least: 0.2, most: 10_000.0, example: 36.0 })?;
+    Ok((kb * 1e3).round() as u32)
+}
+
+/// Parses an amount of memory in GiB. Returns bytes.
+pub(crate) fn gib(text: &str) -> Result<u64, NumberError> {
+    let what = "number of GiB";
+    let gib = within(text, NumberError { what, least: 0.001, most: 1e6, example: 8.0 })?;
+    Ok((gib * (1u64 << 30) as f64).round() as u64)
+}
+
+fn within(text: &str, expected: NumberError) -> Result<f64, NumberError> {
     let number = text.parse().map_err(|_| expected)?;
-    if (0.0..=expected.most).contains(&number) { Ok(number) } else { Err(expected) }
+    if (expected.least..=expected.most).contains(&number) { Ok(number) } else { Err(expected) }
 }
 
 /// The number of insertions, deletions and replacements from one to the other (Levenshtein).
@@ -99,6 +115,18 @@ mod tests {
         let error = read_text(&path, 5).unwrap_err().to_string();
         assert!(error.contains("five.txt") && error.contains("text file"), "{error}");
         assert_eq!(file_name(&path), "five.txt");
+    }
+
+    #[test]
+    fn numbers_have_units_and_bounds() {
+        assert_eq!(kilobytes("3.6"), Ok(3_600));
+        assert_eq!(kilobytes("0.2"), Ok(200));
+        assert_eq!(gib("1.5"), Ok(3 << 29));
+        for wrong in ["0.1", "10001", "NaN", "inf", "-1", "", "3,6"] {
+            assert!(kilobytes(wrong).is_err(), "{wrong}");
+        }
+        let error = loss_share("2").unwrap_err().to_string();
+        assert_eq!(error, "a share from 0 to 0.5, such as 0.01, is expected");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The messages of a run, with their leaders and times.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use fragcast_shredder::{Kind, MessageKey};
 
 use crate::{Nanos, NodeId};
@@ -25,6 +27,21 @@ pub struct Broadcast {
     pub equivocal: bool,
 }
 
+/// A gateway that registers during a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// When it registers.
+    pub at: Nanos,
+    /// The node that leads for it.
+    pub leader: NodeId,
+    /// The first block of the list that has it, behind all others.
+    pub from_block: u64,
+    /// Nodes that cannot reach the registry then.
+    pub late: BTreeSet<NodeId>,
+    /// When these reach it again.
+    pub late_at: Nanos,
+}
+
 /// The messages of a run.
 ///
 /// ```
@@ -43,21 +60,51 @@ pub struct Load {
     pub leaders: Vec<NodeId>,
     /// Number of blocks of a term.
     pub blocks_per_term: u64,
+    /// A leader more, from some block on.
+    pub registration: Option<Registration>,
 }
 
 impl Load {
     /// The leader of a block.
     pub fn leader(&self, block: u64) -> NodeId {
-        self.leaders[(block / self.blocks_per_term) as usize % self.leaders.len()]
+        let term = (block / self.blocks_per_term) as usize;
+        match &self.registration {
+            Some(new) if block >= new.from_block => {
+                let place = term % (self.leaders.len() + 1);
+                self.leaders.get(place).copied().unwrap_or(new.leader)
+            }
+            _ => self.leaders[term % self.leaders.len()],
+        }
+    }
+
+    /// Whether a node leads at some time.
+    pub fn leads(&self, node: NodeId) -> bool {
+        let new = self.registration.as_ref().map(|new| new.leader);
+        self.leaders.contains(&node) || new == Some(node)
     }
 
     /// The first leader after that of `block` that is another node.
     pub fn next_leader(&self, block: u64) -> Option<NodeId> {
         let current = self.leader(block);
-        let term = (block / self.blocks_per_term) as usize;
-        (1..self.leaders.len())
-            .map(|ahead| self.leaders[(term + ahead) % self.leaders.len()])
+        let term = block / self.blocks_per_term;
+        (1..=self.leaders.len() as u64)
+            .map(|ahead| self.leader((term + ahead) * self.blocks_per_term))
             .find(|leader| *leader != current)
+    }
+
+    /// The least time from block to block; `None` if there is one block only.
+    pub fn block_time(&self) -> Option<Nanos> {
+        let mut starts = BTreeMap::new();
+        for broadcast in &self.broadcasts {
+            let start = starts.entry(broadcast.key.block).or_insert(broadcast.at);
+            *start = broadcast.at.min(*start);
+        }
+        let next = starts.iter().skip(1);
+        let steps = starts
+            .iter()
+            .zip(next)
+            .map(|((block, at), (other, later))| later.saturating_sub(*at) / (other - block));
+        steps.min()
     }
 
     /// Total bytes of all messages.
@@ -78,7 +125,7 @@ impl Load {
             equivocal: false,
         };
         // One term covers blocks 0 and 1.
-        Self { broadcasts: vec![broadcast], leaders, blocks_per_term: 2 }
+        Self { broadcasts: vec![broadcast], leaders, blocks_per_term: 2, registration: None }
     }
 }
 

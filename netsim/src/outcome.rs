@@ -68,6 +68,9 @@ pub struct Outcome {
     pub convicted: Vec<bool>,
     /// The nodes' changes between overlay and gossip, in the order of time.
     pub changes: Vec<Change>,
+    /// How long the nodes had been up before the run, if that matters, and the bytes that all of
+    /// them sent in that time.
+    pub warm_up: Option<(Nanos, u64)>,
     /// Packets lost on the way.
     pub lost: u64,
     /// Packets that did not fit into an uplink's queue.
@@ -99,6 +102,7 @@ impl Outcome {
             degree: vec![0; nodes],
             convicted: vec![false; nodes],
             changes: Vec::new(),
+            warm_up: None,
             lost: 0,
             dropped_uplink: 0,
             dropped_downlink: 0,

@@ -5,6 +5,7 @@
 //!     │             └────▶ html ◀─ charts, map ◀─ plot ◀─ svg
 //!     ├────────▶ json
 //! Sweep ───────▶ sweep: all three of them
+//! Survey ──────▶ survey: all three of them
 //! ```
 //!
 //! Every report is a function from [`crate::results`] to text, so the same results give the same
@@ -12,7 +13,7 @@
 //! without its script. A plotting library would bring fonts, a runtime or network access, and none
 //! draws a limit as this comparison needs it.
 
-use crate::results::{ORDER, Protocol, Table, Times};
+use crate::results::{LIMIT, ORDER, Protocol, RELAYED_LIMIT, Table, Times};
 
 mod charts;
 mod columns;
@@ -21,31 +22,53 @@ pub mod json;
 mod land;
 mod map;
 mod plot;
+pub mod survey;
 mod svg;
 pub mod sweep;
 pub mod table;
 mod text;
 
-/// The name of the limit, which has a row beside the protocols.
-const LIMIT: &str = "limit";
 /// The name of the protocol that the others are compared with.
 const OURS: &str = "fragcast";
 
-/// The protocols in the order of [`ORDER`], then all others by name.
-fn ordered(table: &Table) -> Vec<(&str, &Protocol)> {
-    let known = ORDER.iter().filter_map(|name| table.protocols.get_key_value(*name));
-    let others = table.protocols.iter().filter(|(name, _)| !ORDER.contains(&name.as_str()));
-    known.chain(others).map(|(name, protocol)| (name.as_str(), protocol)).collect()
+/// Whether the name is that of a limit, which is no protocol.
+fn is_limit(name: &str) -> bool {
+    name == LIMIT || name == RELAYED_LIMIT
 }
 
-/// The number of a protocol's colour: its index in [`ORDER`], or the next one for unknown names.
+/// The name that readers see.
+fn shown(name: &str) -> &str {
+    if name == RELAYED_LIMIT { "relayed" } else { name }
+}
+
+/// The place of a name among others: the limits, then as in [`ORDER`], then all unknown ones.
+fn rank(name: &str) -> usize {
+    match name {
+        LIMIT => 0,
+        RELAYED_LIMIT => 1,
+        _ => 2 + ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len()),
+    }
+}
+
+/// The limits and the protocols in the order of [`ORDER`], then all others by name.
+fn ordered(table: &Table) -> Vec<(&str, &Protocol)> {
+    let mut all: Vec<_> = table.protocols.iter().map(|(name, p)| (name.as_str(), p)).collect();
+    all.sort_by_key(|(name, _)| rank(name));
+    all
+}
+
+/// The number of a protocol's colour: its index in [`ORDER`], the next one for unknown names, and
+/// the one after that for the relayed limit.
 fn slot(name: &str) -> usize {
-    ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len())
+    match name {
+        RELAYED_LIMIT => ORDER.len() + 1,
+        _ => ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len()),
+    }
 }
 
 /// The protocol that is fastest by one of its times, beside fragcast and the limit, with that time.
 fn fastest_peer(table: &Table, time: fn(&Times) -> Option<f64>) -> Option<(&str, &Protocol, f64)> {
-    let peers = ordered(table).into_iter().filter(|(name, _)| *name != LIMIT && *name != OURS);
+    let peers = ordered(table).into_iter().filter(|(name, _)| !is_limit(name) && *name != OURS);
     peers
         .filter_map(|(name, p)| {
             let ms = time(&p.times).filter(|ms| ms.is_finite())?;
@@ -69,7 +92,7 @@ fn ahead_of_limit<'a>(tables: impl IntoIterator<Item = &'a Table>) -> Option<Str
     let mut names: Vec<&str> = Vec::new();
     for table in tables {
         for (name, p) in ordered(table) {
-            if name != LIMIT && ahead(table, p) && !names.contains(&name) {
+            if !is_limit(name) && ahead(table, p) && !names.contains(&name) {
                 names.push(name);
             }
         }
@@ -81,6 +104,29 @@ fn ahead_of_limit<'a>(tables: impl IntoIterator<Item = &'a Table>) -> Option<Str
     Some(format!(
         "Some numbers are below the limit's ({names}): the limit is the direct path from the \
          leader, and a relay is faster where delays break the triangle inequality."
+    ))
+}
+
+/// What the relayed limit leaves to fragcast and to the fastest peer, in a sentence; `None` if the
+/// table does not have it.
+fn still_to_be_had(table: &Table) -> Option<String> {
+    let bound = table.protocols.get(RELAYED_LIMIT)?;
+    let finite = |value: Option<f64>| value.filter(|value| value.is_finite() && *value > 0.0);
+    let (mean, ratio) = (finite(bound.times.mean)?, finite(bound.ratio.mean)?);
+    let ours = table.protocols.get(OURS).and_then(|p| finite(p.times.mean)).map(|ms| (OURS, ms));
+    let peer = fastest_peer(table, |times| times.mean).map(|(name, _, ms)| (name, ms));
+    let times = |(name, ms): (&str, f64)| format!("{name} {} ×", text::decimal(Some(ms / mean), 2));
+    let all: Vec<String> = ours.into_iter().chain(peer).map(times).collect();
+    let them = match all.is_empty() {
+        true => String::new(),
+        false => format!("; as multiples of that: {}", all.join(", ")),
+    };
+    Some(format!(
+        "By the shortest paths over any relays, without queues ({}), a mean of {} ms is possible, \
+         {} × the limit{them}.",
+        shown(RELAYED_LIMIT),
+        text::rounded(mean),
+        text::decimal(Some(ratio), 2),
     ))
 }
 

@@ -120,7 +120,8 @@ pub struct PlaceRow {
 pub struct Table {
     /// What distinguishes it, such as "12 % factor per pair of places".
     pub title: String,
-    /// By name: `fragcast`, `turbine`, `rotor`, `gossip`, `direct`, `limit`.
+    /// By name: `fragcast`, `turbine`, `rotor`, `gossip`, `direct`, [`LIMIT`] and
+    /// [`RELAYED_LIMIT`].
     pub protocols: BTreeMap<String, Protocol>,
 }
 
@@ -148,5 +149,63 @@ pub struct Sweep {
     pub points: Vec<(f64, Comparison)>,
 }
 
-/// The order of protocols in tables and legends.
-pub const ORDER: [&str; 6] = ["limit", "fragcast", "turbine", "rotor", "gossip", "direct"];
+/// A row of a survey: the comparison of one combination of network, size, uplink and loss.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SurveyRow {
+    /// The name of the network.
+    pub network: String,
+    /// Number of its nodes.
+    pub nodes: usize,
+    /// Bytes of a frag.
+    pub bytes: u32,
+    /// Bits per second of every uplink and downlink.
+    pub uplink_bps: u64,
+    /// Share of packets lost between two hosts.
+    pub loss: f64,
+    /// BLAKE3 over the digests of its comparisons, hex.
+    pub digest: String,
+    /// As in [`Table::protocols`], without curves. With several profiles fragcast has a name for
+    /// each, see [`is_ours`].
+    pub protocols: BTreeMap<String, Protocol>,
+    /// As in [`Comparison::settings`].
+    pub settings: Vec<(String, String)>,
+    /// As in [`Comparison::notes`].
+    pub notes: Vec<String>,
+}
+
+/// A survey: the same comparison on many networks, with messages of many sizes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Survey {
+    /// BLAKE3 over the digests of all rows, hex.
+    pub digest: String,
+    /// The rows in the order of printing.
+    pub rows: Vec<SurveyRow>,
+    /// Settings of the survey itself, such as its command.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Survey {
+    /// A survey of these rows.
+    pub fn of(rows: Vec<SurveyRow>, settings: Vec<(String, String)>) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("fragcast 2026 netsim survey v1");
+        rows.iter().for_each(|row| {
+            hasher.update(row.digest.as_bytes());
+        });
+        Self { digest: hasher.finalize().to_hex().to_string(), rows, settings }
+    }
+}
+
+/// Whether a name is fragcast's, or that of one of its profiles, such as `fragcast-lean`.
+pub fn is_ours(name: &str) -> bool {
+    name.strip_prefix("fragcast").is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+/// The order of protocols in tables and legends. [`RELAYED_LIMIT`] comes after the first.
+pub const ORDER: [&str; 6] = [LIMIT, "fragcast", "turbine", "rotor", "gossip", "direct"];
+
+/// The name of the limit in [`Table::protocols`]: the direct path from the leader.
+pub const LIMIT: &str = "limit";
+
+/// The name of the second limit in [`Table::protocols`]: the shortest path over any relays. Its
+/// ratios are to the first.
+pub const RELAYED_LIMIT: &str = "relayed_limit";

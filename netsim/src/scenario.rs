@@ -22,7 +22,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fragcast_turbine::{Mode, Policy};
+use fragcast_turbine::{Mode, Policy, Profile};
 
 use crate::input::{file_name, read_text};
 use crate::link::LinkConfig;
@@ -242,6 +242,8 @@ pub enum FragcastRoute {
     Turbine,
     /// One relay to all.
     Rotor,
+    /// The regional tree, if there is a plan for it.
+    Regional,
 }
 
 /// Options of fragcast.
@@ -255,6 +257,11 @@ pub struct FragcastOptions {
     pub loss: Option<f64>,
     /// The fewest coding shreds for each data shred on routes with relays.
     pub coding: f64,
+    /// What bandwidth is worth on the regional tree.
+    pub profile: Profile,
+    /// Whether leaders are given the true delays instead of what nodes measured: only to show what
+    /// measuring costs.
+    pub oracle: bool,
     /// The most connections of a node.
     pub connections: u32,
     /// Whether nodes ask for missing shreds.
@@ -272,6 +279,8 @@ impl Default for FragcastOptions {
             fanout: 200,
             loss: None,
             coding: 1.5,
+            profile: Profile::Lean,
+            oracle: false,
             connections: 1_024,
             repair: true,
             gossip: Policy::Off,

@@ -88,6 +88,10 @@ struct Overrides {
     /// A gossip peer's multiaddr, which ends in /p2p/<id>; may be repeated.
     #[arg(long = "gossip.peer", env = "FRAGCAST_GOSSIP_PEERS", value_delimiter = ',')]
     gossip_peers: Vec<String>,
+    /// Where the list of gateways comes from: a gateways.json, or the http:// URL of a registry or
+    /// portal; may be repeated.
+    #[arg(long = "registry.source", env = "FRAGCAST_REGISTRY_SOURCES", value_delimiter = ',')]
+    registry_sources: Vec<String>,
     /// The most that this node sends, Mbit/s.
     #[arg(long = "p2p.uplink-mbit", env = "FRAGCAST_P2P_UPLINK_MBIT")]
     uplink_mbit: Option<u64>,
@@ -159,6 +163,7 @@ impl Overrides {
         set(&mut config.gossip.policy, self.gossip_policy.as_ref());
         set(&mut config.gossip.listen, self.gossip_listen.as_ref());
         config.gossip.peers.extend(self.gossip_peers.iter().cloned());
+        config.registry.sources.extend(self.registry_sources.iter().cloned());
         set(&mut config.p2p.uplink_mbit, self.uplink_mbit.as_ref());
         if let Some(ip) = self.http_addr {
             config.http.listen.set_ip(ip);

@@ -26,7 +26,7 @@ use crate::gateway::reach::Unreached;
 
 pub use check::ConfigError;
 pub use file::{FileError, read_toml};
-pub use names::{LogFormat, RouteName, StateFrom};
+pub use names::{LogFormat, ProfileName, RouteName, StateFrom};
 
 /// `node.toml`. Relative paths are relative to the file.
 ///
@@ -52,6 +52,8 @@ pub struct Config {
     pub p2p: P2p,
     /// Gossip: the fallback, and the connection to nodes that speak nothing else.
     pub gossip: Gossip,
+    /// Where the list of gateways comes from.
+    pub registry: Registry,
     /// Settings of a node that leads.
     pub leader: Leader,
     /// The interface to which the gateway posts its messages.
@@ -122,6 +124,23 @@ pub struct Gossip {
     pub memory_mib: usize,
 }
 
+/// Where the list of gateways comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registry {
+    /// Files of rows, and JSON-RPC URLs of registries or portals, the most trusted first. Empty: the
+    /// network file has the list.
+    pub sources: Vec<String>,
+    /// How often each is asked, milliseconds.
+    pub poll_ms: u64,
+    /// How long a request may take, milliseconds.
+    pub timeout_ms: u64,
+    /// The node is not ready with a list that was confirmed longer ago, seconds; 0: it is.
+    pub max_age_s: u64,
+    /// Where the schedule is saved for the next start.
+    pub saved: PathBuf,
+}
+
 /// Settings of a node that leads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -130,8 +149,10 @@ pub struct Leader {
     pub key: PathBuf,
     /// The journal that keeps a restarted leader from contradicting itself.
     pub journal: PathBuf,
-    /// `auto`, `direct`, `turbine` or `rotor`.
+    /// `auto`, `direct`, `turbine`, `rotor` or `regional`.
     pub route: RouteName,
+    /// What bandwidth is worth on the regional tree: `lean` or `fast`.
+    pub profile: ProfileName,
     /// Turbine's fanout.
     pub fanout: u16,
     /// Loss per hop that the code rate allows for, 0 to 0.5.
@@ -286,6 +307,7 @@ impl Default for Config {
             identity: "identity.key".into(),
             p2p: P2p::default(),
             gossip: Gossip::default(),
+            registry: Registry::default(),
             leader: Leader::default(),
             ingest: Ingest::default(),
             execution: Execution::default(),
@@ -333,12 +355,25 @@ impl Default for Gossip {
     }
 }
 
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            sources: Vec::new(),
+            poll_ms: 1_000,
+            timeout_ms: 2_000,
+            max_age_s: 0,
+            saved: "schedule.json".into(),
+        }
+    }
+}
+
 impl Default for Leader {
     fn default() -> Self {
         Self {
             key: "leader.key".into(),
             journal: "leader.journal".into(),
             route: RouteName::Auto,
+            profile: ProfileName::Lean,
             fanout: DEFAULT_FANOUT,
             loss_per_hop: 0.02,
             unreached: Unreached::Refuse,

@@ -6,6 +6,7 @@ pub mod fixtures;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod local;
+pub mod registry;
 pub mod replay;
 
 /// A share of loss on the command line is none.

@@ -18,4 +18,5 @@ pub mod log;
 pub mod multiaddr;
 pub mod network;
 pub mod node;
+pub mod registry;
 pub mod serve;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy_primitives::Address;
 use fragcast_shredder::Dialect;
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{FileError, read_toml};
 use crate::multiaddr::{self, AddressError, Multiaddr};
+
+pub mod pace;
 
 /// One member as the file has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +58,10 @@ pub struct NetworkFile {
     /// Blocks a gateway leads at a time.
     #[serde(default = "blocks_per_term")]
     pub blocks_per_term: u64,
+    /// The least time between two blocks, if it is not that of a [chain that is known](pace): it
+    /// bounds how far ahead of its head a node believes a block to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_time_ms: Option<u64>,
     /// The gateways, in order of rotation.
     pub gateways: Vec<Address>,
     /// Signed delegations, hex.
@@ -118,6 +125,9 @@ pub enum NetworkError {
         /// What is wrong.
         reason: UrlError,
     },
+    /// No time is between two blocks.
+    #[error("block_time_ms is 0: it is the least time between two blocks of the chain")]
+    BlockTime,
     /// The gateways do not make a schedule.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
@@ -130,12 +140,16 @@ pub struct Network {
     pub chain_id: u64,
     /// Dialect.
     pub dialect: Dialect,
+    /// The least time between two blocks; `None`: neither the file nor the chain's id tells it.
+    pub block_time: Option<Duration>,
     /// The schedule of gateways.
     pub schedule: Schedule,
     /// JSON-RPC URLs at which gateways accept users' transactions.
     pub gateway_urls: BTreeMap<Address, String>,
     /// Delegations, all signed by gateways of the schedule.
     pub delegations: Vec<SignedDelegation>,
+    /// Delegations of others, who may register later; none without a registry.
+    pub early: Vec<SignedDelegation>,
     /// The table.
     pub members: Arc<Membership>,
     /// Gossip addresses of the members.
@@ -146,10 +160,12 @@ impl Network {
     /// Whether two differ in anything that a node goes by.
     pub fn differs_from(&self, other: &Self) -> bool {
         let delegations = |network: &Self| -> Vec<Vec<u8>> {
-            network.delegations.iter().map(SignedDelegation::to_bytes).collect()
+            let all = network.delegations.iter().chain(&network.early);
+            all.map(SignedDelegation::to_bytes).collect()
         };
         self.chain_id != other.chain_id
             || self.dialect != other.dialect
+            || self.block_time != other.block_time
             || self.schedule != other.schedule
             || self.gateway_urls != other.gateway_urls
             || self.members.hash() != other.members.hash()
@@ -172,6 +188,19 @@ impl NetworkFile {
     /// # Errors
     /// [`NetworkError`].
     pub fn check(&self) -> Result<Network, NetworkError> {
+        self.checked(false)
+    }
+
+    /// The same for a node that asks a registry: gateways that are not in the list may register
+    /// later, and their delegations are no mistake.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn check_with_registry(&self) -> Result<Network, NetworkError> {
+        self.checked(true)
+    }
+
+    fn checked(&self, may_register: bool) -> Result<Network, NetworkError> {
         let members = (1..).zip(&self.members).map(|(number, entry)| {
             let record: MemberRecord =
                 entry.record.parse().map_err(|reason| NetworkError::Record { number, reason })?;
@@ -184,21 +213,36 @@ impl NetworkFile {
             check_url(url)
                 .map_err(|reason| NetworkError::GatewayUrl { gateway: *gateway, reason })?;
         }
+        if self.block_time_ms == Some(0) {
+            return Err(NetworkError::BlockTime);
+        }
+        let told = self.block_time_ms.map(Duration::from_millis);
         let schedule = Schedule::new(self.gateways.clone(), self.blocks_per_term)?;
         let mut checked = Delegations::new(self.chain_id, schedule.gateways());
-        let mut delegations = Vec::new();
+        let (mut delegations, mut early) = (Vec::new(), Vec::new());
         for (number, text) in (1..).zip(&self.delegations) {
             let signed: SignedDelegation =
                 text.parse().map_err(|reason| NetworkError::DelegationForm { number, reason })?;
-            checked.insert(signed).map_err(|reason| NetworkError::Delegation { number, reason })?;
-            delegations.push(signed);
+            match checked.insert(signed) {
+                Ok(_) => delegations.push(signed),
+                Err(DelegationError::NotAGateway(gateway)) if may_register => {
+                    let mut alone = Delegations::new(self.chain_id, &[gateway]);
+                    alone
+                        .insert(signed)
+                        .map_err(|reason| NetworkError::Delegation { number, reason })?;
+                    early.push(signed);
+                }
+                Err(reason) => return Err(NetworkError::Delegation { number, reason }),
+            }
         }
         Ok(Network {
             chain_id: self.chain_id,
             dialect: self.dialect,
+            block_time: told.or_else(|| pace::block_time(self.chain_id)),
             schedule,
             gateway_urls: self.gateway_urls.clone(),
             delegations,
+            early,
             members: Arc::new(members),
             gossip,
         })

@@ -4,6 +4,7 @@
 //! messages and who observes the outputs.
 
 pub mod execution;
+mod feed;
 mod gossip;
 mod heads;
 mod ports;
@@ -18,11 +19,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
+use fragcast_execution::executor::Executor;
 use fragcast_rpc::flashblocks::{self, Door};
 use fragcast_turbine::net::{NetConfig, Running};
 use fragcast_turbine::output::Output;
 use fragcast_turbine::sequencer::Sequencer;
-use fragcast_turbine::{PeerId, Protocol};
+use fragcast_turbine::{PeerId, Protocol, Setup};
 use fragcast_upstream::engine::{self, EngineStats};
 use jsonrpsee::core::server::Methods;
 use tokio::sync::{broadcast, mpsc};
@@ -34,6 +36,7 @@ use crate::gateway::journal::Journal;
 use crate::gateway::reach::Reach;
 use crate::log::Limiter;
 use crate::network::Network;
+use crate::registry::Beginning;
 use crate::serve::metrics;
 use crate::serve::races::Races;
 use crate::serve::recorder::Recorder;
@@ -42,6 +45,7 @@ use crate::serve::state::{NodeState, RpcStats};
 
 use execution::Executing;
 pub use execution::Execution;
+use feed::Feed;
 use ports::{Listeners, Opening, Ports};
 use pump::Pump;
 pub use runtimes::Runtimes;
@@ -51,6 +55,11 @@ pub use sockets::{Addresses, Sockets};
 const OWN_QUEUE: usize = 256;
 /// How long a node that ends goes on with executing what it has.
 const LAST_BLOCKS: Duration = Duration::from_secs(1);
+/// How long the overlay may take to say goodbye and to close its socket: a guard against hanging.
+const GOODBYE: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether the executor's thread is alive.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// An observer that sees every output, in order, before anybody else.
 pub type Tap = Box<dyn FnMut(&Output) + Send>;
@@ -83,16 +92,25 @@ pub struct Node {
     addresses: Addresses,
     outputs: broadcast::Sender<Output>,
     ports: Ports,
-    /// Tasks that follow the execution client and forward transactions.
+    /// Tasks that follow the registry and the execution client and forward transactions.
     tasks: Vec<JoinHandle<()>>,
     flashblocks: Option<Door>,
     upkeep: JoinHandle<()>,
     /// `None` once the driver is known to have ended.
-    driver: Option<JoinHandle<()>>,
+    driver: Option<JoinHandle<bool>>,
     gossip: Option<JoinHandle<()>>,
-    events: JoinHandle<()>,
+    /// `None` once the pump is known to have ended.
+    events: Option<JoinHandle<()>>,
     /// Dropped last: the threads of what is above.
     _runtimes: Arc<Runtimes>,
+}
+
+/// Resolves when the executor's thread has ended: it is no task, so it is looked at.
+async fn executor_ended(executor: Option<&Executor>) {
+    let Some(executor) = executor else { return std::future::pending().await };
+    while !executor.has_ended() {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 impl Node {
@@ -114,14 +132,25 @@ impl Node {
             );
         }
         let leader_key = leader.as_ref().map(|key| key.verifying_key().to_bytes());
-        let protocol = Protocol::new(
-            config.protocol_settings(&network)?,
-            &peer,
-            Arc::clone(&network.members),
-            network.schedule.clone(),
-            network.delegations.iter().copied(),
-            leader,
-        )?;
+        let settings = config.protocol_settings(&network)?;
+        let ahead = (settings.catch_up.memory > 0).then_some(settings.catch_up.ahead);
+        let registry = match config.registry_settings(&network)? {
+            Some(settings) => Some(Beginning::of(settings, &network).await),
+            None => None,
+        };
+        let protocol = match &registry {
+            Some(registry) => {
+                Setup::of(settings, registry.epochs(&network)?)?.node(&peer, leader)?
+            }
+            None => Protocol::new(
+                settings,
+                &peer,
+                Arc::clone(&network.members),
+                network.schedule.clone(),
+                network.delegations.iter().copied(),
+                leader,
+            )?,
+        };
         let net_config = NetConfig { cut, drop_shreds, ..config.net_settings() };
         let gossip_identity = identity.clone();
         let runtimes = Runtimes::shared()?;
@@ -179,6 +208,7 @@ impl Node {
             network,
             leader_key,
             reach,
+            registry: registry.as_ref().map(|registry| Arc::clone(registry.status())),
             agreement: Mutex::default(),
             progress: Mutex::default(),
         });
@@ -201,15 +231,15 @@ impl Node {
                 ..config.flashblocks_settings()
             };
             let _serving = runtimes.serving().enter();
-            let door = Door::open(listener, executor.view(), settings)?;
+            let door = Door::open(listener, executor.view(), &settings)?;
             // Set once: the node has only just been made.
             let _ = state.flashblocks.set(Arc::clone(door.stats()));
             flashblocks = Some(door);
         }
         let mut http = Methods::new();
         if let Some(executing) = executing {
-            let view = Arc::clone(executing.executor.view());
-            tasks.push(tokio::spawn(heads::tell(view, state.net.clone())));
+            let executor = Arc::clone(&executing.executor);
+            tasks.push(tokio::spawn(heads::tell(executor, state.net.clone())));
             let public =
                 public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;
             http.merge(public.module)?;
@@ -244,14 +274,20 @@ impl Node {
             metrics: sockets.metrics,
         })?;
         // Set once: the node has only just been made.
-        let _ = state.ports.set(ports.numbers());
+        let numbers = ports.numbers().into_iter().chain(flashblocks.as_ref().map(Door::numbers));
+        let _ = state.ports.set(numbers.collect());
         let upkeep = tokio::spawn(metrics::upkeep(Arc::clone(&state)));
+        if let Some(registry) = registry {
+            let follower = registry.follow(state.net.clone(), &state.network);
+            tasks.push(tokio::spawn(follower.run()));
+        }
 
         let pump = Pump {
             state: Arc::clone(&state),
             sequencer: Sequencer::default(),
             outputs: outputs.clone(),
             engine,
+            feed: state.executor.clone().map(|executor| Feed::new(executor, ahead)),
             tap,
             lines: Limiter::default(),
         };
@@ -275,7 +311,7 @@ impl Node {
             upkeep,
             driver: Some(driver),
             gossip: gossip.map(|(_, task)| task),
-            events,
+            events: Some(events),
             _runtimes: runtimes,
         })
     }
@@ -295,10 +331,10 @@ impl Node {
         self.outputs.subscribe()
     }
 
-    /// Resolves with the name of a task that carries messages when it has ended by itself, which it
-    /// should not.
+    /// Resolves with the name of a task that carries messages, or of the thread that executes them,
+    /// when it has ended by itself, which it should not.
     pub async fn failed(&mut self) -> &'static str {
-        async fn ended(task: &mut Option<JoinHandle<()>>) {
+        async fn ended<T>(task: &mut Option<JoinHandle<T>>) {
             match task {
                 Some(running) => drop(running.await),
                 None => std::future::pending().await,
@@ -308,6 +344,8 @@ impl Node {
         tokio::select! {
             () = ended(&mut self.driver) => "the overlay's driver",
             () = ended(&mut self.gossip) => "gossip",
+            () = ended(&mut self.events) => "the pump, which hands messages on,",
+            () = executor_ended(self.state.executor.as_deref()) => "the executor",
         }
     }
 
@@ -332,14 +370,23 @@ impl Node {
             gossip.abort();
         }
         self.state.net.shutdown().await;
-        if let Some(mut driver) = self.driver
-            && tokio::time::timeout(Duration::from_secs(3), &mut driver).await.is_err()
-        {
-            driver.abort();
+        if let Some(mut driver) = self.driver {
+            let ended = tokio::time::timeout(GOODBYE, &mut driver).await;
+            if ended.is_err() {
+                driver.abort();
+                let _ = driver.await;
+            }
+            if !matches!(ended, Ok(Ok(true))) {
+                tracing::warn!(
+                    "the overlay's port {} may stay in use for a while",
+                    self.addresses.p2p
+                );
+            }
         }
         // The driver was the pump's source: it hands on what is left, and ends.
-        let mut events = self.events;
-        if tokio::time::timeout(Duration::from_secs(1), &mut events).await.is_err() {
+        if let Some(mut events) = self.events
+            && tokio::time::timeout(Duration::from_secs(1), &mut events).await.is_err()
+        {
             events.abort();
         }
         // What was handed in is still executed, if that takes no time worth mentioning.

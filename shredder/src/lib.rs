@@ -82,7 +82,7 @@ pub use messages::{Dialect, Env, Frag, Kind, Message, Seal};
 pub use names::UnknownName;
 pub use rate::{CodeRate, LossTarget};
 pub use reassembler::{Assembled, Limits, Push, PushError, Reassembler, RecoveredSet};
-pub use shares::Owner;
+pub use shares::{Full, Owner, Placed, Shares};
 pub use shred::{ChainTag, HashedShred, MessageKey, SetHeader, SetKey, Shred, ShredError};
 pub use shredder::{MessageParams, ShreddedMessage, ShreddedSet, Shredder};
 pub use signature::{GatewayKey, Signature, SignatureError, SignedMessage, VerifiedMessage};

@@ -2,20 +2,31 @@
 //!
 //! ```text
 //! leaf(shard) = BLAKE3 keyed with LEAF_KEY over the shard, zero-padded to a multiple of 64
-//! node(l, r)  = BLAKE3 keyed with NODE_KEY over l ‖ r
+//! node(l, r)  = BLAKE3 keyed with NODE_KEY over l ‖ r, each cut to 20 bytes and zero-padded to 32
 //! ```
 //!
 //! Leaves and nodes are hashed under different keys, so that neither can pass for the other. The
 //! padding is unambiguous because the signed header carries the shard's length. A level with an odd
 //! number of nodes is filled up with a zero node. The tree over n leaves is ⌈log₂ n⌉ high: 6 for
-//! the largest set, which has 64.
+//! the largest set, which has 64. The root is not cut.
+//!
+//! Nodes are cut to 20 bytes, as Solana's are, since each shred carries a path of them: of the
+//! largest set 72 bytes less. Who wants to pass another shard off for a leader's has to find a
+//! second preimage of 160 bits. A leader alone could look for a collision, with 2^80 hashes: then
+//! one signature covers two shards at one place.
 //!
 //! Hashing 64 leaves side by side takes a seventh of the time of hashing them one by one, but
 //! blake3 offers it only as a doc-hidden function. So the version of blake3 is pinned, the call is
 //! behind the feature `hash-many`, and a test compares both ways.
 
-/// A node or leaf of the tree.
+/// A leaf or the root; nodes between them end with twelve zeros.
 pub type Hash = [u8; 32];
+
+/// Bytes of a node in a path.
+pub const NODE_LEN: usize = 20;
+
+/// A node as a path has it.
+pub type PathNode = [u8; NODE_LEN];
 
 /// The most leaves of a tree.
 pub const MAX_LEAVES: usize = 64;
@@ -27,7 +38,7 @@ pub(crate) const MAX_LEAF_LEN: usize = 1024;
 const EMPTY: Hash = [0; 32];
 
 const LEAF_KEY: Hash = *b"fragcast shred merkle leaf v1\0\0\0";
-const NODE_KEY: Hash = *b"fragcast shred merkle node v1\0\0\0";
+const NODE_KEY: Hash = *b"fragcast shred merkle node v2\0\0\0";
 
 /// The height of a tree over `leaves` leaves, which is the number of nodes in a path.
 pub const fn depth(leaves: usize) -> usize {
@@ -43,6 +54,19 @@ pub fn leaf(shard: &[u8]) -> Hash {
     hasher.finalize().into()
 }
 
+/// A node as it is hashed.
+fn cut(mut hash: Hash) -> Hash {
+    hash[NODE_LEN..].fill(0);
+    hash
+}
+
+fn padded(node: &PathNode) -> Hash {
+    let mut hash = EMPTY;
+    hash[..NODE_LEN].copy_from_slice(node);
+    hash
+}
+
+/// The hash over two nodes, which are cut; itself it is not.
 fn node(left: &Hash, right: &Hash) -> Hash {
     let mut both = [0; 64];
     both[..32].copy_from_slice(left);
@@ -148,7 +172,7 @@ fn parents(level: &[Hash], out: &mut [Hash]) {
 /// A tree over at most 64 leaves. Takes about 4 kB.
 #[derive(Clone)]
 pub struct Tree {
-    /// Level 0 are the leaves; level `depth` is the root.
+    /// Level 0 are the leaves; level `depth` is the root. All are cut but the root.
     nodes: Vec<Hash>,
     depth: usize,
 }
@@ -164,12 +188,18 @@ impl Tree {
         let width = 1usize << depth;
         let mut nodes = vec![EMPTY; 2 * width - 1];
         nodes[..leaves.len()].copy_from_slice(leaves);
+        if depth > 0 {
+            nodes[..leaves.len()].iter_mut().for_each(|leaf| *leaf = cut(*leaf));
+        }
         let (mut start, mut level, mut used) = (0, width, leaves.len());
         while level > 1 {
             let (below, above) = nodes[start..].split_at_mut(level);
             used = used.div_ceil(2);
             // Only pairs with a used child are hashed; the rest stay empty.
             parents(&below[..2 * used], &mut above[..used]);
+            if level > 2 {
+                above[..used].iter_mut().for_each(|node| *node = cut(*node));
+            }
             start += level;
             level /= 2;
         }
@@ -182,25 +212,31 @@ impl Tree {
     }
 
     /// The path of leaf `index`: the sibling at each level, from the leaves up.
-    pub fn path(&self, index: usize) -> impl Iterator<Item = &Hash> {
+    pub fn path(&self, index: usize) -> impl Iterator<Item = &PathNode> {
         let width = 1usize << self.depth;
         (0..self.depth).scan((0, width, index), move |(start, level, index), _| {
-            let sibling = &self.nodes[*start + (*index ^ 1)];
+            let sibling = self.nodes[*start + (*index ^ 1)].first_chunk();
             *start += *level;
             *level /= 2;
             *index /= 2;
-            Some(sibling)
+            sibling
         })
     }
 }
 
 /// The root that `leaf` at `index` and its path lead to.
-pub fn root_of(leaf: Hash, index: usize, path: &[Hash]) -> Hash {
+pub fn root_of(leaf: Hash, index: usize, path: &[PathNode]) -> Hash {
     let mut at = leaf;
     for (level, sibling) in path.iter().enumerate() {
-        at = if (index >> level) & 1 == 0 { node(&at, sibling) } else { node(sibling, &at) };
+        at = above(at, &padded(sibling), index >> level);
     }
     at
+}
+
+/// The hash over a node, yet to be cut, and its sibling, where the node's number is `place`.
+fn above(at: Hash, sibling: &Hash, place: usize) -> Hash {
+    let at = cut(at);
+    if place & 1 == 0 { node(&at, sibling) } else { node(sibling, &at) }
 }
 
 /// The nodes of a tree whose path to the signed root has been checked.
@@ -225,7 +261,7 @@ impl KnownNodes {
     /// Whether `leaf` at `index` with `path` leads to the root; if so its nodes become known.
     ///
     /// Nodes are numbered as in a heap: the root is 1, the children of n are 2n and 2n + 1.
-    pub fn check(&mut self, leaf: Hash, index: usize, path: &[Hash]) -> bool {
+    pub fn check(&mut self, leaf: Hash, index: usize, path: &[PathNode]) -> bool {
         if path.len() != self.depth || index >= 1 << self.depth {
             return false;
         }
@@ -234,20 +270,22 @@ impl KnownNodes {
         let mut at = leaf;
         let mut slot = (1 << self.depth) + index;
         for (level, sibling) in path.iter().enumerate() {
+            let node = cut(at);
             if let Some(known) = self.nodes[slot] {
                 // Known nodes have known siblings all the way up: comparing is enough, and
                 // needed, because the path is forwarded with the shred.
                 let rest = (level..self.depth)
-                    .all(|l| self.nodes[(slot >> (l - level)) ^ 1].as_ref() == Some(&path[l]));
-                if known != at || !rest {
+                    .all(|l| self.nodes[(slot >> (l - level)) ^ 1] == Some(padded(&path[l])));
+                if known != node || !rest {
                     return false;
                 }
                 return self.learn(&seen[..count]);
             }
-            seen[count] = (slot, at);
-            seen[count + 1] = (slot ^ 1, *sibling);
+            let sibling = padded(sibling);
+            seen[count] = (slot, node);
+            seen[count + 1] = (slot ^ 1, sibling);
             count += 2;
-            at = if slot & 1 == 0 { node(&at, sibling) } else { node(sibling, &at) };
+            at = above(at, &sibling, slot);
             slot >>= 1;
         }
         self.nodes[1] == Some(at) && self.learn(&seen[..count])
@@ -294,7 +332,7 @@ mod tests {
             let tree = Tree::new(&leaves);
             let mut known = KnownNodes::new(tree.root(), depth(n));
             for (i, leaf) in leaves.iter().enumerate() {
-                let path: Vec<Hash> = tree.path(i).copied().collect();
+                let path: Vec<PathNode> = tree.path(i).copied().collect();
                 assert_eq!(path.len(), depth(n));
                 assert_eq!(root_of(*leaf, i, &path), tree.root());
                 assert!(known.check(*leaf, i, &path));
@@ -309,7 +347,7 @@ mod tests {
             if level.len() == 1 {
                 return level[0];
             }
-            let mut level = level.to_vec();
+            let mut level: Vec<Hash> = level.iter().map(|node| cut(*node)).collect();
             if level.len() % 2 == 1 {
                 level.push(EMPTY);
             }
@@ -328,7 +366,7 @@ mod tests {
         let tree = Tree::new(&leaves);
         let mut known = KnownNodes::new(tree.root(), 6);
         for (i, leaf) in leaves.iter().enumerate().step_by(3) {
-            let path: Vec<Hash> = tree.path(i).copied().collect();
+            let path: Vec<PathNode> = tree.path(i).copied().collect();
             // Before and after this leaf is known.
             for _ in 0..2 {
                 for level in 0..6 {
@@ -351,7 +389,7 @@ mod tests {
         let root = Tree::new(&hashed(&shards(48, 832))).root();
         assert_eq!(
             alloy_primitives::hex::encode(root),
-            "8dce49f49956061e753832086ac5397a93582e0c8886c017ed60623301e492e7"
+            "9ce7feb0f1932eeaeaf832d840dbcc927f69046015c27ec561362e97e6539658"
         );
     }
 }

@@ -6,6 +6,8 @@
 //! relays carries it, since those may be silent.
 
 use crate::coding::MAX_SHARDS;
+use crate::merkle::{self, NODE_LEN};
+use crate::shred::{MAX_SHRED_LEN, OVERHEAD};
 
 /// The probability below which a set may stay incomplete.
 pub const INCOMPLETE: f64 = 1e-6;
@@ -13,11 +15,12 @@ pub const INCOMPLETE: f64 = 1e-6;
 /// End-to-end loss that is assumed until it is measured.
 pub const DEFAULT_LOSS: f64 = 0.05;
 
-/// The most data shards of a set. Beyond 32, coding costs more than the saved signature.
+/// The most data shards of a set, unless [`CodeRate::of_sets_up_to`] is told otherwise. Beyond 32,
+/// coding costs more than the saved signature.
 pub const MAX_DATA: usize = 32;
 
-/// The largest shard that the shredder cuts: 13 full blocks of BLAKE3.
-pub const MAX_SHARD_LEN: usize = 832;
+/// The largest shard that the shredder cuts: what a shred of the largest set has room for.
+pub const MAX_SHARD_LEN: usize = MAX_SHRED_LEN - OVERHEAD - NODE_LEN * merkle::depth(MAX_SHARDS);
 
 /// The most coding shreds for each data shred, beside [`SMALL_SET_EXTRA`].
 const MAX_OVERHEAD: usize = 2;
@@ -59,9 +62,9 @@ impl LossTarget {
 ///
 /// // 36 kB over a path that loses 5 % of all packets.
 /// let rate = CodeRate::new(36_000, LossTarget { loss: 0.05, busiest: 0.0 });
-/// assert_eq!((rate.sets, rate.k, rate.m), (2, 22, 10));
+/// assert_eq!((rate.sets, rate.k, rate.m), (2, 20, 9));
 /// // A leader with bandwidth to spare sends as many coding shreds as data shreds.
-/// assert_eq!(rate.with_coding(1.0).m, 22);
+/// assert_eq!(rate.with_coding(1.0).m, 20);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeRate {
@@ -81,8 +84,25 @@ impl CodeRate {
     /// The data shards are spread evenly over as few sets as possible, so that there is no small
     /// last set that is more likely to fail than the others.
     pub fn new(len: usize, target: LossTarget) -> Self {
+        Self::of_sets_up_to(MAX_DATA, len, target)
+    }
+
+    /// The same with at most `data` data shards a set, where a set has room for them.
+    ///
+    /// A node waits for the slowest of its sets: where shreds take paths of different length, fewer
+    /// and larger sets complete earlier.
+    ///
+    /// ```
+    /// use fragcast_shredder::{CodeRate, LossTarget};
+    ///
+    /// let target = LossTarget { loss: 0.03, busiest: 0.0 };
+    /// let rate = CodeRate::of_sets_up_to(44, 36_000, target);
+    /// assert_eq!((rate.sets, rate.k), (1, 40));
+    /// assert_eq!(CodeRate::of_sets_up_to(32, 36_000, target), CodeRate::new(36_000, target));
+    /// ```
+    pub fn of_sets_up_to(data: usize, len: usize, target: LossTarget) -> Self {
         let shards = len.div_ceil(MAX_SHARD_LEN).max(1);
-        let most = (1..=MAX_DATA)
+        let most = (1..=data.min(MAX_SHARDS - 1))
             .rev()
             .find(|&k| coding_shards(k, target).is_some_and(|m| k + m <= MAX_SHARDS))
             .unwrap_or(MAX_SHARDS / (1 + MAX_OVERHEAD));
@@ -108,6 +128,36 @@ impl CodeRate {
         let wanted = (f64::from(self.k) * ratio.max(0.0)).ceil() as usize;
         let m = wanted.clamp(self.m.into(), (MAX_SHARDS - usize::from(self.k)).max(self.m.into()));
         Self { m: m as u8, ..self }
+    }
+
+    /// The same rate with as many more coding shreds as cost at most `bytes` sent for each byte of
+    /// the message, where each shred is framed in `framing` bytes more.
+    ///
+    /// ```
+    /// use fragcast_shredder::{CodeRate, LossTarget};
+    ///
+    /// let rate = CodeRate::new(36_000, LossTarget { loss: 0.03, busiest: 0.0 });
+    /// let more = rate.within(2.3, 60);
+    /// assert!(more.m > rate.m);
+    /// let sent = f64::from(more.k + more.m) * (more.shred_len() + 60) as f64;
+    /// assert!(sent <= 2.3 * f64::from(more.k) * f64::from(more.shard_len));
+    /// ```
+    #[must_use]
+    pub fn within(self, bytes: f64, framing: usize) -> Self {
+        let budget = bytes * f64::from(self.k) * f64::from(self.shard_len);
+        let fits = |m: &u8| {
+            let rate = Self { m: *m, ..self };
+            let shards = f64::from(rate.k) + f64::from(rate.m);
+            shards * (rate.shred_len() + framing) as f64 <= budget
+        };
+        let most = MAX_SHARDS as u8 - self.k;
+        Self { m: (self.m + 1..=most).rev().find(fits).unwrap_or(self.m), ..self }
+    }
+
+    /// Bytes of a shred.
+    pub const fn shred_len(self) -> usize {
+        let shards = self.k as usize + self.m as usize;
+        OVERHEAD + self.shard_len as usize + NODE_LEN * merkle::depth(shards)
     }
 }
 
@@ -175,6 +225,20 @@ mod tests {
                 assert!(k + m <= MAX_SHARDS && shard_len <= MAX_SHARD_LEN && m >= 1);
                 assert!(sets * k * shard_len >= len, "{len} bytes are covered");
                 assert!((sets - 1) * k * shard_len < len, "{len} bytes: the last set is used");
+            }
+        }
+    }
+
+    #[test]
+    fn larger_sets_are_fewer_and_have_the_coding_that_the_loss_asks_for() {
+        for len in (1..200_000).step_by(379) {
+            for loss in [0.0, 0.03, 0.2] {
+                let target = LossTarget { loss, busiest: 0.0 };
+                let (usual, large) =
+                    (CodeRate::new(len, target), CodeRate::of_sets_up_to(44, len, target));
+                assert!(large.sets <= usual.sets && large.k <= 44, "{len}");
+                assert!(usize::from(large.k + large.m) <= MAX_SHARDS);
+                assert!(Some(usize::from(large.m)) >= coding_shards(large.k.into(), target));
             }
         }
     }

@@ -319,7 +319,7 @@ impl Reassembler {
             return Ok(Push::Late);
         }
         set.store(shred);
-        set.repaired |= repaired;
+        set.repaired |= u64::from(repaired) << shred.shred().index();
         state.repaired |= repaired;
         if set.present.count_ones() < u32::from(header.k) {
             return Ok(Push::Stored);

@@ -24,7 +24,7 @@
 //! 49 ├──────────────────────────────────┤
 //!    │ shard                            │           shard length
 //!    ├──────────────────────────────────┤
-//!    │ Merkle path, leaf's sibling first│           32 × ⌈log₂(k + m)⌉
+//!    │ Merkle path, leaf's sibling first│           20 × ⌈log₂(k + m)⌉
 //!    ├──────────────────────────────────┤
 //!    │ ed25519 signature                │           64
 //!    └──────────────────────────────────┘           at most 1,152 bytes
@@ -46,7 +46,7 @@ use crate::time::Timestamp;
 use crate::{MAX_MESSAGE_LEN, codec, merkle};
 
 /// The version byte of this format.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Bytes of the signed header.
 pub const HEADER_LEN: usize = 48;
 /// Bytes of an ed25519 signature.
@@ -56,7 +56,8 @@ pub const MAX_SHRED_LEN: usize = 1152;
 /// Attempts of one block: 0 to 7.
 pub const MAX_ATTEMPTS: u8 = 8;
 
-const OVERHEAD: usize = HEADER_LEN + 1 + SIGNATURE_LEN;
+/// Bytes of a shred beside its shard and path.
+pub(crate) const OVERHEAD: usize = HEADER_LEN + 1 + SIGNATURE_LEN;
 
 /// A four-byte hash of the chain id, compared before any signature is checked.
 ///
@@ -152,7 +153,7 @@ impl SetHeader {
 
     /// Length of each shred of this set in bytes.
     pub const fn shred_len(&self) -> usize {
-        OVERHEAD + self.shard_len as usize + 32 * merkle::depth(self.shards())
+        OVERHEAD + self.shard_len as usize + merkle::NODE_LEN * merkle::depth(self.shards())
     }
 
     /// The kind of the message.
@@ -258,12 +259,13 @@ impl Shred {
     /// # Errors
     /// [`ShredError`].
     pub fn parse(bytes: Bytes) -> Result<Self, ShredError> {
+        // The version first: the rest of another version's bytes means nothing to us, nor does
+        // their number.
+        if let Some(version) = bytes.first().filter(|version| **version != VERSION) {
+            return Err(ShredError::Version(*version));
+        }
         if bytes.len() < OVERHEAD || bytes.len() > MAX_SHRED_LEN {
             return Err(ShredError::Length(bytes.len()));
-        }
-        // The version first: the rest of another version's bytes means nothing to us.
-        if bytes[0] != VERSION {
-            return Err(ShredError::Version(bytes[0]));
         }
         let header: SetHeader = codec::decode_exact::<_, HEADER_LEN>(&bytes[..HEADER_LEN])
             .map_err(|_| ShredError::Header("encoding"))?;
@@ -299,9 +301,9 @@ impl Shred {
     }
 
     /// The Merkle path, beginning with the leaf's sibling.
-    pub fn path(&self) -> &[merkle::Hash] {
+    pub fn path(&self) -> &[merkle::PathNode] {
         let start = shard_range(&self.header).end;
-        self.bytes[start..self.bytes.len() - SIGNATURE_LEN].as_chunks::<32>().0
+        self.bytes[start..self.bytes.len() - SIGNATURE_LEN].as_chunks().0
     }
 
     /// The signature over the set.
@@ -328,14 +330,14 @@ pub(crate) fn write_frame<'a>(
     slot: &mut [u8],
     header: &SetHeader,
     index: u8,
-    path: impl Iterator<Item = &'a merkle::Hash>,
+    path: impl Iterator<Item = &'a merkle::PathNode>,
     signature: &[u8; SIGNATURE_LEN],
 ) {
     codec::encode_into(header, &mut slot[..HEADER_LEN]);
     slot[HEADER_LEN] = index;
     let start = shard_range(header).end;
     let end = slot.len() - SIGNATURE_LEN;
-    for (chunk, node) in slot[start..end].chunks_exact_mut(32).zip(path) {
+    for (chunk, node) in slot[start..end].chunks_exact_mut(merkle::NODE_LEN).zip(path) {
         chunk.copy_from_slice(node);
     }
     slot[end..].copy_from_slice(signature);

@@ -65,14 +65,12 @@ pub struct ShreddedMessage {
 }
 
 impl ShreddedMessage {
-    /// Set and shred index in the order of sending: all sets' data, then all sets' coding.
+    /// Set and shred index in the order of sending: the first shred of every set, then the second
+    /// of every set, so that no set waits for the others; all sets' data, then all sets' coding.
     pub fn in_sending_order(&self) -> impl Iterator<Item = (&ShreddedSet, u8)> {
-        let data = self.sets.iter().flat_map(|s| (0..s.header.k).map(move |i| (s, i)));
-        let coding = self
-            .sets
-            .iter()
-            .flat_map(|s| (s.header.k..s.header.k + s.header.m).map(move |i| (s, i)));
-        data.chain(coding)
+        // All sets have the same code rate.
+        let shreds = self.sets.first().map_or(0, |set| set.shreds.len() as u8);
+        (0..shreds).flat_map(|index| self.sets.iter().map(move |set| (set, index)))
     }
 }
 

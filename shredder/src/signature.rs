@@ -187,7 +187,7 @@ impl GatewayKey {
 
     /// Signs `message`. The result needs no verification: this key has just signed it.
     pub fn sign_verified(&self, message: impl Into<Message>) -> VerifiedMessage {
-        VerifiedMessage(self.sign(message))
+        VerifiedMessage { signed: self.sign(message), gateway: self.address() }
     }
 }
 
@@ -260,7 +260,7 @@ impl SignedMessage {
         if found != gateway {
             return Err(SignatureError::WrongSigner { expected: gateway, found });
         }
-        Ok(VerifiedMessage(self))
+        Ok(VerifiedMessage { signed: self, gateway })
     }
 
     /// Converts the signature to canonical form and [verifies](Self::verify) it. For messages that
@@ -279,26 +279,34 @@ impl SignedMessage {
 
 /// A message that the scheduled gateway signed, with a canonical signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedMessage(SignedMessage);
+pub struct VerifiedMessage {
+    signed: SignedMessage,
+    gateway: Address,
+}
 
 impl VerifiedMessage {
     /// The message.
     pub const fn message(&self) -> &Message {
-        &self.0.message
+        &self.signed.message
     }
 
     /// The canonical signature.
     pub const fn signature(&self) -> &Signature {
-        &self.0.signature
+        &self.signed.signature
+    }
+
+    /// The gateway that signed it.
+    pub const fn gateway(&self) -> Address {
+        self.gateway
     }
 
     /// The root that was signed.
     pub const fn root(&self) -> B256 {
-        self.0.root
+        self.signed.root
     }
 
     /// Encodes signature ‖ body.
     pub fn to_wire(&self) -> Vec<u8> {
-        self.0.to_wire()
+        self.signed.to_wire()
     }
 }

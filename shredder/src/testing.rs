@@ -3,7 +3,8 @@
 //! pure and this is not.
 //!
 //! A test whose prerequisite is missing calls [`skip`] and returns. CI sets `FRAGCAST_NO_SKIP`,
-//! under which that is a failure: nothing is skipped unnoticed.
+//! under which that is a failure: nothing is skipped unnoticed. One that needs a right that not
+//! every machine gives calls [`refused`].
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -24,6 +25,12 @@ pub const DATA: &str = "FRAGCAST_DATA";
 pub fn skip(why: impl Display) {
     let forbidden = forbids_skips(std::env::var_os(NO_SKIP).as_deref());
     assert!(!forbidden, "{NO_SKIP} is set, and this would skip: {why}");
+    let _ = writeln!(std::io::stdout(), "SKIPPED: {why}");
+}
+
+/// Prints `SKIPPED:` and the reason, for a test that this machine does not let run, whatever is
+/// installed: a right that it does not give. That is no failure anywhere.
+pub fn refused(why: impl Display) {
     let _ = writeln!(std::io::stdout(), "SKIPPED: {why}");
 }
 

@@ -273,6 +273,10 @@ impl Validator {
         if !may_verify {
             return Err(ValidateError::Unverified);
         }
+        // Room first: a set that finds none costs no signature, however often it comes.
+        if !self.sets.contains_key(&key) {
+            self.shares.victim(&owner, &key, 1).map_err(|_| ValidateError::Full)?;
+        }
         let hashed = HashedShred { shred, leaf };
         let commitment = hashed.claim();
         let HashedShred { shred, .. } = hashed;

@@ -56,6 +56,12 @@ impl Bucket {
         self.busy_until.since(now) <= rate.burst
     }
 
+    /// When nothing of it will be in use.
+    #[cfg(feature = "net")]
+    pub(crate) const fn until(&self) -> Timestamp {
+        self.busy_until
+    }
+
     /// Whether nothing of it is in use.
     pub(crate) fn is_full(&self, now: Timestamp) -> bool {
         self.busy_until <= now

@@ -5,11 +5,12 @@
 //! ```
 //!
 //! A kind that a build does not know is counted and passed over, so that later versions can
-//! add plans in deltas, exclusion masks and receipts without a new version number.
+//! add plans in deltas without a new version number.
 
 mod blocks;
 mod listeners;
 mod parts;
+mod receipts;
 mod repair;
 mod terms;
 
@@ -19,14 +20,18 @@ use fragcast_shredder::codec::{self, DecodeError};
 use fragcast_shredder::equivocation::ProofError;
 use fragcast_shredder::{EquivocationProof, SignatureError};
 
+use crate::delays::SignedDelayVector;
 use crate::delegation::SignedDelegation;
-use crate::plan::{Plan, SignedPlan};
+use crate::plan::{Plan, SignedExclusions, SignedPlan};
 
 pub use blocks::{BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, MAX_PARTS};
 pub use listeners::{Listeners, MAX_TOLD};
 pub use parts::{MAX_ANSWER_PARTS, MessagePart, PART_LEN};
+pub use receipts::{AFTER_MICROS, MAX_RECEIPT_SETS, Receipt, SetReceipt, UNTIMED};
 pub use repair::{MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, Tips, WHOLE};
 pub use terms::{CLOCK_TOLERANCE, Difference, Terms};
+
+pub(crate) use terms::dialect_of;
 
 /// The longest control frame.
 pub const MAX_CONTROL_LEN: usize = 1 + Plan::MAX_LEN;
@@ -74,7 +79,6 @@ impl Evidence {
     /// # Errors
     /// [`EvidenceError`].
     pub fn verify(&self) -> Result<Address, EvidenceError> {
-        self.proof.verify()?;
         let delegation = &self.delegation.delegation;
         let block = self.proof.first.header.block;
         if delegation.key != self.proof.key
@@ -83,6 +87,7 @@ impl Evidence {
         {
             return Err(EvidenceError::Delegation);
         }
+        self.proof.verify()?;
         Ok(self.delegation.gateway()?)
     }
 }
@@ -117,6 +122,16 @@ pub enum Control {
     BlocksEnd(BlocksEnd),
     /// What the sender goes by.
     Terms(Terms),
+    /// The round trips that a member measured.
+    Delays(Box<SignedDelayVector>),
+    /// The sender lacks the plan of this id, which shreds name.
+    PlanRequest(u64),
+    /// The sender has the plan of this id, which is one of the receiver's own.
+    PlanAck(u64),
+    /// What came of some sets of a block at the sender.
+    Receipt(Receipt),
+    /// Relays that a leader takes out of its plan.
+    Exclusions(Box<SignedExclusions>),
 }
 
 /// Why a frame was not understood.
@@ -148,6 +163,11 @@ impl Control {
             Self::BlockPart(body) => (10, body.to_bytes()),
             Self::BlocksEnd(body) => (12, codec::encode(body)),
             Self::Terms(body) => (11, codec::encode(body)),
+            Self::Delays(body) => (13, codec::encode(&**body)),
+            Self::PlanRequest(id) => (14, codec::encode(id)),
+            Self::PlanAck(id) => (15, codec::encode(id)),
+            Self::Receipt(body) => (16, codec::encode(body)),
+            Self::Exclusions(body) => (17, codec::encode(&**body)),
         };
         let mut frame = vec![kind];
         frame.extend(body);
@@ -176,6 +196,11 @@ impl Control {
             10 => Self::BlockPart(BlockPart::from_bytes(body)?),
             12 => Self::BlocksEnd(BlocksEnd::from_bytes(body)?),
             11 => Self::Terms(codec::decode_exact::<_, 128>(body)?),
+            13 => Self::Delays(Box::new(SignedDelayVector::from_bytes(body)?)),
+            14 => Self::PlanRequest(codec::decode_exact::<_, 8>(body)?),
+            15 => Self::PlanAck(codec::decode_exact::<_, 8>(body)?),
+            16 => Self::Receipt(Receipt::from_bytes(body)?),
+            17 => Self::Exclusions(Box::new(SignedExclusions::from_bytes(body)?)),
             kind => return Err(ControlError::Unknown(*kind)),
         })
     }
@@ -197,6 +222,18 @@ mod tests {
         assert_eq!(Control::from_bytes(&[99, 1, 2]), Err(ControlError::Unknown(99)));
         assert!(Control::from_bytes(&[]).is_err());
         assert!(Control::from_bytes(&bytes[..10]).is_err());
+    }
+
+    #[test]
+    fn ids_of_plans_are_pinned_and_bounded() {
+        let id = 0x0807_0605_0403_0201;
+        for (kind, frame) in [("0e", Control::PlanRequest(id)), ("0f", Control::PlanAck(id))] {
+            let bytes = frame.to_bytes();
+            assert_eq!(alloy_primitives::hex::encode(&bytes), format!("{kind}0102030405060708"));
+            assert_eq!(Control::from_bytes(&bytes), Ok(frame));
+            assert!(Control::from_bytes(&bytes[..8]).is_err());
+            assert!(Control::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+        }
     }
 
     #[test]

@@ -112,7 +112,9 @@ mod tests {
             "stored completed duplicate late malformed version chain unknown_leader own \
              bad_signature unproven equivocation table_full past future elsewhere superseded \
              quota conflict bad_parity forced other_table barred control control_unknown control_bad \
-             control_stale over_budget repair_late repair_unasked repair_lacking repair_refused"
+             other_dialect \
+             control_stale over_budget repair_late repair_unasked repair_lacking repair_refused \
+             delays_table delays_old delays_soon delays_unwanted receipt_old receipt_unwanted"
         );
         assert_eq!(
             names::<GossipOutcome>(),

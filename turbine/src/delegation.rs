@@ -235,6 +235,17 @@ impl Delegations {
         self.iter().any(|leader| leader.signed == *signed)
     }
 
+    /// The two delegations of a gateway with the sequence of `signed`, if there are exactly two; the
+    /// one that counts comes first.
+    pub(crate) fn twice(&self, signed: &SignedDelegation) -> Option<[&Leader; 2]> {
+        let sequence = signed.delegation.sequence;
+        let gateway = self.iter().find(|leader| leader.signed == *signed)?.gateway;
+        let of_sequence = |leader: &&Leader| leader.signed.delegation.sequence == sequence;
+        let mut all = self.by_gateway.get(&gateway)?.iter().filter(of_sequence);
+        let two = [all.next()?, all.next()?];
+        all.next().is_none().then_some(two)
+    }
+
     /// The delegation to a key.
     pub fn of_key(&self, key: &[u8; 32]) -> Option<&Leader> {
         self.iter().find(|leader| leader.signed.delegation.key == *key)

@@ -1,14 +1,17 @@
 //! Bodies of the fuzz targets; see `fragcast_shredder::fuzzing`.
 
+mod catch_up;
 mod frames;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{BlockBuilder, Dialect, GatewayKey, Kind, MessageKey, SignedMessage};
+use fragcast_shredder::{
+    BlockBuilder, Dialect, GatewayKey, Kind, MessageKey, SignedMessage, VerifiedMessage,
+};
 
 use crate::control::{
     Control, Hello, MAX_ANSWER_SHREDS, MAX_TIPS, MessagePart, RepairRequest, RepairShreds, Tip,
@@ -26,6 +29,7 @@ use crate::protocol::{Config, Event, Protocol, Setup};
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
+pub use catch_up::catch_up;
 pub use frames::{frames, payload};
 
 /// A named fuzz target.
@@ -41,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     ("epochs", epochs),
     ("frames", frames),
     ("payload", payload),
+    ("catch_up", catch_up),
 ];
 
 /// A control frame that decodes encodes to the same bytes.
@@ -49,6 +54,15 @@ pub fn control(data: &[u8]) {
         assert_eq!(control.to_bytes(), data);
         if let Control::Evidence(evidence) = control {
             let _ = evidence.verify();
+        } else if let Control::Delays(signed) = control {
+            let vector = &signed.vector;
+            let fits = (0..3 * 8).find(|members| vector.fits(*members));
+            assert!(fits.is_none_or(|members| {
+                vector.pairs().all(|(to, code)| (to as usize) < members && code.is_known())
+            }));
+        } else if let Control::Exclusions(signed) = control {
+            let sizes = (0..3 * 8).filter(|members| signed.exclusions.fits(*members));
+            assert!(sizes.count() <= 8, "a mask fits tables of as many bytes");
         }
     }
 }
@@ -97,53 +111,75 @@ pub fn datagrams(data: &[u8]) {
     }
 }
 
+/// What is the same each time: a network, messages of a block, and shreds of them.
+struct Block {
+    setup: Setup,
+    me: PeerId,
+    /// The third message as it is on the wire.
+    wire: Bytes,
+    /// One that gossip brings.
+    fourth: VerifiedMessage,
+    /// Of the first message all shreds, of the second two, of the third none.
+    shreds: [Vec<Bytes>; 2],
+}
+
+fn block() -> &'static Block {
+    static BLOCK: OnceLock<Block> = OnceLock::new();
+    BLOCK.get_or_init(|| {
+        let (members, _) = sample(1, &[1, 1, 1]);
+        let peers: Vec<PeerId> = members.members().iter().map(Member::peer).collect();
+        let gateway = GatewayKey::from_bytes([1; 32]).expect("a key");
+        let leader = SigningKey::from_bytes(&[2; 32]);
+        let delegation = Delegation {
+            chain_id: 1,
+            first: 0,
+            last: 9,
+            sequence: 1,
+            peer: peers[0],
+            key: leader.verifying_key().to_bytes(),
+        };
+        let schedule = Schedule::new(vec![gateway.address()], 30).expect("one gateway");
+        let mut config = Config::new(1);
+        config.repair.answer_bps = 1_000_000;
+        config.repair.answer_burst = 10_000;
+        config.burst = Duration::from_secs(1_000);
+        config.gossip.policy = crate::Policy::Always;
+        let signed = [delegation.sign(&gateway)];
+        let setup = Setup::new(config, Arc::new(members), schedule, signed).expect("valid");
+        let mut leading = setup.node(&peers[0], Some(leader)).expect("a member");
+        leading.assume_connected([1u32, 2]);
+        let sign = |seq: u16, len: usize| {
+            gateway.sign_verified(BlockBuilder::new(1).frag_at(seq.into(), [vec![7; len]]))
+        };
+        let now = Timestamp::from_nanos(1);
+        let shreds = [(0, usize::MAX), (1, 2)].map(|(seq, take): (u16, usize)| {
+            let key = MessageKey { block: 1, attempt: 0, message: seq + 1 };
+            leading.broadcast(now, key, &sign(seq, 3_000)).expect("it leads");
+            let shreds = std::iter::from_fn(|| leading.poll_transmit(now));
+            let shreds = shreds.filter_map(|t| match t.payload {
+                Payload::Shred(bytes) if t.to.number() == 1 => Some(bytes),
+                _ => None,
+            });
+            let all: Vec<Bytes> = shreds.collect();
+            all.into_iter().take(take).collect()
+        });
+        let wire = Bytes::from(sign(2, 20_000).to_wire());
+        Block { setup, me: peers[1], wire, fourth: sign(3, 20_000), shreds }
+    })
+}
+
 /// A node that has something and lacks something, among peers that ask, tell and answer
 /// anything: what it answers stays within its budget, and nothing comes out that was not signed.
 pub fn repair(data: &[u8]) {
-    let (members, _) = sample(1, &[1, 1, 1]);
-    let peers: Vec<PeerId> = members.members().iter().map(Member::peer).collect();
-    let gateway = GatewayKey::from_bytes([1; 32]).expect("a key");
-    let leader = SigningKey::from_bytes(&[2; 32]);
-    let delegation = Delegation {
-        chain_id: 1,
-        first: 0,
-        last: 9,
-        sequence: 1,
-        peer: peers[0],
-        key: leader.verifying_key().to_bytes(),
-    };
-    let schedule = Schedule::new(vec![gateway.address()], 30).expect("one gateway");
-    let mut config = Config::new(1);
-    config.repair.answer_bps = 1_000_000;
-    config.repair.answer_burst = 10_000;
-    config.burst = Duration::from_secs(1_000);
-    config.gossip.policy = crate::Policy::Always;
-    let signed = [delegation.sign(&gateway)];
-    let setup = Setup::new(config, Arc::new(members), schedule, signed).expect("valid");
-    let mut leading = setup.node(&peers[0], Some(leader)).expect("a member");
-    let mut node = setup.node(&peers[1], None).expect("a member");
-    leading.assume_connected([1u32, 2]);
+    let Block { setup, me, wire, fourth, shreds } = block();
+    let mut node = setup.node(me, None).expect("a member");
     node.assume_connected([0u32, 2]);
     let mut now = Timestamp::from_nanos(1);
     let start = now;
-    let sign = |seq: u16, len: usize| {
-        gateway.sign_verified(BlockBuilder::new(1).frag_at(seq.into(), [vec![7; len]]))
-    };
     // Gossip has brought one, so it has no shreds of that.
-    node.handle_gossip(now, sign(3, 20_000), true);
-    let wire = Bytes::from(sign(2, 20_000).to_wire());
-    for seq in 0..3u16 {
-        let message = sign(seq, if seq == 2 { 20_000 } else { 3_000 });
-        let key = MessageKey { block: 1, attempt: 0, message: seq + 1 };
-        leading.broadcast(now, key, &message).expect("it leads");
-        // Of the second message a shred is missing, of the third all.
-        let shreds = std::iter::from_fn(|| leading.poll_transmit(now));
-        let shreds = shreds.filter_map(|t| match t.payload {
-            Payload::Shred(bytes) if t.to.number() == 1 => Some((PeerKey::from(0), bytes)),
-            _ => None,
-        });
-        let take = [usize::MAX, 2, 0][usize::from(seq)];
-        node.handle_datagrams(now, shreds.take(take).collect::<Vec<_>>());
+    node.handle_gossip(now, fourth.clone(), true);
+    for shreds in shreds {
+        node.handle_datagrams(now, shreds.iter().map(|bytes| (PeerKey::from(0), bytes.clone())));
     }
     let mut answered = 0;
     let mut rest = data;
@@ -185,8 +221,8 @@ pub fn repair(data: &[u8]) {
                 let junk = Bytes::from(vec![op / 5; usize::from(op / 5) * 500]);
                 let (wire, kind) = match number(1) % 4 {
                     0 => (&junk, Kind::Frag),
-                    1 => (&wire, Kind::Seal),
-                    _ => (&wire, Kind::Frag),
+                    1 => (wire, Kind::Seal),
+                    _ => (wire, Kind::Frag),
                 };
                 let part = MessagePart::of(nonce, kind, wire, (number(2) % 4) as usize);
                 let Some(part) = part else { continue };
@@ -211,7 +247,7 @@ pub fn repair(data: &[u8]) {
                     crate::Via::Gossip => 4,
                     via => {
                         assert_eq!(via, crate::Via::Whole);
-                        assert_eq!(delivered.message.to_wire(), wire, "it was told the truth");
+                        assert_eq!(delivered.message.to_wire(), wire[..], "it was told the truth");
                         3
                     }
                 };
@@ -264,7 +300,11 @@ pub fn epochs(data: &[u8]) {
         match op[0] % 6 {
             0 => {
                 let before = node.epochs().clone();
-                let taken = node.handle_epoch(now, epoch(op[2].into(), op[1], op[0] > 127));
+                let new = epoch(op[2].into(), op[1], op[0] > 127);
+                let taken = match op[0] & 64 {
+                    0 => node.handle_epoch(now, new),
+                    _ => node.handle_epoch_instead(now, new),
+                };
                 assert_eq!(taken.is_ok(), !Arc::ptr_eq(&before, node.epochs()));
             }
             1 => node.handle_connected(peer),

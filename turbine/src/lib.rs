@@ -9,13 +9,17 @@
 //! delegation gateway → peer and ed25519 key      route   plan + set's root → who sends to whom
 //! members    peers, weights, signed records      egress  lanes of strict priority, pacing
 //! epoch      the three above, from a block on    peer    ids, and the keys one node gives them
+//! planner    delays → the leader's plan          delays  round trips that members measured
 //! gossip     the fallback: gate, topics, links   health  when this node needs it
+//! delays     round trips, as members measured and leaders joined them
+//! peering    who is connected to whom where not everybody can be to everybody
 //! ```
 #![forbid(unsafe_code)]
 
 pub(crate) mod bucket;
 pub mod control;
 pub mod counts;
+pub mod delays;
 pub mod delegation;
 pub mod egress;
 pub mod epoch;
@@ -27,8 +31,11 @@ pub mod membership;
 pub mod outcome;
 pub mod output;
 pub mod peer;
+pub mod peering;
 pub mod plan;
+pub mod planner;
 pub mod protocol;
+pub mod rotation;
 pub mod route;
 pub mod schedule;
 pub mod sequencer;
@@ -41,6 +48,7 @@ pub mod testing;
 pub mod net;
 
 pub use control::{Control, Evidence};
+pub use delays::{DelayMatrix, DelayVector, RttCode, SignedDelayVector};
 pub use delegation::{Delegation, Delegations, SignedDelegation};
 pub use egress::{Lane, Payload, Transmit};
 pub use epoch::{Epoch, EpochError, EpochsView};
@@ -51,10 +59,13 @@ pub use membership::{Member, MemberRecord, Membership, PeerIndex};
 pub use outcome::Outcome;
 pub use output::{Delivered, Output, Via};
 pub use peer::{PeerId, PeerKey};
-pub use plan::{Plan, PlanView, SignedPlan};
+pub use plan::{Exclusions, Plan, PlanView, SignedExclusions, SignedPlan};
+pub use planner::{PlanDraft, PlanJob, Profile};
 pub use protocol::{
-    BroadcastError, CatchUpConfig, CatchUpState, Config, EpochChange, Event, GossipConfig,
-    Protocol, Race, RepairConfig, RoutePolicy, Setup, SetupError,
+    BroadcastError, CatchUpConfig, CatchUpState, Config, DelaysState, EpochChange, Event,
+    GossipConfig, HopLatency, Led, Protocol, Race, ReceiptsState, RegionLatency, RepairConfig,
+    RoutePolicy, Setup, SetupError,
 };
+pub use rotation::{Change, Rotation, Support};
 pub use route::Route;
 pub use schedule::Schedule;

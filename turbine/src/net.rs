@@ -20,6 +20,7 @@ mod connections;
 mod dial;
 mod driver;
 mod experiments;
+mod following;
 #[cfg(feature = "gossip")]
 pub mod gossip;
 mod handle;
@@ -35,6 +36,7 @@ mod streams;
 mod tally;
 mod tls;
 mod transport;
+mod unwelcome;
 
 pub use clock::Clock;
 pub use congestion::FixedWindow;

@@ -65,6 +65,9 @@ pub enum Outcome {
     ControlUnknown,
     /// A control frame that is malformed or a lie. The sender is barred.
     ControlBad,
+    /// An answer that is not what was asked for in this node's dialect, from a peer that may speak
+    /// another. It is tolerated within the peer's budget.
+    OtherDialect,
     /// A control frame that says nothing new.
     ControlStale,
     /// A control frame of a peer whose frames have been useless and dear; it was not looked at.
@@ -78,6 +81,19 @@ pub enum Outcome {
     RepairLacking,
     /// A request beyond the peer's budget, or the lane's, or for a message that is being sent.
     RepairRefused,
+    /// Measured round trips over a table that this node does not have, or of another chain.
+    DelaysTable,
+    /// Measured round trips that are not newer than those that are known.
+    DelaysOld,
+    /// Measured round trips too soon after the last of the same member, or beyond what is passed
+    /// on for others.
+    DelaysSoon,
+    /// Measured round trips though this node neither leads nor can pass them on to who does.
+    DelaysUnwanted,
+    /// A receipt of a block of which the same peer has sent one, or of an earlier one.
+    ReceiptOld,
+    /// A receipt of a block of which this node knows no sets, or from nobody who may judge it.
+    ReceiptUnwanted,
 }
 
 labelled!(pub Outcome, label);

@@ -34,6 +34,9 @@
 //! * A message comes out at most once per (block, attempt, index), verified.
 //! * Who is asked and who is sent what is decided by the epoch of the block it is about; what is
 //!   remembered of a peer survives a change of epoch.
+//! * What peers measured is told to leaders only if the driver knows this node's
+//!   [identity](Protocol::set_identity) and gives its own [samples](Protocol::handle_round_trips);
+//!   so are receipts, and a leader judges them when it is given samples.
 //! * Memory stays within [`Config::reassembly`], the validator's capacity, the lanes',
 //!   [`RepairConfig::memory`] and [`GossipConfig::memory`], and the bounds that the parts name.
 //!
@@ -42,9 +45,12 @@
 //! the window of blocks, peers, epochs and their plans, delivery (shreds to messages), relaying,
 //! leading, repair, the fallback, evidence. How they work together is written in one place.
 
+mod again;
 mod catchup;
 mod config;
+mod connecting;
 mod ctx;
+mod delays;
 mod delivery;
 mod doubts;
 mod epochs;
@@ -52,20 +58,25 @@ mod event;
 mod evidence;
 mod fallback;
 mod leading;
+mod missing_plans;
 mod parts;
 mod peers;
 mod plans;
+mod receipts;
 mod relaying;
 mod repair;
 mod setup;
 mod window;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use alloy_primitives::Address;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{MessageKey, VerifiedMessage};
 
+use crate::delays::DelayMatrix;
 use crate::delegation::SignedDelegation;
 use crate::egress::{Egress, Transmit};
 use crate::epoch::{Epoch, EpochError, EpochsView};
@@ -74,13 +85,17 @@ use crate::health::Health;
 use crate::membership::Membership;
 use crate::outcome::Outcomes;
 use crate::peer::{PeerId, PeerKey};
-use crate::schedule::Schedule;
+use crate::planner::{PlanDraft, PlanJob};
+use crate::rotation::Support;
+use crate::schedule::{Schedule, rotation_hash};
 use crate::time::Timestamp;
 
 pub use catchup::CatchUpState;
 pub use config::{CatchUpConfig, Config, GossipConfig, RepairConfig, RoutePolicy};
-pub use event::{Counters, EpochChange, Event, Race};
+pub use delays::DelaysState;
+pub use event::{Counters, EpochChange, Event, Led, Race};
 pub use leading::BroadcastError;
+pub use receipts::{HopLatency, LEADER_BPS, ReceiptsState, RegionLatency};
 pub use setup::{Setup, SetupError};
 pub use window::{WINDOW_FUTURE, WINDOW_PAST};
 
@@ -159,6 +174,26 @@ impl Protocol {
         self.at(now).control(from, frame);
     }
 
+    /// The key behind this node's peer id, with which it signs the round trips that it measured, and
+    /// from which follows what its receipts tell of.
+    pub fn set_identity(&mut self, identity: SigningKey) {
+        self.parts.receipts.set_identity(&identity);
+        self.parts.delays.set_identity(identity);
+    }
+
+    /// Takes round trips as the transport measured them just now, of connected peers. To be called
+    /// about once a second, also with none: it is then that leaders are told what has changed.
+    pub fn handle_round_trips(
+        &mut self,
+        now: Timestamp,
+        samples: impl IntoIterator<Item = (PeerKey, Duration)>,
+    ) {
+        let parts = self.at(now);
+        let Parts { ctx, delays, leading, .. } = parts;
+        delays.samples(ctx, leading.is_some(), samples);
+        parts.judge();
+    }
+
     /// Takes a message that came by gossip and passed the [gate](crate::gossip::Gate).
     ///
     /// One that is not `forwarded`, because its signature came with another v, is used like any
@@ -190,6 +225,17 @@ impl Protocol {
         self.at(now).verified(block, built_at);
     }
 
+    /// The application has dealt with everything that it was handed, and has nothing to do; or it
+    /// has not. To be called a few times a second by an application that executes blocks one after
+    /// another, and tells its head ([`handle_verified`](Self::handle_verified)).
+    ///
+    /// From then on the application takes nothing of blocks further than
+    /// [`CatchUpConfig::ahead`] above its head. Those blocks, and what it has lost while it stands at
+    /// its head, it is handed by [`Event::Again`].
+    pub fn handle_idle(&mut self, now: Timestamp, idle: bool) {
+        self.at(now).idle(idle);
+    }
+
     /// Another epoch holds from its first block on. It may come before that block or after:
     /// until it is here, what its leaders sign is not taken, and nobody is held to account for
     /// it; then repair brings what was missed. The living epochs stay until the window has
@@ -199,12 +245,56 @@ impl Protocol {
     /// # Errors
     /// [`EpochError`]; nothing has changed then.
     pub fn handle_epoch(&mut self, now: Timestamp, epoch: Epoch) -> Result<(), EpochError> {
-        self.at(now).epoch(epoch)
+        self.at(now).epoch(epoch, false)
+    }
+
+    /// The same, in place of the epochs that have not begun here: of whose blocks none is open and
+    /// no message was taken. Of a node that knows no block that is the newest epoch alone. So a
+    /// change that was announced can be moved, or taken back.
+    ///
+    /// # Errors
+    /// [`EpochError`]; nothing has changed then.
+    pub fn handle_epoch_instead(&mut self, now: Timestamp, epoch: Epoch) -> Result<(), EpochError> {
+        self.at(now).epoch(epoch, true)
+    }
+
+    /// Where the chain stands here, and from which block on the connected peers go by these
+    /// gateways, as [`Rotation`](crate::rotation::Rotation) asks for it.
+    pub fn support(&self, gateways: &[Address]) -> Support {
+        self.parts.support(rotation_hash(gateways))
     }
 
     /// Time has come for something that [`poll_timeout`](Self::poll_timeout) announced.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.at(now).timeout();
+    }
+
+    /// Takes the delays between the members of the newest epoch as measured. For drivers that know
+    /// them, such as a simulation that shows what measuring costs.
+    #[doc(hidden)]
+    pub fn assume_delays(&mut self, delays: Arc<DelayMatrix>) {
+        let Parts { leading, ctx, .. } = &mut self.parts;
+        if let Some(leading) = leading {
+            leading.assume_delays(ctx, delays);
+        }
+    }
+
+    /// Planning that is due, if this node leads at times and delays have changed. Planning for a
+    /// thousand members takes a tenth of a second, so it is done outside of the protocol:
+    /// [`PlanJob::run`] on a thread of its own, and [`planned`](Self::planned) with what it gives.
+    /// No other job is given before.
+    pub fn planning_job(&mut self, now: Timestamp) -> Option<PlanJob> {
+        let Parts { leading, ctx, delays, .. } = self.at(now);
+        leading.as_mut()?.planning_job(ctx, delays)
+    }
+
+    /// Planning has ended: `draft` is its result. The new plan is told to all peers, and this node
+    /// leads with it from its next block on, once nine tenths of the relays' weight acknowledged it.
+    pub fn planned(&mut self, now: Timestamp, draft: Option<PlanDraft>) {
+        let Parts { leading, ctx, .. } = self.at(now);
+        if let Some(leading) = leading {
+            leading.planned(ctx, draft);
+        }
     }
 
     /// Sends a message of this node's own to everybody.
@@ -297,6 +387,19 @@ impl Protocol {
         self.parts.ctx.peers.contains(peer) && self.parts.ctx.peers.is_connected(peer)
     }
 
+    /// The peers that this node is to be connected to, those that matter most first, and no more
+    /// than [`Config::connections`]; `None` if it is everybody. It changes with plans, terms and
+    /// epochs: a driver looks once a second, calls those that are missing, and lets others go when
+    /// it has no room.
+    pub fn wanted_connections(&self) -> Option<Vec<PeerKey>> {
+        connecting::wanted(&self.parts.ctx)
+    }
+
+    /// The peers that are connected, by key.
+    pub fn connected_peers(&self) -> impl Iterator<Item = PeerKey> + '_ {
+        self.parts.ctx.peers.iter_connected()
+    }
+
     /// Connected peers whose last greeting names another table than our newest: they have an
     /// epoch that we have not, or the reverse.
     pub fn peers_elsewhere(&self) -> usize {
@@ -313,6 +416,25 @@ impl Protocol {
     /// others, and what was sealed stays sealed.
     pub fn gossip_window(&self, now: Timestamp) -> (u64, u64) {
         self.parts.ctx.window.gate_bounds(now)
+    }
+
+    /// The round trips between the members of the epoch of `block`, as they told them this node,
+    /// and a number that is another one when they have changed noticeably; `None` if it does not
+    /// lead in that epoch, or knows nothing yet.
+    pub fn delays_at(&self, block: u64) -> Option<(&Arc<DelayMatrix>, u64)> {
+        let table = self.parts.ctx.epochs.at(block)?.epoch().members().hash();
+        self.parts.delays.of(&table)
+    }
+
+    /// What of measured delays this node has.
+    pub fn delays(&self) -> DelaysState {
+        self.parts.delays.state(&self.parts.ctx)
+    }
+
+    /// What this node told of the shreds that came, and what members told it where it leads: which
+    /// relays do not relay, and how long shreds take.
+    pub fn receipts(&self) -> ReceiptsState {
+        self.parts.receipts_state()
     }
 
     /// How far this node has caught up with what is live.

@@ -8,17 +8,30 @@
 //! direct    leader → everyone
 //! rotor     leader → one relay by weight → everyone else
 //! turbine   leader → root → F relays → F relays each → …      weighted shuffle per shred
+//! regional  leader → a root for each territory → a head in each region → its other members
 //! ```
 //!
 //! In the tree, which is called `turbine` after Solana's, the relays stand in the order of the shuffle. Position 0 is the root; layer L
 //! holds the next F^L positions, and the nodes of a layer are dealt round-robin to the layer
 //! above, so that no relay of a partly filled layer serves more than its fellows by over one.
-//! Members that do not relay hang as leaves on the relays, dealt evenly as well.
+//! Members that do not relay hang as leaves on the relays, dealt evenly as well. The regional tree
+//! is in `route/regional.rs`.
 
 use std::sync::Arc;
 
+use fragcast_shredder::SetHeader;
+
 use crate::membership::PeerIndex;
 use crate::plan::PlanView;
+
+mod layers;
+mod path;
+mod regional;
+
+use layers::Layers;
+pub(crate) use path::{Path, Paths};
+use regional::Regional;
+pub(crate) use regional::{Deal, WITH_HEADS};
 
 /// How a message spreads; the shred header carries its number and parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +45,11 @@ pub enum Route {
     },
     /// One relay between the leader and everyone.
     Rotor,
+    /// By the plan's roots and the heads of its regions.
+    Regional {
+        /// How many of the plan's roots are used, the best ones; at least 1.
+        roots: u16,
+    },
 }
 
 /// The fanout of Solana's Turbine.
@@ -44,6 +62,7 @@ impl Route {
             Self::Direct => (0, 0),
             Self::Turbine { fanout } => (1, fanout),
             Self::Rotor => (2, 0),
+            Self::Regional { roots } => (3, roots),
         }
     }
 
@@ -53,6 +72,7 @@ impl Route {
             (0, 0) => Some(Self::Direct),
             (1, fanout) if fanout > 0 => Some(Self::Turbine { fanout }),
             (2, 0) => Some(Self::Rotor),
+            (3, roots) if roots > 0 => Some(Self::Regional { roots }),
             _ => None,
         }
     }
@@ -63,6 +83,7 @@ impl Route {
             Self::Direct => "direct",
             Self::Turbine { .. } => "turbine",
             Self::Rotor => "rotor",
+            Self::Regional { .. } => "regional",
         }
     }
 
@@ -71,6 +92,7 @@ impl Route {
         match self {
             Self::Direct => 1,
             Self::Rotor => 2,
+            Self::Regional { .. } => 3,
             Self::Turbine { fanout } => {
                 let layers = Layers::new(relays, fanout.into());
                 let mut hops = 1;
@@ -86,85 +108,51 @@ impl Route {
     }
 }
 
-/// A tree over positions 0…n−1 with at most F children each.
-#[derive(Debug, Clone, Copy)]
-struct Layers {
-    n: usize,
-    fanout: usize,
+/// A shred's place in its set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// Below k + m; data shreds come first.
+    pub index: u8,
+    /// Data shreds of the set.
+    pub k: u8,
+    /// Coding shreds of the set.
+    pub m: u8,
 }
 
-impl Layers {
-    const fn new(n: usize, fanout: usize) -> Self {
-        Self { n, fanout }
-    }
-
-    /// The first position of a layer: 1 + F + … + F^(layer−1), or n if that is beyond it.
-    fn start(self, layer: u32) -> usize {
-        let (mut start, mut width) = (0usize, 1usize);
-        for _ in 0..layer {
-            start = start.saturating_add(width).min(self.n);
-            width = width.saturating_mul(self.fanout);
-        }
-        start
-    }
-
-    /// Layer and width of the layer of a position.
-    fn layer_of(self, position: usize) -> (usize, usize, usize) {
-        let (mut start, mut width) = (0usize, 1usize);
-        loop {
-            let next = start.saturating_add(width);
-            if position < next {
-                return (start, width, next);
-            }
-            start = next;
-            width = width.saturating_mul(self.fanout);
-        }
-    }
-
-    /// The positions below a position.
-    fn children(self, position: usize) -> impl Iterator<Item = usize> {
-        let (start, width, next) = self.layer_of(position);
-        let offset = position - start;
-        let n = self.n;
-        (0..self.fanout)
-            .map(move |j| next.saturating_add(offset).saturating_add(j.saturating_mul(width)))
-            .take_while(move |child| *child < n)
-    }
-
-    /// The number of positions with children, which come first.
-    fn internal(self) -> usize {
-        if self.n <= 1 {
-            return 0;
-        }
-        // Children of a layer are dealt one a parent and round: a parent has one exactly if
-        // its first child exists.
-        let (start, _, _) = self.layer_of(self.n - 1);
-        let (above, _, _) = self.layer_of(start - 1);
-        (above + (self.n - start)).min(start)
+impl Slot {
+    /// The place of shred `index` in the set with `header`.
+    pub const fn new(header: &SetHeader, index: u8) -> Self {
+        Self { index, k: header.k, m: header.m }
     }
 }
 
 /// The tree of one shred.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Tree<'a> {
     view: &'a PlanView,
     route: Route,
     leader: PeerIndex,
     seed: [u8; 32],
+    /// What the shreds of its set share, on the regional route.
+    regional: Option<Regional<'a>>,
 }
 
 impl<'a> Tree<'a> {
-    /// The tree of shred `index` of the set with `root`, sent by `leader`.
+    /// The tree of the shred at `slot` of the set with `root`, sent by `leader`.
     pub fn new(
         view: &'a PlanView,
         route: Route,
         leader: PeerIndex,
         root: &[u8; 32],
-        index: u8,
+        slot: Slot,
     ) -> Self {
+        if let Route::Regional { roots } = route {
+            let regional = Some(Regional::new(view, roots, leader, root, slot));
+            return Self { view, route, leader, seed: [0; 32], regional };
+        }
         let mut hasher = blake3::Hasher::new_derive_key("fragcast 2026 route v1");
-        hasher.update(&view.id().to_le_bytes()).update(root).update(&[index]);
-        Self { view, route, leader, seed: hasher.finalize().into() }
+        hasher.update(&view.id().to_le_bytes()).update(root).update(&[slot.index]);
+        Self { view, route, leader, seed: hasher.finalize().into(), regional: None }
     }
 
     /// The place of the leader among the members that do not relay.
@@ -226,15 +214,18 @@ impl<'a> Tree<'a> {
                 out(place.peer);
                 continue;
             }
-            let Some(position) = place.position else { continue };
             let before = todo.len();
-            match self.route {
-                Route::Direct => {}
-                Route::Rotor => {
+            match (self.route, place.below) {
+                (_, Below::Nobody) | (Route::Direct, _) => {}
+                (Route::Rotor, _) => {
                     let others = self.others().filter(|peer| *peer != place.peer);
                     todo.extend(others.map(Place::leaf));
                 }
-                Route::Turbine { fanout } => {
+                (Route::Regional { .. }, below) => {
+                    let regional = self.regional.as_ref();
+                    regional.inspect(|r| r.below(place.peer, below, |child| todo.push(child)));
+                }
+                (Route::Turbine { fanout }, Below::Layers(position)) => {
                     // The whole shuffle once, and every place by its position: looking for each
                     // would be the square of the number of members.
                     let order = order.get_or_insert_with(|| self.drawn(n));
@@ -242,6 +233,7 @@ impl<'a> Tree<'a> {
                     todo.extend(below.map(|child| Place::relay(order[child], child)));
                     todo.extend(self.leaves_below(position, n).map(Place::leaf));
                 }
+                (Route::Turbine { .. }, Below::Territory | Below::Region) => {}
             }
             stepped += (todo.len() - before) as u64;
         }
@@ -249,6 +241,9 @@ impl<'a> Tree<'a> {
     }
 
     fn each_child(&self, sender: PeerIndex, mut out: impl FnMut(Place)) {
+        if let Some(regional) = &self.regional {
+            return regional.children(sender, out);
+        }
         let n = self.relay_count();
         if self.route == Route::Direct || n == 0 {
             if sender == self.leader {
@@ -261,7 +256,7 @@ impl<'a> Tree<'a> {
             return;
         }
         match self.route {
-            Route::Direct => {}
+            Route::Direct | Route::Regional { .. } => {}
             Route::Rotor => {
                 if self.drawn(1).first() == Some(&sender) {
                     self.others().filter(|peer| *peer != sender).map(Place::leaf).for_each(out);
@@ -297,17 +292,28 @@ impl<'a> Tree<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     peer: PeerIndex,
-    /// Its position in the shuffle; `None` for one that has nobody below.
-    position: Option<usize>,
+    below: Below,
+}
+
+/// Who is below a member, so that a place that is stepped over need not be looked for.
+#[derive(Debug, Clone, Copy)]
+enum Below {
+    Nobody,
+    /// Those below a position of the shuffle.
+    Layers(usize),
+    /// The heads of its territory.
+    Territory,
+    /// The members of its region.
+    Region,
 }
 
 impl Place {
     const fn relay(peer: PeerIndex, position: usize) -> Self {
-        Self { peer, position: Some(position) }
+        Self { peer, below: Below::Layers(position) }
     }
 
     const fn leaf(peer: PeerIndex) -> Self {
-        Self { peer, position: None }
+        Self { peer, below: Below::Nobody }
     }
 }
 

@@ -48,6 +48,11 @@ impl Schedule {
         self.blocks_per_term
     }
 
+    /// Hash of the gateways' addresses in the order of the rotation, as terms have it.
+    pub fn rotation_hash(&self) -> [u8; 32] {
+        rotation_hash(&self.gateways)
+    }
+
     /// The term of a block.
     pub const fn term(&self, block: u64) -> u64 {
         block / self.blocks_per_term
@@ -76,6 +81,15 @@ impl Schedule {
             })
             .take_while(move |(gateway, _)| *gateway != current)
     }
+}
+
+/// Hash of addresses in the order of a rotation.
+pub(crate) fn rotation_hash(gateways: &[Address]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("fragcast 2026 gateways v1");
+    for gateway in gateways {
+        hasher.update(gateway.as_slice());
+    }
+    hasher.finalize().into()
 }
 
 #[cfg(test)]

@@ -41,9 +41,11 @@
 //!
 //! # Bounds
 //! [`MAX_BLOCKS`] blocks of [`MAX_MESSAGES`] messages, about 250 bytes each for what is
-//! remembered of them (1 MiB for the worst block, 2 kB for a usual one); [`MAX_WAITING`] bytes of messages that wait for an earlier one, the farthest future is
-//! dropped first; [`MAX_KEPT`] bytes of messages that were handed on and may be again, the oldest
-//! block is let go first, and one that is complete as the overlay says at once. Of one place at
+//! remembered of them (1 MiB for the worst block, 2 kB for a usual one); [`MAX_WAITING`] bytes of
+//! messages that wait for an earlier one, the farthest future is dropped first; [`MAX_KEPT`] bytes
+//! of messages that were handed on and may be again, the oldest block is let go first, and one that
+//! is complete as the overlay says at once. Of both a gateway has half before others make room for
+//! it, and who has an eighth or less makes none for those who have more. Of one place at
 //! most 4 messages and of one block 8 Envs that gossip alone has brought. A block is handed on at
 //! most 32 times: for the later of two frags of gossip's only while the number is below 8, from
 //! there on gossip's frags need a Seal that proves them, and from 16 on the overlay alone counts. 64 choices are tried for a Seal.
@@ -51,6 +53,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use alloy_primitives::Address;
+use fragcast_shredder::MessageKey;
 use strum::{IntoStaticStr, VariantArray};
 
 use crate::counts::labelled;
@@ -71,6 +75,8 @@ pub const MAX_WAITING: usize = 64 * 1024 * 1024;
 pub const MAX_KEPT: usize = 64 * 1024 * 1024;
 /// Messages that are remembered of a block, all attempts together: ten minutes of frags.
 pub const MAX_MESSAGES: usize = 4096;
+/// Blocks that are handed on again at a time.
+const MAX_REPEATED: usize = 64;
 /// Numbers that the leader has for the attempts of a block.
 const MAX_ATTEMPTS: u8 = 8;
 /// Numbers that are used for what only gossip says: as many again, for Envs that gossip alone
@@ -107,6 +113,8 @@ labelled!(pub Fate, label);
 pub struct Sequencer {
     blocks: BTreeMap<u64, Block>,
     held: Held,
+    /// Blocks that are handed on again: the leader's attempt, and as which.
+    repeated: BTreeMap<u64, (u8, u8)>,
     opened: Option<u64>,
     sealed: Option<u64>,
 }
@@ -138,7 +146,8 @@ impl Sequencer {
         if !self.admit(number) {
             return Fate::OutOfBounds;
         }
-        self.blocks.entry(number).or_insert_with(|| Block::new(number));
+        let gateway = delivered.message.gateway();
+        self.blocks.entry(number).or_insert_with(|| Block::new(number, gateway));
         let fate = self.with(number, |block| {
             let fate = block.push(delivered, out);
             (fate, block.is_opened(), block.is_sealed())
@@ -152,6 +161,28 @@ impl Sequencer {
         }
         let dropped = self.shrink(number);
         if dropped && fate == Fate::Waiting { Fate::OutOfBounds } else { fate }
+    }
+
+    /// A message that was handed on before, or was to be, for a consumer that has lost it: under the
+    /// number that its block has now. To be asked for all messages of a block in order from its Env
+    /// on; `None` for one that does not count, since another has its place.
+    pub fn again(&mut self, delivered: Arc<Delivered>) -> Option<Output> {
+        let MessageKey { block, attempt, message } = delivered.key;
+        let known = self.blocks.get(&block);
+        let number = known.map_or(Some(attempt), |block| block.number_of(&delivered));
+        if let (0, Some(number)) = (message, number) {
+            self.repeated.insert(block, (attempt, number));
+            while self.repeated.len() > MAX_REPEATED {
+                self.repeated.pop_first();
+            }
+        }
+        // From the Env on under one number, or not at all.
+        let as_before = |number: &u8| self.repeated.get(&block) == Some(&(attempt, *number));
+        let Some(number) = number.filter(as_before) else {
+            self.repeated.remove(&block);
+            return None;
+        };
+        Some(Output::Message(numbered(delivered, number)))
     }
 
     /// The chain stands elsewhere: blocks above `high` are forgotten, and what was handed on of
@@ -209,12 +240,33 @@ impl Sequencer {
         true
     }
 
+    /// Which blocks have something to give where more than `capacity` is held: those of a gateway
+    /// that has more than half, else of those that have more than an eighth, else all.
+    fn who_gives_way(
+        &self,
+        of: fn(Held) -> usize,
+        capacity: usize,
+    ) -> impl Fn(&Block) -> bool + use<> {
+        let mut sums: BTreeMap<Address, usize> = BTreeMap::new();
+        for block in self.blocks.values() {
+            *sums.entry(block.gateway()).or_default() += of(block.held());
+        }
+        let most = sums.values().copied().max().unwrap_or(0);
+        let least = [capacity / 2, capacity / 8].into_iter().find(|part| most > *part);
+        let least = least.unwrap_or(0);
+        move |block| {
+            let sum = sums.get(&block.gateway()).copied().unwrap_or(0);
+            sum > least && of(block.held()) > 0
+        }
+    }
+
     /// Drops waiting messages of the farthest blocks while too much waits, and kept messages of the
     /// oldest while too much is kept; says whether any waiting message of `number` was dropped.
     fn shrink(&mut self, number: u64) -> bool {
         let mut dropped = false;
         while self.held.waiting > MAX_WAITING {
-            let farthest = self.blocks.iter().rfind(|(_, block)| block.held().waiting > 0);
+            let gives = self.who_gives_way(|held| held.waiting, MAX_WAITING);
+            let farthest = self.blocks.iter().rfind(|(_, block)| gives(block));
             let Some((&farthest, block)) = farthest else { break };
             let opened = block.is_opened();
             self.with(farthest, Block::drop_waiting);
@@ -224,12 +276,22 @@ impl Sequencer {
             dropped |= farthest == number;
         }
         while self.held.kept > MAX_KEPT {
-            let oldest = self.blocks.iter().find(|(_, block)| block.held().kept > 0);
+            let gives = self.who_gives_way(|held| held.kept, MAX_KEPT);
+            let oldest = self.blocks.iter().find(|(_, block)| gives(block));
             let Some((&oldest, _)) = oldest else { break };
             self.with(oldest, Block::let_go);
         }
         dropped
     }
+}
+
+/// A message under the sequencer's number.
+fn numbered(delivered: Arc<Delivered>, number: u8) -> Arc<Delivered> {
+    if delivered.key.attempt == number {
+        return delivered;
+    }
+    let key = MessageKey { attempt: number, ..delivered.key };
+    Arc::new(Delivered { key, ..(*delivered).clone() })
 }
 
 #[cfg(test)]

@@ -91,17 +91,14 @@ impl Iterator for Shuffle {
         if self.tree.total == 0 {
             return None;
         }
-        // Multiply-shift maps 64 random bits onto the total. Its bias is at most one part in
-        // 2^64 / total, and costs no loop whose length depends on the numbers drawn.
-        let point = (u128::from(self.stream.next()) * u128::from(self.tree.total)) >> 64;
-        let index = self.tree.find(point as u64);
+        let index = self.tree.find(self.stream.below(self.tree.total));
         self.tree.remove(index);
         Some(index)
     }
 }
 
 /// BLAKE3's extendable output as a stream of numbers.
-struct Stream {
+pub(crate) struct Stream {
     reader: blake3::OutputReader,
     block: [u8; 256],
     used: usize,
@@ -115,8 +112,21 @@ impl std::fmt::Debug for Stream {
 
 impl Stream {
     fn new(seed: &[u8; 32]) -> Self {
-        let reader = blake3::Hasher::new_keyed(seed).finalize_xof();
+        Self::of(seed, &[])
+    }
+
+    /// The stream of `seed` for one of several purposes.
+    pub(crate) fn of(seed: &[u8; 32], purpose: &[u8]) -> Self {
+        let reader = blake3::Hasher::new_keyed(seed).update(purpose).finalize_xof();
         Self { reader, block: [0; 256], used: 256 }
+    }
+
+    /// A number below `total`, which is at least 1.
+    ///
+    /// Multiply-shift maps 64 random bits onto the total. Its bias is at most one part in
+    /// 2^64 / total, and costs no loop whose length depends on the numbers drawn.
+    pub(crate) fn below(&mut self, total: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(total)) >> 64) as u64
     }
 
     fn next(&mut self) -> u64 {

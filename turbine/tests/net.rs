@@ -15,7 +15,7 @@ use ed25519_dalek::SigningKey;
 use fragcast_shredder::{BlockBuilder, GatewayKey, MessageKey, VerifiedMessage};
 use fragcast_turbine::membership::RecordBody;
 use fragcast_turbine::net::{
-    EpochRefused, GossipInput, Handle, NetConfig, Running, Snapshot, bind, spawn,
+    EpochRefused, GossipInput, Handle, Limits, NetConfig, Running, Snapshot, bind, spawn,
 };
 use fragcast_turbine::protocol::{Setup, WINDOW_FUTURE};
 use fragcast_turbine::{
@@ -32,7 +32,7 @@ const GUARD: Duration = Duration::from_secs(60);
 struct Node {
     handle: Handle,
     events: mpsc::Receiver<Event>,
-    task: JoinHandle<()>,
+    task: JoinHandle<bool>,
 }
 
 /// Waits for something that must happen; the guard is there only so that nothing hangs.
@@ -78,13 +78,26 @@ impl Node {
 
     async fn stop(self) {
         drop((self.handle, self.events));
-        soon(self.task).await.unwrap();
+        assert!(soon(self.task).await.unwrap(), "its socket is closed");
     }
 }
 
 /// How many have called and were told what `reason` says.
 fn calls(snapshot: &Snapshot, reason: &str) -> u64 {
     snapshot.calls.iter().filter(|(name, _)| *name == reason).map(|(_, count)| count).sum()
+}
+
+/// A member that is said to be at an address.
+fn member(identity: &SigningKey, at: SocketAddr) -> Member {
+    let body = RecordBody {
+        chain_id: CHAIN,
+        peer: PeerId(identity.verifying_key().to_bytes()),
+        sequence: 1,
+        uplink_kbps: 0,
+        coordinates: [0; 4],
+        addresses: vec![at.into()],
+    };
+    Member { record: body.sign(identity), weight: 1 }
 }
 
 struct World {
@@ -102,17 +115,10 @@ impl World {
             (0..n).map(|_| bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()).collect();
         let identities: Vec<SigningKey> =
             (0..n).map(|i| SigningKey::from_bytes(&[i + 1; 32])).collect();
-        let members = identities.iter().zip(&sockets).map(|(identity, socket)| {
-            let body = RecordBody {
-                chain_id: CHAIN,
-                peer: PeerId(identity.verifying_key().to_bytes()),
-                sequence: 1,
-                uplink_kbps: 0,
-                coordinates: [0; 4],
-                addresses: vec![socket.local_addr().unwrap().into()],
-            };
-            Member { record: body.sign(identity), weight: 1 }
-        });
+        let members = identities
+            .iter()
+            .zip(&sockets)
+            .map(|(identity, socket)| member(identity, socket.local_addr().unwrap()));
         let members = Arc::new(Membership::new(CHAIN, members.collect()).unwrap());
         let gateway = GatewayKey::from_bytes([5; 32]).unwrap();
         let leader = SigningKey::from_bytes(&[99; 32]);
@@ -126,6 +132,12 @@ impl World {
         };
         let delegation = delegation.sign(&gateway);
         (Self { identities, members, gateway, leader, delegation }, sockets)
+    }
+
+    /// All members are said to be at one address.
+    fn all_at(&mut self, at: SocketAddr) {
+        let members = self.identities.iter().map(|identity| member(identity, at));
+        self.members = Arc::new(Membership::new(CHAIN, members.collect()).unwrap());
     }
 
     fn start(&self, index: usize, socket: UdpSocket, net: &NetConfig) -> Node {
@@ -242,6 +254,33 @@ async fn messages_reach_everybody_in_spite_of_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_are_more_than_connections_hear_everything_over_a_few() {
+    let (world, sockets) = World::new(12);
+    let most = 6;
+    let start = |(index, socket)| {
+        let config = Config { connections: most, ..relayed() };
+        let limits = Limits { connections: most, ..NetConfig::default().limits };
+        world.start_with(index, socket, &NetConfig { limits, ..NetConfig::default() }, config)
+    };
+    let mut nodes: Vec<Node> = sockets.into_iter().enumerate().map(start).collect();
+    for node in &nodes {
+        // Two neighbours to each side on the ring.
+        node.connected_to(4).await;
+    }
+    for seq in 0..3 {
+        let message = world.broadcast(&nodes[0], seq, 10_000).await;
+        for node in &mut nodes[1..] {
+            assert_eq!(node.message().await.message, message);
+        }
+    }
+    for node in &nodes {
+        let connected = node.handle.snapshot().connected;
+        assert!((4..=most).contains(&connected), "{connected} connections");
+    }
+    stop_all(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_code_makes_up_for_is_repaired() {
     let (world, sockets) = World::new(5);
     // Half of all shreds; the code is made for 2 %.
@@ -325,22 +364,11 @@ async fn what_is_cut_off_comes_back_over_the_same_connection() {
     stop_all(nodes).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stranger_is_refused_in_the_handshake() {
-    let (world, mut sockets) = World::new(2);
-    let victim = world.start(0, sockets.remove(0), &NetConfig::default());
-    // A world of its own, in which the stranger is a member and knows the victim's address.
+/// A world of its own, in which a stranger is a member and knows the address of node 0.
+fn strange(world: &World) -> World {
     let (mut other, _) = World::new(2);
     other.identities[1] = SigningKey::from_bytes(&[77; 32]);
-    let stranger = RecordBody {
-        chain_id: CHAIN,
-        peer: PeerId(other.identities[1].verifying_key().to_bytes()),
-        sequence: 1,
-        uplink_kbps: 0,
-        coordinates: [0; 4],
-        addresses: vec![SocketAddr::from(([127, 0, 0, 1], 9)).into()],
-    };
-    let stranger = Member { record: stranger.sign(&other.identities[1]), weight: 1 };
+    let stranger = member(&other.identities[1], SocketAddr::from(([127, 0, 0, 1], 9)));
     let known = world
         .members
         .members()
@@ -348,11 +376,120 @@ async fn a_stranger_is_refused_in_the_handshake() {
         .find(|m| m.peer() == PeerId(world.identities[0].verifying_key().to_bytes()));
     other.members =
         Arc::new(Membership::new(CHAIN, vec![known.unwrap().clone(), stranger]).unwrap());
+    other
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_is_refused_in_the_handshake() {
+    let (world, mut sockets) = World::new(2);
+    let victim = world.start(0, sockets.remove(0), &NetConfig::default());
+    let other = strange(&world);
     let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let intruder = other.start(1, socket, &NetConfig::default());
     let snapshot = victim.until(|snapshot| calls(snapshot, "handshake_failed") > 0).await;
     assert_eq!(snapshot.connected, 0);
     stop_all(vec![intruder, victim]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_calls_in_vain_again_and_again_is_not_answered_and_members_beside_it_are() {
+    let (world, mut sockets) = World::new(2);
+    let victim = world.start(0, sockets.remove(0), &NetConfig::default());
+    let other = strange(&world);
+    let at_once = Duration::from_millis(1);
+    let config = NetConfig { backoff: (at_once, at_once), ..NetConfig::default() };
+    let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let intruder = other.start(1, socket, &config);
+    let snapshot = victim.until(|snapshot| calls(snapshot, "ignored") > 0).await;
+    assert_eq!(snapshot.connected, 0);
+    // From the same address, but from the port that its record lists.
+    let member = world.start(1, sockets.remove(0), &NetConfig::default());
+    victim.connected_to(1).await;
+    stop_all(vec![intruder, member, victim]).await;
+}
+
+/// quinn keeps what is left of a handshake for three seconds after it was given up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_in_the_middle_of_a_call_leaves_its_port_free() {
+    let sink = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (mut world, mut sockets) = World::new(2);
+    world.all_at(sink.local_addr().unwrap());
+    let socket = sockets.remove(0);
+    let address = socket.local_addr().unwrap();
+    let node = world.start(0, socket, &NetConfig::default());
+    soon(sink.recv_from(&mut [0; 2_048])).await.unwrap();
+    node.stop().await;
+    bind(address).expect("its port is free");
+}
+
+/// The first packets of so many calls: whoever sends them on begins as many handshakes, and goes on
+/// with none.
+#[cfg(target_os = "linux")]
+async fn first_packets(count: u8) -> Vec<Vec<u8>> {
+    let sink = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (mut world, mut sockets) = World::new(count + 1);
+    world.all_at(sink.local_addr().unwrap());
+    // Both ends' limit holds: a short one of the caller's would end what is to stay open.
+    let net = NetConfig { idle_timeout: GUARD * 2, ..NetConfig::default() };
+    let caller = world.start(count.into(), sockets.pop().unwrap(), &net);
+    let mut packets = std::collections::BTreeMap::new();
+    let mut bytes = [0; 2_048];
+    while packets.len() < usize::from(count) {
+        let (len, _) = soon(sink.recv_from(&mut bytes)).await.unwrap();
+        let packet = &bytes[..len];
+        // A long header of an Initial: version, and the connection id that the caller has drawn.
+        if packet[0] & 0xf0 == 0xc0 {
+            let id = packet[6..6 + usize::from(packet[5])].to_vec();
+            packets.entry(id).or_insert_with(|| packet.to_vec());
+        }
+    }
+    caller.stop().await;
+    packets.into_values().collect()
+}
+
+/// As many handshakes are begun as there are places, from one address and from many, and stay open.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handshakes_that_are_not_gone_on_with_keep_out_no_member_and_nobody_who_answers_a_retry() {
+    let (world, mut sockets) = World::new(3);
+    let limits = Limits { handshake_timeout: GUARD * 2, ..Limits::default() };
+    let net = NetConfig { limits, idle_timeout: GUARD * 2, ..NetConfig::default() };
+    let at = sockets[0].local_addr().unwrap();
+    let victim = world.start(0, sockets.remove(0), &net);
+    let packets = first_packets(96).await;
+    assert!(packets.len() > limits.handshakes);
+    let attacker = |last: u8| UdpSocket::bind(SocketAddr::from(([127, 0, 0, last], 0))).unwrap();
+    let one = attacker(9);
+    // What has no place is told to show that it receives what is sent to its address.
+    let mut sent = 0;
+    for (n, packet) in packets.iter().enumerate() {
+        let many = n >= 48;
+        let socket = if many { &attacker(n as u8 + 10) } else { &one };
+        socket.send_to(packet, at).unwrap();
+        sent += 1;
+        // Two places of a host without that, and four of a network.
+        let open = match many {
+            false => 2,
+            true => 4.min(2 + sent - 48),
+        };
+        if sent > open {
+            victim.until(|snapshot| calls(snapshot, "retried") >= sent - open).await;
+        }
+    }
+    let before = victim.handle.snapshot();
+    assert_eq!(calls(&before, "retried"), sent - 4, "places are left for others");
+    // A member at its address, and one whose address nobody knows.
+    let mut member = world.start(1, sockets.remove(0), &NetConfig::default());
+    let elsewhere = bind(SocketAddr::from(([127, 0, 0, 77], 0))).unwrap();
+    let mut elsewhere = world.start(2, elsewhere, &NetConfig::default());
+    let after = victim.until(|snapshot| snapshot.connected == 2).await;
+    assert!(calls(&after, "retried") > sent - 4, "it had to show that it is there");
+    let refused = ["refused_total", "refused_address", "refused_network"];
+    assert_eq!(refused.map(|reason| calls(&after, reason)), [0; 3]);
+    let message = world.broadcast(&victim, 0, 10_000).await;
+    assert_eq!(member.message().await.message, message);
+    assert_eq!(elsewhere.message().await.message, message);
+    stop_all(vec![member, elsewhere, victim]).await;
 }
 
 /// Blocks from 5 on have a member more and a member less.
@@ -371,7 +508,8 @@ async fn who_joins_by_a_second_epoch_is_connected_and_who_leaves_is_not() {
     assert_eq!(leaves.message().await.message, message);
     // Nobody knows it yet.
     leader.until(|snapshot| calls(snapshot, "handshake_failed") > 0).await;
-    assert_eq!(joins.handle.snapshot().connected, 0);
+    // To itself it is connected for the moment that the refusal takes.
+    joins.until(|snapshot| snapshot.connected == 0).await;
 
     for node in [&leader, &leaves] {
         node.handle.epoch(new.clone()).await.unwrap();

@@ -22,6 +22,9 @@ use crate::network::{BASE, CHAIN, TERM, VICTIM, delegation, gateway, identity, l
 /// What is flooded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// Nothing: the process is connected and silent. Its row shows what the ratios of one run vary
+    /// by on this machine.
+    Nothing,
     /// First shreds of sets of the member's own gateway's old blocks, validly signed.
     OldShreds,
     /// Shreds of the leader's that it has recorded.
@@ -40,7 +43,8 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Nothing,
         Self::OldShreds,
         Self::Recordings,
         Self::Evidence,
@@ -53,6 +57,7 @@ impl Kind {
     /// The name in the table and on the command line.
     pub(crate) const fn name(self) -> &'static str {
         match self {
+            Self::Nothing => "nothing",
             Self::OldShreds => "old-shreds",
             Self::Recordings => "recordings",
             Self::Evidence => "evidence",
@@ -108,7 +113,7 @@ fn made(kind: Kind) -> Vec<Bytes> {
     let old = |n: u64| (BASE - TERM + n % TERM, 1 + (n / TERM) as u16);
     let of = |n: u64| -> Bytes {
         let control = match kind {
-            Kind::Recordings | Kind::Gossip => return Bytes::new(),
+            Kind::Nothing | Kind::Recordings | Kind::Gossip => return Bytes::new(),
             Kind::OldShreds => {
                 let (block, message) = old(n);
                 let frag = BlockBuilder::new(block).frag_at(message.into(), [vec![n as u8; 2_000]]);
@@ -212,14 +217,15 @@ impl Flood {
             Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a socket");
         endpoint.set_default_client_config(config);
         while !self.end.load(Ordering::Relaxed) {
-            let connecting = endpoint.connect(victim, "fragcast");
-            match connecting.expect("a valid address").await {
-                Ok(connection) => {
+            // Who is not answered tries again soon.
+            let connecting = endpoint.connect(victim, "fragcast").expect("a valid address");
+            match tokio::time::timeout(Duration::from_millis(500), connecting).await {
+                Ok(Ok(connection)) => {
                     self.connections.fetch_add(1, Ordering::Relaxed);
                     self.speak(&connection).await;
                 }
                 // Barred.
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+                _ => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
         endpoint.close(quinn::VarInt::from_u32(0), b"done");
@@ -238,7 +244,7 @@ impl Flood {
         let mut next = 0;
         while !self.end.load(Ordering::Relaxed) && connection.close_reason().is_none() {
             tick.tick().await;
-            if !self.on.load(Ordering::Relaxed) {
+            if !self.on.load(Ordering::Relaxed) || self.kind == Kind::Nothing {
                 continue;
             }
             let mut said = 0;

@@ -67,7 +67,7 @@ pub(crate) fn delegation(number: u8) -> SignedDelegation {
 struct Node {
     handle: Handle,
     events: mpsc::Receiver<Event>,
-    task: JoinHandle<()>,
+    task: JoinHandle<bool>,
 }
 
 /// The nodes.

@@ -6,15 +6,16 @@ mod leading;
 mod receiving;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fragcast_shredder::{Kind, Limits};
 use fragcast_turbine::{
-    Config, GossipConfig, Policy, Protocol, RepairConfig, Route, RoutePolicy, Setup,
+    CatchUpConfig, Config, GossipConfig, Policy, Protocol, RepairConfig, Route, RoutePolicy, Setup,
 };
 
 use super::Options;
-use super::chain::{CHAIN, Chain, begins_at, built_at, leader_key};
+use super::chain::{BLOCK_TIME, CHAIN, Chain, begins_at, built_at, leader_key};
 use super::check::{Bounds, Check, Invariant, largest};
 use super::gossip::Topics;
 use super::lies::Lies;
@@ -80,10 +81,17 @@ struct Drive {
     /// Nodes to be drained before anything else happens.
     dirty: BTreeSet<NodeId>,
     random: Stream,
+    /// Nodes that execute nothing and tell no head.
+    relays: BTreeSet<NodeId>,
     check: Check,
     tallies: Tallies,
     digest: Digest,
+    /// How far ahead of its head an application takes anything.
+    ahead: u64,
 }
+
+/// One node of so many executes nothing.
+const RELAYS: usize = 4;
 
 /// The protocol's configuration: tables are small, so that their bounds are reached.
 fn config(seed: u64) -> Config {
@@ -95,6 +103,7 @@ fn config(seed: u64) -> Config {
     };
     Config {
         route,
+        block_time: Duration::from_nanos(BLOCK_TIME),
         reassembly: Limits { memory: 24 * mebibyte },
         validator_capacity: 2_048,
         repair: RepairConfig { memory: 16 * mebibyte, ..RepairConfig::default() },
@@ -102,6 +111,11 @@ fn config(seed: u64) -> Config {
             policy: Policy::Standby,
             memory: 8 * mebibyte,
             ..GossipConfig::default()
+        },
+        // A few blocks are more than a node has to catch up with after most faults.
+        catch_up: CatchUpConfig {
+            ahead: if seed.is_multiple_of(2) { 32 } else { 3 },
+            ..CatchUpConfig::default()
         },
         ..Config::new(CHAIN)
     }
@@ -147,12 +161,15 @@ impl Drive {
         };
         let chain = Chain::new(seed, nodes);
         let config = config(seed);
+        let ahead = config.catch_up.ahead;
         let bounds = Bounds::of(&config, largest(nodes));
         let (members, schedule) = (chain.members.clone(), chain.schedule.clone());
         let delegations = chain.delegations.iter().copied();
         let setup =
             Setup::new(config, members, schedule, delegations).expect("delegations of our own");
         let honest = nodes as usize - plan.liars.len();
+        let mut random = random::stream(seed, "chaos relays", 0);
+        let relays = (0..nodes).filter(|_| random::below(&mut random, RELAYS) == 0).collect();
         Self {
             setup,
             chain,
@@ -168,7 +185,9 @@ impl Drive {
             check: Check::new(bounds, options.bound, nodes as usize, honest),
             tallies: Tallies::default(),
             digest: Digest::new(),
+            ahead,
             options: options.clone(),
+            relays,
             plan,
         }
     }
@@ -197,14 +216,16 @@ impl Drive {
         let mut protocol = self.protocol(node);
         let host = &mut self.hosts[node as usize];
         let time = host.time(self.now);
-        if let Some(head) = host.head {
+        // Who executes nothing has no block from before.
+        let head = host.head.filter(|_| !self.relays.contains(&node));
+        if let Some(head) = head {
             protocol.handle_verified(time, head, built_at(head));
             host.done.retain(|block, _| *block <= head);
         } else {
             host.done.clear();
         }
-        host.base = host.head.map(|head| head + 1);
-        host.verified = host.head;
+        host.base = head.map(|head| head + 1);
+        host.verified = head;
         host.process = Some(Process::new(protocol));
         for of in self.topics.others(node) {
             self.queue.push(self.now + 50 * MILLIS, Event::Listener { of, to: node, on: true });
@@ -267,8 +288,19 @@ impl Drive {
             if self.plan.liars.contains(&node) {
                 continue;
             }
+            let host = &mut self.hosts[node as usize];
+            let time = host.time(now);
+            if host.is_running()
+                && let Some(process) = &mut host.process
+            {
+                // What is handed to an application it has dealt with at once.
+                process.protocol.handle_idle(time, true);
+                self.dirty.insert(node);
+            }
             let heard = (0..self.options.nodes).filter(|peer| self.hears(node, *peer)).count();
-            let well = self.hosts[node as usize].is_running() && self.check.is_quorum(heard);
+            let well = self.hosts[node as usize].is_running()
+                && self.check.is_quorum(heard)
+                && self.forgets(node) == 0;
             let host = &mut self.hosts[node as usize];
             host.settle(now);
             if !well {
@@ -281,10 +313,11 @@ impl Drive {
             if host.base.is_none() {
                 let head = super::chain::current(now);
                 host.base = Some(head + 2);
-                // Its application gets the state of the head from elsewhere.
-                host.verified = Some(head);
                 let time = host.time(now);
-                if let Some(process) = &mut host.process {
+                let executes = !self.relays.contains(&node);
+                if let Some(process) = host.process.as_mut().filter(|_| executes) {
+                    // Its application gets the state of the head from elsewhere.
+                    host.verified = Some(head);
                     process.protocol.handle_verified(time, head, built_at(head));
                     self.dirty.insert(node);
                 }

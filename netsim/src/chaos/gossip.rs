@@ -1,9 +1,12 @@
 //! Gossip as the nodes' fallback: who publishes reaches all that listen and that TCP reaches.
 //!
 //! The mesh is left out, since the `fallback-*` scenarios have it: here gossip is a second way with
-//! other faults. What comes passes the daemon's gate.
+//! other faults. What comes again is dropped by its id, as gossipsub drops it, and what is new passes
+//! the daemon's gate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+
+use fragcast_shredder::Kind;
 
 use crate::NodeId;
 
@@ -34,9 +37,47 @@ impl Topics {
     }
 }
 
+/// Messages whose ids a process remembers; gossipsub does so for 65 s.
+const SEEN: usize = 8_192;
+
+/// The ids of the messages that a process has heard.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    ids: BTreeSet<u128>,
+    order: VecDeque<u128>,
+}
+
+impl Seen {
+    /// Whether a message has not been heard before.
+    pub(super) fn is_new(&mut self, kind: Kind, wire: &[u8]) -> bool {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&[kind as u8]).update(wire);
+        let id =
+            u128::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("32 bytes"));
+        if !self.ids.insert(id) {
+            return false;
+        }
+        self.order.push_back(id);
+        if self.order.len() > SEEN {
+            self.order.pop_front().map(|oldest| self.ids.remove(&oldest));
+        }
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_new_once() {
+        let mut seen = Seen::default();
+        assert!(seen.is_new(Kind::Frag, b"one") && !seen.is_new(Kind::Frag, b"one"));
+        assert!(seen.is_new(Kind::Seal, b"one"));
+        (0..SEEN as u32).for_each(|n| assert!(seen.is_new(Kind::Env, &n.to_le_bytes())));
+        assert!(seen.is_new(Kind::Frag, b"one"), "the oldest are forgotten");
+        assert_eq!((seen.ids.len(), seen.order.len()), (SEEN, SEEN));
+    }
 
     #[test]
     fn a_message_reaches_who_listens_and_can_be_reached() {

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use alloy_primitives::B256;
 use fragcast_shredder::{Dialect, Kind};
 use fragcast_turbine::gossip::Gate;
 use fragcast_turbine::sequencer::Sequencer;
 use fragcast_turbine::{Output, Protocol, Timestamp};
 
+use super::app::App;
 use super::chain::EPOCH;
+use super::gossip::Seen;
 use crate::Nanos;
 
 /// Blocks whose completion is remembered.
@@ -19,10 +20,14 @@ pub(super) struct Process {
     pub(super) protocol: Protocol,
     pub(super) sequencer: Sequencer,
     pub(super) gate: Gate,
+    /// What gossip has brought before.
+    pub(super) seen: Seen,
     /// Whether it is in the meshes of gossip.
     pub(super) listening: bool,
-    /// What it has of blocks that are not complete.
-    partial: BTreeMap<u64, (u8, Vec<B256>)>,
+    /// What the sequencer has handed on of blocks without a Seal: attempt, and how many messages.
+    partial: BTreeMap<u64, (u8, usize)>,
+    /// What executes blocks.
+    pub(super) app: App,
     /// The latest time that its clock has told.
     last: Timestamp,
     /// When its next timer event is scheduled, in the time of the run.
@@ -37,52 +42,48 @@ impl Process {
         Self {
             protocol,
             gate,
+            seen: Seen::default(),
             sequencer: Sequencer::default(),
             listening: false,
             partial: BTreeMap::new(),
+            app: App::default(),
             last: Timestamp::default(),
             armed: Nanos::MAX,
             spins: (0, 0),
         }
     }
 
-    /// Takes what the sequencer hands on. Returns the roots of a block that is complete by it.
+    /// Looks at what the sequencer hands on.
     ///
     /// # Errors
     /// A message that is out of order.
-    pub(super) fn take(&mut self, output: &Output) -> Result<Option<(u64, Vec<B256>)>, String> {
+    pub(super) fn check(&mut self, output: &Output) -> Result<(), String> {
         let block = output.block();
         let delivered = match output {
             Output::Retracted { attempt, .. } => {
                 if self.partial.get(&block).is_some_and(|(of, _)| of == attempt) {
                     self.partial.remove(&block);
                 }
-                return Ok(None);
+                return Ok(());
             }
             Output::Message(delivered) => delivered,
         };
         let index = usize::from(delivered.key.message);
-        let (attempt, roots) =
-            self.partial.entry(block).or_insert_with(|| (delivered.key.attempt, Vec::new()));
+        let (attempt, count) = self.partial.entry(block).or_insert((delivered.key.attempt, 0));
         if index == 0 {
-            (*attempt, *roots) = (delivered.key.attempt, Vec::new());
+            (*attempt, *count) = (delivered.key.attempt, 0);
         }
-        if *attempt != delivered.key.attempt || roots.len() != index {
-            return Err(format!(
-                "{:?} after message {} of attempt {attempt}",
-                delivered.key,
-                roots.len()
-            ));
+        if *attempt != delivered.key.attempt || *count != index {
+            return Err(format!("{:?} after message {count} of attempt {attempt}", delivered.key));
         }
-        roots.push(delivered.message.root());
-        if delivered.message.message().kind() != Kind::Seal {
-            return Ok(None);
+        *count += 1;
+        if delivered.message.message().kind() == Kind::Seal {
+            self.partial.remove(&block);
         }
-        let (_, roots) = self.partial.remove(&block).expect("it is there");
         while self.partial.len() > REMEMBERED {
             self.partial.pop_first();
         }
-        Ok(Some((block, roots)))
+        Ok(())
     }
 
     /// Bytes in the tables of this process, the largest first if it is over its bound.
@@ -153,6 +154,11 @@ impl Host {
         }
         self.writes.push_back((now + self.disk_delay, block));
         self.settle(now);
+    }
+
+    /// The newest block of which its application takes anything.
+    pub(super) fn reach(&self, ahead: u64) -> u64 {
+        self.verified.map_or(u64::MAX, |verified| verified.saturating_add(ahead))
     }
 
     /// The newest block that its application has executed, if that is another one than before: it

@@ -144,6 +144,13 @@ pub enum What {
         /// How long a write takes.
         by: Nanos,
     },
+    /// A node's application loses messages that it is handed: its queue is full, or too much waits.
+    Forgets {
+        /// The node.
+        node: NodeId,
+        /// Of a thousand messages.
+        share: u32,
+    },
     /// A node lies.
     Lies {
         /// The node.
@@ -169,6 +176,7 @@ impl What {
             Self::Reordering { .. } => "reordering",
             Self::ClockStep { .. } => "clock step",
             Self::SlowDisk { .. } => "slow disk",
+            Self::Forgets { .. } => "application loses messages",
             Self::Lies { lie, .. } => lie.into(),
         }
     }
@@ -242,8 +250,8 @@ impl Plan {
         let liars: Vec<NodeId> = self.liars.iter().copied().collect();
         let node = honest[below(honest.len())];
         let seconds = |n: usize| n as Nanos * SECONDS;
-        // Half of all faults are lies: there are many kinds of them.
-        let kind = below(24);
+        // Nearly half of all faults are lies: there are many kinds of them.
+        let kind = below(25);
         let (lasts, what) = match kind {
             0..=3 => {
                 let keep = kind != 3;
@@ -277,6 +285,10 @@ impl Plan {
             12 => {
                 let by = MILLIS * (50 + below(700)) as Nanos;
                 (seconds(5 + below(20)), What::SlowDisk { node, by })
+            }
+            13 => {
+                let share = [30, 300, 1_000][below(3)];
+                (seconds(2 + below(20)), What::Forgets { node, share })
             }
             _ => {
                 let lie = Lie::VARIANTS[below(Lie::COUNT)];
@@ -329,7 +341,7 @@ mod tests {
         let plans: Vec<Plan> = (0..60).map(plan).collect();
         let names: BTreeSet<&str> =
             plans.iter().flat_map(|plan| &plan.faults).map(|fault| fault.what.name()).collect();
-        assert_eq!(names.len(), 12 + Lie::COUNT, "{names:?}");
+        assert_eq!(names.len(), 13 + Lie::COUNT, "{names:?}");
         for fault in plans.iter().flat_map(|plan| &plan.faults) {
             assert!(FIRST <= fault.at && fault.at <= fault.until, "{fault}");
             assert!(fault.until <= 280 * SECONDS, "{fault}");

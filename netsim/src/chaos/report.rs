@@ -15,6 +15,10 @@ pub struct Tallies {
     pub broadcast: u64,
     /// Messages that nodes delivered.
     pub delivered: u64,
+    /// Messages that applications lost.
+    pub forgotten: u64,
+    /// Messages that applications were handed again.
+    pub again: u64,
     /// Blocks that honest nodes completed.
     pub completed: u64,
     /// Times at which a node was held to a block.
@@ -85,6 +89,8 @@ pub fn table(outcomes: &[Outcome]) -> String {
     row("faults", faults.values().sum::<u64>().to_string());
     row("messages sent by leaders", sum(|t| t.broadcast).to_string());
     row("messages delivered", sum(|t| t.delivered).to_string());
+    row("messages lost by applications", sum(|t| t.forgotten).to_string());
+    row("messages handed again", sum(|t| t.again).to_string());
     row("blocks completed at honest nodes", sum(|t| t.completed).to_string());
     row("times a node was held to a block", sum(|t| t.held).to_string());
     row("datagrams", sum(|t| t.datagrams).to_string());

@@ -8,11 +8,13 @@ use std::time::Instant;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use fragcast_turbine::Profile;
 use fragcast_turbine::health::State;
 
 use super::WorldArgs;
 use crate::compare::{Plan, PlanOptions, Run};
 use crate::input::loss_share;
+use crate::measurement::Measurement;
 use crate::outcome::Change;
 use crate::report;
 use crate::results::{Comparison, ORDER};
@@ -39,6 +41,14 @@ pub struct CommonArgs {
     /// Connections that a fragcast node holds at most [default: 1024].
     #[arg(long, value_parser = clap::value_parser!(u32).range(2..=65_536))]
     pub connections: Option<u32>,
+    /// What bandwidth is worth on fragcast's regional tree: lean (2.3 bytes sent for each byte of a
+    /// message and node) or fast (3) [default: lean].
+    #[arg(long, value_parser = ["lean", "fast"])]
+    pub profile: Option<String>,
+    /// Gives fragcast's leaders the true delays instead of letting nodes measure them: to see what
+    /// measuring costs. The report says so.
+    #[arg(long)]
+    pub oracle: bool,
     /// Seed of everything that is drawn [default: 1].
     #[arg(long)]
     pub seed: Option<u64>,
@@ -51,6 +61,10 @@ pub struct CommonArgs {
     /// Runs only these protocols, separated by commas.
     #[arg(long, value_delimiter = ',', value_parser = ["fragcast", "turbine", "rotor", "gossip", "direct"])]
     pub protocols: Vec<String>,
+    /// Takes the round trips that nodes measure from this file; if there is none yet, lets them
+    /// measure and writes it. Runs only once, as with --once.
+    #[arg(long, value_name = "FILE")]
+    pub measured: Option<PathBuf>,
     /// Writes a JSON report.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -105,6 +119,10 @@ impl CommonArgs {
             scenario.network.links.uplink_bps = mbit * 1_000_000;
             scenario.network.links.downlink_bps = mbit * 1_000_000;
         }
+        if let Some(profile) = self.profile.as_deref().and_then(Profile::of_name) {
+            scenario.fragcast.profile = profile;
+        }
+        scenario.fragcast.oracle |= self.oracle;
         if let Some(connections) = self.connections {
             scenario.fragcast.connections = connections;
         }
@@ -118,19 +136,35 @@ impl CommonArgs {
         PlanOptions {
             protocols: self.protocols.clone(),
             seeds: self.seeds,
-            repeat_plain: !self.once,
+            repeat_plain: !self.once && self.measured.is_none(),
             ..PlanOptions::default()
         }
     }
 
-    /// Writes the requested files.
+    /// The files that are requested.
+    pub(super) fn outputs(&self) -> Outputs<'_> {
+        Outputs { report: self.report.as_deref(), html: self.html.as_deref() }
+    }
+}
+
+/// The files that a command writes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outputs<'a> {
+    /// The JSON report.
+    pub(super) report: Option<&'a Path>,
+    /// The HTML page.
+    pub(super) html: Option<&'a Path>,
+}
+
+impl Outputs<'_> {
+    /// Writes the files.
     pub(super) fn write(&self, json: &serde_json::Value, page: &str) -> anyhow::Result<()> {
-        if let Some(path) = &self.report {
+        if let Some(path) = self.report {
             let text = serde_json::to_string_pretty(json)? + "\n";
             std::fs::write(path, text)
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
-        if let Some(path) = &self.html {
+        if let Some(path) = self.html {
             std::fs::write(path, page)
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
@@ -138,8 +172,8 @@ impl CommonArgs {
     }
 
     /// Reports files that cannot be written before a long run rather than after it.
-    pub(super) fn check_outputs(&self) -> anyhow::Result<()> {
-        for path in [&self.report, &self.html].into_iter().flatten() {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        for path in [self.report, self.html].into_iter().flatten() {
             std::fs::OpenOptions::new()
                 .create(true)
                 .append(true)
@@ -211,8 +245,11 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<bool> {
 }
 
 fn go(common: &CommonArgs, scenario: &Scenario, options: &PlanOptions) -> anyhow::Result<bool> {
-    common.check_outputs()?;
-    let plan = Plan::of(scenario, options)?;
+    common.outputs().check()?;
+    let mut plan = Plan::of(scenario, options)?;
+    if let Some(path) = &common.measured {
+        measured(&mut plan, path)?;
+    }
     let timed = execute(&plan)?;
     let mut comparison = plan.compare(&timed.runs);
     comparison.settings.push(("command".into(), command()));
@@ -232,8 +269,31 @@ fn go(common: &CommonArgs, scenario: &Scenario, options: &PlanOptions) -> anyhow
     Ok(as_expected)
 }
 
+/// Reads a measurement, or makes and writes it.
+fn measured(plan: &mut Plan, path: &Path) -> anyhow::Result<()> {
+    let nodes = plan.worlds[0].1.len();
+    let measured = if path.exists() {
+        let read = Measurement::read(path);
+        read.with_context(|| format!("{} is no measurement", path.display()))?
+    } else {
+        let made = plan.measure().context("--measured needs fragcast among the protocols")?;
+        std::fs::write(path, made.to_string())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        made
+    };
+    anyhow::ensure!(
+        measured.nodes() == nodes,
+        "{} is of {} nodes, and here are {nodes}: name another file, which is then written",
+        path.display(),
+        measured.nodes(),
+    );
+    plan.use_measured(measured);
+    Ok(())
+}
+
 fn write_reports(common: &CommonArgs, comparison: &Comparison) -> anyhow::Result<()> {
-    common.write(&report::json::value(comparison), &report::html::page(comparison))
+    let (json, page) = (report::json::value(comparison), report::html::page(comparison));
+    common.outputs().write(&json, &page)
 }
 
 /// The command as it was given, without the program's path.

@@ -79,6 +79,7 @@ fn modelled(emulation: &Emulation) -> Result<Vec<Vec<Nanos>>, EmulateError> {
         gossip: Policy::Off,
         mode: Mode::Auto,
         heartbeat: 0,
+        measured: None,
         route: match emulation.route.as_str() {
             "direct" => RoutePolicy::Fixed(Route::Direct),
             "rotor" => RoutePolicy::Fixed(Route::Rotor),
@@ -87,6 +88,9 @@ fn modelled(emulation: &Emulation) -> Result<Vec<Vec<Nanos>>, EmulateError> {
         },
         loss: emulation.coded_loss,
         coding: Config::new(0).relayed_coding,
+        profile: Config::new(0).profile,
+        oracle: false,
+        hop: emulation.links.hop,
         connections: 1024,
         repair: true,
         uplink_bps: emulation.links.uplink_bps,

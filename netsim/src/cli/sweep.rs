@@ -109,7 +109,7 @@ pub struct SweepArgs {
 }
 
 pub(super) fn sweep(args: &SweepArgs) -> anyhow::Result<bool> {
-    args.common.check_outputs()?;
+    args.common.outputs().check()?;
     let parameter = args.parameter;
     let mut values = match args.values.is_empty() {
         true => parameter.values(),
@@ -149,6 +149,7 @@ pub(super) fn sweep(args: &SweepArgs) -> anyhow::Result<bool> {
     }
     let sweep = Sweep { parameter: parameter.title().into(), points };
     report::sweep::table(&mut out, &sweep, std::io::stdout().is_terminal())?;
-    args.common.write(&report::sweep::json(&sweep), &report::sweep::page(&sweep))?;
+    let (json, page) = (report::sweep::json(&sweep), report::sweep::page(&sweep));
+    args.common.outputs().write(&json, &page)?;
     Ok(true)
 }

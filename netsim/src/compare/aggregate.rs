@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use fragcast_turbine::{Mode, Policy};
 
 use super::{Contender, Plan, Run, counted};
+use crate::link::LinkConfig;
 use crate::outcome::NEVER;
 use crate::results::{Fallback, Protocol, Ratio, Times};
 use crate::scenario::Shares;
-use crate::{MILLIS, Nanos, NodeId};
+use crate::{MILLIS, Nanos, NodeId, SECONDS};
 
 /// The most points of a curve.
 const POINTS: usize = 200;
@@ -102,37 +103,53 @@ pub(super) struct Aggregator<'a> {
     limit: Sample,
 }
 
-impl<'a> Aggregator<'a> {
-    pub(super) fn new(plan: &'a Plan, world: usize, limits: &'a [Vec<Vec<Nanos>>]) -> Self {
-        let mut limit = Sample::default();
-        for (c, (case, times)) in plan.cases.iter().zip(limits).enumerate() {
-            for (broadcast, times) in case.load.broadcasts.iter().zip(times) {
-                if broadcast.expected {
-                    for node in counted(times.len(), broadcast.leader, &case.faults) {
-                        let time = times[node as usize];
-                        limit.push(c, broadcast.leader, time, time);
-                    }
+/// The times of the pairs that count, of all pairs by case, broadcast and node.
+fn counting(plan: &Plan, all: &[Vec<Vec<Nanos>>]) -> Sample {
+    let mut sample = Sample::default();
+    for (c, (case, times)) in plan.cases.iter().zip(all).enumerate() {
+        for (broadcast, times) in case.load.broadcasts.iter().zip(times) {
+            if broadcast.expected {
+                for node in counted(times.len(), broadcast.leader, &case.faults) {
+                    let time = times[node as usize];
+                    sample.push(c, broadcast.leader, time, time);
                 }
             }
         }
-        Self { plan, world, limits, limit }
+    }
+    sample
+}
+
+impl<'a> Aggregator<'a> {
+    pub(super) fn new(plan: &'a Plan, world: usize, limits: &'a [Vec<Vec<Nanos>>]) -> Self {
+        Self { plan, world, limits, limit: counting(plan, limits) }
     }
 
     /// The row of the limit.
     pub(super) fn limit(&self) -> Protocol {
-        let sorted = self.limit.sorted();
-        let after =
-            |case: usize, broadcast: usize, node: u32| self.limits[case][broadcast][node as usize];
-        let times = times(&self.limit, &sorted);
-        let one = Some(1.0);
+        self.bound(&self.limit, self.limits, "delay and transmission".into())
+    }
+
+    /// The row of the relayed limit, from its times by case, broadcast and node.
+    pub(super) fn relayed_limit(&self, times: &[Vec<Vec<Nanos>>]) -> Protocol {
+        let LinkConfig { hop, packet_cpu, .. } = self.plan.links;
+        let ms = (hop + packet_cpu) as f64 / MILLIS as f64;
+        let detail = format!("shortest path over any relays, {ms} ms at each, and transmission");
+        self.bound(&counting(self.plan, times), times, detail)
+    }
+
+    /// The row of a bound.
+    fn bound(&self, sample: &Sample, all: &[Vec<Vec<Nanos>>], detail: String) -> Protocol {
+        let sorted = sample.sorted();
+        let after = |case: usize, broadcast: usize, node: u32| all[case][broadcast][node as usize];
+        let times = times(sample, &sorted);
         Protocol {
-            ratio: Ratio { mean: one, p50: one, p90: one, p99: one, worst_leader: one },
+            ratio: self.ratio(sample, &times),
             missed: 0,
             repaired: 0,
             pairs: sorted.len() as u64,
             bytes_per_payload_byte: self.limit_bytes(),
             next_leader_p99: self.next_leader(after),
-            detail: "delay and transmission".into(),
+            detail,
             tried: Vec::new(),
             busiest: (0.0, String::new()),
             degree: (0, None),
@@ -143,6 +160,24 @@ impl<'a> Aggregator<'a> {
             by_place: self.by_place(after),
             fallback: None,
             times,
+        }
+    }
+
+    /// The ratios of a sample, whose times are given, to the limit.
+    fn ratio(&self, sample: &Sample, times: &Times) -> Ratio {
+        let limit = self::times(&self.limit, &self.limit.sorted());
+        let worst = sample
+            .leader_means()
+            .into_iter()
+            .zip(self.limit.leader_means())
+            .filter_map(|(ours, limit)| over(ours, limit))
+            .max_by(f64::total_cmp);
+        Ratio {
+            mean: over(times.mean, limit.mean),
+            p50: over(times.p50, limit.p50),
+            p90: over(times.p90, limit.p90),
+            p99: over(times.p99, limit.p99),
+            worst_leader: worst,
         }
     }
 
@@ -226,29 +261,15 @@ impl<'a> Aggregator<'a> {
         }
         let sorted = sample.sorted();
         let times = times(&sample, &sorted);
-        let limit_sorted = self.limit.sorted();
-        let limit = self::times(&self.limit, &limit_sorted);
-        let worst = sample
-            .leader_means()
-            .into_iter()
-            .zip(self.limit.leader_means())
-            .filter_map(|(ours, limit)| over(ours, limit))
-            .max_by(f64::total_cmp);
         let (sent_mb, busiest) = self.sent(runs);
         Protocol {
-            ratio: Ratio {
-                mean: over(times.mean, limit.mean),
-                p50: over(times.p50, limit.p50),
-                p90: over(times.p90, limit.p90),
-                p99: over(times.p99, limit.p99),
-                worst_leader: worst,
-            },
+            ratio: self.ratio(&sample, &times),
             missed,
             repaired,
             pairs: sorted.len() as u64,
             bytes_per_payload_byte: self.bytes_per_payload_byte(runs),
             next_leader_p99: self.next_leader(after),
-            detail: detail(contender),
+            detail: detail(contender) + &warm_up(runs),
             tried: Vec::new(),
             busiest,
             degree: (
@@ -325,6 +346,15 @@ impl<'a> Aggregator<'a> {
     }
 }
 
+/// What nodes did before a run, of the run in which it took most.
+fn warm_up(runs: &[&Run]) -> String {
+    let most = runs.iter().filter_map(|run| run.outcome.warm_up).max_by_key(|(_, bytes)| *bytes);
+    most.map_or_else(String::new, |(span, bytes)| {
+        let (seconds, megabytes) = (span / SECONDS, bytes as f64 / 1e6);
+        format!(", delays measured by the nodes in {seconds} s before ({megabytes:.1} MB sent)")
+    })
+}
+
 fn detail(contender: &Contender) -> String {
     match contender {
         Contender::Fragcast(config) => format!(
@@ -332,11 +362,16 @@ fn detail(contender: &Contender) -> String {
              shred{}{}",
             match config.route {
                 fragcast_turbine::RoutePolicy::Auto => "auto",
+                fragcast_turbine::RoutePolicy::Regional => "regional",
                 fragcast_turbine::RoutePolicy::Fixed(route) => route.name(),
             },
             config.loss * 100.0,
             config.coding,
-            if config.repair { "" } else { ", no repair" },
+            match (config.oracle, config.repair) {
+                (true, _) => format!(", profile {}, GIVEN THE TRUE DELAYS", config.profile.name()),
+                (false, true) => String::new(),
+                (false, false) => ", no repair".to_owned(),
+            },
             match (config.gossip, config.mode) {
                 (Policy::Off, _) => String::new(),
                 (policy, Mode::Auto) => format!(", gossip {policy}"),

@@ -109,7 +109,11 @@ fn fragcast(scenario: &Scenario) -> FragcastConfig {
             FragcastRoute::Direct => RoutePolicy::Fixed(Route::Direct),
             FragcastRoute::Turbine => RoutePolicy::Fixed(Route::Turbine { fanout }),
             FragcastRoute::Rotor => RoutePolicy::Fixed(Route::Rotor),
+            FragcastRoute::Regional => RoutePolicy::Regional,
         },
+        profile: options.profile,
+        oracle: options.oracle,
+        hop: scenario.network.links.hop,
         loss: scenario.code_loss(),
         coding: options.coding,
         connections: options.connections,
@@ -118,6 +122,7 @@ fn fragcast(scenario: &Scenario) -> FragcastConfig {
         gossip: options.gossip,
         mode: options.mode,
         heartbeat: scenario.gossip.heartbeat,
+        measured: None,
     }
 }
 
@@ -170,16 +175,24 @@ fn remarks(scenario: &Scenario, nodes: usize, contenders: &[Contender]) -> Vec<S
          ask counts at the time of the answer."
             .to_owned(),
         "A relay can beat the limit, which is the direct path, where delays break the triangle \
-         inequality; turbine, rotor and direct send datagrams without connections, so that \
+         inequality; the relayed limit is the shortest path over any relays; turbine, rotor and direct send datagrams without connections, so that \
          nothing limits their peers."
             .to_owned(),
     ];
+    if scenario.fragcast.oracle {
+        remarks.insert(
+            0,
+            "FRAGCAST'S LEADERS WERE GIVEN THE TRUE DELAYS (--oracle): its figures show what \
+             measuring costs, not what nodes reach that must measure."
+                .to_owned(),
+        );
+    }
     let limit = scenario.fragcast.connections as usize;
     if nodes > limit + 1 && contenders.iter().any(|c| matches!(c, Contender::Fragcast(_))) {
         remarks.push(format!(
-            "fragcast's nodes hold {limit} connections at most and its trees may pair any two of \
-             {nodes} nodes: relays that a node is not connected to are stepped over. \
-             `--connections {}` shows it without that limit.",
+            "fragcast's nodes hold {limit} connections at most, fewer than {nodes} nodes: its \
+             leaders plan within that limit, and connections follow the plan. \
+             `--connections {}` shows it without.",
             nodes - 1
         ));
     }

@@ -50,9 +50,10 @@ fn nobody_beats_the_limit_and_distance_makes_everybody_slower() {
     assert_eq!(ran.into_inner(), plan.jobs() as u64);
     let comparison = plan.compare(&runs);
     for table in &comparison.tables {
-        assert_eq!(table.protocols.len(), 6);
+        assert_eq!(table.protocols.len(), 7);
         for (name, protocol) in &table.protocols {
             assert_eq!((protocol.missed, protocol.pairs), (0, 78), "{name}");
+            // On a line no path is shorter than the direct one.
             assert!(protocol.ratio.mean.unwrap() >= 1.0, "{name} beats the limit");
             assert!(protocol.ratio.worst_leader.unwrap() >= protocol.ratio.mean.unwrap() - 1e-9);
             assert!(protocol.bytes_per_payload_byte > 1.0, "{name}");
@@ -71,6 +72,30 @@ fn nobody_beats_the_limit_and_distance_makes_everybody_slower() {
     for name in crate::results::ORDER {
         assert!(mean(0, name) < mean(1, name), "{name}");
     }
+}
+
+#[test]
+fn only_relays_reach_the_relayed_limit_where_the_direct_way_is_a_detour() {
+    // Two regions have a poor way between them; a third lies between.
+    let world = World::from_places(&[("a", 10), ("b", 10), ("c", 10)], |from, to| {
+        MILLIS * [[1, 20, 90], [20, 1, 20], [90, 20, 1]][from][to]
+    });
+    let plan = plan(&Faults::default());
+    let plan = Plan { worlds: vec![("a detour".into(), world)], ..plan };
+    let comparison = plan.compare(&plan.run(|_| {}));
+    let protocols = &comparison.tables[0].protocols;
+    let (limit, relayed) = (&protocols[LIMIT], &protocols[RELAYED_LIMIT]);
+    // Leaders are at a: 9 neighbours, 10 nodes at b, and 10 at c, which are 20 + 20 ms away.
+    let saved = (90.0 - 40.102) * 10.0 / 29.0;
+    assert!((limit.times.mean.unwrap() - relayed.times.mean.unwrap() - saved).abs() < 1e-6);
+    assert!(relayed.ratio.mean.unwrap() < 0.7, "{:?}", relayed.ratio);
+    assert!(relayed.ratio.worst_leader.unwrap() < 0.7, "{:?}", relayed.ratio);
+    assert_eq!(limit.ratio.mean, Some(1.0));
+    assert_eq!(relayed.bytes_per_payload_byte, limit.bytes_per_payload_byte);
+    for name in crate::results::ORDER {
+        assert!(protocols[name].times.mean > relayed.times.mean, "{name}");
+    }
+    assert!(protocols["gossip"].ratio.mean.unwrap() < 1.0, "the detour is not for gossip");
 }
 
 #[test]

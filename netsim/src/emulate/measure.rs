@@ -27,6 +27,7 @@ use super::nodes::Nodes;
 use super::relay::RelayStats;
 use super::traffic::{Post, Traffic, size};
 use super::{EmulateError, Emulation};
+use crate::protocols::fragcast::WARM_UP;
 use crate::{Nanos, NodeId};
 
 /// How often the nodes are checked.
@@ -156,7 +157,9 @@ pub(super) async fn drive(
             })?;
         tasks.spawn(listen(node as NodeId, subscription, tell.clone()));
     }
-    tokio::time::sleep(SETTLE).await;
+    // A leader that chooses routes has planned with what was measured by then, as in virtual time.
+    let plans = emulation.route == "auto";
+    tokio::time::sleep(if plans { Duration::from_nanos(WARM_UP) } else { SETTLE }).await;
 
     let mut table = Table::new(&emulation.traffic, leader, clients.len());
     let counters = Counters::read(&nodes.pids());

@@ -98,6 +98,7 @@ impl Traffic {
             broadcasts: self.posts(seed)?.into_iter().map(broadcast).collect(),
             leaders: vec![leader],
             blocks_per_term: BLOCKS_PER_TERM,
+            registration: None,
         })
     }
 }

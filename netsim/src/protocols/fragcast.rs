@@ -10,25 +10,24 @@
 //! With a policy other than `off`, nodes also use gossip as their fallback; see `door.rs`.
 //!
 //! A node has at most [`FragcastConfig::connections`] connections, as in the daemon. In a larger
-//! network each node is connected to that many others, drawn at random.
+//! network they follow the plan; see `following.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ed25519_dalek::SigningKey;
-use fragcast_shredder::{GatewayKey, MessageKey, VerifiedMessage};
+use fragcast_shredder::{MessageKey, VerifiedMessage};
 use fragcast_turbine::egress::FRAMING;
-use fragcast_turbine::membership::{Membership, sample};
 use fragcast_turbine::{
-    CatchUpConfig, Config, Delegation, Epoch, Event, GossipConfig, Lane, Listener, Mode, Payload,
-    Policy, Protocol, RepairConfig, RoutePolicy, Schedule, Setup, Timestamp, Via,
+    CatchUpConfig, Config, Epoch, Event, GossipConfig, Lane, Led, Listener, Mode, Payload, Policy,
+    Profile, Protocol, RepairConfig, RoutePolicy, Setup, Timestamp, Via,
 };
 
 use crate::engine::{Class, Context, Overlay};
 use crate::link::LinkConfig;
 use crate::load::{Broadcast, Load};
+use crate::measurement::Measurement;
 use crate::outcome::How;
 use crate::reliable::{Reliable, ReliableConfig};
 use crate::scenario::FragcastOptions;
@@ -39,13 +38,23 @@ mod beginning;
 mod connections;
 mod door;
 mod epochs;
+mod following;
+mod measuring;
 mod messages;
+mod network;
+mod planning;
+mod registry;
 
 use super::gossip;
 use connections::{Connections, Ends};
 use door::Door;
 use epochs::Keys;
 pub use epochs::Table;
+pub use measuring::{WARM_UP, WarmUp};
+pub use network::Network;
+use network::{gateway_key, leader_key};
+pub(crate) use planning::truth;
+use registry::Registry;
 
 /// The simulated chain.
 const CHAIN: u64 = 901;
@@ -54,8 +63,6 @@ const HALF_ACK: u64 = ReliableConfig::QUIC.acknowledgement as u64 / 2;
 /// Memory for answering repair requests of all nodes of a run together. Each node has enough for at
 /// least one message of the largest size with its coding.
 const REPAIR_MEMORY: usize = 1 << 30;
-/// Memory for whole messages of recent blocks of all nodes together.
-const ARCHIVE_MEMORY: usize = 1 << 28;
 /// Memory for gossip listeners of all nodes together. Each node has enough for at least two blocks.
 const GOSSIP_MEMORY: usize = 1 << 28;
 /// The protocol's time at the start of a run, so that the µs in headers are not zero.
@@ -70,6 +77,12 @@ pub struct FragcastConfig {
     pub loss: f64,
     /// The fewest coding shreds for each data shred on routes with relays.
     pub coding: f64,
+    /// What bandwidth is worth on the regional tree.
+    pub profile: Profile,
+    /// Whether leaders are given the true delays instead of what nodes measured.
+    pub oracle: bool,
+    /// How long a relay takes to send a shred on, as far as planning knows.
+    pub hop: Nanos,
     /// The most connections of a node.
     pub connections: u32,
     /// Whether nodes ask for missing shreds.
@@ -82,6 +95,8 @@ pub struct FragcastConfig {
     pub mode: Mode,
     /// Interval of gossip's heartbeats.
     pub heartbeat: Nanos,
+    /// Round trips that the nodes' transports find, in place of measuring the world.
+    pub measured: Option<Arc<Measurement>>,
 }
 
 impl Default for FragcastConfig {
@@ -92,46 +107,17 @@ impl Default for FragcastConfig {
             route: RoutePolicy::Auto,
             loss: links.loss.mean(),
             coding: options.coding,
+            profile: options.profile,
+            oracle: options.oracle,
+            hop: links.hop,
             connections: options.connections,
             repair: options.repair,
             uplink_bps: links.uplink_bps,
             gossip: options.gossip,
             mode: options.mode,
             heartbeat: gossip::GossipConfig::based_op().heartbeat,
+            measured: None,
         }
-    }
-}
-
-/// The membership tables of a world. Runs share them, since signing 10,000 records takes a
-/// second.
-#[derive(Debug, Clone)]
-pub struct Network {
-    /// All nodes: member i is node i.
-    members: Arc<Membership>,
-    /// The tables in the order of their blocks, with their members.
-    tables: Vec<Table>,
-    members_of: Vec<Arc<Membership>>,
-}
-
-impl Network {
-    /// One table of all of `world`'s nodes.
-    pub fn new(world: &World) -> Self {
-        let table = Table { from_block: 0, known_at: 0, absent: BTreeSet::new() };
-        let members = Self::members(world);
-        Self { tables: vec![table], members_of: vec![Arc::clone(&members)], members }
-    }
-
-    /// Several tables, each from a block on. The first must begin with block 0, and every node
-    /// must be a member of one of them.
-    pub fn with_tables(world: &World, tables: Vec<Table>) -> Self {
-        let members = Self::members(world);
-        let part = |table| epochs::members(CHAIN, &members, table);
-        Self { members_of: tables.iter().map(part).collect(), tables, members }
-    }
-
-    fn members(world: &World) -> Arc<Membership> {
-        let weights: Vec<u64> = world.nodes.iter().map(|node| node.weight).collect();
-        Arc::new(sample(CHAIN, &weights).0)
     }
 }
 
@@ -153,7 +139,19 @@ pub struct Fragcast {
     connections: Connections,
     /// The fallback on gossip, if the policy has one.
     door: Option<Door>,
-    max_degree: u32,
+    /// The most connections of a node.
+    limit: u32,
+    measured: Option<Arc<Measurement>>,
+    /// The uplink that leaders plan with; `None` if they were given the true delays before.
+    plan_with: Option<u64>,
+    /// What the time before the run took, once it is over.
+    warm_up: Option<WarmUp>,
+    /// Whose blocks are opened then.
+    load: Load,
+    /// How leaders have sent, in order.
+    led: Vec<Led>,
+    /// A registration in mid-run, if the load has one.
+    registry: Option<Registry>,
 }
 
 impl std::fmt::Debug for Fragcast {
@@ -179,16 +177,6 @@ impl From<gossip::Packet> for Packet {
     }
 }
 
-fn gateway_key(leader: NodeId) -> GatewayKey {
-    let seed = blake3::derive_key("fragcast 2026 netsim gateway", &leader.to_le_bytes());
-    GatewayKey::from_bytes(seed).expect("2^-128 of all seeds are none")
-}
-
-fn leader_key(leader: NodeId) -> SigningKey {
-    let seed = blake3::derive_key("fragcast 2026 netsim leader", &leader.to_le_bytes());
-    SigningKey::from_bytes(&seed)
-}
-
 const fn timestamp(at: Nanos) -> Timestamp {
     Timestamp::from_nanos(EPOCH + at)
 }
@@ -198,12 +186,28 @@ impl Fragcast {
     ///
     /// # Panics
     /// If a leader of the load is not a node of the network, if the tables of the network are not
-    /// valid, or if there are several and the configuration has gossip: its connections are those
-    /// of one table.
+    /// valid, or if there are several, or a registration, and the configuration has gossip: its
+    /// connections are those of one table, its gates those of one list of gateways.
     pub fn new(config: &FragcastConfig, network: &Network, load: &Load, seed: u64) -> Self {
+        Self::in_world(config, network, load, seed, None)
+    }
+
+    /// The same, where leaders are given the delays of `world` before the run if the configuration
+    /// says so.
+    ///
+    /// # Panics
+    /// As [`Fragcast::new`].
+    pub fn in_world(
+        config: &FragcastConfig,
+        network: &Network,
+        load: &Load,
+        seed: u64,
+        world: Option<&World>,
+    ) -> Self {
         let members = &network.members;
-        let epochs = Self::epochs(network, load);
-        assert!(epochs.len() == 1 || config.gossip == Policy::Off, "gossip needs one table");
+        let epochs = network.epochs(load);
+        let one = epochs.len() == 1 && load.registration.is_none();
+        assert!(one || config.gossip == Policy::Off, "gossip needs one table and one list");
         // A setup for each number of tables that a node may start with.
         let setups: Vec<Setup> = (1..=epochs.len())
             .map(|known| {
@@ -212,7 +216,7 @@ impl Fragcast {
             })
             .collect();
         let peer = |node: NodeId| members.members()[node as usize].peer();
-        let is_leader = |node: NodeId| load.leaders.contains(&node);
+        let is_leader = |node: NodeId| load.leads(node);
         let n = members.len() as NodeId;
         let known: Vec<usize> =
             (0..n).map(|node| epochs::known_at_start(&network.members_of, &peer(node))).collect();
@@ -223,12 +227,21 @@ impl Fragcast {
                 setups[known - 1].node(&peer(node), key).expect("a member of the table")
             })
             .collect();
+        for (node, identity) in nodes.iter_mut().zip(&*network.identities) {
+            node.set_identity(identity.clone());
+        }
         let keys = Keys::of(&nodes, members, epochs.len());
         match keys {
-            Keys::Index => beginning::connect(&mut nodes, config.connections, seed),
+            Keys::Index => beginning::connect(&mut nodes, config.connections),
             Keys::Own(_) => epochs::connect(&mut nodes, &keys),
         }
-        beginning::open_blocks(&mut nodes, &keys, load);
+        let told = world.filter(|_| config.oracle);
+        if let Some(world) = told {
+            planning::plan_with_truth(&mut nodes, &keys, world, config.uplink_bps);
+            if matches!(keys, Keys::Index) {
+                following::follow(&mut nodes, config.connections);
+            }
+        }
         let messages: Vec<_> = load
             .broadcasts
             .iter()
@@ -245,9 +258,19 @@ impl Fragcast {
             by_key: load.broadcasts.iter().enumerate().map(|(i, b)| (b.key, i)).collect(),
             streams: Reliable::new(ReliableConfig::QUIC),
             connections: Connections::default(),
-            // The connections of gossip are added to those of the overlay.
-            max_degree: config.connections + door.as_ref().map_or(0, Door::max_degree),
+            limit: config.connections,
             network: network.clone(),
+            measured: config.measured.clone(),
+            plan_with: told.is_none().then_some(config.uplink_bps),
+            warm_up: None,
+            load: load.clone(),
+            led: Vec::new(),
+            registry: Registry::of(
+                load,
+                nodes.len(),
+                |leader| gateway_key(leader).address(),
+                |leader| network.delegation(leader),
+            ),
             epochs,
             known,
             keys,
@@ -257,37 +280,17 @@ impl Fragcast {
         }
     }
 
-    /// The epochs of the network's tables. All have the schedule and the delegations of the load.
-    fn epochs(network: &Network, load: &Load) -> Vec<Epoch> {
-        let gateways = load.leaders.iter().map(|leader| gateway_key(*leader).address()).collect();
-        let schedule = Schedule::new(gateways, load.blocks_per_term).expect("there are leaders");
-        let delegation = |leader: &NodeId| {
-            let delegation = Delegation {
-                chain_id: CHAIN,
-                first: 0,
-                last: u64::MAX,
-                sequence: 1,
-                peer: network.members.members()[*leader as usize].peer(),
-                key: leader_key(*leader).verifying_key().to_bytes(),
-            };
-            delegation.sign(&gateway_key(*leader))
-        };
-        let delegations: Vec<_> = load.leaders.iter().map(delegation).collect();
-        let epoch = |(table, members): (&Table, &Arc<Membership>)| {
-            let (schedule, delegations) = (schedule.clone(), delegations.iter().copied());
-            Epoch::new(CHAIN, table.from_block, Arc::clone(members), schedule, delegations)
-                .expect("delegations of our own")
-        };
-        network.tables.iter().zip(&network.members_of).map(epoch).collect()
-    }
-
     fn protocol(config: &FragcastConfig, nodes: usize, load: &Load) -> Config {
         let largest = load.broadcasts.iter().map(|b| b.bytes as usize).max().unwrap_or(0);
+        let usual = Config::new(CHAIN);
         Config {
             route: config.route,
             loss: config.loss,
             relayed_coding: config.coding,
+            profile: config.profile,
+            hop: Duration::from_nanos(config.hop),
             uplink_bps: config.uplink_bps,
+            connections: config.connections as usize,
             // Virtual timers are exact, so the burst need not cover their resolution. Half a
             // millisecond keeps the link's queue short enough for the lanes to take effect.
             burst: Duration::from_micros(500),
@@ -298,16 +301,41 @@ impl Fragcast {
                 memory: (REPAIR_MEMORY / nodes).max(4 * largest),
                 ..RepairConfig::default()
             },
-            // Nobody was away for longer than repair reaches.
-            catch_up: CatchUpConfig { memory: ARCHIVE_MEMORY / nodes, ..CatchUpConfig::default() },
+            // Nobody asks for whole blocks: measured is what shreds, repair and gossip bring by
+            // themselves. Chaos is where nodes catch up.
+            catch_up: CatchUpConfig { memory: 0, ..CatchUpConfig::default() },
             gossip: GossipConfig {
                 policy: config.gossip,
                 mode: config.mode,
                 memory: (GOSSIP_MEMORY / nodes).max(32 * largest),
                 ..GossipConfig::default()
             },
-            ..Config::new(CHAIN)
+            block_time: load.block_time().map_or(usual.block_time, Duration::from_nanos),
+            ..usual
         }
+    }
+
+    /// Lets the nodes measure the delays between them and tell one another, and leaders plan, in the
+    /// time before a run, and opens the blocks in whose middle it begins. A run does so by itself if it
+    /// has not been done.
+    pub fn warm_up(&mut self, world: &World, links: &LinkConfig, seed: u64) -> WarmUp {
+        if let Some(done) = self.warm_up {
+            return done;
+        }
+        let saved = self.measured.clone();
+        let mut warming = measuring::Warming {
+            nodes: &mut self.nodes,
+            keys: &self.keys,
+            world,
+            links,
+            saved: saved.as_deref(),
+            plan_with: self.plan_with,
+            limit: self.limit,
+        };
+        let warm_up = warming.run(seed);
+        beginning::open_blocks(warming.nodes, warming.keys, &self.load);
+        warming.go_on(seed);
+        *self.warm_up.insert(warm_up)
     }
 
     /// Drains a node's protocol: events, gossip actions, transmissions and its next timer.
@@ -348,6 +376,7 @@ impl Fragcast {
                     }
                 }
                 Event::Equivocation { .. } => ctx.convict(node),
+                Event::Led(led) => self.led.push(led),
                 Event::Epoch(change) => changes.push(change),
                 // Nothing to do for bad messages and barred peers.
                 _ => {}
@@ -394,6 +423,11 @@ impl Fragcast {
         for peer in connected {
             self.pump(ctx, peer);
         }
+    }
+
+    /// How leaders have sent messages, in order.
+    pub fn led(&self) -> &[Led] {
+        &self.led
     }
 
     /// The protocol of a node, for its counters.
@@ -445,8 +479,15 @@ impl Overlay for Fragcast {
     type Packet = Packet;
 
     fn start(&mut self, ctx: &mut Context<'_, Packet>) {
+        let setup = *ctx.setup();
+        let WarmUp { span, bytes } = self.warm_up(setup.world, &setup.links, setup.seed);
+        ctx.note_warm_up(span, bytes);
+        measuring::start(ctx);
         Connections::start(ctx);
         epochs::start(ctx, &self.network.tables, &self.known);
+        if let Some(registry) = &self.registry {
+            registry.start(ctx);
+        }
         if let Some(door) = &mut self.door {
             door.start(ctx);
         }
@@ -497,11 +538,25 @@ impl Overlay for Fragcast {
             }
             return;
         }
+        if token & measuring::TIMERS != 0 {
+            let how = (self.plan_with, self.limit);
+            for touched in measuring::timer(ctx, &mut self.nodes, &self.keys, how, token) {
+                self.pump(ctx, touched);
+            }
+            return;
+        }
         if token & epochs::TIMERS != 0 {
             let epoch = self.epochs[(token & !epochs::TIMERS) as usize].clone();
             let now = timestamp(ctx.now());
             self.nodes[node as usize].handle_epoch(now, epoch).expect("tables in their order");
             self.pump(ctx, node);
+            return;
+        }
+        if token & registry::TIMERS != 0 {
+            let registry = self.registry.as_mut().expect("it set the timer");
+            if registry.timer(ctx, &mut self.nodes[node as usize], node) {
+                self.pump(ctx, node);
+            }
             return;
         }
         if self.armed[node as usize] != token {
@@ -518,7 +573,8 @@ impl Overlay for Fragcast {
     }
 
     fn max_degree(&self) -> Option<u32> {
-        Some(self.max_degree)
+        // The connections of gossip are added to those of the overlay.
+        Some(self.limit + self.door.as_ref().map_or(0, Door::max_degree))
     }
 }
 

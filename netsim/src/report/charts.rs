@@ -3,8 +3,8 @@
 use super::plot::{Axis, Series, WIDTHS, curves, figure};
 use super::svg::{Scale, Svg};
 use super::text::{rounded, rounded_or_nothing, thousands};
-use super::{LIMIT, ordered, slot};
-use crate::results::{Protocol, Table};
+use super::{is_limit, ordered, shown, slot};
+use crate::results::{LIMIT, Protocol, Table};
 
 /// An axis is logarithmic if the ratio of its largest to its smallest value is above this.
 const WIDE: f64 = 12.0;
@@ -58,7 +58,8 @@ pub(super) fn cdf(table: &Table) -> Option<String> {
             let marks = [(p.times.p50, 50), (p.times.p90, 90), (p.times.p99, 99)];
             let dots = marks.iter().filter_map(|(ms, percent)| {
                 let ms = ms.filter(|ms| ms.is_finite())?;
-                let tip = format!("{name}: {percent} % of nodes within {} ms", rounded(ms));
+                let tip =
+                    format!("{}: {percent} % of nodes within {} ms", shown(name), rounded(ms));
                 Some((ms, f64::from(*percent) / 100.0, tip))
             });
             Series { name: (*name).into(), dots: dots.collect(), runs: vec![run] }
@@ -207,7 +208,7 @@ pub(super) fn percentiles(table: &Table) -> Option<String> {
         ("99 of 100, ms", |p| (p.times.p99, p.ratio.p99)),
     ];
     let peers: Vec<(&str, &Protocol)> =
-        ordered(table).into_iter().filter(|(name, _)| *name != LIMIT).collect();
+        ordered(table).into_iter().filter(|(name, _)| !is_limit(name)).collect();
     let item = |name, (ms, ratio): (Option<f64>, Option<f64>)| {
         let times = ratio.filter(|r| r.is_finite()).map(|r| format!(" · {r:.2} ×"));
         let text = match ms.filter(|ms| ms.is_finite()) {
@@ -240,7 +241,7 @@ pub(super) fn percentiles(table: &Table) -> Option<String> {
 pub(super) fn sent(table: &Table) -> Option<String> {
     let protocols: Vec<(&str, Vec<f64>)> = ordered(table)
         .into_iter()
-        .filter(|(name, _)| *name != LIMIT)
+        .filter(|(name, _)| !is_limit(name))
         .map(|(name, p)| (name, p.sent_mb.iter().copied().filter(|mb| mb.is_finite()).collect()))
         .filter(|(_, sent): &(&str, Vec<f64>)| !sent.is_empty())
         .collect();
@@ -277,7 +278,7 @@ pub(super) fn sent(table: &Table) -> Option<String> {
 pub(super) fn busiest(table: &Table) -> Option<String> {
     let items: Vec<Item<'_>> = ordered(table)
         .into_iter()
-        .filter(|(name, p)| *name != LIMIT && p.busiest.0.is_finite())
+        .filter(|(name, p)| !is_limit(name) && p.busiest.0.is_finite())
         .map(|(name, p)| {
             let (mb, node) = &p.busiest;
             let node = shortened(node);

@@ -1,8 +1,8 @@
 //! The columns of a comparison, which are the same on a terminal and in a page.
 
 use super::text::{NOTHING, decimal, decimals, thousands};
-use super::{LIMIT, ordered};
-use crate::results::{Fallback, Protocol, Table};
+use super::{is_limit, ordered};
+use crate::results::{Fallback, LIMIT, Protocol, Table};
 
 /// The format of a column's numbers.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +15,17 @@ enum Form {
     Degree,
 }
 
+/// Which rows have a number in a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Has {
+    /// All.
+    All,
+    /// The protocols, and the relayed limit.
+    NotTheLimit,
+    /// The protocols.
+    Protocols,
+}
+
 /// A column.
 #[derive(Debug)]
 pub(super) struct Column {
@@ -24,19 +35,18 @@ pub(super) struct Column {
     pub(super) name: &'static str,
     /// Its meaning, for the legend.
     pub(super) meaning: &'static str,
-    /// Whether the limit has a number in this column.
-    of_limit: bool,
+    has: Has,
     form: Form,
     number: fn(&Protocol) -> Option<f64>,
 }
 
 const fn column(
     (group, name, meaning): (&'static str, &'static str, &'static str),
-    of_limit: bool,
+    has: Has,
     form: Form,
     number: fn(&Protocol) -> Option<f64>,
 ) -> Column {
-    Column { group, name, meaning, of_limit, form, number }
+    Column { group, name, meaning, has, form, number }
 }
 
 const TIME: Form = Form::Decimals(1);
@@ -61,46 +71,54 @@ impl Column {
 
 /// All columns from left to right. The smallest number of each is the best.
 pub(super) const COLUMNS: [Column; 13] = [
-    column(("time, ms", "mean", "mean time over messages and nodes"), true, TIME, |p| p.times.mean),
-    column(("time, ms", "p50", "half of them"), true, TIME, |p| p.times.p50),
-    column(("time, ms", "p90", "nine of ten"), true, TIME, |p| p.times.p90),
-    column(("time, ms", "p99", "99 of 100"), true, TIME, |p| p.times.p99),
-    column(("× limit", "mean", "mean over the limit's mean"), true, RATIO, |p| p.ratio.mean),
-    column(("× limit", "p99", "p99 over the limit's p99"), true, RATIO, |p| p.ratio.p99),
+    column(("time, ms", "mean", "mean time over messages and nodes"), Has::All, TIME, |p| {
+        p.times.mean
+    }),
+    column(("time, ms", "p50", "half of them"), Has::All, TIME, |p| p.times.p50),
+    column(("time, ms", "p90", "nine of ten"), Has::All, TIME, |p| p.times.p90),
+    column(("time, ms", "p99", "99 of 100"), Has::All, TIME, |p| p.times.p99),
+    column(("× limit", "mean", "mean over the limit's mean"), Has::All, RATIO, |p| p.ratio.mean),
+    column(("× limit", "p99", "p99 over the limit's p99"), Has::All, RATIO, |p| p.ratio.p99),
     column(
         ("× limit", "worst", "the largest ratio of means of any one leader"),
-        false,
+        Has::NotTheLimit,
         RATIO,
         |p| p.ratio.worst_leader,
     ),
     column(
         ("", "missed", "pairs of message and node that never completed"),
-        false,
+        Has::Protocols,
         Form::Count,
         |p| Some(p.missed as f64),
     ),
-    column(("", "repaired", "pairs that had to ask for a part"), false, Form::Count, |p| {
-        Some(p.repaired as f64)
-    }),
+    column(
+        ("", "repaired", "pairs that had to ask for a part"),
+        Has::Protocols,
+        Form::Count,
+        |p| Some(p.repaired as f64),
+    ),
     column(
         ("bytes", "per byte", "sent per node and payload byte, framing included"),
-        true,
+        Has::All,
         RATIO,
         // The limit's bytes are those of k shreds; it has no number here without shreds.
         |p| Some(p.bytes_per_payload_byte).filter(|bytes| *bytes > 0.0),
     ),
-    column(("next leader", "p99, ms", "99 of 100 messages are there within"), true, TIME, |p| {
-        p.next_leader_p99
-    }),
+    column(
+        ("next leader", "p99, ms", "99 of 100 messages are there within"),
+        Has::All,
+        TIME,
+        |p| p.next_leader_p99,
+    ),
     column(
         ("busiest", "node, MB", "the most that one node sent for a message"),
-        false,
+        Has::Protocols,
         RATIO,
         |p| Some(p.busiest.0),
     ),
     column(
         ("peers", "a node", "the most hosts that one exchanged packets with / that it may"),
-        false,
+        Has::Protocols,
         Form::Degree,
         |p| Some(p.degree.0.into()),
     ),
@@ -111,7 +129,7 @@ pub(super) const COLUMNS: [Column; 13] = [
 pub(super) struct Cell {
     /// The number, or a dash.
     pub(super) text: String,
-    /// Whether no protocol beside the limit has a smaller number, and some have a larger one.
+    /// Whether no protocol beside the limits has a smaller number, and some have a larger one.
     pub(super) best: bool,
 }
 
@@ -124,20 +142,24 @@ pub(super) struct Row<'a> {
     pub(super) cells: Vec<Cell>,
 }
 
-/// The rows of a table, the limit first.
+/// The rows of a table, the limits first.
 pub(super) fn rows(table: &Table) -> Vec<Row<'_>> {
     let protocols = ordered(table);
     let mut rows: Vec<Row<'_>> =
         protocols.iter().map(|(name, _)| Row { name, cells: Vec::new() }).collect();
     for column in &COLUMNS {
         let number = |name: &str, p: &Protocol| {
-            let shown = column.of_limit || name != LIMIT;
+            let shown = match column.has {
+                Has::All => true,
+                Has::NotTheLimit => name != LIMIT,
+                Has::Protocols => !is_limit(name),
+            };
             (column.number)(p).filter(|value| shown && value.is_finite())
         };
         let numbers: Vec<Option<f64>> = protocols.iter().map(|(name, p)| number(name, p)).collect();
         let texts = write(column.form, &numbers, &protocols);
         let contest: Vec<usize> =
-            (0..rows.len()).filter(|i| rows[*i].name != LIMIT && numbers[*i].is_some()).collect();
+            (0..rows.len()).filter(|i| !is_limit(rows[*i].name) && numbers[*i].is_some()).collect();
         let winner = contest.iter().min_by(|a, b| {
             let of = |i: usize| numbers[i].unwrap_or(f64::INFINITY);
             of(**a).total_cmp(&of(**b))
@@ -146,7 +168,7 @@ pub(super) fn rows(table: &Table) -> Vec<Row<'_>> {
         let best = winner.filter(|_| decided).map(|w| texts[*w].clone());
         for ((row, text), number) in rows.iter_mut().zip(texts).zip(&numbers) {
             // Numbers that are printed alike are marked alike.
-            let best = row.name != LIMIT && number.is_some() && best.as_ref() == Some(&text);
+            let best = !is_limit(row.name) && number.is_some() && best.as_ref() == Some(&text);
             row.cells.push(Cell { text, best });
         }
     }

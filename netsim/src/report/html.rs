@@ -8,8 +8,8 @@ use super::charts;
 use super::columns::{COLUMNS, Column, about, rows};
 use super::map;
 use super::text::{decimal, escape, rounded, rounded_or_nothing, thousands};
-use super::{LIMIT, OURS, ahead_of_limit, fastest_peer, ordered, slot};
-use crate::results::{Comparison, Protocol, Table};
+use super::{OURS, ahead_of_limit, fastest_peer, ordered, shown, slot, still_to_be_had};
+use crate::results::{Comparison, LIMIT, Protocol, Table};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -30,6 +30,9 @@ pub fn page(comparison: &Comparison) -> String {
         }
         if i == 0 {
             body.push_str(&legend(ahead_of_limit(&comparison.tables)));
+        }
+        if let Some(sentence) = still_to_be_had(table) {
+            body.push_str(&format!("<p class=\"legend\">{}</p>\n", escape(&sentence)));
         }
     }
     if let Some(table) = comparison.tables.first() {
@@ -220,7 +223,7 @@ fn grid(table: &Table) -> String {
     let mut body = String::new();
     for row in &rows {
         let n = slot(row.name);
-        let key = format!("<span class=\"key p{n}\"><i></i>{}</span>", escape(row.name));
+        let key = format!("<span class=\"key p{n}\"><i></i>{}</span>", escape(shown(row.name)));
         body.push_str(&format!("<tr class=\"p{n}\"><th>{key}</th>"));
         for cell in &row.cells {
             let class = if cell.best { " class=\"best\"" } else { "" };
@@ -240,7 +243,7 @@ fn details(table: &Table) -> String {
     for (name, protocol) in ordered(table) {
         let text = about(protocol);
         if !text.is_empty() {
-            items.push_str(&format!("<dt>{}</dt><dd>{}</dd>", escape(name), escape(&text)));
+            items.push_str(&format!("<dt>{}</dt><dd>{}</dd>", escape(shown(name)), escape(&text)));
         }
     }
     if items.is_empty() { String::new() } else { format!("<dl>{items}</dl>\n") }

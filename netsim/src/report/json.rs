@@ -10,7 +10,8 @@
 //!  "tables": [{"title", "protocols"}], "settings": {name: value}, "places", "notes"}
 //! ```
 //!
-//! Times are in ms. `protocols` is that of the first table. Keys are sorted. Unknown values and
+//! Times are in ms. Beside the protocols there are `limit` and `relayed_limit`; all ratios are to
+//! the first. `protocols` is that of the first table. Keys are sorted. Unknown values and
 //! values that are no numbers are `null`.
 
 use serde_json::{Map, Value, json};
@@ -43,8 +44,8 @@ fn protocols(table: &Table) -> Value {
     table.protocols.iter().map(|(name, p)| (name.clone(), protocol(p))).collect()
 }
 
-/// All fields by name. Pairs become objects with named parts.
-fn protocol(protocol: &Protocol) -> Value {
+/// All fields of a protocol by name. Pairs become objects with named parts.
+pub(super) fn protocol(protocol: &Protocol) -> Value {
     let mut value = json!(protocol);
     let tried =
         protocol.tried.iter().map(|(setting, mean)| json!({"setting": setting, "mean": mean}));

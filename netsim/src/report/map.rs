@@ -4,12 +4,12 @@
 //! be read off.
 
 use super::land::OUTLINES;
-use super::ordered;
 use super::plot::figure;
 use super::slot;
 use super::svg::{Scale, Svg, at};
 use super::text::{escape, rounded, thousands};
-use crate::results::{Comparison, PlaceRow, Table};
+use super::{is_limit, ordered, shown};
+use crate::results::{Comparison, LIMIT, PlaceRow, Table};
 
 const WIDTH: f64 = 350.0;
 const HEIGHT: f64 = 145.0;
@@ -68,7 +68,9 @@ pub(super) fn maps(comparison: &Comparison) -> String {
     let colours = Scale::new((fastest, slowest), true, (0.0, 1.0));
     let mut maps = String::new();
     for (name, protocol) in ordered(table) {
-        if !protocol.by_place.iter().flatten().any(|ms| ms.is_finite()) {
+        // What distinguishes the relayed limit is in the table of places.
+        let hidden = is_limit(name) && name != LIMIT;
+        if hidden || !protocol.by_place.iter().flatten().any(|ms| ms.is_finite()) {
             continue;
         }
         let n = slot(name);
@@ -228,7 +230,7 @@ pub(super) fn place_table(comparison: &Comparison, table: &Table) -> String {
         return String::new();
     }
     let heads: String =
-        protocols.iter().map(|(name, _)| format!("<th>{}</th>", escape(name))).collect();
+        protocols.iter().map(|(name, _)| format!("<th>{}</th>", escape(shown(name)))).collect();
     let mut rows = String::new();
     for (i, place) in comparison.places.iter().enumerate() {
         let cells: String = protocols

@@ -1,8 +1,8 @@
 //! Curves over two axes, and figures around drawings.
 
-use super::slot;
 use super::svg::{Scale, Svg};
 use super::text::escape;
+use super::{shown, slot};
 
 /// Widths of the two versions of every chart: for a column of a desktop page and for a phone. One
 /// drawing scaled to both would have text that is too large on one or illegible on the other.
@@ -64,7 +64,7 @@ fn one(label: &str, x: &Axis, y: &Axis, series: &[Series], width: f64, class: &s
         let place = |(x, y): (f64, f64)| (horizontal.at(x), vertical.at(y));
         for run in &series.runs {
             let points: Vec<(f64, f64)> = run.iter().map(|point| place(*point)).collect();
-            svg.curve("curve", &points, &series.name);
+            svg.curve("curve", &points, shown(&series.name));
         }
         for (x, y, tip) in &series.dots {
             let (x, y) = place((*x, *y));
@@ -100,8 +100,8 @@ fn legend(names: &[&str]) -> String {
     let keys: String = names
         .iter()
         .map(|name| {
-            let n = slot(name);
-            format!("<span class=\"key p{n}\" data-series=\"{n}\"><i></i>{}</span>", escape(name))
+            let (n, name) = (slot(name), escape(shown(name)));
+            format!("<span class=\"key p{n}\" data-series=\"{n}\"><i></i>{name}</span>")
         })
         .collect();
     format!("<div class=\"keys\">{keys}</div>")

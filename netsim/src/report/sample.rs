@@ -103,8 +103,9 @@ const fn shape(
     Shape { name, mean, fixed, noise, missed, bytes, busiest, level }
 }
 
-const SHAPES: [Shape; 6] = [
+const SHAPES: [Shape; 7] = [
     shape(("limit", 60.0, 0.0, 0.0), (0, 1.14, 0.0, 0.0)),
+    shape(("relayed_limit", 57.0, 0.0, 0.0), (0, 1.14, 0.0, 0.0)),
     shape(("fragcast", 130.0, 0.3, 0.12), (0, 2.24, 0.71, 0.08)),
     shape(("turbine", 140.0, 0.35, 0.3), (3, 4.41, 5.2, 0.006)),
     shape(("rotor", 105.0, 0.3, 0.2), (0, 4.83, 2.9, 0.1)),
@@ -206,7 +207,10 @@ fn protocol(shape: &Shape, stretch: f64, limit: &Times) -> Protocol {
         p50: over(times.p50, limit.p50),
         p90: over(times.p90, limit.p90),
         p99: over(times.p99, limit.p99),
-        worst_leader: over(times.mean, limit.mean).map(|ratio| ratio * 1.17),
+        worst_leader: over(times.mean, limit.mean).map(|ratio| match shape.name {
+            "relayed_limit" => ratio,
+            _ => ratio * 1.17,
+        }),
     };
     let step = sorted.len() / 200;
     let cdf = (0..200).filter_map(|i| {
@@ -289,7 +293,7 @@ pub(super) fn sweep() -> Sweep {
         comparison.settings.push(("loss here".into(), format!("{loss} %")));
         for (name, p) in &mut comparison.tables[0].protocols {
             let by = match name.as_str() {
-                "limit" => 0.0,
+                "limit" | "relayed_limit" => 0.0,
                 "fragcast" => 0.01,
                 "gossip" => 0.08,
                 "direct" => 0.3,

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::plot::{Axis, Series, curves, figure};
 use super::text::{decimal, escape, plain, rounded};
-use super::{LIMIT, OURS, ahead_of_limit, fastest_peer, html, ordered, slot};
-use crate::results::{ORDER, Protocol, Sweep};
+use super::{OURS, ahead_of_limit, fastest_peer, html, is_limit, ordered, rank, slot};
+use crate::results::{LIMIT, Protocol, Sweep};
 
 /// The parameter's axis is logarithmic if the ratio of its largest to its smallest value is above
 /// this.
@@ -43,17 +43,16 @@ const MEASURES: [Measure; 3] = [
     },
 ];
 
-/// All protocols of any point, without the limit, which is 1 everywhere.
+/// All protocols of any point, without the limits.
 fn names(sweep: &Sweep) -> Vec<&str> {
     let tables = sweep.points.iter().filter_map(|(_, c)| c.tables.first());
     let mut all: Vec<&str> = Vec::new();
     for (name, _) in tables.flat_map(ordered) {
-        if name != LIMIT && !all.contains(&name) {
+        if !is_limit(name) && !all.contains(&name) {
             all.push(name);
         }
     }
-    let place = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len());
-    all.sort_by_key(|name| (place(name), *name));
+    all.sort_by_key(|name| (rank(name), *name));
     all
 }
 

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use super::columns::{COLUMNS, Column, Row, about, rows};
 use super::text::{decimal, decimals, plain, wrap};
-use super::{ahead_of_limit, ordered};
+use super::{ahead_of_limit, ordered, shown, still_to_be_had};
 use crate::results::{Comparison, Protocol, Table};
 
 /// Width of the text in columns.
@@ -59,12 +59,15 @@ fn one(out: &mut impl Write, table: &Table, bold: bool) -> io::Result<()> {
         return writeln!(out, "no protocol was run\n");
     }
     grid(out, &rows, bold)?;
+    if let Some(sentence) = still_to_be_had(table) {
+        writeln!(out, "{}", wrap(&plain(&sentence), WIDTH, "    ").join("\n"))?;
+    }
     writeln!(out)
 }
 
 fn grid(out: &mut impl Write, rows: &[Row<'_>], bold: bool) -> io::Result<()> {
     let length = |text: &str| text.chars().count();
-    let names: Vec<String> = rows.iter().map(|row| plain(row.name)).collect();
+    let names: Vec<String> = rows.iter().map(|row| plain(shown(row.name))).collect();
     let first = names.iter().map(|name| length(name)).max().unwrap_or(0).max("protocol".len());
     let mut widths: Vec<usize> = (0..COLUMNS.len())
         .map(|c| {
@@ -135,7 +138,7 @@ fn details(name: &str, protocol: &Protocol) -> Vec<String> {
     let mut lines = Vec::new();
     let about = about(protocol);
     if !about.is_empty() {
-        lines.push(plain(&format!("{name}: {about}")));
+        lines.push(plain(&format!("{}: {about}", shown(name))));
     }
     if !protocol.tried.is_empty() {
         let digits = decimals(protocol.tried.iter().filter_map(|(_, mean)| *mean), 1);

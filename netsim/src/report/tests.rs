@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::sample::{comparison, keep, nothing, sweep};
 use super::{html, json, sweep as sweeps, table};
-use crate::results::{Comparison, ORDER, PlaceRow, Sweep, Table};
+use crate::results::{Comparison, LIMIT, ORDER, PlaceRow, RELAYED_LIMIT, Sweep, Table};
 
 fn text(comparison: &Comparison, bold: bool) -> String {
     let mut out = Vec::new();
@@ -50,11 +50,13 @@ fn broken() -> Vec<Comparison> {
         notes: Vec::new(),
     };
     let no_protocol = Table { title: "none".into(), protocols: BTreeMap::new() };
-    let all: BTreeMap<_, _> = ORDER.map(|name| (name.to_owned(), nothing())).into();
+    let mut all: BTreeMap<_, _> = ORDER.map(|name| (name.to_owned(), nothing())).into();
+    all.insert(RELAYED_LIMIT.into(), nothing());
     let nobody = Table { title: "nobody arrives".into(), protocols: all.clone() };
     let mut peers_only = all;
-    peers_only.remove("fragcast");
-    peers_only.remove("limit");
+    for name in ["fragcast", LIMIT, RELAYED_LIMIT] {
+        peers_only.remove(name);
+    }
     let peers_only = Table { title: "peers".into(), protocols: peers_only };
     let place = |position| PlaceRow { name: "p".into(), position, nodes: 0 };
     let places = vec![place(Some((f64::NAN, 0.0))), place(Some((91.0, 500.0))), place(None)];
@@ -118,7 +120,7 @@ fn visible(page: &str) -> String {
     out
 }
 
-fn check_page(page: &str) {
+pub(super) fn check_page(page: &str) {
     assert_eq!(unbalanced(page), None);
     assert!(!page.contains("http://") && !page.contains("https://"), "loads something");
     assert!(!page.contains("<script src") && !page.contains("@import") && !page.contains("url("));
@@ -181,7 +183,7 @@ fn json_keeps_the_contract() {
     let value = json::value(&comparison());
     assert_eq!(value["digest"].as_str().unwrap().len(), 64);
     let mean = |value: &serde_json::Value| value["mean"].as_f64().unwrap();
-    for name in ORDER {
+    for name in ORDER.into_iter().chain([RELAYED_LIMIT]) {
         let protocol = &value["protocols"][name];
         for key in ["mean", "p50", "p90", "missed", "bytes_per_payload_byte", "next_leader_p99"] {
             assert!(protocol[key].is_number(), "{name} {key}: {}", protocol[key]);
@@ -281,6 +283,29 @@ fn numbers_below_the_limit_are_explained() {
         assert!(text.contains(why));
     }
     pages.iter().for_each(|page| check_page(page));
+}
+
+#[test]
+fn what_relays_allow_is_beside_the_limit() {
+    let comparison = comparison();
+    let table = text(&comparison, false);
+    let names: Vec<&str> = table.lines().filter_map(|line| line.split("  ").next()).collect();
+    let limit = names.iter().position(|name| *name == "limit").unwrap();
+    assert_eq!(names[limit + 1], "relayed");
+    let sentence = "a mean of 57 ms is possible, 0.95 × the limit; as multiples of that: \
+                    fragcast 2.28 ×, gossip 1.58 ×.";
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words(&table).contains(sentence), "{table}");
+    let page = html::page(&comparison);
+    assert!(words(&page).contains(sentence));
+    assert!(page.contains("<g class=\"p7 s7\">"), "its curve is not drawn");
+    assert!(!table.contains(RELAYED_LIMIT) && !page.contains(RELAYED_LIMIT), "a name for scripts");
+    // Nothing is said where it is missing.
+    let mut without = comparison;
+    without.tables.iter_mut().for_each(|table| {
+        table.protocols.remove(RELAYED_LIMIT);
+    });
+    assert!(!text(&without, false).contains("is possible"));
 }
 
 #[test]

@@ -91,6 +91,15 @@ pub enum FaultKind {
         /// The last message it sends.
         after_message: u16,
     },
+    /// A gateway more registers when the fault begins, and leads as the last of the rotation from
+    /// the first term on that the protocol's rule gives it. These hosts do not reach the registry
+    /// until the fault ends.
+    Registration {
+        /// The affected hosts.
+        who: Who,
+        /// From the registration until the registry is there for them again.
+        span: Span,
+    },
 }
 
 /// The nodes that a fault affects.
@@ -132,11 +141,12 @@ impl FaultKind {
             Self::Equivocate { block, message } => (*block, *message, load.seal()),
             Self::LeaderDies { block, after_message } => (*block, *after_message, load.seal()),
             Self::Rebuild { block, after_message } => (*block, *after_message, load.frags),
+            Self::Registration { .. } => (1, 0, load.frags),
             _ => return None,
         };
         let name = self.name();
         match (load.shape, self) {
-            (Shape::Frag, Self::Rebuild { .. }) => Some(format!(
+            (Shape::Frag, Self::Rebuild { .. } | Self::Registration { .. }) => Some(format!(
                 "a fault of kind `{name}` needs whole blocks; set `load.shape` to \"blocks\""
             )),
             (Shape::Frag, _) if (block, message) != (1, 1) => Some(format!(
@@ -182,6 +192,8 @@ impl FaultOptions {
                     .map(|(who, span)| FaultKind::Partition { who, span }),
                 Kind::TurbineDown => befallen(&mut section, load)
                     .map(|(who, span)| FaultKind::TurbineDown { who, span }),
+                Kind::Registration => befallen(&mut section, load)
+                    .map(|(who, span)| FaultKind::Registration { who, span }),
                 Kind::SlowUplink => {
                     let mut bps = 0;
                     require(&mut section, "mbit", "the uplink's rate");

@@ -3,11 +3,11 @@
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
-use fragcast_turbine::{Mode, Policy};
+use fragcast_turbine::{Mode, Policy, Profile};
 use toml::de::DeTable;
 
 use super::expect::{Expectation, PROTOCOLS};
-use super::fault::FaultOptions;
+use super::fault::{FaultKind, FaultOptions};
 use super::reader::{Problems, Section, number};
 use super::{LoadOptions, MAX_MESSAGE, MIN_MESSAGE, Network, Scenario, ScenarioError, Shape};
 use crate::link::Loss;
@@ -21,6 +21,7 @@ pub(super) const MAX_BLOCKS: u64 = 1_000;
 pub(super) const MAX_FRAGS: u64 = 1_000;
 const POLICIES: [(&str, Policy); 3] =
     [("off", Policy::Off), ("standby", Policy::Standby), ("always", Policy::Always)];
+const PROFILES: [(&str, Profile); 2] = [("lean", Profile::Lean), ("fast", Profile::Fast)];
 const MODES: [(&str, Mode); 3] =
     [("auto", Mode::Auto), ("turbine", Mode::Turbine), ("gossip", Mode::Gossip)];
 const MAX_LEADERS: u64 = 100;
@@ -45,6 +46,20 @@ pub(super) fn scenario(text: &str, file: &str, folder: &Path) -> Result<Scenario
                 if let Some(message) = fault.kind.misfit(&scenario.load) {
                     problems.add_at(fault.position.clone(), message);
                 }
+            }
+            let mut registrations = scenario
+                .faults
+                .iter()
+                .filter(|fault| matches!(fault.kind, FaultKind::Registration { .. }));
+            let first = registrations.next();
+            for more in registrations {
+                let message = "a second registration; a run has one at most";
+                problems.add_at(more.position.clone(), message.into());
+            }
+            if let Some(first) = first.filter(|_| scenario.fragcast.gossip != Policy::Off) {
+                let message = "a registration with `fragcast.gossip`: the model of gossip has one \
+                               list of gateways; set it to \"off\"";
+                problems.add_at(first.position.clone(), message.into());
             }
         }
         if problems.is_empty() {
@@ -265,6 +280,7 @@ fn protocols(scenario: &mut Scenario, section: &mut Section<'_, '_, '_>) {
         inner.number("loss", LOSS, &mut loss);
         options.loss = (!loss.is_nan()).then_some(loss);
         inner.number("coding", 0.0..=63.0, &mut options.coding);
+        inner.choice_of("profile", &PROFILES, &mut options.profile);
         inner.whole("connections", 1..=MAX_NODES_U64, &mut options.connections);
         inner.flag("repair", &mut options.repair);
         inner.choice_of("gossip", &POLICIES, &mut options.gossip);

@@ -18,8 +18,8 @@ use super::{
     FaultKind, FaultOptions, LoadOptions, MAX_PAIRS, NodeName, Position, Problem, Run, Scenario,
     ScenarioError, Shape, Who,
 };
-use crate::fault::{Fault, Faults};
-use crate::load::{Broadcast, Load};
+use crate::fault::{Fault, Faults, Span};
+use crate::load::{Broadcast, Load, Registration};
 use crate::world::World;
 use crate::{MILLIS, Nanos, NodeId, random};
 
@@ -61,19 +61,28 @@ pub(super) fn runs(scenario: &Scenario, world: &World) -> Result<Vec<Run>, Scena
     let nowhere =
         |error: Mismatch| Problem { position: Position::default(), message: error.to_string() };
     problems.extend(too_large(&scenario.load, world).map(nowhere));
-    let leaders = match leaders(scenario, world) {
-        Ok(leaders) => leaders,
+    let (leaders, registers) = match leaders(scenario, world) {
+        Ok(drawn) => drawn,
         Err(error) => {
             problems.push(nowhere(error));
             return Err(ScenarioError::wrong(&scenario.file, problems));
         }
     };
-    let mut faults = Vec::new();
+    let (mut faults, mut registration) = (Vec::new(), None);
     for (index, fault) in scenario.faults.iter().enumerate() {
         let draw = Draw { seed: scenario.seed, index: index as u64, world, leaders: &leaders };
         match draw.fault(fault) {
             Ok(resolved) => faults.extend(resolved),
             Err(error) => problems.push(told(fault, error.to_string())),
+        }
+        if let (FaultKind::Registration { who, span }, Some(leader)) = (&fault.kind, registers) {
+            match draw.who(who) {
+                Ok(mut late) => {
+                    late.remove(&leader);
+                    registration = Some((leader, late, *span));
+                }
+                Err(error) => problems.push(told(fault, error.to_string())),
+            }
         }
     }
     for (index, fault) in scenario.faults.iter().enumerate() {
@@ -92,7 +101,7 @@ pub(super) fn runs(scenario: &Scenario, world: &World) -> Result<Vec<Run>, Scena
         Shape::Frag => {
             (0..leaders.len()).map(|i| frag_run(scenario, &leaders, i, &faults)).collect()
         }
-        Shape::Blocks => vec![blocks_run(scenario, leaders, faults)],
+        Shape::Blocks => vec![blocks_run(scenario, leaders, registration, faults)],
     })
 }
 
@@ -111,15 +120,19 @@ fn too_large(load: &LoadOptions, world: &World) -> Option<Mismatch> {
     (pairs > MAX_PAIRS).then_some(Mismatch::TooLarge { messages, nodes, pairs })
 }
 
-/// Draws the leaders.
-fn leaders(scenario: &Scenario, world: &World) -> Result<Vec<NodeId>, Mismatch> {
-    let wanted = scenario.load.leaders;
+/// Draws the leaders, and one more if a gateway registers.
+fn leaders(scenario: &Scenario, world: &World) -> Result<(Vec<NodeId>, Option<NodeId>), Mismatch> {
+    let registers = |fault: &FaultOptions| matches!(fault.kind, FaultKind::Registration { .. });
+    let registers = scenario.faults.iter().any(registers);
+    let wanted = scenario.load.leaders + usize::from(registers);
     let mut rng = random::stream(scenario.seed, "leaders", 0);
     let drawn = random::weighted_sample(&mut rng, &world.weights(), wanted);
     if drawn.is_empty() || drawn.len() < wanted {
         return Err(Mismatch::Leaders { wanted, drawn: drawn.len() });
     }
-    Ok(drawn.into_iter().map(|node| node as NodeId).collect())
+    let mut drawn: Vec<NodeId> = drawn.into_iter().map(|node| node as NodeId).collect();
+    let last = if registers { drawn.pop() } else { None };
+    Ok((drawn, last))
 }
 
 /// The inputs for drawing the nodes of a fault.
@@ -147,7 +160,8 @@ impl Draw<'_> {
             }
             FaultKind::Equivocate { .. }
             | FaultKind::Rebuild { .. }
-            | FaultKind::LeaderDies { .. } => return Ok(None),
+            | FaultKind::LeaderDies { .. }
+            | FaultKind::Registration { .. } => return Ok(None),
         }))
     }
 
@@ -268,12 +282,34 @@ fn frag_run(scenario: &Scenario, leaders: &[NodeId], i: usize, faults: &Faults) 
     without_the_dead(load, faults)
 }
 
+/// A gateway's leader, who does not reach the registry, and from when until when.
+type Registers = (NodeId, BTreeSet<NodeId>, Span);
+
+/// The registration, and the first block of the new list: that of the protocol's rule for the block
+/// that is open half a second later, when half of the nodes have asked.
+fn registration(options: &LoadOptions, registers: Registers) -> Registration {
+    let (leader, late, (at, late_at)) = registers;
+    let blocks = at.saturating_add(500 * MILLIS) / options.block_time().max(1);
+    let head = options.blocks_per_term.saturating_add(blocks);
+    let from_block = fragcast_turbine::rotation::first_block(head, options.blocks_per_term);
+    Registration { at, leader, from_block: from_block.unwrap_or(u64::MAX), late, late_at }
+}
+
 /// The run of whole blocks.
-fn blocks_run(scenario: &Scenario, mut leaders: Vec<NodeId>, faults: Faults) -> Run {
+fn blocks_run(
+    scenario: &Scenario,
+    mut leaders: Vec<NodeId>,
+    registers: Option<Registers>,
+    faults: Faults,
+) -> Run {
     let Scenario { load: options, faults: all, .. } = scenario;
     leaders.rotate_right(1);
-    let mut load =
-        Load { broadcasts: Vec::new(), leaders, blocks_per_term: options.blocks_per_term };
+    let mut load = Load {
+        broadcasts: Vec::new(),
+        leaders,
+        blocks_per_term: options.blocks_per_term,
+        registration: registers.map(|registers| registration(options, registers)),
+    };
     let mut faults = faults;
     let mut start = 0;
     for block in 1..=options.blocks {

@@ -99,6 +99,8 @@ fn protocols(scenario: &Scenario, rows: &mut Rows) {
         ("fragcast.fanout", fragcast.fanout.to_string()),
         ("fragcast.loss", scenario.code_loss().to_string()),
         ("fragcast.coding", fragcast.coding.to_string()),
+        ("fragcast.profile", fragcast.profile.name().into()),
+        ("fragcast.delays", if fragcast.oracle { "GIVEN (--oracle)" } else { "measured" }.into()),
         ("fragcast.connections", fragcast.connections.to_string()),
         ("fragcast.repair", fragcast.repair.to_string()),
         ("fragcast.gossip", fragcast.gossip.to_string()),
@@ -120,7 +122,8 @@ fn told(kind: &FaultKind) -> String {
         FaultKind::Crash { who, span }
         | FaultKind::Silent { who, span }
         | FaultKind::Partition { who, span }
-        | FaultKind::TurbineDown { who, span } => format!("{}, {}", whom(who), when(*span)),
+        | FaultKind::TurbineDown { who, span }
+        | FaultKind::Registration { who, span } => format!("{}, {}", whom(who), when(*span)),
         FaultKind::SlowUplink { who, span, bps } => {
             format!("{}, {}, at {} Mbit/s", whom(who), when(*span), mbit(*bps))
         }

@@ -66,7 +66,7 @@ fn every_file_parses_and_resolves_in_its_own_world() {
         assert!(scenario.expect.contains_key("fragcast"), "{}", path.display());
         names.insert(scenario.name);
     }
-    assert_eq!(names.len(), 22, "{names:?}: each has a name of its own");
+    assert_eq!(names.len(), 28, "{names:?}: each has a name of its own");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn the_reference_has_examples_of_all_that_it_does_not_set() {
         .replace("\nnodes = 1000", "")
         .replace("\nshape = \"frag\"", "\nshape = \"blocks\"");
     let scenario = Scenario::parse(&all, "all.toml", dir.path()).unwrap();
-    assert_eq!(scenario.faults.len(), 8);
+    assert_eq!(scenario.faults.len(), 9);
     assert_eq!(scenario.load.block, Some(LoadOptions::default().block_time()));
     assert_eq!(scenario.network.latency, Some(dir.path().join("rtt.json")));
     let expectation = scenario.expect["fragcast"];
@@ -484,4 +484,28 @@ fn faults_begin_and_end_with_blocks_and_befall_everybody() {
     assert!(back.contains("`fault.until_block` must be after"), "{back}");
     let mode = error(&with_head("[fragcast]\nmode = \"gossip\""));
     assert!(mode.contains("or `gossip` beside it"), "{mode}");
+}
+
+#[test]
+fn a_registration_needs_whole_blocks_and_one_list_and_comes_once() {
+    let fault = "[[fault]]\nkind = \"registration\"\nshare = 0.0\nfrom_ms = 4500\n";
+    let read = |text: &str| Scenario::parse(&with_head(text), "t.toml", "".as_ref());
+    let told = |text: &str| read(text).unwrap_err().to_string();
+    assert!(told(fault).contains("needs whole blocks"), "{}", told(fault));
+    let blocks = format!(
+        "[load]\nshape = \"blocks\"\nleaders = 3\nblocks = 40\nblocks_per_term = 10\nframes\n{fault}"
+    );
+    let blocks = blocks.replace("frames", "frags = 3\ninterval_ms = 100");
+    assert!(told(&format!("{blocks}{fault}")).contains("a second registration"));
+    let gossip = format!("[fragcast]\ngossip = \"standby\"\n{blocks}");
+    assert!(told(&gossip).contains("the model of gossip has one list"), "{}", told(&gossip));
+    let scenario = read(&blocks).unwrap();
+    let world = build(&scenario.world()).unwrap().world;
+    let load = &scenario.load(&world).unwrap()[0].load;
+    // Half a second later block 22 is open: the term that begins with 30 is beyond the window.
+    let new = load.registration.as_ref().unwrap();
+    assert_eq!((new.from_block, load.leaders.contains(&new.leader)), (30, false));
+    let leaders = [29, 30, 40].map(|block| load.leader(block));
+    assert_eq!(leaders, [load.leaders[2], new.leader, load.leaders[0]]);
+    assert_eq!(load.next_leader(20), Some(new.leader));
 }

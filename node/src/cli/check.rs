@@ -3,10 +3,13 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use alloy_primitives::Address;
 use anyhow::{Context, bail};
+use fragcast_execution::chain::ChainSpec;
 use fragcast_rpc::flashblocks::NEEDS_EXECUTION;
+use fragcast_store::{Found, Store};
 use fragcast_turbine::gossip::links;
 use fragcast_turbine::net::gossip::libp2p::multiaddr::Protocol as Part;
 use fragcast_turbine::{PeerId, PeerIndex, Policy};
@@ -19,8 +22,9 @@ use super::{files, setup};
 use crate::config::{Config, StateFrom};
 use crate::gateway::keys;
 use crate::multiaddr::Multiaddr;
-use crate::network::{Network, NetworkFile};
+use crate::network::Network;
 use crate::node::execution;
+use crate::registry::votes;
 
 /// Arguments of `fragcast check-config`.
 #[derive(Debug, clap::Args)]
@@ -44,7 +48,7 @@ pub(super) struct StatusArgs {
 /// Checks everything that `run` would read; prints what it found.
 pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
     let config = Config::load(&args.config)?;
-    let network = NetworkFile::load(&config.network)?;
+    let network = config.network()?;
     let identity = keys::read_ed25519(&config.identity)?;
     let peer = PeerId(identity.verifying_key().to_bytes());
     let Some(me) = network.members.index(&peer) else {
@@ -55,6 +59,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "chain        {} ({})", network.chain_id, network.dialect)?;
+    writeln!(out, "{}", pace(&network, &config)?)?;
     writeln!(out, "peer         {peer}, member {me} of {}", network.members.len())?;
     for member in network.members.members() {
         let addresses: Vec<String> = member.record.addresses().map(|a| a.to_string()).collect();
@@ -84,12 +89,11 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
         writeln!(out, "  gateway    {gateway} delegates to {to}")?;
     }
     let mut problems = check_network(&network, me, &config);
+    check_registry(&config, &network, &mut out, &mut problems)?;
     if config.leader.key.exists() {
         let key = keys::read_ed25519(&config.leader.key)?.verifying_key().to_bytes();
-        let delegated = network
-            .delegations
-            .iter()
-            .any(|d| d.delegation.key == key && d.delegation.peer == peer);
+        let mut delegations = network.delegations.iter().chain(&network.early);
+        let delegated = delegations.any(|d| d.delegation.key == key && d.delegation.peer == peer);
         let what = if delegated { "a gateway delegates to it" } else { "no delegation names it" };
         writeln!(out, "leader key   {what}")?;
         if !config.leader.journal.exists() {
@@ -136,6 +140,16 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
     Ok(1)
 }
 
+/// The time between two blocks, and how far ahead of its head a node believes a block to be by it.
+fn pace(network: &Network, config: &Config) -> anyhow::Result<String> {
+    let millis = config.protocol_settings(network)?.block_time.as_millis();
+    let told = match network.block_time {
+        Some(_) => "",
+        None => ", since the chain is not known: set block_time_ms in the network file",
+    };
+    Ok(format!("block time   {millis} ms{told}"))
+}
+
 /// What is wrong with what the network file says, beyond what every reader of it checks.
 fn check_network(network: &Network, me: PeerIndex, config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
@@ -171,6 +185,58 @@ fn check_network(network: &Network, me: PeerIndex, config: &Config) -> Vec<Strin
         }
     }
     problems
+}
+
+/// Asks every source of the list of gateways once, and prints what it has.
+fn check_registry(
+    config: &Config,
+    network: &Network,
+    out: &mut impl std::io::Write,
+    problems: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    let sources = config.registry_sources(network.schedule.blocks_per_term())?;
+    if sources.is_empty() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asked = futures_util::future::join_all(sources.iter().map(|source| source.ask()));
+    let mut lists = Vec::new();
+    for (source, answer) in sources.iter().zip(runtime.block_on(asked)) {
+        let name = source.name();
+        match answer {
+            Ok(answer) => {
+                let count = answer.list.gateways().len();
+                writeln!(out, "registry     {name}: {count} gateways")?;
+                if let Some(block) = answer.contradicts_at {
+                    problems.push(format!(
+                        "registry.sources: {name} names another gateway for block {block} than its \
+                         own list does: compare blocks_per_term in the network file"
+                    ));
+                }
+                lists.push(Some(answer.list.addresses()));
+            }
+            Err(error) => {
+                problems.push(format!("registry.sources: {name}: {error}"));
+                lists.push(None);
+            }
+        }
+    }
+    let lists = lists.iter().map(Option::as_deref);
+    if let Some(vote) = votes::count(lists, network.schedule.gateways()) {
+        if !vote.agree {
+            writeln!(out, "warning: sources of gateways differ; the list in use stays")?;
+        }
+        for gateway in vote.list.iter().filter(|g| !network.schedule.gateways().contains(g)) {
+            writeln!(out, "  registered {gateway}, who is not in the network file")?;
+        }
+    }
+    for signed in &network.early {
+        if let Ok(gateway) = signed.gateway() {
+            writeln!(out, "  early      {gateway} delegates to {}", signed.delegation.peer)?;
+        }
+    }
+    problems.extend(files::unwritable("registry.saved", &config.registry.saved));
+    Ok(())
 }
 
 /// Prints how gossip is reached, and whether anything is missing for it.
@@ -239,6 +305,23 @@ fn check_gossip(
     Ok(())
 }
 
+/// Prints what is in the database, which is not changed. One that could not be opened is an error.
+fn check_database(
+    config: &Config,
+    spec: &Arc<ChainSpec>,
+    out: &mut impl std::io::Write,
+) -> anyhow::Result<()> {
+    let path = &config.execution.db;
+    let found = Store::check(path, spec).context("execution.db")?;
+    let what = match found {
+        Found::Nothing => "which will be made from the genesis".to_owned(),
+        Found::NotClosed => "which was not closed: it will be repaired when it is opened".into(),
+        Found::Head(number, hash) => format!("block {number} ({hash})"),
+    };
+    writeln!(out, "state        {}, {what}", path.display())?;
+    Ok(())
+}
+
 /// Prints what would be executed, on which state, and what the execution client can do.
 fn check_execution(
     config: &Config,
@@ -271,7 +354,7 @@ fn check_execution(
                         spec.name
                     );
                 }
-                writeln!(out, "state        {}", config.execution.db.display())?;
+                check_database(config, spec, out)?;
             } else {
                 writeln!(out, "state        read from the execution client")?;
             }

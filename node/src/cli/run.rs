@@ -10,7 +10,6 @@ use crate::config::Config;
 use crate::gateway::journal::Journal;
 use crate::gateway::keys;
 use crate::log::{self, Filter};
-use crate::network::NetworkFile;
 use crate::node::{Execution, Node, Parts, Sockets};
 use crate::serve::state::NodeState;
 
@@ -31,7 +30,7 @@ pub(super) enum Signal {
 
 /// Runs a node until it is told to end, or a part of it fails; returns the exit code.
 pub(super) async fn run(args: &RunArgs, config: Config, filter: &Filter) -> anyhow::Result<i32> {
-    let network = NetworkFile::load(&config.network)?;
+    let network = config.network()?;
     let identity = keys::read_ed25519(&config.identity)?;
     let leader = if config.leader.key.exists() {
         let key = keys::read_ed25519(&config.leader.key)?;
@@ -76,7 +75,7 @@ pub(super) async fn run(args: &RunArgs, config: Config, filter: &Filter) -> anyh
                 Signal::Tell => tell(node.state()),
             },
             what = node.failed() => {
-                tracing::error!("{what} ended by itself: see above, and start again");
+                tracing::error!("{what} ended by itself: see above; the node ends, start it again");
                 break 1;
             }
         }
@@ -169,7 +168,7 @@ async fn reload(args: &RunArgs, running: &mut Config, state: &Arc<NodeState>, fi
     if !restart.is_empty() {
         tracing::warn!(settings = ?restart, "these settings change with a restart only");
     }
-    match NetworkFile::load(&new.network) {
+    match new.network() {
         Ok(network) if network.differs_from(&state.network) => {
             tracing::warn!("the network file has changed: it is read when the node starts");
         }

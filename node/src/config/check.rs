@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use fragcast_turbine::schedule::BLOCKS_PER_TERM;
 use fragcast_turbine::{Mode, Policy};
 use fragcast_upstream::engine::JwtError;
 use fragcast_upstream::http::UrlError;
@@ -9,6 +10,9 @@ use fragcast_upstream::http::UrlError;
 use super::file::{FileError, read_toml};
 use super::{Config, StateFrom};
 use crate::multiaddr::AddressError;
+
+/// Sources of the list of gateways, at most.
+const MAX_SOURCES: usize = 8;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +72,15 @@ impl Config {
             &mut config.leader.key,
             &mut config.leader.journal,
             &mut config.execution.db,
+            &mut config.registry.saved,
         ];
         for path in paths {
             *path = dir.join(&*path);
+        }
+        for source in &mut config.registry.sources {
+            if !source.is_empty() && !source.contains("://") {
+                *source = dir.join(&*source).to_string_lossy().into_owned();
+            }
         }
         for path in [&mut config.engine.jwt_secret, &mut config.admin.token] {
             if !path.as_os_str().is_empty() {
@@ -104,6 +114,7 @@ impl Config {
             );
         }
         self.check_gossip()?;
+        self.check_registry()?;
         if !(0.0..=0.5).contains(&self.leader.loss_per_hop) {
             return value("leader.loss_per_hop", "must be 0 to 0.5".into());
         }
@@ -139,6 +150,23 @@ impl Config {
             return value("engine.jwt_secret", "the engine API needs a secret file".into());
         }
         Ok(())
+    }
+
+    fn check_registry(&self) -> Result<(), ConfigError> {
+        let registry = &self.registry;
+        let value = |key, problem: String| Err(ConfigError::Value { key, problem });
+        if registry.sources.len() > MAX_SOURCES {
+            let found = registry.sources.len();
+            return value("registry.sources", format!("{MAX_SOURCES} at most, not {found}"));
+        }
+        if !(10..=3_600_000).contains(&registry.poll_ms) {
+            return value("registry.poll_ms", "must be 10 to 3600000".into());
+        }
+        if !(10..=60_000).contains(&registry.timeout_ms) {
+            return value("registry.timeout_ms", "must be 10 to 60000".into());
+        }
+        // The length of terms is the network file's, and makes no source wrong.
+        self.registry_sources(BLOCKS_PER_TERM).map(drop)
     }
 
     fn check_gossip(&self) -> Result<(), ConfigError> {

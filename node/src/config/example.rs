@@ -10,6 +10,7 @@ impl Config {
         let Self {
             p2p,
             gossip,
+            registry,
             leader,
             ingest,
             execution,
@@ -65,13 +66,30 @@ max_connections_per_address = {gossip_per_address}
 # Memory for recent messages, for those who listen or ask, MiB.
 memory_mib = {gossip_mib}
 
+[registry]
+# Where the list of gateways comes from: a gateways.json with rows [url, address, jwt] or without
+# jwt, or the URL of a registry or portal, such as "http://127.0.0.1:8081"; several are asked, and
+# most of them count. JWTs are neither kept nor logged. Empty: the network file has the list.
+sources = {registry_sources:?}
+# How often each is asked, and how long a request may take, milliseconds.
+poll_ms = {registry_poll}
+timeout_ms = {registry_timeout}
+# While no source answers the last list holds. When it is older than this, seconds, /readyz says that
+# the node is not ready; 0: it stays ready, and says how old the list is.
+max_age_s = {registry_age}
+# The schedule in force, for the next start.
+saved = {registry_saved:?}
+
 [leader]
 # The ed25519 key that a gateway delegated to. Without this file the node only follows.
 key = {key:?}
 # Which attempts were opened. Never copy or restore it without the key, nor the key without it.
 journal = {journal:?}
-# auto, direct, turbine or rotor; the fanout is turbine's.
+# auto, direct, turbine, rotor or regional (which acts as auto: nodes do not plan
+# from what they measured yet); the fanout is turbine's.
 route = "{route}"
+# Over the regional tree, lean sends at most 2.3 bytes for each byte and node, fast at most 3.
+profile = "{profile}"
 fanout = {fanout}
 # Loss per hop that the code rate is made for.
 loss_per_hop = {loss}
@@ -199,9 +217,15 @@ filter = "{filter}"
             gossip_connections = gossip.max_connections,
             gossip_per_address = gossip.max_connections_per_address,
             gossip_mib = gossip.memory_mib,
+            registry_sources = registry.sources,
+            registry_poll = registry.poll_ms,
+            registry_timeout = registry.timeout_ms,
+            registry_age = registry.max_age_s,
+            registry_saved = registry.saved,
             key = leader.key,
             journal = leader.journal,
             route = leader.route,
+            profile = leader.profile,
             fanout = leader.fanout,
             loss = leader.loss_per_hop,
             unreached = <&str>::from(leader.unreached),

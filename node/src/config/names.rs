@@ -31,6 +31,33 @@ pub enum RouteName {
     Turbine,
     /// One relay for each shred.
     Rotor,
+    /// By regions, with a plan that was made from delays between the members. Nodes make none from
+    /// what they measured yet, and without a plan it is `Auto`.
+    Regional,
+}
+
+/// What bandwidth is worth to a leader.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+#[strum(parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<ProfileName>)]
+pub enum ProfileName {
+    /// At most 2.3 bytes sent for each byte of a message and node.
+    Lean,
+    /// At most 3 bytes, for latency.
+    Fast,
 }
 
 /// Where the state comes from that blocks are executed on.

@@ -13,14 +13,17 @@ use fragcast_store::StoreConfig;
 use fragcast_turbine::gossip::links::LINKS;
 use fragcast_turbine::net::gossip::{GossipLimits, GossipNetConfig};
 use fragcast_turbine::net::{Limits, NetConfig};
-use fragcast_turbine::{CatchUpConfig, GossipConfig, Policy, RepairConfig, Route, RoutePolicy};
+use fragcast_turbine::{
+    CatchUpConfig, GossipConfig, Policy, Profile, RepairConfig, Route, RoutePolicy,
+};
 use fragcast_upstream::client::{ClientConfig, FollowConfig, SourceLimits};
 use fragcast_upstream::engine::{EngineConfig, JwtSecret};
 use fragcast_upstream::http::{HttpClient, check_url};
 
-use super::{Config, ConfigError, RouteName};
+use super::{Config, ConfigError, ProfileName, RouteName, read_toml};
 use crate::multiaddr::{self, AddressError, Multiaddr};
-use crate::network::Network;
+use crate::network::{Network, NetworkError, NetworkFile};
+use crate::registry;
 
 const MIB: usize = 1024 * 1024;
 
@@ -34,11 +37,18 @@ impl Config {
         &self,
         network: &Network,
     ) -> Result<fragcast_turbine::Config, ConfigError> {
+        let usual = fragcast_turbine::Config::new(network.chain_id);
         Ok(fragcast_turbine::Config {
             dialect: network.dialect,
+            block_time: network.block_time.unwrap_or(usual.block_time),
             route: self.route()?,
             loss: self.leader.loss_per_hop,
+            profile: match self.leader.profile {
+                ProfileName::Lean => Profile::Lean,
+                ProfileName::Fast => Profile::Fast,
+            },
             uplink_bps: self.p2p.uplink_mbit * 1_000_000,
+            connections: self.p2p.max_connections,
             reassembly: fragcast_shredder::Limits { memory: self.p2p.reassembly_mib * MIB },
             repair: RepairConfig {
                 enabled: self.p2p.repair,
@@ -55,7 +65,7 @@ impl Config {
                 memory: self.gossip.memory_mib * MIB,
                 ..GossipConfig::default()
             },
-            ..fragcast_turbine::Config::new(network.chain_id)
+            ..usual
         })
     }
 
@@ -74,6 +84,7 @@ impl Config {
             RouteName::Direct => RoutePolicy::Fixed(Route::Direct),
             RouteName::Turbine => RoutePolicy::Fixed(Route::Turbine { fanout }),
             RouteName::Rotor => RoutePolicy::Fixed(Route::Rotor),
+            RouteName::Regional => RoutePolicy::Regional,
         })
     }
 
@@ -136,6 +147,48 @@ impl Config {
         let wrong = |problem| ConfigError::Address { key: "gossip.peers", problem };
         let peers = self.gossip.peers.iter().map(|text| multiaddr::peer_address(text));
         peers.collect::<Result<_, AddressError>>().map_err(wrong)
+    }
+}
+
+/// The registry.
+impl Config {
+    /// The sources of the list of gateways, for terms of so many blocks.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn registry_sources(&self, term: u64) -> Result<Vec<registry::Source>, ConfigError> {
+        let timeout = Duration::from_millis(self.registry.timeout_ms);
+        let sources = self.registry.sources.iter();
+        sources.map(|text| registry::Source::new(text, term, timeout)).collect()
+    }
+
+    /// Following the registry; `None` if the network file has the list.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn registry_settings(
+        &self,
+        network: &Network,
+    ) -> Result<Option<registry::Settings>, ConfigError> {
+        let registry = &self.registry;
+        let sources = self.registry_sources(network.schedule.blocks_per_term())?;
+        Ok((!sources.is_empty()).then(|| registry::Settings {
+            sources,
+            poll: Duration::from_millis(registry.poll_ms),
+            patience: Duration::from_millis(registry.timeout_ms),
+            saved: Some(registry.saved.clone()),
+            max_age: (registry.max_age_s > 0).then(|| Duration::from_secs(registry.max_age_s)),
+        }))
+    }
+
+    /// Reads the network file. With a registry, delegations of gateways that are not in its list
+    /// are kept for when they register.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn network(&self) -> Result<Network, NetworkError> {
+        let file: NetworkFile = read_toml(&self.network)?;
+        if self.registry.sources.is_empty() { file.check() } else { file.check_with_registry() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The configuration file.
 
 use super::*;
+use crate::network::{NetworkError, NetworkFile};
 
 #[test]
 fn the_example_is_the_default() {
@@ -39,6 +40,7 @@ fn mistakes_are_told_by_name() {
         ("[leader]\nroute = \"gossip\"", "unknown variant `gossip`, expected one of `auto`"),
         ("[leader]\nloss_per_hop = 0.9", "leader.loss_per_hop"),
         ("[leader]\nfanout = 0", "leader.fanout"),
+        ("[leader]\nprofile = \"rich\"", "unknown variant `rich`, expected `lean` or `fast`"),
         ("[log]\nformat = \"xml\"", "unknown variant `xml`, expected `text` or `json`"),
         ("[log]\nfilter = \"fragcast=loud\"", "log.filter"),
         ("[leader]\nunreached = \"hope\"", "unknown variant `hope`, expected `refuse` or `tell`"),
@@ -59,6 +61,11 @@ fn mistakes_are_told_by_name() {
         ("[flashblocks]\nmax_subscribers = 0", "flashblocks.max_subscribers"),
         ("[flashblocks]\nbuffer_mib = 0", "flashblocks.buffer_mib"),
         ("[flashblocks]\nslow_subscriber_ms = 0", "flashblocks.slow_subscriber_ms"),
+        ("[registry]\nsources = [\"https://x\"]", "registry.sources: `https://x`"),
+        ("[registry]\nsources = [\"\"]", "registry.sources"),
+        ("[registry]\nsources = [\"http://a:b@x\"]", "no name or password"),
+        ("[registry]\npoll_ms = 1", "registry.poll_ms"),
+        ("[registry]\ntimeout_ms = 0", "registry.timeout_ms"),
         ("network = ", "node.toml"),
     ] {
         std::fs::write(&path, text).unwrap();
@@ -67,4 +74,23 @@ fn mistakes_are_told_by_name() {
     }
     let error = Config::load(&dir.path().join("none.toml")).unwrap_err().to_string();
     assert!(error.contains("fragcast init"), "{error}");
+}
+
+#[test]
+fn the_time_between_two_blocks_is_the_chain_s_or_the_network_file_s() {
+    let time = |chain_id: u64, more: &str| {
+        let gateway = "0x0000000000000000000000000000000000000001";
+        let text = format!("chain_id = {chain_id}\ngateways = [\"{gateway}\"]\n{more}");
+        let network = toml::from_str::<NetworkFile>(&text).unwrap().check()?;
+        let settings = Config::default().protocol_settings(&network).unwrap();
+        Ok::<_, NetworkError>(settings.block_time.as_millis())
+    };
+    let unknown = fragcast_turbine::Config::new(5).block_time.as_millis();
+    assert_eq!(
+        [1, 10, 130, 20_261].map(|id| time(id, "").unwrap()),
+        [12_000, 2_000, 1_000, unknown]
+    );
+    assert_eq!(time(20_261, "block_time_ms = 250").unwrap(), 250);
+    assert_eq!(time(10, "block_time_ms = 200").unwrap(), 200, "a fork of it may be faster");
+    assert!(matches!(time(10, "block_time_ms = 0"), Err(NetworkError::BlockTime)));
 }

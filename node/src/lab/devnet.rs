@@ -179,6 +179,8 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         mode: args.mode,
         gossip_port: args.gossip_port,
         flashblocks_port: args.flashblocks_port,
+        registered: usize::MAX,
+        registry: Vec::new(),
     };
     let genesis = Genesis::devnet(&chain);
     let spec = Arc::new(genesis.chain_spec("dev")?);

@@ -5,17 +5,26 @@
 
 use std::path::Path;
 
+use serde_json::json;
+
 use super::fixtures::RecordedBlock;
 use super::fixtures::ethereum_tests::Tests;
 use crate::config::Config;
 use crate::network::NetworkFile;
+use crate::registry::list::MAX_ROWS;
+use crate::registry::{Gateway, GatewayList};
 
 /// A named fuzz target.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] =
-    &[("recorded", recorded), ("tests", tests_file), ("config", config), ("network", network)];
+pub const TARGETS: &[Target] = &[
+    ("recorded", recorded),
+    ("tests", tests_file),
+    ("config", config),
+    ("network", network),
+    ("registry", registry),
+];
 
 /// A recorded block of any shape is an error or a block with messages.
 pub fn recorded(data: &[u8]) {
@@ -52,6 +61,24 @@ pub fn network(data: &[u8]) {
     }
 }
 
+/// A file or an answer of a registry of any shape is an error, or a list that can be a rotation and
+/// that is read the same from rows of either form.
+pub fn registry(data: &[u8]) {
+    let Ok(list) = GatewayList::parse(data) else { return };
+    assert!((1..=MAX_ROWS).contains(&list.gateways().len()));
+    let rows = |with_jwt: bool| -> Vec<u8> {
+        let row = |gateway: &Gateway| match with_jwt {
+            true => json!([gateway.url, gateway.address, "0x00"]),
+            false => json!([7, gateway.url, gateway.address]),
+        };
+        let rows: serde_json::Value = list.gateways().iter().map(row).collect();
+        rows.to_string().into_bytes()
+    };
+    for with_jwt in [true, false] {
+        assert_eq!(GatewayList::parse(&rows(with_jwt)).as_ref(), Ok(&list));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -60,14 +87,17 @@ mod tests {
         let texts = [
             r#"{"config":{"chainId":1},"alloc":{}}"#.to_owned(),
             toml::to_string(&crate::config::Config::default()).unwrap(),
+            r#"[["http://h:1","0x0101010101010101010101010101010101010101","0x22"],[7,"http://h:2",
+                "0x0202020202020202020202020202020202020202"]]"#
+                .to_owned(),
             "chain_id = 5\ngateways = [\"0x0101010101010101010101010101010101010101\"]\n\
              [[members]]\nrecord = \"00\"\nweight = 1\ngossip = [\"/ip4/1.2.3.4/tcp/1\"]\n"
                 .to_owned(),
         ];
         let shape = |round: usize, data: &mut Vec<u8>| {
-            let Some(text) = texts.get(round % 4) else { return };
+            let Some(text) = texts.get(round % 5) else { return };
             let mut changed = text.as_bytes().to_vec();
-            for change in data.chunks_exact(3).take(round / 4 % 4) {
+            for change in data.chunks_exact(3).take(round / 5 % 4) {
                 let at = usize::from(change[0]) * 256 + usize::from(change[1]);
                 let at = at % changed.len();
                 changed[at] = change[2] % 128;

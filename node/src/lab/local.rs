@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use anyhow::{Context, bail};
 use fragcast_execution::executor::{BlockReport, ReportTap};
 use fragcast_shredder::{GatewayKey, Kind, Message, VerifiedMessage};
@@ -30,7 +30,7 @@ use crate::node::{Execution, Node, Parts};
 pub use options::LocalOptions;
 pub use track::{Track, digest};
 
-use prepare::{network_file, prepare, write};
+use prepare::{delegate, network_file, prepare, write};
 
 /// Makes the execution settings of node `index` with this directory; the tap must be passed on.
 pub type ExecutionFactory =
@@ -97,7 +97,8 @@ impl LocalNetwork {
         let prepared = (0..options.nodes)
             .map(|index| prepare(options, index))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let file = network_file(options, &gateways, &prepared);
+        let registered = options.registered.clamp(1, options.gateways);
+        let file = network_file(options, &gateways[..registered], &prepared);
         write(&options.dir.join("network.toml"), &toml::to_string(&file)?)?;
         write(
             &options.dir.join("README"),
@@ -111,6 +112,9 @@ impl LocalNetwork {
         let mut tracks = Vec::new();
         for (index, node) in prepared.into_iter().enumerate() {
             let track = Arc::new(Mutex::new(Track::new()));
+            let early = gateways.get(index).filter(|_| index >= registered);
+            let early = early.and_then(|gateway| delegate(options.chain_id, gateway, &node));
+            let early = early.into_iter().collect();
             let schedule = network.schedule.clone();
             let me = gateways.get(index).map(GatewayKey::address);
             let (seen, told) = (Arc::clone(&track), Arc::clone(&news));
@@ -131,7 +135,7 @@ impl LocalNetwork {
             let parts = Parts {
                 execution,
                 config: node.config,
-                network: network.clone(),
+                network: Network { early, ..network.clone() },
                 identity: node.identity,
                 leader: node.leader,
                 sockets: node.sockets,
@@ -222,7 +226,9 @@ impl LocalNetwork {
 
     /// The node that leads `block`.
     pub fn leader(&self, block: u64) -> usize {
-        let gateway = self.network.schedule.gateway(block);
+        // As the first node has it: with a registry the list changes.
+        let gateway = self.nodes[0].state().net.epochs().gateway(block);
+        let gateway = gateway.unwrap_or_else(|| self.network.schedule.gateway(block));
         let index = self.gateways.iter().position(|g| g.address() == gateway);
         index.expect("the schedule is made of these gateways")
     }
@@ -267,6 +273,11 @@ impl LocalNetwork {
         for node in &self.nodes {
             node.state().net.head(block).await;
         }
+    }
+
+    /// The addresses of all gateways, registered or not.
+    pub fn gateways(&self) -> Vec<Address> {
+        self.gateways.iter().map(GatewayKey::address).collect()
     }
 
     /// The nodes.

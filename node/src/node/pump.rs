@@ -11,6 +11,7 @@ use fragcast_upstream::engine::EngineHandle;
 use tokio::sync::{broadcast, mpsc};
 
 use super::Tap;
+use super::feed::Feed;
 use crate::log::{Limiter, Pace};
 use crate::serve::state::{EventKind, NodeState};
 
@@ -20,6 +21,7 @@ pub(super) struct Pump {
     pub(super) sequencer: Sequencer,
     pub(super) outputs: broadcast::Sender<Output>,
     pub(super) engine: Option<EngineHandle>,
+    pub(super) feed: Option<Feed>,
     pub(super) tap: Option<Tap>,
     /// Which lines of the log are due.
     pub(super) lines: Limiter<Line>,
@@ -78,6 +80,13 @@ impl Pump {
                 }
                 return self.message(delivered);
             }
+            Event::Again(delivered) => {
+                // Past the order of messages, and to the executor alone: all others have it.
+                if let (Some(feed), Some(output)) = (&self.feed, self.sequencer.again(delivered)) {
+                    feed.push(&output);
+                }
+                return outputs;
+            }
             Event::BadParity(key) => {
                 if let Some(left_out) = self.due("parity", String::new(), Pace::MINUTE) {
                     tracing::warn!(?key, left_out, "the leader's parity is inconsistent");
@@ -104,6 +113,17 @@ impl Pump {
                     tracing::error!(%gateway, proof, left_out, "a gateway equivocated");
                 }
                 EventKind::Equivocation
+            }
+            Event::DelegatedTwice { gateway, delegations } => {
+                let [counts, other] = *delegations;
+                if let Some(left_out) = self.due("delegated", gateway.to_string(), Pace::MINUTE) {
+                    tracing::error!(
+                        %gateway, %counts, %other, left_out,
+                        "a gateway signed two delegations with one sequence: each needs a higher \
+                         one than the last; of these the first counts everywhere"
+                    );
+                }
+                EventKind::DelegatedTwice
             }
             Event::Bar { peer, outcome } => {
                 let peer = self.state.net.epochs().peers().peer(peer);
@@ -137,6 +157,10 @@ impl Pump {
             }
             Event::Race(race) => {
                 self.state.note_race(&race);
+                return outputs;
+            }
+            Event::Led(led) => {
+                self.state.note_led(led);
                 return outputs;
             }
             Event::Terms { peer, differences } => {
@@ -200,8 +224,8 @@ impl Pump {
             if let Some(engine) = &self.engine {
                 engine.try_forward(output.clone());
             }
-            if let Some(executor) = &self.state.executor {
-                executor.try_push(&output);
+            if let Some(feed) = &self.feed {
+                feed.push(&output);
             }
             // Nobody may be listening.
             let _ = self.outputs.send(output);

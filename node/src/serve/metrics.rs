@@ -2,7 +2,7 @@
 //! into the [recorder](super::recorder) when somebody asks.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fragcast_port::Page;
 use fragcast_turbine::health::State;
@@ -30,6 +30,9 @@ impl NodeState {
             ("owed", c.owed),
             ("originated", c.originated),
             ("unknown_plan", c.unknown_plan),
+            ("plans_asked", c.plans_asked),
+            ("plans_answered", c.plans_answered),
+            ("plans_made", c.plans_made),
             ("stepped_over", c.stepped_over),
             ("delivered", c.delivered),
             ("recovered", c.recovered),
@@ -45,6 +48,7 @@ impl NodeState {
             ("blocks_requested", c.blocks_requested),
             ("blocks_messages", c.blocks_messages),
             ("blocks_answered_bytes", c.blocks_answered_bytes),
+            ("handed_again", c.handed_again),
             ("window_moved", c.window_moved),
             ("gossip", c.gossip),
             ("gossip_first", c.gossip_first),
@@ -73,6 +77,39 @@ impl NodeState {
                 Some(("peer", &peer.to_string())),
                 rtt.as_secs_f64(),
             );
+        }
+        let delays = &net.delays;
+        for (kind, n) in [
+            ("measured_peers", delays.measured),
+            ("reporters", delays.reporters),
+            ("pairs", delays.pairs),
+        ] {
+            metrics.gauge("fragcast_delays", Some(("kind", kind)), n as f64);
+        }
+        if let Some(micros) = delays.median_micros {
+            metrics.gauge("fragcast_delays_median_seconds", None, f64::from(micros) / 1e6);
+        }
+        if let Some(error) = delays.coordinates_error {
+            metrics.gauge("fragcast_delays_coordinates_error", None, error);
+        }
+        let receipts = &net.receipts;
+        for (kind, n) in [("sent", receipts.sent), ("taken", receipts.taken)] {
+            metrics.counter("fragcast_receipts_total", Some(("kind", kind)), n);
+        }
+        if let Some(loss) = receipts.loss {
+            metrics.gauge("fragcast_receipts_loss", None, loss);
+        }
+        for (kind, n) in [("relay", receipts.excluded.len()), ("head", receipts.no_heads.len())] {
+            metrics.gauge("fragcast_relays_excluded", Some(("as", kind)), n as f64);
+        }
+        let seconds = |micros: u32| f64::from(micros) / 1e6;
+        for hop in &receipts.hops {
+            let hops = Some(("hops", &*hop.hops.to_string()));
+            metrics.gauge("fragcast_hop_latency_seconds", hops, seconds(hop.median_micros));
+        }
+        for of in &receipts.regions {
+            let region = Some(("region", &*of.region.to_string()));
+            metrics.gauge("fragcast_region_latency_seconds", region, seconds(of.median_micros));
         }
         metrics.gauge("fragcast_peers_connected", None, net.connected as f64);
         let survey = self.survey();
@@ -126,9 +163,37 @@ impl NodeState {
             }
             metrics.gauge("fragcast_engine_last_valid_block", None, s.last_valid_block as f64);
         }
+        self.registry_metrics();
         self.gossip_metrics();
         self.execution_metrics();
         metrics.text()
+    }
+
+    /// Copies the numbers of the registry.
+    fn registry_metrics(&self) {
+        let metrics = &self.metrics;
+        let Some(registry) =
+            self.registry.as_ref().map(|registry| registry.numbers(Instant::now()))
+        else {
+            return;
+        };
+        metrics.gauge("fragcast_registry_age_seconds", None, registry.age.as_secs_f64());
+        metrics.gauge("fragcast_registry_gateways", None, registry.gateways as f64);
+        let differ = f64::from(u8::from(registry.differ));
+        metrics.gauge("fragcast_registry_sources_differ", None, differ);
+        let pending = registry.pending.unwrap_or(0);
+        metrics.gauge("fragcast_registry_pending_block", None, pending as f64);
+        for (why, n) in registry.changes {
+            metrics.counter("fragcast_registry_changes_total", Some(("why", why)), n);
+        }
+        metrics.counter("fragcast_registry_refused_total", None, registry.refused);
+        for source in &registry.sources {
+            let name = Some(("source", source.name.as_str()));
+            metrics.counter("fragcast_registry_answers_total", name, source.answers);
+            metrics.counter("fragcast_registry_failures_total", name, source.failures);
+            let failing = f64::from(u8::from(source.failing));
+            metrics.gauge("fragcast_registry_source_failing", name, failing);
+        }
     }
 
     /// Copies the numbers of gossip.
@@ -202,6 +267,7 @@ impl NodeState {
                     "http" => "fragcast_http_dropped_total",
                     "ingest" => "fragcast_ingest_dropped_total",
                     "admin" => "fragcast_admin_dropped_total",
+                    "flashblocks" => "fragcast_flashblocks_dropped_total",
                     _ => "fragcast_metrics_dropped_total",
                 };
                 metrics.counter(name, Some(("reason", reason)), n);
@@ -234,6 +300,8 @@ impl NodeState {
                 }
             }
             metrics.counter("fragcast_executor_overrun_total", None, s.overrun);
+            metrics.counter("fragcast_executor_evicted_total", None, s.evicted);
+            metrics.counter("fragcast_executor_held_back_total", None, s.held_back);
             metrics.gauge("fragcast_executor_queued", None, executor.queued() as f64);
             metrics.gauge("fragcast_executor_open_blocks", None, s.open as f64);
             for (name, block) in
@@ -282,10 +350,6 @@ impl NodeState {
                 ("sent_bytes", &stats.sent_bytes),
             ] {
                 metrics.counter("fragcast_flashblocks_total", Some(("kind", kind)), load(n));
-            }
-            for (reason, n) in stats.dropped() {
-                let reason = Some(("reason", reason));
-                metrics.counter("fragcast_flashblocks_dropped_total", reason, n);
             }
         }
         if let Some(eth) = self.eth.get() {
@@ -336,7 +400,10 @@ fn answer(state: &NodeState, request: &Parts) -> Response<Vec<u8>> {
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
         "/readyz" => match state.not_ready() {
             None => {
-                let note = state.survey().describe().map_or(String::new(), |text| text + "\n");
+                let registry =
+                    state.registry.as_ref().and_then(|registry| registry.describe(Instant::now()));
+                let notes = state.survey().describe().into_iter().chain(registry);
+                let note: String = notes.map(|text| text + "\n").collect();
                 text(StatusCode::OK, format!("ready, {}\n{note}", state.way()))
             }
             Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),

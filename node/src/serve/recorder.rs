@@ -66,6 +66,18 @@ impl Recorder {
         counter("fragcast_gossip_barred_total", "Peers that were barred, by reason");
         counter("fragcast_gossip_refused_total", "Connections that were refused, by reason");
         counter("fragcast_gossip_bytes_total", "Bytes over TCP, by direction");
+        gauge(
+            "fragcast_registry_age_seconds",
+            "Since a source last confirmed the list of gateways",
+        );
+        gauge("fragcast_registry_gateways", "Gateways of the newest list");
+        gauge("fragcast_registry_sources_differ", "1 while sources have different lists");
+        gauge("fragcast_registry_pending_block", "First block of a list that is announced, or 0");
+        gauge("fragcast_registry_source_failing", "1 while a source gives no list");
+        counter("fragcast_registry_answers_total", "Lists that a source has given");
+        counter("fragcast_registry_failures_total", "Tries of a source that came to nothing");
+        counter("fragcast_registry_changes_total", "Lists that were announced, by why then");
+        counter("fragcast_registry_refused_total", "Lists that the overlay did not take");
         gauge("fragcast_way", "1 for the way this node counts on");
         gauge("fragcast_gossip_connections", "Peers connected over TCP");
         gauge("fragcast_gossip_mesh", "Peers in the mesh, by topic");
@@ -81,6 +93,12 @@ impl Recorder {
         gauge("fragcast_sequencer_waiting_bytes", "Bytes of messages that wait for earlier ones");
         gauge("fragcast_subscribers", "Open subscriptions");
         gauge("fragcast_peer_rtt_seconds", "Round-trip time by peer");
+        gauge(
+            "fragcast_delays",
+            "Peers measured; where this node leads: members that reported, pairs known",
+        );
+        gauge("fragcast_delays_median_seconds", "Median round trip over the known pairs");
+        gauge("fragcast_delays_coordinates_error", "Median error of coordinates, as a share");
         gauge("fragcast_engine_last_valid_block", "Newest block sealed in the execution client");
         counter("fragcast_executor_total", "What was executed, by kind: frags, transactions, gas");
         counter("fragcast_executor_ms_total", "Time spent, milliseconds, by step: frags, seals");
@@ -88,6 +106,8 @@ impl Recorder {
         counter("fragcast_not_verified_total", "Rejected and unverified blocks by reason");
         counter("fragcast_retractions_total", "Blocks taken back, by reason");
         counter("fragcast_executor_overrun_total", "Messages the executor had no room for");
+        counter("fragcast_executor_evicted_total", "Blocks dropped since too many were open");
+        counter("fragcast_executor_held_back_total", "Messages of blocks too far ahead to execute");
         counter("fragcast_store_retries_total", "Tries to write to the database that failed");
         counter("fragcast_log_dropped_total", "Lines of the log that could not be written");
         gauge("fragcast_store_failing", "1 while the database cannot be written");

@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use alloy_primitives::hex;
-use bytes::Bytes;
-use fragcast_port::{Memory, Shared, Subscriber, Unsent};
+use fragcast_port::{Memory, Notices, Shared, Subscriber, Unsent};
 use fragcast_shredder::Kind;
 use fragcast_shredder::messages::json::MessageJson;
 use fragcast_turbine::output::Output;
@@ -207,20 +206,17 @@ async fn serve(
         };
         let missed = match output {
             Ok(Relayed::Output(output)) => {
-                for json in encode(feed, output).await?.iter() {
-                    match subscriber.send(json).await {
-                        Ok(()) => {}
-                        Err(Unsent::Slow) => return Ok(Ending::Slow),
-                        Err(Unsent::Gone) => return Ok(Ending::Gone),
-                    }
+                match subscriber.send(&encode(feed, output).await?).await {
+                    Ok(()) => continue,
+                    Err(Unsent::Slow) => return Ok(Ending::Slow),
+                    Err(Unsent::Gone) => return Ok(Ending::Gone),
                 }
-                continue;
             }
             Ok(Relayed::Lost(missed)) | Err(RecvError::Lagged(missed)) => missed,
             Err(RecvError::Closed) => return Ok(Ending::Gone),
         };
-        let last =
-            Bytes::from(serde_json::to_vec(&json!({ "type": "dropped", "missed": missed }))?);
+        let last = serde_json::to_vec(&json!({ "type": "dropped", "missed": missed }))?;
+        let last = feed.shared.once(vec![last]);
         // Without waiting for one who does not read.
         let _ = tokio::time::timeout(Duration::from_secs(1), subscriber.send(&last)).await;
         return Ok(Ending::Slow);
@@ -228,7 +224,7 @@ async fn serve(
 }
 
 /// An output as JSON, written once for all.
-async fn encode(feed: &Feed, output: Output) -> Result<Arc<[Bytes]>, serde_json::Error> {
+async fn encode(feed: &Feed, output: Output) -> Result<Arc<Notices>, serde_json::Error> {
     match &output {
         Output::Message(message) => {
             let (key, kept) = (Arc::as_ptr(message).addr(), Arc::clone(message));
@@ -237,6 +233,8 @@ async fn encode(feed: &Feed, output: Output) -> Result<Arc<[Bytes]>, serde_json:
             let encode = move || serde_json::to_vec(&describe(&output)).map(|json| vec![json]);
             feed.shared.get(key, kept, long, encode).await
         }
-        Output::Retracted { .. } => Ok([serde_json::to_vec(&describe(&output))?.into()].into()),
+        Output::Retracted { .. } => {
+            Ok(feed.shared.once(vec![serde_json::to_vec(&describe(&output))?]))
+        }
     }
 }

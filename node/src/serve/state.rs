@@ -15,7 +15,7 @@ use fragcast_turbine::net::Handle;
 use fragcast_turbine::net::gossip::GossipHandle;
 use fragcast_turbine::protocol::Race;
 use fragcast_turbine::sequencer::Fate;
-use fragcast_turbine::{PeerId, Via};
+use fragcast_turbine::{Led, PeerId, Via};
 use fragcast_upstream::client::FollowStats;
 use fragcast_upstream::engine::EngineStats;
 
@@ -25,6 +25,7 @@ use super::recorder::Recorder;
 use crate::gateway::ingest::IngestStats;
 use crate::gateway::reach::Reach;
 use crate::network::Network;
+use crate::registry::RegistryStatus;
 
 /// Counters of `fragcast_subscribe`.
 #[derive(Debug, Default)]
@@ -40,6 +41,8 @@ pub type PortNumbers = (&'static str, Arc<PortStats>, Arc<Memory>);
 
 /// Changes of the node's way that are remembered.
 const MAX_CHANGES: usize = 64;
+/// Ways in which blocks were sent that are remembered, 40 bytes each.
+const MAX_LED: usize = 1_024;
 
 /// The progress of a node.
 #[derive(Debug, Default)]
@@ -52,6 +55,8 @@ pub struct Progress {
     pub waiting: usize,
     /// The last changes of the way that this node relies on, oldest first.
     pub changes: VecDeque<Change>,
+    /// How this node has sent the last blocks that it led, oldest first.
+    pub led: VecDeque<Led>,
     /// Changes by the new way and the reason.
     pub(crate) changed: BTreeMap<(&'static str, &'static str), u64>,
     /// Messages by the way that was first.
@@ -73,6 +78,8 @@ pub enum EventKind {
     BadMessage,
     /// A gateway signed two messages for one place.
     Equivocation,
+    /// A gateway signed two delegations with one sequence.
+    DelegatedTwice,
     /// A peer was barred.
     Barred,
     /// A peer is of another network.
@@ -155,6 +162,8 @@ pub struct NodeState {
     pub leader_key: Option<[u8; 32]>,
     /// Whom a message of its gateway would be handed to.
     pub reach: Arc<Reach>,
+    /// Where its list of gateways comes from, if not from the network file.
+    pub registry: Option<Arc<RegistryStatus>>,
     /// In what its peers differ from it.
     pub(crate) agreement: Mutex<Agreement>,
     /// How far it has come.
@@ -184,6 +193,16 @@ impl NodeState {
 
     pub(crate) fn update(&self, write: impl FnOnce(&mut Progress)) {
         write(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Remembers how a block was sent.
+    pub(crate) fn note_led(&self, led: Led) {
+        self.update(|p| {
+            if p.led.len() >= MAX_LED {
+                p.led.pop_front();
+            }
+            p.led.push_back(led);
+        });
     }
 
     /// Remembers a change of the way this node counts on.

@@ -1,8 +1,10 @@
 //! A node's report on itself: whether it is ready, which way it relies on, its status.
 
-use fragcast_turbine::Mode;
+use std::time::Instant;
+
 use fragcast_turbine::health::{Reason, State};
 use fragcast_turbine::net::gossip::GossipHandle;
+use fragcast_turbine::{DelaysState, Led, Mode, ReceiptsState};
 use serde_json::{Value, json};
 
 use super::hints;
@@ -10,6 +12,50 @@ use super::state::NodeState;
 
 /// Sealed blocks that the executor may be behind before the node is not ready.
 const BEHIND: u64 = 16;
+
+/// How the node has sent the last message that it led.
+fn led_status(led: &Led) -> Value {
+    json!({
+        "block": led.block,
+        "attempt": led.attempt,
+        "route": led.route.name(),
+        "plan": format!("{:016x}", led.plan),
+        "version": led.version,
+    })
+}
+
+/// What of measured delays the node has.
+fn delays_status(delays: &DelaysState) -> Value {
+    json!({
+        "measured": delays.measured,
+        "reporters": delays.reporters,
+        "pairs": delays.pairs,
+        "medianMs": delays.median_micros.map(|micros| f64::from(micros) / 1e3),
+        "coordinatesError": delays.coordinates_error,
+        "generation": delays.generation,
+    })
+}
+
+/// What receipts say: how long shreds take, which relays do not relay.
+fn receipts_status(receipts: &ReceiptsState) -> Value {
+    let ms = |micros: u32| f64::from(micros) / 1e3;
+    let hops = receipts.hops.iter().map(|hop| {
+        json!({ "hops": hop.hops, "medianMs": ms(hop.median_micros), "samples": hop.samples })
+    });
+    let regions = receipts.regions.iter().map(|of| {
+        json!({ "region": of.region, "medianMs": ms(of.median_micros), "samples": of.samples })
+    });
+    json!({
+        "sent": receipts.sent,
+        "taken": receipts.taken,
+        "reporters": receipts.reporters,
+        "loss": receipts.loss,
+        "excluded": receipts.excluded,
+        "noHeads": receipts.no_heads,
+        "hops": hops.collect::<Vec<Value>>(),
+        "regions": regions.collect::<Vec<Value>>(),
+    })
+}
 
 impl NodeState {
     /// Why the node is not ready, if it is not.
@@ -59,6 +105,11 @@ impl NodeState {
                     latest + 1
                 ));
             }
+        }
+        if let Some(reason) =
+            self.registry.as_ref().and_then(|registry| registry.not_ready(Instant::now()))
+        {
+            return Some(reason);
         }
         let survey = self.survey();
         if survey.is_alone() {
@@ -170,6 +221,7 @@ impl NodeState {
             "imported": stats.imported,
             "queued": executor.queued(),
             "overrun": stats.overrun,
+            "evicted": stats.evicted,
             "storeFailure": self.store.as_ref().and_then(|s| s.failure().or_else(|| s.trouble())),
             "databaseBytes": store.map(|store| store.file_bytes),
         })
@@ -197,6 +249,7 @@ impl NodeState {
             "members": self.net.epochs().peers().len(),
             "connected": net.connected,
             "peers": peers,
+            "registry": self.registry.as_ref().map(|registry| registry.status(Instant::now())),
             "gossip": self.gossip_status(),
             "delivered": net.counters.delivered,
             "repaired": net.counters.repaired,
@@ -206,6 +259,9 @@ impl NodeState {
                 "missing": net.catch_up.missing,
                 "gap": net.catch_up.gap,
             },
+            "delays": delays_status(&net.delays),
+            "led": self.with_progress(|p| p.led.back().map(led_status)),
+            "receipts": receipts_status(&net.receipts),
             "execution": self.execution_status(),
             "flashblocks": self.flashblocks.get().map(|stats| stats.status()),
             "differences": self.survey().texts,

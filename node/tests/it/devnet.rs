@@ -1,5 +1,6 @@
 //! `devnet` and `replay` as a user runs them, small.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use fragcast_shredder::testing::data;
@@ -52,6 +53,13 @@ fn a_devnet_verifies_every_block_on_every_node() {
     assert!(report["latency_ms"]["next_leader"]["p50"].as_f64().unwrap() > 0.0);
     // Three blocks of six messages on the four that do not lead them.
     assert_eq!(report["messages"]["turbine"], 3 * 6 * 4);
+    // The route and plan of each block, by the node that led it.
+    let routes = report["routes"].as_array().unwrap();
+    let blocks: BTreeSet<u64> = routes.iter().map(|row| row["block"].as_u64().unwrap()).collect();
+    assert_eq!(blocks.len(), 3, "{routes:?}");
+    let is_known = |row: &Value| row["route"] == "turbine" && row["leader"].as_u64() < Some(2);
+    assert!(routes.iter().all(is_known), "{routes:?}");
+    assert!(ended.stdout.contains("blocks by route: turbine 3;"), "{}", ended.stdout);
     // Every node has its own directory, which check-config accepts.
     for i in 0..5 {
         let config = nodes.join(format!("node-{i}/node.toml"));

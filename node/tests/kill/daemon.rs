@@ -31,13 +31,6 @@ async fn end(process: &mut Process) -> Option<i32> {
     guarded(ended).await.unwrap().code()
 }
 
-fn edit(process: &Process, file: &str, from: &str, to: &str) {
-    let path = process.dir.join(file);
-    let text = std::fs::read_to_string(&path).unwrap();
-    assert!(text.contains(from), "{from} in {text}");
-    std::fs::write(path, text.replace(from, to)).unwrap();
-}
-
 async fn metric(process: &Process, line: &str) -> Option<f64> {
     let metrics = process.get("/metrics").await;
     metrics.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok())
@@ -61,9 +54,9 @@ async fn signals_are_answered_and_a_broken_log_ends_nothing() {
     logged(follower, "status").await;
     assert!(metric(&net.processes[1], "fragcast_log_dropped_total ").await.unwrap() > 0.0);
     // What can change does; what cannot is named.
-    edit(follower, "node.toml", "filter = \"info\"", "filter = \"debug\"");
-    edit(follower, "node.toml", "unreached = \"refuse\"", "unreached = \"tell\"");
-    edit(follower, "node.toml", "uplink_mbit = 1000", "uplink_mbit = 999");
+    follower.edit("node.toml", "filter = \"info\"", "filter = \"debug\"");
+    follower.edit("node.toml", "unreached = \"refuse\"", "unreached = \"tell\"");
+    follower.edit("node.toml", "uplink_mbit = 1000", "uplink_mbit = 999");
     signal(follower, "-HUP");
     logged(follower, "p2p.uplink_mbit").await;
     logged(follower, "leader.unreached").await;
@@ -75,7 +68,7 @@ async fn signals_are_answered_and_a_broken_log_ends_nothing() {
     );
     logged(follower, "DEBUG").await;
     // A configuration that cannot be used changes nothing.
-    edit(follower, "node.toml", "unreached = \"tell\"", "unreached = \"hope\"");
+    follower.edit("node.toml", "unreached = \"tell\"", "unreached = \"hope\"");
     signal(follower, "-HUP");
     logged(follower, "was not read again").await;
     assert_eq!(net.post(block.seal()).await["result"]["status"], "OK");
@@ -155,7 +148,9 @@ fn check_config_tells_what_run_would_refuse_or_what_could_not_work() {
         assert!(code == Some(1) && text.contains(part) && !text.ends_with("ok\n"), "{text}");
     };
     let [leader, follower] = [&net.processes[0], &net.processes[1]];
-    assert_eq!(check(leader).0, Some(0));
+    let (code, text) = check(leader);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("block time   ") && text.contains("block_time_ms"), "{text}");
     // The key that the delegation names.
     let key = leader.dir.join("leader.key");
     let kept = std::fs::read(&key).unwrap();
@@ -175,17 +170,42 @@ fn check_config_tells_what_run_would_refuse_or_what_could_not_work() {
     std::fs::write(follower.dir.join("network.toml"), &text).unwrap();
     assert_eq!(check(follower).0, Some(0));
     // What cannot be written.
-    edit(follower, "node.toml", "journal = ", "journal = \"none/such\"\n# ");
+    follower.edit("node.toml", "journal = ", "journal = \"none/such\"\n# ");
     refused(follower, "leader.journal");
-    edit(follower, "node.toml", "journal = \"none/such\"\n# ", "journal = ");
-    edit(follower, "node.toml", "db = ", "db = \"none/such\"\n# ");
-    edit(follower, "node.toml", "chain = \"\"", "chain = \"dev\"");
+    follower.edit("node.toml", "journal = \"none/such\"\n# ", "journal = ");
+    follower.edit("node.toml", "db = ", "db = \"none/such\"\n# ");
+    follower.edit("node.toml", "chain = \"\"", "chain = \"dev\"");
     let (_, text) = check(follower);
     assert!(text.contains("execution.db") || text.contains("chain id"), "{text}");
     // A filter that `run` refuses.
-    edit(follower, "node.toml", "filter = \"info\"", "filter = \"fragcast=loud\"");
+    follower.edit("node.toml", "filter = \"info\"", "filter = \"fragcast=loud\"");
     refused(follower, "log.filter");
     // An error is told once.
     let (_, text) = check(follower);
     assert_eq!(text.matches("log.filter").count(), 1, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_config_looks_into_the_database() {
+    let chain_id = fragcast_execution::devnet::DevnetConfig::default().chain_id;
+    let mut net = Network::of(2, chain_id, &[]);
+    net.processes[1].edit("node.toml", "chain = \"\"", "chain = \"dev\"");
+    let check = |process: &Process| {
+        let config = process.dir.join("node.toml");
+        let ended = fragcast(&["check-config", "--config", config.to_str().unwrap()]);
+        (ended.code, format!("{}{}", ended.stdout, ended.stderr))
+    };
+    let (code, text) = check(&net.processes[1]);
+    assert!(code == Some(0) && text.contains("will be made from the genesis"), "{text}");
+    net.processes.iter_mut().for_each(Process::start);
+    net.all_connected().await;
+    let (code, text) = check(&net.processes[1]);
+    assert!(code == Some(1) && text.contains("execution.db") && text.contains("in use"), "{text}");
+    assert_eq!(end(&mut net.processes[1]).await, Some(0));
+    let (code, text) = check(&net.processes[1]);
+    assert!(code == Some(0) && text.contains("block 0 (0x"), "{text}");
+    // Another file under its name.
+    std::fs::write(net.processes[1].dir.join("chain.redb"), "something else").unwrap();
+    let (code, text) = check(&net.processes[1]);
+    assert!(code == Some(1) && text.contains("execution.db"), "{text}");
 }

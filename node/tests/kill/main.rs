@@ -3,6 +3,7 @@
 #[path = "../it/common.rs"]
 mod common;
 mod daemon;
+mod founding;
 mod namespaces;
 mod ports;
 mod processes;

@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fragcast_execution::devnet::{DevnetConfig, DevnetGateway};
-use fragcast_shredder::testing::skip;
+use fragcast_shredder::testing::{has, refused, skip};
 use fragcast_shredder::{Dialect, GatewayKey, Message};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::common::{Ended, GUARD, Running, fragcast, guarded, post_signed, request};
+use crate::common::{GUARD, Running, guarded, post_signed, request};
+use crate::founding::Founding;
 use crate::wires::Wires;
 
 /// Nodes.
@@ -32,14 +33,6 @@ const HTTP: u16 = 8545;
 const INGEST: u16 = 8560;
 const METRICS: u16 = 8561;
 const ADMIN: u16 = 8562;
-
-/// The value behind `name` in what a command printed.
-fn field(ended: &Ended, name: &str) -> String {
-    let text = &ended.stdout;
-    let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
-    let value = line.unwrap_or_else(|| panic!("`{name}` in {text}"));
-    value.trim().trim_matches(['=', ' ', '"', '[', ']']).to_owned()
-}
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -149,48 +142,23 @@ impl Node {
 
 /// Sets the nodes up as a user would. The first leads.
 fn set_up(wires: &Arc<Wires>, dir: &Path, chain_id: u64) -> (Vec<Node>, GatewayKey) {
-    let (chain, text) = (chain_id.to_string(), |path: &Path| path.to_str().unwrap().to_owned());
-    let gateway_key = dir.join("gateway.key");
-    fragcast(&["keygen", "--kind", "gateway", "--out", &text(&gateway_key)]).ok();
-    let mut members = String::new();
-    let mut delegation = None;
+    let mut founding = Founding::new(dir, chain_id);
     let nodes: Vec<Node> = (0..NODES)
         .map(|number| {
             let dir = dir.join(format!("node-{number}"));
-            let address = format!("{}:{P2P}", wires.address(number));
-            let gossip = GOSSIP.to_string();
-            let places = ["--listen", &address, "--advertise", &address, "--gossip-port", &gossip];
-            let folder = text(&dir);
-            let made = [&["init", "--dir", &folder, "--chain-id", &chain][..], &places];
-            let made = fragcast(&made.concat()).ok();
-            let (record, gossip) = (field(&made, "record"), field(&made, "gossip"));
-            members += &format!("\n[[members]]\nrecord = \"{record}\"\ngossip = [\"{gossip}\"]\n");
-            if number == 0 {
-                let peer = field(&made, "peer id");
-                let leader = field(&made, "leader key");
-                let key = text(&gateway_key);
-                let args = ["delegate", "--gateway-key", &key, "--chain-id", &chain];
-                let whom = ["--peer", &peer, "--leader", &leader];
-                delegation = Some(fragcast(&[&args[..], &whom].concat()).ok());
-            }
+            founding.init(&dir, &format!("{}:{P2P}", wires.address(number)), GOSSIP);
             Node { number, dir, wires: Arc::clone(wires), running: None }
         })
         .collect();
-    let delegation = delegation.unwrap();
-    let file = format!(
-        "chain_id = {chain}\ngateways = [\"{}\"]\ndelegations = [\"{}\"]\n{members}",
-        field(&delegation, "gateways"),
-        field(&delegation, "delegations"),
-    );
-    for node in &nodes {
-        std::fs::write(node.dir.join("network.toml"), &file).unwrap();
-    }
-    (nodes, fragcast::gateway::keys::read_gateway(&gateway_key).unwrap())
+    let gateway = founding.finish(nodes.iter().map(|node| node.dir.as_path()));
+    (nodes, gateway)
 }
 
 /// Builds blocks, and hands them to the leader until it has taken them.
 struct Builder {
     url: String,
+    /// The leader's public JSON-RPC.
+    http: String,
     key: GatewayKey,
     gateway: Mutex<DevnetGateway>,
     sealed: AtomicU64,
@@ -206,6 +174,21 @@ impl Builder {
         while !self.over.load(Ordering::SeqCst) {
             self.block().await;
             tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+    }
+
+    /// Waits until the leader has nearly executed a block: no machine has more to do than it can.
+    async fn keep_step(&self, block: u64) {
+        let start = Instant::now();
+        loop {
+            let answer = request(&self.http, "eth_blockNumber", json!([])).await;
+            let latest = answer["result"].as_str().and_then(|hex| hex.strip_prefix("0x"));
+            let latest = latest.and_then(|hex| u64::from_str_radix(hex, 16).ok());
+            if latest.is_some_and(|latest| latest + 2 >= block) {
+                return;
+            }
+            assert!(start.elapsed() < GUARD, "block {block} at the leader: {answer}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -234,6 +217,7 @@ impl Builder {
             break;
         }
         self.sealed.store(number, Ordering::SeqCst);
+        self.keep_step(number).await;
     }
 }
 
@@ -262,8 +246,9 @@ async fn hurt(node: &mut Node, fault: Fault, away: Duration) {
             node.start();
         }
         Fault::Pause => {
+            // Longer than a block may be executed, too.
             node.signal("-STOP");
-            tokio::time::sleep(away).await;
+            tokio::time::sleep(away * 2).await;
             node.signal("-CONT");
         }
         Fault::Cut => {
@@ -282,19 +267,28 @@ async fn hurt(node: &mut Node, fault: Fault, away: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes half a minute and the right to make namespaces: run it with --ignored"]
 async fn every_block_ends_up_everywhere_whatever_links_and_processes_do() {
+    if !has("ip", &["-V"]) {
+        return skip("the program ip (iproute2) is needed");
+    }
     let wires = match Wires::new(NODES) {
         Ok(wires) => Arc::new(wires),
-        Err(why) => return skip(format_args!("network namespaces cannot be made: {why}")),
+        // On such a machine, whatever is installed, nothing is to be done about it.
+        Err(why) if Wires::are_refused(&why) => {
+            return refused(format_args!(
+                "this machine lets nobody make network namespaces: {why}"
+            ));
+        }
+        Err(why) => panic!("network namespaces: {why}"),
     };
-    let (kills, seed) = (number(KILLS, 12), number(SEED, 1));
+    let (kills, seed) = (number(KILLS, 8), number(SEED, 1));
     let dir = tempfile::tempdir().unwrap();
     let config = DevnetConfig::default();
     let (mut nodes, key) = set_up(&wires, dir.path(), config.chain_id);
     nodes.iter_mut().for_each(Node::start);
     let builder = Arc::new(Builder {
         url: format!("http://{}:{INGEST}", wires.address(0)),
+        http: format!("http://{}:{HTTP}", wires.address(0)),
         key,
         gateway: Mutex::new(DevnetGateway::new(&config, Dialect::V0).unwrap()),
         sealed: AtomicU64::new(0),

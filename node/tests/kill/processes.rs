@@ -3,7 +3,7 @@
 #![expect(clippy::print_stderr, reason = "what was measured")]
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -18,18 +18,11 @@ use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use serde_json::{Value, json};
 
-use crate::common::{Ended, GUARD, Running, command, fragcast, guarded, post_signed, request};
+use crate::common::{GUARD, Running, command, fragcast, guarded, post_signed, request};
+use crate::founding::Founding;
 
 /// What a node may hold while it is flooded: half of what it may ever hold by its bounds.
 const MEMORY_BOUND_KIB: u64 = 256 * 1024;
-
-/// The value behind `name` in what a command printed.
-fn field(ended: &Ended, name: &str) -> String {
-    let text = &ended.stdout;
-    let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
-    let value = line.unwrap_or_else(|| panic!("`{name}` in {text}"));
-    value.trim().trim_matches(['=', ' ', '"', '[', ']']).to_owned()
-}
 
 /// A port that is free for UDP and TCP, below the range the system gives out by itself.
 fn port() -> u16 {
@@ -59,6 +52,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Replaces something in one of its files that must be there.
+    pub(crate) fn edit(&self, file: &str, from: &str, to: &str) {
+        let path = self.dir.join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from} in {text}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    }
+
     pub(crate) fn start(&mut self) {
         self.start_as(|command| command);
     }
@@ -165,70 +166,24 @@ impl Network {
 
     /// The same, of another chain and with more arguments of `run`.
     pub(crate) fn of(n: usize, chain_id: u64, more: &[&str]) -> Self {
-        let (chain, more) = (chain_id.to_string(), more.iter().map(|arg| (*arg).to_owned()));
-        let more: Vec<String> = more.collect();
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name);
-        let text = |path: &Path| path.to_str().unwrap().to_owned();
-        let gateway_key = path("gateway.key");
-        fragcast(&["keygen", "--kind", "gateway", "--out", &text(&gateway_key)]).ok();
-        let mut members = String::new();
-        let mut delegation = None;
+        let more: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
+        let root = tempfile::tempdir().unwrap();
+        let mut founding = Founding::new(root.path(), chain_id);
         let processes: Vec<Process> = (0..n)
             .map(|i| {
-                let dir = path(&format!("node-{i}"));
+                let dir = root.path().join(format!("node-{i}"));
                 let [p2p, ingest, http, metrics, admin, gossip] = std::array::from_fn(|_| port());
-                let address = format!("127.0.0.1:{p2p}");
-                let made = fragcast(&[
-                    "init",
-                    "--dir",
-                    &text(&dir),
-                    "--chain-id",
-                    &chain,
-                    "--listen",
-                    &address,
-                    "--advertise",
-                    &address,
-                    "--gossip-port",
-                    &gossip.to_string(),
-                ])
-                .ok();
-                let record = field(&made, "record");
-                let gossip = field(&made, "gossip");
-                members +=
-                    &format!("\n[[members]]\nrecord = \"{record}\"\ngossip = [\"{gossip}\"]\n");
-                if i == 0 {
-                    delegation = Some(
-                        fragcast(&[
-                            "delegate",
-                            "--gateway-key",
-                            &text(&gateway_key),
-                            "--chain-id",
-                            &chain,
-                            "--peer",
-                            &field(&made, "peer id"),
-                            "--leader",
-                            &field(&made, "leader key"),
-                        ])
-                        .ok(),
-                    );
-                }
+                founding.init(&dir, &format!("127.0.0.1:{p2p}"), gossip);
                 let more = more.clone();
                 Process { dir, p2p, ingest, http, metrics, admin, more, running: None }
             })
             .collect();
-        let delegation = delegation.unwrap();
-        let file = format!(
-            "chain_id = {chain}\ngateways = [\"{}\"]\ndelegations = [\"{}\"]\n{members}",
-            field(&delegation, "gateways"),
-            field(&delegation, "delegations"),
-        );
+        let gateway = founding.finish(processes.iter().map(|process| process.dir.as_path()));
         for process in &processes {
-            std::fs::write(process.dir.join("network.toml"), &file).unwrap();
-            fragcast(&["check-config", "--config", &text(&process.dir.join("node.toml"))]).ok();
+            let config = process.dir.join("node.toml");
+            fragcast(&["check-config", "--config", config.to_str().unwrap()]).ok();
         }
-        let gateway = fragcast::gateway::keys::read_gateway(&gateway_key).unwrap();
-        Self { processes, gateway, _dir: dir }
+        Self { processes, gateway, _dir: root }
     }
 
     pub(crate) async fn all_connected(&self) {

@@ -54,11 +54,15 @@ async fn build(net: &Network, gateway: &mut DevnetGateway, sealed: &AtomicU64) {
     sealed.store(number, Ordering::SeqCst);
 }
 
+fn signal(process: &Process, signal: &str) {
+    let pid = process.running.as_ref().unwrap().0.id().to_string();
+    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+}
+
 /// SIGTERM, and waits for the end.
 async fn stop(process: &mut Process) {
+    signal(process, "-TERM");
     let mut running = process.running.take().unwrap();
-    let pid = running.0.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let ended = tokio::task::spawn_blocking(move || running.0.wait().unwrap());
     assert!(guarded(ended).await.unwrap().success());
 }
@@ -93,10 +97,13 @@ async fn a_follower_that_is_restarted_again_and_again_is_level_each_time() {
     let mut follower = running.net.processes.pop().unwrap();
     let (sealed, over) = (Arc::clone(&running.sealed), Arc::new(AtomicBool::new(false)));
     let ending = Arc::clone(&over);
-    // Ten blocks a second, whatever becomes of the follower.
+    // Ten blocks a second, or as many as a follower that stays executes here; whatever becomes of
+    // the other.
     let building = tokio::spawn(async move {
         while !ending.load(Ordering::SeqCst) {
             running.block().await;
+            let built = running.sealed.load(Ordering::SeqCst);
+            until_executed(&running.net.processes[1], built.saturating_sub(2)).await;
             tokio::time::sleep(Duration::from_millis(60)).await;
         }
         running
@@ -154,11 +161,7 @@ async fn a_follower_that_missed_a_hundred_blocks_catches_up() {
 async fn blocks_that_nobody_keeps_are_told_with_the_way_out() {
     let mut running = Running::start(3).await;
     for process in &running.net.processes[..2] {
-        let path = process.dir.join("node.toml");
-        let config = std::fs::read_to_string(&path).unwrap();
-        let none = config.replace("catch_up_mib = 64", "catch_up_mib = 0");
-        assert_ne!(none, config);
-        std::fs::write(path, none).unwrap();
+        process.edit("node.toml", "catch_up_mib = 64", "catch_up_mib = 0");
     }
     running.start_all().await;
     running.block().await;
@@ -203,4 +206,30 @@ async fn blocks_that_nobody_keeps_are_told_with_the_way_out() {
     running.block().await;
     until_executed(&running.net.processes[2], level + 1).await;
     assert!(running.net.processes[2].get("/readyz").await.starts_with("HTTP/1.1 200"));
+}
+
+/// Its executor drops most of what comes in a burst, and stands still in the middle of blocks for
+/// longer than one may be executed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_loses_blocks_on_the_way_to_its_executor_is_level_without_a_restart() {
+    let mut running = Running::start(3).await;
+    running.net.processes[2].edit("node.toml", "\nqueue = 4096", "\nqueue = 16");
+    running.start_all().await;
+    running.block().await;
+    until_executed(&running.net.processes[2], 1).await;
+    for round in 1..=2 {
+        signal(&running.net.processes[2], "-STOP");
+        for _ in 0..12 {
+            running.block().await;
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        signal(&running.net.processes[2], "-CONT");
+        for _ in 0..12 {
+            running.block().await;
+        }
+        until_executed(&running.net.processes[2], 1 + 24 * round).await;
+    }
+    let status = running.net.processes[2].status().await;
+    assert_eq!(status["execution"]["rejected"], 0, "{status:#}");
+    eprintln!("{} messages found no room", status["execution"]["overrun"]);
 }

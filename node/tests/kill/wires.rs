@@ -31,6 +31,12 @@ fn ip(args: &[&str]) -> Result<(), String> {
 }
 
 impl Wires {
+    /// Whether an error says that this machine does not let namespaces or their links be made.
+    pub(crate) fn are_refused(error: &str) -> bool {
+        let says = ["not permitted", "Permission denied", "not supported", "Not supported"];
+        says.iter().any(|text| error.contains(text)) || error.contains("Unknown device type")
+    }
+
     /// Makes the namespaces of so many nodes, with a bridge between them.
     ///
     /// # Errors

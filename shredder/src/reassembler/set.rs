@@ -18,8 +18,8 @@ pub struct RecoveredSet {
     pub root: merkle::Hash,
     /// One bit for each shred that arrived and was not recovered.
     pub arrived: u64,
-    /// Whether some of those came by repair.
-    pub repaired: bool,
+    /// Of those, one bit for each that came by repair.
+    pub repaired: u64,
     signature: [u8; SIGNATURE_LEN],
     tree: Tree,
     shards: Vec<u8>,
@@ -46,10 +46,11 @@ impl RecoveredSet {
         slot.freeze()
     }
 
-    /// Indices of the shreds that had not arrived.
+    /// Indices of the shreds that had not come by themselves: they were recovered, or brought by
+    /// repair.
     pub fn missing(&self) -> impl Iterator<Item = u8> + use<> {
-        let (arrived, n) = (self.arrived, self.header.shards() as u8);
-        (0..n).filter(move |i| arrived >> i & 1 == 0)
+        let (live, n) = (self.arrived & !self.repaired, self.header.shards() as u8);
+        (0..n).filter(move |i| live >> i & 1 == 0)
     }
 }
 
@@ -60,7 +61,8 @@ pub(super) struct SetState {
     /// One bit for each shred that is here.
     pub(super) present: u64,
     pub(super) complete: bool,
-    pub(super) repaired: bool,
+    /// Of those, one bit for each that came by repair.
+    pub(super) repaired: u64,
     leaves: Vec<merkle::Hash>,
     shards: Vec<u8>,
 }
@@ -74,7 +76,7 @@ impl SetState {
             signature: *shred.shred().signature(),
             present: 0,
             complete: false,
-            repaired: false,
+            repaired: 0,
             leaves: vec![[0; 32]; header.shards()],
             shards: vec![0; header.shards() * usize::from(header.shard_len)],
         }

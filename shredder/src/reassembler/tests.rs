@@ -272,12 +272,15 @@ fn two_keys_of_one_gateway_have_one_share() {
         (results, reassembler.shares.of(&evil), reassembler.bytes())
     };
     // One shred of each message of old blocks and of the next one, by two keys in turn.
+    let mut most = 0;
     for message in 1..40 {
         for (seed, block) in [(3, 20), (4, 49), (3, 51), (4, 57)] {
             let (_, held, bytes) = push(seed, evil, block, message, 1);
-            assert!(held <= limits.memory / 2 && bytes <= limits.memory);
+            assert!(held <= limits.memory / 2 && bytes == held);
+            most = most.max(held);
         }
     }
+    assert!(most > limits.memory * 2 / 5, "{most}: nearly all that it may have");
     let (results, ..) = push(9, honest, 50, 1, 40);
     let whole = results.into_iter().filter_map(|result| result.unwrap()).count();
     assert_eq!(whole, 1);

@@ -45,7 +45,7 @@ fn header_bytes_are_pinned() {
     let cut = cut(40_000, &params(0x1122_3344_5566_7788, 2, 5));
     assert_eq!(
         hex::encode(cut.sets[1].header.to_bytes()),
-        "01010201d998c9498877665544332211010203040506070800401e18240a0600409c00000500010002002003190ac800"
+        "02010201d998c9498877665544332211010203040506070800401e18240a0600409c00000500010002008e03160ac800"
     );
     assert_eq!(ChainTag::new(42).0, 0x49c9_98d9);
 }
@@ -62,7 +62,7 @@ fn shreds_are_pinned() {
     }
     assert_eq!(
         hasher.finalize().to_hex().as_str(),
-        "bc8c1b3cb3a9d4a4bda755654fc3d5926b6ffaea36cc570e74edd75b01c83840",
+        "2767c07da84aa7291d6758962ed2deedd433aa3448d693f1472744f27d4bee49",
         "the bytes on the wire changed: that needs a new version byte"
     );
 }
@@ -129,7 +129,7 @@ fn impossible_headers_are_refused() {
     let good = cut(3_000, &params(7, 0, 1)).sets[0].header;
     type Change = fn(&mut SetHeader);
     let broken: [(&str, Change); 13] = [
-        ("version", |h| h.version = 2),
+        ("version", |h| h.version = 1),
         ("kind", |h| h.kind = 3),
         ("attempt", |h| h.attempt = 8),
         ("message index", |h| h.message = 0),
@@ -149,7 +149,7 @@ fn impossible_headers_are_refused() {
         change(&mut header);
         match header.check() {
             Err(ShredError::Header(what)) => assert_eq!(what, name),
-            Err(ShredError::Version(2)) => assert_eq!(name, "version"),
+            Err(ShredError::Version(1)) => assert_eq!(name, "version"),
             other => panic!("{name}: {other:?}"),
         }
     }
@@ -391,6 +391,37 @@ fn a_full_table_evicts_the_farthest_future() {
     assert_eq!(validator.len(), 1);
     validator.supersede(20, 1);
     assert!(validator.is_empty());
+}
+
+/// What finds no room is sent again by anybody, as often as he likes: no signature is verified
+/// for it.
+#[test]
+fn what_finds_no_room_costs_no_signature() {
+    let key = shredder().verifying_key();
+    let mut validator = Validator::new(CHAIN, 2);
+    let first = |block: u64| cut(100, &params(block, 0, 1)).sets[0].shreds[0].clone();
+    validator.validate(hashed(&first(10)).unwrap(), &key).unwrap();
+    let mut forged = first(40).to_vec();
+    let end = forged.len();
+    forged[end - 1] ^= 1;
+    let forged = hashed(&forged).unwrap();
+    // A signature would have told.
+    assert_eq!(validator.validate(forged.clone(), &key).unwrap_err(), ValidateError::Full);
+    validator.forget_below(20);
+    assert_eq!(validator.validate(forged, &key).unwrap_err(), ValidateError::Signature);
+    assert!(validator.validate(hashed(&first(40)).unwrap(), &key).is_ok());
+}
+
+/// Peers of a later version are no liars, however long their shreds are.
+#[test]
+fn another_version_has_any_length() {
+    for len in [1, 10, 500, 1_152, 1_153, 9_000] {
+        let mut bytes = vec![7; len];
+        assert_eq!(Shred::parse(bytes.clone().into()).unwrap_err(), ShredError::Version(7));
+        bytes[0] = VERSION;
+        assert!(!matches!(Shred::parse(bytes.into()), Err(ShredError::Version(_)) | Ok(_)));
+    }
+    assert_eq!(Shred::parse(Vec::new().into()).unwrap_err(), ShredError::Length(0));
 }
 
 #[test]

@@ -85,13 +85,18 @@ impl Difference {
     }
 }
 
+/// The dialect that a number stands for, if it is one that this build knows.
+pub(crate) const fn dialect_of(number: u8) -> Option<Dialect> {
+    match number {
+        0 => Some(Dialect::V0),
+        1 => Some(Dialect::V0Blob),
+        _ => None,
+    }
+}
+
 /// The name of a dialect's number.
 fn dialect(number: u8) -> &'static str {
-    match number {
-        0 => Dialect::V0.name(),
-        1 => Dialect::V0Blob.name(),
-        _ => "unknown",
-    }
+    dialect_of(number).map_or("unknown", Dialect::name)
 }
 
 impl fmt::Display for Difference {
@@ -125,10 +130,6 @@ impl Terms {
     /// What a node goes by at `now` whose newest epoch is `epoch`.
     pub fn of(chain_dialect: Dialect, epoch: &Epoch, now: Timestamp) -> Self {
         let schedule = epoch.schedule();
-        let mut hasher = blake3::Hasher::new_derive_key("fragcast 2026 gateways v1");
-        for gateway in schedule.gateways() {
-            hasher.update(gateway.as_slice());
-        }
         Self {
             chain_id: epoch.chain_id(),
             dialect: match chain_dialect {
@@ -138,7 +139,7 @@ impl Terms {
             from_block: epoch.from_block(),
             blocks_per_term: schedule.blocks_per_term(),
             gateways: u32::try_from(schedule.gateways().len()).unwrap_or(u32::MAX),
-            rotation: hasher.finalize().into(),
+            rotation: schedule.rotation_hash(),
             sent_at: now.as_micros(),
         }
     }

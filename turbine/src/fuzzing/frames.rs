@@ -1,6 +1,6 @@
 //! Control frames in sequence, and what gossip carries.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use alloy_primitives::Bytes as Payload;
@@ -10,13 +10,18 @@ use fragcast_shredder::{
     MessageParams, Shredder,
 };
 
-use crate::control::{Control, Evidence, Hello, Listeners, MAX_TIPS, RepairRequest, Tip, Tips};
+use crate::control::{
+    BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, Control, Evidence, Hello, Listeners,
+    MAX_RECEIPT_SETS, MAX_TIPS, Receipt, RepairRequest, RepairShreds, SetReceipt, Terms, Tip, Tips,
+    UNTIMED,
+};
+use crate::delays::{DelayVector, RttCode};
 use crate::delegation::Delegation;
 use crate::gossip::Gate;
 use crate::membership::{Membership, sample};
 use crate::peer::PeerKey;
-use crate::plan::Plan;
-use crate::protocol::{Config, Event, Protocol, Setup};
+use crate::plan::{Exclusions, Plan};
+use crate::protocol::{Config, Event, Setup};
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
@@ -27,6 +32,8 @@ struct World {
     members: Arc<Membership>,
     /// Two of the schedule, and a stranger.
     gateways: [GatewayKey; 3],
+    /// The keys behind the members' peer ids.
+    identities: Vec<SigningKey>,
 }
 
 fn leader(number: u8) -> SigningKey {
@@ -35,9 +42,10 @@ fn leader(number: u8) -> SigningKey {
 
 impl World {
     fn new() -> Self {
-        let members = Arc::new(sample(CHAIN, &[1, 2, 3, 0]).0);
+        let (members, identities) = sample(CHAIN, &[1, 2, 3, 0]);
+        let members = Arc::new(members);
         let gateways = [1, 2, 3].map(|byte| GatewayKey::from_bytes([byte; 32]).expect("a key"));
-        Self { members, gateways }
+        Self { members, gateways, identities }
     }
 
     fn delegation(&self, gateway: u8, key: u8, sequence: u64, blocks: (u64, u64)) -> Delegation {
@@ -58,7 +66,7 @@ impl World {
 
     /// A frame of four bytes: what it is, and three numbers.
     fn frame(&self, [op, a, b, c]: [u8; 4]) -> Control {
-        match op % 8 {
+        match op % 16 {
             0 => {
                 let table = if a < 128 { self.members.hash() } else { [b; 32] };
                 let chain_id = if c < 200 { CHAIN } else { 9 };
@@ -106,6 +114,82 @@ impl World {
                 set: u16::from(a) << 8 | u16::from(b),
                 have: u64::MAX >> (c % 64),
             }),
+            7 => Control::RepairShreds(RepairShreds {
+                nonce: u64::from(a % 4),
+                shreds: vec![vec![b; usize::from(c) * 5].into(); usize::from(a % 3)],
+            }),
+            8 => Control::BlocksRequest(BlocksRequest {
+                nonce: u64::from(a),
+                block: u64::from(b),
+                message: u16::from(c),
+                have: u32::from(a) << (c % 25),
+                last: u64::MAX >> (c % 64),
+            }),
+            9 => {
+                let total = usize::from(a) * 100 + 1;
+                let offset = total / BLOCK_PART_LEN * BLOCK_PART_LEN;
+                Control::BlockPart(BlockPart {
+                    nonce: u64::from(c % 4),
+                    key: MessageKey { block: u64::from(b), attempt: c % 9, message: u16::from(c) },
+                    kind: Kind::from_byte(c % 3).expect("three kinds"),
+                    total: total as u32,
+                    offset: offset as u32,
+                    bytes: vec![b; total - offset].into(),
+                })
+            }
+            10 => {
+                let (first, last) = (u64::from(b), u64::from(c));
+                Control::BlocksEnd(BlocksEnd { nonce: u64::from(a % 4), first, last })
+            }
+            11 => Control::Terms(Terms {
+                chain_id: u64::from(a % 4),
+                dialect: b,
+                from_block: u64::from(c % 2) << 63,
+                blocks_per_term: u64::MAX >> (b % 64),
+                gateways: u32::from(c),
+                rotation: [a; 32],
+                sent_at: u64::from(c) << (b % 57),
+            }),
+            12 => {
+                let table = if b < 200 { self.members.hash() } else { [b; 32] };
+                let len = if c < 200 { self.members.len() } else { usize::from(c) };
+                let member = u32::from(a % 5);
+                let others = (0..len as u32).filter(|other| *other != member);
+                let pairs: Vec<_> = others.map(|to| (to, RttCode::from_byte(b))).collect();
+                let of = (CHAIN, table, len);
+                let vector = DelayVector::new(of, member, u64::from(c), &pairs);
+                let mut signed = vector.sign(&self.identities[usize::from(a) % 4]);
+                if op >= 240 {
+                    signed.signature[0] ^= 1;
+                }
+                Control::Delays(Box::new(signed))
+            }
+            13 => {
+                let set = |i: u8| SetReceipt {
+                    message: u16::from(b % 4),
+                    set: u16::from(i),
+                    came: u64::MAX >> (c % 64),
+                    timed: if c % 64 > 60 { UNTIMED } else { a % 3 },
+                    after: i32::from(c) << (b % 24),
+                };
+                let sets = (0..a % (MAX_RECEIPT_SETS as u8 + 2)).map(set).collect();
+                Control::Receipt(Receipt { block: u64::from(b), attempt: c % 9, sets })
+            }
+            14 => {
+                let key = leader(a);
+                let of_key = key.verifying_key().to_bytes();
+                let plan = Plan::configured(CHAIN, of_key, &self.members);
+                let plan = if b < 200 { plan.id() } else { u64::from(b) };
+                let members = if c < 200 { self.members.len() } else { usize::from(c) };
+                let of = (CHAIN, of_key, plan);
+                let excluded = [u32::from(b % 4), u32::from(c % 4)];
+                let mask = Exclusions::new(of, u64::from(c), members, (&excluded, &excluded[1..]));
+                let mut signed = mask.sign(&key);
+                if op >= 240 {
+                    signed.signature[0] ^= 1;
+                }
+                Control::Exclusions(Box::new(signed))
+            }
             _ => {
                 let wire = bytes::Bytes::from(vec![b; usize::from(a) * 100 + 1]);
                 let index = usize::from(c) % 4;
@@ -144,15 +228,18 @@ impl World {
         Control::Evidence(Box::new(Evidence { delegation, proof }))
     }
 
-    fn node(&self) -> Protocol {
+    fn setup(&self) -> Setup {
         let addresses = self.gateways[..2].iter().map(GatewayKey::address).collect();
         let schedule = Schedule::new(addresses, 4).expect("two gateways");
         let delegations =
-            [0, 1].map(|n| self.delegation(n, n, 0, (0, u64::MAX)).sign(self.gateway(n)));
+            // The second gateway is run by the node itself.
+            [(0, 0), (1, 3)].map(|(gateway, member)| {
+                let delegation = self.delegation(member, gateway, 0, (0, u64::MAX));
+                delegation.sign(self.gateway(gateway))
+            });
         let members = Arc::clone(&self.members);
         let setup = Setup::new(Config::new(CHAIN), members, schedule, delegations);
-        let me = self.members.members()[3].peer();
-        setup.expect("delegations of our own").node(&me, None).expect("a member")
+        setup.expect("delegations of our own")
     }
 }
 
@@ -160,15 +247,26 @@ impl World {
 /// order, between connections that come and go: no message comes out, who is accused has
 /// signed both, nothing is sent to who is not connected, and time moves on.
 pub fn frames(data: &[u8]) {
-    let world = World::new();
-    let mut node = world.node();
+    static WORLD: OnceLock<(World, Setup)> = OnceLock::new();
+    let (world, setup) = WORLD.get_or_init(|| {
+        let world = World::new();
+        let setup = world.setup();
+        (world, setup)
+    });
+    let me = world.members.members()[3].peer();
+    let mut node = setup.node(&me, Some(leader(1))).expect("a member");
+    node.set_identity(world.identities[3].clone());
     let mut now = Timestamp::from_nanos(1_000_000_000);
     for op in data.chunks_exact(5).take(200) {
         let (from, what) = (PeerKey::from(u32::from(op[0] % 3)), [op[1], op[2], op[3], op[4]]);
         match op[0] / 3 % 10 {
             0 => node.handle_connected(from),
             1 => node.handle_disconnected(from),
-            2 => now = now + Duration::from_millis(u64::from(op[1]) * 8),
+            2 => {
+                now = now + Duration::from_millis(u64::from(op[1]) * 8);
+                let sample = Duration::from_micros(u64::from(op[2]) << (op[3] % 32));
+                node.handle_round_trips(now, [(PeerKey::from(u32::from(op[4])), sample)]);
+            }
             3 => node.handle_control(now, from, &op[1..]),
             4 => {
                 // Cut short, or changed.
@@ -181,12 +279,17 @@ pub fn frames(data: &[u8]) {
                 }
                 node.handle_control(now, from, &frame);
             }
+            5 => {
+                // Its application: where it is, and whether it has something to do.
+                node.handle_verified(now, u64::from(op[1]), Timestamp::default());
+                node.handle_idle(now, op[2] % 4 != 0);
+            }
             _ => node.handle_control(now, from, &world.frame(what).to_bytes()),
         }
         node.handle_timeout(now);
         while let Some(event) = node.poll_event() {
             match event {
-                Event::Message { .. } => panic!("nobody signed one"),
+                Event::Message { .. } | Event::Again(_) => panic!("nobody signed one"),
                 Event::Equivocation { gateway, evidence } => {
                     assert_eq!(evidence.verify(), Ok(gateway));
                     assert!(world.gateways[..2].iter().any(|key| key.address() == gateway));
@@ -202,6 +305,8 @@ pub fn frames(data: &[u8]) {
             assert!(node.is_connected(transmit.to));
         }
         assert!(node.poll_timeout(now).is_none_or(|at| at > now), "time moves on");
+        let delays = node.delays();
+        assert!(delays.measured <= 3 && delays.reporters <= 4 && delays.pairs <= 6);
     }
 }
 

@@ -193,7 +193,7 @@ impl Gate {
 /// seconds, and nobody could be blamed before. Nothing that can be executed is lost: a signature
 /// has 64 bytes, a deposit's source hash and sender have 52. Ignored and not rejected, since
 /// a gateway may have signed it.
-fn is_crowded(message: &Message) -> bool {
+pub(crate) fn is_crowded(message: &Message) -> bool {
     let Message::Frag(frag) = message else { return false };
     let bytes: usize = frag.txs.iter().map(|tx| tx.len()).sum();
     frag.txs.len() > CROWD && bytes < frag.txs.len() * MIN_TX_LEN

@@ -40,7 +40,8 @@ pub enum GossipOutcome {
     TooLong,
     /// Shorter than its fixed part. Rejected.
     Truncated,
-    /// Of the other dialect. Rejected.
+    /// Of the other dialect. The sender's network file may name that one, so it is not rejected, but
+    /// tolerated at a low rate alone.
     Dialect,
     /// No encoding of a message. Rejected.
     Malformed,
@@ -77,14 +78,19 @@ impl GossipOutcome {
             | Self::Crowded
             | Self::HighS
             | Self::WrongSigner
+            | Self::Dialect
             | Self::OtherTable
             | Self::Topic => Verdict::Ignore,
-            Self::TooLong
-            | Self::Truncated
-            | Self::Dialect
-            | Self::Malformed
-            | Self::BadSignature => Verdict::Reject,
+            Self::TooLong | Self::Truncated | Self::Malformed | Self::BadSignature => {
+                Verdict::Reject
+            }
         }
+    }
+
+    /// Whether it may be right elsewhere, by another list of gateways or another dialect: each is
+    /// work for nothing, so it is tolerated at a low rate.
+    pub const fn is_foreign(self) -> bool {
+        matches!(self, Self::WrongSigner | Self::Dialect)
     }
 
     /// Whether the sender must have known better.
@@ -135,6 +141,6 @@ mod tests {
             .filter(|outcome| outcome.convicts_sender())
             .map(|outcome| outcome.label())
             .collect();
-        assert_eq!(convicting, ["too_long", "truncated", "dialect", "malformed", "bad_signature"]);
+        assert_eq!(convicting, ["too_long", "truncated", "malformed", "bad_signature"]);
     }
 }

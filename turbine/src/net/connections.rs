@@ -106,6 +106,11 @@ impl Connections {
         watch
     }
 
+    /// The watch that tells whenever a peer is connected; `None` if it is no member.
+    pub(super) fn watch(&self, peer: PeerKey) -> Option<watch::Receiver<bool>> {
+        self.peers.get(&peer).map(|known| known.up.subscribe())
+    }
+
     /// Forgets a peer that is a member no more, and closes its connections.
     pub(super) fn leave(&mut self, peer: PeerKey) {
         if let Some(gone) = self.peers.remove(&peer) {
@@ -219,8 +224,13 @@ impl Connections {
 
     /// Round-trip time to each connected peer.
     pub(super) fn round_trips(&self) -> Vec<(PeerId, Duration)> {
-        let round_trip = |peer: &Peer| Some((peer.id, peer.entries.last()?.connection.rtt()));
-        self.peers.values().filter_map(round_trip).collect()
+        self.measured().map(|(key, round_trip)| (self.peers[&key].id, round_trip)).collect()
+    }
+
+    /// The same by key.
+    pub(super) fn measured(&self) -> impl Iterator<Item = (PeerKey, Duration)> + '_ {
+        let peers = self.peers.iter();
+        peers.filter_map(|(key, peer)| Some((*key, peer.entries.last()?.connection.rtt())))
     }
 }
 

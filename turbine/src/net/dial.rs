@@ -1,4 +1,4 @@
-//! Dialling: a task for each other member calls it while it is not connected, with growing
+//! Dialling: a task for each member that is to be connected calls it while it is not, with growing
 //! pauses.
 
 use std::collections::BTreeMap;
@@ -153,7 +153,7 @@ impl Dialler {
     }
 }
 
-/// The dialling tasks, one for each other member.
+/// The dialling tasks, one for each member that is to be connected.
 pub(super) struct Dials {
     dialler: Arc<Dialler>,
     me: PeerId,
@@ -174,6 +174,11 @@ impl Dials {
         let patient = id < self.me;
         let task = self.tasks.spawn(Arc::clone(&self.dialler).run(peer, id, patient, up));
         self.running.insert(peer, task);
+    }
+
+    /// Whether a member is called while it is not connected.
+    pub(super) fn is_running(&self, peer: PeerKey) -> bool {
+        self.running.contains_key(&peer)
     }
 
     /// Calls a member no more.

@@ -7,11 +7,13 @@ use std::time::Duration;
 use quinn::VarInt;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::connections::{Change, Connections, Dropped, Received};
 use super::dial::{Bars, Dials};
 use super::experiments::Losses;
+use super::following::Following;
 use super::handle::{Broadcast, Command};
 use super::inbox::{Inbound, Inbox};
 use super::link::{DriverLink, GossipInput};
@@ -21,6 +23,7 @@ use super::{Clock, Snapshot};
 use crate::egress::{Payload, Transmit};
 use crate::epoch::EpochsView;
 use crate::peer::{PeerId, PeerKey};
+use crate::planner::PlanDraft;
 use crate::protocol::{BroadcastError, EpochChange, Event, Protocol};
 
 /// Datagrams taken at a time.
@@ -31,6 +34,8 @@ pub(super) const PENDING_BROADCASTS: usize = 64;
 const TRANSMITS: usize = 1024;
 /// Interval at which the snapshot is published.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
+/// Interval at which the protocol is told what the connections measured.
+const ROUND_TRIPS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The protocol, and what it is driven with.
 pub(super) struct Driver {
@@ -39,6 +44,7 @@ pub(super) struct Driver {
     pub(super) epochs: watch::Sender<Arc<EpochsView>>,
     pub(super) connections: Connections,
     pub(super) dials: Dials,
+    pub(super) following: Following,
     pub(super) clock: Clock,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) link: DriverLink,
@@ -51,6 +57,8 @@ pub(super) struct Driver {
     pub(super) calls: Arc<Tally<Call>>,
     /// When the numbers were published last.
     pub(super) published: Instant,
+    /// When the protocol was told round trips last.
+    pub(super) measured: Instant,
     pub(super) losses: Option<Losses>,
 }
 
@@ -65,11 +73,17 @@ impl Driver {
         let mut received = Vec::with_capacity(BURST);
         let mut publish = tokio::time::interval(SNAPSHOT_INTERVAL);
         publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut planning: Option<JoinHandle<Option<PlanDraft>>> = None;
         loop {
             if self.drain().await.is_err() {
                 return;
             }
             let now = self.clock.now();
+            if planning.is_none() {
+                // A tenth of a second of work for a thousand members: not on this thread.
+                let job = self.protocol.planning_job(now);
+                planning = job.map(|job| tokio::task::spawn_blocking(move || job.run()));
+            }
             let timeout = self.protocol.poll_timeout(now).map(|at| self.clock.instant(at));
             let due = async {
                 match timeout {
@@ -101,7 +115,14 @@ impl Driver {
                 },
                 () = self.link.ready() => self.take_turn(),
                 () = due => self.protocol.handle_timeout(self.clock.now()),
-                _ = publish.tick() => self.publish(),
+                draft = result(&mut planning) => {
+                    planning = None;
+                    self.protocol.planned(self.clock.now(), draft);
+                }
+                _ = publish.tick() => {
+                    self.measure();
+                    self.publish();
+                }
             }
         }
     }
@@ -160,15 +181,24 @@ impl Driver {
             self.connections.leave(*key);
             self.bars.forget(*key);
         }
+        self.follow();
         self.publish();
     }
 
-    /// A member of a living epoch is to be connected, unless it is this node.
+    /// A member of a living epoch may be connected, and is called if it is to be, unless it is this
+    /// node.
     pub(super) fn join(&mut self, key: PeerKey, id: PeerId) {
         if key != self.protocol.me() {
             let up = self.connections.join(key, id);
-            self.dials.start(key, id, up);
+            if self.following.wants(key) {
+                self.dials.start(key, id, up);
+            }
         }
+    }
+
+    /// Whom to be connected to may be others now.
+    fn follow(&mut self) {
+        self.following.follow(&self.protocol, &self.connections, &mut self.dials);
     }
 
     /// Gives everything its turn that a flood of one kind would keep waiting.
@@ -176,7 +206,18 @@ impl Driver {
         self.take_gossip();
         self.protocol.handle_timeout(self.clock.now());
         if self.published.elapsed() > SNAPSHOT_INTERVAL {
+            self.measure();
             self.publish();
+        }
+    }
+
+    /// Tells the protocol the round trips that the connections measured, once a second.
+    fn measure(&mut self) {
+        if self.measured.elapsed() >= ROUND_TRIPS_INTERVAL {
+            self.measured = Instant::now();
+            let samples: Vec<(PeerKey, Duration)> = self.connections.measured().collect();
+            self.protocol.handle_round_trips(self.clock.now(), samples);
+            self.follow();
         }
     }
 
@@ -233,16 +274,25 @@ impl Driver {
             }
             // The loop has ended by then.
             Command::Shutdown => {}
-            Command::Epoch(epoch, reply) => {
-                let taken = self.protocol.handle_epoch(self.clock.now(), *epoch);
+            Command::Epoch { epoch, instead, reply } => {
+                let now = self.clock.now();
+                let taken = match instead {
+                    true => self.protocol.handle_epoch_instead(now, *epoch),
+                    false => self.protocol.handle_epoch(now, *epoch),
+                };
                 self.publish_epochs();
                 // Who asked may have given up.
                 let _ = reply.send(taken);
+            }
+            Command::Support(gateways, reply) => {
+                // Who asked may have given up.
+                let _ = reply.send(self.protocol.support(&gateways));
             }
             Command::Head(block) => self.protocol.handle_head(self.clock.now(), block),
             Command::Verified(block, built_at) => {
                 self.protocol.handle_verified(self.clock.now(), block, built_at);
             }
+            Command::Idle(idle) => self.protocol.handle_idle(self.clock.now(), idle),
             Command::Mode(mode) => {
                 tracing::info!(%mode, "the operator says which way messages travel");
                 self.protocol.set_mode(self.clock.now(), mode);
@@ -270,6 +320,7 @@ impl Driver {
                     // What it is greeted with has our clock in it, which may be as old as the last event.
                     self.protocol.handle_timeout(self.clock.now());
                     self.protocol.handle_connected(peer);
+                    self.following.make_room(&self.connections);
                 }
             }
             Change::Down { peer, id } => {
@@ -304,5 +355,16 @@ impl Driver {
         self.published = Instant::now();
         let snapshot = Snapshot::of(&self.protocol, &self.connections, &self.calls);
         self.snapshots.send_replace(snapshot);
+    }
+}
+
+/// What planning has found, once it has ended; waits for ever while there is none under way.
+async fn result(planning: &mut Option<JoinHandle<Option<PlanDraft>>>) -> Option<PlanDraft> {
+    match planning {
+        Some(planning) => planning.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "planning failed; the plan in force stays");
+            None
+        }),
+        None => std::future::pending().await,
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use alloy_primitives::Address;
 use fragcast_shredder::{MessageKey, VerifiedMessage};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -10,6 +11,7 @@ use super::{Clock, Snapshot};
 use crate::epoch::{Epoch, EpochError, EpochsView};
 use crate::gossip::{Mode, Policy};
 use crate::protocol::BroadcastError;
+use crate::rotation::Support;
 use crate::time::Timestamp;
 
 /// Why an epoch was not taken.
@@ -37,9 +39,11 @@ pub(super) struct Broadcast {
 /// What a handle asks of the driver.
 pub(super) enum Command {
     Broadcast(Broadcast),
-    Epoch(Box<Epoch>, oneshot::Sender<Result<(), EpochError>>),
+    Epoch { epoch: Box<Epoch>, instead: bool, reply: oneshot::Sender<Result<(), EpochError>> },
+    Support(Vec<Address>, oneshot::Sender<Support>),
     Head(u64),
     Verified(u64, Timestamp),
+    Idle(bool),
     Leads(u64, oneshot::Sender<bool>),
     Mode(Mode),
     Policy(Policy),
@@ -89,8 +93,29 @@ impl Handle {
     /// # Errors
     /// [`EpochRefused`]; nothing has changed then.
     pub async fn epoch(&self, epoch: Epoch) -> Result<(), EpochRefused> {
+        self.take_epoch(epoch, false).await
+    }
+
+    /// The same, in place of the epochs that have not begun; see
+    /// [`Protocol::handle_epoch_instead`](crate::Protocol::handle_epoch_instead).
+    ///
+    /// # Errors
+    /// [`EpochRefused`]; nothing has changed then.
+    pub async fn epoch_instead(&self, epoch: Epoch) -> Result<(), EpochRefused> {
+        self.take_epoch(epoch, true).await
+    }
+
+    /// Where the chain stands, and from which block on peers go by these gateways; `None` if the
+    /// driver has ended.
+    pub async fn support(&self, gateways: Vec<Address>) -> Option<Support> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Epoch(Box::new(epoch), reply);
+        self.commands.send(Command::Support(gateways, reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    async fn take_epoch(&self, epoch: Epoch, instead: bool) -> Result<(), EpochRefused> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Epoch { epoch: Box::new(epoch), instead, reply };
         self.commands.send(command).await.map_err(|_| EpochRefused::Ended)?;
         answer.await.map_err(|_| EpochRefused::Ended)?.map_err(EpochRefused::Epoch)
     }
@@ -110,6 +135,12 @@ impl Handle {
     /// the chain's clock; see [`Protocol::handle_verified`](crate::Protocol::handle_verified).
     pub async fn verified(&self, block: u64, built_at: Timestamp) {
         let _ = self.commands.send(Command::Verified(block, built_at)).await;
+    }
+
+    /// Tells the protocol whether the application has nothing to do; see
+    /// [`Protocol::handle_idle`](crate::Protocol::handle_idle).
+    pub async fn idle(&self, idle: bool) {
+        let _ = self.commands.send(Command::Idle(idle)).await;
     }
 
     /// The operator says where the chain's head is.

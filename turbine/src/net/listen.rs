@@ -1,7 +1,7 @@
 //! Incoming calls: limits before anything is computed, then the handshake.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quinn::{Connection, Endpoint, Incoming};
@@ -15,9 +15,11 @@ use super::dial::Bars;
 use super::places::{Caller, Place, Places, Refusal};
 use super::tally::Tally;
 use super::tls::peer_of;
+use super::unwelcome::Unwelcome;
 use crate::counts::labelled;
 use crate::epoch::EpochsView;
-use crate::peer::PeerId;
+use crate::peer::{PeerId, PeerKey};
+use crate::time::Timestamp;
 
 /// The fate of a call from outside.
 #[derive(Debug, Clone, Copy, VariantArray, IntoStaticStr)]
@@ -35,6 +37,8 @@ pub(super) enum Call {
     RefusedNetwork,
     /// It is barred.
     RefusedBarred,
+    /// Handshakes with its host have come to nothing too often; it is not answered.
+    Ignored,
     /// It is no member, or the handshake came to nothing.
     HandshakeFailed,
 }
@@ -94,21 +98,68 @@ impl Drop for Slot {
 struct Known {
     epochs: watch::Receiver<Arc<EpochsView>>,
     addresses: BTreeSet<IpAddr>,
+    /// Where members listen, and call from.
+    sockets: BTreeMap<SocketAddr, PeerKey>,
+}
+
+/// Hosts whose handshakes come to nothing, and the clock for them.
+#[derive(Clone)]
+struct Failed {
+    /// Those who have not proven their address, and those who have.
+    hosts: Arc<[Mutex<Unwelcome>; 2]>,
+    since: tokio::time::Instant,
+}
+
+impl Failed {
+    fn new() -> Self {
+        let hosts = [(); 2].map(|()| Mutex::new(Unwelcome::new()));
+        Self { hosts: Arc::new(hosts), since: tokio::time::Instant::now() }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::default() + self.since.elapsed()
+    }
+
+    fn lock(&self, proven: bool) -> std::sync::MutexGuard<'_, Unwelcome> {
+        self.hosts[usize::from(proven)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_early(&self, from: IpAddr, proven: bool) -> bool {
+        self.lock(proven).is_early(self.now(), from)
+    }
+
+    fn note(&self, from: IpAddr, proven: bool) {
+        self.lock(proven).note(self.now(), from);
+    }
 }
 
 impl Known {
     fn new(mut epochs: watch::Receiver<Arc<EpochsView>>) -> Self {
         epochs.mark_changed();
-        Self { epochs, addresses: BTreeSet::new() }
+        Self { epochs, addresses: BTreeSet::new(), sockets: BTreeMap::new() }
     }
 
     fn has(&mut self, address: IpAddr) -> bool {
         if self.epochs.has_changed().unwrap_or(false) {
             let view = Arc::clone(&self.epochs.borrow_and_update());
             self.addresses = member_addresses(&view);
+            let sockets = view.members().flat_map(|(peer, member)| {
+                member.record.addresses().map(move |at| (canonical(at), peer))
+            });
+            self.sockets = sockets.collect();
         }
         self.addresses.contains(&address.to_canonical())
     }
+
+    /// The member that listens there.
+    fn at(&self, socket: SocketAddr) -> Option<PeerKey> {
+        self.sockets.get(&canonical(socket)).copied()
+    }
+}
+
+/// IPv4 as itself where an IPv6 socket maps it.
+fn canonical(socket: SocketAddr) -> SocketAddr {
+    SocketAddr::new(socket.ip().to_canonical(), socket.port())
 }
 
 /// The addresses of all members.
@@ -132,25 +183,45 @@ pub(super) async fn listen(
         by_address: BTreeMap::new(),
     }));
     let mut known = Known::new(epochs.clone());
+    let failed = Failed::new();
     while let Some(incoming) = endpoint.accept().await {
-        let member = known.has(incoming.remote_address().ip());
+        let from = incoming.remote_address();
+        let member = known.has(from.ip());
+        // Others behind its address do not keep a member waiting.
+        let welcome = || known.at(from).is_some_and(|peer| !bars.is_barred(peer));
+        if failed.is_early(from.ip(), true) && !welcome() {
+            calls.count(Call::Ignored);
+            incoming.ignore();
+            continue;
+        }
+        // Somebody may have called in its name: it is to show that this is its address.
+        if !incoming.remote_address_validated() && failed.is_early(from.ip(), false) {
+            calls.count(Call::Retried);
+            let _ = incoming.retry();
+            continue;
+        }
         let Some((incoming, slot)) = admit(incoming, member, &limits, &counts, &calls) else {
             continue;
         };
         let (epochs, bars) = (epochs.clone(), bars.clone());
         let (calls, changes) = (calls.clone(), changes.clone());
+        let failed = failed.clone();
         tokio::spawn(async move {
+            let proven = incoming.remote_address_validated();
             let Some(connection) = handshake(incoming, &limits).await else {
                 calls.count(Call::HandshakeFailed);
+                failed.note(from.ip(), proven);
                 return;
             };
             let member = |peer| epochs.borrow().peers().key(&peer);
             let Some(peer) = peer_behind(&connection).and_then(member) else {
                 calls.count(Call::HandshakeFailed);
+                failed.note(from.ip(), true);
                 return;
             };
             if bars.is_barred(peer) {
                 calls.count(Call::RefusedBarred);
+                failed.note(from.ip(), true);
                 connection.close(quinn::VarInt::from_u32(1), b"barred");
                 return;
             }

@@ -73,7 +73,7 @@ const fn part(total: usize, of: usize) -> usize {
 }
 
 /// What one machine is taken to have: an address, or with IPv6 a /64.
-fn host(address: IpAddr) -> IpAddr {
+pub(super) fn host(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => masked(address, 64),

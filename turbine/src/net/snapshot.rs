@@ -11,7 +11,7 @@ use crate::gossip::{Mode, Policy};
 use crate::health::{Reason, State};
 use crate::outcome::Outcomes;
 use crate::peer::PeerId;
-use crate::protocol::{CatchUpState, Counters, Protocol};
+use crate::protocol::{CatchUpState, Counters, DelaysState, Protocol, ReceiptsState};
 use crate::time::Timestamp;
 
 /// The driver's numbers, published five times a second.
@@ -47,6 +47,10 @@ pub struct Snapshot {
     pub window: (u64, u64),
     /// How far this node has caught up with what is live.
     pub catch_up: CatchUpState,
+    /// What of measured delays this node has.
+    pub delays: DelaysState,
+    /// What it told, and was told as a leader, of the shreds that came.
+    pub receipts: ReceiptsState,
     /// Gossip, as the protocol sees it.
     pub fallback: FallbackSnapshot,
 }
@@ -93,6 +97,8 @@ impl Snapshot {
             archive_bytes: protocol.archive_bytes(),
             window: protocol.window(),
             catch_up: protocol.catch_up(),
+            delays: protocol.delays(),
+            receipts: protocol.receipts(),
             fallback: FallbackSnapshot::of(protocol),
         }
     }

@@ -1,7 +1,9 @@
-//! The UDP socket under the endpoint: it can be cut off, and says when it is closed.
+//! The UDP socket under the endpoint: it can be cut off, taken away, and says when it is closed.
 //!
 //! quinn closes it after the last connection and the endpoint's own task have ended, and tells
-//! nobody. Whoever starts a node anew on the same port has to know.
+//! nobody. A connection that was closed in the middle of its handshake lives for three seconds
+//! more (RFC 9000, section 10.2: three times the probe timeout). Whoever starts a node anew on the
+//! same port cannot wait for that, and has to know when the port is free.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -12,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, UdpPoller};
+use quinn::{AsyncUdpSocket, Endpoint, UdpPoller};
 use tokio::sync::mpsc;
 
 use super::experiments::Cut;
@@ -89,6 +91,55 @@ impl AsyncUdpSocket for Socket {
 
     fn may_fragment(&self) -> bool {
         self.inner.may_fragment()
+    }
+}
+
+/// Takes its socket from an endpoint that has said goodbye. What is left of its connections sends
+/// nothing any more and hears nothing.
+///
+/// # Errors
+/// The socket does not know its address.
+pub(super) fn release(endpoint: &Endpoint) -> io::Result<()> {
+    let nowhere = Arc::new(Nowhere(endpoint.local_addr()?));
+    // The endpoint also keeps the socket before this one, until something comes by this one.
+    endpoint.rebind_abstract(nowhere.clone())?;
+    endpoint.rebind_abstract(nowhere)
+}
+
+/// A socket to nowhere, in the place of one at this address.
+#[derive(Debug)]
+struct Nowhere(SocketAddr);
+
+impl AsyncUdpSocket for Nowhere {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Ready)
+    }
+
+    fn try_send(&self, _: &Transmit<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        _: &mut Context<'_>,
+        _: &mut [IoSliceMut<'_>],
+        _: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.0)
+    }
+}
+
+/// It can always be sent to nowhere.
+#[derive(Debug)]
+struct Ready;
+
+impl UdpPoller for Ready {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -9,15 +9,17 @@ use ed25519_dalek::SigningKey;
 use quinn::{Endpoint, EndpointConfig, Runtime, ServerConfig, TokioRuntime, VarInt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tracing::warn;
 
 use super::connections::Connections;
 use super::dial::{Bars, Dialler, Dials};
 use super::driver::{Driver, PENDING_BROADCASTS};
 use super::experiments::{Cut, Losses};
+use super::following::Following;
 use super::inbox::Inbox;
 use super::link::{self, GossipLink};
 use super::listen::listen;
-use super::socket::Socket;
+use super::socket::{Socket, release};
 use super::tally::Tally;
 use super::{Clock, FallbackSnapshot, Handle, NetConfig, Snapshot, tls, transport};
 use crate::peer::PeerId;
@@ -27,8 +29,10 @@ use crate::protocol::{Event, Protocol};
 const CHANGES: usize = 256;
 /// Events waiting for the application.
 const EVENTS: usize = 4096;
-/// How long a closing endpoint may take to say goodbye, and then to close its socket.
+/// How long a closing endpoint may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
+/// How long the tasks of an endpoint may take to let go of its socket: a guard against hanging.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Why the driver cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +68,8 @@ pub struct Running {
     pub handle: Handle,
     /// The protocol's events; must be drained by something that does not wait for the network.
     pub events: mpsc::Receiver<Event>,
-    /// The task, which ends after the last handle is gone, with the socket closed.
-    pub task: JoinHandle<()>,
+    /// The task, which ends after the last handle is gone; says whether the socket is closed.
+    pub task: JoinHandle<bool>,
     /// The link for the gossip task; dropped if there is none.
     pub gossip: GossipLink,
 }
@@ -75,7 +79,7 @@ pub struct Running {
 /// # Errors
 /// [`NetError`].
 pub fn spawn(
-    protocol: Protocol,
+    mut protocol: Protocol,
     identity: SigningKey,
     socket: UdpSocket,
     config: &NetConfig,
@@ -86,6 +90,7 @@ pub fn spawn(
     if found != expected {
         return Err(NetError::Identity { expected, found });
     }
+    protocol.set_identity(identity.clone());
     let transport = transport::config(config);
     let mut server = ServerConfig::with_crypto(Arc::new(tls::server(&identity, epochs.clone())?));
     server
@@ -134,12 +139,14 @@ pub fn spawn(
         warned: Default::default(),
     });
 
+    let following = Following::new(&protocol, config.limits.connections);
     let clock = Clock::new();
     let mut driver = Driver {
         protocol,
         epochs: published,
         connections,
         dials,
+        following,
         clock,
         events,
         link,
@@ -149,6 +156,7 @@ pub fn spawn(
         bar: config.limits.bar,
         calls,
         published: tokio::time::Instant::now(),
+        measured: tokio::time::Instant::now(),
         losses: config.drop_shreds.map(|(share, seed)| Losses::new(share, seed)),
     };
     let members = Arc::clone(&epochs.borrow());
@@ -160,9 +168,15 @@ pub fn spawn(
         endpoint.close(VarInt::from_u32(0), b"shutting down");
         listening.abort();
         driver.dials.shutdown().await;
+        // Each of them holds the socket, be it ever so closed.
+        drop(driver.connections);
         let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
+        if let Err(error) = release(&endpoint) {
+            warn!(%error, "the overlay's port stays in use for a while");
+        }
         drop(endpoint);
-        let _ = tokio::time::timeout(GOODBYE, closed.wait()).await;
+        // Tasks of quinn's let go of it when they have their turn.
+        tokio::time::timeout(CLOSING, closed.wait()).await.is_ok()
     });
     let handle = Handle { commands, snapshot, epochs, clock, local };
     Ok(Running { handle, events: events_rx, task, gossip })

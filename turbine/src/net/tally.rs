@@ -56,7 +56,7 @@ mod tests {
         assert_eq!(
             calls.join(" "),
             "accepted retried refused_total refused_address refused_network refused_barred \
-             handshake_failed"
+             ignored handshake_failed"
         );
     }
 }

@@ -2,48 +2,64 @@
 //!
 //! ```text
 //! messages ──▶ Archive ──▶ answers: whole blocks, as messages with their signatures
-//! handle_verified, tips, window ──▶ first block that is not whole here ──▶ requests ──▶ peers
+//! handle_verified, tips, window ──▶ blocks that are not whole here ──▶ Streams ⇄ peers
+//!                                         hand on ◀── blocks held ahead ◀──┘
 //! ```
 //!
 //! Repair brings what peers tell of within the window; a node that was away for longer, or that
-//! started with a stored head, lacks whole blocks. It asks a peer for all of them at once, as
-//! messages, which need nothing but their gateway's signature. So it needs no execution client to
-//! come back, as long as some peer keeps the blocks.
+//! started with a stored head, lacks whole blocks. It asks peers for them, as messages, which need
+//! nothing but their gateway's signature. So it needs no execution client to come back, as long as
+//! some peer keeps the blocks.
+//!
+//! Several questions are under way at a time, each for other blocks: with one, a round trip would
+//! bring a megabyte at most. What comes before its turn is held until the application is near.
+//!
+//! # The head
+//! The application's verified head, if it tells one. Who executes nothing tells none: then every
+//! block is needed from the one on that the node first saw open, as far back as
+//! [`CatchUpConfig::blocks`]: its head is what has come whole since then. A block that nobody sends
+//! holds up none of the others, since not every block of a chain is sent by a gateway.
 //!
 //! # Guarantees
-//! * Nothing is asked for unless the application has told its verified head, and nothing further
-//!   than [`CatchUpConfig::ahead`] blocks beyond it: the application sets the pace.
+//! * Nothing is handed on further than [`CatchUpConfig::ahead`] blocks beyond the verified head: the
+//!   application sets the pace. [`CatchUpConfig::questions`] times as many are asked for.
 //! * What a peer sends is taken only if it was asked for it, in order from the place that was asked
-//!   for, of one attempt a block, and verified message by message. A message that its gateway did
-//!   not sign convicts the peer.
+//!   for, of one attempt a block, and verified message by message. A block is taken whole, if its
+//!   Seal [agrees](content); after [`DISPUTES`] answers that do not, its messages are handed on for
+//!   the sequencer to judge, and it is asked for again.
 //! * A peer that cannot help, is slow, or sends what is not next is passed over for [`PAUSE`]: it is
 //!   asked again only for what follows what it has sent, and not if it brings no new message within
 //!   [`SLOWEST`]. If nobody keeps the first missing block, [`Event::Gap`] says so as soon as the
 //!   first few have answered.
-//! * Memory: the [`Archive`]'s, one message of 10 MiB at most as it comes, 64 peers that are passed
-//!   over, 4,096 budgets.
+//! * Memory: the [`Archive`]'s; half as much, or one message of 10 MiB if that is more, for what
+//!   comes and what is held, of which the first missing block comes first, and is handed on in parts
+//!   if it is longer; 64 peers that are passed over, 512 blocks that are put off, 4,096 budgets.
 
+mod answers;
 mod archive;
+mod content;
 mod serving;
+mod stream;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use fragcast_shredder::shred::MAX_ATTEMPTS;
-use fragcast_shredder::{Kind, MessageKey};
+use fragcast_shredder::{Kind, MAX_MESSAGE_LEN, MessageKey, VerifiedMessage};
 
 use super::config::CatchUpConfig;
 use super::ctx::Ctx;
 use super::event::Event;
 use super::repair::draw_peer;
-use crate::control::{BlockPart, BlocksEnd, BlocksRequest, Control, MAX_PARTS};
+use crate::control::{BLOCK_PART_LEN, BlocksRequest, Control, MAX_PARTS};
 use crate::egress::{Lane, Payload, Transmit};
 use crate::gossip::Mode;
 use crate::outcome::Outcome;
 use crate::peer::PeerKey;
 use crate::time::Timestamp;
+use stream::Stream;
 
-pub(super) use archive::Archive;
+pub(super) use archive::{Archive, Word};
 pub(super) use serving::Serving;
 
 /// How long a peer that could not help is passed over.
@@ -56,18 +72,36 @@ const MAX_BUSY: u8 = 10;
 const MAX_PASSED: usize = 64;
 /// After so many peers that do not keep a block, it is said to be lost.
 const GAP_AFTER: usize = 4;
-/// What a peer keeps from that keeps nothing so new.
-const NEVER: u64 = u64::MAX;
 /// A block is said to be lost at the earliest so long after it was first missed: others may be
 /// about to connect.
 const SETTLING: Duration = Duration::from_secs(1);
-/// An answer may pause so long, and last so long.
-const SILENCE: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(5);
 /// A peer that goes on answering brings a new message within this time: 10 MiB at 4 Mbit/s.
 const SLOWEST: Duration = Duration::from_secs(20);
 /// How long repair has for a block before others are asked for all of it.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// Questions to one peer at a time, of which each answer is a quarter of what a stream's queue
+/// holds; one more for the first block that is missing.
+const MAX_PER_PEER: usize = 2;
+/// Bytes of an answer, at most.
+const ANSWER: usize = MAX_PARTS * BLOCK_PART_LEN;
+/// What a block is taken to have before any has come: blocks as far ahead as is asked for by one
+/// question fill an answer.
+const FIRST_SIZE: usize = 32 * 1024;
+/// After so many answers that do not make one block, the block may be like that.
+const DISPUTES: u8 = 3;
+/// How often the pause doubles after which a block is asked for again that nobody sent: to 6 s, and
+/// for blocks that are far behind to 51 s.
+const DOUBLINGS: (u8, u8) = (5, 8);
+/// Blocks behind the live one that are not far behind.
+const NEAR: u64 = 64;
+/// After so many times who waits for no block in particular asks for one that is far behind again
+/// only when another peer has connected.
+const TRIES: u8 = 6;
+/// After so many times it is not said to be missing any more.
+const FEW: u8 = 3;
+const NEVER: Timestamp = Timestamp::from_nanos(u64::MAX);
+/// Candidates that are looked at in vain, for want of a peer, before the rest is left for later.
+const MAX_LOOKS: usize = 8;
 
 /// How far this node has caught up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,66 +114,40 @@ pub struct CatchUpState {
     pub gap: Option<(u64, u64)>,
 }
 
-/// A place in the messages of a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    block: u64,
-    message: u16,
-    have: u32,
-    /// The attempt of what has come of the block before it.
-    attempt: Option<u8>,
-}
-
-impl Place {
-    const fn start_of(block: u64) -> Self {
-        Self { block, message: 0, have: 0, attempt: None }
-    }
-
-    const fn is_start(&self) -> bool {
-        self.message == 0 && self.have == 0
-    }
-
-    /// In the order of an answer.
-    const fn order(&self) -> (u64, u16, u32) {
-        (self.block, self.message, self.have)
-    }
-}
-
-/// A request that is under way.
-#[derive(Debug)]
-struct Asked {
-    nonce: u64,
-    peer: PeerKey,
-    /// Where the answer starts.
-    from: Place,
-    /// What is next of it.
-    expect: Place,
-    last: u64,
-    sent: Timestamp,
-    /// When somebody else is asked.
-    until: Timestamp,
-    parts: usize,
-    /// Parts have come that are behind what is next.
-    skipped: bool,
-}
-
-/// The message that is coming, in its order.
-#[derive(Debug)]
-struct Coming {
-    peer: PeerKey,
-    key: MessageKey,
-    kind: Kind,
-    total: u32,
-    bytes: Vec<u8>,
-}
-
 /// Why a peer is not asked now.
 #[derive(Debug, Clone, Copy)]
 struct Passed {
     until: Timestamp,
-    /// The first block that it keeps, if it does not keep what it was asked for: [`NEVER`] if it
-    /// keeps none, or none so new. `None`: it keeps it, or has not said.
-    keeps_from: Option<u64>,
+    /// The blocks that it keeps, if it does not keep what it was asked for: none, if the first is
+    /// above the last. `None`: it keeps it, or has not said.
+    keeps: Option<(u64, u64)>,
+}
+
+impl Passed {
+    /// Whether it has said that it does not keep a block.
+    fn lacks(&self, block: u64) -> bool {
+        self.keeps.is_some_and(|(first, last)| !(first..=last).contains(&block))
+    }
+}
+
+/// A block that was asked for in vain.
+#[derive(Debug, Clone, Copy, Default)]
+struct PutOff {
+    times: u8,
+    until: Timestamp,
+    /// Answers of which the Seal said that they are no block.
+    disputes: u8,
+}
+
+/// Messages of one block, in order.
+pub(in crate::protocol) type Messages = Vec<(MessageKey, VerifiedMessage)>;
+
+/// A block that has come before its turn.
+#[derive(Debug)]
+struct Held {
+    from: PeerKey,
+    messages: Messages,
+    bytes: usize,
 }
 
 /// What [`Parts`](super::parts::Parts) makes of a part.
@@ -150,29 +158,47 @@ pub(super) enum BlockStep {
     Done(Outcome),
 }
 
+/// What becomes of a message of a block.
+pub(super) enum Took {
+    /// It waits for the rest, or its block for its turn.
+    Waits,
+    /// The block is whole.
+    Block(Messages),
+    /// Messages of a block that is not judged here; `end`: it is at its end.
+    Some { messages: Messages, end: bool },
+}
+
+/// Where blocks are missing.
+struct Range {
+    low: u64,
+    high: u64,
+    live: u64,
+}
+
 /// The asking side.
 #[derive(Debug)]
 pub(super) struct CatchUp {
     config: CatchUpConfig,
     verified: Option<u64>,
-    asked: Option<Asked>,
-    coming: Option<Coming>,
-    /// Where the last answer of a peer ended within a block.
-    cursor: Option<(PeerKey, Place)>,
+    /// The first block that is needed by who verifies none.
+    floor: Option<u64>,
+    streams: Vec<Stream>,
+    /// Blocks that are whole and before their turn.
+    held: BTreeMap<u64, Held>,
+    /// There was no memory for a message: only the first missing block is asked for until some has
+    /// been handed on.
+    is_full: bool,
+    /// Bytes of a block, about.
+    size: usize,
+    /// The newest open block, and since when.
+    live: Option<(u64, Timestamp)>,
     /// The first block that is missing, and since when.
     missing: Option<(u64, Timestamp)>,
     /// The last block that is missing.
     last: u64,
     passed: BTreeMap<PeerKey, Passed>,
+    put_off: BTreeMap<u64, PutOff>,
     gap: Option<(u64, u64)>,
-    /// The peer that is asked is busy until then, and how often it was.
-    busy: Option<(Timestamp, u8)>,
-    /// Answers that brought nothing, since the last new message.
-    in_vain: u8,
-    /// When the peer that is asked brought the last new message, or was asked first.
-    fruitful: Timestamp,
-    /// When to judge again whether a block is lost.
-    judge_at: Option<Timestamp>,
     /// When to look again.
     at: Option<Timestamp>,
     last_nonce: u64,
@@ -183,17 +209,17 @@ impl CatchUp {
         Self {
             config,
             verified: None,
-            asked: None,
-            coming: None,
-            cursor: None,
+            floor: None,
+            streams: Vec::new(),
+            held: BTreeMap::new(),
+            is_full: false,
+            size: FIRST_SIZE,
+            live: None,
             missing: None,
             last: 0,
             passed: BTreeMap::new(),
+            put_off: BTreeMap::new(),
             gap: None,
-            busy: None,
-            in_vain: 0,
-            fruitful: Timestamp::from_nanos(0),
-            judge_at: None,
             at: None,
             last_nonce: 0,
         }
@@ -201,7 +227,11 @@ impl CatchUp {
 
     /// See [`CatchUpState`].
     pub(super) fn state(&self) -> CatchUpState {
-        let missing = self.missing.map(|(first, _)| (first, self.last.max(first)));
+        // A block that was asked for again and again may be one that nobody ever sent.
+        let asked = |block: &u64| self.put_off.get(block).map_or(0, |put_off| put_off.times);
+        let first = self.missing.map(|(first, _)| first);
+        let first = first.filter(|first| self.verified.is_some() || asked(first) < FEW);
+        let missing = first.map(|first| (first, self.last.max(first)));
         CatchUpState { verified: self.verified, missing, gap: self.gap }
     }
 
@@ -211,56 +241,130 @@ impl CatchUp {
     }
 
     /// Whether something is asked for.
-    pub(super) const fn is_pending(&self) -> bool {
-        self.asked.is_some()
+    pub(super) fn is_pending(&self) -> bool {
+        self.streams.iter().any(|stream| stream.asked.is_some())
     }
 
     /// The application's verified head is `block`.
-    pub(super) const fn verified(&mut self, block: u64) {
+    pub(super) fn verified(&mut self, block: u64) {
         self.verified = Some(block);
+        self.is_full = false;
+        self.held.retain(|held, _| *held > block);
+    }
+
+    /// Who verifies nothing needs no block below this one.
+    pub(super) const fn begin(&mut self, block: u64) {
+        self.floor = Some(block);
+    }
+
+    /// There are no blocks above `high`: somebody had lied.
+    pub(super) fn forget_above(&mut self, high: u64) {
+        self.held.split_off(&high.saturating_add(1));
+        self.streams.retain(|stream| stream.place.block <= high);
     }
 
     /// A peer has connected: it may keep what others do not.
     pub(super) fn connected(&mut self, peer: PeerKey) {
         self.passed.remove(&peer);
+        self.put_off.clear();
     }
 
     /// The connection to a peer is gone.
     pub(super) fn disconnected(&mut self, peer: PeerKey) {
         self.passed.remove(&peer);
-        if self.asked.as_ref().is_some_and(|asked| asked.peer == peer) {
-            self.asked = None;
-        }
-        if self.coming.as_ref().is_some_and(|coming| coming.peer == peer) {
-            self.coming = None;
-        }
-        self.cursor = self.cursor.filter(|(of, _)| *of != peer);
+        self.streams.retain(|stream| stream.peer != peer);
     }
 
-    /// The blocks that are missing, the first of them in any case, as far ahead as is asked for.
-    fn target(&self, ctx: &Ctx, archive: &Archive) -> Option<(u64, u64)> {
-        let verified = self.verified?;
-        let below = ctx.window.opened()?.checked_sub(1)?;
-        let last = below.min(verified.saturating_add(self.config.ahead));
-        let first = (verified.checked_add(1)?..=last).find(|block| !archive.was_whole(*block))?;
-        Some((first, last))
+    /// The last block that is handed on now.
+    fn hand_on_to(&self) -> u64 {
+        self.verified.map_or(u64::MAX, |verified| verified.saturating_add(self.config.ahead))
+    }
+
+    /// A block that was held, and whose turn it is now.
+    pub(super) fn next_held(&mut self) -> Option<(PeerKey, Messages)> {
+        let turn = self.hand_on_to();
+        let next = self.held.first_entry().filter(|held| *held.key() <= turn)?;
+        let Held { from, messages, .. } = next.remove();
+        Some((from, messages))
+    }
+
+    /// Where blocks may be missing, if anywhere.
+    fn range(&mut self, ctx: &Ctx) -> Option<Range> {
+        let live = ctx.window.opened()?;
+        let high = live.checked_sub(1)?;
+        let floor = match self.floor {
+            None => live,
+            // The window was moved there by a lie, which may have hidden what came before.
+            Some(floor) if floor > live.saturating_add(1) => live.saturating_sub(NEAR),
+            Some(floor) => floor,
+        };
+        let (low, high) = match self.verified {
+            Some(verified) => {
+                let far = self.config.ahead.saturating_mul(self.config.questions.max(1) as u64);
+                (verified.checked_add(1)?, high.min(verified.saturating_add(far)))
+            }
+            None => (floor.max(live.saturating_sub(self.config.blocks as u64)), high),
+        };
+        self.floor = Some(floor);
+        (low <= high).then_some(Range { low, high, live })
+    }
+
+    /// Bytes that have come and wait.
+    fn bytes(&self) -> usize {
+        let coming: usize = self.streams.iter().map(Stream::bytes).sum();
+        coming + self.held.values().map(|held| held.bytes).sum::<usize>()
+    }
+
+    /// Bytes of blocks that are whole and wait for their turn.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.values().map(|held| held.bytes).sum()
+    }
+
+    /// The most that there may be of those.
+    fn budget(&self) -> usize {
+        (self.config.memory / 2).max(MAX_MESSAGE_LEN)
     }
 
     /// Asks for what is missing, if it is time to.
     pub(super) fn step(&mut self, ctx: &mut Ctx, archive: &Archive) {
+        // What is given up makes another block the first, so this comes to an end.
+        while self.look(ctx, archive) {}
+    }
+
+    /// The same; says whether blocks were given up, so that there is more to ask for.
+    fn look(&mut self, ctx: &mut Ctx, archive: &Archive) -> bool {
         self.at = None;
         // Without an archive of its own a node cannot tell what it lacks.
         if !ctx.config.repair.enabled || self.config.memory == 0 {
-            return;
+            return false;
         }
         // On gossip alone nobody asks over the overlay, and no answer would be taken.
-        let target = self.target(ctx, archive).filter(|_| ctx.mode != Mode::Gossip);
-        let Some((first, last)) = target else {
+        let range = self.range(ctx).filter(|_| ctx.mode != Mode::Gossip);
+        let Some(Range { low, high, live }) = range else {
             self.level(ctx);
-            return;
+            return false;
         };
         let now = ctx.now;
-        let live = ctx.window.opened().unwrap_or(last);
+        if self.live.is_none_or(|(block, _)| block != live) {
+            self.live = Some((live, now));
+        }
+        let late = |stream: &Stream| stream.asked.is_some_and(|asked| asked.until <= now);
+        let silent: Vec<PeerKey> =
+            self.streams.iter().filter(|s| late(s)).map(|s| s.peer).collect();
+        silent.into_iter().for_each(|peer| self.drop_peer(now, peer));
+        self.streams.retain(|stream| stream.last >= low);
+        self.put_off.retain(|block, _| (low..=high).contains(block) && !archive.was_whole(*block));
+        let lacks =
+            |me: &Self, block: u64| !archive.was_whole(block) && !me.held.contains_key(&block);
+        // Who waits for no block in particular does not wait for those that nobody sends.
+        let waits = self.verified.is_some();
+        let first = (low..=high).find(|b| lacks(self, *b) && (waits || !self.is_put_off(now, *b)));
+        let Some(first) = first else {
+            self.level(ctx);
+            self.at = self.next_put_off(now);
+            return false;
+        };
         if self.missing.is_none_or(|(block, _)| block != first) {
             self.missing = Some((first, now));
         }
@@ -268,102 +372,155 @@ impl CatchUp {
         if self.gap.is_some_and(|(gap, _)| gap != first) {
             self.tell_gap(ctx, None);
         }
-        let since = self.missing.map_or(now, |(_, since)| since);
-        // Of the block before the live one repair may still bring what lacks.
-        if first.saturating_add(1) >= live && now < since + PATIENCE {
-            self.at = Some(since + PATIENCE);
-            return;
-        }
-        if let Some(asked) = &self.asked {
-            if now < asked.until {
-                self.at = Some(asked.until);
-                return;
-            }
-            let peer = asked.peer;
-            self.pass(now + PAUSE, peer, None);
-        }
-        if let Some((until, _)) = self.busy.filter(|(until, _)| now < *until) {
-            self.at = Some(until);
-            return;
-        }
         self.passed.retain(|_, passed| {
-            let lacks = passed.keeps_from.is_none_or(|from| from > first);
-            now < passed.until && lacks
+            now < passed.until && (passed.keeps.is_none() || passed.lacks(first))
         });
-        let seed = [u64::from(ctx.me().number()), first, self.last_nonce];
-        let again = self.cursor.filter(|(_, place)| place.block == first);
-        let again = again.map(|(peer, _)| peer).filter(|peer| self.is_free(ctx, *peer));
-        let full = self.passed.len() >= MAX_PASSED;
-        let other = || draw_peer(ctx, &seed, |peer| self.passed.contains_key(&peer));
-        let peer = again.or_else(|| if full { None } else { other() });
-        self.judge_gap(ctx, first, peer.is_none());
-        match peer {
-            Some(peer) => self.ask(ctx, peer, first, last),
-            None => {
-                let until = self.passed.values().map(|passed| passed.until).min();
-                self.at = until.into_iter().chain(self.judge_at.take()).min();
+        self.go_on(ctx);
+        let patience = self.live.map(|(_, since)| since + PATIENCE).filter(|at| *at > now);
+        // Of the block before the live one repair may still bring what lacks.
+        let last = if patience.is_some() { high.min(live.saturating_sub(2)) } else { high };
+        let judge_at = self.assign(ctx, first, low..=last, &lacks);
+        let streams = self.streams.iter().filter_map(|stream| match (&stream.asked, stream.busy) {
+            (Some(asked), _) => Some(asked.until),
+            (None, Some((until, _))) => Some(until),
+            (None, None) => None,
+        });
+        let passed = self.passed.values().map(|passed| passed.until);
+        let put_off = self.next_put_off(now);
+        let all = streams.chain(passed).chain(put_off).chain(patience).chain(judge_at);
+        self.at = all.min();
+        judge_at == Some(now)
+    }
+
+    /// When a block that is put off is asked for again.
+    fn next_put_off(&self, now: Timestamp) -> Option<Timestamp> {
+        let all = self.put_off.values().map(|put_off| put_off.until);
+        all.filter(|until| *until > now && *until < NEVER).min()
+    }
+
+    fn is_put_off(&self, now: Timestamp, block: u64) -> bool {
+        self.put_off.get(&block).is_some_and(|put_off| now < put_off.until)
+    }
+
+    /// Asks for the rest of blocks of which a part has come.
+    fn go_on(&mut self, ctx: &mut Ctx) {
+        let now = ctx.now;
+        for stream in &mut self.streams {
+            if stream.asked.is_none() && stream.busy.is_none_or(|(until, _)| now >= until) {
+                self.last_nonce += 1;
+                ask(ctx, stream, self.last_nonce);
             }
         }
     }
 
-    fn is_free(&self, ctx: &Ctx, peer: PeerKey) -> bool {
-        ctx.peers.can_ask(peer) && !self.passed.contains_key(&peer)
+    /// Asks for blocks that nobody is asked for yet. Says when to judge again whether the first is
+    /// lost.
+    fn assign(
+        &mut self,
+        ctx: &mut Ctx,
+        first: u64,
+        range: RangeInclusive<u64>,
+        lacks: &dyn Fn(&Self, u64) -> bool,
+    ) -> Option<Timestamp> {
+        let now = ctx.now;
+        let mut judge_at = None;
+        let (mut from, mut looks) = (*range.start(), 0);
+        while self.streams.len() < self.config.questions.max(1) {
+            let is_free = |me: &Self, block: u64| {
+                let asked = me.streams.iter().any(|stream| stream.covers(block));
+                lacks(me, block) && !asked && !me.is_put_off(now, block)
+            };
+            let Some(block) = (from..=*range.end()).find(|block| is_free(self, *block)) else {
+                break;
+            };
+            let room = !self.is_full && self.bytes() < self.budget() / 2;
+            if block != first && !room {
+                break;
+            }
+            let peer = self.choose(ctx, block, block == first);
+            if block == first {
+                judge_at = self.judge_gap(ctx, first, peer.is_none());
+            }
+            let Some(peer) = peer else {
+                // Of what lies behind a block that lacks an application has no use.
+                looks += 1;
+                if self.verified.is_some() || looks >= MAX_LOOKS {
+                    break;
+                }
+                from = block.saturating_add(1);
+                continue;
+            };
+            let count = (ANSWER / self.size.max(1)).clamp(1, self.config.ahead.max(1) as usize);
+            let end = range.end().min(&block.saturating_add(count as u64 - 1)).to_owned();
+            let last = (block..=end).take_while(|block| is_free(self, *block)).last();
+            let mut stream = Stream::new(now, peer, block, last.unwrap_or(block));
+            self.last_nonce += 1;
+            ask(ctx, &mut stream, self.last_nonce);
+            self.streams.push(stream);
+        }
+        judge_at
     }
 
-    fn ask(&mut self, ctx: &mut Ctx, peer: PeerKey, first: u64, last: u64) {
-        let start = Place::start_of(first);
-        let goes_on = |(of, place): &(PeerKey, Place)| *of == peer && place.block == first;
-        let cursor = self.cursor.filter(goes_on);
-        let place = cursor.map_or(start, |(_, place)| place);
-        if place == start {
-            self.coming = None;
-        }
-        if cursor.is_none() {
-            self.fruitful = ctx.now;
-        }
-        self.cursor = cursor;
-        self.last_nonce += 1;
-        let (nonce, until) = (self.last_nonce, ctx.now + SILENCE);
-        let Place { block, message, have, .. } = place;
-        let request = BlocksRequest { nonce, block, message, have, last };
-        let payload = Payload::Control(Control::BlocksRequest(request).to_bytes());
-        ctx.egress.push(Transmit { to: peer, lane: Lane::Data, payload });
-        ctx.counters.blocks_requested += 1;
-        self.asked = Some(Asked {
-            nonce,
-            peer,
-            from: place,
-            expect: place,
-            last,
-            sent: ctx.now,
-            until,
-            parts: 0,
-            skipped: false,
-        });
-        self.at = Some(until);
+    /// A peer that can be asked for a block.
+    fn choose(&self, ctx: &Ctx, block: u64, is_first: bool) -> Option<PeerKey> {
+        let most = MAX_PER_PEER + usize::from(is_first);
+        let unfit = |peer: PeerKey| {
+            let passed = self.passed.get(&peer);
+            passed.is_some_and(|passed| passed.keeps.is_none() || passed.lacks(block))
+                || self.streams.iter().filter(|stream| stream.peer == peer).count() >= most
+        };
+        let seed = [u64::from(ctx.me().number()), block, self.last_nonce];
+        if self.passed.len() >= MAX_PASSED { None } else { draw_peer(ctx, &seed, unfit) }
     }
 
     /// Asks others than a peer for a while.
-    fn pass(&mut self, until: Timestamp, peer: PeerKey, keeps_from: Option<u64>) {
-        if self.passed.len() < MAX_PASSED {
-            self.passed.insert(peer, Passed { until, keeps_from });
+    fn pass(&mut self, until: Timestamp, peer: PeerKey, keeps: Option<(u64, u64)>) {
+        if self.passed.len() < MAX_PASSED || self.passed.contains_key(&peer) {
+            self.passed.insert(peer, Passed { until, keeps });
         }
-        (self.asked, self.cursor, self.coming, self.busy) = (None, None, None, None);
     }
 
-    /// Says that the first missing block is lost, once peers have told that they do not keep it.
-    fn judge_gap(&mut self, ctx: &mut Ctx, first: u64, nobody_is_left: bool) {
-        let lacking = self.passed.values().filter_map(|passed| passed.keeps_from);
-        let (count, lowest) = lacking.fold((0, u64::MAX), |(n, low), from| (n + 1, low.min(from)));
+    /// Drops what a peer is asked for, and asks others for a while.
+    fn drop_peer(&mut self, now: Timestamp, peer: PeerKey) {
+        self.streams.retain(|stream| stream.peer != peer);
+        self.pass(now + PAUSE, peer, None);
+    }
+
+    /// A block was asked for in vain. Says how often before.
+    fn defer(&mut self, now: Timestamp, block: u64) -> u8 {
+        let near = self.last.saturating_sub(block) < NEAR;
+        let most = if near { DOUBLINGS.0 } else { DOUBLINGS.1 };
+        let put_off = self.put_off.entry(block).or_default();
+        let times = put_off.times;
+        let given_up = self.verified.is_none() && !near && times >= TRIES;
+        put_off.until = if given_up { NEVER } else { now + BUSY * (1 << times.min(most)) };
+        put_off.times = times.saturating_add(1);
+        times
+    }
+
+    /// Says that the first missing block is lost, once peers have told that they do not keep it; or
+    /// when to judge again.
+    fn judge_gap(&mut self, ctx: &mut Ctx, first: u64, nobody_is_left: bool) -> Option<Timestamp> {
+        let lacking = || self.passed.values().filter(|passed| passed.lacks(first));
+        let count = lacking().count();
         if self.gap.is_some() || count == 0 || !(count >= GAP_AFTER || nobody_is_left) {
-            return;
+            return None;
         }
         let settled = self.missing.map_or(ctx.now, |(_, since)| since + SETTLING);
         if count < GAP_AFTER && ctx.now < settled {
-            self.judge_at = Some(settled);
-            return;
+            return Some(settled);
         }
-        self.tell_gap(ctx, Some((first, lowest.saturating_sub(1).min(self.last))));
+        let kept = lacking().filter_map(|passed| passed.keeps);
+        let later = kept.filter(|(from, to)| from <= to && *from > first).map(|(from, _)| from);
+        let last = later.min().unwrap_or(u64::MAX).saturating_sub(1).min(self.last);
+        self.tell_gap(ctx, Some((first, last)));
+        if self.verified.is_none() {
+            // Nothing waits for it.
+            let lost = PutOff { times: u8::MAX, until: NEVER, disputes: 0 };
+            self.put_off.extend((first..=last).map(|block| (block, lost)));
+            return Some(ctx.now);
+        }
+        None
     }
 
     fn tell_gap(&mut self, ctx: &mut Ctx, gap: Option<(u64, u64)>) {
@@ -377,117 +534,17 @@ impl CatchUp {
     fn level(&mut self, ctx: &mut Ctx) {
         self.tell_gap(ctx, None);
         self.passed.clear();
-        (self.missing, self.asked, self.cursor, self.coming) = (None, None, None, None);
-        self.busy = None;
+        self.streams.clear();
+        self.missing = None;
     }
+}
 
-    /// Takes a part of an answer.
-    pub(super) fn take_part(
-        &mut self,
-        now: Timestamp,
-        from: PeerKey,
-        part: &BlockPart,
-    ) -> BlockStep {
-        let asked = self.asked.as_mut();
-        let Some(asked) = asked.filter(|a| a.peer == from && a.nonce == part.nonce) else {
-            let known = part.nonce <= self.last_nonce;
-            let outcome = if known { Outcome::RepairLate } else { Outcome::RepairUnasked };
-            return BlockStep::Done(outcome);
-        };
-        let (key, expect) = (part.key, asked.expect);
-        asked.parts += 1;
-        let in_range = (asked.from.block..=asked.last).contains(&key.block);
-        let is_endless = key.message == u16::MAX && part.kind != Kind::Seal;
-        if asked.parts > MAX_PARTS || !in_range || is_endless || key.attempt >= MAX_ATTEMPTS {
-            return self.misled(now, from, Outcome::ControlBad);
-        }
-        let attempt = Some(key.attempt);
-        let Place { block, message, have, .. } = expect;
-        let place = (key.block, key.message, part.offset);
-        if place > expect.order() {
-            // A frame was lost: the end tells where to go on.
-            asked.skipped = true;
-            return BlockStep::Done(Outcome::ControlStale);
-        }
-        if place != expect.order() || expect.attempt.is_some_and(|of| Some(of) != attempt) {
-            return self.misled(now, from, Outcome::ControlStale);
-        }
-        asked.until = (now + SILENCE).min(asked.sent + LONGEST);
-        self.at = Some(asked.until);
-        if have == 0 {
-            let (kind, total, bytes) = (part.kind, part.total, Vec::new());
-            self.coming = Some(Coming { peer: from, key, kind, total, bytes });
-        }
-        let same = |c: &&mut Coming| {
-            let one = (c.peer, c.key, c.kind, c.total) == (from, key, part.kind, part.total);
-            one && c.bytes.len() == have as usize
-        };
-        let Some(coming) = self.coming.as_mut().filter(same) else {
-            return self.misled(now, from, Outcome::ControlStale);
-        };
-        let (len, total) = (coming.bytes.len(), part.total as usize);
-        if coming.bytes.capacity() - len < part.bytes.len() {
-            // Twice as much as has come, but never more than the message.
-            coming.bytes.reserve_exact(len.max(part.bytes.len()).min(total - len));
-        }
-        coming.bytes.extend_from_slice(&part.bytes);
-        let len = coming.bytes.len();
-        asked.expect = match part.kind {
-            _ if len < total => Place { block, message, have: len as u32, attempt },
-            Kind::Seal => Place::start_of(block.saturating_add(1)),
-            _ => Place { block, message: message.saturating_add(1), have: 0, attempt },
-        };
-        self.cursor = Some((from, asked.expect));
-        if len < total {
-            return BlockStep::Done(Outcome::Control);
-        }
-        let wire = self.coming.take().map(|coming| coming.bytes).unwrap_or_default();
-        BlockStep::Whole(key, part.kind, wire)
-    }
-
-    /// A peer sends something else than what is next: others are asked at once.
-    fn misled(&mut self, now: Timestamp, from: PeerKey, outcome: Outcome) -> BlockStep {
-        self.pass(now + PAUSE, from, None);
-        self.at = Some(now);
-        BlockStep::Done(outcome)
-    }
-
-    /// A message of an answer was not here before.
-    pub(super) const fn note_new(&mut self, now: Timestamp) {
-        (self.busy, self.in_vain, self.fruitful) = (None, 0, now);
-    }
-
-    /// A peer has sent what was not asked for or not signed: nothing of it counts.
-    pub(super) fn refuse(&mut self, now: Timestamp, from: PeerKey) {
-        self.pass(now + PAUSE, from, None);
-    }
-
-    /// Takes the end of an answer.
-    pub(super) fn take_end(&mut self, now: Timestamp, from: PeerKey, end: &BlocksEnd) -> Outcome {
-        let Some(asked) = self.asked.take_if(|a| a.peer == from && a.nonce == end.nonce) else {
-            let known = end.nonce <= self.last_nonce;
-            return if known { Outcome::RepairLate } else { Outcome::RepairUnasked };
-        };
-        let keeps_some = end.first <= end.last;
-        let has_it = keeps_some && (end.first..=end.last).contains(&asked.from.block);
-        let in_vain = asked.expect == asked.from;
-        let times = self.busy.map_or(0, |(_, times)| times);
-        if now >= self.fruitful + SLOWEST || (in_vain && asked.skipped) {
-            self.pass(now + PAUSE, from, None);
-        } else if in_vain && has_it && !asked.from.is_start() && times < MAX_BUSY {
-            // What it has sent so far of a long message is worth waiting for.
-            self.busy = Some((now + BUSY, times + 1));
-        } else if in_vain {
-            // It has nothing for us: only later blocks, or none that are so new, or it is busy.
-            // Longer from time to time: perhaps nobody has a block that it says it has.
-            self.in_vain = self.in_vain.saturating_add(1);
-            let busy = BUSY * (1 << (self.in_vain / 4).min(5));
-            let pause = if has_it { busy.min(PAUSE) } else { PAUSE };
-            let later = keeps_some && end.first > asked.from.block;
-            let keeps_from = if later { end.first } else { NEVER };
-            self.pass(now + pause, from, (!has_it).then_some(keeps_from));
-        }
-        self.at = Some(now);
-        Outcome::Control
-    }
+/// Asks for what is next of a stream.
+fn ask(ctx: &mut Ctx, stream: &mut Stream, nonce: u64) {
+    let stream::Place { block, message, have, .. } = stream.place;
+    let request = BlocksRequest { nonce, block, message, have, last: stream.last };
+    let payload = Payload::Control(Control::BlocksRequest(request).to_bytes());
+    ctx.egress.push(Transmit { to: stream.peer, lane: Lane::Data, payload });
+    ctx.counters.blocks_requested += 1;
+    stream.ask(ctx.now, nonce);
 }

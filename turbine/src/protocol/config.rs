@@ -6,6 +6,7 @@ use fragcast_shredder::{Dialect, Limits, Validator};
 
 use crate::gossip::{Mode, Policy};
 use crate::health::HealthConfig;
+use crate::planner::Profile;
 use crate::route::{DEFAULT_FANOUT, Route};
 
 /// How a leader chooses the route of a message.
@@ -13,8 +14,11 @@ use crate::route::{DEFAULT_FANOUT, Route};
 pub enum RoutePolicy {
     /// Direct if the leader can send the message to everybody within
     /// [`Config::direct_within`]; else over one relay a shred if no relay has more to do than
-    /// [`Config::relay_within`]; else over the tree with the usual fanout.
+    /// [`Config::relay_within`]; else over the tree with the usual fanout. With a plan made from
+    /// delays that were measured: directly or over the regional tree, as the planner found.
     Auto,
+    /// Over the regional tree where there is such a plan, as `Auto` without one.
+    Regional,
     /// Always this one.
     Fixed(Route),
 }
@@ -35,12 +39,20 @@ pub struct Config {
     pub relay_within: Duration,
     /// Loss per hop that the code rate is made for.
     pub loss: f64,
+    /// What bandwidth is worth to this node when it leads over the regional tree.
+    pub profile: Profile,
+    /// How long a relay takes from the last bit of a shred to sending it on, as far as planning
+    /// knows.
+    pub hop: Duration,
     /// Coding shreds for each data shred, at least, on routes with relays. `netsim sweep
     /// code-rate` shows why more than the loss asks for: a node waits for the fastest k of k + m
     /// shreds only.
     pub relayed_coding: f64,
     /// The most that this node sends, bits per second.
     pub uplink_bps: u64,
+    /// The most connections of this node; as many are assumed of all others. In a table of more
+    /// members connections follow the plan: see [`peering`](crate::peering).
+    pub connections: usize,
     /// Burst of the pacing. It must be longer than the resolution of the driver's timer, or the
     /// rate is never reached.
     pub burst: Duration,
@@ -74,8 +86,11 @@ impl Config {
             direct_within: Duration::from_millis(2),
             relay_within: Duration::from_millis(60),
             loss: 0.02,
+            profile: Profile::Lean,
+            hop: Duration::from_micros(100),
             relayed_coding: 1.5,
             uplink_bps: 1_000_000_000,
+            connections: 1_024,
             burst: Duration::from_millis(2),
             lane_capacity: 16 * 1024 * 1024,
             reassembly: Limits::default(),
@@ -97,12 +112,15 @@ impl Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CatchUpConfig {
     /// Bytes of whole messages of recent blocks that are kept for peers. With 0 this node answers
-    /// nobody and asks nobody. A block that is longer than all of it is not kept.
+    /// nobody and asks nobody. A block that is longer than half of it is not kept.
     pub memory: usize,
     /// Blocks of which they are kept.
     pub blocks: usize,
-    /// Blocks beyond the application's verified head that are asked for at a time.
+    /// Blocks beyond the application's verified head that are handed on.
     pub ahead: u64,
+    /// Questions to peers at a time. So many times [`ahead`](Self::ahead) are asked for, and what
+    /// comes before its turn is held in half of [`memory`](Self::memory).
+    pub questions: usize,
     /// Rate of answers to one peer, bits per second.
     pub answer_bps: u64,
     /// Rate of answers to all peers together, bits per second.
@@ -119,6 +137,8 @@ impl Default for CatchUpConfig {
             blocks: 512,
             // Half of what an executor may have open.
             ahead: 32,
+            // A round trip of 100 ms then brings 80 MiB/s, or 2,500 small blocks a second.
+            questions: 8,
             answer_bps: 200_000_000,
             answers_bps: 400_000_000,
             answer_burst: 8 * 1024 * 1024,
@@ -131,7 +151,9 @@ impl Default for CatchUpConfig {
 pub struct RepairConfig {
     /// Whether this node asks peers, answers them and tells them what it has.
     pub enabled: bool,
-    /// Ask for a message after this long without news of it.
+    /// Ask for a message after this long without news of it at the latest. Where delays were
+    /// measured, and messages of the same leader have come whole, a node asks sooner: after twice
+    /// the longest silence that it saw in one of them.
     pub quiet: Duration,
     /// How often this node tells what it has while a block is under way.
     pub tips_every: Duration,

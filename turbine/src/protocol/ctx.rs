@@ -13,6 +13,7 @@ use super::event::{Counters, Event};
 use super::peers::Peers;
 use super::window::Window;
 use crate::control::Control;
+use crate::delays::Minima;
 use crate::delegation::Leader;
 use crate::egress::{Egress, Lane, Payload, Transmit};
 use crate::gossip::Mode;
@@ -29,6 +30,8 @@ pub(super) struct Ctx {
     pub(super) mode: Mode,
     pub(super) epochs: Epochs,
     pub(super) peers: Peers,
+    /// Round trips to peers, as this node's transport measured them.
+    pub(super) round_trips: Minima,
     pub(super) doubts: Doubts,
     pub(super) window: Window,
     pub(super) egress: Egress,
@@ -46,6 +49,7 @@ impl Ctx {
             mode: config.gossip.mode,
             epochs,
             peers,
+            round_trips: Minima::default(),
             doubts: Doubts::default(),
             window,
             egress: Egress::new(config.lane_capacity, config.uplink_bps, config.burst),

@@ -278,6 +278,12 @@ impl Delivery {
         self.reassembler.bytes()
     }
 
+    /// Sets that the validator knows.
+    #[cfg(test)]
+    pub(super) fn sets(&self) -> usize {
+        self.validator.len()
+    }
+
     #[cfg(test)]
     pub(super) fn set_limits(&mut self, limits: fragcast_shredder::Limits) {
         self.reassembler = Reassembler::new(limits);

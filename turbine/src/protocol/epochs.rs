@@ -4,19 +4,24 @@
 //! What is common to all nodes of a process is shared: a clone costs a few pointers and the list
 //! of plans.
 
+mod early;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use alloy_primitives::Address;
 
-use super::plans::Plans;
+use early::Early;
+
+use super::plans::{Plans, Views};
 use super::window::{WINDOW_FUTURE, WINDOW_PAST};
 use crate::bucket::{Bucket, Rate};
 use crate::delegation::{DelegationError, Leader, MAX_PER_GATEWAY, SignedDelegation};
 use crate::epoch::{Epoch, EpochError, EpochsView, MAX_EPOCHS};
 use crate::membership::PeerIndex;
 use crate::peer::{PeerId, PeerKey, PeerTable};
+use crate::peering::Ring;
 use crate::plan::{Plan, PlanView};
 use crate::time::Timestamp;
 
@@ -66,6 +71,8 @@ pub(super) struct Living {
     keys: Keys,
     /// This node's place in its table; `None` if it is no member.
     me: Option<PeerIndex>,
+    /// Made when somebody asks for it.
+    ring: Arc<OnceLock<Ring>>,
 }
 
 impl Living {
@@ -76,7 +83,7 @@ impl Living {
             plans.configure(key, Arc::new(configured(&epoch, key)));
         }
         let keys = Keys::new(&epoch, peers);
-        Self { epoch, plans, keys, me: None }
+        Self { epoch, plans, keys, me: None, ring: Arc::default() }
     }
 
     /// What holds in it.
@@ -87,6 +94,11 @@ impl Living {
     /// This node's place in its table.
     pub(super) const fn me(&self) -> Option<PeerIndex> {
         self.me
+    }
+
+    /// What its table alone says of connections.
+    pub(super) fn ring(&self, connections: usize) -> &Ring {
+        self.ring.get_or_init(|| Ring::new(self.epoch.members(), connections))
     }
 
     /// How many members it has.
@@ -116,6 +128,23 @@ impl Living {
         }
     }
 
+    /// Its first block.
+    fn first_block(&self) -> u64 {
+        self.epoch.from_block()
+    }
+
+    /// Takes over the plans of an epoch with the same table: another list of gateways makes no
+    /// plan worse, and leaders would plan anew only after a minute.
+    fn adopt(&mut self, plans: &Plans) {
+        self.plans = plans.clone();
+        for leader in self.epoch.delegations().iter() {
+            let key = leader.signed.delegation.key;
+            self.plans.configure(key, Arc::new(configured(&self.epoch, key)));
+        }
+        let delegations = self.epoch.delegations();
+        self.plans.keep_configured(|key| delegations.of_key(key).is_some());
+    }
+
     fn learn(&mut self, gateway: Address, signed: SignedDelegation) -> Result<(), DelegationError> {
         if !self.epoch.schedule().gateways().contains(&gateway) {
             return Err(DelegationError::NotAGateway(gateway));
@@ -140,8 +169,8 @@ fn configured(epoch: &Epoch, key: [u8; 32]) -> PlanView {
 /// What became of a new epoch.
 #[derive(Debug)]
 pub(super) struct Taken {
-    /// The epoch that had to make room for it.
-    pub(super) dropped: Option<Arc<Epoch>>,
+    /// The epochs that had to make room for it, or that it takes the place of, oldest first.
+    pub(super) dropped: Vec<Arc<Epoch>>,
     /// Who is a peer now and was none.
     pub(super) joined: Vec<(PeerKey, PeerId)>,
     /// Delegations that were not known before.
@@ -163,6 +192,10 @@ pub(super) struct Epochs {
     passed_at: Option<Timestamp>,
     /// What each gateway has used of [`NEWS`].
     news: BTreeMap<Address, Bucket>,
+    /// Views of plans, shared by all that were cloned from one.
+    views: Views,
+    /// Delegations of gateways that no living epoch has.
+    early: Early,
 }
 
 impl Epochs {
@@ -181,7 +214,14 @@ impl Epochs {
             living,
             passed_at: None,
             news: BTreeMap::new(),
+            views: Views::default(),
+            early: Early::default(),
         })
+    }
+
+    /// Views of plans that are shared.
+    pub(super) const fn views(&self) -> &Views {
+        &self.views
     }
 
     /// The same for the node `me`.
@@ -213,6 +253,11 @@ impl Epochs {
         self.living.iter()
     }
 
+    /// All of them, to learn what any of them may use.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Living> {
+        self.living.iter_mut()
+    }
+
     /// Those whose plans and routes speak of `table`.
     pub(super) fn of_table(&mut self, table: [u8; 32]) -> impl Iterator<Item = &mut Living> {
         self.living.iter_mut().filter(move |living| living.epoch.members().hash() == table)
@@ -221,6 +266,18 @@ impl Epochs {
     /// The leader that a key was delegated to, as the newest epoch that knows it has it.
     pub(super) fn leader_of_key(&self, key: &[u8; 32]) -> Option<&Leader> {
         self.living.iter().rev().find_map(|living| living.epoch.delegations().of_key(key))
+    }
+
+    /// The leader of exactly this delegation, if it is known.
+    pub(super) fn leader_of(&self, signed: &SignedDelegation) -> Option<&Leader> {
+        let mut living = self.living.iter().rev();
+        living.find_map(|living| living.epoch.delegations().iter().find(|l| l.signed == *signed))
+    }
+
+    /// The two delegations with the sequence of one that is known, if there are exactly two.
+    pub(super) fn delegated_twice(&self, signed: &SignedDelegation) -> Option<[&Leader; 2]> {
+        let mut living = self.living.iter().rev();
+        living.find_map(|living| living.epoch.delegations().twice(signed))
     }
 
     /// All delegations, each once: those of the oldest epoch first.
@@ -242,21 +299,27 @@ impl Epochs {
         self.living.iter().any(|living| living.epoch.delegations().contains(signed))
     }
 
-    /// Takes a delegation into every epoch whose schedule has its gateway.
+    /// Takes a delegation that `from` has sent into every epoch whose schedule has its gateway.
+    /// If none has, it is kept for one that will.
     ///
     /// # Errors
     /// If no epoch took it: why the newest whose schedule has the gateway did not.
     pub(super) fn learn(
         &mut self,
         now: Timestamp,
+        from: PeerKey,
         signed: SignedDelegation,
     ) -> Result<(), DelegationError> {
         if self.knows(&signed) {
             return Err(DelegationError::Stale);
         }
         self.newest().epoch.delegations().check(&signed)?;
+        if self.early.contains(&signed) {
+            return Err(DelegationError::Stale);
+        }
         let gateway = signed.gateway()?;
         if !self.view.is_gateway(&gateway) {
+            self.early.keep(from, gateway, signed);
             return Err(DelegationError::NotAGateway(gateway));
         }
         let rate = Rate::new(1, NEWS.0, NEWS.1);
@@ -296,13 +359,29 @@ impl Epochs {
     /// # Errors
     /// [`EpochError::Chain`], [`EpochError::Order`], and [`EpochError::Late`] if it names another
     /// leader for a block of `low..=taken`, of which messages were taken.
+    #[cfg(test)]
     pub(super) fn take(
         &mut self,
-        mut epoch: Epoch,
+        epoch: Epoch,
         low: u64,
         taken: Option<u64>,
     ) -> Result<Taken, EpochError> {
-        let (from_block, newest) = (epoch.from_block(), self.newest().epoch.from_block());
+        self.take_above(epoch, u64::MAX, low, taken)
+    }
+
+    /// The same, in place of the epochs that begin above `begun`. The oldest stays in any case:
+    /// some epoch has to hold.
+    pub(super) fn take_above(
+        &mut self,
+        mut epoch: Epoch,
+        begun: u64,
+        low: u64,
+        taken: Option<u64>,
+    ) -> Result<Taken, EpochError> {
+        let stay = |living: &&Living| living.epoch.from_block() <= begun;
+        let staying = 1 + self.living.iter().skip(1).take_while(stay).count();
+        let from_block = epoch.from_block();
+        let newest = self.living[staying - 1].epoch.from_block();
         if epoch.chain_id() != self.chain_id {
             return Err(EpochError::Chain { expected: self.chain_id, found: epoch.chain_id() });
         }
@@ -311,25 +390,33 @@ impl Epochs {
         }
         let known = self.delegations();
         let by = |leader: &Leader| (leader.gateway, leader.signed);
-        let new: Vec<_> = epoch.delegations().iter().map(by).collect();
+        let mut new: Vec<_> = epoch.delegations().iter().map(by).collect();
         for living in &self.living {
             for (gateway, signed) in living.epoch.delegations().iter().map(by) {
                 // Of another gateway, or known, or too old: nothing that matters here.
                 let _ = epoch.learn(gateway, signed);
             }
         }
-        if let Some(block) = taken.and_then(|taken| self.first_change(&epoch, low, taken)) {
+        let early = self.early.of(epoch.schedule().gateways());
+        new.extend(early.into_iter().filter(|by| epoch.learn(by.0, by.1).is_ok()));
+        let before: Vec<Arc<Epoch>> = self.living.iter().map(|l| l.epoch.clone()).collect();
+        if let Some(block) = taken.and_then(|taken| first_change(&before, &epoch, low, taken)) {
             return Err(EpochError::Late { from_block, block });
         }
-        let start = taken.map_or(0, |taken| taken.saturating_add(1)).max(low).max(from_block);
+        self.early.forget(epoch.schedule().gateways());
+        let removed: Vec<Living> = self.living.drain(staying..).collect();
+        let changes_from = removed.first().map_or(from_block, |r| from_block.min(r.first_block()));
+        let start = taken.map_or(0, |taken| taken.saturating_add(1)).max(low).max(changes_from);
         let end = start.saturating_add(WINDOW_PAST + WINDOW_FUTURE);
-        let changed = self.first_change(&epoch, start, end);
         for (gateway, signed) in &new {
             for living in &mut self.living {
                 let _ = living.learn(*gateway, *signed);
             }
         }
-        let dropped = (self.living.len() == MAX_EPOCHS).then(|| self.living.remove(0).epoch);
+        let mut dropped: Vec<Arc<Epoch>> = removed.iter().map(|l| l.epoch.clone()).collect();
+        if self.living.len() == MAX_EPOCHS {
+            dropped.insert(0, self.living.remove(0).epoch);
+        }
         let mut peers = PeerTable::clone(self.view.peers());
         let mut joined = Vec::new();
         for member in epoch.members().members() {
@@ -341,17 +428,24 @@ impl Epochs {
         }
         let mut living = Living::new(Arc::new(epoch), &peers);
         living.me = living.epoch.members().index(&self.me);
+        let table = living.epoch.members().hash();
+        let mut alike = removed.iter().rev().chain(self.living.iter().rev());
+        if let Some(alike) = alike.find(|other| other.epoch.members().hash() == table) {
+            living.adopt(&alike.plans);
+        }
         self.living.push(living);
         self.set_peers(peers);
+        let changed = (start..=end).find(|block| {
+            let before = before.iter().rev().find(|epoch| epoch.from_block() <= *block);
+            let now = self.at(*block).map(Living::epoch);
+            match (before, now) {
+                (Some(before), Some(now)) => !before.agrees_on(now, *block),
+                (before, now) => before.is_some() != now.is_some(),
+            }
+        });
         let new = new.into_iter().map(|(_, signed)| signed);
         let delegations = new.filter(|signed| !known.contains(signed)).collect();
         Ok(Taken { dropped, joined, delegations, changed })
-    }
-
-    /// The first block of `low..=high` whose leader `epoch` changes.
-    fn first_change(&self, epoch: &Epoch, low: u64, high: u64) -> Option<u64> {
-        (low.max(epoch.from_block())..=high)
-            .find(|block| !self.at(*block).is_some_and(|now| now.epoch.agrees_on(epoch, *block)))
     }
 
     fn set_peers(&mut self, peers: PeerTable) {
@@ -401,6 +495,14 @@ impl Epochs {
         }
         left
     }
+}
+
+/// The first block of `low..=high` of which `epoch` names another leader than `before`.
+fn first_change(before: &[Arc<Epoch>], epoch: &Epoch, low: u64, high: u64) -> Option<u64> {
+    (low.max(epoch.from_block())..=high).find(|block| {
+        let before = before.iter().rev().find(|epoch| epoch.from_block() <= *block);
+        !before.is_some_and(|before| before.agrees_on(epoch, *block))
+    })
 }
 
 #[cfg(test)]

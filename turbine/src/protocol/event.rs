@@ -6,10 +6,12 @@ use alloy_primitives::Address;
 use fragcast_shredder::{Kind, MessageKey};
 
 use crate::control::{Difference, Evidence};
+use crate::delegation::SignedDelegation;
 use crate::health::Change;
 use crate::outcome::Outcome;
 use crate::output::Delivered;
 use crate::peer::{PeerId, PeerKey};
+use crate::route::Route;
 use crate::time::Timestamp;
 
 /// A message that came both ways: how much earlier one of them was.
@@ -40,6 +42,21 @@ pub struct EpochChange {
     pub left: Vec<(PeerKey, PeerId)>,
 }
 
+/// How messages of a block leave this node, which leads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Led {
+    /// The block.
+    pub block: u64,
+    /// Its attempt.
+    pub attempt: u8,
+    /// The route.
+    pub route: Route,
+    /// The id of the plan.
+    pub plan: u64,
+    /// Its version; 0 for the one that configuration gives, which was not planned.
+    pub version: u64,
+}
+
 /// An event for the application.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -52,6 +69,11 @@ pub enum Event {
         /// The peer whose shred or answer completed it; `None` for what came by gossip.
         from: Option<PeerKey>,
     },
+    /// A message that was here before, of a block that the application lacks all the same: it is to
+    /// be handed past the order of messages ([`Sequencer::again`](crate::sequencer::Sequencer::again))
+    /// to what executes blocks, and to nobody else. Of a block all come in order from the Env on;
+    /// those that are known already do nothing.
+    Again(Arc<Delivered>),
     /// A message that was delivered is void: its leader's parity is inconsistent, and other
     /// nodes may not have been able to recover it.
     BadParity(MessageKey),
@@ -68,6 +90,14 @@ pub enum Event {
         gateway: Address,
         /// The evidence.
         evidence: Box<Evidence>,
+    },
+    /// A gateway signed two delegations with one sequence. Both signatures are good, so the two
+    /// convince anybody. The first is the one that counts, as at everybody who knows both.
+    DelegatedTwice {
+        /// The gateway.
+        gateway: Address,
+        /// The two.
+        delegations: Box<[SignedDelegation; 2]>,
     },
     /// The peer sent what only a broken or lying peer sends: close the connection.
     Bar {
@@ -95,6 +125,9 @@ pub enum Event {
         /// The highest.
         high: u64,
     },
+    /// This node leads a block, or goes on with it in another way: messages of another length may
+    /// have another route.
+    Led(Led),
     /// No peer that was asked keeps these blocks, first and last, any more, which the application
     /// lacks; `None`: that is over.
     Gap(Option<(u64, u64)>),
@@ -114,6 +147,12 @@ pub struct Counters {
     pub originated: u64,
     /// Validated shreds that it could not relay because it does not know the plan or route.
     pub unknown_plan: u64,
+    /// Requests for plans that shreds name and it does not know.
+    pub plans_asked: u64,
+    /// Plans with which it answered such requests.
+    pub plans_answered: u64,
+    /// Plans of its own that it made from measured delays.
+    pub plans_made: u64,
     /// Shreds sent to the children of a peer that is not connected.
     pub stepped_over: u64,
     /// Messages delivered.
@@ -144,6 +183,8 @@ pub struct Counters {
     pub blocks_messages: u64,
     /// Bytes with which it answered such requests.
     pub blocks_answered_bytes: u64,
+    /// Messages that were handed to the application again, since it had lost them.
+    pub handed_again: u64,
     /// Times that the window was moved elsewhere.
     pub window_moved: u64,
     /// Messages that came by gossip, new to it.

@@ -35,8 +35,12 @@ pub(super) struct EvidenceBook {
 
 impl EvidenceBook {
     /// This node has proof of its own. Says whether it is new.
+    ///
+    /// It is told under the delegation that counts for the block. Others may name the key as well,
+    /// for other blocks or by another gateway: under those it would convict whoever tells it.
     pub(super) fn report(&mut self, ctx: &mut Ctx, proof: EquivocationProof) -> bool {
-        let leader = ctx.epochs.leader_of_key(&proof.key);
+        let leader = ctx.leader(proof.first.header.block);
+        let leader = leader.filter(|leader| leader.signed.delegation.key == proof.key);
         let leader = leader.map(|leader| (leader.gateway, leader.signed));
         leader.filter(|(gateway, _)| self.has_room(gateway)).is_some_and(|(gateway, delegation)| {
             self.take(ctx, gateway, Evidence { delegation, proof }, None)
@@ -53,10 +57,10 @@ impl EvidenceBook {
         if proof.chain_id != ctx.config.chain_id || !(low..=high).contains(&block) {
             return stale;
         }
-        let (gateway, signatures) = match ctx.epochs.leader_of_key(&proof.key) {
+        let (gateway, signatures) = match ctx.epochs.leader_of(delegation) {
             // Its signature has been checked already.
-            Some(leader) if leader.signed == *delegation => (Ok(leader.gateway), 2),
-            _ => (delegation.gateway(), 3),
+            Some(leader) => (Ok(leader.gateway), 2),
+            None => (delegation.gateway(), 3),
         };
         let Ok(gateway) = gateway else {
             return Told { outcome: Outcome::ControlBad, signatures: 1 };

@@ -15,7 +15,7 @@
 //! * What comes by gossip never supersedes an attempt of the overlay: gossip's frags name no
 //!   Env, so its attempts are guesses, which the sequencer settles.
 //! * Memory: [`GossipConfig::memory`] for recent messages, 256 listeners, 64 of
-//!   each peer, 16,384 messages of which arrivals are remembered, and as many bytes of
+//!   each peer, 32,768 messages of which arrivals are remembered, and as many bytes of
 //!   actions as of recent messages.
 
 mod publishing;
@@ -26,15 +26,22 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use alloy_primitives::Bytes;
-use fragcast_shredder::{Kind, MessageKey, SignatureError, SignedMessage, VerifiedMessage};
+use fragcast_shredder::signature::SIGNATURE_LEN;
+use fragcast_shredder::{
+    Dialect, Kind, Message, MessageKey, Signature, SignatureError, SignedMessage, VerifiedMessage,
+};
+use strum::VariantArray as _;
 
 use super::config::GossipConfig;
 use super::ctx::Ctx;
 use super::event::{Event, Race};
 use super::repair::Repair;
+use crate::control::dialect_of;
+use crate::gossip::gate::is_crowded;
 use crate::gossip::{GossipAction, Mode, Policy};
 use crate::health::{Health, State};
 use crate::outcome::Outcome;
+use crate::peer::PeerKey;
 use crate::time::Timestamp;
 use publishing::Publishing;
 pub(super) use recent::{Recent, cost};
@@ -118,6 +125,12 @@ impl Fallback {
         self.recent.forget_below(low);
     }
 
+    /// The blocks that are open, both ends included: they and the next ones come first.
+    pub(super) fn set_open(&mut self, low: u64, high: u64) {
+        self.seen.set_open(low, high);
+        self.recent.set_open(low, high);
+    }
+
     /// Whether a message of gossip is taken at all.
     pub(super) fn takes(&self, ctx: &Ctx, message: &VerifiedMessage) -> bool {
         let (low, high) = ctx.window.gossip_bounds(ctx.now);
@@ -141,7 +154,7 @@ impl Fallback {
         let (block, kind) = (message.message().block(), message.message().kind());
         let attempt = self.seen.guess(block, kind);
         let key = MessageKey { block, attempt, message: message.message().index()? };
-        let seen = self.seen.entry(key, message.root())?;
+        let seen = self.seen.entry(key, message.root(), message.gateway())?;
         if seen.gossip_at.replace(ctx.now).is_some() {
             return None;
         }
@@ -166,12 +179,13 @@ impl Fallback {
     pub(super) fn answered(
         &mut self,
         ctx: &mut Ctx,
+        from: PeerKey,
         key: MessageKey,
         kind: Kind,
         wire: &Bytes,
     ) -> Result<VerifiedMessage, Outcome> {
-        let message = verify(ctx, &key, kind, wire)?;
-        let seen = self.seen.entry(key, message.root()).ok_or(Outcome::Quota)?;
+        let message = verify(ctx, from, &key, kind, wire)?;
+        let seen = self.seen.entry(key, message.root(), message.gateway()).ok_or(Outcome::Quota)?;
         // The peer has it from gossip, perhaps with another v: it is published there already.
         seen.unpublished |= seen.overlay_at.is_none() && seen.gossip_at.is_none();
         seen.answered |= 1u8.checked_shl(key.attempt.into()).unwrap_or(0);
@@ -182,7 +196,7 @@ impl Fallback {
 
     /// A peer has answered with a message of a whole block.
     pub(super) fn note_answer(&mut self, key: MessageKey, message: &VerifiedMessage) {
-        if let Some(seen) = self.seen.entry(key, message.root()) {
+        if let Some(seen) = self.seen.entry(key, message.root(), message.gateway()) {
             seen.unpublished |= seen.overlay_at.is_none() && seen.gossip_at.is_none();
             seen.answered |= 1u8.checked_shl(key.attempt.into()).unwrap_or(0);
         }
@@ -210,7 +224,7 @@ impl Fallback {
             let place = (key.block, key.attempt, key.message);
             self.health.turbine(ctx.now, place, count_of(message));
         }
-        let seen = self.seen.entry(*key, message.root())?;
+        let seen = self.seen.entry(*key, message.root(), message.gateway())?;
         // What the overlay says of attempts is signed.
         let guess = MessageKey { attempt: seen.attempt, ..*key };
         seen.attempt = key.attempt;
@@ -245,9 +259,13 @@ impl Fallback {
         }
     }
 
-    /// Keeps a message for listeners and for peers that ask.
-    pub(super) fn remember(&mut self, key: MessageKey, message: &VerifiedMessage) {
-        self.recent.insert(key, message.clone());
+    /// Keeps a message for listeners and for peers that ask. Returns those that have made room.
+    pub(super) fn remember(
+        &mut self,
+        key: MessageKey,
+        message: &VerifiedMessage,
+    ) -> Vec<MessageKey> {
+        self.recent.insert(key, message.clone())
     }
 
     /// Does what is due. What repair lacks decides with it.
@@ -349,22 +367,27 @@ impl Fallback {
 }
 
 /// Verifies a message that a peer has answered with, which has verified it as well: one that is not
-/// what was asked for is a lie.
+/// what was asked for, in whatever dialect the peer speaks, is a lie.
 ///
 /// # Errors
 /// What the answer is counted as.
 pub(super) fn verify(
     ctx: &Ctx,
+    from: PeerKey,
     key: &MessageKey,
     kind: Kind,
     wire: &Bytes,
 ) -> Result<VerifiedMessage, Outcome> {
-    let Ok(signed) = SignedMessage::from_wire(kind, ctx.config.dialect, wire) else {
-        return Err(Outcome::ControlBad);
+    let (signature, body) = wire.split_first_chunk::<SIGNATURE_LEN>().ok_or(Outcome::ControlBad)?;
+    let body = wire.slice_ref(body);
+    let Some(message) = decode(key, kind, ctx.config.dialect, &body) else {
+        return Err(undecodable(ctx, from, key, kind, &body));
     };
-    if (signed.message.block(), signed.message.index()) != (key.block, Some(key.message)) {
-        return Err(Outcome::ControlBad);
+    // Its tree hash would take seconds. A gateway may have signed it, but nobody can execute it.
+    if is_crowded(&message) {
+        return Err(Outcome::ControlStale);
     }
+    let signed = SignedMessage::new(message, Signature::from_bytes(*signature));
     let view = ctx.epochs.view();
     let gateway = view.gateway(key.block).ok_or(Outcome::ControlStale)?;
     match signed.verify(gateway) {
@@ -376,6 +399,25 @@ pub(super) fn verify(
         Err(SignatureError::WrongSigner { .. }) => Err(Outcome::Unproven),
         // Of a form that nobody takes.
         Err(_) => Err(Outcome::ControlBad),
+    }
+}
+
+/// A message if it is the one of this place.
+fn decode(key: &MessageKey, kind: Kind, dialect: Dialect, body: &Bytes) -> Option<Message> {
+    let message = Message::decode_body(kind, dialect, body).ok()?;
+    let place = (message.block(), message.index());
+    (place == (key.block, Some(key.message))).then_some(message)
+}
+
+/// What an answer makes of its sender that is not what was asked for in our dialect. The sender's
+/// may be another one: it is convicted only of what is wrong in every dialect, and only if it has
+/// told that its own is one of those.
+fn undecodable(ctx: &Ctx, from: PeerKey, key: &MessageKey, kind: Kind, body: &Bytes) -> Outcome {
+    let told = ctx.peers.dialect(from).and_then(dialect_of);
+    let known = |dialect: &&Dialect| decode(key, kind, **dialect, body).is_some();
+    match told {
+        Some(_) if Dialect::VARIANTS.iter().find(known).is_none() => Outcome::ControlBad,
+        _ => Outcome::OtherDialect,
     }
 }
 

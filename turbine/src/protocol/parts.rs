@@ -21,20 +21,25 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{
-    Commitment, EquivocationProof, HashedShred, MessageKey, SetHeader, Shred, VerifiedMessage,
-    shred,
+    Commitment, EquivocationProof, HashedShred, MessageKey, RecoveredSet, SetHeader, Shred,
+    VerifiedMessage, shred,
 };
 
-use super::catchup::{Archive, CatchUp, Serving};
+use super::again::Again;
+use super::catchup::{Archive, CatchUp, Serving, Word};
 use super::config::Config;
+use super::connecting;
 use super::ctx::Ctx;
+use super::delays::Delays;
 use super::delivery::{Complete, Delivery, Step};
 use super::epochs::Epochs;
 use super::event::Event;
 use super::evidence::EvidenceBook;
 use super::fallback::Fallback;
 use super::leading::{BroadcastError, Leading};
+use super::missing_plans::MissingPlans;
 use super::peers::Peers;
+use super::receipts::{Receipts, ReceiptsState};
 use super::relaying::Relaying;
 use super::repair::Repair;
 use super::window::Place;
@@ -61,8 +66,12 @@ pub(super) struct Parts {
     looked_at: VecDeque<(PeerKey, HashedShred)>,
     looks: Looks,
     pub(super) archive: Archive,
+    again: Again,
     pub(super) catch_up: CatchUp,
     pub(super) serving: Serving,
+    pub(super) delays: Delays,
+    missing_plans: MissingPlans,
+    pub(super) receipts: Receipts,
 }
 
 /// What is here, of parts whose other fields are being changed.
@@ -94,8 +103,12 @@ impl Parts {
             looked_at: VecDeque::new(),
             looks: Looks::default(),
             archive: Archive::new(config.catch_up.memory, config.catch_up.blocks),
+            again: Again::new(&config.catch_up),
             catch_up: CatchUp::new(config.catch_up),
             serving: Serving::new(&config.catch_up),
+            delays: Delays::default(),
+            missing_plans: MissingPlans::default(),
+            receipts: Receipts::default(),
             ctx: Ctx::new(config, epochs, peers),
         }
     }
@@ -115,8 +128,10 @@ impl Parts {
         let greeting = [self.hello(), Control::Terms(self.terms())];
         let first: Vec<Control> = greeting.into_iter().chain(delegations).collect();
         first.iter().for_each(|frame| self.ctx.send_control_in(Lane::Data, peer, frame));
-        let frames: Vec<Control> = plans.chain(tips).chain(listeners).collect();
+        let offers = connecting::offers(&self.ctx).into_iter().map(Control::PlanAck);
+        let frames: Vec<Control> = plans.chain(tips).chain(listeners).chain(offers).collect();
         frames.iter().for_each(|frame| self.ctx.send_control(peer, frame));
+        self.delays.connected(&mut self.ctx, peer);
         self.catch_up.connected(peer);
         self.catch_up();
     }
@@ -127,7 +142,7 @@ impl Parts {
     }
 
     /// What this node goes by.
-    fn terms(&self) -> Terms {
+    pub(super) fn terms(&self) -> Terms {
         Terms::of(self.ctx.config.dialect, self.ctx.epochs.newest().epoch(), self.ctx.now)
     }
 
@@ -140,6 +155,7 @@ impl Parts {
         self.repair.disconnected(peer);
         self.fallback.forget_told(peer);
         self.ctx.window.forget_peer(peer);
+        self.delays.disconnected(peer);
         self.catch_up.disconnected(peer);
         self.catch_up();
     }
@@ -227,7 +243,7 @@ impl Parts {
 
     /// Takes a shred that came by itself, or one that came by repair, which is not forwarded.
     fn shred(&mut self, from: PeerKey, hashed: HashedShred, repaired: bool) -> Outcome {
-        let header = *hashed.shred().header();
+        let (header, index) = (*hashed.shred().header(), hashed.shred().index());
         // Others of the same burst may have used up what its sender had.
         let may_verify = !self.is_spent(from, &header);
         if !may_verify && !self.delivery.knows(&header) {
@@ -259,8 +275,12 @@ impl Parts {
                 }
                 let live_from = (!repaired).then_some(from);
                 self.repair.note_shred(&self.ctx, here!(self), &header, live_from);
+                if !repaired && !self.relaying.forward(&mut self.ctx, &valid, leader) {
+                    self.missing_plans.wait_for(&mut self.ctx, from, &valid, leader);
+                }
                 if !repaired {
-                    self.relaying.forward(&mut self.ctx, &valid, leader);
+                    let (set, root) = ((valid.header(), index), &valid.root());
+                    self.receipts.note_kept(&self.ctx, from, set, root, self.leading.is_some());
                 }
                 match complete {
                     None => Outcome::Stored,
@@ -271,6 +291,9 @@ impl Parts {
                 }
             }
         };
+        if !repaired && matches!(outcome, Outcome::Late | Outcome::Duplicate) {
+            self.receipts.note_late(&self.ctx, from, &header, index);
+        }
         self.ctx.conclude(from, outcome);
         outcome
     }
@@ -279,9 +302,7 @@ impl Parts {
     fn completed(&mut self, from: PeerKey, header: &SetHeader, complete: Complete) {
         if let Some(set) = complete.recovered {
             self.ctx.counters.recovered += 1;
-            if !set.repaired {
-                self.relaying.send_owed(&mut self.ctx, &set);
-            }
+            self.send_owed(&set);
             self.repair.keep(&self.ctx, set);
         }
         match complete.message.map(|message| self.delivery.open(&self.ctx, message)) {
@@ -295,15 +316,24 @@ impl Parts {
         self.repair.note_complete(&self.ctx, here!(self), header);
     }
 
+    /// Sends what this node owes of a set that it has just completed: if repair has helped, only
+    /// while it can be of use.
+    fn send_owed(&mut self, set: &RecoveredSet) {
+        if set.repaired == 0 {
+            return self.relaying.send_owed(&mut self.ctx, set, &[], false);
+        }
+        if let Some(told) = self.repair.owed_but_to(&self.ctx, &set.header.message_key()) {
+            self.relaying.send_owed(&mut self.ctx, set, &told, true);
+        }
+    }
+
     /// Re-encodes some of the sets that came whole, and sends what is owed of them.
     pub(super) fn check_sets(&mut self) {
         for _ in 0..Delivery::CHECKS {
             match self.delivery.check_next() {
                 None => break,
                 Some(Ok(set)) => {
-                    if !set.repaired {
-                        self.relaying.send_owed(&mut self.ctx, &set);
-                    }
+                    self.send_owed(&set);
                     self.repair.keep(&self.ctx, Box::new(set));
                 }
                 Some(Err(key)) => {
@@ -323,7 +353,7 @@ impl Parts {
         let (key, message) = (delivered.key, &delivered.message);
         self.ctx.counters.delivered += 1;
         self.ctx.counters.repaired += u64::from(delivered.via == Via::Repair);
-        self.archive.insert(key, message);
+        self.keep(key, message, Word::Leader);
         self.advance(&key, message, delivered.times.sent_at);
         if self.fallback.is_on() {
             let guess = self.fallback.note_overlay(&mut self.ctx, &key, message);
@@ -332,6 +362,12 @@ impl Parts {
         }
         let (delivered, from) = (Arc::new(delivered), Some(from));
         self.ctx.events.push_back(Event::Message { delivered, from });
+    }
+
+    /// Keeps a message that is handed on, for peers and for the application itself.
+    fn keep(&mut self, key: MessageKey, message: &VerifiedMessage, word: Word) {
+        self.archive.insert(key, message, word);
+        self.again.note(key.block);
     }
 
     /// Sends a message of this node's own.
@@ -351,9 +387,10 @@ impl Parts {
             Mode::Gossip => None,
             _ => Some(leading.send(&mut self.ctx, &mut self.relaying, key, message)?),
         };
-        self.archive.insert(key, message);
+        self.keep(key, message, Word::Leader);
         self.advance_own(&key, message);
         if let Some(cut) = cut {
+            self.receipts.note_own(&cut);
             self.repair.keep_own(&self.ctx, cut);
         }
         if self.fallback.is_on() {
@@ -371,7 +408,8 @@ impl Parts {
     }
 
     fn remember(&mut self, key: MessageKey, message: &VerifiedMessage) {
-        self.fallback.remember(key, message);
+        let gone = self.fallback.remember(key, message);
+        gone.iter().for_each(|gone| self.repair.forget_message(gone));
         self.repair.forget_messages_below(self.fallback.recent().oldest());
     }
 
@@ -398,7 +436,7 @@ impl Parts {
     fn whole(&mut self, key: MessageKey, message: VerifiedMessage, from: Option<PeerKey>) {
         let kind = message.message().kind();
         self.repair.settled(here!(self), &key);
-        self.archive.insert(key, &message);
+        self.keep(key, &message, Word::Told);
         self.advance_window(&message, None);
         self.remember(key, &message);
         self.repair.note_message(&self.ctx, self.fallback.recent(), &key, kind);
@@ -426,7 +464,9 @@ impl Parts {
         let fallback = self.fallback.next_timeout(&self.ctx);
         let sends = self.ctx.egress.next_at(now);
         let (repair, catch_up) = (self.repair.next_timeout(), self.catch_up.next_timeout());
-        checks.into_iter().chain(sends).chain(repair).chain(catch_up).chain(fallback).min()
+        let receipts = self.receipts.next_timeout();
+        let overlay = checks.into_iter().chain(sends).chain(repair).chain(catch_up);
+        overlay.chain(fallback).chain(receipts).min()
     }
 
     /// Makes the changes that are due.
@@ -437,5 +477,27 @@ impl Parts {
         if self.catch_up.next_timeout().is_some_and(|at| at <= self.ctx.now) {
             self.catch_up();
         }
+        if self.receipts.next_timeout().is_some_and(|at| at <= self.ctx.now) {
+            let Self { ctx, receipts, delays, leading, .. } = self;
+            let of = |table: &[u8; 32]| delays.of(table).map(|(matrix, _)| &**matrix);
+            receipts.timeout(ctx, leading.is_some(), of);
+        }
+    }
+
+    /// Round trips were taken: about once a second a leader looks at its receipts.
+    pub(super) fn judge(&mut self) {
+        let Self { ctx, receipts, leading, .. } = self;
+        if let Some(leading) = leading {
+            leading.exclude(ctx, receipts);
+        }
+    }
+
+    /// What this node knows of receipts.
+    pub(super) fn receipts_state(&self) -> ReceiptsState {
+        let mut state = self.receipts.state();
+        if let Some(leading) = &self.leading {
+            [state.excluded, state.no_heads] = leading.excluded(&self.ctx);
+        }
+        state
     }
 }

@@ -1,8 +1,9 @@
 //! What a node remembers of each peer, by key.
 //!
-//! Five bytes a peer, at most [`MAX_PEERS`](crate::peer::MAX_PEERS), and 48 more for each that
-//! has gone by another table, and 32 for each whose frames have cost something lately. A key that
-//! is not, or no longer, that of a peer is nobody's: whatever comes from it is refused.
+//! Eight bytes a peer, at most [`MAX_PEERS`](crate::peer::MAX_PEERS), and 48 more for each that
+//! has gone by another table, 48 for each whose list of gateways has changed, and 32 for each whose
+//! frames have cost something lately. A key that is not, or no longer, that of a peer is nobody's:
+//! whatever comes from it is refused.
 //!
 //! # Work
 //! A control frame that says nothing new is work for nothing. So each peer has a budget of
@@ -46,6 +47,8 @@ struct PeerState {
     terms: u8,
     /// Its last greeting named another chain.
     foreign: bool,
+    /// The number of its dialect, if it has told its terms.
+    dialect: Option<u8>,
 }
 
 /// A peer that goes, or has gone, by another table.
@@ -55,6 +58,13 @@ struct Elsewhere {
     table: [u8; 32],
     /// It has changed its table since we changed ours, and was told of it.
     changed: bool,
+}
+
+/// Since when a peer goes by a rotation of gateways.
+#[derive(Debug, Clone, Copy)]
+struct GoesBy {
+    from_block: u64,
+    rotation: [u8; 32],
 }
 
 /// What a peer's frames have cost lately.
@@ -77,6 +87,8 @@ pub(super) struct Peers {
     /// Hash of our newest membership table.
     ours: [u8; 32],
     elsewhere: BTreeMap<PeerKey, Elsewhere>,
+    /// Of those whose newest epoch is not their first.
+    goes_by: BTreeMap<PeerKey, GoesBy>,
     accounts: BTreeMap<PeerKey, Account>,
     /// Accounts at which those that are settled are dropped next.
     sweep_at: usize,
@@ -96,6 +108,7 @@ impl Peers {
             connected: 0,
             ours,
             elsewhere: BTreeMap::new(),
+            goes_by: BTreeMap::new(),
             accounts: BTreeMap::new(),
             sweep_at: MANY_ACCOUNTS,
             work: each_second(WORK),
@@ -242,6 +255,7 @@ impl Peers {
             *state = PeerState::default();
         }
         self.elsewhere.remove(&peer);
+        self.goes_by.remove(&peer);
         self.accounts.remove(&peer);
     }
 
@@ -257,6 +271,36 @@ impl Peers {
         }
         let known = std::mem::replace(&mut self.states[peer.slot()].foreign, foreign);
         foreign && !known
+    }
+
+    /// A peer has told the number of its dialect.
+    pub(super) fn speaks(&mut self, peer: PeerKey, dialect: u8) {
+        if self.contains(peer) {
+            self.states[peer.slot()].dialect = Some(dialect);
+        }
+    }
+
+    /// The number of the dialect that a peer has told to be its own.
+    pub(super) fn dialect(&self, peer: PeerKey) -> Option<u8> {
+        self.states.get(peer.slot())?.dialect
+    }
+
+    /// A peer has told from which block on it goes by a rotation, its newest.
+    pub(super) fn goes_by(&mut self, peer: PeerKey, from_block: u64, rotation: [u8; 32]) {
+        if !self.contains(peer) {
+            return;
+        }
+        match from_block {
+            // What a network starts with is no change.
+            0 => drop(self.goes_by.remove(&peer)),
+            _ => drop(self.goes_by.insert(peer, GoesBy { from_block, rotation })),
+        }
+    }
+
+    /// The connected peers that go by a rotation, each with its first block of it.
+    pub(super) fn going_by(&self, rotation: [u8; 32]) -> impl Iterator<Item = (PeerKey, u64)> {
+        let all = self.goes_by.iter().filter(move |(_, told)| told.rotation == rotation);
+        all.filter(|(peer, _)| self.can_ask(**peer)).map(|(peer, told)| (*peer, told.from_block))
     }
 
     /// A peer has told its terms, which differ in this; says whether that is news.

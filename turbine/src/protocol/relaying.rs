@@ -13,7 +13,7 @@ use super::peers::Peers;
 use crate::egress::{Lane, Payload, Transmit};
 use crate::membership::PeerIndex;
 use crate::peer::PeerKey;
-use crate::route::{Place, Route, Tree};
+use crate::route::{Place, Route, Slot, Tree};
 
 /// Room for the peers of one hop, so that none is allocated for a shred.
 #[derive(Debug, Default)]
@@ -23,30 +23,46 @@ pub(super) struct Relaying {
 }
 
 impl Relaying {
-    /// Sends a shred on that has just come from elsewhere.
-    pub(super) fn forward(&mut self, ctx: &mut Ctx, shred: &ValidatedShred, leader: PeerIndex) {
+    /// Sends a shred on that has just come from elsewhere. Says whether its plan is known: without
+    /// it there is nobody to send it to.
+    pub(super) fn forward(
+        &mut self,
+        ctx: &mut Ctx,
+        shred: &ValidatedShred,
+        leader: PeerIndex,
+    ) -> bool {
         let (header, index) = (shred.header(), shred.shred().index());
-        self.find_hops(ctx, header, &shred.root(), index, leader);
+        let known = self.find_hops(ctx, header, &shred.root(), index, leader);
         let lane = lane_of(header, index);
         for to in &self.hops {
             let payload = Payload::Shred(shred.shred().bytes().clone());
             let sent = ctx.egress.push(Transmit { to: *to, lane, payload });
             ctx.counters.forwarded += u64::from(sent);
         }
+        known
     }
 
-    /// Sends the shreds of a complete set that this node relays and has not received.
-    pub(super) fn send_owed(&mut self, ctx: &mut Ctx, set: &RecoveredSet) {
+    /// Sends the shreds of a complete set that this node relays and that have not come by
+    /// themselves, but to those in `told`. What is `late`, because repair has completed the set,
+    /// leaves behind all that is fresh.
+    pub(super) fn send_owed(
+        &mut self,
+        ctx: &mut Ctx,
+        set: &RecoveredSet,
+        told: &[PeerKey],
+        late: bool,
+    ) {
         let leader = ctx.epochs.at(set.header.block);
         let leader = leader.and_then(|living| living.epoch().leader_index(set.header.block));
         let Some(leader) = leader else { return };
         for index in set.missing() {
             self.find_hops(ctx, &set.header, &set.root, index, leader);
+            self.hops.retain(|hop| !told.contains(hop));
             if self.hops.is_empty() {
                 continue;
             }
             let bytes = set.shred(index);
-            let lane = lane_of(&set.header, index);
+            let lane = if late { Lane::Repair } else { lane_of(&set.header, index) };
             for to in &self.hops {
                 let payload = Payload::Shred(bytes.clone());
                 let sent = ctx.egress.push(Transmit { to: *to, lane, payload });
@@ -55,7 +71,8 @@ impl Relaying {
         }
     }
 
-    /// Finds to whom this node sends a shred: nobody where it is no relay of it.
+    /// Finds to whom this node sends a shred: nobody where it is no relay of it. Says whether the
+    /// plan that it names is known.
     fn find_hops(
         &mut self,
         ctx: &mut Ctx,
@@ -63,18 +80,22 @@ impl Relaying {
         root: &[u8; 32],
         index: u8,
         leader: PeerIndex,
-    ) {
+    ) -> bool {
         self.hops.clear();
-        let Some(living) = ctx.epochs.at(header.block) else { return };
+        let Some(living) = ctx.epochs.at(header.block) else { return true };
         // Who is no member of the block's epoch has no place in its trees.
-        let Some(me) = living.me() else { return };
-        let route = Route::from_wire(header.route, header.route_param);
-        let (Some(route), Some(plan)) = (route, living.plans.get(header.plan)) else {
+        let Some(me) = living.me() else { return true };
+        let Some(plan) = living.plans.get(header.plan) else {
             ctx.counters.unknown_plan += 1;
-            return;
+            return false;
         };
-        let tree = Tree::new(plan, route, leader, root, index);
+        let Some(route) = Route::from_wire(header.route, header.route_param) else {
+            ctx.counters.unknown_plan += 1;
+            return true;
+        };
+        let tree = Tree::new(plan, route, leader, root, Slot::new(header, index));
         self.reach(&ctx.peers, &mut ctx.counters, living, &tree, me);
+        true
     }
 
     /// The children of this node, which is `me` in the table of `living`, where a peer that is

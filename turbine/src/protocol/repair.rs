@@ -17,12 +17,19 @@
 //! * Nothing that a peer says is believed but that it can be asked: every shred of an answer
 //!   is checked like one that came by itself, every message like one of gossip, and taken only
 //!   from whom it was asked.
-//! * Repaired shreds are never forwarded, and a relay owes nothing of a set that needed them:
-//!   whoever was below it repairs for itself, from peers that are whole.
-//! * Whatever is lost, nobody is asked before a message has been quiet for
-//!   [`RepairConfig::quiet`]: a lossless network asks nothing.
+//! * Repaired shreds are not forwarded as they come. A relay whose set repair has completed sends
+//!   what it owes of it, each shred once, to those that its trees name and that have not told to
+//!   have the message, behind all fresh shreds, and only if some of the message came by itself
+//!   within twice [`RepairConfig::quiet`]. So who withholds shreds makes nobody send more than if
+//!   he had sent them: a set completes once, a shred has one relay in each place of its tree, and
+//!   what is asked for long after is owed to nobody.
+//! * Whatever is lost, nobody is asked before a message has been quiet for longer than messages of
+//!   its leader are in good order, [`RepairConfig::quiet`] at most: a lossless network asks
+//!   nothing. `silences.rs` says how long that is.
+//! * Who answers nothing is asked once a message, and behind those that answer.
 //! * Memory: [`RepairConfig::memory`] for the sets that are kept, 1,024 wants, 128 requests,
-//!   256 round-trip times, a budget for as many peers as asked within the last second, and of
+//!   256 peers that were asked, the silences of 64 leaders, 32 messages of which something may
+//!   be owed, a budget for as many peers as asked within the last second, and of
 //!   messages in parts four at a time as they come, with one that is sent: 50 MiB at most.
 //! * No work grows with the number of members, and without anything open or missing there is
 //!   no timer.
@@ -35,16 +42,20 @@
 //! round trip a shred. Tips are a small anti-entropy: without them nobody notices the loss of
 //! what was sent last.
 
+mod answerers;
 mod answering;
 mod asking;
+mod choosing;
 mod messages;
 mod parts;
 mod requests;
+mod silences;
 mod store;
 mod tips;
+mod want;
 mod wants;
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use fragcast_shredder::{MessageKey, RecoveredSet, SetHeader, SetKey, ShreddedMessage};
@@ -56,20 +67,37 @@ use crate::gossip::Mode;
 use crate::health::Missing;
 use crate::peer::PeerKey;
 use crate::time::Timestamp;
+use answerers::Answerers;
 use answering::Budgets;
 pub(super) use messages::ENCODING_SHARE;
 use messages::Encoded;
 pub(super) use parts::PartStep;
 use requests::Requests;
+use silences::{Silences, WAIT_LONG};
 use store::{CompleteSet, Store};
 use tips::Telling;
+use want::Want;
 use wants::Wants;
+
+/// Messages of which something may still be owed.
+const MAX_DEBTS: usize = 32;
+
+/// A message that repair has completed, and of which this node may owe shreds.
+struct Debt {
+    message: MessageKey,
+    /// When its last shred came by itself.
+    live: Timestamp,
+    /// Peers whose tips have it.
+    told: Vec<PeerKey>,
+}
 
 /// The state of repair.
 pub(super) struct Repair {
     wants: Wants,
     requests: Requests,
-    round_trips: BTreeMap<PeerKey, Duration>,
+    answerers: Answerers,
+    silences: Silences,
+    debts: VecDeque<Debt>,
     store: Store,
     budgets: Budgets,
     encoded: Encoded,
@@ -81,7 +109,9 @@ impl Repair {
         Self {
             wants: Wants::default(),
             requests: Requests::default(),
-            round_trips: BTreeMap::new(),
+            answerers: Answerers::default(),
+            silences: Silences::default(),
+            debts: VecDeque::new(),
             store: Store::new(config.memory),
             budgets: Budgets::new(config),
             encoded: Encoded::default(),
@@ -172,7 +202,8 @@ impl Repair {
     pub(super) fn forget_peer(&mut self, peer: PeerKey) {
         self.requests.forget(peer);
         self.wants.forget_peer(peer);
-        self.round_trips.remove(&peer);
+        self.answerers.forget(peer);
+        self.silences.forget(peer);
         self.budgets.forget(peer);
     }
 
@@ -192,8 +223,10 @@ impl Repair {
             // Gossip has brought it: what shreds of it still come need no help.
             return;
         }
-        let due = quiet_until(ctx, &key);
-        self.wants.shred(ctx.now, key, live_from, due, |key| here.has(key));
+        let due = self.quiet_until(ctx, &key, false);
+        let distance = live_from.map(|from| self.distance(ctx, from));
+        let live_from = live_from.zip(distance);
+        self.wants.shred(ctx.now, (key, header.plan), live_from, due, |key| here.has(key));
     }
 
     /// A set is complete, and perhaps its message with it.
@@ -203,7 +236,9 @@ impl Repair {
         }
         let key = header.message_key();
         if here.is_whole(&key) {
-            self.settled(here, &key);
+            if let Some(want) = self.settle(here, &key) {
+                self.learn(ctx, &key, &want);
+            }
             return;
         }
         self.requests.settle(|asked| *asked == header.set_key());
@@ -226,8 +261,38 @@ impl Repair {
 
     /// A message is here, or will never be: nobody is asked for it any more.
     pub(super) fn settled(&mut self, here: Here<'_>, key: &MessageKey) {
+        self.settle(here, key);
+    }
+
+    fn settle(&mut self, here: Here<'_>, key: &MessageKey) -> Option<Want> {
         self.requests.settle(|asked| asked.message == *key);
-        self.wants.done(key, |key| here.has(key));
+        self.wants.done(key, |key| here.has(key))
+    }
+
+    /// Takes from a message that shreds have made whole how long one may be silent, or what may be
+    /// owed of it.
+    fn learn(&mut self, ctx: &Ctx, key: &MessageKey, want: &Want) {
+        let Some(live) = want.live else { return };
+        if want.repaired > 0 {
+            self.debts.truncate(MAX_DEBTS - 1);
+            self.debts.push_front(Debt { message: *key, live, told: want.told() });
+        } else if want.since < ctx.now
+            && let Some(leader) = ctx.leader_key(key.block)
+        {
+            // What came in one moment says nothing of silence.
+            self.silences.note(ctx.now, leader, want.silence);
+        }
+    }
+
+    /// Of a message of which repair has brought a part: the peers that have told to have it, if
+    /// what this node owes of it can still be of use to others.
+    pub(super) fn owed_but_to(&self, ctx: &Ctx, key: &MessageKey) -> Option<Vec<PeerKey>> {
+        let timely = |live: &Timestamp| ctx.now.since(*live) <= 2 * ctx.config.repair.quiet;
+        if let Some(want) = self.wants.messages.get(key) {
+            return want.live.filter(timely).map(|_| want.told());
+        }
+        let debt = self.debts.iter().find(|debt| debt.message == *key);
+        debt.filter(|debt| timely(&debt.live)).map(|debt| debt.told.clone())
     }
 
     /// Keeps a set that was received, to answer others.
@@ -257,21 +322,28 @@ impl Repair {
         }
     }
 
+    /// When a message is asked for if nothing more comes of it. Nodes that lost the same shred do
+    /// not ask in the same moment. What is hearsay waits for as long as may be: a way over the peer
+    /// that tells of it can be shorter than that of the first shred.
+    fn quiet_until(&self, ctx: &Ctx, key: &MessageKey, hearsay: bool) -> Timestamp {
+        let most = ctx.config.repair.quiet;
+        let place = u64::from(key.attempt) << 16 | u64::from(key.message);
+        let draw = mix(&[ctx.me().number().into(), key.block, place]);
+        let quiet = match hearsay || (draw >> 32).is_multiple_of(WAIT_LONG) {
+            true => most,
+            false => {
+                let leader = ctx.leader_key(key.block);
+                self.silences.quiet(leader, ctx.round_trips.farthest(), most)
+            }
+        };
+        let spread = u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX) / 4;
+        ctx.now + quiet + Duration::from_nanos(draw % spread.max(1))
+    }
+
     /// Bytes of complete sets that are kept to answer requests.
     pub(super) const fn bytes(&self) -> usize {
         self.store.bytes()
     }
-}
-
-/// When a message is asked for if nothing more comes of it. Nodes that lost the same shred do
-/// not ask in the same moment.
-fn quiet_until(ctx: &Ctx, key: &MessageKey) -> Timestamp {
-    let quiet = ctx.config.repair.quiet;
-    let spread = u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX) / 4;
-    let place = u64::from(key.attempt) << 16 | u64::from(key.message);
-    let me = u64::from(ctx.me().number());
-    let jitter = mix(&[me, key.block, place]) % spread.max(1);
-    ctx.now + quiet + Duration::from_nanos(jitter)
 }
 
 /// A connected peer, other than this node and those `except`, that `seed` chooses.

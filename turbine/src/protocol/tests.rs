@@ -1,5 +1,6 @@
 //! Whole networks in virtual time, and peers that lie.
 
+mod again;
 mod budgets;
 mod catchup;
 mod epochs;
@@ -8,6 +9,7 @@ mod gossip;
 mod hostile;
 mod judging;
 mod network;
+mod planning;
 mod repair;
 mod tables;
 mod window;
@@ -38,6 +40,8 @@ pub(super) const CHAIN: u64 = 5;
 /// A network's keys: members, gateways, and the ed25519 key each gateway delegated to.
 pub(super) struct World {
     pub(super) members: Arc<Membership>,
+    /// The keys behind the members' peer ids.
+    pub(super) identities: Vec<SigningKey>,
     pub(super) gateways: Vec<GatewayKey>,
     pub(super) leader_keys: Vec<SigningKey>,
     pub(super) schedule: Schedule,
@@ -49,7 +53,7 @@ pub(super) struct World {
 impl World {
     /// Gateway g is run by member g; terms have ten blocks.
     pub(super) fn new(weights: &[u64], gateways: usize) -> Self {
-        let (members, _) = sample(CHAIN, weights);
+        let (members, identities) = sample(CHAIN, weights);
         let keys: Vec<GatewayKey> =
             (0..gateways).map(|g| GatewayKey::from_bytes([g as u8 + 1; 32]).unwrap()).collect();
         let leader_keys: Vec<SigningKey> =
@@ -69,7 +73,7 @@ impl World {
             })
             .collect();
         let (members, later) = (Arc::new(members), Vec::new());
-        Self { members, gateways: keys, leader_keys, schedule, later, delegations }
+        Self { members, identities, gateways: keys, leader_keys, schedule, later, delegations }
     }
 
     pub(super) fn node(&self, index: usize, config: Config) -> Protocol {

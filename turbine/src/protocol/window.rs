@@ -21,6 +21,9 @@
 //!   no peers' tips), and they come back by the majority, or by the messages of two others.
 //! * The majority of the peers, by weight, is believed, within what is possible.
 //!
+//! A leap within the window, over blocks of which nothing is known, has but the gateway behind it
+//! that signed it.
+//!
 //! A window that has nothing but a stale message or a stored head behind it is *not backed*: then
 //! any other gateway is believed at once. With one gateway behind it, or after
 //! [`Config::reanchor`](super::Config::reanchor) without progress, others are listened to.
@@ -115,6 +118,8 @@ pub(super) struct Window {
     block_time: Duration,
     opened: Option<u64>,
     sealed: Option<u64>,
+    /// A block far above what is open whose Seal came before its Env: it counts with that.
+    leapt: Option<u64>,
     /// The newest block of which a message was taken, whatever the application said.
     taken: Option<u64>,
     /// When a fresh message last opened or sealed a newer block, or the window was moved.
@@ -147,6 +152,7 @@ impl Window {
             block_time,
             opened: None,
             sealed: None,
+            leapt: None,
             taken: None,
             progress_at: Timestamp::default(),
             backing: Backing::default(),
@@ -282,19 +288,33 @@ impl Window {
     pub(super) fn advance(&mut self, now: Timestamp, sight: &Sight) {
         let Sight { block, kind, .. } = *sight;
         self.taken = self.taken.max(Some(block));
+        let leaps = self.opened.is_some_and(|opened| block > opened.saturating_add(1));
         let newer = match kind {
             Kind::Frag => return,
             // Nobody can be ahead of time, whatever he signs.
             _ if block > self.possible(now).1 => return,
             Kind::Env => self.opened.is_none_or(|opened| block > opened),
+            // What ends a block that is not there yet says nothing of those before it.
+            Kind::Seal if leaps => {
+                self.leapt = Some(block);
+                return;
+            }
             Kind::Seal => self.sealed.is_none_or(|sealed| block > sealed),
         };
         if !newer {
             return;
         }
         match kind {
-            Kind::Env => self.opened = Some(block),
+            Kind::Env => {
+                self.opened = Some(block);
+                self.sealed = self.sealed.max(self.leapt.take_if(|leapt| *leapt <= block));
+            }
             _ => self.sealed = Some(block),
+        }
+        if leaps {
+            // Those who stood behind the blocks below have not signed what is here.
+            self.backing = Backing::default();
+            self.proven = false;
         }
         if sight.age != Age::Old {
             self.progress_at = now;

@@ -4,8 +4,15 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod regional;
+
 fn view(weights: &[u64]) -> PlanView {
     PlanView::from_weights(7, weights)
+}
+
+/// The place of shred `index` in the largest set.
+const fn slot(index: u8) -> Slot {
+    Slot { index, k: 32, m: 32 }
 }
 
 /// Walks the tree from the leader; returns how often each was sent to, and the depth.
@@ -31,7 +38,7 @@ fn walk(tree: &Tree<'_>, n: usize, leader: PeerIndex) -> (Vec<u32>, u32) {
 
 fn check(weights: &[u64], route: Route, leader: PeerIndex, seed: u8) {
     let view = view(weights);
-    let tree = Tree::new(&view, route, leader, &[seed; 32], seed);
+    let tree = Tree::new(&view, route, leader, &[seed; 32], slot(seed));
     let (count, hops) = walk(&tree, weights.len(), leader);
     for (peer, count) in count.iter().enumerate() {
         let expected = u32::from(peer as u32 != leader);
@@ -95,7 +102,7 @@ proptest! {
     ) {
         let n = weights.len().min(150);
         let (leader, view) = (leader % n as u32, view(&weights[..n]));
-        let tree = Tree::new(&view, route, leader, &[seed; 32], seed);
+        let tree = Tree::new(&view, route, leader, &[seed; 32], slot(seed));
         let up: Vec<bool> = (0..n).map(|i| up.rotate_left(i as u32 * 7) & 1 == 1).collect();
         for sender in [leader, (leader + 1) % n as u32, 0] {
             let (mut todo, mut out) = (Vec::new(), Vec::new());
@@ -120,7 +127,7 @@ fn stepping_over_thousands_looks_at_each_once() {
         peer.is_multiple_of(300)
     };
     for index in 0..50 {
-        let tree = Tree::new(&view, Route::Turbine { fanout: 200 }, 1, &[7; 32], index);
+        let tree = Tree::new(&view, Route::Turbine { fanout: 200 }, 1, &[7; 32], slot(index));
         let (mut todo, mut reached) = (Vec::new(), 0);
         let before = asked.get();
         let stepped = tree.reach(1, is_up, &mut todo, |_| reached += 1);
@@ -175,7 +182,7 @@ fn roots_follow_the_weights_and_change_with_the_shred() {
     for set in 0..200u8 {
         for index in 0..64 {
             let mut out = Vec::new();
-            Tree::new(&view, Route::Rotor, 0, &[set; 32], index).children(0, &mut out);
+            Tree::new(&view, Route::Rotor, 0, &[set; 32], slot(index)).children(0, &mut out);
             count[out[0] as usize] += 1;
         }
     }
@@ -188,7 +195,7 @@ fn roots_follow_the_weights_and_change_with_the_shred() {
 #[test]
 fn the_tree_is_pinned() {
     let view = view(&[3, 1, 4, 1, 5, 9, 2, 6, 0, 0]);
-    let tree = Tree::new(&view, Route::Turbine { fanout: 2 }, 2, &[1; 32], 0);
+    let tree = Tree::new(&view, Route::Turbine { fanout: 2 }, 2, &[1; 32], slot(0));
     let edges: Vec<(u32, Vec<u32>)> = (0..10)
         .map(|sender| {
             let mut out = Vec::new();
@@ -202,7 +209,8 @@ fn the_tree_is_pinned() {
 
 #[test]
 fn wire_numbers_round_trip_and_unknown_ones_are_none() {
-    for route in [Route::Direct, Route::Rotor, Route::Turbine { fanout: 7 }] {
+    let regional = Route::Regional { roots: 9 };
+    for route in [Route::Direct, Route::Rotor, Route::Turbine { fanout: 7 }, regional] {
         let (number, param) = route.to_wire();
         assert_eq!(Route::from_wire(number, param), Some(route));
     }

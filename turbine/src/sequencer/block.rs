@@ -12,12 +12,12 @@ mod choice;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use alloy_primitives::B256;
-use fragcast_shredder::{Kind, Message, MessageKey};
+use alloy_primitives::{Address, B256};
+use fragcast_shredder::{Kind, Message};
 
 use super::candidates::{Candidate, Held, MAX_CANDIDATES, bit};
 use super::openings::{MAX_UNSIGNED, Opening, Openings};
-use super::{Fate, MAX_ATTEMPTS, MAX_GUESSED, MAX_MESSAGES, MAX_NUMBERS};
+use super::{Fate, MAX_ATTEMPTS, MAX_GUESSED, MAX_MESSAGES, MAX_NUMBERS, numbered};
 use crate::output::{Delivered, Output, RetractReason};
 
 /// Where in its block a message goes.
@@ -60,6 +60,7 @@ struct View {
 #[derive(Debug, Default)]
 pub(super) struct Block {
     number: u64,
+    gateway: Address,
     openings: Openings,
     /// Frags by message index.
     frags: BTreeMap<u16, Vec<Candidate>>,
@@ -90,8 +91,13 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new(number: u64) -> Self {
-        Self { number, ..Self::default() }
+    /// A block of a gateway's.
+    pub(super) fn new(number: u64, gateway: Address) -> Self {
+        Self { number, gateway, ..Self::default() }
+    }
+
+    pub(super) const fn gateway(&self) -> Address {
+        self.gateway
     }
 
     pub(super) const fn held(&self) -> Held {
@@ -117,6 +123,19 @@ impl Block {
     /// The number under which messages were handed on, if the Seal was not.
     pub(super) fn unsealed(&self) -> Option<u8> {
         self.handed.as_ref().filter(|handed| !handed.sealed).map(|handed| handed.number)
+    }
+
+    /// The number that a message has which is handed on again; `None` if another has its place, or
+    /// all that was handed on is void.
+    pub(super) fn number_of(&self, delivered: &Delivered) -> Option<u8> {
+        let Some(handed) = &self.handed else {
+            return self.last.is_none().then_some(delivered.key.attempt);
+        };
+        let same = match handed.roots.get(usize::from(delivered.key.message)) {
+            Some(root) => *root == delivered.message.root(),
+            None => !handed.sealed,
+        };
+        same.then_some(handed.number)
     }
 
     fn all(&mut self) -> impl Iterator<Item = &mut Candidate> {
@@ -504,12 +523,7 @@ impl Block {
             handed.roots.push(root);
             handed.sealed |= place == Position::Seal;
         }
-        out.push(Output::Message(if delivered.key.attempt == number {
-            delivered
-        } else {
-            let key = MessageKey { attempt: number, ..delivered.key };
-            Arc::new(Delivered { key, ..(*delivered).clone() })
-        }));
+        out.push(Output::Message(numbered(delivered, number)));
         true
     }
 

@@ -1,6 +1,6 @@
 //! Order, attempts, duplicates, bounds.
 
-use fragcast_shredder::{BlockBuilder, Message, MessageKey, VerifiedMessage};
+use fragcast_shredder::{BlockBuilder, GatewayKey, Message, MessageKey, VerifiedMessage};
 use proptest::prelude::*;
 
 use super::*;
@@ -162,6 +162,37 @@ fn memory_is_bounded_and_the_farthest_goes_first() {
     assert_eq!(push(&mut sequencer, &env(5), 0).0, Fate::OutOfBounds);
 }
 
+/// What waits of one gateway's blocks, however near, pushes out nothing of another's.
+#[test]
+fn a_gateway_makes_room_for_others_before_they_do_for_it() {
+    let other = GatewayKey::from_bytes([7; 32]).unwrap();
+    let tx = vec![1; 8 * 1024 * 1024];
+    let big = |key: &GatewayKey, block: u64, seq: u64| {
+        let frag = BlockBuilder::new(block).frag_at(seq, [tx.clone()]);
+        delivered(&key.sign_verified(frag), 0)
+    };
+    let (mut sequencer, mut out) = (Sequencer::default(), Vec::new());
+    // A message that waits for its Env, of a block that is farther than all others.
+    let honest = crate::testing::gateway();
+    sequencer.push(big(&honest, 90, 0), &mut out);
+    for block in 1..20 {
+        sequencer.push(big(&other, block, 0), &mut out);
+        assert!(sequencer.waiting() <= MAX_WAITING);
+    }
+    assert!(sequencer.blocks[&90].held().waiting > tx.len(), "it is where it was");
+    // The same for what is kept, of which the oldest block goes first.
+    let (mut sequencer, mut out) = (Sequencer::default(), Vec::new());
+    push(&mut sequencer, &env(1), 0);
+    sequencer.push(big(&honest, 1, 0), &mut out);
+    for block in 10..30 {
+        let env = other.sign_verified(env(block).message().clone());
+        push(&mut sequencer, &env, 0);
+        sequencer.push(big(&other, block, 0), &mut out);
+        assert!(sequencer.kept() <= MAX_KEPT);
+    }
+    assert!(sequencer.blocks[&1].held().kept > tx.len());
+}
+
 proptest! {
     #[test]
     fn any_order_of_arrival_comes_out_in_order_and_once(
@@ -218,4 +249,45 @@ fn a_window_that_moves_takes_what_is_above_it_along() {
     // What is below stays: it may be on its way to one who catches up.
     sequencer.move_to(1_000, &mut out);
     assert_eq!(push(&mut sequencer, &frag(8, 0), 0).0, Fate::Passed);
+}
+
+fn again(sequencer: &mut Sequencer, message: &VerifiedMessage, attempt: u8) -> Option<String> {
+    sequencer.again(delivered(message, attempt)).as_ref().map(describe)
+}
+
+#[test]
+fn what_is_handed_on_again_has_the_number_of_its_block_and_another_opening_is_refused() {
+    let mut sequencer = Sequencer::default();
+    let all = block(7, 2);
+    // Unknown: the leader's number. A block in the middle of which it is asked for is none.
+    assert_eq!(again(&mut sequencer, &all[1], 0), None);
+    assert_eq!(again(&mut sequencer, &all[0], 2), Some("7.2.0".into()));
+    assert_eq!(again(&mut sequencer, &all[1], 2), Some("7.2.1".into()));
+    assert_eq!(again(&mut sequencer, &all[2], 0), None, "of another attempt");
+    assert_eq!(again(&mut sequencer, &all[3], 2), None, "no more of it then");
+    // Gossip's frag first, then another by the overlay: the block's number is above the leader's.
+    let mut out = Vec::new();
+    for message in [&all[0], &frag_with(7, 0, false, 9)] {
+        sequencer.push(by(Via::Gossip, message, 0), &mut out);
+    }
+    all.iter().for_each(|message| drop(push(&mut sequencer, message, 0)));
+    let expected: Vec<Option<String>> = (0..4).map(|n| Some(format!("7.1.{n}"))).collect();
+    let handed: Vec<Option<String>> =
+        all.iter().map(|message| again(&mut sequencer, message, 0)).collect();
+    assert_eq!(handed, expected);
+    // The opening that does not count is not handed on, nor what it has in common with the other.
+    assert_eq!(again(&mut sequencer, &env_at(7, 3), 0), None);
+    assert_eq!(again(&mut sequencer, &all[1], 0), None);
+    assert_eq!(again(&mut sequencer, &frag(7, 2), 0), None, "behind the Seal");
+    // Several blocks at a time, and not without bound.
+    for number in 100..300 {
+        assert!(again(&mut sequencer, &env(number), 0).is_some());
+        assert!(again(&mut sequencer, &frag(number - u64::from(number > 100), 0), 0).is_some());
+    }
+    assert_eq!(sequencer.repeated.len(), MAX_REPEATED);
+    // All that was handed on is void.
+    block(500, 0).iter().for_each(|message| drop(push(&mut sequencer, message, 0)));
+    assert_eq!(again(&mut sequencer, &env(500), 0), Some("500.0.0".into()));
+    sequencer.bad_parity(500, 0, &mut out);
+    assert_eq!(again(&mut sequencer, &env(500), 0), None);
 }

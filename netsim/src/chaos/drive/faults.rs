@@ -31,10 +31,24 @@ impl Drive {
                 | What::Pause { .. }
                 | What::ClockStep { .. }
                 | What::SlowDisk { .. }
+                | What::Forgets { .. }
                 | What::Lies { .. } => {}
             }
         }
         conditions
+    }
+
+    /// How many of a thousand messages a node's application loses now: who executes nothing has
+    /// none that could.
+    pub(super) fn forgets(&self, node: NodeId) -> u32 {
+        if self.relays.contains(&node) {
+            return 0;
+        }
+        let share = |number: &usize| match self.plan.faults[*number].what {
+            What::Forgets { node: of, share } if of == node => share,
+            _ => 0,
+        };
+        self.active.iter().map(share).max().unwrap_or(0)
     }
 
     /// A fault begins.
@@ -138,5 +152,29 @@ impl Drive {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SECONDS;
+    use crate::chaos::Options;
+
+    /// Seed 9 of 30 nodes took one to task: it can be handed nothing again, as it tells no head.
+    #[test]
+    fn who_executes_nothing_has_no_application_that_loses_messages() {
+        let (mut relays, mut others) = (0, 0);
+        for seed in 0..30 {
+            let mut drive = Drive::new(&Options::new(seed, 12, 300 * SECONDS));
+            drive.active = (0..drive.plan.faults.len()).collect();
+            for fault in &drive.plan.faults {
+                let What::Forgets { node, .. } = fault.what else { continue };
+                let relay = drive.relays.contains(&node);
+                *(if relay { &mut relays } else { &mut others }) += 1;
+                assert_eq!(drive.forgets(node) == 0, relay, "node {node} of seed {seed}");
+            }
+        }
+        assert!(relays > 0 && others > relays, "{relays} {others}");
     }
 }

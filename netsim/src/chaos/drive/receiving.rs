@@ -75,6 +75,19 @@ impl Drive {
                 }
                 self.sequence(node, delivered);
             }
+            Happened::Again(delivered) => {
+                self.tallies.again += 1;
+                let key = delivered.key;
+                self.digest.event(now, 8, node, key.message.into(), key.block);
+                if honest {
+                    self.check.delivered(now, node, &self.chain, &delivered);
+                }
+                let process = self.hosts[node as usize].process.as_mut();
+                let output = process.and_then(|process| process.sequencer.again(delivered));
+                if let Some(output) = output {
+                    self.apply(node, &output);
+                }
+            }
             Happened::BadParity(key) => {
                 let mut outputs = Vec::new();
                 if let Some(process) = &mut self.hosts[node as usize].process {
@@ -128,25 +141,48 @@ impl Drive {
         let (now, honest) = (self.now, !self.plan.liars.contains(&node));
         for output in outputs {
             let Some(process) = &mut self.hosts[node as usize].process else { return };
-            match process.take(output) {
+            match process.check(output) {
                 Err(what) if honest => self.check.broke(now, node, Invariant::Order, what),
-                Ok(Some((block, roots))) => {
-                    self.digest.event(now, 4, node, roots.len() as u32, block);
-                    if honest {
-                        let host = &self.hosts[node as usize];
-                        self.check.completed(now, node, host, &self.chain, (block, &roots));
-                    }
-                    let host = &mut self.hosts[node as usize];
-                    host.complete(now, block);
-                    let time = host.time(now);
-                    if let Some(verified) = host.execute(self.check.blocks())
-                        && let Some(process) = &mut host.process
-                    {
-                        process.protocol.handle_verified(time, verified, built_at(verified));
-                    }
-                }
-                Ok(None) | Err(_) => {}
+                _ => self.apply(node, output),
             }
+        }
+    }
+
+    /// A node's application is handed something, and may lose it.
+    fn apply(&mut self, node: NodeId, output: &Output) {
+        let (now, honest) = (self.now, !self.plan.liars.contains(&node));
+        let forgets = self.forgets(node);
+        let host = &self.hosts[node as usize];
+        let too_far = output.block() > host.reach(self.ahead);
+        let lost = matches!(output, Output::Message(_)) && (too_far || self.chance(forgets));
+        if lost {
+            self.tallies.forgotten += u64::from(!too_far);
+            return;
+        }
+        let host = &mut self.hosts[node as usize];
+        let Some(process) = &mut host.process else { return };
+        let (block, roots) = match output {
+            Output::Retracted { block, attempt, .. } => {
+                process.app.retract(*block, *attempt);
+                return;
+            }
+            Output::Message(delivered) => match process.app.take(delivered) {
+                Some(roots) => (delivered.key.block, roots),
+                None => return,
+            },
+        };
+        self.digest.event(now, 4, node, roots.len() as u32, block);
+        if honest {
+            let host = &self.hosts[node as usize];
+            self.check.completed(now, node, host, &self.chain, (block, &roots));
+        }
+        let host = &mut self.hosts[node as usize];
+        host.complete(now, block);
+        let time = host.time(now);
+        if let Some(verified) = host.execute(self.check.blocks())
+            && let Some(process) = &mut host.process
+        {
+            process.protocol.handle_verified(time, verified, built_at(verified));
         }
     }
 
@@ -299,6 +335,9 @@ impl Drive {
         let Some(process) = host.process.as_mut().filter(|process| process.listening) else {
             return;
         };
+        if !process.seen.is_new(kind, &wire) {
+            return;
+        }
         let (low, high) = process.protocol.gossip_window(time);
         process.gate.set_window(low, high);
         let checked = process.gate.check(kind, &wire.into());

@@ -6,9 +6,9 @@ use fragcast_shredder::{Kind, MessageKey};
 use fragcast_turbine::{Payload, Protocol, Timestamp};
 
 use super::epochs::Keys;
-use super::{EPOCH, gateway_key, messages};
+use super::{EPOCH, following, gateway_key, messages};
 use crate::load::{Broadcast, Load};
-use crate::{NodeId, SECONDS, random};
+use crate::{NodeId, SECONDS};
 
 /// Opens the blocks of a load that begins in mid-block, such as a single frag: every node has the
 /// Env, since otherwise all would ask for it.
@@ -25,7 +25,7 @@ pub(super) fn open_blocks(nodes: &mut [Protocol], keys: &Keys, load: &Load) {
         let env = Broadcast { key, kind: Kind::Env, ..*first };
         let message = messages::signed(&env, 0, &gateway_key(env.leader));
         let leader = &mut nodes[env.leader as usize];
-        let mut now = Timestamp::from_nanos(EPOCH - 20 * SECONDS);
+        let mut now = Timestamp::from_nanos(EPOCH - 60 * SECONDS);
         leader.broadcast(now, key, &message).expect("it leads, and its lanes are wide");
         // Every node gets each shred once, without delay.
         let mut shreds = std::collections::BTreeSet::new();
@@ -49,7 +49,7 @@ pub(super) fn open_blocks(nodes: &mut [Protocol], keys: &Keys, load: &Load) {
             while node.poll_event().is_some() {}
             // All that they would forward, check or tell is done before the run begins, since the
             // block has been open for longer than nodes send tips of an open block.
-            for at in [now, Timestamp::from_nanos(EPOCH - SECONDS)] {
+            for at in [now, Timestamp::from_nanos(EPOCH - 40 * SECONDS)] {
                 node.handle_timeout(at);
                 while node.poll_transmit(at).is_some() {}
             }
@@ -57,33 +57,20 @@ pub(super) fn open_blocks(nodes: &mut [Protocol], keys: &Keys, load: &Load) {
     }
 }
 
-/// Connects every node to every other, or to as many as allowed.
-pub(super) fn connect(nodes: &mut [Protocol], limit: u32, seed: u64) {
+/// Connects every node to every other, or, where they may not have as many connections, as the rule
+/// says that the daemon follows.
+pub(super) fn connect(nodes: &mut [Protocol], limit: u32) {
     let n = nodes.len();
-    if n <= limit as usize + 1 {
-        for (me, node) in nodes.iter_mut().enumerate() {
-            node.assume_connected((0..n).filter(|peer| *peer != me).map(|peer| peer as NodeId));
-        }
-        return;
-    }
-    let mut rng = random::stream(seed, "connections", 0);
-    let mut peers: Vec<std::collections::BTreeSet<NodeId>> = vec![Default::default(); n];
-    let mut order: Vec<usize> = (0..n).collect();
-    random::shuffle(&mut rng, &mut order);
-    for &me in &order {
-        // The last nodes find others full, so the number of attempts is bounded.
-        for _ in 0..4 * limit {
-            if peers[me].len() >= limit as usize {
-                break;
-            }
-            let other = order[random::below(&mut rng, order.len())];
-            if other != me && peers[other].len() < limit as usize {
-                peers[me].insert(other as NodeId);
-                peers[other].insert(me as NodeId);
+    match following::targets(nodes, limit) {
+        None => {
+            for (me, node) in nodes.iter_mut().enumerate() {
+                node.assume_connected((0..n).filter(|peer| *peer != me).map(|peer| peer as NodeId));
             }
         }
-    }
-    for (node, peers) in nodes.iter_mut().zip(peers) {
-        node.assume_connected(peers);
+        Some(peers) => {
+            for (node, peers) in nodes.iter_mut().zip(peers) {
+                node.assume_connected(peers);
+            }
+        }
     }
 }

@@ -12,6 +12,8 @@ use crate::link::{LinkConfig, Loss};
 use crate::outcome::{NEVER, Outcome};
 use crate::world::sample::line;
 
+mod receipts;
+
 fn config() -> FragcastConfig {
     FragcastConfig { coding: 1.0, ..FragcastConfig::default() }
 }
@@ -215,4 +217,61 @@ fn a_second_table_takes_effect_between_two_blocks_and_nobody_misses_anything() {
         assert_eq!(outcomes.get(Fate::BadSignature) + outcomes.get(Fate::Malformed), 0);
     }
     assert_eq!(outcome.digest, with_a_second_table().0.digest);
+}
+
+#[test]
+fn nodes_measure_before_a_run_and_the_leader_knows_the_delays_within_a_tenth() {
+    let world = line(40, 10, 5 * MILLIS);
+    let links = LinkConfig { jitter: MILLIS / 5, ..LinkConfig::default() };
+    let load = Load::single(vec![3, 5], 20_000);
+    let mut fragcast = Fragcast::new(&config(), &Network::new(&world), &load, 1);
+    assert!(fragcast.node(3).delays_at(1).is_none(), "nothing is given");
+    let WarmUp { span, bytes } = fragcast.warm_up(&world, &links, 1);
+    // Each of 40 nodes tells two leaders; a vector of 39 bytes takes some 250 with its framing. Each
+    // leader tells all its plan, which takes some 500.
+    assert!(span == 12 * SECONDS && (55_000..75_000).contains(&bytes), "{bytes}");
+    for leader in [3, 5] {
+        let (matrix, generation) = fragcast.node(leader).delays_at(1).unwrap();
+        assert!(generation > 0);
+        for (a, b) in (0..40).flat_map(|a| (0..a).map(move |b| (a, b))) {
+            let truth = (world.delay(a, b) + world.delay(b, a) + links.hop) as f64 / 1e3;
+            let told = f64::from(matrix.rtt(a, b).micros().unwrap());
+            // Never shorter than it is, but for half a step of the code.
+            let most = 1.1 * truth + 1_500.0;
+            assert!((0.97 * truth..most).contains(&told), "{a} {b}: {told} of {truth}");
+            assert!(matrix.reported(a));
+        }
+    }
+    assert!(fragcast.node(7).delays_at(1).is_none(), "it does not lead");
+    let plans = |node| fragcast.node(node).counters().plans_made;
+    assert_eq!([3, 5, 7].map(plans), [1, 1, 0]);
+    assert_eq!(fragcast.warm_up(&world, &links, 1).bytes, bytes, "once");
+}
+
+/// A run begins with the plan in effect.
+#[test]
+fn leaders_plan_before_a_run_and_shreds_go_by_that_plan() {
+    let config = FragcastConfig { route: RoutePolicy::Regional, ..config() };
+    let (outcome, fragcast) = go(&config, &blocks(2), &Faults::default(), 40);
+    assert!(outcome.completions[0].after.iter().all(|after| *after != NEVER));
+    let routes: Vec<bool> = fragcast.led().iter().map(|led| led.version > 0).collect();
+    assert!(!routes.is_empty() && routes.iter().all(|planned| *planned), "{:?}", fragcast.led());
+    for node in 0..40 {
+        assert_eq!(fragcast.node(node).counters().unknown_plan, 0);
+    }
+}
+
+#[test]
+fn a_saved_measurement_takes_the_place_of_measuring_the_world() {
+    let world = line(20, 10, 5 * MILLIS);
+    let mut matrix = fragcast_turbine::DelayMatrix::unknown(20);
+    let code = fragcast_turbine::RttCode::of_micros(42_000);
+    (0..20).flat_map(|a| (0..a).map(move |b| (a, b))).for_each(|(a, b)| matrix.set(a, b, code));
+    let measured = Some(Arc::new(Measurement::of(&matrix)));
+    let load = Load::single(vec![3, 5], 20_000);
+    let config = FragcastConfig { measured, ..config() };
+    let mut fragcast = Fragcast::new(&config, &Network::new(&world), &load, 1);
+    fragcast.warm_up(&world, &LinkConfig::default(), 1);
+    let (known, _) = fragcast.node(5).delays_at(1).unwrap();
+    assert_eq!(Measurement::of(known), Measurement::of(&matrix));
 }

@@ -36,7 +36,7 @@ pub use queue::FollowError;
 pub use stats::{BlockReport, ExecutorSnapshot, ExecutorStats, ReportTap};
 pub use view::{ChainEvent, ChainView, Heads, History};
 
-use queue::{Command, Queued, Recovering, Room, Withdrawals};
+use queue::{Command, Pending, Queued, Recovering, Room, Withdrawals};
 use service::Service;
 
 /// Bytes of messages that wait for the executor.
@@ -88,6 +88,9 @@ pub struct Executor {
     source: Arc<dyn StateSource>,
     /// Set when the node is ending: nothing is executed any more.
     ending: Arc<AtomicBool>,
+    pending: Arc<Pending>,
+    /// Whether blocks need not follow one another.
+    free: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -115,6 +118,7 @@ impl Executor {
         let withdrawals = Withdrawals::default();
         let op = spec.is_op();
         let ending = Arc::new(AtomicBool::new(false));
+        let (pending, free) = (Arc::<Pending>::default(), Arc::<AtomicBool>::default());
         let service = Service::new(service::Parts {
             spec,
             source: Arc::clone(&source),
@@ -124,6 +128,8 @@ impl Executor {
             trie_nodes: config.trie_nodes,
             time_limit: config.time_limit,
             ending: Arc::clone(&ending),
+            pending: Arc::clone(&pending),
+            free: Arc::clone(&free),
             tap,
         });
         let thread = std::thread::Builder::new()
@@ -140,6 +146,8 @@ impl Executor {
             withdrawals,
             source,
             ending,
+            pending,
+            free,
             thread: Some(thread),
         })
     }
@@ -157,6 +165,16 @@ impl Executor {
     /// The number of messages that wait.
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has dealt with everything that was handed in; what waits for a parent is dealt with.
+    pub fn is_idle(&self) -> bool {
+        self.pending.count() == 0
+    }
+
+    /// Whether blocks follow one another from the source's head on: not if it has no head of its own.
+    pub fn has_chain(&self) -> bool {
+        !self.free.load(Ordering::Relaxed) && self.view.heads().is_some()
     }
 
     /// Hands in an output of the sequencer. Never blocks; says whether there was room.
@@ -181,9 +199,10 @@ impl Executor {
         let waiting_bytes = self.gate.queued_bytes.load(Ordering::Relaxed);
         if waiting >= self.config.queue || waiting_bytes + bytes > MAX_QUEUED_BYTES {
             self.stats.overrun();
-            // Once an attempt: what is lost of it later changes nothing.
+            // Once an attempt, or whenever it is handed in: what is lost of it later changes nothing.
             let key = block << 8 | u64::from(attempt);
-            if self.gate.newest_lost.swap(key, Ordering::Relaxed) != key {
+            let before = self.gate.newest_lost.swap(key, Ordering::Relaxed);
+            if before != key || delivered.key.message == 0 {
                 self.send(Command::Lost { block, attempt });
             }
             return false;
@@ -196,6 +215,10 @@ impl Executor {
     }
 
     fn send(&self, command: Command) {
+        if !self.pending.add(command.is_note()) {
+            self.stats.overrun();
+            return;
+        }
         // A thread that has ended takes nothing, and `Node::failed` tells.
         let _ = self.gate.commands.send(command);
     }

@@ -27,8 +27,10 @@ pub struct Client {
     pub(crate) id: u64,
     /// What it is counted under: an IPv4 address, or the /64 of an IPv6 address.
     pub(crate) network: IpAddr,
-    /// Bytes that the node holds for it.
+    /// Bytes that the node holds for it alone.
     held: AtomicUsize,
+    /// Notifications that it holds with others.
+    shares: AtomicUsize,
     born: Instant,
     /// What it does, and since when in ms from its birth, in the lower 62 bits.
     doing: AtomicU64,
@@ -36,6 +38,8 @@ pub struct Client {
     not_taken: AtomicU64,
     /// Since when a request is half there; likewise.
     not_sent: AtomicU64,
+    /// Since when the message that is being written has waited; likewise.
+    behind: AtomicU64,
     /// Whether it has given its place to another.
     gave: AtomicBool,
     end: watch::Sender<Option<Dropped>>,
@@ -50,10 +54,12 @@ impl Client {
             id,
             network,
             held: AtomicUsize::new(0),
+            shares: AtomicUsize::new(0),
             born: Instant::now(),
             doing: AtomicU64::new(0),
             not_taken: AtomicU64::new(0),
             not_sent: AtomicU64::new(0),
+            behind: AtomicU64::new(0),
             gave: AtomicBool::new(false),
             end: watch::Sender::new(None),
         }
@@ -63,7 +69,7 @@ impl Client {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(SINCE) & SINCE
     }
 
-    /// Bytes that the node holds for it.
+    /// Bytes that the node holds for it alone.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
@@ -74,6 +80,19 @@ impl Client {
 
     pub(crate) fn release(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn share(&self) {
+        self.shares.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn unshare(&self) {
+        self.shares.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether something is held for it, alone or with others.
+    pub(crate) fn holds(&self) -> bool {
+        self.held() > 0 || self.shares.load(Ordering::Relaxed) > 0
     }
 
     /// What it does from now on. Nothing changes if it does that already.
@@ -110,13 +129,26 @@ impl Client {
         self.mark(&self.not_sent, since);
     }
 
-    /// For how long it has kept the node waiting.
-    pub(crate) fn late(&self) -> Duration {
-        let late = |at: &AtomicU64| match at.load(Ordering::Relaxed) {
+    pub(crate) fn mark_behind(&self, since: Option<Instant>) {
+        self.mark(&self.behind, since);
+    }
+
+    fn since(&self, at: &AtomicU64) -> Duration {
+        Duration::from_millis(match at.load(Ordering::Relaxed) {
             0 => 0,
             since => (self.now() + 1).saturating_sub(since),
-        };
-        Duration::from_millis(late(&self.not_taken).max(late(&self.not_sent)))
+        })
+    }
+
+    /// For how long it has kept the node waiting.
+    pub(crate) fn late(&self) -> Duration {
+        self.since(&self.not_taken).max(self.since(&self.not_sent))
+    }
+
+    /// For how long it has had the node hold what it is sent or sends. One that takes a little again
+    /// and again is never late, but has others hold its answers all the same.
+    pub(crate) fn hoarding(&self) -> Duration {
+        self.late().max(self.since(&self.behind))
     }
 
     /// Ends it; false if that had been said before.

@@ -33,7 +33,7 @@ pub(crate) struct Dispatch {
 /// A batch of less is answered even if there is no room.
 const FREE: usize = 64 * 1024;
 /// The error of a limit (EIP-1474).
-const LIMIT: i32 = -32_005;
+pub(crate) const LIMIT: i32 = -32_005;
 
 /// What subscriptions need of a WebSocket connection.
 pub(crate) struct Connection {

@@ -12,7 +12,6 @@ use hyper::header::{
     ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, CONTENT_LENGTH,
     CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, UPGRADE, VARY,
 };
-use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use jsonrpsee::Extensions;
 use jsonrpsee::core::server::MethodResponse;
@@ -21,12 +20,12 @@ use jsonrpsee::types::{ErrorCode, ErrorObject, ErrorObjectOwned, Id};
 use tokio::time::Instant;
 
 use crate::client::{Client, Doing};
-use crate::dispatch::first;
+use crate::dispatch::{LIMIT, first};
 use crate::guard::Refusal;
 use crate::memory::Charge;
 use crate::port::{Inner, Service};
 use crate::stats::Dropped;
-use crate::websocket;
+use crate::websocket::{self, Upgraded};
 use crate::wire::deadline;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -38,7 +37,7 @@ pub(crate) struct Http {
     pub(crate) client: Arc<Client>,
     pub(crate) from: SocketAddr,
     /// Where the connection's task finds what has become a WebSocket.
-    pub(crate) upgraded: Arc<Mutex<Option<OnUpgrade>>>,
+    pub(crate) upgraded: Arc<Mutex<Option<Upgraded>>>,
 }
 
 /// Marks the connection as waiting when the answer is written.
@@ -65,6 +64,7 @@ enum Unread {
     TooLong,
     TooLate,
     Broken,
+    NoRoom,
 }
 
 impl Http {
@@ -113,8 +113,11 @@ impl Http {
                 let (parts, body) = page(&parts).into_parts();
                 Response::from_parts(parts, Full::new(self.body(body)))
             }
-            Service::Rpc(_) if upgrade(request.headers()) => self.upgrade(request),
+            Service::Rpc(_) | Service::Feed(_) if upgrade(request.headers()) => {
+                self.upgrade(request)
+            }
             Service::Rpc(_) => self.call(request).await,
+            Service::Feed(_) => self.text(StatusCode::UPGRADE_REQUIRED, NOT_WEBSOCKET),
         }
     }
 
@@ -165,6 +168,14 @@ impl Http {
                 let error = reject_too_big_request(settings.max_request);
                 return self.failed(StatusCode::PAYLOAD_TOO_LARGE, error);
             }
+            Err(Unread::NoRoom) => {
+                self.port.stats.drop_for(Dropped::NoRoom);
+                let text = "as much memory as may be is taken: try again later";
+                let error = ErrorObject::borrowed(LIMIT, text, None);
+                let mut response = self.failed(StatusCode::SERVICE_UNAVAILABLE, error);
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                return response;
+            }
             Err(unread) => {
                 let status = match unread {
                     Unread::TooLate => {
@@ -200,7 +211,8 @@ impl Http {
         }
         // What is told to come has its room before it is read, so that requests wait for one another
         // and not half of each for the other halves.
-        settings.memory.room().await;
+        let mut patience = settings.slow_after;
+        self.room(&mut patience).await?;
         let mut charge = settings.memory.charge(Some(&self.client), 0);
         let mut body = Vec::new();
         if let Some(told) = told.and_then(|told| usize::try_from(told).ok()) {
@@ -227,11 +239,20 @@ impl Http {
             if body.capacity() > charge.bytes() {
                 charge.grow(body.capacity() - charge.bytes());
                 // Who has all of its request waits for nobody; who still sends may have to go.
-                let begin = Instant::now();
-                settings.memory.room().await;
-                waited += begin.elapsed();
+                let before = patience;
+                self.room(&mut patience).await?;
+                waited += before - patience;
             }
         }
+    }
+
+    /// Waits for room, for `patience` at most, which becomes shorter by that. A request that would wait
+    /// for longer is refused: whoever sent it has most likely given up, and its socket is free.
+    async fn room(&self, patience: &mut Duration) -> Result<(), Unread> {
+        let begin = Instant::now();
+        let room = tokio::time::timeout(*patience, self.port.settings.memory.room()).await;
+        *patience = patience.saturating_sub(begin.elapsed());
+        room.map_err(|_| Unread::NoRoom)
     }
 
     fn failed(&self, status: StatusCode, error: ErrorObjectOwned) -> Response<Full<Bytes>> {
@@ -262,6 +283,7 @@ impl Http {
     }
 }
 
+const NOT_WEBSOCKET: &str = "a WebSocket is served here\n";
 const NOT_POST: &str = "Used HTTP Method is not allowed. POST is required\n";
 
 fn preflight(request: &Request<Incoming>) -> bool {

@@ -1,8 +1,9 @@
 //! How many bytes the connections of one or several ports may hold.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::client::Client;
+use crate::notices::{Holders, Notices};
 use crate::stats::Dropped;
 
 /// A connection that has kept the node waiting for less is not closed for want of memory.
@@ -17,17 +19,26 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// How often connections are gone through for one to close.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Bytes of requests that are not answered and of answers that are not sent.
+/// What is held in case somebody asks for it.
+pub(crate) trait Spare: Send + Sync {
+    /// Lets go of what nobody holds.
+    fn let_go(&self);
+}
+
+/// Bytes of requests that are not answered, of answers that are not sent, and of notifications.
 ///
 /// Taking never waits: what is there is there. But while more is taken than the total, those that
-/// ask [`room`](Self::room) wait, and connections that keep the node waiting are closed.
-#[derive(Debug)]
+/// ask [`room`](Self::room) wait, what is kept to spare is let go, and connections that keep the node
+/// waiting are closed.
 pub struct Memory {
     total: usize,
     used: AtomicUsize,
     highest: AtomicUsize,
     room: Notify,
     clients: Mutex<HashMap<u64, Arc<Client>>>,
+    /// Who holds notifications that are shared.
+    notices: Mutex<HashMap<u64, Arc<Holders>>>,
+    spares: Mutex<Vec<Weak<dyn Spare>>>,
     next: AtomicU64,
     looked: Mutex<Option<Instant>>,
 }
@@ -41,6 +52,8 @@ impl Memory {
             highest: AtomicUsize::new(0),
             room: Notify::new(),
             clients: Mutex::default(),
+            notices: Mutex::default(),
+            spares: Mutex::default(),
             next: AtomicU64::new(0),
             looked: Mutex::new(None),
         })
@@ -77,6 +90,28 @@ impl Memory {
         self.clients().remove(&client.id);
     }
 
+    fn notices(&self) -> MutexGuard<'_, HashMap<u64, Arc<Holders>>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on closing the holders counts as a way to free these bytes.
+    pub(crate) fn register_notices(&self, holders: &Arc<Holders>) -> u64 {
+        let id = self.next_id();
+        self.notices().insert(id, Arc::clone(holders));
+        id
+    }
+
+    pub(crate) fn forget_notices(&self, id: u64) {
+        self.notices().remove(&id);
+    }
+
+    /// What lets go when memory is short.
+    pub(crate) fn register_spare(&self, spare: Weak<dyn Spare>) {
+        let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
+        spares.retain(|spare| spare.strong_count() > 0);
+        spares.push(spare);
+    }
+
     /// Takes `bytes`, for a connection or for all.
     pub fn charge(self: &Arc<Self>, client: Option<&Arc<Client>>, bytes: usize) -> Charge {
         let mut charge =
@@ -90,6 +125,11 @@ impl Memory {
         // What was allocated counts, not what is used of it.
         let charge = self.charge(client, text.capacity());
         Bytes::from_owner(Kept { text, _charge: charge })
+    }
+
+    /// Notifications for several connections, which count until the last of them has let go.
+    pub fn share(self: &Arc<Self>, texts: Vec<Vec<u8>>) -> Arc<Notices> {
+        Notices::new(self, texts)
     }
 
     /// Whether there is room to begin something.
@@ -111,8 +151,11 @@ impl Memory {
         }
     }
 
-    /// Closes connections that have kept the node waiting for longest, until what they hold would
-    /// make room.
+    /// Lets go of what is to spare, and closes connections that have kept the node waiting for longest,
+    /// until what they hold would make room.
+    ///
+    /// What several hold is free when the last of them is closed, so it counts for the one whose turn
+    /// is last, and not at all if one of them keeps up.
     fn shed(&self) {
         {
             let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,26 +165,46 @@ impl Memory {
             }
             *looked = Some(now);
         }
-        let clients = self.clients();
-        let mut over = self.used().saturating_sub(self.total) + 1;
-        // What is closed already gives back what it holds in a moment.
-        for client in clients.values().filter(|client| client.is_ended()) {
-            over = over.saturating_sub(client.held());
+        let spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        spares.iter().filter_map(Weak::upgrade).for_each(|spare| spare.let_go());
+        if self.has_room() {
+            return;
         }
-        let mut late: Vec<_> = clients
+        // What is closed already gives back what it holds in a moment.
+        let mut order: Vec<_> = self
+            .clients()
             .values()
-            .filter(|client| !client.is_ended() && client.held() > 0)
-            .map(|client| (client.late(), client))
+            .filter(|client| client.holds())
+            .map(|client| match client.is_ended() {
+                true => (Duration::MAX, Arc::clone(client)),
+                false => (client.hoarding(), Arc::clone(client)),
+            })
             .filter(|(late, _)| *late >= PATIENCE)
             .collect();
-        late.sort_by_key(|(late, client)| (std::cmp::Reverse(*late), client.id));
-        for (_, client) in late {
+        order.sort_by_key(|(late, client)| (std::cmp::Reverse(*late), client.id));
+        let ranks = order.iter().enumerate().map(|(rank, (_, client))| (client.id, rank)).collect();
+        let mut frees: Vec<usize> = order.iter().map(|(_, client)| client.held()).collect();
+        for holders in self.notices().values() {
+            if let Some(last) = holders.last(&ranks) {
+                frees[last] += holders.bytes();
+            }
+        }
+        let mut over = self.used().saturating_sub(self.total) + 1;
+        for ((_, client), frees) in order.iter().zip(frees) {
             if over == 0 {
                 break;
             }
-            over = over.saturating_sub(client.held());
+            over = over.saturating_sub(frees);
+            // Nothing changes if its end was said before.
             client.end(Dropped::Shed);
         }
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (used, total) = (self.used(), self.total);
+        f.debug_struct("Memory").field("used", &used).field("total", &total).finish_non_exhaustive()
     }
 }
 

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::memory::Memory;
@@ -16,6 +17,8 @@ pub(crate) struct Item {
     pub(crate) head: Bytes,
     pub(crate) body: Bytes,
     pub(crate) tail: &'static [u8],
+    /// Since when it has waited.
+    pub(crate) since: Instant,
 }
 
 impl Item {
@@ -82,6 +85,11 @@ impl Outbox {
         Self { memory, client, limit, queue: Mutex::new(queue), room: Notify::new() }
     }
 
+    /// The connection.
+    pub(crate) const fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,7 +106,7 @@ impl Outbox {
     fn own(&self, text: Box<RawValue>) -> Item {
         let text = String::from(Box::<str>::from(text)).into_bytes();
         let body = self.memory.keep(Some(&self.client), text);
-        Item { head: Bytes::new(), body, tail: b"" }
+        Item { head: Bytes::new(), body, tail: b"", since: Instant::now() }
     }
 
     /// Adds what the sinks have sent before.
@@ -171,7 +179,9 @@ impl Outbox {
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
-        match queue.items.pop_front() {
+        let next = queue.items.pop_front();
+        self.client.mark_behind(next.as_ref().map(|item| item.since));
+        match next {
             Some(item) => Poll::Ready(Some(item)),
             None if queue.finished => Poll::Ready(None),
             None => {

@@ -12,7 +12,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jsonrpsee::core::server::Methods;
 use jsonrpsee::core::traits::IdProvider;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -21,6 +21,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::accept::{Backoff, tune};
 use crate::descriptors::Descriptors;
 use crate::dispatch::Dispatch;
+use crate::feed::Feed;
 use crate::guard::Guard;
 use crate::http::Http;
 use crate::memory::Memory;
@@ -44,16 +45,19 @@ pub enum Service {
     Rpc(Methods),
     /// Pages.
     Page(Page),
+    /// A stream of messages over WebSockets.
+    Feed(Arc<dyn Feed>),
 }
 
 /// Limits of WebSocket connections.
 #[derive(Clone)]
 pub struct WebSocket {
-    /// Subscriptions of a connection.
+    /// Subscriptions of a connection; a feed has no such.
     pub subscriptions: u32,
     /// Names them.
     pub ids: Arc<dyn IdProvider>,
-    /// Interval of pings; a connection of which nothing is heard for two and a half is closed.
+    /// Interval of pings; a connection of which nothing is heard for two and a half, of a feed for
+    /// three, is closed.
     pub ping: Duration,
 }
 
@@ -160,7 +164,7 @@ impl Port {
         let stats = Arc::new(PortStats::default());
         let methods = match &service {
             Service::Rpc(methods) => methods.clone(),
-            Service::Page(_) => Methods::new(),
+            Service::Page(_) | Service::Feed(_) => Methods::new(),
         };
         let dispatch = Arc::new(Dispatch {
             methods,
@@ -229,6 +233,7 @@ async fn serve(listener: TcpListener, port: Arc<Inner>) {
         };
         match place(&seats, from).await {
             Ok(seat) => {
+                tune(&stream);
                 connections.spawn(connection(stream, from, seat, Arc::clone(&port)));
             }
             Err(reason) => {
@@ -281,8 +286,13 @@ async fn refuse(mut stream: TcpStream, reason: Dropped) -> std::io::Result<()> {
     stream.shutdown().await
 }
 
-async fn connection(stream: TcpStream, from: SocketAddr, seat: Seat, port: Arc<Inner>) {
-    tune(&stream);
+/// Serves a connection to its end.
+pub(crate) async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    from: SocketAddr,
+    seat: Seat,
+    port: Arc<Inner>,
+) {
     let client = Arc::clone(seat.client());
     let settings = &port.settings;
     let wire = Wire::new(stream, Arc::clone(&client), settings.slow_after);
@@ -324,7 +334,7 @@ async fn connection(stream: TcpStream, from: SocketAddr, seat: Seat, port: Arc<I
     };
     let upgraded = taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     if let (None, Some(websocket)) = (end, upgraded) {
-        crate::websocket::serve(websocket, &client, &port, from).await;
+        crate::websocket::serve::<S>(websocket, &client, &port, from).await;
     } else if let Some(reason) = end {
         port.stats.drop_for(reason);
         tracing::debug!(port = settings.name, %from, reason = reason.label(), "closed a connection");

@@ -32,7 +32,7 @@ use crate::wire::deadline;
 const CONTROL_HEADER: usize = 2 + 4;
 
 /// Pings and the like that a client may send from one of our pings to the next.
-const CHATTER: u32 = 1024;
+pub(crate) const CHATTER: u32 = 1024;
 
 /// The reading half of a WebSocket.
 pub(crate) struct Reading<R> {
@@ -183,10 +183,7 @@ impl<R: AsyncRead + Unpin> Reading<R> {
 
     fn failed(&self, error: &Error) -> End {
         match error {
-            Error::Io(_)
-            | Error::ConnectionClosed
-            | Error::AlreadyClosed
-            | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Left,
+            error if is_gone(error) => End::Left,
             Error::Capacity(_) => {
                 let error = reject_too_big_request(self.port.settings.max_request);
                 self.answered(MethodResponse::error(Id::Null, error));
@@ -195,4 +192,15 @@ impl<R: AsyncRead + Unpin> Reading<R> {
             _ => End::Dropped(Dropped::Misbehaved),
         }
     }
+}
+
+/// Whether a client has gone, with or without a word.
+pub(crate) const fn is_gone(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Io(_)
+            | Error::ConnectionClosed
+            | Error::AlreadyClosed
+            | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
+    )
 }

@@ -6,40 +6,81 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use crate::memory::Memory;
+use crate::memory::{Memory, Spare};
+use crate::notices::Notices;
 
 /// Encodings that are kept, however small.
 const MOST: usize = 1024;
 
-type Cell = Arc<OnceCell<Arc<[Bytes]>>>;
+type Cell = Arc<OnceCell<Arc<Notices>>>;
 
-struct Entries<K> {
-    by_key: HashMap<K, Cell>,
-    /// In order of age: the key, what gives it its meaning, and the bytes once they are known.
-    ages: VecDeque<(K, Arc<dyn Any + Send + Sync>, usize)>,
+struct Entry<K> {
+    key: K,
+    /// What gives the key its meaning.
+    _kept: Arc<dyn Any + Send + Sync>,
+    cell: Cell,
+    /// Bytes, once they are known.
     bytes: usize,
+}
+
+struct Inner<K> {
+    by_key: HashMap<K, Cell>,
+    /// In order of age.
+    ages: VecDeque<Entry<K>>,
+    bytes: usize,
+}
+
+struct Entries<K>(Mutex<Inner<K>>);
+
+impl<K> Entries<K> {
+    fn lock(&self) -> MutexGuard<'_, Inner<K>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash + Send> Spare for Entries<K> {
+    /// Lets go of what is not held, but for the newest: those who want it are about to ask for it.
+    fn let_go(&self) {
+        let mut gone = Vec::new();
+        let mut inner = self.lock();
+        let newest = inner.ages.pop_back();
+        for entry in std::mem::take(&mut inner.ages) {
+            if entry.cell.get().is_some_and(|notices| notices.is_spare()) {
+                inner.bytes -= entry.bytes;
+                inner.by_key.remove(&entry.key);
+                gone.push(entry);
+            } else {
+                inner.ages.push_back(entry);
+            }
+        }
+        inner.ages.extend(newest);
+        // Dropped after the lock.
+        drop(inner);
+    }
 }
 
 /// The newest encodings, by what was encoded and how.
 ///
 /// A key may name something by its address: what is given with it is kept as long as the key. At
-/// most 1,024 encodings are kept, and `most` bytes beside the newest. One that is asked for later
-/// is made again.
+/// most 1,024 encodings are kept, and `most` bytes beside the newest; while the memory is short, only
+/// what connections hold. One that is asked for later is made again.
 pub struct Shared<K> {
-    entries: Mutex<Entries<K>>,
+    entries: Arc<Entries<K>>,
     most: usize,
     memory: Arc<Memory>,
     made: AtomicU64,
 }
 
-impl<K: Eq + Hash + Clone> Shared<K> {
+impl<K: Eq + Hash + Clone + Send + 'static> Shared<K> {
     /// Keeps up to `most` bytes, which count in `memory`.
     pub fn new(most: usize, memory: Arc<Memory>) -> Self {
-        let entries = Entries { by_key: HashMap::new(), ages: VecDeque::new(), bytes: 0 };
-        Self { entries: Mutex::new(entries), most, memory, made: AtomicU64::new(0) }
+        let inner = Inner { by_key: HashMap::new(), ages: VecDeque::new(), bytes: 0 };
+        let entries = Arc::new(Entries(Mutex::new(inner)));
+        let weak = Arc::downgrade(&entries);
+        memory.register_spare(weak);
+        Self { entries, most, memory, made: AtomicU64::new(0) }
     }
 
     /// How often something was encoded.
@@ -47,8 +88,9 @@ impl<K: Eq + Hash + Clone> Shared<K> {
         self.made.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Entries<K>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Notifications for one alone.
+    pub fn once(&self, texts: Vec<Vec<u8>>) -> Arc<Notices> {
+        self.memory.share(texts)
     }
 
     /// The notifications of `key`, made by `encode` if nobody has asked before; `kept` is what gives
@@ -62,15 +104,17 @@ impl<K: Eq + Hash + Clone> Shared<K> {
         kept: Arc<dyn Any + Send + Sync>,
         long: bool,
         encode: impl FnOnce() -> Result<Vec<Vec<u8>>, E> + Send + 'static,
-    ) -> Result<Arc<[Bytes]>, E> {
+    ) -> Result<Arc<Notices>, E> {
         let cell = {
-            let mut entries = self.lock();
-            match entries.by_key.get(&key) {
+            let mut inner = self.entries.lock();
+            match inner.by_key.get(&key) {
                 Some(cell) => Arc::clone(cell),
                 None => {
                     let cell = Cell::default();
-                    entries.by_key.insert(key.clone(), Arc::clone(&cell));
-                    entries.ages.push_back((key.clone(), kept, 0));
+                    inner.by_key.insert(key.clone(), Arc::clone(&cell));
+                    let entry =
+                        Entry { key: key.clone(), _kept: kept, cell: Arc::clone(&cell), bytes: 0 };
+                    inner.ages.push_back(entry);
                     cell
                 }
             }
@@ -82,10 +126,9 @@ impl<K: Eq + Hash + Clone> Shared<K> {
                 true => tokio::task::spawn_blocking(encode).await.unwrap_or(Ok(Vec::new()))?,
                 false => encode()?,
             };
-            let bytes: Arc<[Bytes]> =
-                texts.into_iter().map(|text| self.memory.keep(None, text)).collect();
-            self.note(&key, bytes.iter().map(Bytes::len).sum());
-            Ok(bytes)
+            let notices = self.memory.share(texts);
+            self.note(&key, notices.bytes());
+            Ok(notices)
         };
         cell.get_or_try_init(make).await.map(Arc::clone)
     }
@@ -93,18 +136,19 @@ impl<K: Eq + Hash + Clone> Shared<K> {
     /// Notes how long an encoding is, and lets the oldest go.
     fn note(&self, key: &K, bytes: usize) {
         let mut gone = Vec::new();
-        let mut entries = self.lock();
-        let entries = &mut *entries;
+        let mut inner = self.entries.lock();
+        let inner = &mut *inner;
         // It is among the newest, most likely the last.
-        if let Some(entry) = entries.ages.iter_mut().rev().find(|entry| entry.0 == *key) {
-            entry.2 = bytes;
-            entries.bytes += bytes;
+        if let Some(entry) = inner.ages.iter_mut().rev().find(|entry| entry.key == *key) {
+            entry.bytes = bytes;
+            inner.bytes += bytes;
         }
-        while entries.ages.len() > 1 && (entries.ages.len() > MOST || entries.bytes > self.most) {
-            let Some((key, kept, bytes)) = entries.ages.pop_front() else { break };
-            entries.bytes -= bytes;
+        while inner.ages.len() > 1 && (inner.ages.len() > MOST || inner.bytes > self.most) {
+            let Some(entry) = inner.ages.pop_front() else { break };
+            inner.bytes -= entry.bytes;
+            inner.by_key.remove(&entry.key);
             // Dropped after the lock.
-            gone.push((entries.by_key.remove(&key), kept));
+            gone.push(entry);
         }
     }
 }

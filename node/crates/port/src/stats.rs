@@ -21,6 +21,10 @@ pub enum Dropped {
     Silent,
     /// The port's memory was needed, and it had kept the node waiting for longest.
     Shed,
+    /// No memory came free for its request.
+    NoRoom,
+    /// It missed messages of a feed.
+    Lagged,
     /// It sent too long a message, or something that is not the protocol.
     Misbehaved,
     /// The `Host` is none of those served.

@@ -9,7 +9,9 @@ use jsonrpsee::core::server::{
 };
 use jsonrpsee::{Extensions, SendTimeoutError};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
+use crate::notices::{Hold, Notices};
 use crate::outbox::{Item, Outbox};
 
 /// Why a notification was not sent.
@@ -61,29 +63,39 @@ impl Subscriber {
         self.sink.closed().await;
     }
 
-    /// Sends a notification with this JSON.
+    /// Sends notifications. They are held for it from now on, also while they wait for their turn.
     ///
     /// # Errors
     /// [`Unsent`].
-    pub async fn send(&self, json: &Bytes) -> Result<(), Unsent> {
-        let Some((outbox, head)) = &self.direct else { return self.copy(json).await };
-        if self.sink.is_closed() {
-            return Err(Unsent::Gone);
+    pub async fn send(&self, notices: &Arc<Notices>) -> Result<(), Unsent> {
+        let Some((outbox, head)) = &self.direct else {
+            for json in notices.texts() {
+                self.copy(json).await?;
+            }
+            return Ok(());
+        };
+        let since = Instant::now();
+        let hold = Hold::new(notices, outbox.client());
+        for number in 0..hold.len() {
+            if self.sink.is_closed() {
+                return Err(Unsent::Gone);
+            }
+            tokio::select! {
+                room = tokio::time::timeout(self.patience, outbox.room()) => match room {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Err(Unsent::Gone),
+                    Err(_) => return Err(Unsent::Slow),
+                },
+                // It may be unsubscribed, though nothing of its connection is written.
+                () = self.sink.closed() => return Err(Unsent::Gone),
+            }
+            let item = Item { head: head.clone(), body: hold.text(number), tail: b"}}", since };
+            outbox.push(item).map_err(|_| Unsent::Gone)?;
         }
-        tokio::select! {
-            room = tokio::time::timeout(self.patience, outbox.room()) => match room {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(Unsent::Gone),
-                Err(_) => return Err(Unsent::Slow),
-            },
-            // It may be unsubscribed, though nothing of its connection is written.
-            () = self.sink.closed() => return Err(Unsent::Gone),
-        }
-        let item = Item { head: head.clone(), body: json.clone(), tail: b"}}" };
-        outbox.push(item).map_err(|_| Unsent::Gone)
+        Ok(())
     }
 
-    async fn copy(&self, json: &Bytes) -> Result<(), Unsent> {
+    async fn copy(&self, json: &[u8]) -> Result<(), Unsent> {
         let text = String::from_utf8(json.to_vec()).ok();
         let raw = text.and_then(|text| RawValue::from_string(text).ok()).ok_or(Unsent::Gone)?;
         let message = SubscriptionMessage::from(raw);

@@ -2,6 +2,7 @@
 
 mod asking;
 mod letting_in;
+mod shedding;
 mod unread;
 
 use std::sync::Arc;
@@ -105,7 +106,7 @@ impl Fixture {
                             Ok::<_, ErrorObjectOwned>(vec![text.into_bytes()])
                         };
                         let texts = me.shared.get(event, Arc::new(()), false, encode).await;
-                        if let Err(unsent) = subscriber.send(&texts.unwrap()[0]).await {
+                        if let Err(unsent) = subscriber.send(&texts.unwrap()).await {
                             break unsent;
                         }
                     };

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -14,7 +15,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use jsonrpsee::Extensions;
 use jsonrpsee::core::server::{ConnectionId, MethodSink};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
@@ -25,9 +26,10 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use crate::client::{Client, Doing};
 use crate::control::{Control, Half};
 use crate::dispatch::Connection;
+use crate::feed::Stream;
 use crate::http::Http;
 use crate::outbox::{Limit, Outbox};
-use crate::port::{Inner, until};
+use crate::port::{Inner, Service, WebSocket, until};
 use crate::reading::Reading;
 use crate::stats::Dropped;
 use crate::wire::Wire;
@@ -41,7 +43,7 @@ pub(crate) const READ_BUFFER: usize = 8 * 1024;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// The client left.
     Left,
@@ -49,25 +51,29 @@ pub(crate) enum End {
     Stopped,
     /// A message was too long.
     TooLong,
+    /// It missed messages of a feed, for this reason.
+    Lagged(Cow<'static, str>),
     /// It was closed.
     Dropped(Dropped),
 }
 
 impl End {
-    const fn dropped(self) -> Option<Dropped> {
+    const fn dropped(&self) -> Option<Dropped> {
         match self {
             Self::Left | Self::Stopped => None,
             Self::TooLong => Some(Dropped::Misbehaved),
-            Self::Dropped(reason) => Some(reason),
+            Self::Lagged(_) => Some(Dropped::Lagged),
+            Self::Dropped(reason) => Some(*reason),
         }
     }
 
     /// The close frame: its reason has at most 123 bytes (RFC 6455, 5.5.1).
-    const fn farewell(self) -> Option<(CloseCode, &'static str)> {
+    fn farewell(&self) -> Option<(CloseCode, &str)> {
         Some(match self {
             Self::Left => return None,
             Self::Stopped => (CloseCode::Away, "the node is stopping"),
             Self::TooLong => (CloseCode::Size, "a message is too long"),
+            Self::Lagged(reason) => (CloseCode::Policy, reason),
             Self::Dropped(reason) => match reason {
                 Dropped::Slow => (CloseCode::Policy, "too slow: read faster"),
                 Dropped::HalfSent => (CloseCode::Policy, "too slow: half of a message is missing"),
@@ -80,6 +86,12 @@ impl End {
     }
 }
 
+/// A request to upgrade that was answered.
+pub(crate) struct Upgraded {
+    upgrade: OnUpgrade,
+    path: String,
+}
+
 /// Answers a request to upgrade; the connection's task finds the rest in `http.upgraded`.
 pub(crate) fn upgrade(
     http: &Http,
@@ -87,33 +99,32 @@ pub(crate) fn upgrade(
 ) -> Result<Response<Full<Bytes>>, tokio_tungstenite::tungstenite::Error> {
     let response = create_response_with_body(&request, Full::default)?;
     let upgrade = hyper::upgrade::on(&mut request);
-    *http.upgraded.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
+    let upgraded = Upgraded { upgrade, path: request.uri().path().to_owned() };
+    *http.upgraded.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgraded);
     Ok(response)
 }
 
 /// Serves a WebSocket to its end.
-pub(crate) async fn serve(
-    upgrade: OnUpgrade,
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    upgraded: Upgraded,
     client: &Arc<Client>,
     port: &Arc<Inner>,
     from: SocketAddr,
 ) {
     let Some(settings) = &port.settings.websocket else { return };
-    let Ok(Ok(parts)) = upgrade.await.map(|upgraded| upgraded.downcast::<TokioIo<Wire>>()) else {
+    let Upgraded { upgrade, path } = upgraded;
+    let Ok(Ok(parts)) = upgrade.await.map(|upgraded| upgraded.downcast::<TokioIo<Wire<S>>>())
+    else {
         return;
     };
     client.set(Doing::Waiting);
     let (read, mut write) = tokio::io::split(parts.io.into_inner());
-    let (sink, sinks) = mpsc::channel(SINKS);
     let limits = &port.settings;
-    let memory = &limits.memory;
-    let limit = Limit { bytes: limits.unsent.max(1), messages: limits.messages.max(1) };
-    let outbox = Arc::new(Outbox::new(Arc::clone(memory), Arc::clone(client), limit, sinks));
     let control = Arc::new(Control::default());
     let half = Half {
         read,
         control: Arc::clone(&control),
-        partial: memory.charge(Some(client), 0),
+        partial: limits.memory.charge(Some(client), 0),
         most: 2 * limits.max_request as usize + READ_BUFFER,
         since: None,
     };
@@ -124,8 +135,62 @@ pub(crate) async fn serve(
         .max_message_size(Some(most))
         .max_frame_size(Some(most));
     let early = parts.read_buf.to_vec();
-    let socket =
+    let mut socket =
         WebSocketStream::from_partially_read(half, early, Role::Server, Some(config)).await;
+    tracing::debug!(port = limits.name, %from, "a WebSocket is open");
+    let whole = AtomicBool::new(true);
+    let (end, unread) = match &port.service {
+        Service::Feed(feed) => {
+            let mut subscription = feed.subscribe(&path);
+            let (slow_after, ping) = (limits.slow_after, settings.ping);
+            let stream = Stream { client, control: &control, whole: &whole, slow_after, ping };
+            let mut stopped = port.stopped.clone();
+            let end = tokio::select! {
+                end = stream.run(&mut socket, &mut write, &mut *subscription) => end,
+                reason = client.ended() => End::Dropped(reason),
+                () = until(&mut stopped) => End::Stopped,
+            };
+            (end, Some(socket))
+        }
+        _ => (rpc(socket, &mut write, &control, &whole, settings, client, port).await, None),
+    };
+    if let Some(reason) = end.dropped() {
+        port.stats.drop_for(reason);
+    }
+    tracing::debug!(port = limits.name, %from, ?end, "a WebSocket is closed");
+    let Some((code, reason)) = end.farewell().filter(|_| whole.load(Ordering::Relaxed)) else {
+        return;
+    };
+    let mut frame = Vec::new();
+    if Frame::close(Some(CloseFrame { code, reason: reason.into() })).format(&mut frame).is_ok() {
+        let told = async {
+            write.write_all(&frame).await?;
+            write.shutdown().await?;
+            // Closing while something of it is unread would take the frame back.
+            if let Some(mut unread) = unread {
+                while unread.next().await.is_some_and(|message| message.is_ok()) {}
+            }
+            std::io::Result::Ok(())
+        };
+        let _ = tokio::time::timeout(FAREWELL, told).await;
+    }
+}
+
+/// Serves JSON-RPC.
+async fn rpc<R: AsyncRead + Unpin>(
+    socket: WebSocketStream<Half<R>>,
+    write: &mut (impl AsyncWrite + Unpin),
+    control: &Arc<Control>,
+    whole: &AtomicBool,
+    settings: &WebSocket,
+    client: &Arc<Client>,
+    port: &Arc<Inner>,
+) -> End {
+    let limits = &port.settings;
+    let (sink, sinks) = mpsc::channel(SINKS);
+    let memory = Arc::clone(&limits.memory);
+    let limit = Limit { bytes: limits.unsent.max(1), messages: limits.messages.max(1) };
+    let outbox = Arc::new(Outbox::new(memory, Arc::clone(client), limit, sinks));
     let mut extensions = Extensions::new();
     let id = ConnectionId(usize::try_from(client.id).unwrap_or(usize::MAX));
     extensions.insert(id);
@@ -142,16 +207,14 @@ pub(crate) async fn serve(
         client: Arc::clone(client),
         port: Arc::clone(port),
         outbox: Arc::clone(&outbox),
-        control: Arc::clone(&control),
+        control: Arc::clone(control),
         connection: Arc::new(connection),
         extensions,
         ping: settings.ping,
     };
-    tracing::debug!(port = limits.name, %from, "a WebSocket is open");
     let mut stopped = port.stopped.clone();
-    let whole = AtomicBool::new(true);
     let end = {
-        let writing = writing::write(&mut write, &outbox, &control, &whole);
+        let writing = writing::write(write, &outbox, control, whole);
         tokio::pin!(writing);
         let end = tokio::select! {
             end = reading.run() => end,
@@ -167,23 +230,5 @@ pub(crate) async fn serve(
         end
     };
     outbox.close();
-    if let Some(reason) = end.dropped() {
-        port.stats.drop_for(reason);
-    }
-    tracing::debug!(port = limits.name, %from, ?end, "a WebSocket is closed");
-    let Some((code, reason)) = end.farewell().filter(|_| whole.load(Ordering::Relaxed)) else {
-        return;
-    };
-    let reason = Cow::Borrowed(reason);
-    let mut frame = Vec::new();
-    if Frame::close(Some(CloseFrame { code, reason: reason.as_ref().into() }))
-        .format(&mut frame)
-        .is_ok()
-    {
-        let told = async {
-            write.write_all(&frame).await?;
-            write.shutdown().await
-        };
-        let _ = tokio::time::timeout(FAREWELL, told).await;
-    }
+    end
 }

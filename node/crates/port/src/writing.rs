@@ -65,11 +65,17 @@ pub(crate) async fn write(
     }
 }
 
-async fn message(to: &mut (impl AsyncWrite + Unpin), item: Item) -> std::io::Result<()> {
-    let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
+/// The header of a frame with `length` bytes.
+pub(crate) fn frame(opcode: OpCode, length: usize) -> std::io::Result<Vec<u8>> {
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
     let mut head = Vec::with_capacity(10);
-    header.format(item.len() as u64, &mut head).map_err(std::io::Error::other)?;
-    let Item { head: front, body, tail } = item;
+    header.format(length as u64, &mut head).map_err(std::io::Error::other)?;
+    Ok(head)
+}
+
+async fn message(to: &mut (impl AsyncWrite + Unpin), item: Item) -> std::io::Result<()> {
+    let head = frame(OpCode::Data(Data::Text), item.len())?;
+    let Item { head: front, body, tail, .. } = item;
     let mut parts = Bytes::from(head).chain(front).chain(body).chain(tail);
     to.write_all_buf(&mut parts).await
 }

@@ -38,28 +38,37 @@
 //!
 //! **Gaps.** When an index is missing, consumers drop everything up to the next index 0. So there
 //! are no gaps: a late subscriber starts at index 0 of the open block, or with the next block, and
-//! one that misses a flashblock is closed with the reason.
+//! one that misses a flashblock is closed with the reason. One that does not take a flashblock whole
+//! is closed in the middle of it.
 //!
 //! # Bounds
 //! Flashblocks are written once for all subscribers, into a ring of [`Settings::buffer`] bytes and
 //! 1,024 flashblocks that drops the oldest first. A subscriber is a position in it, at most one
-//! flashblock that is being sent, and 8 KiB of buffers. Subscribers and their handshakes are
-//! bounded, in all and by IP address; messages from a subscriber are bounded in length and number.
+//! flashblock that is being sent, and 8 KiB of buffers. What the ring has dropped and slow
+//! subscribers still hold is bounded by as much again (32 MiB at least): beyond, those who are late go
+//! first.
+//!
+//! The port is one of `fragcast-port`: who opens no WebSocket, or does not read, gives its place to
+//! who comes; places are bounded in all and by address, messages from a subscriber in length and
+//! number.
 
 mod hub;
 mod payload;
 mod ring;
 mod sequence;
 mod stats;
-mod subscriber;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fragcast_port::{Descriptors, Guard};
+use fragcast_port::{
+    Descriptors, Guard, Memory, Port, PortStats, Service, Settings as PortSettings, WebSocket,
+};
+use jsonrpsee::server::RandomIntegerIdProvider;
+use tokio::runtime::Handle;
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
 use fragcast_execution::executor::{ChainEvent, ChainView};
@@ -85,7 +94,7 @@ pub struct Settings {
     pub slow_after: Duration,
     /// How long a handshake may take.
     pub handshake: Duration,
-    /// Time-out of the close frame to a subscriber that is dropped.
+    /// How long the end may take.
     pub closing: Duration,
     /// Interval of pings; a subscriber that sends nothing for three intervals is dropped.
     pub ping: Duration,
@@ -111,13 +120,57 @@ impl Default for Settings {
     }
 }
 
+/// The longest message that a subscriber may send, bytes. None is used; pings have up to 125.
+const MAX_INCOMING: u32 = 4096;
+
+/// Half of what may be held at least: a long flashblock that is on its way to all subscribers makes
+/// nobody late.
+const LEAST_HELD: usize = 32 * 1024 * 1024;
+
+impl Settings {
+    /// The port's: `slow_after`, what it may hold, whom it lets in.
+    fn port(&self) -> PortSettings {
+        PortSettings {
+            connections: self.subscribers,
+            per_address: Some(self.per_address),
+            max_request: MAX_INCOMING,
+            websocket: Some(WebSocket {
+                subscriptions: 0,
+                ids: Arc::new(RandomIntegerIdProvider),
+                ping: self.ping,
+            }),
+            slow_after: self.slow_after,
+            idle: self.handshake,
+            memory: Memory::new(self.buffer.max(LEAST_HELD).saturating_mul(2)),
+            descriptors: self.descriptors.clone(),
+            ..PortSettings::small("flashblocks", Arc::clone(&self.guard))
+        }
+    }
+}
+
+/// A ring, and the port that streams it.
+struct Server {
+    hub: Arc<Hub>,
+    port: Port,
+}
+
+impl Server {
+    fn open(listener: std::net::TcpListener, settings: &Settings) -> io::Result<Self> {
+        let (port, stats) = (settings.port(), Arc::<FlashblocksStats>::default());
+        let hub = Arc::new(Hub::new(settings.buffer, Arc::clone(&port.memory), stats));
+        let service = Service::Feed(Arc::clone(&hub) as _);
+        let port = Port::open(listener, port, service, &Handle::current())?;
+        // Set once: the statistics have only just been made.
+        let _ = hub.stats.port.set(Arc::clone(port.stats()));
+        Ok(Self { hub, port })
+    }
+}
+
 /// A running server.
 pub struct Door {
-    stats: Arc<FlashblocksStats>,
+    server: Server,
     closing: Duration,
-    stop: watch::Sender<bool>,
     feeder: JoinHandle<()>,
-    server: JoinHandle<()>,
 }
 
 impl Door {
@@ -129,34 +182,31 @@ impl Door {
     pub fn open(
         listener: std::net::TcpListener,
         view: &ChainView,
-        settings: Settings,
+        settings: &Settings,
     ) -> io::Result<Self> {
         let events = view.subscribe();
-        listener.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let (stop, stopped) = watch::channel(false);
-        let hub = Arc::new(Hub::new(settings, stopped));
-        let (stats, closing) = (Arc::clone(&hub.stats), hub.settings.closing);
-        let feeder = tokio::spawn(feed(events, Arc::clone(&hub)));
-        let server = tokio::spawn(hub::serve(listener, hub));
-        Ok(Self { stats, closing, stop, feeder, server })
+        let server = Server::open(listener, settings)?;
+        let feeder = tokio::spawn(feed(events, Arc::clone(&server.hub)));
+        Ok(Self { server, closing: settings.closing, feeder })
     }
 
     /// Its counters.
-    pub const fn stats(&self) -> &Arc<FlashblocksStats> {
-        &self.stats
+    pub fn stats(&self) -> &Arc<FlashblocksStats> {
+        &self.server.hub.stats
+    }
+
+    /// The port's name, its counters, and what its connections hold.
+    pub fn numbers(&self) -> (&'static str, Arc<PortStats>, Arc<Memory>) {
+        let port = &self.server.port;
+        (port.name(), Arc::clone(port.stats()), Arc::clone(port.memory()))
     }
 
     /// Closes all subscriptions and stops the server.
     pub async fn close(self) {
-        let Self { closing, stop, feeder, mut server, .. } = self;
+        let Self { server, closing, feeder } = self;
         feeder.abort();
         let _ = feeder.await;
-        // Nobody may be there to hear it.
-        let _ = stop.send(true);
-        if tokio::time::timeout(closing * 2, &mut server).await.is_err() {
-            server.abort();
-        }
+        server.port.stop(closing).await;
     }
 }
 
@@ -194,7 +244,7 @@ async fn feed(mut events: broadcast::Receiver<ChainEvent>, hub: Arc<Hub>) {
             Step::Ended => hub.ring.end(),
             Step::Payload { text, first, last } => {
                 FlashblocksStats::count(&hub.stats.published);
-                hub.ring.push(text.into(), first);
+                hub.ring.push(text, first);
                 if last {
                     hub.ring.end();
                 }

@@ -101,6 +101,12 @@ mod tests {
     use super::*;
     use fragcast_shredder::fuzzing::run_on_seeded_bytes;
 
+    /// Found by the fuzz target: redb panics on a page whose lengths are wrong.
+    #[test]
+    fn a_page_that_redb_cannot_read_is_an_error() {
+        super::file(&[0, 0xff, 0xfc, 0xff, 0xff, 1, 0x40, 0, 0, 0, 2, 3, 0, 0x10, 1]);
+    }
+
     #[test]
     fn records_hold_on_seeded_bytes() {
         let head = Head { number: 7, ..Head::decode(&[1; 72]).unwrap() }.encode();

@@ -88,7 +88,7 @@ impl Start {
 
 /// Returns whether the database has contents; if so, checks that they are of this chain and this
 /// format.
-pub(super) fn check(db: &Database, start: &Start) -> Result<bool, StoreError> {
+pub(super) fn check(db: &impl ReadableDatabase, start: &Start) -> Result<bool, StoreError> {
     let txn = db.begin_read()?;
     let known = match txn.open_table(tables::META) {
         Ok(known) => known,

@@ -57,6 +57,7 @@ mod verify;
 mod view;
 mod writer;
 
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -67,8 +68,8 @@ use std::time::Duration;
 use alloy_consensus::Header;
 use alloy_primitives::B256;
 use arc_swap::ArcSwap;
-use redb::Database;
 use redb::backends::FileBackend;
+use redb::{Database, DatabaseError};
 
 pub use error::StoreError;
 use fragcast_execution::chain::ChainSpec;
@@ -101,6 +102,17 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self { reorg_depth: 256, queue: 16, cache_mib: 128, keep_blocks: None }
     }
+}
+
+/// What [`Store::check`] has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// No database: one would be made.
+    Nothing,
+    /// One whose process did not close it: it is repaired when it is opened.
+    NotClosed,
+    /// One whose newest block is this.
+    Head(u64, B256),
 }
 
 /// Numbers for metrics, all of about the same moment.
@@ -240,6 +252,28 @@ impl Store {
         Self::start(db, Some(path.to_owned()), start, spec, config, disk)
     }
 
+    /// Whether [`Store::open`] could open the database file at `path`, without changing anything.
+    ///
+    /// # Errors
+    /// The same, but for what only a repair would find.
+    pub fn check(path: &Path, spec: &Arc<ChainSpec>) -> Result<Found, StoreError> {
+        let start = Start::new(spec)?;
+        let exists = path.try_exists().map_err(|error| StoreError::Io(path.to_owned(), error))?;
+        if !exists {
+            return Ok(Found::Nothing);
+        }
+        let db = match Database::builder().open_read_only(path) {
+            Ok(db) => db,
+            Err(DatabaseError::RepairAborted) => return Ok(Found::NotClosed),
+            Err(error) => return Err(init::open_error(path, error)),
+        };
+        if !init::check(&db, &start)? {
+            return Ok(Found::Nothing);
+        }
+        let head = StoreView::open(&db, spec.is_op())?.head;
+        Ok(Found::Head(head.number, head.hash))
+    }
+
     /// Opens a database on a backend.
     #[cfg(test)]
     fn on(
@@ -362,7 +396,11 @@ impl Store {
     /// # Errors
     /// The first thing that is wrong.
     pub fn verify(&self) -> Result<Report, StoreError> {
-        verify::verify(&self.shared.view.load_full())
+        let view = self.shared.view.load_full();
+        // redb panics on a page whose lengths are wrong, and such is what this looks for. Nothing is
+        // written here, so nothing is left half done.
+        let verified = panic::catch_unwind(AssertUnwindSafe(|| verify::verify(&view)));
+        verified.unwrap_or_else(|_| Err(StoreError::Corrupt("a page cannot be read".into())))
     }
 
     fn send(&self, command: Command) -> Result<(), StoreError> {

@@ -276,3 +276,40 @@ fn verification_finds_damage() {
         assert!(error.to_string().contains(what) || what == "header", "{error}");
     }
 }
+
+#[test]
+fn a_database_is_checked_without_being_opened_for_writing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("chain.redb");
+    let spec = spec();
+    assert_eq!(Store::check(&path, &spec).unwrap(), Found::Nothing);
+    assert!(!path.exists());
+    let store = Store::open(&path, &spec, small(8)).unwrap();
+    let told = |checked: Result<Found, StoreError>| checked.unwrap_err().to_string();
+    assert!(told(Store::check(&path, &spec)).contains("is in use"));
+    let genesis = store.durable().unwrap();
+    drop(store);
+    let before = std::fs::read(&path).unwrap();
+    assert_eq!(Store::check(&path, &spec).unwrap(), Found::Head(0, genesis.1));
+    let other = DevnetConfig { chain_id: 77, ..devnet() };
+    let other = Arc::new(Genesis::devnet(&other).chain_spec("dev").unwrap());
+    assert!(told(Store::check(&path, &other)).contains("is of chain"));
+    let other = DevnetConfig { timestamp: 3, ..devnet() };
+    let other = Arc::new(Genesis::devnet(&other).chain_spec("dev").unwrap());
+    assert!(told(Store::check(&path, &other)).contains("began with the genesis"));
+    assert!(std::fs::read(&path).unwrap() == before, "nothing has changed");
+    // Whoever does not close it leaves it to be repaired, and not damaged.
+    let db = Database::builder().open(&path).unwrap();
+    db.begin_write().unwrap().commit().unwrap();
+    std::mem::forget(db.begin_write().unwrap());
+    let copy = dir.path().join("copy.redb");
+    std::fs::copy(&path, &copy).unwrap();
+    assert_eq!(Store::check(&copy, &spec).unwrap(), Found::NotClosed);
+    Store::open(&copy, &spec, small(8)).unwrap();
+    // Something else under that name.
+    std::fs::write(&copy, "no database").unwrap();
+    assert!(told(Store::check(&copy, &spec)).contains("copy.redb"));
+    let empty = redb::Database::create(dir.path().join("other.redb")).unwrap();
+    drop(empty);
+    assert_eq!(Store::check(&dir.path().join("other.redb"), &spec).unwrap(), Found::Nothing);
+}

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use fragcast_execution::exec::{ExecutedBlock, StateView};
 use fragcast_execution::state::{Account, SourceError};
 use fragcast_execution::trie::{TrieId, TrieNodes};
-use redb::{Database, ReadOnlyTable, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadableDatabase};
 
 use super::StoreError;
 use super::body::{assemble, decode_body, decode_receipts};
@@ -52,7 +52,7 @@ impl std::fmt::Debug for StoreView {
 
 impl StoreView {
     /// Opens the state as it is committed now.
-    pub(super) fn open(db: &Database, op: bool) -> Result<Self, StoreError> {
+    pub(super) fn open(db: &impl ReadableDatabase, op: bool) -> Result<Self, StoreError> {
         let txn = db.begin_read()?;
         let known = txn.open_table(tables::META)?;
         let head = known.get(meta::HEAD)?.ok_or_else(|| corrupt("the head")(Bad("it is gone")))?;

@@ -1,11 +1,12 @@
 //! The output of a devnet: one line for each node while it runs, a table and a report at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 
 use fragcast_execution::executor::BlockReport;
 use fragcast_turbine::health::{Change, Reason, State};
 use fragcast_turbine::output::Via;
+use fragcast_turbine::{Led, Route};
 use hdrhistogram::Histogram;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -63,9 +64,53 @@ pub(super) fn summary(args: &DevnetArgs, network: &LocalNetwork) -> Value {
         },
         "fallback": Fallback::of(network).to_json(),
         "latency_ms": { "all": percentiles(&all), "next_leader": percentiles(&next) },
+        "routes": routes(network),
         "digest": digest,
         "digests_equal": equal,
     })
+}
+
+/// By block and leader: the routes of its messages, by rising length as a rule, and its plan.
+fn routes(network: &LocalNetwork) -> Vec<Value> {
+    let mut all: Vec<(usize, Led)> = Vec::new();
+    for (i, node) in network.nodes().iter().enumerate() {
+        node.state().with_progress(|p| all.extend(p.led.iter().map(|led| (i, *led))));
+    }
+    all.sort_by_key(|(_, led)| (led.block, led.attempt));
+    let of = |(leader, led): (usize, Led)| {
+        json!({
+            "block": led.block,
+            "attempt": led.attempt,
+            "leader": leader,
+            "route": led.route.name(),
+            "roots": match led.route {
+                Route::Regional { roots } => Some(roots),
+                _ => None,
+            },
+            "plan": format!("{:016x}", led.plan),
+            "version": led.version,
+        })
+    };
+    all.into_iter().map(of).collect()
+}
+
+/// How many blocks were sent over each route, and over how many plans.
+fn describe_routes(routes: &[Value]) -> String {
+    let mut blocks = BTreeMap::<&str, BTreeSet<u64>>::new();
+    for row in routes {
+        let name = row["route"].as_str().unwrap_or_default();
+        blocks.entry(name).or_default().extend(row["block"].as_u64());
+    }
+    let named = blocks.iter().map(|(name, blocks)| format!("{name} {}", blocks.len()));
+    let plans: BTreeSet<&str> = routes.iter().filter_map(|row| row["plan"].as_str()).collect();
+    let planned = routes.iter().filter(|row| row["version"] != 0);
+    let planned: BTreeSet<&str> = planned.filter_map(|row| row["plan"].as_str()).collect();
+    format!(
+        "blocks by route: {}; plans: {}, of which {} were made from measured delays",
+        named.collect::<Vec<_>>().join(", "),
+        plans.len(),
+        planned.len(),
+    )
 }
 
 pub(super) fn print_table(
@@ -129,6 +174,9 @@ pub(super) fn print_table(
         "messages by the way that was first: turbine {}, repair {}, gossip {}",
         messages["turbine"], messages["repair"], messages["gossip"]
     )?;
+    if let Some(routes) = summary["routes"].as_array().filter(|routes| !routes.is_empty()) {
+        writeln!(out, "{}", describe_routes(routes))?;
+    }
     if let Some(text) = Fallback::of(network).describe() {
         writeln!(out, "{text}")?;
     }

@@ -42,6 +42,12 @@ pub struct LocalOptions {
     pub mode: Mode,
     /// Port of node 0's gossip; 0: chosen by the system.
     pub gossip_port: u16,
+    /// How many of the gateways the network file has; the delegations of the others are known to
+    /// their own nodes alone, until they register.
+    pub registered: usize,
+    /// Sources of the list of gateways, by node; of the nodes beyond, those of the last. Empty: there
+    /// is no registry.
+    pub registry: Vec<Vec<String>>,
     /// Gives every node a Flashblocks WebSocket; node 0's is at this port, 0: chosen by the system.
     pub flashblocks_port: Option<u16>,
 }
@@ -67,6 +73,8 @@ impl LocalOptions {
             policy: Policy::Off,
             mode: Mode::Turbine,
             gossip_port: 0,
+            registered: usize::MAX,
+            registry: Vec::new(),
             flashblocks_port: None,
         }
     }

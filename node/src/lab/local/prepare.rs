@@ -7,7 +7,7 @@ use anyhow::Context;
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::GatewayKey;
 use fragcast_turbine::membership::RecordBody;
-use fragcast_turbine::{Delegation, PeerId};
+use fragcast_turbine::{Delegation, PeerId, SignedDelegation};
 
 use super::options::LocalOptions;
 use crate::config::Config;
@@ -15,6 +15,12 @@ use crate::gateway::journal::Journal;
 use crate::gateway::keys;
 use crate::network::{MemberEntry, NetworkFile};
 use crate::node::Sockets;
+
+/// Blocks of a laboratory come as fast as they are made, whatever the chain's own pace.
+const BLOCK_TIME_MS: u64 = 50;
+
+/// Nor does anybody wait a second for a registration.
+const REGISTRY_POLL_MS: u64 = 50;
 
 /// A node that can be started.
 pub(super) struct Prepared {
@@ -59,6 +65,10 @@ pub(super) fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Pr
     let gossip = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], gossip_port)))
         .with_context(|| format!("cannot listen on TCP port {gossip_port} for gossip"))?;
     config.gossip.listen = format!("/ip4/127.0.0.1/tcp/{}", gossip.local_addr()?.port());
+    let sources = options.registry.get(index).or(options.registry.last());
+    config.registry.sources = sources.cloned().unwrap_or_default();
+    config.registry.poll_ms = REGISTRY_POLL_MS;
+    config.registry.saved = dir.join("schedule.json");
     config.rpc.preconf_as_latest = options.preconf_as_latest;
     if let Some(port) = options.flashblocks_port {
         let port = if index == 0 { port } else { 0 };
@@ -116,24 +126,33 @@ pub(super) fn network_file(
             gossip: vec![node.config.gossip.listen.clone()],
         }
     });
-    let delegations = gateways.iter().zip(nodes).filter_map(|(gateway, node)| {
-        let delegation = Delegation {
-            chain_id,
-            first: 0,
-            last: u64::MAX,
-            sequence: 1,
-            peer: PeerId(node.identity.verifying_key().to_bytes()),
-            key: node.leader.as_ref()?.0.verifying_key().to_bytes(),
-        };
-        Some(delegation.sign(gateway).to_string())
-    });
+    let delegations = gateways.iter().zip(nodes);
+    let delegations = delegations.filter_map(|(gateway, node)| delegate(chain_id, gateway, node));
     NetworkFile {
         gateway_urls,
         chain_id,
         dialect: options.dialect,
         blocks_per_term: options.blocks_per_term,
+        block_time_ms: Some(BLOCK_TIME_MS),
         gateways: gateways.iter().map(GatewayKey::address).collect(),
-        delegations: delegations.collect(),
+        delegations: delegations.map(|signed| signed.to_string()).collect(),
         members: members.collect(),
     }
+}
+
+/// A gateway's delegation to a node that has a leader's key.
+pub(super) fn delegate(
+    chain_id: u64,
+    gateway: &GatewayKey,
+    node: &Prepared,
+) -> Option<SignedDelegation> {
+    let delegation = Delegation {
+        chain_id,
+        first: 0,
+        last: u64::MAX,
+        sequence: 1,
+        peer: PeerId(node.identity.verifying_key().to_bytes()),
+        key: node.leader.as_ref()?.0.verifying_key().to_bytes(),
+    };
+    Some(delegation.sign(gateway))
 }

@@ -23,7 +23,7 @@ const FORGIVE: Duration = Duration::from_secs(10);
 const SUBSCRIBING: Duration = Duration::from_millis(300);
 /// Messages a second, and at once, whose signer is no gateway that we know: each cost a recovery.
 /// A peer with another list of gateways sends what the chain makes, about six a second.
-const UNKNOWN_SIGNERS: (u64, u64) = (16, 256);
+const FOREIGN: (u64, u64) = (16, 256);
 /// Changes of subscriptions a second, and at once: three for each time that a node falls back.
 const CHANGES: (u64, u64) = (1, 64);
 
@@ -50,7 +50,7 @@ labelled!(Why);
 pub(super) struct Rates {
     rejected: Rate,
     ignored: Rate,
-    unknown_signers: Rate,
+    foreign: Rate,
     /// While this node listens, and while it does not.
     bytes: Rate,
     quiet_bytes: Rate,
@@ -65,7 +65,7 @@ impl Rates {
             // One less than those for which a peer is barred.
             rejected: Rate::new(1, FORGIVE, limits.rejects.saturating_sub(1).into()),
             ignored: each_second(ignored.into(), at_once.into()),
-            unknown_signers: each_second(UNKNOWN_SIGNERS.0, UNKNOWN_SIGNERS.1),
+            foreign: each_second(FOREIGN.0, FOREIGN.1),
             bytes: each_second(limits.bytes.0, limits.bytes.1),
             quiet_bytes: each_second(limits.quiet_bytes, limits.bytes.1),
             changes: each_second(CHANGES.0, CHANGES.1),
@@ -89,7 +89,7 @@ pub(super) struct Peer {
     wants_frags: Option<Instant>,
     rejected: Bucket,
     ignored: Bucket,
-    unknown_signers: Bucket,
+    foreign: Bucket,
     bytes: Bucket,
     /// Whether this node listened when bytes were counted last.
     listening: bool,
@@ -115,7 +115,7 @@ impl Peer {
             wants_frags: None,
             rejected: Bucket::default(),
             ignored: Bucket::default(),
-            unknown_signers: Bucket::default(),
+            foreign: Bucket::default(),
             bytes: Bucket::default(),
             listening: false,
             changes: Bucket::default(),
@@ -182,10 +182,11 @@ impl Peer {
         if fine { Ok(()) } else { Err(Why::Ignored) }
     }
 
-    /// The signer of a message of its is no gateway that we know.
-    pub(super) fn unknown_signer(&mut self, now: Instant, rates: &Rates) -> Result<(), Why> {
+    /// A message of its may be right elsewhere: its signer is no gateway that we know, or it is of the
+    /// other dialect.
+    pub(super) fn foreign(&mut self, now: Instant, rates: &Rates) -> Result<(), Why> {
         let now = self.age(now);
-        let fine = self.unknown_signers.charge(now, &rates.unknown_signers, 1);
+        let fine = self.foreign.charge(now, &rates.foreign, 1);
         if fine { Ok(()) } else { Err(Why::Rejected) }
     }
 

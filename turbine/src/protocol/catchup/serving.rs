@@ -18,8 +18,9 @@ use crate::protocol::fallback::cost;
 use crate::protocol::repair::ENCODING_SHARE;
 use crate::time::Timestamp;
 
-/// What a request and each message of an answer cost of the budget beside their bytes.
-const FIXED_COST: u64 = 256;
+/// What a request and each message of an answer cost of the budget beside their bytes: with less,
+/// small messages would cost more time than their bytes pay for.
+const FIXED_COST: u64 = 1_024;
 /// Budgets in use at a time, 64 bytes each.
 const MAX_BUDGETS: usize = 4096;
 /// How often a peer that has nothing left of its budget is told the end of an answer at once.

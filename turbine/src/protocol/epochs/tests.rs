@@ -12,6 +12,11 @@ use crate::schedule::Schedule;
 const CHAIN: u64 = 5;
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Who sends delegations.
+fn peer() -> PeerKey {
+    PeerKey::from(3)
+}
+
 fn gateway(n: u8) -> GatewayKey {
     GatewayKey::from_bytes([n; 32]).unwrap()
 }
@@ -78,7 +83,7 @@ fn delegations_go_into_every_epoch_that_has_the_gateway() {
     epochs.take(epoch(100, 0..6, &[2, 3]), 0, None).unwrap();
     epochs.take(epoch(200, 0..6, &[3, 4]), 0, None).unwrap();
     let before = epochs.view().clone();
-    epochs.learn(at(0), delegation(3, 2)).unwrap();
+    epochs.learn(at(0), peer(), delegation(3, 2)).unwrap();
     assert!(!Arc::ptr_eq(&before, epochs.view()), "drivers are told");
     let sequences: Vec<Vec<u64>> = epochs
         .iter()
@@ -88,12 +93,12 @@ fn delegations_go_into_every_epoch_that_has_the_gateway() {
         })
         .collect();
     assert_eq!(sequences, [vec![], vec![2, 1], vec![2, 1]]);
-    assert_eq!(epochs.learn(at(0), delegation(3, 2)), Err(DelegationError::Stale));
+    assert_eq!(epochs.learn(at(0), peer(), delegation(3, 2)), Err(DelegationError::Stale));
     let stranger = DelegationError::NotAGateway(gateway(9).address());
-    assert_eq!(epochs.learn(at(0), delegation(9, 1)), Err(stranger));
+    assert_eq!(epochs.learn(at(0), peer(), delegation(9, 1)), Err(stranger));
     // Of one that only an old epoch knows, what that says counts.
-    assert_eq!(epochs.learn(at(0), delegation(1, 1)), Err(DelegationError::Stale));
-    epochs.learn(at(0), delegation(1, 2)).unwrap();
+    assert_eq!(epochs.learn(at(0), peer(), delegation(1, 1)), Err(DelegationError::Stale));
+    epochs.learn(at(0), peer(), delegation(1, 2)).unwrap();
     // What was learnt goes into an epoch that comes later, and what comes with it into the others.
     let next = epoch(300, 0..6, &[1, 3]);
     let new = delegation(3, 7);
@@ -124,24 +129,24 @@ fn delegations_go_into_every_epoch_that_has_the_gateway() {
 fn who_signs_delegations_without_end_is_heard_at_a_rate() {
     let mut epochs = epochs();
     let taken = |epochs: &mut Epochs, now, n: u8, sequences: std::ops::Range<u64>| {
-        let news = sequences.map(|sequence| epochs.learn(now, delegation(n, sequence)));
+        let news = sequences.map(|sequence| epochs.learn(now, peer(), delegation(n, sequence)));
         news.filter(Result::is_ok).count() as u64
     };
     assert_eq!(taken(&mut epochs, at(0), 1, 2..60), NEWS.1);
     assert_eq!(taken(&mut epochs, at(0), 2, 2..4), 2, "another gateway is none the worse");
     assert_eq!(taken(&mut epochs, at(10), 1, 60..80), 1);
-    assert_eq!(epochs.learn(at(20), delegation(1, 60)), Err(DelegationError::Stale));
+    assert_eq!(epochs.learn(at(20), peer(), delegation(1, 60)), Err(DelegationError::Stale));
 }
 
 #[test]
 fn old_delegations_sent_again_use_up_nothing_of_what_is_new() {
     let mut epochs = epochs();
     // Nine: the first one has had to make room.
-    (2..10).for_each(|sequence| epochs.learn(at(0), delegation(1, sequence)).unwrap());
+    (2..10).for_each(|sequence| epochs.learn(at(0), peer(), delegation(1, sequence)).unwrap());
     for _ in 0..2 * NEWS.1 {
-        assert_eq!(epochs.learn(at(0), delegation(1, 1)), Err(DelegationError::Stale));
+        assert_eq!(epochs.learn(at(0), peer(), delegation(1, 1)), Err(DelegationError::Stale));
     }
-    assert_eq!(epochs.learn(at(0), delegation(1, 10)), Ok(()));
+    assert_eq!(epochs.learn(at(0), peer(), delegation(1, 10)), Ok(()));
 }
 
 #[test]
@@ -174,14 +179,16 @@ fn what_cannot_be_an_epoch_changes_nothing() {
 fn three_live_and_the_oldest_makes_room() {
     let mut epochs = epochs();
     for (from_block, first) in [(100, 1), (200, 2)] {
-        assert!(epochs.take(epoch(from_block, first..6, &[1]), 0, None).unwrap().dropped.is_none());
+        assert!(
+            epochs.take(epoch(from_block, first..6, &[1]), 0, None).unwrap().dropped.is_empty()
+        );
     }
     let taken = epochs.take(epoch(300, 3..6, &[1]), 0, None).unwrap();
-    let dropped = taken.dropped.unwrap();
+    let [dropped] = &taken.dropped[..] else { panic!("{taken:?}") };
     assert_eq!((dropped.from_block(), epochs.iter().count()), (0, MAX_EPOCHS));
     assert!(epochs.at(99).is_none());
     // Member 0 is in none of the rest, but it is this node.
-    let left = epochs.leave(&[dropped]);
+    let left = epochs.leave(std::slice::from_ref(dropped));
     assert_eq!(left, [(PeerKey::from(0), id(0))]);
     assert_eq!(epochs.view().peers().key(&id(0)), Some(PeerKey::from(0)));
 }
@@ -218,4 +225,62 @@ fn the_same_table_under_another_schedule_keeps_its_places() {
     assert!(matches!(epochs.newest().keys, Keys::Same));
     let table = epochs.newest().epoch().members().hash();
     assert_eq!(epochs.of_table(table).count(), 2, "plans of one are plans of the other");
+}
+
+#[test]
+fn an_epoch_may_take_the_place_of_those_that_have_not_begun() {
+    let mut epochs = epochs();
+    epochs.take(epoch(100, 0..6, &[1, 2, 3]), 0, None).unwrap();
+    epochs.take(epoch(200, 0..7, &[3]), 0, None).unwrap();
+    let blocks = |epochs: &Epochs| -> Vec<u64> { epochs.iter().map(Living::first_block).collect() };
+    // Block 99 is open: both of them may go, and the first, which has begun, may not.
+    let error = epochs.take_above(epoch(0, 0..6, &[1]), 99, 0, Some(99)).unwrap_err();
+    assert_eq!(error, EpochError::Order { from_block: 0, newest: 0 });
+    let mut moved = epochs.clone();
+    let taken = moved.take_above(epoch(130, 0..6, &[1, 2, 3]), 99, 0, Some(99)).unwrap();
+    assert_eq!(blocks(&moved), [0, 130]);
+    let gone: Vec<u64> = taken.dropped.iter().map(|epoch| epoch.from_block()).collect();
+    assert_eq!((gone, taken.changed), (vec![100, 200], Some(100)));
+    let left: Vec<PeerId> = moved.leave(&taken.dropped).into_iter().map(|(_, id)| id).collect();
+    assert_eq!(left, [id(6)]);
+    // Block 150 is open: only the second one may go.
+    epochs.take_above(epoch(160, 0..6, &[3]), 150, 80, Some(150)).unwrap();
+    assert_eq!(blocks(&epochs), [0, 100, 160]);
+}
+
+#[test]
+fn a_delegation_that_comes_before_its_gateway_is_kept_for_it() {
+    let mut epochs = epochs();
+    let stranger = DelegationError::NotAGateway(gateway(3).address());
+    assert_eq!(epochs.learn(at(0), peer(), delegation(3, 7)), Err(stranger));
+    assert_eq!(epochs.learn(at(0), peer(), delegation(3, 7)), Err(DelegationError::Stale), "kept");
+    // The epoch that has the gateway was made by somebody who does not know the delegation.
+    let next = epoch(100, 0..6, &[1, 3]);
+    let schedule = next.schedule().clone();
+    let next = Epoch::new(CHAIN, 100, next.members().clone(), schedule, []).unwrap();
+    let taken = epochs.take(next, 0, None).unwrap();
+    assert_eq!(taken.delegations, [delegation(3, 7)], "peers are told of it");
+    let leader = epochs.newest().epoch().delegations().leader(&gateway(3).address(), 100);
+    assert_eq!(leader.unwrap().signed, delegation(3, 7));
+    let plan =
+        Plan::configured(CHAIN, delegation(3, 7).delegation.key, epochs.newest().epoch().members());
+    assert!(epochs.newest().plans.get(plan.id()).is_some());
+}
+
+#[test]
+fn another_list_of_gateways_leaves_plans_in_force() {
+    let mut epochs = epochs();
+    let view = Arc::new(PlanView::from_weights(77, &[1; 6]));
+    let key = delegation(1, 1).delegation.key;
+    let learn = |living: &mut Living| {
+        living.plans.learn(gateway(1).address(), (key, 4), view.clone(), bytes::Bytes::new())
+    };
+    assert!(epochs.iter_mut().all(learn));
+    epochs.take(epoch(100, 0..6, &[1, 2, 3]), 0, None).unwrap();
+    assert!(epochs.newest().plans.get(77).is_some());
+    let new = delegation(3, 1).delegation.key;
+    let plan = Plan::configured(CHAIN, new, epochs.newest().epoch().members());
+    assert!(epochs.newest().plans.get(plan.id()).is_some(), "and the new gateway has one");
+    epochs.take(epoch(200, 0..7, &[1, 2, 3]), 0, None).unwrap();
+    assert!(epochs.newest().plans.get(77).is_none(), "it is not of this table");
 }

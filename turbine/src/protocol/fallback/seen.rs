@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use alloy_primitives::B256;
-use fragcast_shredder::{Kind, MessageKey};
+use alloy_primitives::{Address, B256};
+use fragcast_shredder::{Kind, MessageKey, Owner, Shares};
 
 use crate::time::Timestamp;
 
-/// Messages whose arrivals are remembered, about 120 bytes each.
-const MAX_SEEN: usize = 16_384;
+/// Messages whose arrivals are remembered, about 200 bytes each; half of them at most are of one
+/// gateway.
+const MAX_SEEN: usize = 32_768;
 /// Messages of one place in a block: as often as a block can be opened.
 const MAX_VERSIONS: usize = 8;
 
@@ -25,28 +26,49 @@ pub(super) struct Arrival {
     pub(super) answered: u8,
 }
 
-/// Arrivals in bounded memory; what is farther behind makes room.
-#[derive(Debug, Default)]
+/// The messages of one place in a block.
+#[derive(Debug)]
+struct Place {
+    owner: Owner,
+    arrivals: Vec<Arrival>,
+}
+
+/// Arrivals in bounded memory, divided by gateways: see [`shares`](fragcast_shredder::shares).
+#[derive(Debug)]
 pub(super) struct Seen {
     /// By block and index.
-    places: BTreeMap<(u64, u16), Vec<Arrival>>,
-    count: usize,
+    places: BTreeMap<(u64, u16), Place>,
+    shares: Shares<MessageKey>,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { places: BTreeMap::new(), shares: Shares::new(MAX_SEEN) }
+    }
+}
+
+/// A place in a block, whatever the attempt.
+const fn place((block, message): (u64, u16)) -> MessageKey {
+    MessageKey { block, attempt: 0, message }
 }
 
 impl Seen {
+    fn at(&self, at: (u64, u16)) -> &[Arrival] {
+        self.places.get(&at).map_or(&[], |place| place.arrivals.as_slice())
+    }
+
     /// Whether gossip has brought a message under this key, here or to a peer that answered.
     pub(super) fn has(&self, key: &MessageKey) -> bool {
-        let seen = self.places.get(&(key.block, key.message));
         let by_gossip = |seen: &Arrival| seen.gossip_at.is_some() && seen.attempt == key.attempt;
         let answered = |seen: &Arrival| seen.answered.checked_shr(key.attempt.into()).unwrap_or(0);
-        seen.is_some_and(|all| all.iter().any(|seen| by_gossip(seen) || answered(seen) & 1 == 1))
+        let mut all = self.at((key.block, key.message)).iter();
+        all.any(|seen| by_gossip(seen) || answered(seen) & 1 == 1)
     }
 
     /// The attempt that a message of gossip most likely belongs to: an Env opens the next one,
     /// the rest goes with the newest Env that is known.
     pub(super) fn guess(&self, block: u64, kind: Kind) -> u8 {
-        let envs = self.places.get(&(block, 0)).map_or(&[][..], Vec::as_slice);
-        let newest = envs.iter().map(|seen| seen.attempt).max();
+        let newest = self.at((block, 0)).iter().map(|seen| seen.attempt).max();
         match (kind, newest) {
             (_, None) => 0,
             (Kind::Env, Some(newest)) => newest.saturating_add(1).min(MAX_VERSIONS as u8 - 1),
@@ -54,52 +76,71 @@ impl Seen {
         }
     }
 
-    /// The entry of a message, if there is room for it.
-    pub(super) fn entry(&mut self, key: MessageKey, root: B256) -> Option<&mut Arrival> {
-        let place = (key.block, key.message);
-        let known = self.places.get(&place).and_then(|all| all.iter().position(|s| s.root == root));
+    /// The entry of a message of a gateway's, if there is room for it.
+    pub(super) fn entry(
+        &mut self,
+        key: MessageKey,
+        root: B256,
+        gateway: Address,
+    ) -> Option<&mut Arrival> {
+        let at = (key.block, key.message);
+        let known = self.at(at).iter().position(|seen| seen.root == root);
         if known.is_none() {
-            let versions = self.places.get(&place).map_or(0, Vec::len);
-            if versions >= MAX_VERSIONS {
+            if self.at(at).len() >= MAX_VERSIONS {
                 return None;
             }
-            while self.count >= MAX_SEEN {
-                let oldest = self.places.first_entry().filter(|oldest| *oldest.key() < place)?;
-                self.count -= oldest.remove().len();
+            let owner = self.places.get(&at).map_or(Owner::from(gateway), |place| place.owner);
+            while let Some(gone) = self.shares.victim(&owner, &place(at), 1).ok()? {
+                self.remove((gone.block, gone.message));
             }
-            self.count += 1;
-            let seen = Arrival {
+            self.shares.charge(owner, place(at), 1);
+            let new = Place { owner, arrivals: Vec::new() };
+            self.places.entry(at).or_insert(new).arrivals.push(Arrival {
                 root,
                 attempt: key.attempt,
                 overlay_at: None,
                 gossip_at: None,
                 unpublished: false,
                 answered: 0,
-            };
-            self.places.entry(place).or_default().push(seen);
+            });
         }
-        let all = self.places.get_mut(&place)?;
-        let at = known.unwrap_or(all.len() - 1);
-        Some(&mut all[at])
+        let all = &mut self.places.get_mut(&at)?.arrivals;
+        let index = known.unwrap_or(all.len() - 1);
+        Some(&mut all[index])
+    }
+
+    fn remove(&mut self, at: (u64, u16)) {
+        if let Some(gone) = self.places.remove(&at) {
+            self.shares.refund(&gone.owner, &place(at), gone.arrivals.len(), true);
+        }
     }
 
     /// Whether a message must not be published by this node.
     pub(super) fn is_unpublished(&self, key: &MessageKey, root: B256) -> bool {
-        let seen = self.places.get(&(key.block, key.message));
-        seen.is_some_and(|all| all.iter().any(|seen| seen.root == root && seen.unpublished))
+        let mut all = self.at((key.block, key.message)).iter();
+        all.any(|seen| seen.root == root && seen.unpublished)
     }
 
     /// Drops the blocks below `low`.
     pub(super) fn forget_below(&mut self, low: u64) {
-        let kept = self.places.split_off(&(low, 0));
-        let gone = std::mem::replace(&mut self.places, kept);
-        self.count -= gone.values().map(Vec::len).sum::<usize>();
+        while let Some(at) =
+            self.places.first_key_value().map(|(at, _)| *at).filter(|at| at.0 < low)
+        {
+            self.remove(at);
+        }
+    }
+
+    /// The blocks that are open, both ends included.
+    pub(super) fn set_open(&mut self, low: u64, high: u64) {
+        self.shares.set_open(low, high);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const GATEWAY: Address = Address::repeat_byte(1);
 
     fn key(block: u64, attempt: u8, message: u16) -> MessageKey {
         MessageKey { block, attempt, message }
@@ -112,9 +153,9 @@ mod tests {
     #[test]
     fn what_gossip_or_an_answer_brought_is_here_under_its_attempt() {
         let mut seen = Seen::default();
-        seen.entry(key(1, 2, 5), root(1)).unwrap();
+        seen.entry(key(1, 2, 5), root(1), GATEWAY).unwrap();
         assert!(!seen.has(&key(1, 2, 5)), "an entry alone says nothing");
-        let entry = seen.entry(key(1, 2, 5), root(1)).unwrap();
+        let entry = seen.entry(key(1, 2, 5), root(1), GATEWAY).unwrap();
         entry.gossip_at = Some(Timestamp::from_nanos(1));
         entry.answered = 0b1000;
         for (attempt, has) in [(0, false), (2, true), (3, true), (4, false), (200, false)] {
@@ -129,32 +170,39 @@ mod tests {
         assert_eq!((seen.guess(1, Kind::Env), seen.guess(1, Kind::Seal)), (0, 0));
         for attempt in 0..8 {
             assert_eq!(seen.guess(1, Kind::Env), attempt);
-            seen.entry(key(1, attempt, 0), root(attempt.into())).unwrap();
+            seen.entry(key(1, attempt, 0), root(attempt.into()), GATEWAY).unwrap();
             assert_eq!(seen.guess(1, Kind::Frag), attempt);
         }
         assert_eq!(seen.guess(1, Kind::Env), 7, "as often as a block can be opened");
-        assert!(seen.entry(key(1, 7, 0), root(99)).is_none());
-        assert!(seen.entry(key(1, 0, 0), root(3)).is_some(), "known already");
+        assert!(seen.entry(key(1, 7, 0), root(99), GATEWAY).is_none());
+        assert!(seen.entry(key(1, 0, 0), root(3), GATEWAY).is_some(), "known already");
     }
 
     #[test]
-    fn the_farthest_behind_makes_room_and_nothing_nearer() {
+    fn the_past_makes_room_and_a_gateway_takes_but_its_share() {
         let mut seen = Seen::default();
-        for n in 0..MAX_SEEN as u64 {
-            seen.entry(key(100 + n / 1_000, 0, (n % 1_000) as u16), root(n)).unwrap();
+        seen.set_open(200, 200);
+        let half = MAX_SEEN as u64 / 2;
+        let at = |n: u64| key(100 + n / 1_000, 0, (n % 1_000) as u16);
+        for n in 0..half {
+            seen.entry(at(n), root(n), GATEWAY).unwrap();
         }
-        assert!(seen.entry(key(99, 0, 0), root(0)).is_none(), "all others are nearer");
-        assert!(seen.entry(key(200, 0, 0), root(0)).is_some());
-        assert_eq!((seen.count, seen.places.contains_key(&(100, 0))), (MAX_SEEN, false));
+        assert!(seen.entry(key(99, 0, 0), root(0), GATEWAY).is_none(), "all others are nearer");
+        assert!(seen.entry(key(200, 0, 0), root(0), GATEWAY).is_some());
+        assert_eq!((seen.shares.used() as u64, seen.at((100, 999)).len()), (half, 0));
+        assert_eq!(seen.at((100, 998)).len(), 1, "of the oldest block what comes last");
+        // Whatever one gateway sends, another gets in.
+        let other = Address::repeat_byte(2);
+        assert!((1..=1_000).all(|n| seen.entry(key(200, 1, n), root(n.into()), other).is_some()));
         seen.forget_below(200);
-        assert_eq!(seen.count, 1);
+        assert_eq!(seen.shares.used(), 1_001);
     }
 
     #[test]
     fn another_v_is_not_published() {
         let mut seen = Seen::default();
-        seen.entry(key(1, 0, 1), root(1)).unwrap().unpublished = true;
-        seen.entry(key(1, 1, 1), root(2)).unwrap();
+        seen.entry(key(1, 0, 1), root(1), GATEWAY).unwrap().unpublished = true;
+        seen.entry(key(1, 1, 1), root(2), GATEWAY).unwrap();
         let unpublished = |n| seen.is_unpublished(&key(1, 0, 1), root(n));
         assert_eq!([1, 2, 3].map(unpublished), [true, false, false]);
     }

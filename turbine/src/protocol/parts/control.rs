@@ -1,17 +1,22 @@
 //! Control frames: what each of them is for.
 
+use bytes::Bytes;
 use fragcast_shredder::{Kind, MessageKey};
 
 use super::{Parts, here};
 use crate::control::{Control, ControlError, Difference, Hello, RepairShreds, Terms};
 use crate::delegation::{DelegationError, SignedDelegation};
-use crate::egress::Lane;
+use crate::egress::{Lane, Payload, Transmit};
 use crate::gossip::Mode;
 use crate::outcome::Outcome;
 use crate::peer::PeerKey;
-use crate::plan::{PlanView, SignedPlan};
+use crate::plan::{PlanView, SignedExclusions, SignedPlan};
 use crate::protocol::catchup::BlockStep;
+use crate::protocol::connecting;
+use crate::protocol::epochs::Living;
 use crate::protocol::event::Event;
+use crate::protocol::plans::Masked;
+use crate::protocol::receipts::table_of;
 use crate::protocol::repair::PartStep;
 
 /// What a frame was taken for, and the work that it was, if it was for nothing.
@@ -24,6 +29,10 @@ struct Taken {
 const FRAME: u64 = 2;
 const VERIFY: u64 = 50;
 const RECOVER: u64 = 45;
+/// What an answer with a plan is charged as: with [`PLAN_BYTES`] a microsecond a peer gets ten
+/// plans of a thousand members a second, and a hundred at once.
+const PLAN_ANSWER: u64 = 900;
+const PLAN_BYTES: usize = 40;
 /// Bytes that are read, copied and hashed in a microsecond.
 const BYTES: usize = 500;
 
@@ -71,11 +80,26 @@ impl Parts {
             {
                 (Outcome::Forced, 0)
             }
+            // Its frames may be read after its connection has ended: nobody is there for an answer.
+            Control::RepairRequest(_) | Control::BlocksRequest(_)
+                if !ctx.peers.is_connected(from) =>
+            {
+                (Outcome::RepairRefused, 0)
+            }
             // Said once a connection, and again when something changes: nothing that is free.
             Control::Hello(hello) => (self.greeted(from, &hello), FRAME),
             Control::Terms(terms) => (self.take_terms(from, &terms), 2 * FRAME),
             Control::Delegation(signed) => self.take_delegation(from, signed),
-            Control::Plan(plan) => self.take_plan(&plan),
+            Control::Plan(plan) => self.take_plan(from, &plan),
+            Control::PlanRequest(id) => self.answer_with_plan(from, id),
+            Control::PlanAck(id) => {
+                let known = self.leading.as_mut().is_some_and(|l| l.acknowledged(ctx, from, id));
+                let has = |living: &Living| living.plans.get(id).is_some();
+                if !known && connecting::is_bounded(ctx) && !ctx.epochs.iter().any(has) {
+                    self.missing_plans.offered(ctx, from, id);
+                }
+                (if known { Outcome::Control } else { Outcome::ControlStale }, FRAME)
+            }
             Control::Tips(tips) => {
                 let micros = tips.tips.len() as u64;
                 if self.ctx.config.repair.enabled {
@@ -99,7 +123,7 @@ impl Parts {
                     let hashed = (wire.len() / BYTES) as u64;
                     let outcome = self.take_whole_answer(from, key, kind, &wire.into());
                     if outcome != Outcome::Control {
-                        self.repair.distrust(from, &key);
+                        self.repair.distrust(&self.ctx, from, &key);
                     }
                     (outcome, if outcome == Outcome::Control { 0 } else { RECOVER + hashed })
                 }
@@ -112,7 +136,7 @@ impl Parts {
                 BlockStep::Done(outcome) => (outcome, 0),
                 BlockStep::Whole(key, kind, wire) => {
                     let hashed = (wire.len() / BYTES) as u64;
-                    let outcome = self.caught_up(from, key, kind, &wire.into());
+                    let outcome = self.caught_up((from, part.nonce), key, kind, &wire.into());
                     (outcome, if outcome == Outcome::Control { 0 } else { RECOVER + hashed })
                 }
             },
@@ -121,6 +145,22 @@ impl Parts {
                 self.catch_up();
                 (outcome, 0)
             }
+            Control::Delays(signed) => {
+                let leads = self.leading.is_some();
+                let (outcome, signatures) = self.delays.take(ctx, from, leads, &signed);
+                (outcome, if outcome == Outcome::Control { 0 } else { signatures * VERIFY })
+            }
+            Control::Receipt(receipt) => {
+                let leads = self.leading.is_some();
+                let table = table_of(ctx, receipt.block);
+                let delays = self.delays.of(&table).map(|(matrix, _)| &**matrix);
+                let outcome = match leads {
+                    true => self.receipts.take(ctx, from, &receipt, delays),
+                    false => Outcome::ReceiptUnwanted,
+                };
+                (outcome, 0)
+            }
+            Control::Exclusions(signed) => self.take_exclusions(&signed),
             Control::Evidence(evidence) => {
                 let told = self.evidence.told(ctx, from, *evidence);
                 let useful = told.outcome == Outcome::Control;
@@ -136,7 +176,7 @@ impl Parts {
             let (ours, theirs) = (self.ctx.config.chain_id, hello.chain_id);
             let differences = vec![Difference::ChainId { ours, theirs }];
             self.ctx.events.push_back(Event::Terms { peer: from, differences });
-        } else if changed {
+        } else if changed && self.ctx.peers.is_connected(from) {
             // What it could not use before.
             let plans = self.leading.iter().flat_map(|leading| leading.frames(Some(hello.table)));
             plans.for_each(|plan| self.ctx.send_control(from, plan));
@@ -147,6 +187,8 @@ impl Parts {
     /// A peer says what it goes by. It is told to the application only when it is another thing
     /// than the last time, so a peer that repeats itself has its budget for it and no line.
     fn take_terms(&mut self, from: PeerKey, theirs: &Terms) -> Outcome {
+        self.ctx.peers.speaks(from, theirs.dialect);
+        self.ctx.peers.goes_by(from, theirs.from_block, theirs.rotation);
         let differences = self.terms().differences(theirs);
         if self.ctx.peers.agree(from, &differences) {
             self.ctx.events.push_back(Event::Terms { peer: from, differences });
@@ -158,15 +200,20 @@ impl Parts {
         if self.ctx.epochs.knows(&signed) {
             return (Outcome::ControlStale, 0);
         }
-        match self.ctx.epochs.learn(self.ctx.now, signed) {
+        match self.ctx.epochs.learn(self.ctx.now, from, signed) {
             Ok(()) => {
                 self.delivery.follow_leaders(&self.ctx);
                 // Before the shreds that it explains.
                 self.ctx.send_control_to_all(Lane::Data, &Control::Delegation(signed), Some(from));
+                if let Some(two) = self.ctx.epochs.delegated_twice(&signed) {
+                    let (gateway, delegations) = (two[0].gateway, two.map(|leader| leader.signed));
+                    let delegations = Box::new(delegations);
+                    self.ctx.events.push_back(Event::DelegatedTwice { gateway, delegations });
+                }
                 (Outcome::Control, 0)
             }
-            // A gateway that we do not know may be known to the sender: its schedule is another
-            // one. Of another chain nothing is known here.
+            // A gateway that we do not know may be known to the sender, whose schedule is another
+            // one, and to us later: it is kept for then. Of another chain nothing is known here.
             Err(DelegationError::Chain { .. }) => (Outcome::ControlStale, 0),
             Err(
                 DelegationError::Stale | DelegationError::TooMany | DelegationError::NotAGateway(_),
@@ -175,35 +222,123 @@ impl Parts {
         }
     }
 
-    fn take_plan(&mut self, signed: &SignedPlan) -> (Outcome, u64) {
+    fn take_plan(&mut self, from: PeerKey, signed: &SignedPlan) -> (Outcome, u64) {
         let epochs = &mut self.ctx.epochs;
         let plan = &signed.plan;
         let leader = epochs.leader_of_key(&plan.leader);
-        let Some(gateway) = leader.map(|leader| leader.gateway) else {
+        let Some((gateway, leader)) = leader.map(|leader| (leader.gateway, leader.peer)) else {
             return (Outcome::ControlStale, 0);
         };
         if plan.chain_id != self.ctx.config.chain_id || epochs.of_table(plan.table).next().is_none()
         {
             return (Outcome::ControlStale, 0);
         }
+        let leader = self.ctx.peers.table().key(&leader);
+        let leader = leader.filter(|leader| self.ctx.peers.is_connected(*leader));
         let id = plan.id();
+        let ack = Control::PlanAck(id);
         if epochs.of_table(plan.table).any(|living| living.plans.get(id).is_some()) {
+            // A leader that was restarted does not know any more who has it. That everybody has what
+            // configuration gives is no news.
+            if leader == Some(from) && plan.version > 0 {
+                self.ctx.send_control(from, &ack);
+            }
             return (Outcome::ControlStale, 0);
         }
         if !signed.verify() {
             return (Outcome::ControlBad, VERIFY);
         }
-        let mut taken = false;
+        let (mut taken, mut known) = (false, None);
+        let (views, frame) = (epochs.views().clone(), Control::Plan(signed.clone()).to_bytes());
         for living in epochs.of_table(plan.table) {
+            if known.is_none() {
+                let make = || PlanView::new(plan, living.epoch().members());
+                known = views.of(frame.clone(), make).ok();
+            }
             // Otherwise it refers to a table that we do not have, and is no lie.
-            if let Ok(view) = PlanView::new(plan, living.epoch().members()) {
-                taken |= living.plans.learn(gateway, plan.leader, plan.version, view.into());
+            let Some((view, frame)) = known.clone() else { break };
+            taken |= living.plans.learn(gateway, (plan.leader, plan.version), view, frame);
+        }
+        if taken {
+            if let Some(leader) = leader.filter(|_| plan.version > 0) {
+                self.ctx.send_control(leader, &ack);
+            }
+            if plan.version > 0 && connecting::is_bounded(&self.ctx) {
+                // Its leader reaches some only: others hear of it from their neighbours.
+                self.ctx.send_control_to_all(Lane::Bulk, &ack, leader);
+            }
+            for (shred, leader) in self.missing_plans.learnt(self.ctx.now, id) {
+                self.relaying.forward(&mut self.ctx, &shred, leader);
             }
         }
-        match taken {
-            true => (Outcome::Control, 0),
-            false => (Outcome::ControlStale, VERIFY),
+        // Paid for even if it is new: its leader can sign new ones without end.
+        (if taken { Outcome::Control } else { Outcome::ControlStale }, VERIFY)
+    }
+
+    /// Answers a peer that lacks a plan.
+    fn answer_with_plan(&mut self, from: PeerKey, id: u64) -> (Outcome, u64) {
+        if !self.ctx.peers.is_connected(from) {
+            return (Outcome::RepairRefused, 0);
         }
+        let mut living = self.ctx.epochs.iter();
+        let frames = living.find_map(|living| {
+            let frames: Vec<Bytes> = living.plans.frames(id).cloned().collect();
+            Some(frames).filter(|frames| !frames.is_empty())
+        });
+        let Some(frames) = frames else { return (Outcome::RepairRefused, FRAME) };
+        // A long answer to a short question: a peer has a few a second.
+        let len: usize = frames.iter().map(Bytes::len).sum();
+        let cost = PLAN_ANSWER + (len / PLAN_BYTES) as u64;
+        let mut sent = true;
+        for frame in frames {
+            let payload = Payload::Control(frame);
+            sent &= self.ctx.egress.push(Transmit { to: from, lane: Lane::Repair, payload });
+        }
+        self.ctx.counters.plans_answered += u64::from(sent);
+        (Outcome::Control, cost)
+    }
+
+    /// Takes a mask over a plan that is known: shreds may name the plan under it from now on.
+    fn take_exclusions(&mut self, signed: &SignedExclusions) -> (Outcome, u64) {
+        let (chain_id, mask) = (self.ctx.config.chain_id, &signed.exclusions);
+        if mask.chain_id != chain_id || self.ctx.epochs.leader_of_key(&mask.leader).is_none() {
+            return (Outcome::ControlStale, 0);
+        }
+        let id = mask.id();
+        let frame = Control::Exclusions(Box::new(signed.clone())).to_bytes();
+        let views = self.ctx.epochs.views().clone();
+        let mut verified = false;
+        let mut outcome = Outcome::ControlStale;
+        for living in self.ctx.epochs.iter_mut() {
+            let Some(base) = living.plans.unmasked(mask.plan, &mask.leader).cloned() else {
+                continue;
+            };
+            if !living.plans.wants_masked(id, &mask.leader, mask.sequence) {
+                continue;
+            }
+            let members = living.epoch().members().clone();
+            if !mask.fits(members.len()) || !(verified || signed.verify()) {
+                return (Outcome::ControlBad, VERIFY);
+            }
+            verified = true;
+            if let Ok((view, frame)) = views.of(frame.clone(), || mask.apply(&base, &members)) {
+                living.plans.learn_masked(Masked {
+                    leader: mask.leader,
+                    sequence: mask.sequence,
+                    base: mask.plan,
+                    view,
+                    frame,
+                });
+                outcome = Outcome::Control;
+            }
+        }
+        if outcome == Outcome::Control {
+            for (shred, leader) in self.missing_plans.learnt(self.ctx.now, id) {
+                self.relaying.forward(&mut self.ctx, &shred, leader);
+            }
+        }
+        // Paid for even if it is new, as a plan.
+        (outcome, if verified { VERIFY } else { 0 })
     }
 
     /// Takes an answer: each of its shreds as if it had come by itself, but for forwarding.
@@ -232,7 +367,7 @@ impl Parts {
         kind: Kind,
         wire: &alloy_primitives::Bytes,
     ) -> Outcome {
-        match self.fallback.answered(&mut self.ctx, key, kind, wire) {
+        match self.fallback.answered(&mut self.ctx, from, key, kind, wire) {
             Ok(message) => {
                 self.whole(key, message, Some(from));
                 Outcome::Control

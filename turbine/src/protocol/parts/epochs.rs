@@ -1,12 +1,15 @@
 //! What follows when an epoch comes or goes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Parts;
 use crate::control::Control;
 use crate::egress::Lane;
 use crate::epoch::{Epoch, EpochError};
+use crate::peer::PeerKey;
 use crate::protocol::event::{EpochChange, Event};
+use crate::rotation::Support;
 
 impl Parts {
     /// Forgets epochs whose blocks are all below the window.
@@ -17,18 +20,33 @@ impl Parts {
         }
     }
 
-    /// Takes a new epoch.
-    pub(in crate::protocol) fn epoch(&mut self, epoch: Epoch) -> Result<(), EpochError> {
+    /// The newest block that is open, or of which a message was taken: an epoch above it has not
+    /// begun. While none is known, only the newest epoch has not.
+    fn begun(&self) -> u64 {
+        let known = self.ctx.window.opened().max(self.ctx.window.taken());
+        known.unwrap_or_else(|| {
+            let epochs = self.ctx.epochs.view().epochs();
+            epochs.iter().rev().nth(1).map_or(0, |epoch| epoch.from_block())
+        })
+    }
+
+    /// Takes a new epoch; `instead`: in place of those that have not begun.
+    pub(in crate::protocol) fn epoch(
+        &mut self,
+        epoch: Epoch,
+        instead: bool,
+    ) -> Result<(), EpochError> {
         let from_block = epoch.from_block();
         let (low, _) = self.ctx.window.bounds();
-        let taken = self.ctx.epochs.take(epoch, low, self.ctx.window.taken())?;
+        let begun = if instead { self.begun() } else { u64::MAX };
+        let taken = self.ctx.epochs.take_above(epoch, begun, low, self.ctx.window.taken())?;
         // What a deposed leader has sent stands in the way of the right one's.
         if let Some(block) = taken.changed {
             self.forget_from(block);
         }
         let (began, joined) = (Some(from_block), taken.joined);
         let change = EpochChange { began, joined, ..EpochChange::default() };
-        self.change_epochs(change, taken.dropped.as_slice());
+        self.change_epochs(change, &taken.dropped);
         // Before any shred that peers who have not taken the epoch cannot check.
         let hello = self.hello();
         self.ctx.send_control_to_all(Lane::Data, &hello, None);
@@ -42,6 +60,24 @@ impl Parts {
         plans.for_each(|plan| self.ctx.send_control_to_all(Lane::Bulk, plan, None));
         self.fallback.settle(&mut self.ctx);
         Ok(())
+    }
+
+    /// Who goes by a rotation, by weight; where nobody has any, all count alike.
+    pub(in crate::protocol) fn support(&self, rotation: [u8; 32]) -> Support {
+        let (peers, newest) = (&self.ctx.peers, self.ctx.epochs.newest());
+        let members = newest.epoch().members().members();
+        let weighed = members.iter().any(|member| member.weight > 0);
+        let weight = |peer: PeerKey| {
+            let member = newest.index(peer).map(|index| &members[index as usize]);
+            u128::from(member.map_or(0, |member| if weighed { member.weight } else { 1 }))
+        };
+        let own = weight(peers.me());
+        let connected: u128 = peers.iter_connected().map(weight).sum();
+        let mut by_block = BTreeMap::new();
+        for (peer, from_block) in peers.going_by(rotation) {
+            *by_block.entry(from_block).or_default() += weight(peer);
+        }
+        Support { head: self.ctx.window.opened(), own, all: own + connected, by_block }
     }
 
     /// Drops what is not delivered of a block and of all above it.
@@ -67,6 +103,8 @@ impl Parts {
             self.ctx.window.forget_peer(*peer);
             self.catch_up.disconnected(*peer);
             self.serving.forget(*peer);
+            self.delays.forget(*peer);
+            self.ctx.round_trips.forget(*peer);
             self.ctx.peers.forget(*peer);
         }
         let ours = self.ctx.epochs.newest().epoch().members().hash();

@@ -9,6 +9,8 @@ use crate::control::Tips;
 use crate::outcome::Outcome;
 use crate::output::Delivered;
 use crate::peer::PeerKey;
+use crate::protocol::again::Again;
+use crate::protocol::catchup::{Messages, Took};
 use crate::protocol::delivery::{Delivery, Step};
 use crate::protocol::event::Event;
 use crate::protocol::window::{Age, Place, Sight, Window};
@@ -177,6 +179,7 @@ impl Parts {
     /// The operator says where the chain's head is.
     pub(in crate::protocol) fn head(&mut self, block: u64) {
         self.ctx.window.move_to(self.ctx.now, block);
+        self.catch_up.begin(block.saturating_add(1));
         self.moved();
         self.repair.anchor(block.saturating_add(1));
     }
@@ -189,6 +192,19 @@ impl Parts {
         self.repair.anchor(block.saturating_add(1));
         self.catch_up.verified(block);
         self.archive.verified(block);
+        self.again.verified(block);
+        self.hand_again();
+    }
+
+    /// The application has nothing to do, or has.
+    pub(in crate::protocol) fn idle(&mut self, idle: bool) {
+        self.again.idle(&self.ctx, idle);
+        self.hand_again();
+    }
+
+    /// Hands the application what it has lost, and asks for what is missing.
+    fn hand_again(&mut self) {
+        self.again.step(&mut self.ctx, &mut self.archive);
         self.catch_up();
     }
 
@@ -207,6 +223,7 @@ impl Parts {
         }
         self.move_window();
         self.archive.forget_above(high);
+        self.catch_up.forget_above(high);
         // What was looked at is now to be taken.
         for (from, hashed) in std::mem::take(&mut self.looked_at) {
             if self.ctx.window.place(self.ctx.now, hashed.shred().header().block) == Place::Inside {
@@ -221,51 +238,89 @@ impl Parts {
         self.delivery.set_window(low, high);
         self.repair.set_window(low, high);
         self.fallback.set_window(low);
+        self.archive.set_open(self.ctx.window.opened());
         self.evidence.forget_below(low);
         let opened = self.ctx.window.opened().unwrap_or(0);
         let sealed = self.ctx.window.sealed().map_or(opened, |sealed| sealed.saturating_add(1));
         self.delivery.set_open(sealed.min(opened), opened);
+        self.fallback.set_open(sealed.min(opened), opened);
         self.retire_epochs(self.ctx.window.lowest_needed(self.ctx.now));
     }
 
     // Catching up.
 
-    /// Asks for what is missing, if it is time to.
+    /// Asks for what is missing, if it is time to, and hands on what was held until now.
     pub(in crate::protocol) fn catch_up(&mut self) {
+        while let Some((from, messages)) = self.catch_up.next_held() {
+            self.whole_block(from, messages);
+        }
         self.catch_up.step(&mut self.ctx, &self.archive);
     }
 
-    /// Takes a message of a whole block that was asked for.
+    /// Takes a message of a block that was asked for.
     pub(super) fn caught_up(
         &mut self,
-        from: PeerKey,
+        (from, nonce): (PeerKey, u64),
         key: MessageKey,
         kind: Kind,
         wire: &alloy_primitives::Bytes,
     ) -> Outcome {
-        let message = match crate::protocol::fallback::verify(&self.ctx, &key, kind, wire) {
+        let now = self.ctx.now;
+        let message = match crate::protocol::fallback::verify(&self.ctx, from, &key, kind, wire) {
             Ok(message) => message,
             Err(outcome) => {
-                self.catch_up.refuse(self.ctx.now, from);
+                self.catch_up.refuse(now, from);
                 self.catch_up();
                 return outcome;
             }
         };
-        if kind == Kind::Seal {
-            // All before it has come, too: it need not come again, even if there is no room for it.
-            self.archive.note_whole(key.block);
+        let new = !self.archive.has(key.block, key.message, message.root());
+        self.ctx.counters.blocks_messages += u64::from(new);
+        match self.catch_up.take_message(now, (from, nonce), (key, message), new) {
+            Took::Waits => {}
+            Took::Block(messages) => self.whole_block(from, messages),
+            Took::Some { messages, end } => {
+                messages
+                    .into_iter()
+                    .for_each(|(key, message)| self.part_of_block(from, key, message));
+                if end {
+                    // It need not come again, though there is no room for it.
+                    self.archive.note_whole(key.block);
+                }
+            }
         }
-        if self.archive.has(&key) {
-            return Outcome::Control;
+        Outcome::Control
+    }
+
+    /// A block is here from Env to Seal.
+    fn whole_block(&mut self, from: PeerKey, messages: Messages) {
+        let Some((MessageKey { block, attempt, .. }, _)) = messages.first().cloned() else {
+            return;
+        };
+        let places: Vec<_> =
+            messages.iter().map(|(key, message)| (key.message, message.clone())).collect();
+        let again = self.again.wants(block);
+        for (key, message) in messages {
+            if !self.archive.has(block, key.message, message.root()) {
+                self.part_of_block(from, key, message);
+            } else if again {
+                Again::hand(&mut self.ctx, key, message);
+            }
         }
-        self.catch_up.note_new(self.ctx.now);
-        self.archive.insert(key, &message);
-        self.ctx.counters.blocks_messages += 1;
+        self.archive.insert_whole((block, attempt), &places);
+        // Even if there is no room for it: it need not come again.
+        self.archive.note_whole(block);
+    }
+
+    fn part_of_block(&mut self, from: PeerKey, key: MessageKey, message: VerifiedMessage) {
+        self.again.note(key.block);
         if self.ctx.window.place(self.ctx.now, key.block) == Place::Inside {
             self.fallback.note_answer(key, &message);
             self.repair.settled(here!(self), &key);
         }
-        self.hand_on(key, message, Some(from));
-        Outcome::Control
+        self.hand_on(key, message.clone(), Some(from));
+        if self.again.wants(key.block) {
+            Again::hand(&mut self.ctx, key, message);
+        }
     }
 }

@@ -47,7 +47,7 @@ fn a_relay_that_is_not_connected_is_stepped_over() {
     let living = ctx.epochs.at(1).unwrap();
     let shred = &shreds(&world)[0];
     let plan = living.plans.get(shred.header().plan).unwrap();
-    let tree = Tree::new(plan, Route::Rotor, 0, &shred.root(), 0);
+    let tree = Tree::new(plan, Route::Rotor, 0, &shred.root(), Slot::new(shred.header(), 0));
     let relay = relaying.reach(&ctx.peers, &mut ctx.counters, living, &tree, 0).to_vec();
     assert_eq!((relay.len(), ctx.counters.stepped_over), (1, 0));
     ctx.peers.disconnect(relay[0]);
@@ -65,11 +65,14 @@ fn without_the_plan_the_route_or_a_place_nothing_is_relayed() {
     let mut relaying = Relaying::default();
     for me in 1..6 {
         let mut ctx = ctx(&world, me, Config::new(CHAIN));
-        for header in
-            [SetHeader { plan: 1, ..*shred.header() }, SetHeader { route: 99, ..*shred.header() }]
-        {
-            relaying.find_hops(&mut ctx, &header, &shred.root(), 0, 0);
+        let unknown = [
+            (SetHeader { plan: 1, ..*shred.header() }, false),
+            (SetHeader { route: 99, ..*shred.header() }, true),
+        ];
+        for (header, is_known) in unknown {
+            let known = relaying.find_hops(&mut ctx, &header, &shred.root(), 0, 0);
             assert!(relaying.hops.is_empty());
+            assert_eq!(known, is_known, "a plan can be asked for, a route cannot");
         }
         assert_eq!(ctx.counters.unknown_plan, 2);
         // Of a node that is no member of the epoch.
@@ -95,7 +98,7 @@ fn what_was_recovered_is_owed_to_those_below() {
     let mut owed = 0;
     for me in 1..6 {
         let mut ctx = ctx(&world, me, Config::new(CHAIN));
-        Relaying::default().send_owed(&mut ctx, &set);
+        Relaying::default().send_owed(&mut ctx, &set, &[], false);
         let sent = sent(&mut ctx);
         assert_eq!(sent.len() as u64, ctx.counters.owed);
         owed += sent.len();

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use fragcast_shredder::shred::MAX_ATTEMPTS;
 use fragcast_shredder::{HashedShred, MessageKey, SetKey, Shred};
 
+use super::Repair;
 use super::requests::{AllWaiting, Request};
-use super::{Repair, draw_peer, mix, quiet_until};
 use crate::control::{Control, RepairRequest, RepairShreds, Tips, WHOLE};
 use crate::egress::{Lane, Payload, Transmit};
 use crate::outcome::Outcome;
@@ -14,14 +15,8 @@ use crate::peer::PeerKey;
 use crate::protocol::ctx::Ctx;
 use crate::protocol::delivery::Here;
 
-/// Peers whose round-trip time is remembered.
-const MAX_ROUND_TRIPS: usize = 256;
 /// Sets of one message that are asked for at a time.
 const SETS_AT_ONCE: usize = 16;
-/// From this try on two peers are asked at once.
-const TWO_FROM: usize = 2;
-/// The leader is asked on the last of so many tries.
-const LEADER_EVERY: usize = 4;
 /// Patience stays within these, whatever was measured.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(30), Duration::from_secs(2));
 
@@ -45,13 +40,14 @@ impl Repair {
         if !ctx.config.repair.enabled {
             return Outcome::ControlStale;
         }
+        let teller = (from, self.distance(ctx, from));
         for tip in &tips.tips {
             let key = MessageKey { block: tip.block, attempt: tip.attempt, message: 0 };
             let theirs = |leader| leader != ctx.me();
             let may_be = tip.attempt < MAX_ATTEMPTS && here.admits(&key);
             if may_be && ctx.leader_key(tip.block).is_some_and(theirs) {
-                let due = quiet_until(ctx, &key);
-                self.wants.told(ctx.now, from, tip, due, |key| here.has(key));
+                let due = self.quiet_until(ctx, &key, true);
+                self.wants.told(ctx.now, teller, tip, due, |key| here.has(key));
             }
         }
         Outcome::Control
@@ -59,6 +55,9 @@ impl Repair {
 
     /// Asks for all that is due.
     pub(super) fn ask_what_is_due(&mut self, ctx: &mut Ctx, here: Here<'_>) {
+        for peer in self.requests.in_vain(ctx.now) {
+            self.answerers.missed(ctx.now, peer);
+        }
         let wants = &self.wants.messages;
         let due: Vec<MessageKey> = wants
             .iter()
@@ -91,6 +90,7 @@ impl Repair {
         let want = self.wants.messages.get_mut(&key).expect("due");
         if std::mem::take(&mut want.progress) {
             want.tries = 0;
+            want.asked.clear();
         }
         if want.tries >= config.tries {
             (want.resting, want.due) = (true, now + config.pause);
@@ -128,6 +128,7 @@ impl Repair {
                 let set = SetKey { message: key, set: *set };
                 self.request(ctx, peer, set, *have, for_peer);
             }
+            self.wants.messages.get_mut(&key).expect("due").ask(peer);
         }
         let want = self.wants.messages.get_mut(&key).expect("due");
         (want.tries, want.due) = (tries + 1, now + patience);
@@ -144,8 +145,7 @@ impl Repair {
         patience: Duration,
     ) {
         let until = ctx.now + patience;
-        let request = Request { peer, set: asked, sent: ctx.now, until, answered: false };
-        let nonce = self.requests.insert(request);
+        let nonce = self.requests.insert(Request::new(peer, asked, ctx.now, until));
         let SetKey { message: MessageKey { block, attempt, message }, set } = asked;
         let request = RepairRequest { nonce, block, attempt, message, set, have };
         let payload = Payload::Control(Control::RepairRequest(request).to_bytes());
@@ -155,68 +155,17 @@ impl Repair {
     }
 
     /// Whether a peer is asked for as much as may be.
-    fn is_busy(&self, ctx: &Ctx, peer: PeerKey) -> bool {
+    pub(super) fn is_busy(&self, ctx: &Ctx, peer: PeerKey) -> bool {
         self.requests.waiting_for(ctx.now, peer) >= ctx.config.repair.outstanding_per_peer
-    }
-
-    /// One peer, or two from the third try on: first those that are known to have the message,
-    /// then others, if it is certain that there is something to have, and the leader late.
-    fn whom_to_ask(&self, ctx: &Ctx, key: &MessageKey, leader: PeerKey) -> Vec<PeerKey> {
-        let want = &self.wants.messages[key];
-        let tries = usize::from(want.tries);
-        let place = u64::from(key.attempt) << 16 | u64::from(key.message);
-        let seed = mix(&[ctx.me().number().into(), key.block, place]);
-        let fits = |peer: PeerKey| ctx.peers.can_ask(peer) && !self.is_busy(ctx, peer);
-        let count = if tries >= TWO_FROM { 2 } else { 1 };
-        let mut peers = Vec::with_capacity(2);
-        let may_ask_leader = (want.certain || want.holders.contains(&leader)) && fits(leader);
-        if may_ask_leader && tries % LEADER_EVERY == LEADER_EVERY - 1 {
-            peers.push(leader);
-        }
-        let holders = want.holders.len();
-        let start = seed as usize % holders.max(1);
-        // Each in its turn, and only one round of them where others can be asked as well.
-        let turns = if want.certain { tries..holders.max(tries) } else { tries..tries + holders };
-        for peer in turns.map(|turn| want.holders[(start + turn) % holders]) {
-            if peers.len() < count && peer != leader && fits(peer) && !peers.contains(&peer) {
-                peers.push(peer);
-            }
-        }
-        while want.certain && peers.len() < count {
-            let draw = [seed, tries as u64, peers.len() as u64];
-            let except = |peer| peer == leader || peers.contains(&peer) || self.is_busy(ctx, peer);
-            match draw_peer(ctx, &draw, except) {
-                Some(peer) => peers.push(peer),
-                None => break,
-            }
-        }
-        // Nobody else is there.
-        let idle = || self.requests.first_until(ctx.now).is_none();
-        if peers.is_empty() && may_ask_leader && idle() {
-            peers.push(leader);
-        }
-        peers
     }
 
     /// The time-out of a request to a peer.
     pub(super) fn patience(&self, ctx: &Ctx, peer: PeerKey) -> Duration {
-        match self.round_trips.get(&peer) {
-            Some(rtt) => (*rtt * 3 / 2 + Duration::from_millis(20)).clamp(PATIENCE.0, PATIENCE.1),
+        let micros = |micros: u32| Duration::from_micros(micros.into());
+        let measured = || ctx.round_trips.get(peer).map(micros);
+        match self.answerers.round_trip(peer).or_else(measured) {
+            Some(rtt) => (rtt * 3 / 2 + Duration::from_millis(20)).clamp(PATIENCE.0, PATIENCE.1),
             None => ctx.config.repair.first_retry,
-        }
-    }
-
-    fn note_round_trip(&mut self, peer: PeerKey, measured: Duration) {
-        let table = &mut self.round_trips;
-        match table.get_mut(&peer) {
-            Some(rtt) => *rtt = (*rtt * 3 + measured) / 4,
-            None => {
-                // Any of the others will do: it is measured anew when it is asked.
-                if table.len() >= MAX_ROUND_TRIPS {
-                    table.pop_first();
-                }
-                table.insert(peer, measured);
-            }
         }
     }
 
@@ -229,7 +178,7 @@ impl Repair {
     ) -> Result<SetKey, Outcome> {
         let (asked, took) = self.requests.answered(ctx.now, from, nonce)?;
         if let Some(took) = took {
-            self.note_round_trip(from, took);
+            self.answerers.took(ctx.now, from, took);
         }
         Ok(asked)
     }
@@ -243,6 +192,10 @@ impl Repair {
         answer: RepairShreds,
     ) -> Result<Answer, Outcome> {
         let asked = self.note_answer(ctx, from, answer.nonce)?;
+        let bytes = answer.shreds.iter().map(Bytes::len).sum();
+        if !self.requests.may_bring(answer.nonce, bytes) {
+            return Err(Outcome::RepairUnasked);
+        }
         let mut shreds = Vec::with_capacity(answer.shreds.len());
         for bytes in answer.shreds {
             match Shred::parse(bytes) {
@@ -270,6 +223,9 @@ impl Repair {
         useful: u64,
     ) {
         ctx.counters.repair_useful += useful;
+        if useful > 0 {
+            self.note_use(from, asked);
+        }
         let patience = self.patience(ctx, from);
         if let Some(want) = self.wants.messages.get_mut(&asked.message)
             && useful > 0
@@ -278,5 +234,11 @@ impl Repair {
             // The rest of the answer is on its way.
             want.due = want.due.max(ctx.now + patience);
         }
+    }
+
+    /// What a peer has answered for `asked` is of use.
+    pub(super) fn note_use(&mut self, from: PeerKey, asked: &SetKey) {
+        self.requests.note_use(from, asked);
+        self.answerers.useful(from);
     }
 }

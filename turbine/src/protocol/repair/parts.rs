@@ -175,19 +175,22 @@ impl Repair {
         from: PeerKey,
         part: &MessagePart,
     ) -> PartStep {
-        let message = match self.note_answer(ctx, from, part.nonce) {
-            Ok(asked) => asked.message,
+        let asked = match self.note_answer(ctx, from, part.nonce) {
+            Ok(asked) => asked,
             Err(outcome) => return PartStep::Done(outcome),
         };
+        let message = asked.message;
         let patience = self.patience(ctx, from);
         let step = self.requests.assemblies.take(ctx.now, patience, from, message, part);
         let outcome = match step {
             Step::Whole(kind, wire) => return PartStep::Whole(message, kind, wire),
             Step::Waiting => {
+                self.note_use(from, &asked);
                 self.hold(ctx, from, &message);
                 Outcome::Control
             }
             Step::More(next) => {
+                self.note_use(from, &asked);
                 self.hold(ctx, from, &message);
                 self.requests.retire(part.nonce);
                 let set = SetKey { message, set: WHOLE };
@@ -206,10 +209,13 @@ impl Repair {
 
     /// A peer's answer was no good: nothing that it has sent in part is kept, and it is not among
     /// those who are known to have the message.
-    pub(in crate::protocol) fn distrust(&mut self, from: PeerKey, message: &MessageKey) {
+    pub(in crate::protocol) fn distrust(&mut self, ctx: &Ctx, from: PeerKey, message: &MessageKey) {
         self.requests.assemblies.forget(from);
+        self.answerers.missed(ctx.now, from);
         if let Some(want) = self.wants.messages.get_mut(message) {
-            want.holders.retain(|holder| *holder != from);
+            want.holders.retain(|holder| holder.peer != from);
+            // What it has sent was none: it stays one that was asked.
+            want.progress = false;
         }
     }
 

@@ -13,6 +13,10 @@ use crate::protocol::config::RepairConfig;
 use crate::protocol::ctx::Ctx;
 use crate::time::Timestamp;
 
+/// A near peer is the nearest of so many that are drawn: those that are far from everybody are
+/// told by every other tip.
+const NEAR_OF: u64 = 4;
+
 /// When tips are due, and what was in the last.
 #[derive(Debug, Default)]
 pub(super) struct Telling {
@@ -71,9 +75,13 @@ impl Repair {
         let mut told: Vec<PeerKey> = Vec::new();
         for n in 0..config.tips_to as u64 {
             let seed = [u64::from(ctx.me().number()), self.telling.ticks, n];
-            if let Some(peer) = draw_peer(ctx, &seed, |peer| told.contains(&peer)) {
-                told.push(peer);
-            }
+            let first = draw_peer(ctx, &seed, |peer| told.contains(&peer));
+            // Every other one is a near one: it can be asked soonest by whom it has told.
+            let more = (1..if n % 2 == 1 { NEAR_OF } else { 1 }).filter_map(|draw| {
+                draw_peer(ctx, &[seed[0], seed[1], n, draw], |peer| told.contains(&peer))
+            });
+            let drawn = first.into_iter().chain(more);
+            told.extend(drawn.min_by_key(|peer| self.distance(ctx, *peer)));
         }
         for to in told {
             let payload = Payload::Control(frame.clone());

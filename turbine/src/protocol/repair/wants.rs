@@ -4,17 +4,19 @@
 //! its block, or a peer's tips, show that it exists. A shred is evidence: its leader signed it.
 //! Tips are hearsay: a bounded number is taken, and only the peers that sent them are asked.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use fragcast_shredder::MessageKey;
 
 use super::store::{Opening, opening};
+use super::want::Want;
 use crate::health::Missing;
 use crate::peer::PeerKey;
 use crate::protocol::window::WINDOW_FUTURE;
 use crate::time::Timestamp;
 
-/// The most wanted messages, 100 bytes each; those given up make room first, then for the open
+/// The most wanted messages, 300 bytes each; those given up make room first, then for the open
 /// block and later ones what is past, then the farthest future. Otherwise one signed shred with a distant index would fill the table with messages that
 /// nobody has, as long as its block is in the window.
 const MAX_WANTS: usize = 1024;
@@ -23,60 +25,6 @@ const MAX_HEARSAY: usize = 512;
 const MAX_HEARSAY_OF_ONE: usize = 64;
 /// Openings of which is remembered what exists, 40 bytes each.
 const MAX_TRACKS: usize = 1024;
-/// The most peers that are remembered to have a message.
-const MAX_HOLDERS: usize = 6;
-
-/// A message that is not whole.
-#[derive(Debug)]
-pub(super) struct Want {
-    /// A shred proves that it exists.
-    pub(super) certain: bool,
-    /// Peers that sent shreds of it, or tips with it.
-    pub(super) holders: Vec<PeerKey>,
-    /// When to ask: `quiet` after the last news, or when the requests under way time out.
-    pub(super) due: Timestamp,
-    /// Requests since anything of it came.
-    pub(super) tries: u8,
-    /// A set became complete since it was asked for last.
-    pub(super) progress: bool,
-    /// Given up; news after `due` starts it again.
-    pub(super) resting: bool,
-    /// Since when it is wanted.
-    since: Timestamp,
-    /// Peers whose tips have it whole, two at most.
-    told_by: Vec<PeerKey>,
-}
-
-impl Want {
-    fn new(since: Timestamp, due: Timestamp, certain: bool) -> Self {
-        let (holders, told_by) = (Vec::new(), Vec::new());
-        Self { certain, holders, due, tries: 0, progress: false, resting: false, since, told_by }
-    }
-
-    /// Remembers a peer that has it; if there are too many, the oldest gives way to one that sent
-    /// tips.
-    fn hold(&mut self, peer: PeerKey, told: bool) {
-        if self.holders.contains(&peer) {
-            return;
-        }
-        if self.holders.len() == MAX_HOLDERS {
-            if !told {
-                return;
-            }
-            self.holders.remove(0);
-        }
-        self.holders.push(peer);
-    }
-
-    /// News of it at `now`: waits until `due`, unless it was asked for already.
-    fn news(&mut self, now: Timestamp, due: Timestamp) {
-        if self.resting && self.due <= now {
-            (self.resting, self.tries, self.due) = (false, 0, due);
-        } else if self.tries == 0 && !self.resting {
-            self.due = due;
-        }
-    }
-}
 
 /// The state of one opening.
 #[derive(Debug, Clone, Copy, Default)]
@@ -105,6 +53,9 @@ pub(super) struct Wants {
     anchor: Option<u64>,
     /// The earliest time at which a want may be due; updated lazily, so it may be too early.
     at: Option<Timestamp>,
+    /// What [`missing`](Self::missing) has found, until something of it changes: it is asked for
+    /// with every packet that leaves, and a full table is long.
+    known_missing: Cell<Option<Missing>>,
 }
 
 impl Wants {
@@ -117,8 +68,9 @@ impl Wants {
         self.at = Some(self.at.map_or(at, |before| before.min(at)));
     }
 
-    /// Recomputes when a want is due.
+    /// Recomputes when a want is due, after messages were asked for or given up.
     pub(super) fn settle_timer(&mut self) {
+        self.known_missing.take();
         let awake = self.messages.values().filter(|want| !want.resting);
         self.at = awake.map(|want| want.due).min();
     }
@@ -128,12 +80,13 @@ impl Wants {
         self.anchor = Some(self.anchor.map_or(block, |anchor| anchor.min(block)));
     }
 
-    /// A new shred of a message came from `from`: live, or by repair.
+    /// A new shred of a message came, under a plan: by itself, from a peer and with the µs of the
+    /// round trip to it, or by repair.
     pub(super) fn shred(
         &mut self,
         now: Timestamp,
-        key: MessageKey,
-        live_from: Option<PeerKey>,
+        (key, plan): (MessageKey, u64),
+        live_from: Option<(PeerKey, u32)>,
         due: Timestamp,
         is_done: impl Fn(&MessageKey) -> bool,
     ) {
@@ -142,18 +95,21 @@ impl Wants {
         }
         // First of all: what the shred proves may fill the table and leave no room for its own.
         self.wake(due);
+        self.known_missing.take();
         self.exists(now, key, due, is_done);
         if !self.messages.contains_key(&key) && !self.make_room(&key) {
             return;
         }
         let want = self.messages.entry(key).or_insert_with(|| Want::new(now, due, true));
-        if !want.certain {
-            want.certain = true;
-            self.hearsay -= 1;
-        }
-        if let Some(from) = live_from {
-            want.hold(from, false);
-            want.news(now, due);
+        self.hearsay -= usize::from(want.prove(now));
+        want.plan = Some(plan);
+        match live_from {
+            Some((from, micros)) => {
+                want.hold(from, false, micros);
+                want.came(now);
+                want.news(now, due);
+            }
+            None => want.repaired += 1,
         }
     }
 
@@ -178,8 +134,7 @@ impl Wants {
                 continue;
             }
             if let Some(want) = self.messages.get_mut(&key) {
-                self.hearsay -= usize::from(!want.certain);
-                want.certain = true;
+                self.hearsay -= usize::from(want.prove(now));
             } else if self.has_room(&key) {
                 self.messages.insert(key, Want::new(now, due, true));
             } else {
@@ -232,6 +187,7 @@ impl Wants {
 
     pub(super) fn remove(&mut self, key: &MessageKey) -> Option<Want> {
         let want = self.messages.remove(key)?;
+        self.known_missing.take();
         self.hearsay -= usize::from(!want.certain);
         if self.messages.is_empty() {
             // Or the next message that is wanted would wake us at once.
@@ -241,23 +197,28 @@ impl Wants {
     }
 
     /// A message is whole, or refused.
-    pub(super) fn done(&mut self, key: &MessageKey, is_done: impl Fn(&MessageKey) -> bool) {
-        self.remove(key);
-        let Some(track) = self.tracks.get_mut(&(key.block, key.attempt)) else { return };
+    pub(super) fn done(
+        &mut self,
+        key: &MessageKey,
+        is_done: impl Fn(&MessageKey) -> bool,
+    ) -> Option<Want> {
+        let want = self.remove(key);
+        let Some(track) = self.tracks.get_mut(&(key.block, key.attempt)) else { return want };
         let in_row = |row: u32| {
             u16::try_from(row).is_ok_and(|message| is_done(&MessageKey { message, ..*key }))
         };
         while in_row(track.row) {
             track.row += 1;
         }
+        want
     }
 
-    /// Takes a peer's tips: it has the messages of `has` of an opening. New ones are wanted from
-    /// `due` on.
+    /// Takes a tip of a peer, with the µs of the round trip to it: it has the messages that the
+    /// tip names. New ones are wanted from `due` on.
     pub(super) fn told(
         &mut self,
         now: Timestamp,
-        peer: PeerKey,
+        (peer, micros): (PeerKey, u32),
         tip: &crate::control::Tip,
         due: Timestamp,
         is_done: impl Fn(&MessageKey) -> bool,
@@ -272,7 +233,7 @@ impl Wants {
             return;
         }
         let hearsay =
-            |want: &&Want| !want.certain && !want.resting && want.holders.first() == Some(&peer);
+            |want: &&Want| !want.certain && !want.resting && want.told_by.first() == Some(&peer);
         let mut left =
             MAX_HEARSAY_OF_ONE.saturating_sub(self.messages.values().filter(hearsay).count());
         // A lie makes us look at so many messages and no more.
@@ -299,13 +260,15 @@ impl Wants {
                 self.wake(due);
             }
             let want = self.messages.get_mut(&key).expect("present");
-            want.hold(peer, true);
+            want.hold(peer, true, micros);
             if want.told_by.len() < 2 && !want.told_by.contains(&peer) {
                 want.told_by.push(peer);
+                self.known_missing.take();
             }
             // Hearsay of what is quiet already changes nothing but who can be asked.
             if want.resting && want.due <= now {
                 want.news(now, due);
+                self.known_missing.take();
                 self.wake(due);
             }
         }
@@ -314,15 +277,24 @@ impl Wants {
     /// Since when a message is wanted that two peers' tips have, and one that must exist. Only
     /// messages that were asked for count: before that nothing is known to be missing.
     pub(super) fn missing(&self) -> Missing {
-        let asked = |want: &&Want| want.tries > 0 || want.resting;
-        let since = |which: &dyn Fn(&&Want) -> bool| {
-            let all = self.messages.values().filter(asked);
-            all.filter(which).map(|want| want.since).min()
-        };
-        Missing {
-            told: since(&|want| want.told_by.len() > 1),
-            certain: since(&|want| want.certain),
+        let missing = self.known_missing.get().unwrap_or_else(|| self.find_missing());
+        self.known_missing.set(Some(missing));
+        missing
+    }
+
+    fn find_missing(&self) -> Missing {
+        let earlier =
+            |before: Option<Timestamp>, since| Some(before.map_or(since, |b| b.min(since)));
+        let mut missing = Missing::default();
+        for want in self.messages.values().filter(|want| want.tries > 0 || want.resting) {
+            if want.told_by.len() > 1 {
+                missing.told = earlier(missing.told, want.since);
+            }
+            if want.certain {
+                missing.certain = earlier(missing.certain, want.since);
+            }
         }
+        missing
     }
 
     /// Drops messages outside the window.
@@ -353,14 +325,16 @@ impl Wants {
     /// A peer is none any more: nobody can ask it.
     pub(super) fn forget_peer(&mut self, peer: PeerKey) {
         for want in self.messages.values_mut() {
-            want.holders.retain(|holder| *holder != peer);
+            want.forget(peer);
             want.told_by.retain(|told| *told != peer);
         }
+        self.known_missing.take();
     }
 
     /// Nothing is wanted any more.
     pub(super) fn clear(&mut self) {
         self.messages.clear();
+        self.known_missing.take();
         (self.hearsay, self.at) = (0, None);
     }
 

@@ -3,6 +3,7 @@
 use super::hostile::{NOW, barred, events, victim, world};
 use super::*;
 use crate::control::{Evidence, Tip, Tips};
+use crate::plan::Plan;
 
 /// Frames that are looked at, and those that are not, of `count` of a kind.
 fn flood(frame: impl Fn(u64) -> Control, count: u64) -> (u64, u64, Vec<(PeerIndex, Outcome)>) {
@@ -80,6 +81,18 @@ fn tips_without_end_cost_their_sender() {
     let tips = |n: u64| Control::Tips(Tips { tips: (n..n + 8).map(tip).collect() });
     let (looked_at, _, bars) = flood(tips, 20_000);
     assert!(looked_at < 11_000, "{looked_at}");
+    assert_eq!(bars, [(1, Outcome::OverBudget)]);
+}
+
+#[test]
+fn plans_without_end_cost_their_leader() {
+    let world = world();
+    let leader = &world.leader_keys[1];
+    let first = Plan::configured(CHAIN, leader.verifying_key().to_bytes(), &world.members);
+    let plan = |n| Control::Plan(Plan { version: n + 1, ..first.clone() }.sign(leader));
+    let (looked_at, _, bars) = flood(plan, 6_000);
+    // A tenth of a second of work, at 50 µs each.
+    assert!(looked_at < 2_300, "{looked_at}");
     assert_eq!(bars, [(1, Outcome::OverBudget)]);
 }
 

@@ -143,7 +143,7 @@ fn other_chains_and_versions_are_counted_not_punished() {
     let foreign = other.shred(&message.to_wire(), &params, rate).unwrap();
     feed(&mut node, 1, [foreign.sets[0].shreds[0].clone()]);
     let mut newer = all(&cut(&world, frag(1, 0, 500), 0)).remove(0).to_vec();
-    newer[0] = 2;
+    newer[0] = fragcast_shredder::shred::VERSION + 1;
     feed(&mut node, 1, [newer.into()]);
     assert!(events(&mut node).is_empty());
     assert_eq!(node.outcomes().get(Outcome::Chain), 1);

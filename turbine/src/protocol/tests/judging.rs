@@ -106,6 +106,36 @@ fn two_delegations_of_one_sequence_end_in_one_leader_everywhere() {
 }
 
 #[test]
+fn a_gateway_that_delegates_twice_with_one_sequence_is_reported_once_with_both() {
+    let world = world();
+    let mut node = victim(&world);
+    let [first, second, third] = [71, 72, 73].map(|seed| delegation(&world, 5, seed).1);
+    let reports = |node: &mut Protocol| -> Vec<(Address, [SignedDelegation; 2])> {
+        let told = events(node).into_iter().filter_map(|event| match event {
+            Event::DelegatedTwice { gateway, delegations } => Some((gateway, *delegations)),
+            _ => None,
+        });
+        told.collect()
+    };
+    // A rotation has another sequence, and repeating is no crime.
+    learn(&mut node, 1, delegation(&world, 4, 70).1);
+    learn(&mut node, 1, first);
+    learn(&mut node, 2, first);
+    assert!(reports(&mut node).is_empty());
+    learn(&mut node, 3, second);
+    learn(&mut node, 4, second);
+    let mut both = [first, second];
+    both.sort_by_key(|signed| signed.delegation.digest());
+    assert_eq!(reports(&mut node), [(world.gateways[0].address(), both)], "what counts first");
+    learn(&mut node, 1, third);
+    assert!(reports(&mut node).is_empty(), "two are proof enough");
+    assert!(
+        node.epochs().newest().delegations().contains(&third),
+        "it is kept and told all the same"
+    );
+}
+
+#[test]
 fn half_of_the_network_has_another_list_of_gateways() {
     let world = world();
     let mut node = victim(&world);
@@ -213,6 +243,38 @@ fn junk_of_a_set_that_is_known_costs_its_sender_and_what_the_tree_proves_is_free
         feed(&mut node, 2, new);
         feed(&mut node, 1, good[1..].iter().cloned());
         assert_eq!(messages(&events(&mut node)), if whole { 1 } else { 2 }, "{outcome:?}");
+    }
+}
+
+/// A key may stand in several delegations: of other blocks, or of a gateway that names another's.
+/// Told under one of those, the proof once convicted every node that told it.
+#[test]
+fn evidence_is_told_under_the_delegation_that_counts_and_bars_nobody() {
+    let world = world();
+    let delegation = world.delegations[0].delegation;
+    let later = Delegation { first: 1_000, last: 2_000, sequence: 2, ..delegation };
+    let first = super::cut(&world, &world.sign(frag(1, 0, 900)), 0);
+    let second = super::cut(&world, &world.sign(frag(1, 0, 800)), 0);
+    for signer in 0..2 {
+        let mut nodes = [victim(&world), victim(&world)];
+        for node in &mut nodes {
+            learn(node, 1, later.sign(&world.gateways[signer]));
+        }
+        feed(&mut nodes[0], 2, [&first, &second].map(|cut| cut.sets[0].shreds[0].clone()));
+        let accused = |events: &[Event]| {
+            let accused = events.iter().find_map(|event| match event {
+                Event::Equivocation { gateway, evidence } => Some((*gateway, evidence.clone())),
+                _ => None,
+            });
+            accused.expect("it has proof")
+        };
+        let (gateway, evidence) = accused(&events(&mut nodes[0]));
+        assert_eq!(gateway, world.gateways[0].address());
+        let frame = Control::Evidence(evidence).to_bytes();
+        nodes[1].handle_control(NOW, peer(2), &frame);
+        let events = events(&mut nodes[1]);
+        assert_eq!(barred(&events), [], "signed by gateway {signer}");
+        assert_eq!(accused(&events).0, gateway);
     }
 }
 

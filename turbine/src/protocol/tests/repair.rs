@@ -1,8 +1,10 @@
 //! Repair: networks that lose much end complete, and nobody gains by lying to it.
 
 mod messages;
+mod owed;
 mod parts;
 mod peers;
+mod quiet;
 
 use super::network::{Net, TREES, config};
 use super::*;

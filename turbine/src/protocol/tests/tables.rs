@@ -17,6 +17,9 @@ fn first_shreds(world: &World, gateway: usize, blocks: &[u64], count: usize) -> 
     (0..count).map(of).collect()
 }
 
+/// What a gateway has of the validator's table.
+const HALF: usize = fragcast_shredder::Validator::DEFAULT_CAPACITY / 2;
+
 /// Blocks of a gateway.
 fn led(world: &World, gateway: usize, blocks: std::ops::RangeInclusive<u64>) -> Vec<u64> {
     blocks.filter(|block| world.gateway(*block) == gateway).collect()
@@ -37,7 +40,7 @@ fn sets_of_a_gateways_old_blocks_do_not_stop_the_next_leader() {
     assert!(delivers(&mut node, &world, env(110)));
     let old = led(&world, 0, 46..=109);
     feed(&mut node, 2, first_shreds(&world, 0, &old, 8_300));
-    assert!(node.outcomes().get(Outcome::TableFull) > 0, "it has its share and no more");
+    assert_eq!(node.parts.delivery.sets(), HALF + 1, "its share, and the next leader's Env");
     for seq in 0..20 {
         assert!(delivers(&mut node, &world, frag(110, seq, 30_000)), "{seq}");
     }
@@ -50,9 +53,32 @@ fn sets_of_future_blocks_do_not_stop_the_open_one() {
     let mut node = victim(&world);
     assert!(delivers(&mut node, &world, env(105)));
     feed(&mut node, 2, first_shreds(&world, 1, &led(&world, 1, 106..=112), 8_300));
+    assert_eq!(node.parts.delivery.sets(), HALF + 1, "its share, and the Env");
     for seq in 0..20 {
         assert!(delivers(&mut node, &world, frag(105, seq, 30_000)), "{seq}");
     }
+}
+
+#[test]
+fn sets_of_two_keys_of_a_gateway_have_one_share() {
+    let world = World::new(&[1; 5], 2);
+    let mut node = victim(&world);
+    assert!(delivers(&mut node, &world, env(108)));
+    let key = SigningKey::from_bytes(&[77; 32]);
+    let delegation = Delegation {
+        first: 105,
+        sequence: 2,
+        key: key.verifying_key().to_bytes(),
+        ..world.delegations[0].delegation
+    };
+    let signed = delegation.sign(&world.gateways[0]);
+    node.handle_control(NOW, peer(1), &Control::Delegation(signed).to_bytes());
+    let mut other = World::new(&[1; 5], 2);
+    other.leader_keys[0] = key;
+    for (world, blocks) in [(&world, 100..=104), (&other, 105..=109)] {
+        feed(&mut node, 2, first_shreds(world, 0, &blocks.collect::<Vec<_>>(), 3_000));
+    }
+    assert_eq!(node.parts.delivery.sets(), HALF);
 }
 
 /// Ten megabytes a block, with every setting at its default: the leader's own protocol cuts

@@ -27,6 +27,8 @@ const SELDOM: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Claims {
     newest: BTreeMap<PeerKey, (u64, Timestamp)>,
+    /// Whether the last word that was told was the first of its peer.
+    is_first: bool,
     counted_at: Option<Timestamp>,
 }
 
@@ -35,10 +37,11 @@ impl Claims {
         if self.newest.len() >= MAX_CLAIMS && !self.newest.contains_key(&peer) {
             self.newest.retain(|_, (_, at)| now.since(*at) <= LIFE);
             if self.newest.len() >= MAX_CLAIMS {
+                self.is_first = false;
                 return;
             }
         }
-        self.newest.insert(peer, (block, now));
+        self.is_first = self.newest.insert(peer, (block, now)).is_none();
     }
 
     pub(super) fn forget(&mut self, peer: PeerKey) {
@@ -52,8 +55,9 @@ impl Claims {
     /// Whether to count now; `inside`: what was told last changes nothing.
     pub(super) fn is_count_due(&self, now: Timestamp, inside: bool) -> bool {
         let pause = if inside { SELDOM } else { EVERY };
-        // The first words of a few peers that have just connected are worth more than the pause.
-        let few = !inside && self.newest.len() <= ENOUGH;
+        // The first words of a few peers that have just connected are worth more than the pause: one
+        // count each, whatever they go on to tell.
+        let few = !inside && self.is_first && self.newest.len() <= ENOUGH;
         few || self.counted_at.is_none_or(|at| now.since(at) >= pause)
     }
 
@@ -127,6 +131,25 @@ mod tests {
         assert_eq!(count(true, 1), None);
         assert_eq!(count(false, 1), Some(70), "who knows nothing takes them for a sample");
         assert_eq!(count(true, 32), Some(70), "half of the weight");
+    }
+
+    /// Counting goes through all members: a peer that tells without end must not have it done for
+    /// each of its words.
+    #[test]
+    fn the_first_words_of_a_few_are_counted_at_once_and_later_ones_at_a_rate() {
+        let mut claims = Claims::default();
+        let counts = |claims: &mut Claims, peer: u32, block: u64| {
+            claims.tell(NOW, PeerKey::from(peer), block);
+            let due = claims.is_count_due(NOW, false);
+            if due {
+                claims.count(NOW, None, 100, true, |_| Some(1));
+            }
+            due
+        };
+        assert!((0..16).all(|peer| counts(&mut claims, peer, 50)));
+        assert!((0..1_000).all(|block| !counts(&mut claims, 3, 1_000 + block)));
+        assert!(!counts(&mut claims, 99, 50), "many are there already");
+        assert!(claims.is_count_due(NOW + EVERY, false));
     }
 
     #[test]

@@ -64,6 +64,34 @@ fn two_gateways_that_make_progress_are_not_doubted() {
 }
 
 #[test]
+fn a_leap_within_the_window_has_but_one_gateway_behind_it() {
+    let mut window = backed();
+    window.advance(at(10), &sight(107, Kind::Env, 3, true));
+    assert_eq!(window.opened(), Some(107));
+    assert_eq!(window.place(at(10), FAR), Place::Elsewhere, "others are listened to");
+    // The two that were behind it are at 102, and it is back as soon as it stands still.
+    assert!(!window.sighted(at(10), &sight(30, Kind::Env, 1, true)));
+    assert!(window.sighted(at(10), &sight(31, Kind::Env, 2, true)), "two against one");
+    // The next block in order adds to what is behind the window.
+    let mut window = backed();
+    window.advance(at(10), &sight(102, Kind::Env, 3, true));
+    assert_eq!(window.place(at(10), FAR), Place::Outside(Outcome::Future));
+    // A Seal of a block that is far above what is open neither moves nor holds anything.
+    window.advance(at(14), &sight(106, Kind::Seal, 3, true));
+    assert_eq!((window.sealed(), window.opened()), (Some(100), Some(102)));
+    assert_eq!(window.place(at(16), FAR), Place::Elsewhere, "nor is it progress");
+    // Nor does a recording of a leap leave it backed.
+    let mut window = backed();
+    window.advance(at(10), &sight(107, Kind::Env, 3, false));
+    assert!(window.sighted(at(10), &sight(30, Kind::Env, 1, true)));
+    // A Seal that overtakes the Env of its block counts with it.
+    let mut window = backed();
+    window.advance(at(10), &sight(107, Kind::Seal, 3, true));
+    window.advance(at(10), &sight(107, Kind::Env, 3, true));
+    assert_eq!((window.sealed(), window.opened()), (Some(107), Some(107)));
+}
+
+#[test]
 fn after_a_time_without_progress_it_takes_as_many_gateways_as_before_and_time() {
     let mut window = backed();
     assert_eq!(window.place(at(16), 150), Place::Elsewhere);

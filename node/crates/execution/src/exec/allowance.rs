@@ -6,6 +6,9 @@
 //! execution stops in mid-transaction and the block is *unverified*: that a node is too slow for a
 //! block proves nothing about the block.
 //!
+//! **What counts.** The time between two looks, but no more than [`LONGEST_LOOK`] of it: a process
+//! that is stopped, or a machine that is suspended, executes nothing meanwhile.
+//!
 //! **Where the time is looked at.** Every loop passes a JUMPDEST and every recursion a call or a
 //! creation, so the instructions of these names are replaced by ones that look at the [`Watch`]
 //! first ([`install`]), every JUMPDEST counting as one of [`JUMPS_PER_LOOK`]. The clock is read
@@ -13,7 +16,7 @@
 //! precompile or straight-line code, and bounded by its gas. An inspector would look at every
 //! instruction, at twice the time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -31,6 +34,11 @@ use super::verdict::Unverified;
 
 /// JUMPDESTs between two looks at the clock: some 30 ns a look.
 pub(super) const JUMPS_PER_LOOK: u32 = 64;
+
+/// What counts of the time between two looks at most. Longer ones come of precompiles (their gas
+/// bounds them all together), of a source that takes long to answer, or of a process that stood
+/// still.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 /// The time that a block may still take. The default has no end.
 #[derive(Debug, Clone, Default)]
@@ -50,25 +58,59 @@ impl Allowance {
     /// Starts to measure.
     pub(super) fn start(&self) -> Arc<Watch> {
         Arc::new(Watch {
-            until: self.time.map(|(all, left)| (all, Instant::now() + left)),
+            time: self.time,
+            clock: Stopwatch::start(Instant::now()),
             ending: Arc::clone(&self.ending),
             why: OnceLock::new(),
         })
     }
 
     /// Takes off what was used.
-    pub(crate) fn spend(&mut self, spent: Duration) {
+    pub(super) fn spend(&mut self, watch: &Watch) {
+        self.take(watch.clock.look(Instant::now()));
+    }
+
+    pub(crate) fn take(&mut self, spent: Duration) {
         if let Some((_, left)) = &mut self.time {
             *left = left.saturating_sub(spent);
         }
     }
 }
 
+/// Adds up the times between looks, each to [`LONGEST_LOOK`].
+#[derive(Debug)]
+struct Stopwatch {
+    start: Instant,
+    /// The last look, in nanoseconds since the start.
+    last: AtomicU64,
+    /// What counts so far, in nanoseconds.
+    spent: AtomicU64,
+}
+
+impl Stopwatch {
+    const fn start(start: Instant) -> Self {
+        Self { start, last: AtomicU64::new(0), spent: AtomicU64::new(0) }
+    }
+
+    /// What counts by now.
+    fn look(&self, now: Instant) -> Duration {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let at = nanos(now.saturating_duration_since(self.start));
+        let since = at.saturating_sub(self.last.load(Ordering::Relaxed));
+        let spent = self.spent.load(Ordering::Relaxed) + since.min(nanos(LONGEST_LOOK));
+        // Only one thread executes, and looks.
+        self.last.store(at, Ordering::Relaxed);
+        self.spent.store(spent, Ordering::Relaxed);
+        Duration::from_nanos(spent)
+    }
+}
+
 /// The end of an allowance, while something is executed.
 #[derive(Debug)]
 pub struct Watch {
-    /// The whole allowance, and when it ends.
-    until: Option<(Duration, Instant)>,
+    /// The whole allowance, and what was left of it at the start.
+    time: Option<(Duration, Duration)>,
+    clock: Stopwatch,
     ending: Arc<AtomicBool>,
     /// Why execution was given up.
     why: OnceLock<Unverified>,
@@ -84,8 +126,8 @@ impl Watch {
             let _ = self.why.set(Unverified::Ending);
             return true;
         }
-        match self.until {
-            Some((all, at)) if Instant::now() >= at => {
+        match self.time {
+            Some((all, left)) if self.clock.look(Instant::now()) >= left => {
                 let _ = self.why.set(Unverified::TimeLimit(all));
                 true
             }
@@ -169,4 +211,26 @@ pub(super) fn install<H: Watched>(instructions: &mut EthInstructions<EthInterpre
     replace(opcode::STATICCALL, static_call::<H>);
     replace(opcode::CREATE, create::<H>);
     replace(opcode::CREATE2, create2::<H>);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_stands_still_uses_up_a_second_and_one_that_works_all_of_it() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let clock = Stopwatch::start(start);
+        assert_eq!(clock.look(at(300)), Duration::from_millis(300));
+        assert_eq!(clock.look(at(700)), Duration::from_millis(700));
+        // Stopped for a minute.
+        assert_eq!(clock.look(at(60_700)), Duration::from_millis(1_700));
+        assert_eq!(clock.look(at(60_700)), Duration::from_millis(1_700));
+        // At work for a minute.
+        let worked = (1..=600).map(|look| clock.look(at(60_700 + look * 100)));
+        assert_eq!(worked.last(), Some(Duration::from_millis(61_700)));
+        // A clock that goes back counts nothing.
+        assert_eq!(clock.look(at(100)), Duration::from_millis(61_700));
+    }
 }

@@ -6,7 +6,6 @@
 mod seal;
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use alloy_consensus::Header;
 use alloy_eips::eip4895::Withdrawal;
@@ -226,9 +225,8 @@ impl OpenBlock {
             watch: &watch,
         };
         let fault = Arc::clone(&db.fault);
-        let began = Instant::now();
         let ran = run::run(&so_far, db, &decoded, on_invalid);
-        self.allowance.spend(began.elapsed());
+        self.allowance.spend(&watch);
         in_time(&watch)?;
         let ran = ran.map_err(|RunError { index, error }| {
             run_error(error, index.map(|index| (seq, index)), &fault)

@@ -123,6 +123,11 @@ pub enum Unverified {
 }
 
 impl Unverified {
+    /// Whether another try may come to another end.
+    pub(crate) const fn may_pass(&self) -> bool {
+        !matches!(self, Self::Fork(_) | Self::GasLimit { .. })
+    }
+
     /// The name used in metrics.
     pub fn label(&self) -> &'static str {
         match self {

@@ -2,6 +2,7 @@
 //! Env names.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use alloy_primitives::B256;
@@ -29,6 +30,7 @@ impl Service {
         let anchor = match source.head() {
             Ok(None) => {
                 self.free = true;
+                self.parts.free.store(true, Ordering::Relaxed);
                 return;
             }
             Ok(Some(hash)) => source.at(hash),

@@ -12,6 +12,10 @@ use crate::exec::Decoded;
 use crate::follow::Follow;
 use crate::state::SourceError;
 
+/// Commands beside messages that wait: while the disk is full nobody takes any. Those of blocks that
+/// the executor has anything of are fewer.
+pub(super) const MAX_NOTES: usize = 4096;
+
 /// Transactions of a frag whose senders are being recovered.
 pub(super) type Recovering = mpsc::Receiver<Vec<Decoded>>;
 
@@ -64,6 +68,44 @@ pub(super) enum Command {
     StartAt { hash: B256 },
     /// End the thread after the commands before this one.
     Stop,
+}
+
+impl Command {
+    /// Whether it is one of those that [`Pending`] bounds: none is owed an answer, and none frees
+    /// room.
+    pub(super) const fn is_note(&self) -> bool {
+        matches!(self, Self::Retracted { .. } | Self::Lost { .. } | Self::StartAt { .. })
+    }
+}
+
+/// Commands that the thread has not dealt with.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    all: AtomicUsize,
+    notes: AtomicUsize,
+}
+
+impl Pending {
+    /// Counts a command; false if there are too many of its kind.
+    pub(super) fn add(&self, is_note: bool) -> bool {
+        if is_note && self.notes.fetch_add(1, Ordering::Relaxed) >= MAX_NOTES {
+            self.notes.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        self.all.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// A command is dealt with.
+    pub(super) fn done(&self, is_note: bool) {
+        self.notes.fetch_sub(usize::from(is_note), Ordering::Relaxed);
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.all.load(Ordering::Relaxed)
+    }
 }
 
 /// Withdrawals by block number, which the messages do not carry.

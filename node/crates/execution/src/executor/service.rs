@@ -6,10 +6,14 @@
 //! source, and leaves this table. A rejected or superseded one takes everything that stands on it
 //! along.
 //!
+//! A block may be handed in again from its Env on, because something of it was lost: what has come
+//! already does nothing, what lacks is taken, and a block that has ended without a result is executed
+//! anew.
+//!
 //! Bounds: [`MAX_OPEN`] blocks; waiting messages count against the executor's queue until they are
-//! executed or dropped.
+//! executed or dropped; [`MAX_REJECTED`] blocks are remembered to be wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -19,7 +23,7 @@ use fragcast_shredder::{Env, Message, MessageKey};
 
 use super::BLOCK_TIMES;
 use super::open::{Key, Open, Stage};
-use super::queue::{Command, Queued, Withdrawals};
+use super::queue::{Command, Pending, Queued, Withdrawals};
 use super::stats::{Clock, ExecutorStats, ReportTap};
 use super::view::ChainView;
 use crate::chain::ChainSpec;
@@ -30,6 +34,8 @@ use crate::exec::{
 
 /// Blocks that may be open or waiting.
 pub(super) const MAX_OPEN: usize = 64;
+/// Rejected blocks that are remembered, so that they are not executed again.
+const MAX_REJECTED: usize = 64;
 /// How often a source that did not answer is asked for its head again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// The longest time between two blocks that counts, seconds: a slot of Ethereum's.
@@ -46,6 +52,10 @@ pub(super) struct Parts {
     pub(super) time_limit: Option<Duration>,
     /// Set when the node is ending.
     pub(super) ending: Arc<AtomicBool>,
+    /// Set when blocks need not follow one another.
+    pub(super) free: Arc<AtomicBool>,
+    /// Commands that are not dealt with.
+    pub(super) pending: Arc<Pending>,
     pub(super) tap: Option<ReportTap>,
 }
 
@@ -65,6 +75,8 @@ pub(super) struct Service {
     /// A state newer than the one that the source started from.
     pub(super) base: Option<(B256, Arc<dyn StateView>)>,
     pub(super) asked_head: Option<Instant>,
+    /// Blocks above the head that are wrong.
+    rejected: BTreeSet<Key>,
 }
 
 impl Service {
@@ -79,6 +91,7 @@ impl Service {
             confirmed: None,
             base: None,
             asked_head: None,
+            rejected: BTreeSet::new(),
         }
     }
 
@@ -106,6 +119,7 @@ impl Service {
                 return;
             }
             self.ask_head();
+            let is_note = command.is_note();
             match command {
                 Command::Stop => return,
                 Command::StartAt { hash } => self.start_at(hash),
@@ -121,15 +135,21 @@ impl Service {
                 Command::Message(queued) => self.message(queued),
             }
             self.note_durable();
+            self.parts.pending.done(is_note);
         }
     }
 
     /// Waits while the source keeps nothing: until the node ends. What was executed is served
     /// meanwhile, and messages that find no room are dropped.
     fn wait_for_source(&self) {
+        if !self.parts.source.stopped() {
+            return;
+        }
+        self.parts.stats.update(|s| s.stopped = true);
         while self.parts.source.stopped() && !self.is_ending() {
             std::thread::sleep(Duration::from_millis(50));
         }
+        self.parts.stats.update(|s| s.stopped = false);
     }
 
     /// Whether the node is ending and nothing is to be executed any more.
@@ -169,6 +189,7 @@ impl Service {
     }
 
     fn env(&mut self, key: Key, env: &Env) {
+        let Some(open) = self.make_way(key, env) else { return };
         while self.open.len() >= MAX_OPEN {
             // What is behind the head is of no more use; else the farthest future goes.
             let behind = self.latest.as_ref().map_or(0, |latest| latest.number());
@@ -177,13 +198,56 @@ impl Service {
                 return;
             };
             self.drop_block(gone, "evicted");
+            self.parts.stats.update(|s| s.evicted += 1);
         }
-        self.open.insert(key, Open::new(env.clone()));
+        self.open.insert(key, open);
         self.advance(key);
+    }
+
+    /// The block that an Env opens: none if it is handed in again and nothing is to be done anew.
+    /// What is left of an earlier try is dropped; how often that used up its time is kept.
+    fn make_way(&mut self, key: Key, env: &Env) -> Option<Open> {
+        let new = Open::new(env.clone());
+        if self.rejected.contains(&key) || self.is_verified(key) {
+            return None;
+        }
+        let Some(open) = self.open.get_mut(&key) else { return Some(new) };
+        if open.complete.is_some() {
+            // All that can lack is the Seal, which is taken if it comes.
+            open.lost = false;
+            return None;
+        }
+        if !open.is_tried_again() {
+            return None;
+        }
+        let timed_out = open.timed_out;
+        self.drop_block(key, "handed_again");
+        Some(Open { timed_out, ..new })
+    }
+
+    /// Whether the chain has this attempt of a block.
+    fn is_verified(&self, key: Key) -> bool {
+        if self.latest.as_ref().is_none_or(|latest| latest.number() < key.0) {
+            return false;
+        }
+        let view = &self.parts.view;
+        let block = view.hash(key.0).ok().flatten().and_then(|hash| view.recent(hash));
+        block.is_some_and(|block| block.snapshot.attempt == key.1)
+    }
+
+    /// A block is wrong, and is so if it is handed in again.
+    pub(super) fn note_rejected(&mut self, key: Key) {
+        let head = self.latest.as_ref().map_or(0, |latest| latest.number());
+        self.rejected.insert(key);
+        self.rejected.retain(|(number, _)| *number > head);
+        while self.rejected.len() > MAX_REJECTED {
+            self.rejected.pop_last();
+        }
     }
 
     /// A message of a block was dropped, so the block is incomplete.
     fn lost(&mut self, key: Key) {
+        self.make_room(key.0);
         let Some(open) = self.open.get_mut(&key).filter(|open| open.verdict.is_none()) else {
             return;
         };
@@ -193,13 +257,31 @@ impl Service {
         }
     }
 
+    /// Blocks behind one that is incomplete wait in vain, and keep the room that it needs: it will
+    /// be handed in again, and they after it.
+    fn make_room(&mut self, block: u64) {
+        let behind = self.open.range((block.saturating_add(1), 0)..);
+        let waiting = behind.filter(|(_, open)| open.is_waiting() && !open.messages.is_empty());
+        let waiting: Vec<Key> = waiting.map(|(key, _)| *key).collect();
+        for key in waiting {
+            self.drop_block(key, "evicted");
+            self.parts.stats.update(|s| s.evicted += 1);
+        }
+    }
+
     /// Takes a frag or the Seal of a block that is open.
     fn enqueue(&mut self, key: Key, queued: Queued) {
         // Without an Env, which was lost, there is nothing to execute it on.
         let Some(open) = self.open.get_mut(&key) else { return };
-        if matches!(open.stage, Stage::Ended) {
+        let index = queued.delivered.key.message;
+        if matches!(open.stage, Stage::Ended) || index < open.next {
             return;
         }
+        if index > open.next {
+            self.lost(key);
+            return;
+        }
+        open.next = index.saturating_add(1);
         let is_seal = matches!(queued.delivered.message.message(), Message::Seal(_));
         open.messages.push_back(queued);
         self.advance(key);
@@ -233,12 +315,12 @@ impl Service {
         loop {
             let Some(open) = self.open.get_mut(&key) else { return Ok(()) };
             let Stage::Running(block) = &mut open.stage else { return Ok(()) };
+            if open.lost && open.verdict.is_none() {
+                return Err(Unverified::Overrun.into());
+            }
             let Some(Queued { delivered, txs, _room }) = open.messages.pop_front() else {
                 return Ok(());
             };
-            if open.lost {
-                return Err(Unverified::Overrun.into());
-            }
             match (delivered.message.message(), txs) {
                 (Message::Frag(frag), Some(txs)) => {
                     if frag.seq != block.frags() {

@@ -63,6 +63,12 @@ pub struct ExecutorSnapshot {
     pub durable: Option<u64>,
     /// Open blocks.
     pub open: usize,
+    /// Whether nothing is executed, since the state source keeps nothing any more.
+    pub stopped: bool,
+    /// Open blocks that were dropped because there were too many.
+    pub evicted: u64,
+    /// Messages that were not handed in, because their block is too far ahead of the head.
+    pub held_back: u64,
 }
 
 /// Counters.
@@ -77,6 +83,11 @@ impl ExecutorStats {
 
     pub(super) fn update(&self, write: impl FnOnce(&mut ExecutorSnapshot)) {
         write(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A message was not handed in, because its block is too far ahead of the head.
+    pub fn note_held_back(&self) {
+        self.update(|s| s.held_back += 1);
     }
 
     pub(super) fn overrun(&self) {

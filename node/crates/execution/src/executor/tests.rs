@@ -1,5 +1,6 @@
 //! The executor as a whole: outputs in, heads, events and reports out.
 
+mod again;
 mod time;
 
 use std::sync::{Condvar, Mutex};

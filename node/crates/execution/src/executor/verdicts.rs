@@ -16,7 +16,7 @@ impl Service {
         if open.complete.is_none() || matches!(verdict, Verdict::Rejected(_)) {
             open.stage = Stage::Ended;
         }
-        open.verdict = Some(verdict.clone());
+        open.note(&verdict);
         // Made now, told when what follows from it can be seen.
         let report = self.make_report(key, verdict.clone());
         match verdict {
@@ -27,6 +27,7 @@ impl Service {
                     other => other.label(),
                 };
                 tracing::warn!(block = key.0, attempt = key.1, reason, "rejected");
+                self.note_rejected(key);
                 self.drop_block(key, "rejected");
             }
             Verdict::Unverified(_) => {}

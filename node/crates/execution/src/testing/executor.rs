@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fragcast_shredder::delivery::{Delivered, Output, RetractReason, Times, Via};
 use fragcast_shredder::{Dialect, GatewayKey, Message};
@@ -89,6 +89,20 @@ impl Bench {
     pub fn retract(&self, block: u64, attempt: u8) {
         let reason = RetractReason::Superseded { by: attempt + 1 };
         self.executor.try_push(&Output::Retracted { block, attempt, reason });
+    }
+
+    /// The next report, if it has come.
+    pub fn try_report(&self) -> Option<BlockReport> {
+        self.reports.try_recv().ok()
+    }
+
+    /// Waits until everything that was handed in is dealt with.
+    pub fn settle(&self) {
+        let begun = Instant::now();
+        while !self.executor.is_idle() {
+            assert!(begun.elapsed() < GUARD, "the executor has something to do");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// The next report.

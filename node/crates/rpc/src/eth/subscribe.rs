@@ -23,10 +23,9 @@ use std::sync::atomic::Ordering;
 
 use alloy_primitives::{B256, U64, keccak256};
 use alloy_rpc_types_eth::{Filter, Log};
-use bytes::Bytes;
 use fragcast_execution::exec::{ExecutedBlock, Snapshot};
 use fragcast_execution::executor::ChainEvent;
-use fragcast_port::{Subscriber, Unsent};
+use fragcast_port::{Notices, Subscriber, Unsent};
 use jsonrpsee::core::SubscriptionError;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use jsonrpsee::{Extensions, PendingSubscriptionSink, RpcModule};
@@ -169,7 +168,7 @@ impl Stream {
         &self,
         ctx: &EthContext,
         event: ChainEvent,
-    ) -> Result<Arc<[Bytes]>, ErrorObjectOwned> {
+    ) -> Result<Arc<Notices>, ErrorObjectOwned> {
         let (key, kept) = Key::new(&event, self.kind());
         let stream = self.clone();
         let encode = move || {
@@ -330,12 +329,10 @@ async fn serve(
             .shared(ctx, event)
             .await
             .map_err(|error| SubscriptionError::from(error.message().to_owned()))?;
-        for message in messages.iter() {
-            match subscriber.send(message).await {
-                Ok(()) => {}
-                Err(Unsent::Gone) => return Ok(()),
-                Err(Unsent::Slow) => return Err(slow(ctx, "nothing is taken")),
-            }
+        match subscriber.send(&messages).await {
+            Ok(()) => {}
+            Err(Unsent::Gone) => return Ok(()),
+            Err(Unsent::Slow) => return Err(slow(ctx, "nothing is taken")),
         }
     }
 }

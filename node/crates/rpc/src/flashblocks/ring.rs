@@ -6,16 +6,16 @@
 //! nothing of the open block.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use fragcast_port::{Memory, Notices};
 use tokio::sync::watch;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// The most flashblocks that are kept, however small.
 pub(super) const MOST: usize = 1024;
 
 struct Item {
-    text: Utf8Bytes,
+    text: Arc<Notices>,
     /// Whether its index is 0.
     first: bool,
 }
@@ -41,6 +41,7 @@ pub(super) struct Ring {
     inner: Mutex<Inner>,
     news: watch::Sender<u64>,
     max_bytes: usize,
+    memory: Arc<Memory>,
 }
 
 /// A subscriber's position.
@@ -57,9 +58,10 @@ pub(super) struct Cursor {
 pub(super) struct Missed(pub(super) u64);
 
 impl Ring {
-    /// A ring of `max_bytes`, which keeps the newest flashblock even if it is longer.
-    pub(super) fn new(max_bytes: usize) -> Self {
-        Self { inner: Mutex::default(), news: watch::Sender::new(0), max_bytes }
+    /// A ring of `max_bytes`, which keeps the newest flashblock even if it is longer. They count in
+    /// `memory` as long as somebody has them.
+    pub(super) fn new(max_bytes: usize, memory: Arc<Memory>) -> Self {
+        Self { inner: Mutex::default(), news: watch::Sender::new(0), max_bytes, memory }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -67,19 +69,20 @@ impl Ring {
     }
 
     /// Adds a flashblock; `first`: it is the first of its block.
-    pub(super) fn push(&self, text: Utf8Bytes, first: bool) {
+    pub(super) fn push(&self, text: String, first: bool) {
+        let text = self.memory.share(vec![text.into_bytes()]);
         let next = {
             let mut inner = self.lock();
             if first {
                 inner.open = Some(inner.next());
             }
-            inner.bytes += text.len();
+            inner.bytes += text.bytes();
             inner.items.push_back(Item { text, first });
             while inner.items.len() > 1
                 && (inner.items.len() > MOST || inner.bytes > self.max_bytes)
             {
                 let Some(gone) = inner.items.pop_front() else { break };
-                inner.bytes -= gone.text.len();
+                inner.bytes -= gone.text.bytes();
                 inner.oldest += 1;
             }
             inner.next()
@@ -102,7 +105,7 @@ impl Ring {
     }
 
     /// The next flashblock for a subscriber, `None` if it has all.
-    pub(super) fn take(&self, cursor: &mut Cursor) -> Result<Option<Utf8Bytes>, Missed> {
+    pub(super) fn take(&self, cursor: &mut Cursor) -> Result<Option<Arc<Notices>>, Missed> {
         let inner = self.lock();
         if cursor.next < inner.oldest {
             let missed = inner.oldest - cursor.next;
@@ -117,7 +120,7 @@ impl Ring {
             cursor.next += 1;
             cursor.started |= item.first;
             if cursor.started {
-                return Ok(Some(item.text.clone()));
+                return Ok(Some(Arc::clone(&item.text)));
             }
         }
     }

@@ -4,8 +4,14 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 
+use ed25519_dalek::SigningKey;
 use fragcast_execution::executor::{Executor, ExecutorConfig};
 use fragcast_execution::testing::{Bench, GUARD, block, config, gateway};
+use fragcast_shredder::delivery::{Delivered, Times, Via};
+use fragcast_shredder::{GatewayKey, Message, Timestamp};
+use fragcast_turbine::membership::sample;
+use fragcast_turbine::sequencer::Sequencer;
+use fragcast_turbine::{Delegation, Event, Protocol, Schedule};
 
 use super::*;
 
@@ -288,43 +294,99 @@ fn verified(executor: &Executor) -> u64 {
     executor.stats().snapshot().verified.unwrap_or(0)
 }
 
+/// A node that leads alone, as far as its blocks are concerned: protocol and sequencer in virtual
+/// time, and an executor behind them.
+struct Lone {
+    protocol: Protocol,
+    sequencer: Sequencer,
+    bench: Bench,
+    gateway: GatewayKey,
+    now: Timestamp,
+}
+
+impl Lone {
+    fn new(bench: Bench) -> Self {
+        const CHAIN: u64 = 5;
+        let gateway = GatewayKey::from_bytes([0x11; 32]).unwrap();
+        let members = Arc::new(sample(CHAIN, &[1]).0);
+        let peer = members.members()[0].peer();
+        let leader = SigningKey::from_bytes(&[7; 32]);
+        let key = leader.verifying_key().to_bytes();
+        let of = Delegation { chain_id: CHAIN, first: 0, last: u64::MAX, sequence: 1, peer, key };
+        let schedule = Schedule::new(vec![gateway.address()], 10).unwrap();
+        let delegations = [of.sign(&gateway)];
+        let config = fragcast_turbine::Config::new(CHAIN);
+        let protocol =
+            Protocol::new(config, &peer, members, schedule, delegations, Some(leader)).unwrap();
+        let now = Timestamp::from_nanos(1_000_000_000);
+        Self { protocol, sequencer: Sequencer::default(), bench, gateway, now }
+    }
+
+    /// Its gateway hands in a block.
+    fn send(&mut self, block: &[Message]) {
+        for message in block {
+            let message = self.gateway.sign_verified(message.clone());
+            let (times, via) = (Times::whole(self.now), Via::Own);
+            let delivered = Delivered::of_attempt(0, message, times, via).unwrap();
+            self.protocol.broadcast(self.now, delivered.key, &delivered.message).unwrap();
+            let mut outputs = Vec::new();
+            self.sequencer.push(Arc::new(delivered), &mut outputs);
+            // What finds no room is lost.
+            for output in &outputs {
+                let _ = self.bench.executor.try_push(output);
+            }
+        }
+    }
+
+    /// A moment passes, in which it is told how far its executor is.
+    fn tick(&mut self) {
+        self.now = self.now + Duration::from_millis(100);
+        let executor = &self.bench.executor;
+        if let Some(heads) = executor.view().heads() {
+            self.protocol.handle_verified(self.now, heads.latest.number(), Timestamp::default());
+        }
+        self.protocol.handle_idle(self.now, executor.is_idle());
+        while let Some(event) = self.protocol.poll_event() {
+            if let Event::Again(delivered) = event
+                && let Some(output) = self.sequencer.again(delivered)
+            {
+                let _ = executor.try_push(&output);
+            }
+        }
+    }
+}
+
 #[test]
 fn the_executor_stops_on_a_full_disk_and_goes_on_when_there_is_room() {
     let disk = FailingDisk::default();
     let (spec, store) = devnet_store(&disk);
     let config = ExecutorConfig { queue: 24, ..ExecutorConfig::default() };
     let bench = Bench::on(spec, Arc::clone(&store) as Arc<dyn StateSource>, config);
+    let mut node = Lone::new(bench);
     let mut gateway = gateway();
     disk.set(Some(Fault::Write));
-    // Some are verified and wait; of four messages each, six blocks find room in the queue.
-    let blocks: Vec<_> = (1..=20).map(|n| block(&mut gateway, 1_000 + 2 * n)).collect();
-    let (mut refused, mut next) = (false, 0);
-    until("the queue is full", || {
-        if refused {
-            return true;
-        }
-        let mut outputs = blocks[next].iter().map(|m| fragcast_execution::testing::output(0, m));
-        let before = bench.executor.queued();
-        if before + 4 <= 24 {
-            assert!(outputs.all(|o| bench.executor.try_push(&o)));
-            next += 1;
-        } else if store.stats().queued == 6 {
-            refused = !outputs.any(|o| bench.executor.try_push(&o));
-        }
-        false
+    // Some are verified and wait; of four messages each, six blocks find room in the queue, and the
+    // rest none.
+    (1..=20).for_each(|n| node.send(&block(&mut gateway, 1_000 + 2 * n)));
+    until("the executor waits for the disk", || {
+        node.tick();
+        store.stats().queued == 6
     });
-    assert!(next < 20 && store.trouble().is_some());
+    assert!(store.trouble().is_some());
+    let executor = |node: &Lone| node.bench.executor.stats().snapshot();
+    assert!(executor(&node).overrun >= 4 * (20 - 6 - 6 - 1), "{:?}", executor(&node));
     // What is there is served, and that is all there is in memory.
-    assert_eq!(bench.executor.view().heads().unwrap().latest.number(), verified(&bench.executor));
-    assert!(verified(&bench.executor) <= 6);
-    assert!(bench.executor.stats().snapshot().overrun >= 4);
+    let heads = node.bench.executor.view().heads().unwrap();
+    assert!(heads.latest.number() <= verified(&node.bench.executor));
+    assert!(verified(&node.bench.executor) <= 6);
+    (0..100).for_each(|_| node.tick());
+    assert_eq!(node.protocol.counters().handed_again, 0, "it is at work");
     disk.set(None);
-    until("the executor goes on", || verified(&bench.executor) == next as u64);
-    for block in &blocks[next..] {
-        until("there is room", || bench.executor.queued() + 4 <= 24);
-        bench.push(1, block);
-    }
-    until("the executor goes on", || verified(&bench.executor) == 20);
+    until("the executor has what it had lost", || {
+        node.tick();
+        verified(&node.bench.executor) == 20
+    });
+    assert!(node.protocol.counters().handed_again > 0);
     until("all is durable", || store.durable().unwrap().0 == 20);
     store.verify().unwrap();
 }
@@ -368,22 +430,16 @@ fn a_disk_that_has_failed_for_good_stops_the_executor() {
     bench.push(0, &block(&mut gateway, 1_002));
     until("block 1 is durable", || store.durable().unwrap().0 == 1);
     backend.die_after(0);
-    let mut stopped = false;
-    for n in 2..40 {
-        bench.push(0, &block(&mut gateway, 1_000 + 2 * n));
-        let begun = Instant::now();
-        while verified(&bench.executor) < n && begun.elapsed() < Duration::from_secs(2) {
-            std::thread::yield_now();
+    let mut n = 1;
+    until("layers do not pile up over a state that never becomes durable", || {
+        if n < 40 && bench.executor.is_idle() {
+            n += 1;
+            bench.push(0, &block(&mut gateway, 1_000 + 2 * n));
         }
-        if verified(&bench.executor) < n {
-            stopped = true;
-            break;
-        }
-        // Else the failure may not have been noticed yet.
-        until("the writer has tried", || store.stats().queued == 0 || store.failure().is_some());
-    }
-    assert!(stopped, "layers pile up over a state that never becomes durable");
-    assert!(store.failure().is_some());
+        bench.executor.stats().snapshot().stopped
+    });
+    assert!(n < 40 && store.failure().is_some() && !bench.executor.is_idle());
+    assert!(verified(&bench.executor) <= n);
     bench.executor.interrupt();
     drop(bench.end());
 }

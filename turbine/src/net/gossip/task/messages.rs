@@ -92,20 +92,20 @@ impl Driver {
     pub(super) fn message(&mut self, from: PeerId, id: &MessageId, message: gossipsub::Message) {
         let now = Instant::now();
         let overrun = self.numbers.overrun;
-        let unknown = self.numbers.outcomes.get(GossipOutcome::WrongSigner);
+        let foreign = self.foreign();
         let acceptance = match self.topics.kind(message.topic.as_str()) {
             // Of a peer that was barred while this was on its way here.
             _ if self.swarm.behaviour().doorman.is_barred(&from) => MessageAcceptance::Ignore,
             None => MessageAcceptance::Ignore,
             Some(kind) => self.judge(kind, message.data, id),
         };
-        let unknown = self.numbers.outcomes.get(GossipOutcome::WrongSigner) > unknown;
+        let foreign = self.foreign() > foreign;
         let gossipsub = &mut self.swarm.behaviour_mut().gossipsub;
         let limit = match (&acceptance, self.peers.get_mut(&from)) {
             // Not its fault.
             _ if self.numbers.overrun > overrun => Ok(()),
             (MessageAcceptance::Reject, Some(peer)) => peer.rejected(now, &self.rates),
-            (_, Some(peer)) if unknown => peer.unknown_signer(now, &self.rates),
+            (_, Some(peer)) if foreign => peer.foreign(now, &self.rates),
             (MessageAcceptance::Ignore, Some(peer)) => peer.ignored(now, &self.rates),
             _ => Ok(()),
         };
@@ -113,6 +113,12 @@ impl Driver {
         if let Err(why) = limit {
             self.bar(from, why);
         }
+    }
+
+    /// Messages so far that may be right elsewhere.
+    fn foreign(&self) -> u64 {
+        let foreign = GossipOutcome::ALL.iter().filter(|outcome| outcome.is_foreign());
+        foreign.map(|outcome| self.numbers.outcomes.get(*outcome)).sum()
     }
 
     fn judge(&mut self, kind: Kind, data: Vec<u8>, id: &MessageId) -> MessageAcceptance {

@@ -13,12 +13,17 @@ fn peer(n: u32) -> PeerKey {
 }
 
 fn shred(wants: &mut Wants, block: u64, message: u16, from: Option<u32>) {
-    wants.shred(NOW, key(block, message), from.map(peer), DUE, |_| false);
+    let from = from.map(|from| (peer(from), 10 * from));
+    wants.shred(NOW, (key(block, message), 7), from, DUE, |_| false);
+}
+
+fn holders(wants: &Wants, block: u64, message: u16) -> Vec<PeerKey> {
+    wants.messages[&key(block, message)].holders.iter().map(|holder| holder.peer).collect()
 }
 
 fn told(wants: &mut Wants, from: u32, block: u64, row: u16) {
     let tip = Tip { block, attempt: 0, row, above: 0 };
-    wants.told(NOW, peer(from), &tip, DUE, |_| false);
+    wants.told(NOW, (peer(from), 10 * from), &tip, DUE, |_| false);
 }
 
 #[test]
@@ -28,7 +33,8 @@ fn a_shred_proves_all_that_stands_before_it() {
     let wanted: Vec<u16> = wants.messages.keys().map(|key| key.message).collect();
     assert_eq!(wanted, [0, 1, 2, 3]);
     assert!(wants.messages.values().all(|want| want.certain && want.due == DUE));
-    assert_eq!(wants.messages[&key(5, 3)].holders, [peer(1)]);
+    assert_eq!(holders(&wants, 5, 3), [peer(1)]);
+    assert_eq!(wants.messages[&key(5, 3)].plan, Some(7));
     assert!(wants.messages[&key(5, 0)].holders.is_empty(), "nobody is known to have it");
     assert_eq!(wants.at(), Some(DUE));
     wants.done(&key(5, 0), |done| done.message == 0);
@@ -59,7 +65,7 @@ fn tips_are_hearsay_until_a_shred_comes_and_each_teller_has_a_share() {
     assert_eq!(wants.hearsay, MAX_HEARSAY);
     shred(&mut wants, 5, 1, Some(9));
     assert_eq!(wants.hearsay, MAX_HEARSAY - 2, "two of them are certain now");
-    assert_eq!(wants.messages[&key(5, 1)].holders, [peer(1), peer(9)]);
+    assert_eq!(holders(&wants, 5, 1), [peer(1), peer(9)]);
 }
 
 #[test]
@@ -71,7 +77,7 @@ fn who_is_no_peer_any_more_holds_nothing() {
     wants.messages.get_mut(&key(5, 0)).unwrap().tries = 1;
     assert!(wants.missing().told.is_some(), "two have told of it");
     wants.forget_peer(peer(1));
-    assert_eq!(wants.messages[&key(5, 0)].holders, [peer(2)]);
+    assert_eq!(holders(&wants, 5, 0), [peer(2)]);
     assert_eq!((wants.missing().told, wants.missing().certain), (None, Some(NOW)));
 }
 
@@ -117,4 +123,36 @@ fn what_is_past_makes_room_for_the_open_block() {
     let wanted = |block| wants.messages.keys().filter(|key| key.block == block).count();
     assert_eq!((wanted(100), wanted(101)), (10, 3));
     assert_eq!(wants.messages.len(), MAX_WANTS);
+}
+
+/// What is missing is remembered between changes; it is what a look at all wants finds.
+#[test]
+fn what_is_missing_is_known_after_every_change() {
+    let mut wants = Wants::default();
+    let mut state = 1u64;
+    let mut random = |below: u64| {
+        state = super::super::mix(&[state]);
+        state % below
+    };
+    for step in 0..20_000u64 {
+        let (block, message) = (5 + random(3), random(12) as u16);
+        let now = Timestamp::from_nanos(1_000 + step);
+        match random(9) {
+            0..3 => told(&mut wants, random(4) as u32, block, message),
+            3..5 => {
+                wants.shred(now, (key(block, message), 7), Some((peer(1), 10)), now, |_| false);
+            }
+            5 => _ = wants.done(&key(block, message), |_| false),
+            6 => wants.forget_peer(peer(random(4) as u32)),
+            7 => wants.set_window(5 + random(2), 8),
+            _ => {
+                // As a timer does.
+                if let Some(want) = wants.messages.get_mut(&key(block, message)) {
+                    (want.tries, want.resting) = (want.tries + 1, random(4) == 0);
+                }
+                wants.settle_timer();
+            }
+        }
+        assert_eq!(wants.missing(), wants.find_missing(), "step {step}");
+    }
 }

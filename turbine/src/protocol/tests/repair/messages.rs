@@ -214,8 +214,8 @@ fn the_second_way_and_its_repetitions_are_no_first_arrivals() {
     assert_eq!((counters.gossip, counters.gossip_first), (2, 1));
     // By an answer first, then by gossip: it had been here, and gossip's time is not lost.
     let mut scene = Scene::with(&standby());
-    let (shreds, peer, request) = scene.asking();
-    let message = scene.world.sign(frag(1, 0, 5_000));
+    let (shreds, peer, request) = scene.asking_for(7_500);
+    let message = scene.world.sign(frag(1, 0, 7_500));
     scene.parts(peer, request.nonce, &message.to_wire().into(), 0..1);
     assert!(matches!(told(&mut scene)[..], [Event::Message { .. }]));
     scene.node.handle_gossip(scene.now, message, true);
@@ -351,9 +351,11 @@ fn tips_tell_of_messages_without_shreds_as_long_as_they_can_be_served() {
 #[test]
 fn what_is_remembered_no_longer_is_told_no_longer() {
     let mut settings = standby();
-    settings.gossip.memory = 50_000;
+    // One gateway has half.
+    settings.gossip.memory = 100_000;
     let mut scene = Scene::with(&settings);
     for block in 1..7 {
+        scene.node.handle_head(scene.now, block);
         let message = scene.world.sign(frag(block, 0, 20_000));
         scene.node.handle_gossip(scene.now, message, true);
     }

@@ -111,6 +111,9 @@ fn who_answers_with_another_message_is_barred_unless_its_gateways_may_be_others(
     for (what, lie, outcome) in lies {
         let mut scene = Scene::new();
         let (_, peer, request) = scene.asking_for(20_000);
+        // It says that it speaks our dialect: else what does not decode may be of another.
+        let terms = scene.node.parts.terms();
+        scene.control(peer, &Control::Terms(terms));
         let (kind, wire) = lie(&scene);
         let wire = Bytes::from(wire);
         for part in (0..).map_while(|n| MessagePart::of(request.nonce, kind, &wire, n)) {

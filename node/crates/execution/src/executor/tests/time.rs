@@ -57,7 +57,7 @@ fn the_time_is_that_of_all_frags_together() {
     let mut block = ground.open();
     let time = Duration::from_secs(3_600);
     let mut allowance = Allowance::new(Some(time), Arc::default());
-    allowance.spend(time);
+    allowance.take(time);
     block.allow(allowance);
     let error = ground.execute(&mut block, &[OpGround::attributes()]).unwrap_err();
     assert_eq!(error, Unverified::TimeLimit(time).into());
@@ -75,7 +75,7 @@ fn the_node_s_end_ends_a_transaction() {
 #[test]
 fn an_endless_block_leaves_the_executor_to_the_next_attempt() {
     let ground = ground(LOOP);
-    let time = Duration::from_millis(200);
+    let time = Duration::from_millis(500);
     let config = ExecutorConfig { time_limit: Some(time), ..ExecutorConfig::default() };
     let bench = Bench::on(Arc::clone(&ground.spec), Arc::clone(&ground.source), config);
     bench.push(0, &ground.unsealed(&endless()));
@@ -86,8 +86,37 @@ fn an_endless_block_leaves_the_executor_to_the_next_attempt() {
     let txs = [OpGround::attributes()];
     let mut good = ground.unsealed(&txs).to_vec();
     good.push(Message::Seal(ground.seal(&txs)));
-    bench.push(1, &good);
-    bench.verified(11, 1);
+    // However slow the machine is: what was given up is tried again.
+    let begun = Instant::now();
+    while bench.executor.stats().snapshot().verified != Some(11) {
+        assert!(begun.elapsed() < GUARD, "{:?}", bench.executor.stats().snapshot());
+        bench.push(1, &good);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_has_used_up_its_time_is_tried_again_ever_more_seldom() {
+    let ground = ground(LOOP);
+    let time = Duration::from_millis(50);
+    let config = ExecutorConfig { time_limit: Some(time), ..ExecutorConfig::default() };
+    let bench = Bench::on(Arc::clone(&ground.spec), Arc::clone(&ground.source), config);
+    let given_up = Verdict::Unverified(Unverified::TimeLimit(time));
+    let begun = Instant::now();
+    // At once, after as long, three times, seven times as long.
+    for _ in 0..5 {
+        let report = loop {
+            assert!(begun.elapsed() < GUARD, "it is tried again");
+            bench.push(0, &ground.unsealed(&endless()));
+            bench.settle();
+            if let Some(report) = bench.try_report() {
+                break report;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        assert_eq!(report.verdict, given_up);
+    }
+    assert!(begun.elapsed() >= time * (5 + 1 + 3 + 7), "{:?}", begun.elapsed());
 }
 
 #[test]

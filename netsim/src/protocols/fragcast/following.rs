@@ -1,0 +1,58 @@
+//! Connections that follow the plan, in a network of more nodes than a node has connections.
+//!
+//! Every node asks its protocol whom it is to be connected to, as the daemon does once a second. Two
+//! nodes are connected if either wants it and both have room; calls succeed at once, and who is
+//! wanted by neither end any more is let go. In a network in which everybody is connected to
+//! everybody nothing is ever changed here.
+
+use std::collections::BTreeSet;
+
+use fragcast_turbine::Protocol;
+
+use crate::NodeId;
+
+/// By node: whom it is to be connected to. `None` if that is everybody.
+///
+/// Only for networks of one table, where the keys of nodes are their numbers.
+pub(super) fn targets(nodes: &[Protocol], limit: u32) -> Option<Vec<BTreeSet<NodeId>>> {
+    if nodes.len() <= limit as usize + 1 {
+        return None;
+    }
+    let mut peers: Vec<BTreeSet<NodeId>> = vec![BTreeSet::new(); nodes.len()];
+    let wanted: Vec<Vec<NodeId>> = nodes
+        .iter()
+        .map(|node| {
+            let wanted = node.wanted_connections().unwrap_or_default();
+            wanted.into_iter().map(|peer| peer.number()).collect()
+        })
+        .collect();
+    // What matters most first, for all nodes alike: nobody takes the last places of the others.
+    let longest = wanted.iter().map(Vec::len).max().unwrap_or(0);
+    for place in 0..longest {
+        for (me, wanted) in wanted.iter().enumerate() {
+            let Some(&other) = wanted.get(place) else { continue };
+            let has_room = |node: usize| peers[node].len() < limit as usize;
+            if has_room(me) && has_room(other as usize) {
+                peers[me].insert(other);
+                peers[other as usize].insert(me as NodeId);
+            }
+        }
+    }
+    Some(peers)
+}
+
+/// Changes connections to what they are to be. Returns the nodes that have new ones or lost some:
+/// their protocols must be drained.
+pub(super) fn follow(nodes: &mut [Protocol], limit: u32) -> Vec<NodeId> {
+    let Some(targets) = targets(nodes, limit) else { return Vec::new() };
+    let mut touched = Vec::new();
+    for ((me, node), target) in (0..).zip(&mut *nodes).zip(targets) {
+        let before: BTreeSet<NodeId> = node.connected_peers().map(|peer| peer.number()).collect();
+        before.difference(&target).for_each(|peer| node.handle_disconnected((*peer).into()));
+        target.difference(&before).for_each(|peer| node.handle_connected((*peer).into()));
+        if before != target {
+            touched.push(me);
+        }
+    }
+    touched
+}
