@@ -248,3 +248,48 @@ fn a_relay_behind_a_modem_costs_what_it_costs() {
     let lossy = Model::new(&lossy, &delays).regional(&candidate.view, 12, rate);
     assert!(lossy.mean_micros > usual.mean_micros);
 }
+
+/// Why plans are sent whole: one that replaces another has other words for most members. Even if
+/// regions kept the numbers of those with the same members, who may be a head for which class of
+/// roots would be another set for most.
+#[test]
+fn a_plan_that_replaces_another_changes_most_of_its_words() {
+    let world = World::globe(12);
+    let job = world.job();
+    let before = job.clone().run().unwrap().contents;
+    let changed = |what: &str, job: PlanJob| {
+        let previous = Some(Arc::clone(&before));
+        let after = PlanJob { previous, ..job }.run().unwrap().contents;
+        let pairs = || before.entries.iter().zip(&after.entries);
+        let members = before.entries.len();
+        let words = pairs().filter(|(old, new)| old != new).count() * 100 / members;
+        // The number that most members of a region had before.
+        let renamed = |new: &Entry| {
+            let of = pairs().filter(|(_, other)| other.region == new.region);
+            let mut counts = std::collections::BTreeMap::<u16, usize>::new();
+            of.for_each(|(old, _)| *counts.entry(old.region).or_default() += 1);
+            counts.into_iter().max_by_key(|(_, count)| *count).map_or(new.region, |(old, _)| old)
+        };
+        let moved =
+            |(old, new): &(&Entry, &Entry)| **old != Entry { region: renamed(new), ..**new };
+        let renumbered = pairs().filter(moved).count() * 100 / members;
+        println!("{what}: {words} % of the words change, {renumbered} % with stable numbers");
+        (words, renumbered, Arc::ptr_eq(&before, &after))
+    };
+    let mut one = job.clone();
+    one.uplinks_bps[100] = 0;
+    assert!(changed("one silent relay", one).2, "not worth another plan");
+    let mut tenth = job.clone();
+    (0..216).step_by(10).for_each(|i| tenth.uplinks_bps[i] = 0);
+    let (words, renumbered, _) = changed("a tenth of the relays silent", tenth);
+    assert!(words > 90 && renumbered > 50, "{words} {renumbered}");
+    let mut noisy = DelayMatrix::clone(&job.delays);
+    for (a, b) in (0..216u32).flat_map(|a| (0..a).map(move |b| (a, b))) {
+        let step = (a * 31 + b * 17) % 5;
+        let code = (noisy.rtt(a, b).to_byte() + step as u8).saturating_sub(2);
+        noisy.set(a, b, RttCode::from_byte(code));
+    }
+    let (words, renumbered, _) =
+        changed("every pair up to 10 % off", PlanJob { delays: Arc::new(noisy), ..job });
+    assert!(words > 90 && renumbered > 50, "{words} {renumbered}");
+}
