@@ -166,6 +166,12 @@ impl<'a, P> Context<'a, P> {
         self.setup.faults.is_down(node, self.now)
     }
 
+    /// The connection of two nodes is closed. Where degrees are limited, each may exchange packets with
+    /// another node instead.
+    pub fn part(&mut self, a: NodeId, b: NodeId) {
+        self.peers.part(a, b);
+    }
+
     /// Sends an unreliable packet of `bytes` on the wire, framing included, over UDP.
     pub fn send(&mut self, from: NodeId, to: NodeId, bytes: u32, class: Class, body: P) {
         let Some(departed) = self.admit(from, to, bytes.into(), class) else { return };
@@ -301,39 +307,60 @@ impl<'a, P> Context<'a, P> {
     }
 }
 
-/// The pairs of hosts that have exchanged packets, one bit for each: 12.5 MB for ten thousand
-/// nodes.
+/// The pairs of hosts that have exchanged packets and have not parted since, one bit for each:
+/// 12.5 MB for ten thousand nodes.
 #[derive(Debug)]
 struct Peers {
     n: usize,
     bits: Vec<u64>,
     degree: Vec<u32>,
+    /// The highest degree of each host so far.
+    most: Vec<u32>,
     limit: u32,
 }
 
 impl Peers {
     fn new(n: usize, limit: Option<u32>) -> Self {
         let bits = vec![0; (n * n).div_ceil(64)];
-        Self { n, bits, degree: vec![0; n], limit: limit.unwrap_or(u32::MAX) }
+        let limit = limit.unwrap_or(u32::MAX);
+        Self { n, bits, degree: vec![0; n], most: vec![0; n], limit }
+    }
+
+    /// The word and the bit of a pair, as one of them has it.
+    const fn place(&self, a: usize, b: usize) -> (usize, u64) {
+        let at = a * self.n + b;
+        (at / 64, 1 << (at % 64))
     }
 
     /// Whether two hosts may exchange packets: they have before, or both may have another peer.
     fn meet(&mut self, a: NodeId, b: NodeId) -> bool {
         let (a, b) = (a as usize, b as usize);
-        let bit = |x: usize, y: usize| (x * self.n + y) / 64;
-        let at = |x: usize, y: usize| 1u64 << ((x * self.n + y) % 64);
-        if self.bits[bit(a, b)] & at(a, b) != 0 {
+        let (there, back) = (self.place(a, b), self.place(b, a));
+        if self.bits[there.0] & there.1 != 0 {
             return true;
         }
         if self.degree[a] >= self.limit || self.degree[b] >= self.limit {
             return false;
         }
-        let (there, back) = ((bit(a, b), at(a, b)), (bit(b, a), at(b, a)));
         self.bits[there.0] |= there.1;
         self.bits[back.0] |= back.1;
-        self.degree[a] += 1;
-        self.degree[b] += 1;
+        for host in [a, b] {
+            self.degree[host] += 1;
+            self.most[host] = self.most[host].max(self.degree[host]);
+        }
         true
+    }
+
+    /// The connection of two hosts is closed: each may have another peer instead.
+    fn part(&mut self, a: NodeId, b: NodeId) {
+        let (a, b) = (a as usize, b as usize);
+        let (there, back) = (self.place(a, b), self.place(b, a));
+        if self.bits[there.0] & there.1 != 0 {
+            self.bits[there.0] &= !there.1;
+            self.bits[back.0] &= !back.1;
+            self.degree[a] -= 1;
+            self.degree[b] -= 1;
+        }
     }
 }
 
@@ -407,7 +434,7 @@ pub fn run<O: Overlay>(setup: Setup<'_>, overlay: &mut O) -> Outcome {
     let mut outcome = ctx.outcome;
     // A node that is incomplete now waited until the horizon.
     outcome.end = if ctx.open > 0 { horizon } else { ctx.now };
-    outcome.degree = ctx.peers.degree;
+    outcome.degree = ctx.peers.most;
     outcome.digest = ctx.digest.finish();
     outcome
 }

@@ -82,6 +82,20 @@ fn the_same_seed_gives_the_same_digest_and_another_seed_another() {
     assert_ne!(a.digest, c.digest);
 }
 
+/// A network in which connections follow the plan was refused packets over every new connection, as
+/// soon as its nodes had ever had as many peers as they may have at a time.
+#[test]
+fn who_has_parted_makes_room_for_another() {
+    let mut peers = Peers::new(4, Some(2));
+    assert!(peers.meet(0, 1) && peers.meet(0, 2) && peers.meet(1, 0));
+    assert!(!peers.meet(0, 3) && !peers.meet(3, 0));
+    peers.part(1, 0);
+    peers.part(1, 0);
+    peers.part(1, 3);
+    assert!(peers.meet(3, 0) && peers.meet(3, 1) && !peers.meet(0, 1));
+    assert_eq!((peers.degree, peers.most), (vec![2, 1, 1, 2], vec![2, 1, 1, 2]));
+}
+
 #[test]
 fn degrees_are_limited() {
     let (outcome, answers) = go(&Faults::default(), Some(4), 0.0, 1);

@@ -41,18 +41,31 @@ pub(super) fn targets(nodes: &[Protocol], limit: u32) -> Option<Vec<BTreeSet<Nod
     Some(peers)
 }
 
-/// Changes connections to what they are to be. Returns the nodes that have new ones or lost some:
-/// their protocols must be drained.
-pub(super) fn follow(nodes: &mut [Protocol], limit: u32) -> Vec<NodeId> {
-    let Some(targets) = targets(nodes, limit) else { return Vec::new() };
-    let mut touched = Vec::new();
+/// What has become of connections.
+#[derive(Debug, Default)]
+pub(super) struct Followed {
+    /// The nodes that have new ones or lost some: their protocols must be drained.
+    pub(super) touched: Vec<NodeId>,
+    /// The pairs that are connected no more, the lower node first.
+    pub(super) parted: Vec<(NodeId, NodeId)>,
+}
+
+/// Changes connections to what they are to be.
+pub(super) fn follow(nodes: &mut [Protocol], limit: u32) -> Followed {
+    let mut followed = Followed::default();
+    let Some(targets) = targets(nodes, limit) else { return followed };
     for ((me, node), target) in (0..).zip(&mut *nodes).zip(targets) {
         let before: BTreeSet<NodeId> = node.connected_peers().map(|peer| peer.number()).collect();
-        before.difference(&target).for_each(|peer| node.handle_disconnected((*peer).into()));
+        for peer in before.difference(&target) {
+            node.handle_disconnected((*peer).into());
+            if me < *peer {
+                followed.parted.push((me, *peer));
+            }
+        }
         target.difference(&before).for_each(|peer| node.handle_connected((*peer).into()));
         if before != target {
-            touched.push(me);
+            followed.touched.push(me);
         }
     }
-    touched
+    followed
 }

@@ -103,7 +103,7 @@ impl Warming<'_> {
             if self.plan_with.is_some_and(|bps| planning::plan(self.nodes, now, bps)) {
                 bytes += deliver(self.nodes, self.keys, now);
                 if matches!(self.keys, Keys::Index)
-                    && !following::follow(self.nodes, self.limit).is_empty()
+                    && !following::follow(self.nodes, self.limit).touched.is_empty()
                 {
                     bytes += deliver(self.nodes, self.keys, now);
                 }
@@ -230,7 +230,9 @@ pub(super) fn timer(
     }
     let blocked = |fault: &Fault| matches!(fault, Fault::TurbineDown { .. });
     if matches!(keys, Keys::Index) && !ctx.setup().faults.0.iter().any(blocked) {
-        following::follow(nodes, limit);
+        for (one, other) in following::follow(nodes, limit).parted {
+            ctx.part(one, other);
+        }
     }
     up
 }
