@@ -1,10 +1,13 @@
 //! Whom this node is to be connected to: the [rule](crate::peering) over the plans that it has.
 
+use std::sync::Arc;
+
 use super::ctx::Ctx;
 use super::delays::{Audience, Delays};
 use super::epochs::Living;
 use crate::peer::PeerKey;
 use crate::peering::{self, Leads, Ring};
+use crate::plan::PlanView;
 
 /// Peers by way of which a leader is told of delays that this node is not to be connected to: they
 /// are, unless something has failed.
@@ -15,10 +18,11 @@ pub(super) fn is_bounded(ctx: &Ctx) -> bool {
     peering::is_bounded(ctx.peers.len(), ctx.config.connections)
 }
 
-/// The leaders of an audience by their places, with their plans that are or may be in force.
+/// The leaders of an audience by their places, with their plans that are or may be in force: first
+/// those that are likely to be, of all leaders, then the others.
 fn leads<'a>(ctx: &'a Ctx, living: &'a Living, audience: &Audience) -> Vec<Leads<'a>> {
     let now = ctx.now.as_micros() / 1_000_000;
-    let mut leads = Vec::new();
+    let (mut leads, mut others) = (Vec::new(), Vec::new());
     for leader in &audience.leaders {
         let Some((id, place)) = ctx.peers.table().peer(*leader).zip(living.index(*leader)) else {
             continue;
@@ -27,13 +31,17 @@ fn leads<'a>(ctx: &'a Ctx, living: &'a Living, audience: &Audience) -> Vec<Leads
         let keys: std::collections::BTreeSet<[u8; 32]> =
             own.map(|known| *known.key.as_bytes()).collect();
         let before = leads.len();
-        for plan in keys.iter().flat_map(|key| living.plans.followed(key, now)) {
-            leads.push(Leads { leader: place, plan: Some(&**plan) });
+        for key in &keys {
+            let mut plans = living.plans.followed(key, now);
+            let with = |plan: &'a Arc<PlanView>| Leads { leader: place, plan: Some(&**plan) };
+            leads.extend(plans.next().map(with));
+            others.extend(plans.map(with));
         }
         if leads.len() == before {
             leads.push(Leads { leader: place, plan: None });
         }
     }
+    leads.append(&mut others);
     leads
 }
 

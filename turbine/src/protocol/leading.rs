@@ -80,8 +80,10 @@ struct OwnPlans {
     from_block: u64,
     table: [u8; 32],
     current: OwnPlan,
-    /// Was told to peers, and replaces the current one with the first block that it is in effect
+    /// Enough members have it: it replaces the current one with the first block that it is in effect
     /// for.
+    ready: Option<OwnPlan>,
+    /// The newest. Was told to peers, and takes the place of both once it is in effect.
     next: Option<OwnPlan>,
 }
 
@@ -95,14 +97,32 @@ impl OwnPlan {
 
 impl OwnPlans {
     fn iter(&self) -> impl Iterator<Item = &OwnPlan> {
-        std::iter::once(&self.current).chain(&self.next)
+        std::iter::once(&self.current).chain(&self.ready).chain(&self.next)
+    }
+
+    /// The newest, whoever has it.
+    fn newest(&mut self) -> &mut OwnPlan {
+        let other = self.next.as_mut().or(self.ready.as_mut());
+        other.unwrap_or(&mut self.current)
+    }
+
+    /// A plan was told to peers. The one before it stays if it will be in effect: a leader that plans
+    /// again before its first block leads with what members have.
+    fn tell(&mut self, plan: OwnPlan) {
+        let before = self.next.replace(plan).filter(|before| before.effective.is_some());
+        self.ready = before.or(self.ready.take());
     }
 
     /// The plan of a block, which is not below those asked for before.
     fn at(&mut self, block: u64) -> &OwnPlan {
-        let begins = |next: &mut OwnPlan| next.effective.is_some_and(|first| first <= block);
-        if let Some(next) = self.next.take_if(begins) {
-            self.current = next;
+        let begins = |plan: &mut OwnPlan| plan.effective.is_some_and(|first| first <= block);
+        let ready = self.ready.take_if(begins);
+        let next = self.next.take_if(begins);
+        if next.is_some() {
+            self.ready = None;
+        }
+        if let Some(plan) = next.or(ready) {
+            self.current = plan;
         }
         &self.current
     }
@@ -161,7 +181,7 @@ impl Leading {
         let (from_block, table) = (epoch.from_block(), members.hash());
         let frame = Control::Plan(plan.sign(&self.key));
         let current = OwnPlan::configured(view, frame);
-        OwnPlans { from_block, table, current, next: None }
+        OwnPlans { from_block, table, current, ready: None, next: None }
     }
 
     /// The plans and the masks over them, as peers are told of them: those of one table, or all.

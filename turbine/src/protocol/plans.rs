@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy_primitives::Address;
 use bytes::Bytes;
@@ -27,6 +28,10 @@ pub(super) const MAX_LEARNT: usize = 12;
 
 /// Plans under a mask that are kept of a key: the newest, and those that blocks under way may name.
 pub(super) const MAX_MASKED: usize = 4;
+
+/// How long members have for the connections that a plan asks for, where these follow it: it is not
+/// in force before.
+pub(super) const CONNECTING: Duration = Duration::from_secs(5);
 
 /// Seconds after which a plan is taken to be in force.
 const SETTLES: u64 = 8;
@@ -113,10 +118,10 @@ impl Plans {
         self.masked.retain(|masked| masked.leader != leader || masked.sequence >= lowest);
     }
 
-    /// The plans of a leader's key that connections are to follow, at `now` in seconds: the newest
-    /// that it sent, and first the one before, as long as the newest is younger than
-    /// [`SETTLES`]: its version is the time at which it was made, and when it takes effect only its
-    /// leader knows.
+    /// The plans of a leader's key that connections are to follow, at `now` in seconds, the more
+    /// important first: the newest that it sent, and the one before it for [`SETTLES`], of which
+    /// each comes first for as long as it is likely to be in force. The version of a plan is the
+    /// second at which it was made; when it takes effect only its leader knows.
     pub(super) fn followed(
         &self,
         leader: &[u8; 32],
@@ -125,10 +130,13 @@ impl Plans {
         let of_key = self.known.values().filter(|known| known.origin.leader == *leader);
         let sent = of_key.filter_map(|known| Some((known.origin.learnt?.1, &known.view)));
         let mut sent: Vec<(u64, &Arc<PlanView>)> = sent.filter(|(_, v)| v.has_roots()).collect();
-        sent.sort_unstable_by_key(|(version, view)| (*version, view.id()));
-        let is_new = sent.last().is_some_and(|(version, _)| now < version.saturating_add(SETTLES));
-        let followed = sent.len().saturating_sub(if is_new { 2 } else { 1 });
-        sent.into_iter().skip(followed).map(|(_, view)| view)
+        sent.sort_unstable_by_key(|(version, view)| std::cmp::Reverse((*version, view.id())));
+        let newest = sent.first().map_or(0, |(version, _)| *version);
+        sent.truncate(if now < newest.saturating_add(SETTLES) { 2 } else { 1 });
+        if now < newest.saturating_add(CONNECTING.as_secs()) {
+            sent.reverse();
+        }
+        sent.into_iter().map(|(_, view)| view)
     }
 
     /// Whether a plan is known, and is one of this leader's.

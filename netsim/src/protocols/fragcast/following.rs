@@ -5,7 +5,7 @@
 //! wanted by neither end any more is let go. In a network in which everybody is connected to
 //! everybody nothing is ever changed here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fragcast_turbine::Protocol;
 
@@ -26,16 +26,23 @@ pub(super) fn targets(nodes: &[Protocol], limit: u32) -> Option<Vec<BTreeSet<Nod
             wanted.into_iter().map(|peer| peer.number()).collect()
         })
         .collect();
-    // What matters most first, for all nodes alike: nobody takes the last places of the others.
-    let longest = wanted.iter().map(Vec::len).max().unwrap_or(0);
-    for place in 0..longest {
-        for (me, wanted) in wanted.iter().enumerate() {
-            let Some(&other) = wanted.get(place) else { continue };
-            let has_room = |node: usize| peers[node].len() < limit as usize;
-            if has_room(me) && has_room(other as usize) {
-                peers[me].insert(other);
-                peers[other as usize].insert(me as NodeId);
-            }
+    // What matters most to both ends first. What only one end wants comes after what the other does.
+    let mut places: BTreeMap<(NodeId, NodeId), (usize, u8)> = BTreeMap::new();
+    for (me, wanted) in (0..).zip(&wanted) {
+        for (place, other) in wanted.iter().enumerate() {
+            let pair = places.entry((me.min(*other), me.max(*other))).or_default();
+            *pair = (pair.0.max(place), pair.1 + 1);
+        }
+    }
+    let late = |(place, ends): (usize, u8)| place + if ends < 2 { limit as usize } else { 0 };
+    let mut pairs: Vec<(usize, (NodeId, NodeId))> =
+        places.into_iter().map(|(pair, place)| (late(place), pair)).collect();
+    pairs.sort_unstable();
+    for (_, (one, other)) in pairs {
+        let has_room = |node: NodeId| peers[node as usize].len() < limit as usize;
+        if has_room(one) && has_room(other) {
+            peers[one as usize].insert(other);
+            peers[other as usize].insert(one);
         }
     }
     Some(peers)

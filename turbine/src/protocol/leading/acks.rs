@@ -12,13 +12,12 @@ use crate::peer::PeerKey;
 use crate::protocol::connecting;
 use crate::protocol::ctx::Ctx;
 use crate::protocol::epochs::Living;
+use crate::protocol::plans::CONNECTING;
 
 /// Of the relays' weight, in tenths.
 const ENOUGH: u128 = 9;
 /// How long a member may take to acknowledge a plan.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// How long members have for the connections that a plan asks for, where these follow it.
-const CONNECTING: Duration = Duration::from_secs(5);
 
 impl OwnPlan {
     /// The relays that are connected, with their weights, and whether each has acknowledged it.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Leading, NEXT_LEADERS, OwnPlan};
+use super::{Leading, NEXT_LEADERS, OwnPlan, OwnPlans};
 use crate::control::Control;
 use crate::delays::DelayMatrix;
 use crate::egress::Lane;
@@ -189,8 +189,7 @@ impl Leading {
         let Some(PlanDraft { contents, shapes, table }) = draft else { return };
         // The epoch may be gone in the meantime.
         let own = self.plans.iter_mut().filter(|plans| plans.table == table);
-        let mut newest: Vec<&mut OwnPlan> =
-            own.map(|own| own.next.as_mut().unwrap_or(&mut own.current)).collect();
+        let mut newest: Vec<&mut OwnPlan> = own.map(OwnPlans::newest).collect();
         let stays = |plan: &&mut OwnPlan| {
             plan.planned.as_ref().is_some_and(|(before, _)| *before == contents)
         };
@@ -235,7 +234,7 @@ impl Leading {
         ctx.send_control_to_all(Lane::Bulk, &frame, None);
         ctx.counters.plans_made += 1;
         for own in self.plans.iter_mut().filter(|plans| plans.table == table) {
-            own.next = Some(OwnPlan {
+            own.tell(OwnPlan {
                 version,
                 view: Arc::clone(&view),
                 frame: frame.clone(),

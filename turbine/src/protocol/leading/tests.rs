@@ -200,6 +200,55 @@ fn what_was_planned_is_told_to_all_and_holds_from_the_next_block_on() {
     assert_eq!(lead(&mut leading, &mut ctx, 9, 0).plan, plan, "what failed changes nothing");
 }
 
+/// A leader that planned again before its first block threw away the plan that everybody had, and led
+/// without any until the new one was acknowledged.
+#[test]
+fn a_plan_that_everybody_has_stays_until_the_next_one_takes_effect() {
+    let world = World::new(&[1; 30], 1);
+    let mut ctx = ctx(&world, 0, Config { route: RoutePolicy::Regional, ..Config::new(CHAIN) });
+    let (mut leading, nothing) = (leading(&world, &ctx), Delays::default());
+    let plan = |leading: &mut Leading, ctx: &mut Ctx, delays| {
+        leading.assume_delays(ctx, delays);
+        let job = leading.planning_job(ctx, &nothing).unwrap();
+        leading.planned(ctx, job.run());
+        sent(ctx);
+        let Some(Control::Plan(signed)) = leading.frames(None).last() else { panic!("planned") };
+        signed.plan.id()
+    };
+    let all = |leading: &mut Leading, ctx: &Ctx, id| {
+        (1..30).for_each(|member| assert!(leading.acknowledged(ctx, peer(member), id)));
+    };
+    let mut lead = |leading: &mut Leading, ctx: &mut Ctx, block, index| {
+        let message = world.sign(frag(block, index, 36_000));
+        let place = key(message.message(), 0);
+        let cut = leading.send(ctx, &mut Relaying::default(), place, &message).unwrap();
+        sent(ctx);
+        (cut.sets[0].header.route, cut.sets[0].header.plan)
+    };
+    // The leader's own city is another one each time.
+    let moved = |city: u32| {
+        let mut delays = crate::delays::DelayMatrix::clone(&cities(30));
+        for other in 1..30 {
+            let rtt = if other % 3 == city { 600 } else { 80_000 };
+            delays.set(0, other, crate::delays::RttCode::of_micros(rtt));
+        }
+        Arc::new(delays)
+    };
+    let first = plan(&mut leading, &mut ctx, moved(1));
+    all(&mut leading, &ctx, first);
+    let second = plan(&mut leading, &mut ctx, moved(2));
+    assert_ne!(first, second);
+    assert_eq!(lead(&mut leading, &mut ctx, 5, 0), (3, first), "nobody has the second yet");
+    all(&mut leading, &ctx, second);
+    assert_eq!(lead(&mut leading, &mut ctx, 5, 1), (3, first), "a block keeps its plan");
+    let third = plan(&mut leading, &mut ctx, moved(1));
+    assert_eq!(lead(&mut leading, &mut ctx, 5, 2), (3, first), "also while there are two more");
+    assert_eq!(lead(&mut leading, &mut ctx, 6, 0), (3, second));
+    all(&mut leading, &ctx, third);
+    assert_eq!(lead(&mut leading, &mut ctx, 7, 0), (3, third));
+    assert_eq!(leading.frames(None).count(), 1, "what is not in force any more is not told");
+}
+
 /// Nobody keeps a plan from taking effect by saying nothing.
 #[test]
 fn who_does_not_acknowledge_a_plan_is_no_relay_of_the_next_one() {
