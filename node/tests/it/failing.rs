@@ -1,6 +1,7 @@
 //! A part of a node that ends by itself: the node is told, so that its process ends and whoever
 //! watches over it starts it again.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use fragcast::config::Config;
@@ -26,6 +27,14 @@ async fn prepared(dir: &Path) {
 async fn start(dir: &Path, change: impl FnOnce(&mut Parts)) -> (Node, GatewayKey) {
     let home = dir.join("node-0");
     let mut config = Config::load(&home.join("node.toml")).unwrap();
+    // The ports that were written down were free then, and another test may have them by now.
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.p2p.listen = any;
+    config.ingest.listen = any;
+    config.http.listen = any;
+    config.admin.listen = any;
+    config.metrics.listen = any;
+    config.gossip.listen = "/ip4/127.0.0.1/tcp/0".into();
     config.leader.unreached = Unreached::Tell;
     config.execution.chain = "dev".into();
     config.execution.db = home.join("chain.redb");
@@ -38,6 +47,7 @@ async fn start(dir: &Path, change: impl FnOnce(&mut Parts)) -> (Node, GatewayKey
         execution: Execution::of_config(&config, &network).unwrap(),
         network,
         config,
+        gossip_port: None,
         drop_shreds: None,
         cut: None,
         tap: None,
