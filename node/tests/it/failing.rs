@@ -15,6 +15,7 @@ use fragcast_execution::devnet::{DevnetConfig, DevnetGateway};
 use fragcast_shredder::{Dialect, GatewayKey};
 
 use crate::common::{guarded, post_signed};
+use crate::running::serving;
 
 /// The directories of a network of two, of which none runs.
 async fn prepared(dir: &Path) {
@@ -71,6 +72,7 @@ type Change<'a> = (&'static str, &'a dyn Fn(&mut Parts));
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_executor_or_pump_has_ended_says_so() {
+    let _serving = serving().await;
     let executor = |parts: &mut Parts| {
         let execution = parts.execution.as_mut().expect("it executes");
         execution.tap = Some(Box::new(|_| panic!("on purpose: the executor")));
