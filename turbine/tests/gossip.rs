@@ -17,7 +17,7 @@ use fragcast_turbine::gossip::{GossipAction, GossipOutcome, Listener, outsider};
 use fragcast_turbine::net::gossip::{
     GossipLimits, GossipNetConfig, GossipNetError, GossipSnapshot, libp2p_id_of,
 };
-use fragcast_turbine::testing::{env, frag, frag_with, seal, sign};
+use fragcast_turbine::testing::{env, frag, seal, sign};
 use fragcast_turbine::{Epoch, EpochsView, Membership};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use world::{CHAIN, GUARD, Node, Stranger, World, epoch, pour, topic, until, wire_of};

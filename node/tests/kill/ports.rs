@@ -18,7 +18,8 @@ async fn metric(process: &Process, name: &str) -> u64 {
     let start = Instant::now();
     loop {
         let answer = process.try_get("/metrics").await;
-        if let Some(metrics) = answer.as_ref().ok().filter(|text| text.starts_with("HTTP/1.1 200")) {
+        if let Some(metrics) = answer.as_ref().ok().filter(|text| text.starts_with("HTTP/1.1 200"))
+        {
             let line = metrics.lines().find_map(|line| line.strip_prefix(name));
             let number = line.and_then(|number| number.trim().parse().ok());
             return number.unwrap_or_else(|| panic!("`{name}` in {metrics}"));
