@@ -76,6 +76,8 @@ pub struct Parts {
     pub leader: Option<(SigningKey, Journal)>,
     /// Its sockets.
     pub sockets: Sockets,
+    /// For networks on one machine: keeps the port of gossip, which libp2p binds itself, until then.
+    pub gossip_port: Option<TcpListener>,
     /// Its execution settings; `None`: it carries messages and executes nothing.
     pub execution: Option<Execution>,
     /// For experiments: share of outgoing shreds thrown away, and a seed.
@@ -119,8 +121,18 @@ impl Node {
     /// # Errors
     /// A part could not be set up.
     pub async fn start(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { config, network, identity, leader, sockets, execution, drop_shreds, cut, tap } =
-            parts;
+        let Parts {
+            config,
+            network,
+            identity,
+            leader,
+            sockets,
+            gossip_port,
+            execution,
+            drop_shreds,
+            cut,
+            tap,
+        } = parts;
         if sockets.flashblocks.is_some() && execution.is_none() {
             anyhow::bail!("flashblocks.listen: {}", flashblocks::NEEDS_EXECUTION);
         }
@@ -160,7 +172,8 @@ impl Node {
         };
         let (gossip_config, gossip_network) = (config.clone(), network.clone());
         let gossip = runtimes.overlay().spawn(async move {
-            gossip::start(&gossip_config, &gossip_network, &gossip_identity, link).await
+            gossip::start(&gossip_config, &gossip_network, &gossip_identity, link, gossip_port)
+                .await
         });
         let gossip = gossip.await??;
 

@@ -61,23 +61,34 @@ pub fn has(program: &str, arguments: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Installs the packages that `folder`'s `package-lock.json` lists.
+/// How often npm is run until it succeeds: its registry may be away for a moment.
+const NPM_TRIES: usize = 3;
+
+/// Installs the packages that `folder`'s `package-lock.json` lists, in up to three tries.
 ///
-/// `false`, after [`skip`], if there is no Node.js or npm, or npm cannot reach its registry.
+/// `false`, after [`skip`] with what npm complained of, if there is no Node.js or npm, or npm cannot
+/// reach its registry.
 pub fn npm_install(folder: &Path) -> bool {
     if !has("node", &["--version"]) || !has("npm", &["--version"]) {
         skip("Node.js and npm are needed");
         return false;
     }
-    let installed = Command::new("npm")
-        .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
-        .current_dir(folder)
-        .output();
-    let installed = installed.is_ok_and(|output| output.status.success());
-    if !installed {
-        skip("npm cannot install the packages of package-lock.json");
+    let mut complaint = String::new();
+    for _ in 0..NPM_TRIES {
+        let installed = Command::new("npm")
+            .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
+            .args(["--fetch-retries", "5", "--prefer-offline"])
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .output();
+        complaint = match installed {
+            Ok(output) if output.status.success() => return true,
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
     }
-    installed
+    skip(format_args!("npm cannot install the packages of package-lock.json: {complaint}"));
+    false
 }
 
 #[cfg(test)]

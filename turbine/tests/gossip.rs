@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fragcast_shredder::{GatewayKey, Kind, Message};
+use fragcast_shredder::{BlockBuilder, GatewayKey, Kind, Message};
 use fragcast_turbine::gossip::{GossipAction, GossipOutcome, Listener, outsider};
 use fragcast_turbine::net::gossip::{
     GossipLimits, GossipNetConfig, GossipNetError, GossipSnapshot, libp2p_id_of,
 };
-use fragcast_turbine::testing::{env, frag, frag_with, seal};
+use fragcast_turbine::testing::{env, frag, seal, sign};
 use fragcast_turbine::{Epoch, EpochsView, Membership};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use world::{CHAIN, GUARD, Node, Stranger, World, epoch, pour, topic, until, wire_of};
@@ -143,7 +143,7 @@ async fn who_listens_late_is_sent_what_it_has_missed() {
     // The first listener was not sent it again.
     let after = nodes[1].handle.fresh_snapshot().await;
     assert_eq!(after.received, 4);
-    assert!(after.bytes_received - before < 4096, "{} bytes", after.bytes_received - before);
+    assert!(after.bytes_received - before < 16 * 1024, "{} bytes", after.bytes_received - before);
     // And still gets what is new.
     let message = frag(2, 0);
     nodes[0].act(publish(Kind::Frag, &wire_of(&message))).await;
@@ -571,11 +571,13 @@ async fn standby_costs_next_to_nothing_while_nobody_listens() {
     let mut nodes = world.start_all(&GossipNetConfig::new(CHAIN)).await;
     let before = nodes[0].handle.fresh_snapshot().await;
     for seq in 0..100 {
-        nodes[0].act(publish(Kind::Frag, &wire_of(&frag_with(1, seq, false, seq as u8)))).await;
+        let message = sign(BlockBuilder::new(1).frag_at(seq, [vec![seq as u8; 1_000]]));
+        nodes[0].act(publish(Kind::Frag, &wire_of(&message))).await;
     }
     nodes[0].until(|s| s.not_published.contains(&("no_peers", 100))).await;
     let after = nodes[0].handle.fresh_snapshot().await;
     let bytes = after.bytes_sent - before.bytes_sent;
-    assert!(bytes < 4096, "{bytes} bytes");
+    // Of 100 kB. On a slow machine keeping the connections may cost some kilobytes.
+    assert!(bytes < 16 * 1024, "{bytes} bytes");
     assert!(nodes[1].told().is_empty());
 }

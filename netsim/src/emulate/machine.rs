@@ -94,8 +94,10 @@ impl Counters {
         let cores = |ticks: u64| ticks as f64 / tick / over.as_secs_f64().max(1e-3);
         MachineUse {
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            busy: to.busy.saturating_sub(from.busy) as f64
-                / to.all.saturating_sub(from.all).max(1) as f64,
+            // Linux's counter of waiting for disks may go back, so that more was busy than passed.
+            busy: (to.busy.saturating_sub(from.busy) as f64
+                / to.all.saturating_sub(from.all).max(1) as f64)
+                .min(1.0),
             nodes: cores(to.nodes.saturating_sub(from.nodes)),
             relay: cores(to.own.saturating_sub(from.own)),
             full_sockets: to.full_sockets.saturating_sub(from.full_sockets),

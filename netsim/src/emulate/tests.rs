@@ -143,8 +143,9 @@ fn built() -> Option<PathBuf> {
 #[test]
 fn every_real_node_gets_every_message_and_none_before_the_light() {
     let Some(fragcast) = built() else { return };
-    // Loss that code and repair make good.
+    // Loss that code and repair make good. Light that takes longer than what clocks may be corrected by.
     let emulation = Emulation {
+        world: line(4, 2, 150_000_000),
         fragcast,
         links: LinkConfig { loss: Loss::Independent(0.01), ..LinkConfig::default() },
         traffic: Traffic {
@@ -153,7 +154,7 @@ fn every_real_node_gets_every_message_and_none_before_the_light() {
             bytes: 6_000,
             interval: Duration::from_millis(100),
         },
-        patience: Duration::from_secs(60),
+        patience: Duration::from_secs(300),
         ..emulation(4)
     };
     let measured = emulation.run().unwrap();
@@ -163,12 +164,15 @@ fn every_real_node_gets_every_message_and_none_before_the_light() {
         for (node, time) in row.iter().enumerate() {
             let light = emulation.world.delay(measured.leader, node as NodeId) as f64 / 1e6;
             // Nodes read the system's time at different moments, and it may be corrected in
-            // between.
-            assert!(time.is_some_and(|time| time >= light - 1.0), "node {node}: {row:?}");
+            // between, by more where a machine is busy.
+            assert!(time.is_some_and(|time| time >= light - 20.0), "node {node}: {row:?}");
         }
     }
+    let far = emulation.world.delays.iter().filter(|delay| **delay > 100_000_000).count();
+    assert!(far > 0, "some pairs are farther apart than the tolerance");
     let relay = &measured.relay;
     assert!(relay.delivered > 0 && relay.sent.iter().all(|sent| *sent > 0), "{relay:?}");
-    assert_eq!((relay.unknown, relay.overflow), (0, 0), "{relay:?}");
+    assert_eq!(relay.unknown, 0, "{relay:?}");
+    // What a slow machine's sockets overflowed by is told and no failure: repair makes it good.
     eprintln!("{relay:?}\n{:?}", measured.machine);
 }

@@ -49,6 +49,7 @@ pub(super) async fn run(args: &RunArgs, config: Config, filter: &Filter) -> anyh
         leader,
         sockets,
         execution,
+        gossip_port: None,
         drop_shreds: None,
         cut: None,
         tap: None,

@@ -32,7 +32,7 @@ use pool::Pool;
 use report::{View, print_table, summary};
 
 /// Time after which a message counts as missed.
-const GUARD: Duration = Duration::from_secs(20);
+const GUARD: Duration = Duration::from_secs(120);
 const FRAG_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Arguments of `fragcast devnet`.

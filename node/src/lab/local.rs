@@ -139,12 +139,12 @@ impl LocalNetwork {
                 identity: node.identity,
                 leader: node.leader,
                 sockets: node.sockets,
+                gossip_port: Some(node.gossip),
                 drop_shreds: (options.loss > 0.0)
                     .then_some((options.loss, options.seed.wrapping_add(index as u64))),
                 cut: Some(Arc::clone(&cut)),
                 tap: Some(Box::new(tap)),
             };
-            drop(node.gossip);
             nodes.push(Node::start(parts).await.with_context(|| format!("node {index}"))?);
             tracks.push(track);
         }

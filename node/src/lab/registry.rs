@@ -10,6 +10,7 @@ use jsonrpsee::RpcModule;
 use jsonrpsee::server::{ServerBuilder, ServerHandle};
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
 /// The secret in its rows, which is to be seen nowhere else.
 pub const SECRET: &str = "0x688f5d737bad920bdfb2fc2f488d6b6209eebda1dae949a8de91398d932c517a";
@@ -76,7 +77,19 @@ impl Registered {
 pub struct TestRegistry {
     registered: Arc<Mutex<Registered>>,
     address: SocketAddr,
+    /// Bound and never listening: keeps the port while the registry is away.
+    _reservation: TcpSocket,
     running: Option<ServerHandle>,
+}
+
+/// A socket that shares its port with others of ours.
+fn bound(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    #[cfg(unix)]
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 fn lock(registered: &Mutex<Registered>) -> MutexGuard<'_, Registered> {
@@ -89,9 +102,10 @@ impl TestRegistry {
     /// # Errors
     /// There is none.
     pub async fn start(registered: Registered) -> anyhow::Result<Self> {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let reservation = bound(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let address = reservation.local_addr()?;
         let registered = Arc::new(Mutex::new(registered));
-        let mut registry = Self { registered, address, running: None };
+        let mut registry = Self { registered, address, _reservation: reservation, running: None };
         registry.come_back().await?;
         Ok(registry)
     }
@@ -118,11 +132,11 @@ impl TestRegistry {
     /// Opens the port again.
     ///
     /// # Errors
-    /// Somebody else has it.
+    /// It cannot be opened; nobody else has it.
     pub async fn come_back(&mut self) -> anyhow::Result<()> {
-        let server = ServerBuilder::default().build(self.address).await;
-        let server = server.context("the registry's port")?;
-        self.address = server.local_addr()?;
+        let listener = bound(self.address).and_then(|socket| socket.listen(128));
+        let listener = listener.context("the registry's port")?.into_std()?;
+        let server = ServerBuilder::default().build_from_tcp(listener)?;
         let mut module = RpcModule::new(Arc::clone(&self.registered));
         module.register_method("registry_registeredGateways", |_, registered, _| {
             let mut registered = lock(registered);

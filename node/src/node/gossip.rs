@@ -1,5 +1,8 @@
 //! Starts the gossip task of a node.
 
+use std::net::TcpListener;
+use std::time::Duration;
+
 use anyhow::Context;
 use ed25519_dalek::SigningKey;
 use fragcast_turbine::PeerIndex;
@@ -18,7 +21,11 @@ pub(super) fn addresses(handle: &GossipHandle) -> Vec<Multiaddr> {
     handle.listen_addrs().into_iter().map(|address| address.with(id.clone())).collect()
 }
 
-/// Starts the gossip task, unless the policy is off.
+/// How long gossip's port is tried again that another process took in the moment between our giving
+/// it up and libp2p's binding it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Starts the gossip task, unless the policy is off. `port` has kept its port so far.
 ///
 /// # Errors
 /// A part could not be set up.
@@ -27,11 +34,16 @@ pub(super) async fn start(
     network: &Network,
     identity: &SigningKey,
     link: GossipLink,
+    port: Option<TcpListener>,
 ) -> anyhow::Result<Option<(GossipHandle, JoinHandle<()>)>> {
-    let Some(settings) = config.gossip_settings(network.chain_id)? else { return Ok(None) };
+    let Some(mut settings) = config.gossip_settings(network.chain_id)? else { return Ok(None) };
     let member = |index: &PeerIndex| network.members.get(*index).map(|member| member.peer());
     let listed = network.gossip.iter();
     let addresses = listed.filter_map(|(index, at)| Some((member(index)?, at.clone()))).collect();
+    if let Some(port) = port {
+        settings.listen_patience = PATIENCE;
+        drop(port);
+    }
     let started = spawn(settings, identity, network.dialect, addresses, link).await;
     Ok(Some(started.context("gossip")?))
 }

@@ -20,7 +20,9 @@ use crate::network::Network;
 
 /// How often it is looked whether a change is due: several times in the shortest block.
 const LOOK: Duration = Duration::from_millis(100);
-/// The longest pause of a source that fails.
+/// The longest pause of a source that fails, in polls: a laboratory that polls often waits for less.
+const MAX_POLLS: u32 = 30;
+/// The same in time, unless it is polled less often than that.
 pub const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Settings of following a registry.
@@ -40,7 +42,8 @@ pub struct Settings {
 
 /// How long to wait after so many failures in a row.
 fn pause(poll: Duration, failures: u32) -> Duration {
-    (poll * 2u32.pow(failures.min(10))).min(MAX_PAUSE).max(poll)
+    let polls = 2u32.pow(failures.min(10)).min(MAX_POLLS);
+    (poll * polls).min(MAX_PAUSE).max(poll)
 }
 
 /// With which schedules a node begins.

@@ -28,7 +28,7 @@ fn viem_and_ethers_read_send_wait_and_watch() {
     let Some(dir) = packages("clients") else { return };
     let node = |script: &str, url: &str, mode: &str| {
         let mut command = Command::new("node");
-        command.current_dir(dir.path()).args([script, url, KEY, mode]);
+        command.current_dir(&dir).args([script, url, KEY, mode]);
         command
     };
     let devnet = Devnet::start(&[]);

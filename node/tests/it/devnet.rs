@@ -51,8 +51,12 @@ fn a_devnet_verifies_every_block_on_every_node() {
     assert_eq!(report["digests_equal"], true);
     assert!(report["latency_ms"]["all"]["p99"].as_f64().unwrap() > 0.0);
     assert!(report["latency_ms"]["next_leader"]["p50"].as_f64().unwrap() > 0.0);
-    // Three blocks of six messages on the four that do not lead them.
-    assert_eq!(report["messages"]["turbine"], 3 * 6 * 4);
+    // Three blocks of six messages on the four that do not lead them. On a slow machine repair or
+    // gossip may be first with some.
+    let messages = &report["messages"];
+    let by = |way: &str| messages[way].as_u64().unwrap();
+    assert_eq!(by("turbine") + by("repair") + by("gossip"), 3 * 6 * 4, "{messages}");
+    assert!(by("turbine") >= 3 * 6 * 4 / 2, "{messages}");
     // The route and plan of each block, by the node that led it.
     let routes = report["routes"].as_array().unwrap();
     let blocks: BTreeSet<u64> = routes.iter().map(|row| row["block"].as_u64().unwrap()).collect();

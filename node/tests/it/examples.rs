@@ -3,6 +3,7 @@
 use clap::Parser;
 
 use crate::common::guarded;
+use crate::running::serving;
 
 #[expect(dead_code, reason = "`main` is the program's")]
 #[path = "../../examples/gateway.rs"]
@@ -13,6 +14,7 @@ mod subscriber;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_gateway_posts_its_blocks() {
+    let _serving = serving().await;
     let mut out = Vec::new();
     guarded(gateway::run(gateway::Args::parse_from(["gateway"]), &mut out)).await.unwrap();
     let out = String::from_utf8(out).unwrap();
@@ -23,6 +25,7 @@ async fn the_gateway_posts_its_blocks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_subscriber_prints_messages_and_verified_blocks() {
+    let _serving = serving().await;
     let mut out = Vec::new();
     let args = subscriber::Args::parse_from(["subscriber", "--blocks", "2"]);
     guarded(subscriber::run(args, &mut out)).await.unwrap();

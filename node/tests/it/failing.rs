@@ -1,6 +1,7 @@
 //! A part of a node that ends by itself: the node is told, so that its process ends and whoever
 //! watches over it starts it again.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use fragcast::config::Config;
@@ -14,6 +15,7 @@ use fragcast_execution::devnet::{DevnetConfig, DevnetGateway};
 use fragcast_shredder::{Dialect, GatewayKey};
 
 use crate::common::{guarded, post_signed};
+use crate::running::serving;
 
 /// The directories of a network of two, of which none runs.
 async fn prepared(dir: &Path) {
@@ -26,6 +28,14 @@ async fn prepared(dir: &Path) {
 async fn start(dir: &Path, change: impl FnOnce(&mut Parts)) -> (Node, GatewayKey) {
     let home = dir.join("node-0");
     let mut config = Config::load(&home.join("node.toml")).unwrap();
+    // The ports that were written down were free then, and another test may have them by now.
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.p2p.listen = any;
+    config.ingest.listen = any;
+    config.http.listen = any;
+    config.admin.listen = any;
+    config.metrics.listen = any;
+    config.gossip.listen = "/ip4/127.0.0.1/tcp/0".into();
     config.leader.unreached = Unreached::Tell;
     config.execution.chain = "dev".into();
     config.execution.db = home.join("chain.redb");
@@ -38,6 +48,7 @@ async fn start(dir: &Path, change: impl FnOnce(&mut Parts)) -> (Node, GatewayKey
         execution: Execution::of_config(&config, &network).unwrap(),
         network,
         config,
+        gossip_port: None,
         drop_shreds: None,
         cut: None,
         tap: None,
@@ -61,6 +72,7 @@ type Change<'a> = (&'static str, &'a dyn Fn(&mut Parts));
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_executor_or_pump_has_ended_says_so() {
+    let _serving = serving().await;
     let executor = |parts: &mut Parts| {
         let execution = parts.execution.as_mut().expect("it executes");
         execution.tap = Some(Box::new(|_| panic!("on purpose: the executor")));

@@ -8,23 +8,26 @@ use fragcast_shredder::{BlockBuilder, Env, Frag, GatewayKey, Message, Signature,
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::rpc_params;
 use serde_json::{Value, json};
+use tokio::sync::RwLockReadGuard;
 
 use crate::common::{self, GUARD};
-use crate::running::{next, subscribe};
+use crate::running::{next, serving, subscribe};
 
 struct Net {
     network: LocalNetwork,
     gateway: GatewayKey,
     _dir: tempfile::TempDir,
+    _serving: RwLockReadGuard<'static, ()>,
 }
 
 impl Net {
     async fn new() -> Self {
+        let serving = serving().await;
         let dir = tempfile::tempdir().unwrap();
         let network = LocalNetwork::start(&LocalOptions::new(dir.path()), None).await.unwrap();
         network.connected(GUARD).await.unwrap();
         let gateway = keys::read_gateway(&dir.path().join("gateway-0.key")).unwrap();
-        Self { network, gateway, _dir: dir }
+        Self { network, gateway, _dir: dir, _serving: serving }
     }
 
     fn url(&self, node: usize) -> String {

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::common::{GUARD, guarded, request};
+use crate::running;
 
 async fn network(dir: &std::path::Path) -> LocalNetwork {
     let network = LocalNetwork::start(&LocalOptions::new(dir), None).await.unwrap();
@@ -38,6 +39,7 @@ async fn ask(address: std::net::SocketAddr, line: &str, host: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_port_answers_a_page_that_rebinds_its_name() {
+    let _serving = running::serving().await;
     let dir = tempfile::tempdir().unwrap();
     let network = network(dir.path()).await;
     let at = network.nodes()[0].addresses();
@@ -81,6 +83,7 @@ impl Drop for Busy {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_pass_while_every_thread_that_serves_is_busy() {
+    let _alone = running::serving_alone().await;
     let dir = tempfile::tempdir().unwrap();
     let mut network = network(dir.path()).await;
     let runtimes = Runtimes::shared().unwrap();
@@ -124,20 +127,21 @@ async fn messages_pass_while_every_thread_that_serves_is_busy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribers_of_messages_share_what_they_are_sent() {
+    let _serving = running::serving().await;
     let dir = tempfile::tempdir().unwrap();
     let mut network = network(dir.path()).await;
     let url = format!("ws://{}", network.nodes()[1].addresses().http);
     let mut subscribed = Vec::new();
     for _ in 0..5 {
-        subscribed.push(crate::running::subscribe(&url).await);
+        subscribed.push(running::subscribe(&url).await);
     }
     let block = BlockBuilder::new(1);
     network.post(block.env().into()).await.unwrap();
     network.post(block.seal().into()).await.unwrap();
     let mut all = Vec::new();
     for (_, subscription) in &mut subscribed {
-        let env = crate::running::next(subscription).await;
-        let seal = crate::running::next(subscription).await;
+        let env = running::next(subscription).await;
+        let seal = running::next(subscription).await;
         assert_eq!((&env["kind"], &seal["kind"]), (&json!("env"), &json!("seal")));
         all.push((env, seal));
     }

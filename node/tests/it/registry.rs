@@ -9,20 +9,24 @@ use fragcast::lab::registry::{Registered, SECRET, TestRegistry};
 use fragcast::network::NetworkFile;
 use fragcast_shredder::{BlockBuilder, Env};
 use serde_json::Value;
+use tokio::sync::RwLockReadGuard;
 
 use crate::common::{self, GUARD, guarded};
+use crate::running::serving;
 
 const TERM: u64 = 10;
 
 struct Net {
     network: LocalNetwork,
     dir: tempfile::TempDir,
+    _serving: RwLockReadGuard<'static, ()>,
 }
 
 impl Net {
     /// Nodes of which three have a gateway's key and two are in the network file. Node n asks the
     /// sources that `sources` gives it.
     async fn new(nodes: usize, sources: Vec<Vec<String>>) -> Self {
+        let serving = serving().await;
         let dir = tempfile::tempdir().unwrap();
         let options = LocalOptions {
             nodes,
@@ -34,7 +38,7 @@ impl Net {
         };
         let network = LocalNetwork::start(&options, None).await.unwrap();
         network.connected(GUARD).await.unwrap();
-        Self { network, dir }
+        Self { network, dir, _serving: serving }
     }
 
     fn gateways(&self) -> Vec<Address> {
@@ -88,6 +92,18 @@ impl Net {
             }
         })
         .await;
+    }
+
+    /// Waits until a node is ready.
+    async fn ready(&self, node: usize) {
+        let state = self.network.nodes()[node].state();
+        let ready = async {
+            while state.not_ready().is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let told = tokio::time::timeout(GUARD, ready).await;
+        assert!(told.is_ok(), "node {node}: {:?}", state.not_ready());
     }
 
     /// That nobody was barred, and nobody suspects anybody.
@@ -175,7 +191,8 @@ async fn a_registration_in_mid_run_is_taken_up_by_everybody_from_the_same_block(
     registry.go_away().await;
     net.told(0, |status| !status["sources"][0]["error"].is_null()).await;
     net.build(53..=62).await;
-    assert_eq!((net.newest(0), net.network.nodes()[0].state().not_ready()), ((50, 2), None));
+    assert_eq!(net.newest(0), (50, 2));
+    net.ready(0).await;
     registry.come_back().await.unwrap();
     register(&registry, &net, 3);
     net.agree(0..4, (70, 3)).await;
@@ -229,7 +246,7 @@ async fn a_node_whose_registry_was_away_takes_up_what_it_missed_and_nobody_is_ba
     }
     assert_eq!(net.newest(3), (0, 2), "the last list holds");
     net.told(3, |status| !status["sources"][0]["error"].is_null()).await;
-    assert_eq!(net.network.nodes()[3].state().not_ready(), None);
+    net.ready(3).await;
     net.assert_peace();
     mine.come_back().await.unwrap();
     register(&mine, &net, 3);

@@ -1,5 +1,6 @@
 //! A devnet in a process of its own, and scripts of Node.js that are run against it.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,8 +11,22 @@ use jsonrpsee::rpc_params;
 use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::common::{Running, command};
+
+/// The threads that serve strangers are the whole process's ([`fragcast::node::Runtimes`]).
+static SERVING: RwLock<()> = RwLock::const_new(());
+
+/// Held by a test whose nodes run in this process: nobody keeps their threads busy meanwhile.
+pub(crate) async fn serving() -> RwLockReadGuard<'static, ()> {
+    SERVING.read().await
+}
+
+/// Held by a test that keeps those threads busy: no other has nodes in this process meanwhile.
+pub(crate) async fn serving_alone() -> RwLockWriteGuard<'static, ()> {
+    SERVING.write().await
+}
 
 /// A devnet of three nodes that runs until it is dropped. Node 0 leads.
 pub(crate) struct Devnet {
@@ -89,11 +104,30 @@ pub(crate) fn scripts(module: &str) -> PathBuf {
 
 /// A folder with the scripts of a module and the packages that they need; `None` if those
 /// cannot be had, which counts as skipped.
-pub(crate) fn packages(module: &str) -> Option<TempDir> {
-    let dir = tempfile::tempdir().unwrap();
+///
+/// It is below the target folder and stays: the packages are installed once for all tests of a
+/// module, and again only when `package-lock.json` changes.
+pub(crate) fn packages(module: &str) -> Option<PathBuf> {
+    const INSTALLED: &str = "installed.json";
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("npm-{module}"));
+    std::fs::create_dir_all(&dir).unwrap();
+    // One at a time, of the tests of this process and of others; free when the file is closed.
+    let lock = File::create(dir.join("lock")).unwrap();
+    lock.lock().unwrap();
     for entry in std::fs::read_dir(scripts(module)).unwrap() {
         let entry = entry.unwrap();
-        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+        let (text, to) = (std::fs::read(entry.path()).unwrap(), dir.join(entry.file_name()));
+        // A script that another test is about to run is not written again.
+        if std::fs::read(&to).ok().as_ref() != Some(&text) {
+            std::fs::write(to, text).unwrap();
+        }
     }
-    testing::npm_install(dir.path()).then_some(dir)
+    let wanted = std::fs::read(dir.join("package-lock.json")).unwrap();
+    if std::fs::read(dir.join(INSTALLED)).ok().as_ref() != Some(&wanted) {
+        if !testing::npm_install(&dir) {
+            return None;
+        }
+        std::fs::write(dir.join(INSTALLED), wanted).unwrap();
+    }
+    Some(dir)
 }

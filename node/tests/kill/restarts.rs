@@ -131,7 +131,7 @@ async fn a_follower_that_is_restarted_again_and_again_is_level_each_time() {
     for process in running.net.processes.iter().chain([&follower]) {
         until_executed(process, last).await;
     }
-    assert!(follower.get("/readyz").await.starts_with("HTTP/1.1 200"));
+    follower.until_ready().await;
     eprintln!("{rounds} restarts, {last} blocks; from the start to level {worst:?} at worst");
 }
 
@@ -205,7 +205,7 @@ async fn blocks_that_nobody_keeps_are_told_with_the_way_out() {
     running.net.all_connected().await;
     running.block().await;
     until_executed(&running.net.processes[2], level + 1).await;
-    assert!(running.net.processes[2].get("/readyz").await.starts_with("HTTP/1.1 200"));
+    running.net.processes[2].until_ready().await;
 }
 
 /// Its executor drops most of what comes in a burst, and stands still in the middle of blocks for

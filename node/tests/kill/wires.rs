@@ -31,21 +31,21 @@ fn ip(args: &[&str]) -> Result<(), String> {
 }
 
 impl Wires {
-    /// Whether an error says that this machine does not let namespaces or their links be made.
-    pub(crate) fn are_refused(error: &str) -> bool {
-        let says = ["not permitted", "Permission denied", "not supported", "Not supported"];
-        says.iter().any(|text| error.contains(text)) || error.contains("Unknown device type")
-    }
-
     /// Makes the namespaces of so many nodes, with a bridge between them.
     ///
     /// # Errors
-    /// What the system has against it: no right to, or no program `ip`.
+    /// What the system has against it: no right to, or no program `ip`. What was made is removed.
     pub(crate) fn new(nodes: usize) -> Result<Self, String> {
         let id = std::process::id();
-        // Names of interfaces have 15 bytes. A private range that is rarely used.
-        let subnet = [201 + (id / 250 % 50) as u8, (id % 250) as u8];
-        let wires = Self { prefix: format!("fc{}", id % 100_000), nodes, subnet };
+        let mut random = [0; 4];
+        getrandom::fill(&mut random).map_err(|error| error.to_string())?;
+        // A private range that is rarely used. By chance, so that two runs rarely share one.
+        let subnet = [201 + random[0] % 50, random[1] % 250];
+        // Names of interfaces have 15 bytes: this has 12, as another process's id may be the same in
+        // another container on this host.
+        let prefix = format!("fc{:06x}{:02x}{:02x}", id & 0xff_ffff, random[2], random[3]);
+        // Dropped, and so removed, if only a part can be made.
+        let wires = Self { prefix, nodes, subnet };
         wires.make()?;
         Ok(wires)
     }

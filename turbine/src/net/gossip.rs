@@ -109,6 +109,8 @@ pub struct GossipNetConfig {
     pub chain_id: u64,
     /// Addresses to listen on, such as `/ip4/0.0.0.0/tcp/9222`; may be empty.
     pub listen: Vec<Multiaddr>,
+    /// How long a port that somebody else has is tried again.
+    pub listen_patience: Duration,
     /// Peers to stay connected to, such as `/dns4/example.org/tcp/9222/p2p/16Uiu2…`.
     pub bootstrap: Vec<Multiaddr>,
     /// Limits.
@@ -125,6 +127,7 @@ impl GossipNetConfig {
         Self {
             chain_id,
             listen: vec!["/ip4/0.0.0.0/tcp/9222".parse().expect("a multiaddr")],
+            listen_patience: Duration::ZERO,
             bootstrap: Vec::new(),
             limits: GossipLimits::default(),
             backoff: (Duration::from_millis(200), Duration::from_secs(30)),
@@ -272,7 +275,7 @@ pub async fn spawn(
     let targets = dial::Targets::new(&config, me, &epochs, addresses)?;
     let meters = meter::Meters::default();
     let mut built = behaviour::swarm(&config, identity, &meters)?;
-    let listening_on = listen::listen(&mut built.swarm, &config.listen).await?;
+    let listening_on = listen::listen(&mut built.swarm, &config).await?;
 
     let (commands, commands_rx) = mpsc::channel(4);
     let first = GossipSnapshot { listening_on: listening_on.clone(), ..GossipSnapshot::default() };

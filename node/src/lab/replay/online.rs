@@ -33,7 +33,7 @@ use crate::lab::local::{LocalNetwork, LocalOptions};
 use crate::node::Execution;
 
 /// Time after which a message, and so its block, counts as failed.
-const GUARD: Duration = Duration::from_secs(20);
+const GUARD: Duration = Duration::from_secs(120);
 /// Time-out of executing a block: the slowest of ethereum/tests take a minute in one EVM.
 const JUDGING: Duration = Duration::from_secs(600);
 

@@ -51,6 +51,8 @@ fn a_source_that_fails_is_asked_less_and_less_often() {
     let seconds = |failures| pause(poll, failures).as_secs();
     assert_eq!([0, 1, 2, 4, 5, 9, u32::MAX].map(seconds), [1, 2, 4, 16, 30, 30, 30]);
     assert_eq!(pause(Duration::from_secs(60), 0), Duration::from_secs(60), "as configured");
+    let often = Duration::from_millis(50);
+    assert_eq!(pause(often, u32::MAX), often * 30, "a source is missed for 30 polls at most");
 }
 
 #[tokio::test]

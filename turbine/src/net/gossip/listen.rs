@@ -9,12 +9,15 @@ use libp2p::futures::StreamExt;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, Swarm};
+use tokio::time::Instant;
 
-use super::GossipNetError;
 use super::behaviour::Behaviour;
+use super::{GossipNetConfig, GossipNetError};
 
 /// How long a listener may take to report its addresses.
-const LISTEN: Duration = Duration::from_secs(5);
+const LISTEN: Duration = Duration::from_secs(20);
+/// How long after a port was in use it is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Whether a port is free. libp2p lets several processes listen on one port (SO_REUSEPORT), of
 /// which each would get some of the connections, and neither an error.
@@ -33,14 +36,30 @@ fn probe(address: &Multiaddr) -> io::Result<()> {
     }
 }
 
+/// Waits until a port is free, for `patience` at most.
+async fn free(address: &Multiaddr, patience: Duration) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match probe(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < patience =>
+            {
+                tokio::time::sleep(AGAIN).await;
+            }
+            probed => return probed,
+        }
+    }
+}
+
 /// Binds the listeners and waits until they have said where they are.
 pub(super) async fn listen(
     swarm: &mut Swarm<Behaviour>,
-    addresses: &[Multiaddr],
+    config: &GossipNetConfig,
 ) -> Result<Vec<Multiaddr>, GossipNetError> {
     let mut waiting = Vec::new();
-    for address in addresses {
-        probe(address)
+    for address in &config.listen {
+        free(address, config.listen_patience)
+            .await
             .map_err(|source| GossipNetError::Listen { address: address.clone(), source })?;
         let id = swarm.listen_on(address.clone()).map_err(|error| match error {
             TransportError::MultiaddrNotSupported(address) => GossipNetError::Unsupported(address),

@@ -107,7 +107,8 @@ async fn subscribers_that_read_nothing_share_what_they_are_not_sent() {
     // Without sharing it would be 4 MiB each, 200 MiB.
     let highest = memory.highest();
     assert!(highest < 64 << 20, "{highest} bytes were held for 50 who read nothing");
-    assert_eq!(port.stats().connections.load(Ordering::Relaxed), 1);
+    // Those that were told to go count until they have closed.
+    until("they do not close", || port.stats().connections.load(Ordering::Relaxed) == 1).await;
 }
 
 #[tokio::test]
@@ -299,10 +300,27 @@ async fn requests_that_fill_the_memory_together_are_answered_all_the_same() {
     let answered = (0..8).map(|_| {
         let request = post("host: localhost\r\n", &body);
         let address = port.address();
-        async move { status(&exchange(address, &request).await).to_owned() }
+        async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let mut answer = Vec::new();
+            let exchanged = async {
+                let written = stream.write_all(request.as_bytes()).await;
+                let read = stream.read_to_end(&mut answer).await;
+                written.is_ok() && read.is_ok()
+            };
+            let whole = guarded(exchanged).await;
+            match status(&String::from_utf8_lossy(&answer)) {
+                // What is refused before it is read may take the answer back.
+                "none" if !whole => "reset".to_owned(),
+                status => status.to_owned(),
+            }
+        }
     });
     let statuses = futures_util::future::join_all(answered).await;
-    // One that was late in sending may have had to go.
-    assert!(statuses.iter().filter(|status| *status == "200").count() >= 4, "{statuses:?}");
+    // One that was late in sending may have had to go, and one that waited for long is refused. On a
+    // slow machine that may be most of them, but never all: somebody has the room.
+    assert!(statuses.iter().any(|status| status == "200"), "{statuses:?}");
+    let told = ["200", "408", "503", "reset"];
+    assert!(statuses.iter().all(|status| told.contains(&status.as_str())), "{statuses:?}");
     until("it is given back", || memory.used() == 0).await;
 }
