@@ -301,6 +301,12 @@ impl<'a, P> Context<'a, P> {
         self.outcome.warm_up = Some((span, bytes));
     }
 
+    /// Notes that the leader of a broadcast knows that the next leader has it.
+    pub fn held(&mut self, index: usize) {
+        let after = self.now - self.setup.load.broadcasts[index].at;
+        self.outcome.held.push((index, after));
+    }
+
     /// Notes that `node` holds evidence of the leader's equivocation.
     pub fn convict(&mut self, node: NodeId) {
         self.outcome.convicted[node as usize] = true;

@@ -45,6 +45,7 @@ pub mod fault;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod geo;
+pub mod handover;
 pub mod input;
 pub mod latency;
 pub mod link;

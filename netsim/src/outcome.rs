@@ -68,6 +68,9 @@ pub struct Outcome {
     pub convicted: Vec<bool>,
     /// The nodes' changes between overlay and gossip, in the order of time.
     pub changes: Vec<Change>,
+    /// Messages of which their leaders learnt that the next leader has them: the number of the
+    /// broadcast, and how long after it.
+    pub held: Vec<(usize, Nanos)>,
     /// How long the nodes had been up before the run, if that matters, and the bytes that all of
     /// them sent in that time.
     pub warm_up: Option<(Nanos, u64)>,
@@ -102,6 +105,7 @@ impl Outcome {
             degree: vec![0; nodes],
             convicted: vec![false; nodes],
             changes: Vec::new(),
+            held: Vec::new(),
             warm_up: None,
             lost: 0,
             dropped_uplink: 0,

@@ -262,6 +262,8 @@ pub struct FragcastOptions {
     /// Whether leaders are given the true delays instead of what nodes measured: only to show what
     /// measuring costs.
     pub oracle: bool,
+    /// Whether leaders ask the next leader to acknowledge their messages.
+    pub hand_over: bool,
     /// The most connections of a node.
     pub connections: u32,
     /// Whether nodes ask for missing shreds.
@@ -281,6 +283,7 @@ impl Default for FragcastOptions {
             coding: 1.5,
             profile: Profile::Lean,
             oracle: false,
+            hand_over: false,
             connections: 1_024,
             repair: true,
             gossip: Policy::Off,

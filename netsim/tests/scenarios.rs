@@ -75,5 +75,6 @@ scenarios! {
     a_fifth_of_silent_relays: "silent-fifth" = "1d8ad6d5469f415d",
     a_slow_uplink: "slow-uplink" = "c84d760db8887c0a",
     terms_and_hand_over: "terms" = "d818935f6610550d",
+    the_next_leader_acknowledges: "hand-over" = "0000000000000000",
     a_registration_in_mid_term: "registration" = "d23a13baccb1370e",
 }

@@ -157,6 +157,9 @@ pub struct Leader {
     pub fanout: u16,
     /// Loss per hop that the code rate allows for, 0 to 0.5.
     pub loss_per_hop: f64,
+    /// How long this node's own subscribers wait for the next leader to have a message that they are
+    /// to see, milliseconds, at most 20; 0: they do not wait.
+    pub hand_over_ms: u64,
     /// What the gateway is told when nobody is connected.
     pub unreached: Unreached,
 }
@@ -376,6 +379,7 @@ impl Default for Leader {
             profile: ProfileName::Lean,
             fanout: DEFAULT_FANOUT,
             loss_per_hop: 0.02,
+            hand_over_ms: 0,
             unreached: Unreached::Refuse,
         }
     }

@@ -5,4 +5,5 @@ pub mod ingest;
 pub mod journal;
 pub mod keys;
 pub mod order;
+pub mod publish;
 pub mod reach;

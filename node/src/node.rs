@@ -33,6 +33,7 @@ use tokio::task::JoinHandle;
 use crate::config::Config;
 use crate::gateway::ingest::{Ingest, IngestStats};
 use crate::gateway::journal::Journal;
+use crate::gateway::publish::{self, PublishStats};
 use crate::gateway::reach::Reach;
 use crate::log::Limiter;
 use crate::network::Network;
@@ -183,6 +184,11 @@ impl Node {
             .map(|settings| engine::spawn(settings, Arc::clone(&engine_stats)));
         let executing = execution.map(|e| Executing::start(e, &config)).transpose()?;
         let (own, own_rx) = mpsc::channel(OWN_QUEUE);
+        let published = Arc::new(PublishStats::default());
+        let own = match config.hand_over()? {
+            None => own,
+            Some(wait) => publish::held_back(net.clone(), wait, Arc::clone(&published), own),
+        };
         let stats = Arc::new(IngestStats::default());
         let reach = Arc::new(Reach::new(
             net.clone(),
@@ -203,6 +209,7 @@ impl Node {
             peer,
             net,
             ingest: stats,
+            published,
             rpc: RpcStats::default(),
             metrics: Recorder::default(),
             engine: engine.as_ref().map(|_| engine_stats),

@@ -8,6 +8,7 @@
 //! add plans in deltas without a new version number.
 
 mod blocks;
+mod handover;
 mod listeners;
 mod parts;
 mod receipts;
@@ -25,6 +26,7 @@ use crate::delegation::SignedDelegation;
 use crate::plan::{Plan, SignedExclusions, SignedPlan};
 
 pub use blocks::{BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, MAX_PARTS};
+pub use handover::{AckRequest, MessageAck};
 pub use listeners::{Listeners, MAX_TOLD};
 pub use parts::{MAX_ANSWER_PARTS, MessagePart, PART_LEN};
 pub use receipts::{AFTER_MICROS, MAX_RECEIPT_SETS, Receipt, SetReceipt, UNTIMED};
@@ -132,6 +134,10 @@ pub enum Control {
     Receipt(Receipt),
     /// Relays that a leader takes out of its plan.
     Exclusions(Box<SignedExclusions>),
+    /// The sender asks for acknowledgements of its messages.
+    AckRequest(AckRequest),
+    /// The sender has a message of the receiver's.
+    MessageAck(MessageAck),
 }
 
 /// Why a frame was not understood.
@@ -168,6 +174,8 @@ impl Control {
             Self::PlanAck(id) => (15, codec::encode(id)),
             Self::Receipt(body) => (16, codec::encode(body)),
             Self::Exclusions(body) => (17, codec::encode(&**body)),
+            Self::AckRequest(body) => (25, codec::encode(body)),
+            Self::MessageAck(body) => (26, codec::encode(body)),
         };
         let mut frame = vec![kind];
         frame.extend(body);
@@ -201,6 +209,8 @@ impl Control {
             15 => Self::PlanAck(codec::decode_exact::<_, 8>(body)?),
             16 => Self::Receipt(Receipt::from_bytes(body)?),
             17 => Self::Exclusions(Box::new(SignedExclusions::from_bytes(body)?)),
+            25 => Self::AckRequest(codec::decode_exact::<_, 16>(body)?),
+            26 => Self::MessageAck(codec::decode_exact::<_, 11>(body)?),
             kind => return Err(ControlError::Unknown(*kind)),
         })
     }

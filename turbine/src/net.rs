@@ -24,6 +24,7 @@ mod following;
 #[cfg(feature = "gossip")]
 pub mod gossip;
 mod handle;
+mod held;
 mod inbox;
 mod link;
 mod listen;

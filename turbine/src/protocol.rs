@@ -57,6 +57,7 @@ mod epochs;
 mod event;
 mod evidence;
 mod fallback;
+mod handover;
 mod leading;
 mod missing_plans;
 mod parts;
@@ -380,6 +381,12 @@ impl Protocol {
     pub fn leads(&self, block: u64) -> bool {
         let leading = self.parts.leading.as_ref();
         leading.is_some_and(|leading| leading.leads(&self.parts.ctx, block))
+    }
+
+    /// Whether the next leader is asked to acknowledge this node's messages of `block`, so that
+    /// [`Event::Held`] will tell of each.
+    pub fn awaits_acks(&self, block: u64) -> bool {
+        self.parts.hand_over.awaits(block)
     }
 
     /// Whether a connection to `peer` is up.

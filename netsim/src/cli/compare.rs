@@ -12,6 +12,7 @@ use fragcast_turbine::Profile;
 use fragcast_turbine::health::State;
 
 use super::WorldArgs;
+use crate::handover::HandOver;
 use crate::compare::{Plan, PlanOptions, Run};
 use crate::input::loss_share;
 use crate::measurement::Measurement;
@@ -345,6 +346,9 @@ fn messages(out: &mut impl std::io::Write, plan: &Plan, runs: &[Run]) -> anyhow:
                 ms(last as f64),
                 if broadcast.expected { "" } else { "  (not expected)" },
             )?;
+        }
+        if let Some(told) = HandOver::of(&case.load, &case.faults, &run.outcome) {
+            writeln!(out, "{told}")?;
         }
     }
     Ok(())

@@ -116,6 +116,7 @@ fn fragcast(scenario: &Scenario) -> FragcastConfig {
         hop: scenario.network.links.hop,
         loss: scenario.code_loss(),
         coding: options.coding,
+        hand_over: options.hand_over,
         connections: options.connections,
         repair: options.repair,
         uplink_bps: scenario.network.links.uplink_bps,

@@ -83,6 +83,8 @@ pub struct FragcastConfig {
     pub oracle: bool,
     /// How long a relay takes to send a shred on, as far as planning knows.
     pub hop: Nanos,
+    /// Whether leaders ask the next leader to acknowledge their messages.
+    pub hand_over: bool,
     /// The most connections of a node.
     pub connections: u32,
     /// Whether nodes ask for missing shreds.
@@ -110,6 +112,7 @@ impl Default for FragcastConfig {
             profile: options.profile,
             oracle: options.oracle,
             hop: links.hop,
+            hand_over: options.hand_over,
             connections: options.connections,
             repair: options.repair,
             uplink_bps: links.uplink_bps,
@@ -290,6 +293,7 @@ impl Fragcast {
             profile: config.profile,
             hop: Duration::from_nanos(config.hop),
             uplink_bps: config.uplink_bps,
+            hand_over: config.hand_over,
             connections: config.connections as usize,
             // Virtual timers are exact, so the burst need not cover their resolution. Half a
             // millisecond keeps the link's queue short enough for the lanes to take effect.
@@ -377,6 +381,9 @@ impl Fragcast {
                 }
                 Event::Equivocation { .. } => ctx.convict(node),
                 Event::Led(led) => self.led.push(led),
+                Event::Held(key) => {
+                    self.by_key.get(&key).into_iter().for_each(|index| ctx.held(*index));
+                }
                 Event::Epoch(change) => changes.push(change),
                 // Nothing to do for bad messages and barred peers.
                 _ => {}

@@ -282,6 +282,7 @@ fn protocols(scenario: &mut Scenario, section: &mut Section<'_, '_, '_>) {
         inner.number("coding", 0.0..=63.0, &mut options.coding);
         inner.choice_of("profile", &PROFILES, &mut options.profile);
         inner.whole("connections", 1..=MAX_NODES_U64, &mut options.connections);
+        inner.flag("hand_over", &mut options.hand_over);
         inner.flag("repair", &mut options.repair);
         inner.choice_of("gossip", &POLICIES, &mut options.gossip);
         inner.choice_of("mode", &MODES, &mut options.mode);

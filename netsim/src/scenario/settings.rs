@@ -102,6 +102,7 @@ fn protocols(scenario: &Scenario, rows: &mut Rows) {
         ("fragcast.profile", fragcast.profile.name().into()),
         ("fragcast.delays", if fragcast.oracle { "GIVEN (--oracle)" } else { "measured" }.into()),
         ("fragcast.connections", fragcast.connections.to_string()),
+        ("fragcast.hand_over", fragcast.hand_over.to_string()),
         ("fragcast.repair", fragcast.repair.to_string()),
         ("fragcast.gossip", fragcast.gossip.to_string()),
         ("fragcast.mode", fragcast.mode.to_string()),

@@ -85,14 +85,17 @@ saved = {registry_saved:?}
 key = {key:?}
 # Which attempts were opened. Never copy or restore it without the key, nor the key without it.
 journal = {journal:?}
-# auto, direct, turbine, rotor or regional (which acts as auto: nodes do not plan
-# from what they measured yet); the fanout is turbine's.
+# auto, direct, turbine, rotor or regional (the regional tree wherever a plan was made, also where
+# sending directly would be faster); the fanout is turbine's.
 route = "{route}"
 # Over the regional tree, lean sends at most 2.3 bytes for each byte and node, fast at most 3.
 profile = "{profile}"
 fanout = {fanout}
 # Loss per hop that the code rate is made for.
 loss_per_hop = {loss}
+# How long this node's own subscribers wait for the next leader to have what they are to see,
+# milliseconds, at most 20. 0: they do not wait. What is sent to peers never waits.
+hand_over_ms = {hand_over}
 # When nobody is connected: refuse the gateway's messages (-32005), or tell with every answer how
 # many peers a message was handed to.
 unreached = "{unreached}"
@@ -228,6 +231,7 @@ filter = "{filter}"
             profile = leader.profile,
             fanout = leader.fanout,
             loss = leader.loss_per_hop,
+            hand_over = leader.hand_over_ms,
             unreached = <&str>::from(leader.unreached),
             ingest_listen = ingest.listen,
             max_body = ingest.max_body_mib,

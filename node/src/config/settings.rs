@@ -21,6 +21,7 @@ use fragcast_upstream::engine::{EngineConfig, JwtSecret};
 use fragcast_upstream::http::{HttpClient, check_url};
 
 use super::{Config, ConfigError, ProfileName, RouteName, read_toml};
+use crate::gateway::publish;
 use crate::multiaddr::{self, AddressError, Multiaddr};
 use crate::network::{Network, NetworkError, NetworkFile};
 use crate::registry;
@@ -47,6 +48,7 @@ impl Config {
                 ProfileName::Lean => Profile::Lean,
                 ProfileName::Fast => Profile::Fast,
             },
+            hand_over: self.hand_over()?.is_some(),
             uplink_bps: self.p2p.uplink_mbit * 1_000_000,
             connections: self.p2p.max_connections,
             reassembly: fragcast_shredder::Limits { memory: self.p2p.reassembly_mib * MIB },
@@ -67,6 +69,19 @@ impl Config {
             },
             ..usual
         })
+    }
+
+    /// How long this node's own subscribers wait for the next leader, if they do.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn hand_over(&self) -> Result<Option<Duration>, ConfigError> {
+        let wait = Duration::from_millis(self.leader.hand_over_ms);
+        if wait > publish::LONGEST {
+            let problem = format!("is at most {}", publish::LONGEST.as_millis());
+            return Err(ConfigError::Value { key: "leader.hand_over_ms", problem });
+        }
+        Ok(Some(wait).filter(|wait| !wait.is_zero()))
     }
 
     /// The leader's route policy.

@@ -71,6 +71,9 @@ impl NodeState {
         for (answer, n) in self.ingest.iter() {
             metrics.counter("fragcast_ingest_total", Some(("answer", answer)), n);
         }
+        for (how, n) in self.published.iter() {
+            metrics.counter("fragcast_hand_over_total", Some(("published", how)), n);
+        }
         for (peer, rtt) in &net.round_trips {
             metrics.gauge(
                 "fragcast_peer_rtt_seconds",

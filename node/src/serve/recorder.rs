@@ -54,6 +54,10 @@ impl Recorder {
         counter("fragcast_transport_dropped_total", "What the transport dropped, by reason");
         counter("fragcast_calls_total", "Incoming connection attempts by what became of them");
         counter("fragcast_ingest_total", "Messages of the gateway by answer");
+        counter(
+            "fragcast_hand_over_total",
+            "Own messages whose publication waited for the next leader, by what ended it",
+        );
         counter("fragcast_sequencer_total", "Verified messages by what became of them");
         counter("fragcast_events_total", "Noteworthy events by kind");
         counter("fragcast_engine_total", "Forwarding to the execution client by outcome");

@@ -23,6 +23,7 @@ use super::agreement::{Agreement, Survey};
 use super::races::Races;
 use super::recorder::Recorder;
 use crate::gateway::ingest::IngestStats;
+use crate::gateway::publish::PublishStats;
 use crate::gateway::reach::Reach;
 use crate::network::Network;
 use crate::registry::RegistryStatus;
@@ -132,6 +133,8 @@ pub struct NodeState {
     pub net: Handle,
     /// The gateway's interface.
     pub ingest: Arc<IngestStats>,
+    /// How this node's own messages came to be published, if that waits for anything.
+    pub published: Arc<PublishStats>,
     /// Counters of subscriptions.
     pub rpc: RpcStats,
     /// Metrics.

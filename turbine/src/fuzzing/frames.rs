@@ -11,9 +11,9 @@ use fragcast_shredder::{
 };
 
 use crate::control::{
-    BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, Control, Evidence, Hello, Listeners,
-    MAX_RECEIPT_SETS, MAX_TIPS, Receipt, RepairRequest, RepairShreds, SetReceipt, Terms, Tip, Tips,
-    UNTIMED,
+    AckRequest, BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, Control, Evidence, Hello,
+    Listeners, MAX_RECEIPT_SETS, MAX_TIPS, MessageAck, Receipt, RepairRequest, RepairShreds,
+    SetReceipt, Terms, Tip, Tips, UNTIMED,
 };
 use crate::delays::{DelayVector, RttCode};
 use crate::delegation::Delegation;
@@ -66,7 +66,7 @@ impl World {
 
     /// A frame of four bytes: what it is, and three numbers.
     fn frame(&self, [op, a, b, c]: [u8; 4]) -> Control {
-        match op % 16 {
+        match op % 18 {
             0 => {
                 let table = if a < 128 { self.members.hash() } else { [b; 32] };
                 let chain_id = if c < 200 { CHAIN } else { 9 };
@@ -189,6 +189,14 @@ impl World {
                     signed.signature[0] ^= 1;
                 }
                 Control::Exclusions(Box::new(signed))
+            }
+            15 => Control::AckRequest(AckRequest {
+                first: u64::from(a),
+                last: if b < 250 { u64::from(a) + u64::from(b % 4) } else { u64::MAX >> (c % 64) },
+            }),
+            16 => {
+                let (block, message) = (u64::from(a), u16::from(c));
+                Control::MessageAck(MessageAck { block, attempt: b % 9, message })
             }
             _ => {
                 let wire = bytes::Bytes::from(vec![b; usize::from(a) * 100 + 1]);

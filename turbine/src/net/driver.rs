@@ -15,6 +15,7 @@ use super::dial::{Bars, Dials};
 use super::experiments::Losses;
 use super::following::Following;
 use super::handle::{Broadcast, Command};
+use super::held::Held;
 use super::inbox::{Inbound, Inbox};
 use super::link::{DriverLink, GossipInput};
 use super::listen::Call;
@@ -60,6 +61,8 @@ pub(super) struct Driver {
     /// When the protocol was told round trips last.
     pub(super) measured: Instant,
     pub(super) losses: Option<Losses>,
+    /// Messages that the next leader has, and who waits for that.
+    pub(super) held: Held,
 }
 
 impl Driver {
@@ -139,6 +142,7 @@ impl Driver {
                         self.connections.close(*peer, outcome.label());
                     }
                     Event::Epoch(change) => self.change_members(change),
+                    Event::Held(key) => self.held.note(*key),
                     _ => {}
                 }
                 self.events.send(event).await.map_err(|_| ())?;
@@ -271,6 +275,9 @@ impl Driver {
             Command::Broadcast(broadcast) => self.pending.push_back(broadcast),
             Command::Leads(block, reply) => {
                 let _ = reply.send(self.protocol.leads(block));
+            }
+            Command::Held(key, reply) => {
+                self.held.wait(key, self.protocol.awaits_acks(key.block), reply);
             }
             // The loop has ended by then.
             Command::Shutdown => {}

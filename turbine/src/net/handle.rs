@@ -45,6 +45,7 @@ pub(super) enum Command {
     Verified(u64, Timestamp),
     Idle(bool),
     Leads(u64, oneshot::Sender<bool>),
+    Held(MessageKey, oneshot::Sender<bool>),
     Mode(Mode),
     Policy(Policy),
     Shutdown,
@@ -84,6 +85,14 @@ impl Handle {
     pub async fn leads(&self, block: u64) -> bool {
         let (reply, answer) = oneshot::channel();
         let sent = self.commands.send(Command::Leads(block, reply)).await;
+        sent.is_ok() && answer.await.unwrap_or(false)
+    }
+
+    /// Waits until the next leader has acknowledged a message of this node's. `false` if nobody is
+    /// asked to, or the driver ends before.
+    pub async fn held(&self, key: MessageKey) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::Held(key, reply)).await;
         sent.is_ok() && answer.await.unwrap_or(false)
     }
 

@@ -16,6 +16,7 @@ use super::dial::{Bars, Dialler, Dials};
 use super::driver::{Driver, PENDING_BROADCASTS};
 use super::experiments::{Cut, Losses};
 use super::following::Following;
+use super::held::Held;
 use super::inbox::Inbox;
 use super::link::{self, GossipLink};
 use super::listen::listen;
@@ -157,6 +158,7 @@ pub fn spawn(
         calls,
         published: tokio::time::Instant::now(),
         measured: tokio::time::Instant::now(),
+        held: Held::default(),
         losses: config.drop_shreds.map(|(share, seed)| Losses::new(share, seed)),
     };
     let members = Arc::clone(&epochs.borrow());

@@ -48,6 +48,9 @@ pub struct Config {
     /// code-rate` shows why more than the loss asks for: a node waits for the fastest k of k + m
     /// shreds only.
     pub relayed_coding: f64,
+    /// Whether this node, when it leads, asks the next leader to acknowledge its messages: see
+    /// [`Event::Held`](super::Event::Held).
+    pub hand_over: bool,
     /// The most that this node sends, bits per second.
     pub uplink_bps: u64,
     /// The most connections of this node; as many are assumed of all others. In a table of more
@@ -89,6 +92,7 @@ impl Config {
             profile: Profile::Lean,
             hop: Duration::from_micros(100),
             relayed_coding: 1.5,
+            hand_over: false,
             uplink_bps: 1_000_000_000,
             connections: 1_024,
             burst: Duration::from_millis(2),

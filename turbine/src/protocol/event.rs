@@ -128,6 +128,9 @@ pub enum Event {
     /// This node leads a block, or goes on with it in another way: messages of another length may
     /// have another route.
     Led(Led),
+    /// The next leader has a message of this node's, which has asked it to say so
+    /// ([`Config::hand_over`](super::Config::hand_over)).
+    Held(MessageKey),
     /// No peer that was asked keeps these blocks, first and last, any more, which the application
     /// lacks; `None`: that is over.
     Gap(Option<(u64, u64)>),

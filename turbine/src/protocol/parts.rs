@@ -36,6 +36,7 @@ use super::epochs::Epochs;
 use super::event::Event;
 use super::evidence::EvidenceBook;
 use super::fallback::Fallback;
+use super::handover::HandOver;
 use super::leading::{BroadcastError, Leading};
 use super::missing_plans::MissingPlans;
 use super::peers::Peers;
@@ -72,6 +73,7 @@ pub(super) struct Parts {
     pub(super) delays: Delays,
     missing_plans: MissingPlans,
     pub(super) receipts: Receipts,
+    pub(super) hand_over: HandOver,
 }
 
 /// What is here, of parts whose other fields are being changed.
@@ -109,6 +111,7 @@ impl Parts {
             delays: Delays::default(),
             missing_plans: MissingPlans::default(),
             receipts: Receipts::default(),
+            hand_over: HandOver::default(),
             ctx: Ctx::new(config, epochs, peers),
         }
     }
@@ -156,6 +159,7 @@ impl Parts {
         self.fallback.forget_told(peer);
         self.ctx.window.forget_peer(peer);
         self.delays.disconnected(peer);
+        self.hand_over.disconnected(peer);
         self.catch_up.disconnected(peer);
         self.catch_up();
     }
@@ -351,6 +355,7 @@ impl Parts {
     /// The overlay has brought a message.
     fn deliver(&mut self, delivered: Delivered, from: PeerKey) {
         let (key, message) = (delivered.key, &delivered.message);
+        self.hand_over.arrived(&mut self.ctx, key);
         self.ctx.counters.delivered += 1;
         self.ctx.counters.repaired += u64::from(delivered.via == Via::Repair);
         self.keep(key, message, Word::Leader);
@@ -382,6 +387,9 @@ impl Parts {
             return Err(BroadcastError::Busy);
         }
         let kind = message.message().kind();
+        if self.ctx.mode != Mode::Gossip {
+            self.hand_over.ask(&mut self.ctx, key.block);
+        }
         // On gossip alone without a single shred.
         let cut = match self.ctx.mode {
             Mode::Gossip => None,
@@ -446,6 +454,7 @@ impl Parts {
 
     /// Hands on a message that came without shreds.
     fn hand_on(&mut self, key: MessageKey, message: VerifiedMessage, from: Option<PeerKey>) {
+        self.hand_over.arrived(&mut self.ctx, key);
         let via = if from.is_some() { Via::Whole } else { Via::Gossip };
         let delivered = Delivered { key, message, times: Times::whole(self.ctx.now), via };
         self.ctx.events.push_back(Event::Message { delivered: Arc::new(delivered), from });

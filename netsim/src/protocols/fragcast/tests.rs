@@ -115,6 +115,30 @@ fn blocks(n: u64) -> Load {
     Load { broadcasts, blocks_per_term: n + 1, ..single }
 }
 
+/// The next leader acknowledges what its predecessor sends, and a term begins without a pause.
+#[test]
+fn the_first_env_of_a_term_is_everywhere_as_soon_as_those_within_it() {
+    let mut load = Load { leaders: vec![3, 5, 9], blocks_per_term: 3, ..blocks(9) };
+    for index in 0..load.broadcasts.len() {
+        load.broadcasts[index].leader = load.leader(load.broadcasts[index].key.block);
+    }
+    let told = |hand_over| {
+        let config = FragcastConfig { hand_over, ..config() };
+        let (outcome, _) = go(&config, &load, &Faults::default(), 40);
+        assert!(outcome.completions.iter().all(|c| c.after.iter().all(|at| *at != NEVER)));
+        let told = HandOver::of(&load, &Faults::default(), &outcome).unwrap();
+        (told, outcome.held.len())
+    };
+    let (told_with, acknowledged) = told(true);
+    assert_eq!((told_with.terms, acknowledged), (3, load.broadcasts.len()), "each message once");
+    let within = told_with.within.unwrap();
+    assert!(told_with.first <= within + within / 20, "{told_with}");
+    assert!(told_with.acknowledged.unwrap() >= told_with.seal, "there and back");
+    let (without, none) = told(false);
+    assert_eq!((without.acknowledged, none), (None, 0));
+    assert!(told_with.first <= without.first + without.first / 100, "it costs nothing: {without}");
+}
+
 fn blocked(nodes: &[NodeId], span: (Nanos, Nanos)) -> Fault {
     Fault::TurbineDown { nodes: nodes.iter().copied().collect(), span }
 }

@@ -48,6 +48,8 @@ pub struct LocalOptions {
     /// Sources of the list of gateways, by node; of the nodes beyond, those of the last. Empty: there
     /// is no registry.
     pub registry: Vec<Vec<String>>,
+    /// How long leaders' own subscribers wait for the next leader, ms; 0: not at all.
+    pub hand_over_ms: u64,
     /// Gives every node a Flashblocks WebSocket; node 0's is at this port, 0: chosen by the system.
     pub flashblocks_port: Option<u16>,
 }
@@ -75,6 +77,7 @@ impl LocalOptions {
             gossip_port: 0,
             registered: usize::MAX,
             registry: Vec::new(),
+            hand_over_ms: 0,
             flashblocks_port: None,
         }
     }

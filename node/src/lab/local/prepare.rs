@@ -45,6 +45,7 @@ pub(super) fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Pr
     config.leader.key = dir.join("leader.key");
     config.leader.journal = dir.join("leader.journal");
     config.leader.route = options.route;
+    config.leader.hand_over_ms = options.hand_over_ms;
     config.leader.loss_per_hop = options.loss.clamp(0.02, 0.5);
     config.p2p.uplink_mbit = options.uplink_mbit;
     // Everybody has the same address here.

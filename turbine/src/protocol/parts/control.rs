@@ -161,6 +161,8 @@ impl Parts {
                 (outcome, 0)
             }
             Control::Exclusions(signed) => self.take_exclusions(&signed),
+            Control::AckRequest(request) => (self.hand_over.requested(ctx, from, request), FRAME),
+            Control::MessageAck(ack) => (self.hand_over.acknowledged(ctx, from, ack), 0),
             Control::Evidence(evidence) => {
                 let told = self.evidence.told(ctx, from, *evidence);
                 let useful = told.outcome == Outcome::Control;
