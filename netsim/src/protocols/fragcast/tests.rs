@@ -8,6 +8,7 @@ use super::*;
 use crate::MILLIS;
 use crate::engine::{Setup as Run, run};
 use crate::fault::{Fault, Faults};
+use crate::handover::HandOver;
 use crate::link::{LinkConfig, Loss};
 use crate::outcome::{NEVER, Outcome};
 use crate::world::sample::line;
