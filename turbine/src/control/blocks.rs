@@ -42,7 +42,7 @@ impl BlocksRequest {
     }
 }
 
-/// The end of an answer.
+/// The end of an answer; with [`GREETING`](Self::GREETING) for a nonce, a greeting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct BlocksEnd {
     /// The request's.
@@ -54,6 +54,9 @@ pub struct BlocksEnd {
 }
 
 impl BlocksEnd {
+    /// The nonce of what is told unasked, when a connection is up. No request has it.
+    pub const GREETING: u64 = 0;
+
     pub(super) fn from_bytes(body: &[u8]) -> Result<Self, DecodeError> {
         codec::decode_exact::<_, 64>(body)
     }

@@ -33,7 +33,7 @@
 //!   first few have answered.
 //! * Memory: the [`Archive`]'s; half as much, or one message of 10 MiB if that is more, for what
 //!   comes and what is held, of which the first missing block comes first, and is handed on in parts
-//!   if it is longer; 64 peers that are passed over, 512 blocks that are put off, 4,096 budgets.
+//!   if it is longer; 64 peers that are passed over, what each connected peer keeps, 512 blocks that are put off, 4,096 budgets.
 
 mod answers;
 mod archive;
@@ -197,6 +197,9 @@ pub(super) struct CatchUp {
     /// The last block that is missing.
     last: u64,
     passed: BTreeMap<PeerKey, Passed>,
+    /// The blocks that connected peers keep from, as they said when they greeted; none at all:
+    /// [`u64::MAX`]. Later than that they may keep others, but no earlier ones.
+    keep_from: BTreeMap<PeerKey, u64>,
     put_off: BTreeMap<u64, PutOff>,
     gap: Option<(u64, u64)>,
     /// When to look again.
@@ -218,6 +221,7 @@ impl CatchUp {
             missing: None,
             last: 0,
             passed: BTreeMap::new(),
+            keep_from: BTreeMap::new(),
             put_off: BTreeMap::new(),
             gap: None,
             at: None,
@@ -266,12 +270,26 @@ impl CatchUp {
     /// A peer has connected: it may keep what others do not.
     pub(super) fn connected(&mut self, peer: PeerKey) {
         self.passed.remove(&peer);
+        self.keep_from.remove(&peer);
         self.put_off.clear();
+    }
+
+    /// A peer that greets says which whole blocks it keeps: it is not asked in vain for earlier ones.
+    pub(super) fn told(&mut self, ctx: &Ctx, peer: PeerKey, (first, last): (u64, u64)) {
+        if ctx.peers.is_connected(peer) {
+            self.keep_from.insert(peer, if first <= last { first } else { u64::MAX });
+        }
+    }
+
+    /// Whether a peer has greeted with blocks that are all above this one.
+    fn lacks(&self, peer: &PeerKey, block: u64) -> bool {
+        self.keep_from.get(peer).is_some_and(|first| block < *first)
     }
 
     /// The connection to a peer is gone.
     pub(super) fn disconnected(&mut self, peer: PeerKey) {
         self.passed.remove(&peer);
+        self.keep_from.remove(&peer);
         self.streams.retain(|stream| stream.peer != peer);
     }
 
@@ -467,6 +485,7 @@ impl CatchUp {
         let unfit = |peer: PeerKey| {
             let passed = self.passed.get(&peer);
             passed.is_some_and(|passed| passed.keeps.is_none() || passed.lacks(block))
+                || self.lacks(&peer, block)
                 || self.streams.iter().filter(|stream| stream.peer == peer).count() >= most
         };
         let seed = [u64::from(ctx.me().number()), block, self.last_nonce];
@@ -501,8 +520,11 @@ impl CatchUp {
     /// Says that the first missing block is lost, once peers have told that they do not keep it; or
     /// when to judge again.
     fn judge_gap(&mut self, ctx: &mut Ctx, first: u64, nobody_is_left: bool) -> Option<Timestamp> {
-        let lacking = || self.passed.values().filter(|passed| passed.lacks(first));
-        let count = lacking().count();
+        let lacking = || self.passed.iter().filter(|(_, passed)| passed.lacks(first));
+        // Who has said so in its greeting was not asked.
+        let greeted = || self.keep_from.iter().filter(|(_, from)| first < **from);
+        let greeted_only = greeted().filter(|(peer, _)| !self.passed.contains_key(peer)).count();
+        let count = lacking().count() + greeted_only;
         if self.gap.is_some() || count == 0 || !(count >= GAP_AFTER || nobody_is_left) {
             return None;
         }
@@ -510,8 +532,9 @@ impl CatchUp {
         if count < GAP_AFTER && ctx.now < settled {
             return Some(settled);
         }
-        let kept = lacking().filter_map(|passed| passed.keeps);
+        let kept = lacking().filter_map(|(_, passed)| passed.keeps);
         let later = kept.filter(|(from, to)| from <= to && *from > first).map(|(from, _)| from);
+        let later = later.chain(greeted().map(|(_, from)| *from));
         let last = later.min().unwrap_or(u64::MAX).saturating_sub(1).min(self.last);
         self.tell_gap(ctx, Some((first, last)));
         if self.verified.is_none() {

@@ -132,7 +132,9 @@ impl Parts {
         let first: Vec<Control> = greeting.into_iter().chain(delegations).collect();
         first.iter().for_each(|frame| self.ctx.send_control_in(Lane::Data, peer, frame));
         let offers = connecting::offers(&self.ctx).into_iter().map(Control::PlanAck);
-        let frames: Vec<Control> = plans.chain(tips).chain(listeners).chain(offers).collect();
+        let keeps = Serving::greeting(&self.ctx, &self.archive);
+        let frames: Vec<Control> =
+            plans.chain(tips).chain(listeners).chain(offers).chain(keeps).collect();
         frames.iter().for_each(|frame| self.ctx.send_control(peer, frame));
         self.delays.connected(&mut self.ctx, peer);
         self.catch_up.connected(peer);

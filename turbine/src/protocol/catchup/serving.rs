@@ -144,6 +144,16 @@ impl Serving {
         if parts > 0 { Outcome::Control } else { Outcome::RepairLacking }
     }
 
+    /// What a peer whose connection is up is told: which whole blocks are kept here, as the end of an
+    /// answer to no question. `None` while none is, but will be.
+    pub(in crate::protocol) fn greeting(ctx: &Ctx, archive: &Archive) -> Option<Control> {
+        let (first, last) = archive.range();
+        let keeps = ctx.config.repair.enabled && ctx.config.catch_up.memory > 0;
+        let (first, last) = if keeps { (first, last) } else { (1, 0) };
+        let end = BlocksEnd { nonce: BlocksEnd::GREETING, first, last };
+        (first <= last || !keeps).then_some(Control::BlocksEnd(end))
+    }
+
     /// Says that an answer is at its end, and what is kept here.
     fn end(ctx: &mut Ctx, archive: &Archive, to: PeerKey, nonce: u64) {
         let (first, last) = archive.range();

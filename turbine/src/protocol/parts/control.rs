@@ -140,6 +140,10 @@ impl Parts {
                     (outcome, if outcome == Outcome::Control { 0 } else { RECOVER + hashed })
                 }
             },
+            Control::BlocksEnd(end) if end.nonce == BlocksEnd::GREETING => {
+                self.catch_up.told(ctx, from, (end.first, end.last));
+                (Outcome::Control, FRAME)
+            }
             Control::BlocksEnd(end) => {
                 let outcome = self.catch_up.take_end(ctx.now, from, &end);
                 self.catch_up();

@@ -239,6 +239,13 @@ fn a_client_or_another_source_that_closes_the_gap_ends_it() {
 
 /// Node 4 with a gap, connected to all, and the request that it sends first.
 fn asking() -> (Net, PeerKey, BlocksRequest) {
+    let mut net = with_a_gap();
+    let (to, request) = told(&mut net).pop().expect("it asks");
+    (net, to, request)
+}
+
+/// Node 4 that misses blocks 3 to 90, connected to all, and yet to be told of anything.
+fn with_a_gap() -> Net {
     let mut config = config(RoutePolicy::Fixed(Route::Direct), 0.0);
     config.catch_up.questions = 1;
     let mut net = with(&config);
@@ -246,7 +253,11 @@ fn asking() -> (Net, PeerKey, BlocksRequest) {
     leave(&mut net);
     blocks(&mut net, 3..=90, 500);
     start(&mut net, 2);
-    // What others send of themselves, but no answer.
+    net
+}
+
+/// Tells node 4 what others send of themselves, but no answer; what it asks for then.
+fn told(net: &mut Net) -> Vec<(PeerKey, BlocksRequest)> {
     let tips = net.nodes[0].parts.repair.greeting(&net.nodes[0].parts.ctx).unwrap();
     let now = net.now;
     let hello = Hello { version: 1, chain_id: CHAIN, table: net.world.members.hash() };
@@ -256,8 +267,72 @@ fn asking() -> (Net, PeerKey, BlocksRequest) {
     for from in (0..4).map(peer) {
         net.nodes[LAST].handle_control(now, from, &tips.to_bytes());
     }
-    let (to, request) = requests(&mut net).pop().expect("it asks");
-    (net, to, request)
+    requests(net)
+}
+
+/// A node that was away asked each of its peers in vain before it found the one that keeps what it
+/// missed, though they could have said so.
+#[test]
+fn who_greets_with_later_blocks_alone_is_not_asked_for_earlier_ones() {
+    for keeper in (0..4).map(peer) {
+        let mut net = with_a_gap();
+        for from in (0..4).map(peer) {
+            let (first, last) = match from == keeper {
+                true => (1, 90),
+                // One keeps none at all.
+                false if from == peer(0) => (1, 0),
+                false => (4, 90),
+            };
+            let end = BlocksEnd { nonce: BlocksEnd::GREETING, first, last };
+            take(&mut net, from, &Control::BlocksEnd(end));
+        }
+        let asked: Vec<(PeerKey, u64)> =
+            told(&mut net).into_iter().map(|(to, request)| (to, request.block)).collect();
+        assert_eq!(asked, [(keeper, 3)]);
+    }
+}
+
+#[test]
+fn what_all_have_greeted_without_is_lost_without_asking() {
+    let mut net = with_a_gap();
+    for from in (0..4).map(peer) {
+        let end = BlocksEnd { nonce: BlocksEnd::GREETING, first: 40, last: 90 };
+        take(&mut net, from, &Control::BlocksEnd(end));
+    }
+    assert!(told(&mut net).is_empty());
+    let now = net.now + Duration::from_secs(2);
+    net.nodes[LAST].handle_timeout(now);
+    let gap = std::iter::from_fn(|| net.nodes[LAST].poll_event()).find_map(|event| match event {
+        Event::Gap(gap) => gap,
+        _ => None,
+    });
+    assert_eq!(gap, Some((3, 39)));
+}
+
+#[test]
+fn a_node_greets_with_what_it_keeps() {
+    let greeting = |memory: usize, kept: u64| {
+        let mut config = config(RoutePolicy::Fixed(Route::Direct), 0.0);
+        config.catch_up.memory = memory;
+        let mut net = with(&config);
+        blocks(&mut net, 1..=kept, 500);
+        let now = net.now;
+        while net.nodes[1].poll_transmit(now).is_some() {}
+        net.nodes[1].handle_disconnected(peer(2));
+        net.nodes[1].handle_connected(peer(2));
+        let sent = std::iter::from_fn(|| net.nodes[1].poll_transmit(now));
+        let mut ends = sent.filter_map(|transmit| match transmit.payload {
+            Payload::Control(frame) => match Control::from_bytes(&frame).unwrap() {
+                Control::BlocksEnd(end) => Some((end.nonce, end.first, end.last)),
+                _ => None,
+            },
+            Payload::Shred(_) => None,
+        });
+        (ends.next(), ends.next())
+    };
+    assert_eq!(greeting(1 << 20, 5), (Some((0, 1, 5)), None));
+    assert_eq!(greeting(1 << 20, 0), (None, None), "none yet");
+    assert_eq!(greeting(0, 5), (Some((0, 1, 0)), None), "and never any");
 }
 
 fn requests(net: &mut Net) -> Vec<(PeerKey, BlocksRequest)> {
