@@ -31,9 +31,7 @@ impl HandOver {
         let mut terms = 0;
         for (broadcast, completion) in load.broadcasts.iter().zip(&outcome.completions) {
             let block = broadcast.key.block;
-            let begins = |block: u64| {
-                block > 0 && load.leader(block - 1) != load.leader(block)
-            };
+            let begins = |block: u64| block > 0 && load.leader(block - 1) != load.leader(block);
             match broadcast.kind {
                 Kind::Seal if begins(block + 1) => {
                     seals.push(completion.after[load.leader(block + 1) as usize]);
@@ -111,9 +109,8 @@ mod tests {
             equivocal: false,
         };
         let blocks = 2..=5u64;
-        let broadcasts: Vec<Broadcast> = blocks
-            .flat_map(|block| [of(block, Kind::Env, 0), of(block, Kind::Seal, 1)])
-            .collect();
+        let broadcasts: Vec<Broadcast> =
+            blocks.flat_map(|block| [of(block, Kind::Env, 0), of(block, Kind::Seal, 1)]).collect();
         let mut outcome = Outcome::new(3, broadcasts.len());
         for (broadcast, completion) in broadcasts.iter().zip(&mut outcome.completions) {
             completion.after.fill(broadcast.key.block * MILLIS);

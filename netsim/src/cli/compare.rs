@@ -12,8 +12,8 @@ use fragcast_turbine::Profile;
 use fragcast_turbine::health::State;
 
 use super::WorldArgs;
-use crate::handover::HandOver;
 use crate::compare::{Plan, PlanOptions, Run};
+use crate::handover::HandOver;
 use crate::input::loss_share;
 use crate::measurement::Measurement;
 use crate::outcome::Change;

@@ -64,6 +64,8 @@ pub(super) use serving::Serving;
 
 /// How long a peer that could not help is passed over.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How long what a peer greets with counts: it may be catching up itself, with earlier blocks.
+const GREETED: Duration = Duration::from_secs(10);
 /// How long one that has what is missing and did not send it is: it is busy.
 const BUSY: Duration = Duration::from_millis(200);
 /// How often one that has sent a part of a block may be, until it brings a new message.
@@ -197,9 +199,9 @@ pub(super) struct CatchUp {
     /// The last block that is missing.
     last: u64,
     passed: BTreeMap<PeerKey, Passed>,
-    /// The blocks that connected peers keep from, as they said when they greeted; none at all:
-    /// [`u64::MAX`]. Later than that they may keep others, but no earlier ones.
-    keep_from: BTreeMap<PeerKey, u64>,
+    /// The first block that connected peers keep, as they said when they greeted, and until when they
+    /// are taken to keep no earlier one; none at all: [`u64::MAX`].
+    keep_from: BTreeMap<PeerKey, (u64, Timestamp)>,
     put_off: BTreeMap<u64, PutOff>,
     gap: Option<(u64, u64)>,
     /// When to look again.
@@ -277,13 +279,14 @@ impl CatchUp {
     /// A peer that greets says which whole blocks it keeps: it is not asked in vain for earlier ones.
     pub(super) fn told(&mut self, ctx: &Ctx, peer: PeerKey, (first, last): (u64, u64)) {
         if ctx.peers.is_connected(peer) {
-            self.keep_from.insert(peer, if first <= last { first } else { u64::MAX });
+            let first = if first <= last { first } else { u64::MAX };
+            self.keep_from.insert(peer, (first, ctx.now + GREETED));
         }
     }
 
     /// Whether a peer has greeted with blocks that are all above this one.
     fn lacks(&self, peer: &PeerKey, block: u64) -> bool {
-        self.keep_from.get(peer).is_some_and(|first| block < *first)
+        self.keep_from.get(peer).is_some_and(|(first, _)| block < *first)
     }
 
     /// The connection to a peer is gone.
@@ -393,6 +396,7 @@ impl CatchUp {
         self.passed.retain(|_, passed| {
             now < passed.until && (passed.keeps.is_none() || passed.lacks(first))
         });
+        self.keep_from.retain(|_, (_, until)| now < *until);
         self.go_on(ctx);
         let patience = self.live.map(|(_, since)| since + PATIENCE).filter(|at| *at > now);
         // Of the block before the live one repair may still bring what lacks.
@@ -404,6 +408,8 @@ impl CatchUp {
             (None, None) => None,
         });
         let passed = self.passed.values().map(|passed| passed.until);
+        let greeted = self.keep_from.values().filter(|(from, _)| first < *from);
+        let passed = passed.chain(greeted.map(|(_, until)| *until));
         let put_off = self.next_put_off(now);
         let all = streams.chain(passed).chain(put_off).chain(patience).chain(judge_at);
         self.at = all.min();
@@ -522,7 +528,7 @@ impl CatchUp {
     fn judge_gap(&mut self, ctx: &mut Ctx, first: u64, nobody_is_left: bool) -> Option<Timestamp> {
         let lacking = || self.passed.iter().filter(|(_, passed)| passed.lacks(first));
         // Who has said so in its greeting was not asked.
-        let greeted = || self.keep_from.iter().filter(|(_, from)| first < **from);
+        let greeted = || self.keep_from.iter().filter(|(_, (from, _))| first < *from);
         let greeted_only = greeted().filter(|(peer, _)| !self.passed.contains_key(peer)).count();
         let count = lacking().count() + greeted_only;
         if self.gap.is_some() || count == 0 || !(count >= GAP_AFTER || nobody_is_left) {
@@ -534,7 +540,7 @@ impl CatchUp {
         }
         let kept = lacking().filter_map(|(_, passed)| passed.keeps);
         let later = kept.filter(|(from, to)| from <= to && *from > first).map(|(from, _)| from);
-        let later = later.chain(greeted().map(|(_, from)| *from));
+        let later = later.chain(greeted().map(|(_, (from, _))| *from));
         let last = later.min().unwrap_or(u64::MAX).saturating_sub(1).min(self.last);
         self.tell_gap(ctx, Some((first, last)));
         if self.verified.is_none() {

@@ -3,8 +3,8 @@ use crate::protocol::Config;
 use crate::protocol::ctx::testing::{ctx, sent};
 use crate::protocol::tests::{CHAIN, World, peer};
 
-/// Terms of one block: node 0 leads 9, node 1 leads 10, node 2 leads 11, and so on.
-fn node(world: &World, number: usize, hand_over: bool) -> Ctx {
+/// Terms of ten blocks: node 0 leads up to 9, node 1 from 10 on, node 2 from 20, node 0 from 30.
+fn node(world: &World, number: u32, hand_over: bool) -> Ctx {
     ctx(world, number, Config { hand_over, ..Config::new(CHAIN) })
 }
 
@@ -46,12 +46,12 @@ fn the_next_leader_is_asked_once_a_term_and_acknowledges() {
     assert_eq!(asks.acknowledged(&mut leader, peer(1), told), Outcome::Control);
     assert!(matches!(leader.events.pop_back(), Some(Event::Held(key)) if key == KEY));
     // The rotation comes round: another term is asked for anew.
-    asks.ask(&mut leader, 12);
+    asks.ask(&mut leader, 30);
     assert_eq!(frames(&mut leader).len(), 1);
     // Whoever comes back has forgotten it.
     asks.disconnected(peer(1));
-    assert!(!asks.awaits(12));
-    asks.ask(&mut leader, 12);
+    assert!(!asks.awaits(30));
+    asks.ask(&mut leader, 30);
     assert_eq!(frames(&mut leader).len(), 1);
 }
 
@@ -77,7 +77,7 @@ fn nobody_else_acknowledges_and_nobody_else_is_believed() {
     assert_eq!(acks.requested(&third, peer(0), AckRequest { first: 9, last: 9 }), stale);
     assert!(acks.askers.is_empty());
     // Who asks again and again has one place.
-    for block in (9..900).step_by(3) {
+    for block in (9..900).step_by(30) {
         let request = AckRequest { first: block, last: block };
         assert_eq!(acks.requested(&next, peer(0), request), Outcome::Control);
     }

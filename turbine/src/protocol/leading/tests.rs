@@ -218,7 +218,7 @@ fn a_plan_that_everybody_has_stays_until_the_next_one_takes_effect() {
     let all = |leading: &mut Leading, ctx: &Ctx, id| {
         (1..30).for_each(|member| assert!(leading.acknowledged(ctx, peer(member), id)));
     };
-    let mut lead = |leading: &mut Leading, ctx: &mut Ctx, block, index| {
+    let lead = |leading: &mut Leading, ctx: &mut Ctx, block, index| {
         let message = world.sign(frag(block, index, 36_000));
         let place = key(message.message(), 0);
         let cut = leading.send(ctx, &mut Relaying::default(), place, &message).unwrap();

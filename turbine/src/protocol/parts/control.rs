@@ -4,7 +4,7 @@ use bytes::Bytes;
 use fragcast_shredder::{Kind, MessageKey};
 
 use super::{Parts, here};
-use crate::control::{Control, ControlError, Difference, Hello, RepairShreds, Terms};
+use crate::control::{BlocksEnd, Control, ControlError, Difference, Hello, RepairShreds, Terms};
 use crate::delegation::{DelegationError, SignedDelegation};
 use crate::egress::{Lane, Payload, Transmit};
 use crate::gossip::Mode;
