@@ -90,6 +90,7 @@ fn modelled(emulation: &Emulation) -> Result<Vec<Vec<Nanos>>, EmulateError> {
         coding: Config::new(0).relayed_coding,
         profile: Config::new(0).profile,
         oracle: false,
+        hand_over: false,
         hop: emulation.links.hop,
         connections: 1024,
         repair: true,
