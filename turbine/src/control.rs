@@ -9,6 +9,7 @@
 
 mod blocks;
 mod listeners;
+mod members;
 mod parts;
 mod receipts;
 mod repair;
@@ -26,6 +27,10 @@ use crate::plan::{Plan, SignedExclusions, SignedPlan};
 
 pub use blocks::{BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, MAX_PARTS};
 pub use listeners::{Listeners, MAX_TOLD};
+pub use members::{
+    MAX_BUCKETS, MAX_RECORDS_LEN, MAX_TABLE_PARTS, Records, RecordsPull, SignedTableNotice,
+    TABLE_PART_LEN, TableNotice, TablePart, TableRequest,
+};
 pub use parts::{MAX_ANSWER_PARTS, MessagePart, PART_LEN};
 pub use receipts::{AFTER_MICROS, MAX_RECEIPT_SETS, Receipt, SetReceipt, UNTIMED};
 pub use repair::{MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, Tips, WHOLE};
@@ -132,6 +137,16 @@ pub enum Control {
     Receipt(Receipt),
     /// Relays that a leader takes out of its plan.
     Exclusions(Box<SignedExclusions>),
+    /// What the sender has of members' records; the answer is what it lacks.
+    RecordsPull(RecordsPull),
+    /// Records that this node asked for.
+    Records(Records),
+    /// The table of members that holds from a block on, as the leader of a term names it.
+    TableNotice(Box<SignedTableNotice>),
+    /// The sender lacks a part of a table.
+    TableRequest(TableRequest),
+    /// A part of a table that this node asked for.
+    TablePart(TablePart),
 }
 
 /// Why a frame was not understood.
@@ -168,6 +183,11 @@ impl Control {
             Self::PlanAck(id) => (15, codec::encode(id)),
             Self::Receipt(body) => (16, codec::encode(body)),
             Self::Exclusions(body) => (17, codec::encode(&**body)),
+            Self::RecordsPull(body) => (20, codec::encode(body)),
+            Self::Records(body) => (21, codec::encode(body)),
+            Self::TableNotice(body) => (22, codec::encode(&**body)),
+            Self::TableRequest(body) => (23, codec::encode(body)),
+            Self::TablePart(body) => (24, body.to_bytes()),
         };
         let mut frame = vec![kind];
         frame.extend(body);
@@ -201,6 +221,14 @@ impl Control {
             15 => Self::PlanAck(codec::decode_exact::<_, 8>(body)?),
             16 => Self::Receipt(Receipt::from_bytes(body)?),
             17 => Self::Exclusions(Box::new(SignedExclusions::from_bytes(body)?)),
+            20 => Self::RecordsPull(RecordsPull::from_bytes(body)?),
+            21 => Self::Records(Records::from_bytes(body)?),
+            22 => Self::TableNotice(Box::new(codec::decode_exact::<
+                _,
+                { SignedTableNotice::ENCODED_LEN },
+            >(body)?)),
+            23 => Self::TableRequest(codec::decode_exact::<_, 34>(body)?),
+            24 => Self::TablePart(TablePart::from_bytes(body)?),
             kind => return Err(ControlError::Unknown(*kind)),
         })
     }

@@ -63,11 +63,14 @@ mod parts;
 mod peers;
 mod plans;
 mod receipts;
+mod records;
 mod relaying;
 mod repair;
 mod setup;
+mod tables;
 mod window;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,15 +91,18 @@ use crate::peer::{PeerId, PeerKey};
 use crate::planner::{PlanDraft, PlanJob};
 use crate::rotation::Support;
 use crate::schedule::{Schedule, rotation_hash};
+use crate::tables::Weights;
 use crate::time::Timestamp;
 
 pub use catchup::CatchUpState;
-pub use config::{CatchUpConfig, Config, GossipConfig, RepairConfig, RoutePolicy};
+pub use config::{CatchUpConfig, Config, GossipConfig, MembersConfig, RepairConfig, RoutePolicy};
 pub use delays::DelaysState;
-pub use event::{Counters, EpochChange, Event, Led, Race};
+pub use event::{Counters, EpochChange, Event, Led, Race, TableNews};
 pub use leading::BroadcastError;
 pub use receipts::{HopLatency, LEADER_BPS, ReceiptsState, RegionLatency};
+pub use records::OwnRecord;
 pub use setup::{Setup, SetupError};
+pub use tables::{MembersState, Probe};
 pub use window::{WINDOW_FUTURE, WINDOW_PAST};
 
 use epochs::Epochs;
@@ -178,7 +184,40 @@ impl Protocol {
     /// from which follows what its receipts tell of.
     pub fn set_identity(&mut self, identity: SigningKey) {
         self.parts.receipts.set_identity(&identity);
+        self.parts.records.set_identity(identity.clone());
         self.parts.delays.set_identity(identity);
+    }
+
+    /// What this node says of itself from now on, in a record that it signs with its
+    /// [identity](Self::set_identity) and renews. Without it others know it by its table alone.
+    pub fn set_own_record(&mut self, now: Timestamp, own: OwnRecord) {
+        self.at(now).records.set_own(own);
+    }
+
+    /// The weights of members that count from now on, as a source outside of the protocol tells them,
+    /// and the block at which they were read (0: at none). Without any those of the table count.
+    pub fn set_weights(&mut self, now: Timestamp, weights: Arc<Weights>, block: u64) {
+        let tables = &mut self.at(now).tables;
+        (tables.weights, tables.weights_block) = (Some(weights), block);
+        tables.forgive();
+    }
+
+    /// A call of this node's to `address` was answered by the key of `peer`: what its record says of
+    /// that address counts.
+    pub fn handle_reached(&mut self, now: Timestamp, peer: &PeerId, address: SocketAddr) {
+        self.at(now).records.pool.reached(peer, address);
+    }
+
+    /// The next newcomer that is to be called back, eight a second at most; to be asked after
+    /// [`handle_timeout`](Self::handle_timeout). Whether it answers is told by
+    /// [`handle_reached`](Self::handle_reached); that it does not, by nothing.
+    pub fn poll_probe(&mut self) -> Option<Probe> {
+        self.parts.tables.probes.pop_front()
+    }
+
+    /// What this node knows of members who come and go.
+    pub fn members(&self) -> MembersState {
+        self.parts.members_state()
     }
 
     /// Takes round trips as the transport measured them just now, of connected peers. To be called

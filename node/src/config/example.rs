@@ -11,6 +11,7 @@ impl Config {
             p2p,
             gossip,
             registry,
+            members,
             leader,
             ingest,
             execution,
@@ -79,6 +80,28 @@ timeout_ms = {registry_timeout}
 max_age_s = {registry_age}
 # The schedule in force, for the next start.
 saved = {registry_saved:?}
+
+[members]
+# Whether this node follows members who come and go, in tables that leaders name. auto: if the
+# network file has bootstrap addresses; off: it stays with the members of the network file.
+live = "{members_live}"
+# UDP addresses under which others reach this node, such as "203.0.113.1:9300", four at most.
+# Empty: those of its record in the network file; without any it follows and is no member.
+advertise = {members_advertise:?}
+# Members of a table, 4096 at most.
+max = {members_max}
+# How often this node renews its record, and after how long without that others are taken as gone.
+renew_s = {members_renew}
+life_s = {members_life}
+# Weights of members by peer id: a JSON file or a URL of one, {{"<peer id>": weight, …}}. Empty: those
+# of the network file count, and without members there those of the tables.
+weights = {members_weights:?}
+# Or a contract, which is asked through [client] at the finalized block: its address, and the selector
+# of a method without arguments that returns (bytes32[] peers, uint256[] weights).
+contract = {members_contract:?}
+selector = {members_selector:?}
+# How often weights are read.
+poll_s = {members_poll}
 
 [leader]
 # The ed25519 key that a gateway delegated to. Without this file the node only follows.
@@ -222,6 +245,16 @@ filter = "{filter}"
             registry_timeout = registry.timeout_ms,
             registry_age = registry.max_age_s,
             registry_saved = registry.saved,
+            members_live = members.live,
+            members_advertise =
+                members.advertise.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            members_max = members.max,
+            members_renew = members.renew_s,
+            members_life = members.life_s,
+            members_weights = members.weights,
+            members_contract = members.contract,
+            members_selector = members.selector,
+            members_poll = members.poll_s,
             key = leader.key,
             journal = leader.journal,
             route = leader.route,

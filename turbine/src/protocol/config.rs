@@ -74,6 +74,8 @@ pub struct Config {
     pub repair: RepairConfig,
     /// Gossip.
     pub gossip: GossipConfig,
+    /// Members who come and go.
+    pub members: MembersConfig,
 }
 
 impl Config {
@@ -100,11 +102,45 @@ impl Config {
             catch_up: CatchUpConfig::default(),
             repair: RepairConfig::default(),
             gossip: GossipConfig::default(),
+            members: MembersConfig::default(),
         }
     }
 
     /// The route that `Auto` takes where neither of the shorter ones will do.
     pub const TREE: Route = Route::Turbine { fanout: DEFAULT_FANOUT };
+}
+
+/// Configuration of members who come and go: records that spread, and the tables made of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MembersConfig {
+    /// Whether this node spreads records and follows the tables that leaders name. If not it stays
+    /// with the table that it starts with; it tells nobody of records, and takes no notice of tables.
+    pub live: bool,
+    /// Members of a table, at most [`MAX_SPREAD`](crate::tables::MAX_SPREAD).
+    pub max: usize,
+    /// How often this node renews its own record.
+    pub renew: Duration,
+    /// A record that was not renewed for this long is dead.
+    pub life: Duration,
+    /// How often this node asks a peer for records.
+    pub pull: Duration,
+    /// Since 1970, when the driver's clock was zero: records are dated by Unix time. Zero for a
+    /// driver that gives Unix time; for simulations.
+    pub origin: Duration,
+}
+
+impl Default for MembersConfig {
+    fn default() -> Self {
+        Self {
+            live: false,
+            max: crate::tables::MAX_SPREAD,
+            renew: Duration::from_secs(60),
+            // Four of them may be lost or late.
+            life: Duration::from_secs(300),
+            pull: Duration::from_secs(2),
+            origin: Duration::ZERO,
+        }
+    }
 }
 
 /// Configuration of catching up: of a node that was away, and of those that answer it. Off with

@@ -4,6 +4,7 @@
 //! What is common to all nodes of a process is shared: a clone costs a few pointers and the list
 //! of plans.
 
+mod bases;
 mod early;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use alloy_primitives::Address;
 
+pub(super) use bases::Bases;
 use early::Early;
 
 use super::plans::{Plans, Views};
@@ -19,7 +21,7 @@ use super::window::{WINDOW_FUTURE, WINDOW_PAST};
 use crate::bucket::{Bucket, Rate};
 use crate::delegation::{DelegationError, Leader, MAX_PER_GATEWAY, SignedDelegation};
 use crate::epoch::{Epoch, EpochError, EpochsView, MAX_EPOCHS};
-use crate::membership::PeerIndex;
+use crate::membership::{Membership, PeerIndex};
 use crate::peer::{PeerId, PeerKey, PeerTable};
 use crate::peering::Ring;
 use crate::plan::{Plan, PlanView};
@@ -446,6 +448,27 @@ impl Epochs {
         let new = new.into_iter().map(|(_, signed)| signed);
         let delegations = new.filter(|signed| !known.contains(signed)).collect();
         Ok(Taken { dropped, joined, delegations, changed })
+    }
+
+    /// All living epochs have these members from now on, who had none. Gives the new peers.
+    pub(super) fn found(&mut self, table: &Arc<Membership>) -> Vec<(PeerKey, PeerId)> {
+        let mut peers = PeerTable::clone(self.view.peers());
+        let mut joined = Vec::new();
+        for member in table.members() {
+            if peers.key(&member.peer()).is_none()
+                && let Some(key) = peers.intern(member.peer())
+            {
+                joined.push((key, member.peer()));
+            }
+        }
+        for living in &mut self.living {
+            let from_block = living.epoch.from_block();
+            let epoch = living.epoch.with_members(from_block, Arc::clone(table));
+            *living = Living::new(Arc::new(epoch), &peers);
+            living.me = table.index(&self.me);
+        }
+        self.set_peers(peers);
+        joined
     }
 
     fn set_peers(&mut self, peers: PeerTable) {

@@ -13,6 +13,7 @@
 mod control;
 mod epochs;
 mod looks;
+mod members;
 mod window;
 
 use std::collections::VecDeque;
@@ -40,8 +41,10 @@ use super::leading::{BroadcastError, Leading};
 use super::missing_plans::MissingPlans;
 use super::peers::Peers;
 use super::receipts::{Receipts, ReceiptsState};
+use super::records::RecordBook;
 use super::relaying::Relaying;
 use super::repair::Repair;
+use super::tables::TableBook;
 use super::window::Place;
 use crate::control::{Control, Hello, Terms};
 use crate::egress::Lane;
@@ -72,6 +75,8 @@ pub(super) struct Parts {
     pub(super) delays: Delays,
     missing_plans: MissingPlans,
     pub(super) receipts: Receipts,
+    pub(super) records: RecordBook,
+    pub(super) tables: TableBook,
 }
 
 /// What is here, of parts whose other fields are being changed.
@@ -92,14 +97,17 @@ impl Parts {
     ) -> Self {
         let ours = epochs.newest().epoch().members().hash();
         let peers = Peers::new(me, epochs.view().peers().clone(), ours);
+        let leading = leader.map(|key| Leading::new(config.chain_id, key, &epochs));
+        let ctx = Ctx::new(config, epochs, peers);
+        let config = &ctx.config;
         Self {
-            delivery: Delivery::new(&config),
+            delivery: Delivery::new(config),
             relaying: Relaying::default(),
-            leading: leader.map(|key| Leading::new(config.chain_id, key, &epochs)),
+            leading,
             repair: Repair::new(&config.repair),
             fallback: Fallback::new(config.gossip),
             evidence: EvidenceBook::default(),
-            scout: Delivery::scout(&config),
+            scout: Delivery::scout(config),
             looked_at: VecDeque::new(),
             looks: Looks::default(),
             archive: Archive::new(config.catch_up.memory, config.catch_up.blocks),
@@ -109,7 +117,9 @@ impl Parts {
             delays: Delays::default(),
             missing_plans: MissingPlans::default(),
             receipts: Receipts::default(),
-            ctx: Ctx::new(config, epochs, peers),
+            records: RecordBook::new(&ctx),
+            tables: TableBook::default(),
+            ctx,
         }
     }
 
@@ -131,6 +141,11 @@ impl Parts {
         let offers = connecting::offers(&self.ctx).into_iter().map(Control::PlanAck);
         let frames: Vec<Control> = plans.chain(tips).chain(listeners).chain(offers).collect();
         frames.iter().for_each(|frame| self.ctx.send_control(peer, frame));
+        if self.ctx.config.members.live {
+            let notices: Vec<Control> = self.tables.greeting(self.ctx.window.opened()).collect();
+            notices.iter().for_each(|frame| self.ctx.send_control(peer, frame));
+            self.records.connected(peer);
+        }
         self.delays.connected(&mut self.ctx, peer);
         self.catch_up.connected(peer);
         self.catch_up();
@@ -156,6 +171,8 @@ impl Parts {
         self.fallback.forget_told(peer);
         self.ctx.window.forget_peer(peer);
         self.delays.disconnected(peer);
+        self.records.disconnected(peer);
+        self.tables.disconnected(peer);
         self.catch_up.disconnected(peer);
         self.catch_up();
     }
@@ -466,7 +483,8 @@ impl Parts {
         let (repair, catch_up) = (self.repair.next_timeout(), self.catch_up.next_timeout());
         let receipts = self.receipts.next_timeout();
         let overlay = checks.into_iter().chain(sends).chain(repair).chain(catch_up);
-        overlay.chain(fallback).chain(receipts).min()
+        let members = self.members_timeout_at();
+        overlay.chain(fallback).chain(receipts).chain(members).min()
     }
 
     /// Makes the changes that are due.
@@ -474,6 +492,7 @@ impl Parts {
         self.check_sets();
         self.repair.timeout(&mut self.ctx, here!(self));
         self.fallback.timeout(&mut self.ctx, &self.repair);
+        self.members_timeout();
         if self.catch_up.next_timeout().is_some_and(|at| at <= self.ctx.now) {
             self.catch_up();
         }

@@ -264,6 +264,15 @@ impl Peers {
         self.states.get(peer.slot()).is_some_and(|state| state.greeting == Greeting::Other)
     }
 
+    /// The table that the last greeting of a connected peer named, if it has greeted.
+    pub(super) fn table_of(&self, peer: PeerKey) -> Option<[u8; 32]> {
+        match self.states.get(peer.slot())?.greeting {
+            Greeting::None => None,
+            Greeting::Ours => Some(self.ours),
+            Greeting::Other => self.elsewhere.get(&peer).map(|known| known.table),
+        }
+    }
+
     /// A peer's greeting names our chain, or another; says whether that it is another is news.
     pub(super) fn foreign(&mut self, peer: PeerKey, foreign: bool) -> bool {
         if !self.contains(peer) {

@@ -8,6 +8,7 @@ mod fallback;
 mod gossip;
 mod hostile;
 mod judging;
+mod members;
 mod network;
 mod planning;
 mod repair;

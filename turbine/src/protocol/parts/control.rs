@@ -161,6 +161,24 @@ impl Parts {
                 (outcome, 0)
             }
             Control::Exclusions(signed) => self.take_exclusions(&signed),
+            Control::RecordsPull(_)
+            | Control::Records(_)
+            | Control::TableRequest(_)
+            | Control::TablePart(_)
+                if !ctx.config.members.live =>
+            {
+                (Outcome::MembersOff, FRAME)
+            }
+            Control::RecordsPull(pull) => (self.records.answer(ctx, from, &pull), FRAME),
+            // What was asked for is paid for by how seldom it is asked for.
+            Control::Records(told) => {
+                let weights = self.tables.weights.as_deref();
+                (self.records.take(ctx, weights, from, told), 0)
+            }
+            Control::TableNotice(signed) => self.take_notice(from, &signed, VERIFY),
+            // Paid for by budgets of its own.
+            Control::TableRequest(asked) => (self.tables.answer(ctx, from, &asked), 0),
+            Control::TablePart(part) => (self.take_table_part(from, part), 0),
             Control::Evidence(evidence) => {
                 let told = self.evidence.told(ctx, from, *evidence);
                 let useful = told.outcome == Outcome::Control;

@@ -151,6 +151,13 @@ impl Net {
                 other => self.others[node].push(other),
             }
         }
+        while let Some(probe) = self.nodes[node].poll_probe() {
+            let there = self.ids.iter().position(|id| *id == probe.peer);
+            if there.is_some_and(|there| !self.dead[there] && !self.cut[there]) {
+                let (now, address) = (self.now, probe.addresses[0]);
+                self.nodes[node].handle_reached(now, &probe.peer, address);
+            }
+        }
         while let Some(action) = self.nodes[node].poll_gossip() {
             if !self.dead[node] {
                 self.gossip.act(self.now, node, action);
