@@ -210,7 +210,7 @@ mod tests {
         let bytes = round_trip(&Control::Records(Records { records }));
         assert_eq!(
             blake3::hash(&bytes).to_hex().as_str(),
-            "PIN_RECORDS"
+            "93d08a9b6abd8dfc7544fb5293ee930b4dbd5e80c6162f81d6c7373149028e53"
         );
         let notice = TableNotice {
             chain_id: 5,

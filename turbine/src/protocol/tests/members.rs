@@ -209,13 +209,12 @@ fn a_table_that_nobody_has_is_given_up() {
     build(&mut net, 1..=1);
     let mut members = net.world.members.members().to_vec();
     members[1].weight = 6;
-    let (hash, signed) = name(&mut net, 0, members);
+    let (_, signed) = name(&mut net, 0, members);
     tell(&mut net, 0, 3, &Control::TableNotice(Box::new(signed)));
     net.run_for(Duration::from_secs(60));
     assert!(net.nodes[3].counters().table_parts_asked < 80, "{:?}", net.nodes[3].counters());
     assert_eq!(epochs(&net, 3), [(0, 4)]);
     assert_nobody_is_barred(&net);
-    drop(hash);
 }
 
 #[test]
