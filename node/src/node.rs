@@ -24,7 +24,8 @@ use fragcast_rpc::flashblocks::{self, Door};
 use fragcast_turbine::net::{NetConfig, Running};
 use fragcast_turbine::output::Output;
 use fragcast_turbine::sequencer::Sequencer;
-use fragcast_turbine::{PeerId, Protocol, Setup};
+use fragcast_turbine::tables::Weights;
+use fragcast_turbine::{PeerId, Protocol, Setup, Timestamp};
 use fragcast_upstream::engine::{self, EngineStats};
 use jsonrpsee::core::server::Methods;
 use tokio::sync::{broadcast, mpsc};
@@ -35,6 +36,7 @@ use crate::gateway::ingest::{Ingest, IngestStats};
 use crate::gateway::journal::Journal;
 use crate::gateway::reach::Reach;
 use crate::log::Limiter;
+use crate::members::{bootstrap, weights};
 use crate::network::Network;
 use crate::registry::Beginning;
 use crate::serve::metrics;
@@ -138,9 +140,17 @@ impl Node {
             Some(settings) => Some(Beginning::of(settings, &network).await),
             None => None,
         };
-        let protocol = match &registry {
+        let live = settings.members.live;
+        let mut protocol = match &registry {
             Some(registry) => {
-                Setup::of(settings, registry.epochs(&network)?)?.node(&peer, leader)?
+                let setup = Setup::of(settings, registry.epochs(&network)?)?;
+                // A member of no table yet, whom leaders take into one.
+                if live { setup.guest(&peer, leader) } else { setup.node(&peer, leader)? }
+            }
+            None if live => {
+                let (members, schedule) = (Arc::clone(&network.members), network.schedule.clone());
+                let delegations = network.delegations.iter().copied();
+                Setup::new(settings, members, schedule, delegations)?.guest(&peer, leader)
             }
             None => Protocol::new(
                 settings,
@@ -151,6 +161,18 @@ impl Node {
                 leader,
             )?,
         };
+        let weights = config.weights_source()?;
+        if live {
+            if let Some(own) = config.own_record(&network, &peer) {
+                protocol.set_own_record(Timestamp::default(), own);
+            }
+            // The weights of the network file, until a source says otherwise.
+            let listed = network.members.members().iter();
+            let listed: Weights = listed.map(|member| (member.peer(), member.weight)).collect();
+            if !listed.is_empty() && weights.is_none() {
+                protocol.set_weights(Timestamp::default(), Arc::new(listed), 0);
+            }
+        }
         let net_config = NetConfig { cut, drop_shreds, ..config.net_settings() };
         let gossip_identity = identity.clone();
         let runtimes = Runtimes::shared()?;
@@ -209,6 +231,7 @@ impl Node {
             leader_key,
             reach,
             registry: registry.as_ref().map(|registry| Arc::clone(registry.status())),
+            weights: weights.as_ref().filter(|_| live).map(|_| Arc::default()),
             agreement: Mutex::default(),
             progress: Mutex::default(),
         });
@@ -277,6 +300,15 @@ impl Node {
         let numbers = ports.numbers().into_iter().chain(flashblocks.as_ref().map(Door::numbers));
         let _ = state.ports.set(numbers.collect());
         let upkeep = tokio::spawn(metrics::upkeep(Arc::clone(&state)));
+        if live {
+            let (all, net) = (state.network.bootstrap.clone(), state.net.clone());
+            tasks.push(tokio::spawn(bootstrap::call(all, peer, net)));
+        }
+        if let Some((source, status)) = weights.zip(state.weights.clone()) {
+            let (poll, net) = (Duration::from_secs(config.members.poll_s), state.net.clone());
+            let timeout = Duration::from_millis(config.client.timeout_ms);
+            tasks.push(tokio::spawn(weights::follow(source, poll, timeout, status, net)));
+        }
         if let Some(registry) = registry {
             let follower = registry.follow(state.net.clone(), &state.network);
             tasks.push(tokio::spawn(follower.run()));

@@ -29,6 +29,7 @@ mod link;
 mod listen;
 mod log_limit;
 mod places;
+mod probes;
 mod snapshot;
 mod socket;
 mod spawn;

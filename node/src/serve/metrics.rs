@@ -119,6 +119,7 @@ impl NodeState {
         }
         metrics.counter("fragcast_log_dropped_total", None, crate::log::dropped());
         metrics.gauge("fragcast_members", None, net.members as f64);
+        metrics.gauge("fragcast_member_records", None, net.members_state.records as f64);
         metrics.gauge("fragcast_reassembly_bytes", None, net.reassembly_bytes as f64);
         metrics.gauge("fragcast_repair_bytes", None, net.repair_bytes as f64);
         metrics.gauge("fragcast_archive_bytes", None, net.archive_bytes as f64);

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use fragcast_turbine::MembersState;
 use fragcast_turbine::health::{Reason, State};
 use fragcast_turbine::net::gossip::GossipHandle;
 use fragcast_turbine::{DelaysState, Led, Mode, ReceiptsState};
@@ -227,6 +228,20 @@ impl NodeState {
         })
     }
 
+    /// Members who come and go.
+    fn tables_status(&self, state: &MembersState) -> Value {
+        json!({
+            "fromBlock": state.from_block,
+            "members": state.members,
+            "isMember": state.is_member,
+            "records": state.records,
+            "taken": state.taken,
+            "refused": state.refused,
+            "reason": state.reason,
+            "weights": self.weights.as_ref().map(|weights| weights.json()),
+        })
+    }
+
     /// What `fragcast status` shows.
     pub fn status(&self) -> Value {
         let net = self.net.snapshot();
@@ -250,6 +265,7 @@ impl NodeState {
             "connected": net.connected,
             "peers": peers,
             "registry": self.registry.as_ref().map(|registry| registry.status(Instant::now())),
+            "tables": net.members_state.live.then(|| self.tables_status(&net.members_state)),
             "gossip": self.gossip_status(),
             "delivered": net.counters.delivered,
             "repaired": net.counters.repaired,

@@ -37,6 +37,8 @@ pub(super) enum Received {
 pub(super) enum Change {
     Up { peer: PeerKey, connection: Connection, outgoing: bool },
     Down { peer: PeerKey, id: usize },
+    /// A call of this node's to this address was answered by the key of a peer.
+    Reached { peer: PeerId, address: std::net::SocketAddr },
 }
 
 /// Why the transport dropped something.

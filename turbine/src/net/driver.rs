@@ -18,6 +18,7 @@ use super::handle::{Broadcast, Command};
 use super::inbox::{Inbound, Inbox};
 use super::link::{DriverLink, GossipInput};
 use super::listen::Call;
+use super::probes::Probes;
 use super::tally::Tally;
 use super::{Clock, Snapshot};
 use crate::egress::{Payload, Transmit};
@@ -45,6 +46,8 @@ pub(super) struct Driver {
     pub(super) connections: Connections,
     pub(super) dials: Dials,
     pub(super) following: Following,
+    /// Calls back to newcomers.
+    pub(super) probes: Probes,
     pub(super) clock: Clock,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) link: DriverLink,
@@ -142,6 +145,9 @@ impl Driver {
                     _ => {}
                 }
                 self.events.send(event).await.map_err(|_| ())?;
+            }
+            while let Some(probe) = self.protocol.poll_probe() {
+                self.probes.call(probe);
             }
             let now = self.clock.now();
             let mut sent = 0;
@@ -288,6 +294,9 @@ impl Driver {
                 // Who asked may have given up.
                 let _ = reply.send(self.protocol.support(&gateways));
             }
+            Command::Weights(weights, block) => {
+                self.protocol.set_weights(self.clock.now(), weights, block);
+            }
             Command::Head(block) => self.protocol.handle_head(self.clock.now(), block),
             Command::Verified(block, built_at) => {
                 self.protocol.handle_verified(self.clock.now(), block, built_at);
@@ -312,7 +321,14 @@ impl Driver {
             Change::Up { peer, connection, .. } if self.bars.is_barred(peer) => {
                 connection.close(VarInt::from_u32(1), b"barred");
             }
+            Change::Reached { peer, address } => {
+                self.protocol.handle_reached(self.clock.now(), &peer, address);
+            }
             Change::Up { peer, connection, outgoing } => {
+                if let Some(id) = self.peer(peer).filter(|_| outgoing) {
+                    let (now, address) = (self.clock.now(), connection.remote_address());
+                    self.protocol.handle_reached(now, &id, address);
+                }
                 if self.connections.add(peer, connection, outgoing) {
                     if let Some(unsaid) = self.connections.log(peer) {
                         tracing::info!(peer = ?self.peer(peer), outgoing, unsaid, "connected");

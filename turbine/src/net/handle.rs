@@ -12,6 +12,7 @@ use crate::epoch::{Epoch, EpochError, EpochsView};
 use crate::gossip::{Mode, Policy};
 use crate::protocol::BroadcastError;
 use crate::rotation::Support;
+use crate::tables::Weights;
 use crate::time::Timestamp;
 
 /// Why an epoch was not taken.
@@ -41,6 +42,7 @@ pub(super) enum Command {
     Broadcast(Broadcast),
     Epoch { epoch: Box<Epoch>, instead: bool, reply: oneshot::Sender<Result<(), EpochError>> },
     Support(Vec<Address>, oneshot::Sender<Support>),
+    Weights(Arc<Weights>, u64),
     Head(u64),
     Verified(u64, Timestamp),
     Idle(bool),
@@ -111,6 +113,12 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Support(gateways, reply)).await.ok()?;
         answer.await.ok()
+    }
+
+    /// The weights of members that count from now on, and the block at which they were read; see
+    /// [`Protocol::set_weights`](crate::Protocol::set_weights).
+    pub async fn set_weights(&self, weights: Arc<Weights>, block: u64) {
+        let _ = self.commands.send(Command::Weights(weights, block)).await;
     }
 
     async fn take_epoch(&self, epoch: Epoch, instead: bool) -> Result<(), EpochRefused> {

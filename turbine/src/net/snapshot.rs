@@ -11,7 +11,9 @@ use crate::gossip::{Mode, Policy};
 use crate::health::{Reason, State};
 use crate::outcome::Outcomes;
 use crate::peer::PeerId;
-use crate::protocol::{CatchUpState, Counters, DelaysState, Protocol, ReceiptsState};
+use crate::protocol::{
+    CatchUpState, Counters, DelaysState, MembersState, Protocol, ReceiptsState,
+};
 use crate::time::Timestamp;
 
 /// The driver's numbers, published five times a second.
@@ -51,6 +53,8 @@ pub struct Snapshot {
     pub delays: DelaysState,
     /// What it told, and was told as a leader, of the shreds that came.
     pub receipts: ReceiptsState,
+    /// What it knows of members who come and go.
+    pub members_state: MembersState,
     /// Gossip, as the protocol sees it.
     pub fallback: FallbackSnapshot,
 }
@@ -99,6 +103,7 @@ impl Snapshot {
             catch_up: protocol.catch_up(),
             delays: protocol.delays(),
             receipts: protocol.receipts(),
+            members_state: protocol.members(),
             fallback: FallbackSnapshot::of(protocol),
         }
     }

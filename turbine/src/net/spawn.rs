@@ -19,6 +19,7 @@ use super::following::Following;
 use super::inbox::Inbox;
 use super::link::{self, GossipLink};
 use super::listen::listen;
+use super::probes::Probes;
 use super::socket::{Socket, release};
 use super::tally::Tally;
 use super::{Clock, FallbackSnapshot, Handle, NetConfig, Snapshot, tls, transport};
@@ -127,9 +128,17 @@ pub fn spawn(
         calls.clone(),
         changes.clone(),
     ));
+    let identity = Arc::new(identity);
+    let probes = Probes::new(
+        endpoint.clone(),
+        Arc::clone(&identity),
+        transport.clone(),
+        config.limits.handshake_timeout,
+        changes.clone(),
+    );
     let dials = Dials::new(Dialler {
         endpoint: endpoint.clone(),
-        identity: Arc::new(identity),
+        identity,
         transport,
         backoff: config.backoff,
         timeout: config.limits.handshake_timeout,
@@ -147,6 +156,7 @@ pub fn spawn(
         connections,
         dials,
         following,
+        probes,
         clock,
         events,
         link,
@@ -168,6 +178,7 @@ pub fn spawn(
         endpoint.close(VarInt::from_u32(0), b"shutting down");
         listening.abort();
         driver.dials.shutdown().await;
+        driver.probes.shutdown().await;
         // Each of them holds the socket, be it ever so closed.
         drop(driver.connections);
         let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;

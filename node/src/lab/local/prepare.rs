@@ -135,6 +135,7 @@ pub(super) fn network_file(
         blocks_per_term: options.blocks_per_term,
         block_time_ms: Some(BLOCK_TIME_MS),
         gateways: gateways.iter().map(GatewayKey::address).collect(),
+        bootstrap: Vec::new(),
         delegations: delegations.map(|signed| signed.to_string()).collect(),
         members: members.collect(),
     }
