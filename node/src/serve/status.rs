@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use fragcast_turbine::MembersState;
 use fragcast_turbine::health::{Reason, State};
 use fragcast_turbine::net::gossip::GossipHandle;
-use fragcast_turbine::{DelaysState, Led, Mode, ReceiptsState};
+use fragcast_turbine::{DelaysState, Led, MembersState, Mode, ReceiptsState};
 use serde_json::{Value, json};
 
 use super::hints;
