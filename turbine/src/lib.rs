@@ -62,7 +62,7 @@ pub use peer::{PeerId, PeerKey};
 pub use plan::{Exclusions, Plan, PlanView, SignedExclusions, SignedPlan};
 pub use planner::{PlanDraft, PlanJob, Profile};
 pub use protocol::{
-    BroadcastError, CatchUpConfig, CatchUpState, Config, DelaysState, EpochChange, Event,
+    AttachState, BroadcastError, CatchUpConfig, CatchUpState, Config, DelaysState, EpochChange, Event,
     GossipConfig, HopLatency, Led, Protocol, Race, ReceiptsState, RegionLatency, RepairConfig,
     RoutePolicy, Setup, SetupError,
 };
