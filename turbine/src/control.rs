@@ -7,6 +7,7 @@
 //! A kind that a build does not know is counted and passed over, so that later versions can
 //! add plans in deltas without a new version number.
 
+mod attach;
 mod blocks;
 mod listeners;
 mod members;
@@ -25,6 +26,7 @@ use crate::delays::SignedDelayVector;
 use crate::delegation::SignedDelegation;
 use crate::plan::{Plan, SignedExclusions, SignedPlan};
 
+pub use attach::{Attach, Attached, MAX_EXTRA, Share};
 pub use blocks::{BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, MAX_PARTS};
 pub use listeners::{Listeners, MAX_TOLD};
 pub use members::{
@@ -97,6 +99,12 @@ impl Evidence {
     }
 }
 
+/// Whether members take frames of this kind of a guest: greetings, what proves itself, requests.
+/// Kinds from 20 on have rules of their own.
+pub(crate) const fn is_of_guests(kind: u8) -> bool {
+    matches!(kind, 0 | 1 | 5 | 9 | 11 | 18 | 20..)
+}
+
 /// A control frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -137,6 +145,10 @@ pub enum Control {
     Receipt(Receipt),
     /// Relays that a leader takes out of its plan.
     Exclusions(Box<SignedExclusions>),
+    /// What a guest wants of this node.
+    Attach(Attach),
+    /// What a member grants this node, which is its guest.
+    Attached(Attached),
     /// What the sender has of members' records; the answer is what it lacks.
     RecordsPull(RecordsPull),
     /// Records that this node asked for.
@@ -183,6 +195,8 @@ impl Control {
             Self::PlanAck(id) => (15, codec::encode(id)),
             Self::Receipt(body) => (16, codec::encode(body)),
             Self::Exclusions(body) => (17, codec::encode(&**body)),
+            Self::Attach(body) => (18, body.to_bytes()),
+            Self::Attached(body) => (19, body.to_bytes()),
             Self::RecordsPull(body) => (20, codec::encode(body)),
             Self::Records(body) => (21, codec::encode(body)),
             Self::TableNotice(body) => (22, codec::encode(&**body)),
@@ -221,6 +235,8 @@ impl Control {
             15 => Self::PlanAck(codec::decode_exact::<_, 8>(body)?),
             16 => Self::Receipt(Receipt::from_bytes(body)?),
             17 => Self::Exclusions(Box::new(SignedExclusions::from_bytes(body)?)),
+            18 => Self::Attach(Attach::from_bytes(body)?),
+            19 => Self::Attached(Attached::from_bytes(body)?),
             20 => Self::RecordsPull(RecordsPull::from_bytes(body)?),
             21 => Self::Records(Records::from_bytes(body)?),
             22 => Self::TableNotice(Box::new(codec::decode_exact::<

@@ -59,6 +59,8 @@ pub enum Outcome {
     OtherTable,
     /// Sent by a peer that is barred, or by nobody that is known.
     Barred,
+    /// Sent by a guest, who has no say in it.
+    Guest,
     /// A control frame that was taken.
     Control,
     /// A control frame of a kind that this build does not know.

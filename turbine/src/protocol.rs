@@ -46,6 +46,7 @@
 //! leading, repair, the fallback, evidence. How they work together is written in one place.
 
 mod again;
+mod attaching;
 mod catchup;
 mod config;
 mod connecting;
@@ -66,6 +67,7 @@ mod receipts;
 mod records;
 mod relaying;
 mod repair;
+mod seats;
 mod setup;
 mod tables;
 mod window;
@@ -94,6 +96,7 @@ use crate::schedule::{Schedule, rotation_hash};
 use crate::tables::Weights;
 use crate::time::Timestamp;
 
+pub use attaching::AttachState;
 pub use catchup::CatchUpState;
 pub use config::{CatchUpConfig, Config, GossipConfig, MembersConfig, RepairConfig, RoutePolicy};
 pub use delays::DelaysState;
@@ -153,6 +156,58 @@ impl Protocol {
     /// simulation of a running network.
     pub fn assume_connected<K: Into<PeerKey>>(&mut self, peers: impl IntoIterator<Item = K>) {
         peers.into_iter().for_each(|peer| self.parts.ctx.peers.assume_connected(peer.into()));
+    }
+
+    /// A peer has called and proved its id: its key, under which
+    /// [`handle_connected`](Self::handle_connected) follows. Who is in no table becomes a *guest*, if
+    /// there is room ([`Config::guests`]), and is forgotten when it is disconnected: its key is
+    /// nobody's then. [`epochs`](Self::epochs) changes with both.
+    pub fn handle_guest(&mut self, now: Timestamp, peer: PeerId) -> Option<PeerKey> {
+        self.at(now).guest(peer)
+    }
+
+    /// This node calls a peer, be it in a table or not: its key. Who is in none becomes a *contact*:
+    /// it can be asked as a member can, has no weight, and is known until
+    /// [`forget_contact`](Self::forget_contact) or until a table names it. `None` beyond
+    /// [`MAX_CONTACTS`](crate::peer::MAX_CONTACTS).
+    pub fn handle_contact(&mut self, now: Timestamp, peer: PeerId) -> Option<PeerKey> {
+        self.at(now).contact(peer)
+    }
+
+    /// This node calls a contact no more. Gives the key that is nobody's from now on: its connections
+    /// are to be closed.
+    pub fn forget_contact(&mut self, now: Timestamp, peer: &PeerId) -> Option<PeerKey> {
+        self.at(now).forget_contact(peer)
+    }
+
+    /// Whether this node is a guest of others: no living epoch names it.
+    pub const fn is_guest(&self) -> bool {
+        self.parts.ctx.is_guest
+    }
+
+    /// From whom this node takes messages; `None` if it is a member.
+    pub fn attached(&self) -> Option<AttachState> {
+        self.parts.attaching.state(&self.parts.ctx)
+    }
+
+    /// Guests that take all sets from this node.
+    pub const fn guests_served(&self) -> usize {
+        self.parts.ctx.seats.full()
+    }
+
+    /// Whether a peer is a guest.
+    pub fn has_guest(&self, peer: PeerKey) -> bool {
+        self.parts.ctx.peers.is_guest(peer)
+    }
+
+    /// Whether a peer is a contact.
+    pub fn has_contact(&self, peer: PeerKey) -> bool {
+        self.parts.ctx.peers.class(peer) == peers::Class::Contact
+    }
+
+    /// How many guests there are.
+    pub const fn guests(&self) -> usize {
+        self.parts.ctx.peers.guests()
     }
 
     /// A connection to `peer` is up; frames to it can be sent.
@@ -228,8 +283,9 @@ impl Protocol {
         samples: impl IntoIterator<Item = (PeerKey, Duration)>,
     ) {
         let parts = self.at(now);
-        let Parts { ctx, delays, leading, .. } = parts;
+        let Parts { ctx, delays, leading, attaching, .. } = parts;
         delays.samples(ctx, leading.is_some(), samples);
+        attaching.step(ctx);
         parts.judge();
     }
 
@@ -427,11 +483,15 @@ impl Protocol {
     }
 
     /// The peers that this node is to be connected to, those that matter most first, and no more
-    /// than [`Config::connections`]; `None` if it is everybody. It changes with plans, terms and
+    /// than [`Config::connections`]; `None` if it is everybody. A guest is connected to few, and lets
+    /// all others go. It changes with plans, terms and
     /// epochs: a driver looks once a second, calls those that are missing, and lets others go when
     /// it has no room.
     pub fn wanted_connections(&self) -> Option<Vec<PeerKey>> {
-        connecting::wanted(&self.parts.ctx)
+        match self.parts.ctx.is_guest {
+            true => Some(self.parts.attaching.wanted(&self.parts.ctx)),
+            false => connecting::wanted(&self.parts.ctx),
+        }
     }
 
     /// The peers that are connected, by key.

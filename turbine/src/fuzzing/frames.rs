@@ -11,9 +11,9 @@ use fragcast_shredder::{
 };
 
 use crate::control::{
-    BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, Control, Evidence, Hello, Listeners,
-    MAX_RECEIPT_SETS, MAX_TIPS, Receipt, RepairRequest, RepairShreds, SetReceipt, Terms, Tip, Tips,
-    UNTIMED,
+    Attach, Attached, BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, Control, Evidence, Hello,
+    Listeners, MAX_EXTRA, MAX_RECEIPT_SETS, MAX_TIPS, Receipt, RepairRequest, RepairShreds,
+    SetReceipt, Share, Terms, Tip, Tips, UNTIMED,
 };
 use crate::delays::{DelayVector, RttCode};
 use crate::delegation::Delegation;
@@ -38,6 +38,10 @@ struct World {
 
 fn leader(number: u8) -> SigningKey {
     SigningKey::from_bytes(&[number % 4 + 1; 32])
+}
+
+fn share(number: u8) -> Share {
+    [Share::Nothing, Share::Tips, Share::All][usize::from(number % 3)]
 }
 
 impl World {
@@ -66,7 +70,7 @@ impl World {
 
     /// A frame of four bytes: what it is, and three numbers.
     fn frame(&self, [op, a, b, c]: [u8; 4]) -> Control {
-        match op % 16 {
+        match op % 18 {
             0 => {
                 let table = if a < 128 { self.members.hash() } else { [b; 32] };
                 let chain_id = if c < 200 { CHAIN } else { 9 };
@@ -189,6 +193,11 @@ impl World {
                     signed.signature[0] ^= 1;
                 }
                 Control::Exclusions(Box::new(signed))
+            }
+            15 => Control::Attach(Attach { share: share(a), extra: b % (MAX_EXTRA + 1) }),
+            16 => {
+                let (places, taken) = (u16::from(b), u16::from(c));
+                Control::Attached(Attached { share: share(a), places, taken })
             }
             _ => {
                 let wire = bytes::Bytes::from(vec![b; usize::from(a) * 100 + 1]);

@@ -29,8 +29,10 @@ pub struct Snapshot {
     pub drops: Vec<(&'static str, u64)>,
     /// Outcomes of incoming calls, by reason.
     pub calls: Vec<(&'static str, u64)>,
-    /// Peers connected.
+    /// Peers connected, guests aside.
     pub connected: usize,
+    /// Guests connected.
+    pub guests: usize,
     /// Members of the network in all epochs that live, this node included.
     pub members: usize,
     /// The epochs that live, oldest first.
@@ -92,6 +94,7 @@ impl Snapshot {
             drops: connections.drops(),
             calls: calls.labels(),
             connected: connections.connected(),
+            guests: connections.guests(),
             members: epochs.members().count(),
             epochs: epochs.epochs().iter().map(|epoch| EpochSnapshot::of(epoch)).collect(),
             peers_elsewhere: protocol.peers_elsewhere(),

@@ -12,10 +12,11 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::connections::Connections;
-use super::dial::{Bars, Dialler, Dials};
+use super::dial::{Bars, Contacts, Dialler, Dials};
 use super::driver::{Driver, PENDING_BROADCASTS};
 use super::experiments::{Cut, Losses};
 use super::following::Following;
+use super::guests::Guests;
 use super::inbox::Inbox;
 use super::link::{self, GossipLink};
 use super::listen::listen;
@@ -93,7 +94,7 @@ pub fn spawn(
     }
     protocol.set_identity(identity.clone());
     let transport = transport::config(config);
-    let mut server = ServerConfig::with_crypto(Arc::new(tls::server(&identity, epochs.clone())?));
+    let mut server = ServerConfig::with_crypto(Arc::new(tls::server(&identity, epochs.clone(), config.limits.guests > 0)?));
     server
         .transport_config(transport.clone())
         .max_incoming(config.limits.handshakes * 2)
@@ -136,6 +137,7 @@ pub fn spawn(
         config.limits.handshake_timeout,
         changes.clone(),
     );
+    let contacts = Contacts::default();
     let dials = Dials::new(Dialler {
         endpoint: endpoint.clone(),
         identity,
@@ -145,6 +147,7 @@ pub fn spawn(
         bars: bars.clone(),
         changes,
         epochs: epochs.clone(),
+        contacts: contacts.clone(),
         warned: Default::default(),
     });
 
@@ -155,6 +158,8 @@ pub fn spawn(
         epochs: published,
         connections,
         dials,
+        contacts,
+        guests: Guests::new(config.limits.guests),
         following,
         probes,
         clock,

@@ -53,6 +53,10 @@ pub struct Config {
     /// The most connections of this node; as many are assumed of all others. In a table of more
     /// members connections follow the plan: see [`peering`](crate::peering).
     pub connections: usize,
+    /// Guests that are let in: peers that no table names. 0: none.
+    pub guests: usize,
+    /// The most that this node sends to all guests together, bits per second.
+    pub guests_bps: u64,
     /// Burst of the pacing. It must be longer than the resolution of the driver's timer, or the
     /// rate is never reached.
     pub burst: Duration,
@@ -93,6 +97,8 @@ impl Config {
             relayed_coding: 1.5,
             uplink_bps: 1_000_000_000,
             connections: 1_024,
+            guests: 0,
+            guests_bps: 250_000_000,
             burst: Duration::from_millis(2),
             lane_capacity: 16 * 1024 * 1024,
             reassembly: Limits::default(),

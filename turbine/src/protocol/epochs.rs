@@ -226,13 +226,42 @@ impl Epochs {
         &self.views
     }
 
-    /// The same for the node `me`.
-    pub(super) fn of_node(&self, me: PeerId) -> Self {
+    /// The same for the node `me`, and its key, which it gets now if no table names it.
+    pub(super) fn of_node(&self, me: PeerId) -> (Self, PeerKey) {
         let mut epochs = Self { me, ..self.clone() };
         for living in &mut epochs.living {
             living.me = living.epoch.members().index(&me);
         }
-        epochs
+        let key = epochs.view.peers().key(&me).unwrap_or_else(|| {
+            epochs.intern(me).expect("there is a place for this node beside those of all others")
+        });
+        (epochs, key)
+    }
+
+    /// Whether a living epoch names a peer.
+    pub(super) fn is_member(&self, peer: &PeerId) -> bool {
+        self.view.member(peer).is_some()
+    }
+
+    /// The key of a peer that no epoch need name, which it gets now if it has none. No work grows
+    /// with the number of members, but for one of many such peers.
+    pub(super) fn intern(&mut self, peer: PeerId) -> Option<PeerKey> {
+        if let Some(key) = self.view.peers().key(&peer) {
+            return Some(key);
+        }
+        let mut peers = PeerTable::clone(self.view.peers());
+        let key = peers.intern(peer)?;
+        self.set_peers(peers);
+        Some(key)
+    }
+
+    /// Forgets a peer that no epoch names.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        if !self.is_member(peer) && *peer != self.me {
+            let mut peers = PeerTable::clone(self.view.peers());
+            peers.forget(peer);
+            self.set_peers(peers);
+        }
     }
 
     /// What drivers publish.
@@ -422,7 +451,13 @@ impl Epochs {
         let mut peers = PeerTable::clone(self.view.peers());
         let mut joined = Vec::new();
         for member in epoch.members().members() {
-            if peers.key(&member.peer()).is_none()
+            let id = member.peer();
+            // Who was a guest or a contact keeps its key.
+            let is_new = match peers.key(&id) {
+                Some(_) => id != self.me && !self.is_member(&id),
+                None => true,
+            };
+            if is_new
                 && let Some(key) = peers.intern(member.peer())
             {
                 joined.push((key, member.peer()));
@@ -454,11 +489,10 @@ impl Epochs {
     pub(super) fn found(&mut self, table: &Arc<Membership>) -> Vec<(PeerKey, PeerId)> {
         let mut peers = PeerTable::clone(self.view.peers());
         let mut joined = Vec::new();
-        for member in table.members() {
-            if peers.key(&member.peer()).is_none()
-                && let Some(key) = peers.intern(member.peer())
-            {
-                joined.push((key, member.peer()));
+        // Those that it has called keep their keys.
+        for peer in table.members().iter().map(|member| member.peer()) {
+            if let Some(key) = peers.intern(peer).filter(|_| peer != self.me) {
+                joined.push((key, peer));
             }
         }
         for living in &mut self.living {
@@ -501,22 +535,37 @@ impl Epochs {
     }
 
     /// Forgets the members of epochs that are gone which no epoch names any more, and gives
-    /// their keys. This node keeps its own, though it is among them.
-    pub(super) fn leave(&mut self, gone: &[Arc<Epoch>]) -> Vec<(PeerKey, PeerId)> {
+    /// their keys: those that left, and those that `stay`, by what is said of their keys, and are not
+    /// forgotten. This node keeps its own, though it is among those that left.
+    pub(super) fn leave(
+        &mut self,
+        gone: &[Arc<Epoch>],
+        mut stays: impl FnMut(PeerKey) -> bool,
+    ) -> [Vec<(PeerKey, PeerId)>; 2] {
         let mut peers = PeerTable::clone(self.view.peers());
-        let mut left = Vec::new();
+        let (mut left, mut staying) = (Vec::new(), Vec::new());
         for member in gone.iter().flat_map(|epoch| epoch.members().members()) {
             let peer = member.peer();
             if self.view.member(&peer).is_some() {
                 continue;
             }
-            let key = if peer == self.me { peers.key(&peer) } else { peers.forget(&peer) };
-            left.extend(key.map(|key| (key, peer)));
+            let Some(key) = peers.key(&peer) else { continue };
+            if staying.contains(&(key, peer)) {
+                continue;
+            }
+            if peer != self.me && stays(key) {
+                staying.push((key, peer));
+                continue;
+            }
+            if peer != self.me {
+                peers.forget(&peer);
+            }
+            left.push((key, peer));
         }
         if !left.is_empty() {
             self.set_peers(peers);
         }
-        left
+        [left, staying]
     }
 }
 

@@ -35,8 +35,12 @@ pub struct EpochChange {
     pub began: Option<u64>,
     /// First block of an epoch that was forgotten, the newest of them if there are several.
     pub ended: Option<u64>,
-    /// Peers that no living epoch named before. Their records are in the view.
+    /// Peers that no living epoch named before. Their records are in the view. Who was a guest or a
+    /// contact is among them, under the key that it has, and stays connected.
     pub joined: Vec<(PeerKey, PeerId)>,
+    /// Peers that no living epoch names any more, and that are guests from now on: stop dialling
+    /// them. Their connections stay.
+    pub stayed: Vec<(PeerKey, PeerId)>,
     /// Peers that no living epoch names any more: close their connections and stop dialling them.
     /// The protocol has forgotten them already and takes nothing more from their keys. This node
     /// itself is among them if it is no member any more.
@@ -180,6 +184,8 @@ pub struct Counters {
     pub forwarded: u64,
     /// Shreds it made itself out of a recovered set, because it owed them.
     pub owed: u64,
+    /// Copies of shreds that it sent to guests.
+    pub to_guests: u64,
     /// Shreds of its own that it sent as a leader.
     pub originated: u64,
     /// Validated shreds that it could not relay because it does not know the plan or route.

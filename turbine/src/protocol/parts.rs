@@ -12,6 +12,7 @@
 
 mod control;
 mod epochs;
+mod guests;
 mod looks;
 mod members;
 mod window;
@@ -27,6 +28,7 @@ use fragcast_shredder::{
 };
 
 use super::again::Again;
+use super::attaching::Attaching;
 use super::catchup::{Archive, CatchUp, Serving, Word};
 use super::config::Config;
 use super::connecting;
@@ -70,6 +72,8 @@ pub(super) struct Parts {
     looks: Looks,
     pub(super) archive: Archive,
     again: Again,
+    /// If this node is a guest: whom it takes messages from.
+    pub(super) attaching: Attaching,
     pub(super) catch_up: CatchUp,
     pub(super) serving: Serving,
     pub(super) delays: Delays,
@@ -98,7 +102,8 @@ impl Parts {
         let ours = epochs.newest().epoch().members().hash();
         let peers = Peers::new(me, epochs.view().peers().clone(), ours);
         let leading = leader.map(|key| Leading::new(config.chain_id, key, &epochs));
-        let ctx = Ctx::new(config, epochs, peers);
+        let mut ctx = Ctx::new(config, epochs, peers);
+        ctx.settle_own_class();
         let config = &ctx.config;
         Self {
             delivery: Delivery::new(config),
@@ -111,9 +116,10 @@ impl Parts {
             looked_at: VecDeque::new(),
             looks: Looks::default(),
             archive: Archive::new(config.catch_up.memory, config.catch_up.blocks),
+            attaching: Attaching::default(),
             again: Again::new(&config.catch_up),
             catch_up: CatchUp::new(config.catch_up),
-            serving: Serving::new(&config.catch_up),
+            serving: Serving::new(&config.catch_up, config.guests_bps),
             delays: Delays::default(),
             missing_plans: MissingPlans::default(),
             receipts: Receipts::default(),
@@ -129,6 +135,9 @@ impl Parts {
     pub(super) fn connected(&mut self, peer: PeerKey) {
         if !self.ctx.peers.connect(peer) {
             return;
+        }
+        if self.ctx.peers.is_guest(peer) {
+            return self.greet_guest(peer);
         }
         let delegations = self.ctx.epochs.delegations().into_iter().map(Control::Delegation);
         let plans = self.leading.iter().flat_map(|leading| leading.frames(None)).cloned();
@@ -147,6 +156,7 @@ impl Parts {
             self.records.connected(peer);
         }
         self.delays.connected(&mut self.ctx, peer);
+        self.attaching.connected(&mut self.ctx);
         self.catch_up.connected(peer);
         self.catch_up();
     }
@@ -165,6 +175,9 @@ impl Parts {
         if !self.ctx.peers.contains(peer) {
             return;
         }
+        if self.ctx.peers.is_guest(peer) {
+            return self.forget_stranger(peer);
+        }
         self.ctx.peers.disconnect(peer);
         self.ctx.egress.forget(peer);
         self.repair.disconnected(peer);
@@ -173,6 +186,7 @@ impl Parts {
         self.delays.disconnected(peer);
         self.records.disconnected(peer);
         self.tables.disconnected(peer);
+        self.attaching.disconnected(&mut self.ctx, peer);
         self.catch_up.disconnected(peer);
         self.catch_up();
     }
@@ -193,6 +207,11 @@ impl Parts {
                 self.ctx.outcomes.count(Outcome::Barred);
                 continue;
             }
+            // Who is in no tree relays nothing.
+            if self.ctx.peers.is_guest(from) {
+                self.ctx.outcomes.count(Outcome::Guest);
+                continue;
+            }
             heard = true;
             match Shred::parse(bytes) {
                 Ok(shred) => match self.precheck(from, shred.header()) {
@@ -207,6 +226,9 @@ impl Parts {
         }
         if heard {
             self.fallback.note_heard(&mut self.ctx);
+        }
+        for (from, shred) in senders.iter().zip(&shreds) {
+            self.attaching.note_shred(&self.ctx, *from, shred.header());
         }
         for (from, hashed) in senders.into_iter().zip(HashedShred::batch(shreds)) {
             self.shred(from, hashed, false);
@@ -292,6 +314,7 @@ impl Parts {
                 }
                 let live_from = (!repaired).then_some(from);
                 self.repair.note_shred(&self.ctx, here!(self), &header, live_from);
+                self.ctx.counters.to_guests += self.ctx.seats.forward(&mut self.ctx.egress, &valid);
                 if !repaired && !self.relaying.forward(&mut self.ctx, &valid, leader) {
                     self.missing_plans.wait_for(&mut self.ctx, from, &valid, leader);
                 }
@@ -320,11 +343,15 @@ impl Parts {
         if let Some(set) = complete.recovered {
             self.ctx.counters.recovered += 1;
             self.send_owed(&set);
+            self.fill_guests(&set);
             self.repair.keep(&self.ctx, set);
         }
         match complete.message.map(|message| self.delivery.open(&self.ctx, message)) {
             None => {}
-            Some(Ok(delivered)) => self.deliver(delivered, from),
+            Some(Ok(delivered)) => {
+                self.attaching.note_whole(&mut self.ctx, header);
+                self.deliver(delivered, from);
+            }
             Some(Err((key, reason))) => {
                 self.repair.note_refused(here!(self), &key);
                 self.ctx.events.push_back(Event::BadMessage { key, reason });
@@ -344,6 +371,10 @@ impl Parts {
         }
     }
 
+    fn fill_guests(&mut self, set: &RecoveredSet) {
+        self.ctx.counters.to_guests += self.ctx.seats.complete(&mut self.ctx.egress, set);
+    }
+
     /// Re-encodes some of the sets that came whole, and sends what is owed of them.
     pub(super) fn check_sets(&mut self) {
         for _ in 0..Delivery::CHECKS {
@@ -351,6 +382,7 @@ impl Parts {
                 None => break,
                 Some(Ok(set)) => {
                     self.send_owed(&set);
+                    self.fill_guests(&set);
                     self.repair.keep(&self.ctx, Box::new(set));
                 }
                 Some(Err(key)) => {
@@ -407,6 +439,7 @@ impl Parts {
         self.keep(key, message, Word::Leader);
         self.advance_own(&key, message);
         if let Some(cut) = cut {
+            self.ctx.counters.to_guests += self.ctx.seats.own(&mut self.ctx.egress, &cut);
             self.receipts.note_own(&cut);
             self.repair.keep_own(&self.ctx, cut);
         }

@@ -41,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(1);
 /// Peers that are asked soon, since they have just connected.
 const MAX_SOON: usize = 64;
+/// Guests that are asked each second for their record anew.
+const GUESTS: usize = 8;
 /// The least time between two pulls that are not of the regular ones.
 const SOON: Duration = Duration::from_millis(50);
 
@@ -170,6 +172,7 @@ impl RecordBook {
             self.renew(ctx);
             self.pool.expire(unix, |peer| is_favoured(ctx, weights, peer));
             self.asked.retain(|_, at| now.since(*at) < PATIENCE);
+            self.look_at_guests(ctx);
         }
         if now >= self.soon_at
             && let Some(peer) = self.soon.pop_front()
@@ -190,6 +193,19 @@ impl RecordBook {
             self.pull_at = Some(now + pause);
             peer.into_iter().for_each(|peer| self.pull(ctx, peer));
         }
+    }
+
+    /// Guests whose record is to be renewed are asked for it: nobody else is to be asked yet.
+    fn look_at_guests(&mut self, ctx: &Ctx) {
+        let due = sequence_at(unix(ctx)).saturating_sub(ctx.config.members.renew.as_millis() as u64);
+        let old = |guest: &PeerKey| {
+            let record = ctx.peers.id(*guest).and_then(|id| self.pool.get(&id));
+            record.is_some_and(|record| record.body.sequence < due)
+                && !self.asked.contains_key(guest)
+        };
+        let guests = ctx.peers.iter_everybody().filter(|peer| ctx.peers.is_guest(*peer));
+        let guests: Vec<PeerKey> = guests.filter(old).take(GUESTS).collect();
+        guests.into_iter().for_each(|guest| self.connected(guest));
     }
 
     fn random(&mut self, ctx: &Ctx) -> &mut Stream {
@@ -217,7 +233,8 @@ impl RecordBook {
     }
 
     fn pull(&mut self, ctx: &mut Ctx, peer: PeerKey) {
-        if !ctx.peers.can_ask(peer) {
+        // A guest is asked as well, for its own record.
+        if !ctx.peers.is_connected(peer) || ctx.peers.is_refused(peer) {
             return;
         }
         self.asked.insert(peer, ctx.now);
@@ -258,7 +275,10 @@ impl RecordBook {
             return Outcome::MembersUnasked;
         }
         let me = ctx.peers.id(ctx.me());
-        for record in told.records {
+        // Of a guest its own: what it says of others, members say.
+        let guest = ctx.peers.is_guest(from).then(|| ctx.peers.id(from)).flatten();
+        let told = told.records.into_iter();
+        for record in told.filter(|record| guest.is_none_or(|guest| record.body.peer == guest)) {
             let peer = record.body.peer;
             if Some(peer) == me {
                 // What this node says of itself it says itself.

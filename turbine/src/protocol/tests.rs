@@ -6,6 +6,7 @@ mod catchup;
 mod epochs;
 mod fallback;
 mod gossip;
+mod guests;
 mod hostile;
 mod judging;
 mod members;

@@ -12,6 +12,7 @@ use crate::membership::Membership;
 use crate::peer::PeerKey;
 use crate::protocol::epochs::Bases;
 use crate::protocol::event::{EpochChange, Event};
+use crate::protocol::peers::Class;
 use crate::rotation::Support;
 
 impl Parts {
@@ -78,18 +79,26 @@ impl Parts {
         gone: &[Arc<Epoch>],
         delegations: Vec<SignedDelegation>,
     ) {
+        let was_guest = self.ctx.is_guest;
+        let joining: Vec<PeerKey> = change.joined.iter().map(|(key, _)| *key).collect();
         self.change_epochs(change, gone);
         // Before any shred that peers who have not taken the epoch cannot check.
         let hello = self.hello();
-        self.ctx.send_control_to_all(Lane::Data, &hello, None);
+        self.ctx.send_control_to_everybody(Lane::Data, &hello, None);
         let terms = Control::Terms(self.terms());
-        self.ctx.send_control_to_all(Lane::Data, &terms, None);
+        self.ctx.send_control_to_everybody(Lane::Data, &terms, None);
         for signed in delegations {
-            self.ctx.send_control_to_all(Lane::Bulk, &Control::Delegation(signed), None);
+            self.ctx.send_control_to_everybody(Lane::Bulk, &Control::Delegation(signed), None);
         }
         let table = self.ctx.epochs.newest().epoch().members().hash();
         let plans = self.leading.iter().flat_map(|leading| leading.frames(Some(table)));
         plans.for_each(|plan| self.ctx.send_control_to_all(Lane::Bulk, plan, None));
+        // Who was a guest until now has been told little, and was not listened to.
+        let promoted: Vec<PeerKey> = match was_guest && !self.ctx.is_guest {
+            true => self.ctx.peers.iter_connected().collect(),
+            false => joining.into_iter().filter(|p| self.ctx.peers.is_connected(*p)).collect(),
+        };
+        promoted.into_iter().for_each(|peer| self.connected(peer));
         self.fallback.settle(&mut self.ctx);
     }
 
@@ -155,27 +164,29 @@ impl Parts {
     /// Everybody learns that epochs came and that others are `gone`.
     fn change_epochs(&mut self, mut change: EpochChange, gone: &[Arc<Epoch>]) {
         change.ended = gone.last().map(|epoch| epoch.from_block());
-        change.left = self.ctx.epochs.leave(gone);
+        // Who is connected may stay as a guest while there is room.
+        let mut room = self.ctx.config.guests.saturating_sub(self.ctx.peers.guests());
+        let peers = &self.ctx.peers;
+        let [left, stayed] = self.ctx.epochs.leave(gone, |peer| {
+            let stays = room > 0 && peers.is_connected(peer) && !peers.is_refused(peer);
+            room -= usize::from(stays);
+            stays
+        });
+        (change.left, change.stayed) = (left, stayed);
         for (peer, _) in &change.left {
-            if self.ctx.peers.is_connected(*peer) {
-                self.ctx.egress.forget(*peer);
-            }
-            self.repair.forget_peer(*peer);
-            self.fallback.forget_peer(*peer);
-            self.ctx.doubts.forget(*peer);
-            self.ctx.window.forget_peer(*peer);
-            self.catch_up.disconnected(*peer);
-            self.serving.forget(*peer);
-            self.delays.forget(*peer);
-            self.records.disconnected(*peer);
-            self.tables.disconnected(*peer);
-            self.ctx.round_trips.forget(*peer);
-            self.ctx.peers.forget(*peer);
+            self.forget_peer(*peer);
         }
         let ours = self.ctx.epochs.newest().epoch().members().hash();
         let gateways = self.ctx.epochs.newest().epoch().schedule().gateways().len();
         self.ctx.window.set_gateways(gateways);
         self.ctx.peers.set_table(self.ctx.epochs.view().peers().clone(), ours);
+        for (peer, _) in &change.joined {
+            self.ctx.set_class(*peer, Class::Member);
+        }
+        for (peer, _) in &change.stayed {
+            self.ctx.set_class(*peer, Class::Guest);
+        }
+        self.ctx.settle_own_class();
         if let Some(leading) = &mut self.leading {
             leading.follow(&self.ctx.epochs);
         }

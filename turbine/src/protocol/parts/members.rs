@@ -66,7 +66,7 @@ impl Parts {
             Heard::Counts(other) => other,
         };
         let frame = Control::TableNotice(Box::new(signed));
-        self.ctx.send_control_to_all(Lane::Bulk, &frame, from);
+        self.ctx.send_control_to_everybody(Lane::Bulk, &frame, from);
         other.into_iter().for_each(|other| self.named_twice([signed, other]));
         if from.is_some() {
             self.want_table(signed.notice.table, Some(signed.notice.from_block), from);
