@@ -159,6 +159,8 @@ pub struct Members {
     pub renew_s: u64,
     /// A record that was not renewed for so long is dead, seconds.
     pub life_s: u64,
+    /// How often this node asks a peer for records, milliseconds.
+    pub pull_ms: u64,
     /// A JSON file or a URL of weights by peer id. Empty: those of the network file count, and
     /// without members there those of the tables.
     pub weights: String,
@@ -406,6 +408,7 @@ impl Default for Members {
             max: usual.max,
             renew_s: usual.renew.as_secs(),
             life_s: usual.life.as_secs(),
+            pull_ms: millis(usual.pull),
             weights: String::new(),
             contract: String::new(),
             selector: String::new(),

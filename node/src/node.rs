@@ -60,6 +60,8 @@ const LAST_BLOCKS: Duration = Duration::from_secs(1);
 /// How long the overlay may take to say goodbye and to close its socket: a guard against hanging.
 const GOODBYE: Duration = Duration::from_secs(10);
 
+/// Places for newcomers, where members come and go.
+const NEWCOMERS: usize = 64;
 /// How often it is looked whether the executor's thread is alive.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -134,13 +136,17 @@ impl Node {
             );
         }
         let leader_key = leader.as_ref().map(|key| key.verifying_key().to_bytes());
-        let settings = config.protocol_settings(&network)?;
+        let mut settings = config.protocol_settings(&network)?;
+        if settings.members.live {
+            // Who wants to become a member is a guest first.
+            settings.guests = settings.guests.max(NEWCOMERS);
+        }
         let ahead = (settings.catch_up.memory > 0).then_some(settings.catch_up.ahead);
         let registry = match config.registry_settings(&network)? {
             Some(settings) => Some(Beginning::of(settings, &network).await),
             None => None,
         };
-        let live = settings.members.live;
+        let (live, guests) = (settings.members.live, settings.guests);
         let mut protocol = match &registry {
             Some(registry) => {
                 let setup = Setup::of(settings, registry.epochs(&network)?)?;
@@ -173,7 +179,8 @@ impl Node {
                 protocol.set_weights(Timestamp::default(), Arc::new(listed), 0);
             }
         }
-        let net_config = NetConfig { cut, drop_shreds, ..config.net_settings() };
+        let mut net_config = NetConfig { cut, drop_shreds, ..config.net_settings() };
+        net_config.limits.guests = net_config.limits.guests.max(guests);
         let gossip_identity = identity.clone();
         let runtimes = Runtimes::shared()?;
         let Running { handle: net, events, task: driver, gossip: link } = {

@@ -195,6 +195,9 @@ impl Config {
             let problem = "must be at least 1, and twice as much, 86400 at most".into();
             return value("members.renew_s, members.life_s", problem);
         }
+        if !(10..=60_000).contains(&members.pull_ms) {
+            return value("members.pull_ms", "must be 10 to 60000".into());
+        }
         if !(1..=86_400).contains(&members.poll_s) {
             return value("members.poll_s", "must be 1 to 86400".into());
         }

@@ -93,6 +93,8 @@ max = {members_max}
 # How often this node renews its record, and after how long without that others are taken as gone.
 renew_s = {members_renew}
 life_s = {members_life}
+# How often it asks another node for records, milliseconds; nobody answers sooner than after 500.
+pull_ms = {members_pull}
 # Weights of members by peer id: a JSON file or a URL of one, {{"<peer id>": weight, …}}. Empty: those
 # of the network file count, and without members there those of the tables.
 weights = {members_weights:?}
@@ -251,6 +253,7 @@ filter = "{filter}"
             members_max = members.max,
             members_renew = members.renew_s,
             members_life = members.life_s,
+            members_pull = members.pull_ms,
             members_weights = members.weights,
             members_contract = members.contract,
             members_selector = members.selector,

@@ -73,6 +73,7 @@ impl Config {
                 max: self.members.max,
                 renew: Duration::from_secs(self.members.renew_s),
                 life: Duration::from_secs(self.members.life_s),
+                pull: Duration::from_millis(self.members.pull_ms),
                 ..MembersConfig::default()
             },
             ..usual

@@ -24,7 +24,8 @@ use tokio::sync::Notify;
 
 use crate::gateway::ingest;
 use crate::gateway::keys;
-use crate::network::Network;
+use crate::members::Bootstrap;
+use crate::network::{Network, NetworkFile};
 use crate::node::{Execution, Node, Parts};
 
 pub use options::LocalOptions;
@@ -41,6 +42,7 @@ pub struct LocalNetwork {
     nodes: Vec<Node>,
     gateways: Vec<GatewayKey>,
     network: Network,
+    options: LocalOptions,
     tracks: Vec<Arc<Mutex<Track>>>,
     news: Arc<Notify>,
     http: HttpClient,
@@ -150,7 +152,61 @@ impl LocalNetwork {
         }
         let http = HttpClient { timeout: Duration::from_secs(60), ..HttpClient::default() };
         let (sent, cuts) = (BTreeMap::new(), Vec::new());
-        Ok(Self { nodes, gateways, network, tracks, news, http, sent, cut, cuts })
+        let options = options.clone();
+        Ok(Self { nodes, gateways, network, options, tracks, news, http, sent, cut, cuts })
+    }
+
+    /// Starts another node, which knows a bootstrap address, that of node `first`, and the registry.
+    /// Gives its number.
+    ///
+    /// # Errors
+    /// A part could not be set up.
+    pub async fn join(&mut self, first: usize) -> anyhow::Result<usize> {
+        let index = self.nodes.len();
+        let prepared = prepare(&self.options, index)?;
+        let to = &self.nodes[first];
+        let bootstrap = Bootstrap {
+            peer: to.state().peer,
+            host: to.addresses().p2p.to_string(),
+        };
+        let file = NetworkFile {
+            gateways: Vec::new(),
+            bootstrap: vec![bootstrap],
+            delegations: Vec::new(),
+            members: Vec::new(),
+            ..network_file(&self.options, &self.gateways, &[])
+        };
+        let dir = self.options.dir.join(format!("node-{index}"));
+        write(&dir.join("network.toml"), &toml::to_string(&file)?)?;
+        let track = Arc::new(Mutex::new(Track::new()));
+        let (seen, told) = (Arc::clone(&track), Arc::clone(&self.news));
+        let tap = move |output: &Output| {
+            lock(&seen).take(output, false, false);
+            told.notify_waiters();
+        };
+        drop(prepared.gossip);
+        let parts = Parts {
+            execution: None,
+            config: prepared.config,
+            network: file.check_with_registry()?,
+            identity: prepared.identity,
+            leader: None,
+            sockets: prepared.sockets,
+            drop_shreds: None,
+            cut: Some(Arc::clone(&self.cut)),
+            tap: Some(Box::new(tap)),
+        };
+        self.nodes.push(Node::start(parts).await.with_context(|| format!("node {index}"))?);
+        self.tracks.push(track);
+        Ok(index)
+    }
+
+    /// Ends the node that came last, without a word to anybody but its connections' goodbye.
+    pub async fn leave(&mut self) {
+        if let Some(node) = self.nodes.pop() {
+            self.tracks.pop();
+            node.stop().await;
+        }
     }
 
     /// Blocks all UDP packets from now on, as a firewall would, or lets them pass again.

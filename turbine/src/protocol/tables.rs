@@ -357,7 +357,7 @@ impl TableBook {
         self.each.remove(&peer);
         for fetch in self.fetches.iter_mut().filter(|fetch| fetch.from == Some(peer)) {
             // Somebody else's turn, as soon as it is looked.
-            fetch.asked_at = Timestamp::default();
+            (fetch.from, fetch.asked_at) = (None, Timestamp::default());
         }
     }
 

@@ -48,6 +48,9 @@ pub struct LocalOptions {
     /// Sources of the list of gateways, by node; of the nodes beyond, those of the last. Empty: there
     /// is no registry.
     pub registry: Vec<Vec<String>>,
+    /// Whether the nodes follow members who come and go: their records are renewed every second, and
+    /// dead after 15.
+    pub live: bool,
     /// Gives every node a Flashblocks WebSocket; node 0's is at this port, 0: chosen by the system.
     pub flashblocks_port: Option<u16>,
 }
@@ -75,6 +78,7 @@ impl LocalOptions {
             gossip_port: 0,
             registered: usize::MAX,
             registry: Vec::new(),
+            live: false,
             flashblocks_port: None,
         }
     }

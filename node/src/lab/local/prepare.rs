@@ -10,7 +10,7 @@ use fragcast_turbine::membership::RecordBody;
 use fragcast_turbine::{Delegation, PeerId, SignedDelegation};
 
 use super::options::LocalOptions;
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::gateway::journal::Journal;
 use crate::gateway::keys;
 use crate::network::{MemberEntry, NetworkFile};
@@ -79,6 +79,12 @@ pub(super) fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Pr
     config.check()?;
     let sockets = Sockets::bind(&config)?;
     config.p2p.listen = sockets.p2p.local_addr()?;
+    if options.live {
+        config.members.live = Live::On;
+        config.members.advertise = vec![config.p2p.listen];
+        (config.members.renew_s, config.members.life_s) = (1, 15);
+        config.members.pull_ms = 100;
+    }
     config.ingest.listen = sockets.ingest.local_addr()?;
     config.http.listen = sockets.http.local_addr()?;
     config.admin.listen = sockets.admin.local_addr()?;

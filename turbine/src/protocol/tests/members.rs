@@ -1,5 +1,7 @@
 //! Members who come and go, under real protocols: tables that leaders name, judge, fetch, refuse.
 
+use std::collections::BTreeMap;
+
 use super::network::Net;
 use super::*;
 use crate::control::{Records, RecordsPull, SignedTableNotice, TableNotice, TableRequest};
@@ -14,6 +16,7 @@ fn config(live: bool) -> Config {
     config.members.live = live;
     config.members.life = LIFE;
     config.members.renew = Duration::from_secs(5);
+    config.guests = if live { 16 } else { 0 };
     config
 }
 
@@ -316,4 +319,123 @@ fn what_is_not_asked_for_is_paid_for() {
         tell(&mut net, 2, 1, &pull);
     }
     assert!(answered(&net) <= before + 1);
+}
+
+/// A node that knows one member and the gateways, and nothing else.
+fn newcomer(net: &mut Net, number: u8, first: usize) -> usize {
+    let identity = SigningKey::from_bytes(&[number; 32]);
+    let id = PeerId(identity.verifying_key().to_bytes());
+    let nobody = Arc::new(Membership::new(CHAIN, Vec::new()).unwrap());
+    let setup = Setup::new(config(true), nobody, net.world.schedule.clone(), []).unwrap();
+    let mut node = setup.guest(&id, None);
+    node.set_identity(identity);
+    let addresses = vec![std::net::SocketAddr::from(([127, 0, 0, 1], 1_000 + u16::from(number)))];
+    node.set_own_record(net.now, OwnRecord { addresses, uplink_kbps: 1_000_000 });
+    let new = net.add(node, id);
+    let (now, of_first) = (net.now, net.ids[first]);
+    assert!(net.nodes[new].handle_contact(now, of_first).is_some());
+    assert!(net.nodes[first].handle_guest(now, id).is_some());
+    net.connect(new, first);
+    new
+}
+
+/// A node is gone without a word.
+fn gone(net: &mut Net, node: usize) {
+    net.dead[node] = true;
+    for other in (0..net.nodes.len()).filter(|other| *other != node) {
+        if let Some(key) = net.nodes[other].epochs().peers().key(&net.ids[node]) {
+            net.nodes[other].handle_disconnected(key);
+        }
+    }
+}
+
+#[test]
+fn a_newcomer_that_knows_one_member_becomes_one() {
+    let mut net = net(&[5; 5], 2, |_| true);
+    build(&mut net, 1..=3);
+    let new = newcomer(&mut net, 200, 4);
+    net.run_for(Duration::from_millis(600));
+    assert_eq!(epochs(&net, new), [(0, 5)], "it has its contact's table");
+    assert!(!net.nodes[new].members().is_member);
+    build(&mut net, 4..=45);
+    for node in 0..6 {
+        assert_eq!(net.nodes[node].epochs().newest().members().len(), 6, "node {node}");
+        assert_eq!(table(&net, node), table(&net, 0));
+    }
+    assert!(net.nodes[new].members().is_member);
+    let last: Vec<u64> = net.delivered[new].iter().map(|d| d.key.block).collect();
+    for block in 36..=45 {
+        assert_eq!(last.iter().filter(|of| **of == block).count(), 3, "block {block}");
+    }
+    assert_nobody_is_barred(&net);
+}
+
+#[test]
+fn who_is_not_reached_at_its_address_does_not_become_a_member() {
+    let mut net = net(&[5; 5], 2, |_| true);
+    build(&mut net, 1..=3);
+    let new = newcomer(&mut net, 200, 4);
+    // Its record says that it is where somebody else is, who has another key.
+    net.unreachable.push(new);
+    build(&mut net, 4..=45);
+    assert!((0..6).all(|node| net.nodes[node].epochs().newest().members().len() == 5));
+    assert!(net.nodes[0].parts.records.pool.get(&net.ids[new]).is_some(), "its record is known");
+}
+
+/// Mean latency of what came, in ms, and of the pairs of a member and a message of others the share
+/// that came; of blocks from `from` on.
+fn measured(net: &Net, from: u64, to: u64, members: &dyn Fn(usize, u64) -> bool) -> (f64, f64) {
+    let (mut came, mut due, mut sum) = (0u64, 0u64, 0.0);
+    for node in 0..net.nodes.len() {
+        for block in (from..=to).filter(|block| members(node, *block)) {
+            if net.world.gateway(block) == node {
+                continue;
+            }
+            due += 3;
+            for delivered in net.delivered[node].iter().filter(|d| d.key.block == block) {
+                came += 1;
+                sum += delivered.times.latency().map_or(0.0, |latency| latency.as_secs_f64() * 1e3);
+            }
+        }
+    }
+    (sum / came as f64, came as f64 / due as f64)
+}
+
+#[test]
+fn a_network_whose_members_come_and_go_loses_nothing_and_is_as_fast() {
+    const NODES: usize = 40;
+    const LAST: u64 = 100;
+    let still = {
+        let mut net = net(&[0; NODES], 2, |_| true);
+        build(&mut net, 1..=LAST);
+        measured(&net, 20, LAST, &|_, _| true)
+    };
+    let mut net = net(&[0; NODES], 2, |_| true);
+    // Every ten seconds one goes and one comes: of forty members fifteen percent a minute.
+    let (mut went, mut came) = (BTreeMap::new(), BTreeMap::new());
+    for number in 0..8u8 {
+        let begin = u64::from(number) * 10 + 1;
+        build(&mut net, begin..=begin + 4);
+        let goes = 2 + usize::from(number);
+        gone(&mut net, goes);
+        went.insert(goes, begin + 5);
+        let new = newcomer(&mut net, 100 + number, NODES - 1 - usize::from(number));
+        came.insert(new, begin + 5);
+        build(&mut net, begin + 5..=begin + 9);
+    }
+    build(&mut net, 81..=LAST);
+    // Who comes counts from three terms later on, who goes to the end.
+    let is_member = |node: usize, block: u64| {
+        went.get(&node).is_none_or(|at| block < *at)
+            && came.get(&node).is_none_or(|at| block >= *at + 30)
+    };
+    let (latency, complete) = measured(&net, 20, LAST, &is_member);
+    println!("still {still:?}, churn ({latency}, {complete})");
+    assert!(complete >= 0.999, "{complete}");
+    let alive = (0..net.nodes.len()).filter(|node| !net.dead[*node]);
+    let sizes: std::collections::BTreeSet<usize> =
+        alive.map(|node| net.nodes[node].epochs().newest().members().len()).collect();
+    println!("members {sizes:?}");
+    assert!(sizes.iter().all(|members| (NODES - 4..=NODES + 4).contains(members)), "{sizes:?}");
+    assert_nobody_is_barred(&net);
 }
