@@ -61,8 +61,7 @@ impl Prefix {
                 (!exempt).then_some(Self::V4([a, b, c]))
             }
             IpAddr::V6(ip) => {
-                let exempt =
-                    ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local();
+                let exempt = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local();
                 let [a, b, c, d, e, f, ..] = ip.octets();
                 (!exempt).then_some(Self::V6([a, b, c, d, e, f]))
             }
@@ -251,17 +250,17 @@ pub fn judge(table: &Membership, known: &Known<'_>) -> Result<(), Unfit> {
     };
     // Nothing is known of weights by who has no table yet and no source.
     if weights.is_some() || !before.is_empty() {
-        let differ = table.members().iter().map(|member| {
-            u128::from(member.weight.abs_diff(own(&member.peer())))
-        });
+        let differ = table
+            .members()
+            .iter()
+            .map(|member| u128::from(member.weight.abs_diff(own(&member.peer()))));
         let differ: u128 = differ.sum();
         if differ * TOLERATED > total {
             return Err(Unfit::Weights { differ, total });
         }
     }
-    let omitted = connected.iter().filter(|peer| {
-        before.index(peer).is_some() && table.index(peer).is_none()
-    });
+    let omitted =
+        connected.iter().filter(|peer| before.index(peer).is_some() && table.index(peer).is_none());
     let (omitted, total) = match total {
         // A full table leaves out who has no weight: those with the highest ids.
         0 if table.len() >= max.min(MAX_SPREAD) => (0, 0),

@@ -165,10 +165,7 @@ impl LocalNetwork {
         let index = self.nodes.len();
         let prepared = prepare(&self.options, index)?;
         let to = &self.nodes[first];
-        let bootstrap = Bootstrap {
-            peer: to.state().peer,
-            host: to.addresses().p2p.to_string(),
-        };
+        let bootstrap = Bootstrap { peer: to.state().peer, host: to.addresses().p2p.to_string() };
         let file = NetworkFile {
             gateways: Vec::new(),
             bootstrap: vec![bootstrap],

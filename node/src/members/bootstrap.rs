@@ -114,12 +114,10 @@ mod tests {
             assert_eq!((read.peer, &*read.host), (PeerId([7; 32]), host));
             assert_eq!(read.to_string(), text);
         }
-        for bad in
-            ["", "@", "x:1", "x@", "x@y:1", "@y:1"].map(str::to_owned).into_iter().chain(
-                ["", "y", "y:", "y:0", ":1", "::1:9300", "y:70000", "a b:1"]
-                    .map(|host| format!("{peer}@{host}")),
-            )
-        {
+        for bad in ["", "@", "x:1", "x@", "x@y:1", "@y:1"].map(str::to_owned).into_iter().chain(
+            ["", "y", "y:", "y:0", ":1", "::1:9300", "y:70000", "a b:1"]
+                .map(|host| format!("{peer}@{host}")),
+        ) {
             assert!(bad.parse::<Bootstrap>().is_err(), "{bad}");
         }
     }

@@ -185,7 +185,12 @@ fn decode_abi(bytes: &[u8]) -> Result<Weights, WeightsError> {
         let at = number(head)?;
         let len = number(at)?;
         let first = at.checked_add(32).ok_or(WeightsError::Abi)?;
-        match len <= MAX_WEIGHTS && len.checked_mul(32).and_then(|n| n.checked_add(first)).is_some_and(|end| end <= bytes.len()) {
+        match len <= MAX_WEIGHTS
+            && len
+                .checked_mul(32)
+                .and_then(|n| n.checked_add(first))
+                .is_some_and(|end| end <= bytes.len())
+        {
             true => Ok((first, len)),
             false => Err(WeightsError::Abi),
         }
@@ -343,7 +348,11 @@ mod tests {
     #[test]
     fn stakes_in_wei_are_scaled_alike_and_none_vanishes() {
         let ether = U256::from(10).pow(U256::from(18));
-        let all = [(PeerId([1; 32]), ether * U256::from(32)), (PeerId([2; 32]), ether), (PeerId([3; 32]), U256::from(1))];
+        let all = [
+            (PeerId([1; 32]), ether * U256::from(32)),
+            (PeerId([2; 32]), ether),
+            (PeerId([3; 32]), U256::from(1)),
+        ];
         let weights = scale(&all);
         let of = |n: u8| weights[&PeerId([n; 32])];
         assert!(of(1) / of(2) == 32 || of(1) / of(2) == 31, "{weights:?}");

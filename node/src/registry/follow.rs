@@ -227,8 +227,8 @@ impl Follower {
         }
         let epochs = self.net.epochs();
         let from = epochs.newest().rotation_from();
-        let is_ahead = support.head.is_none_or(|head| from > head)
-            && from > epochs.oldest().from_block();
+        let is_ahead =
+            support.head.is_none_or(|head| from > head) && from > epochs.oldest().from_block();
         self.status.note(is_ahead.then_some(from), gateways_of(&epochs));
         Some(())
     }

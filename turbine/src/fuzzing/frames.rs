@@ -11,7 +11,10 @@ use fragcast_shredder::{
 };
 
 use crate::control::{
-    Attach, Attached, BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, Control, Evidence, Hello, Listeners, MAX_EXTRA, MAX_RECEIPT_SETS, MAX_TIPS, Receipt, Records, RecordsPull, RepairRequest, RepairShreds, SetReceipt, Share, TableNotice, TablePart, TableRequest, Terms, Tip, Tips, UNTIMED,
+    Attach, Attached, BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, Control, Evidence,
+    Hello, Listeners, MAX_EXTRA, MAX_RECEIPT_SETS, MAX_TIPS, Receipt, Records, RecordsPull,
+    RepairRequest, RepairShreds, SetReceipt, Share, TableNotice, TablePart, TableRequest, Terms,
+    Tip, Tips, UNTIMED,
 };
 use crate::delays::{DelayVector, RttCode};
 use crate::delegation::Delegation;

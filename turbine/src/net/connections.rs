@@ -5,7 +5,7 @@
 //! that were let in, and contacts: nobody else has an entry, or a connection.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub(super) enum Change {
     Stranger { id: PeerId, connection: Connection },
     Down { peer: PeerKey, id: usize },
     /// A call of this node's to this address was answered by the key of a peer.
-    Reached { peer: PeerId, address: std::net::SocketAddr },
+    Reached(PeerId, SocketAddr),
 }
 
 /// Why the transport dropped something.

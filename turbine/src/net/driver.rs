@@ -346,7 +346,7 @@ impl Driver {
             Change::Up { peer, connection, .. } if self.bars.is_barred(peer) => {
                 connection.close(VarInt::from_u32(1), b"barred");
             }
-            Change::Reached { peer, address } => {
+            Change::Reached(peer, address) => {
                 self.protocol.handle_reached(self.clock.now(), &peer, address);
             }
             Change::Up { peer, connection, outgoing } => {

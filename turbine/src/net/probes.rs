@@ -62,7 +62,7 @@ impl Probes {
                 match tokio::time::timeout(timeout, connecting).await {
                     Ok(Ok(connection)) => {
                         // Nobody listens any more: the driver ends.
-                        let _ = changes.send(Change::Reached { peer, address }).await;
+                        let _ = changes.send(Change::Reached(peer, address)).await;
                         connection.close(VarInt::from_u32(0), b"called back");
                         return;
                     }

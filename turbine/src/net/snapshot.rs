@@ -11,9 +11,7 @@ use crate::gossip::{Mode, Policy};
 use crate::health::{Reason, State};
 use crate::outcome::Outcomes;
 use crate::peer::PeerId;
-use crate::protocol::{
-    CatchUpState, Counters, DelaysState, MembersState, Protocol, ReceiptsState,
-};
+use crate::protocol::{CatchUpState, Counters, DelaysState, MembersState, Protocol, ReceiptsState};
 use crate::time::Timestamp;
 
 /// The driver's numbers, published five times a second.

@@ -197,7 +197,8 @@ impl RecordBook {
 
     /// Guests whose record is to be renewed are asked for it: nobody else is to be asked yet.
     fn look_at_guests(&mut self, ctx: &Ctx) {
-        let due = sequence_at(unix(ctx)).saturating_sub(ctx.config.members.renew.as_millis() as u64);
+        let due =
+            sequence_at(unix(ctx)).saturating_sub(ctx.config.members.renew.as_millis() as u64);
         let old = |guest: &PeerKey| {
             let record = ctx.peers.id(*guest).and_then(|id| self.pool.get(&id));
             record.is_some_and(|record| record.body.sequence < due)
@@ -252,7 +253,7 @@ impl RecordBook {
         }
         self.answered.insert(from, now);
         let count = pull.buckets.len();
-        let first = self.first * count >> 16;
+        let first = (self.first * count) >> 16;
         let (records, next) = self.pool.differing(&pull.buckets, first, MAX_RECORDS_LEN);
         if let Some(next) = next {
             // What did not fit comes first the next time, whoever asks.

@@ -123,7 +123,7 @@ pub(super) enum PartTaken {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct TableBook {
     pub(super) weights: Option<Arc<Weights>>,
     /// The block at which they were read; 0 if at none.
@@ -143,26 +143,6 @@ pub(super) struct TableBook {
     all: Bucket,
     pub(super) probes: VecDeque<Probe>,
     pub(super) state: MembersState,
-}
-
-impl Default for TableBook {
-    fn default() -> Self {
-        Self {
-            weights: None,
-            weights_block: 0,
-            noticed: BTreeMap::new(),
-            fetches: Vec::new(),
-            refused: VecDeque::new(),
-            named: None,
-            look_at: Timestamp::default(),
-            elsewhere: None,
-            encoded: None,
-            each: BTreeMap::new(),
-            all: Bucket::default(),
-            probes: VecDeque::new(),
-            state: MembersState::default(),
-        }
-    }
 }
 
 fn rate((parts, burst): (u64, u64)) -> Rate {
@@ -207,9 +187,10 @@ impl TableBook {
 
     /// What a peer is told whose connection is up: of blocks above `head`.
     pub(super) fn greeting(&self, head: Option<u64>) -> impl Iterator<Item = Control> + '_ {
-        let above = self.noticed.values().filter(move |known| {
-            head.is_none_or(|head| known.signed.notice.from_block > head)
-        });
+        let above = self
+            .noticed
+            .values()
+            .filter(move |known| head.is_none_or(|head| known.signed.notice.from_block > head));
         above.map(|known| Control::TableNotice(Box::new(known.signed)))
     }
 

@@ -56,10 +56,10 @@ fn those_with_weight_come_first_then_those_who_were_reached() {
     let records: Vec<MemberRecord> = (0..6).map(local).collect();
     let weights = weights(&[(1, 5), (3, 9), (4, 5), (99, 7)]);
     let compose = |reached: &[u32], before: &Membership, max| {
-        let candidates = records.iter().zip(0..).map(|(record, n)| Candidate {
-            record,
-            reached: reached.contains(&n),
-        });
+        let candidates = records
+            .iter()
+            .zip(0..)
+            .map(|(record, n)| Candidate { record, reached: reached.contains(&n) });
         compose(CHAIN, candidates, &weights, before, max).unwrap()
     };
     let one = compose(&[0], &none(), 10);
@@ -92,7 +92,8 @@ fn a_renewed_record_makes_no_other_table() {
 #[test]
 fn one_network_of_addresses_has_its_share_of_those_without_weight() {
     let at = |n: u32, net: u8| record(n, 1, &format!("203.0.{net}.{}:9300", n % 250 + 1));
-    let records: Vec<MemberRecord> = (0..40).map(|n| at(n, 1)).chain((40..50).map(|n| at(n, 2))).collect();
+    let records: Vec<MemberRecord> =
+        (0..40).map(|n| at(n, 1)).chain((40..50).map(|n| at(n, 2))).collect();
     let table = compose(CHAIN, all(&records), &Weights::new(), &none(), 100).unwrap();
     assert_eq!(table.len(), MAX_OF_PREFIX + 10);
     let heavy = weights(&(0..40).map(|n| (n, 1)).collect::<Vec<_>>());
@@ -103,7 +104,9 @@ fn one_network_of_addresses_has_its_share_of_those_without_weight() {
     let known = Known { before: &none(), weights: None, connected: &[], max: 100 };
     assert_eq!(judge(&lie, &known), Err(Unfit::Prefix));
     assert_eq!(judge(&table, &known), Ok(()));
-    for exempt in ["10.1.2.3", "127.0.0.1", "192.168.1.1", "169.254.0.1", "::1", "fd00::1", "fe80::1"] {
+    for exempt in
+        ["10.1.2.3", "127.0.0.1", "192.168.1.1", "169.254.0.1", "::1", "fd00::1", "fe80::1"]
+    {
         assert_eq!(Prefix::of(exempt.parse().unwrap()), None, "{exempt}");
     }
     let v6 = Prefix::of("2001:db8:1:2::3".parse().unwrap());
@@ -134,8 +137,12 @@ fn a_leader_that_throws_out_who_is_there_or_gives_weight_to_its_own_is_not_follo
     let peers: Vec<PeerId> = records.iter().map(|record| record.body.peer).collect();
     let known = Known { before: &before, weights: Some(&heavy), connected: &peers[..20], max: 100 };
     let without = |gone: std::ops::Range<usize>| {
-        let kept: Vec<MemberRecord> =
-            records.iter().enumerate().filter(|(n, _)| !gone.contains(n)).map(|(_, r)| r.clone()).collect();
+        let kept: Vec<MemberRecord> = records
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| !gone.contains(n))
+            .map(|(_, r)| r.clone())
+            .collect();
         compose(CHAIN, all(&kept), &heavy, &before, 100).unwrap()
     };
     assert_eq!(judge(&without(0..2), &known), Ok(()), "a tenth may be a misunderstanding");
@@ -162,7 +169,8 @@ fn a_leader_that_throws_out_who_is_there_or_gives_weight_to_its_own_is_not_follo
 #[test]
 fn where_nobody_has_weight_members_are_counted() {
     let records: Vec<MemberRecord> = (0..21).map(local).collect();
-    let table = |n: usize| compose(CHAIN, all(&records[..n]), &Weights::new(), &none(), 100).unwrap();
+    let table =
+        |n: usize| compose(CHAIN, all(&records[..n]), &Weights::new(), &none(), 100).unwrap();
     let before = table(20);
     let peers: Vec<PeerId> = records.iter().map(|record| record.body.peer).collect();
     let known = Known { before: &before, weights: None, connected: &peers, max: 100 };

@@ -145,7 +145,8 @@ mod tests {
         assert_eq!(told(&with_table), [(30, 4, 1, 0)], "the list holds since block 0");
         let both = living([epoch(0, 3, 1)].into_iter().chain(with_table));
         // A list after the table, in the same block, and before it.
-        let with = |block| told(&Bases::of(&both, 15).with_list(&epoch(block, 9, 2), true).unwrap());
+        let with =
+            |block| told(&Bases::of(&both, 15).with_list(&epoch(block, 9, 2), true).unwrap());
         assert_eq!(with(40), [(30, 4, 1, 0), (40, 4, 2, 40)]);
         assert_eq!(with(30), [(30, 4, 2, 30)]);
         assert_eq!(with(20), [(20, 3, 2, 20), (30, 4, 2, 20)]);

@@ -264,7 +264,7 @@ impl Parts {
             return;
         }
         let now = self.ctx.now;
-        let probes = self.records.pool.to_probe(now, PROBES);
+        let probes = self.records.pool.take_probes(now, PROBES);
         self.tables.probe(probes);
     }
 

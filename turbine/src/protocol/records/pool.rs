@@ -67,7 +67,8 @@ impl Pool {
     /// Whether a record is alive at `now`.
     fn is_alive(&self, now: Timestamp, record: &MemberRecord) -> bool {
         let sequence = record.body.sequence;
-        sequence < LIVE || now.since(Timestamp::from_micros(sequence.saturating_mul(1_000))) <= self.life
+        sequence < LIVE
+            || now.since(Timestamp::from_micros(sequence.saturating_mul(1_000))) <= self.life
     }
 
     /// The record of a peer.
@@ -142,9 +143,10 @@ impl Pool {
             return Outcome::ControlBad;
         }
         giving_way.map(|peer| self.remove(&peer));
-        let kept = self.records.get(&peer).filter(|kept| {
-            kept.reached && kept.record.body.addresses == record.body.addresses
-        });
+        let kept = self
+            .records
+            .get(&peer)
+            .filter(|kept| kept.reached && kept.record.body.addresses == record.body.addresses);
         let reached = kept.is_some();
         self.replace(record, !favoured, reached);
         Outcome::Control
@@ -176,7 +178,11 @@ impl Pool {
 
     /// Forgets who has not renewed its record, and records without age of those whom nothing names any
     /// more. Says who is favoured anew.
-    pub(in crate::protocol) fn expire(&mut self, now: Timestamp, favoured: impl Fn(&PeerId) -> bool) {
+    pub(in crate::protocol) fn expire(
+        &mut self,
+        now: Timestamp,
+        favoured: impl Fn(&PeerId) -> bool,
+    ) {
         let life = self.life;
         let mut gone = Vec::new();
         for (peer, kept) in &mut self.records {
@@ -208,7 +214,7 @@ impl Pool {
     }
 
     /// Peers whose addresses nobody has tried lately, `most` at most.
-    pub(in crate::protocol) fn to_probe(
+    pub(in crate::protocol) fn take_probes(
         &mut self,
         now: Timestamp,
         most: usize,
@@ -266,7 +272,8 @@ impl Pool {
     ) -> (Vec<MemberRecord>, Option<usize>) {
         let count = theirs.len();
         let ours = self.buckets(count);
-        let differ: Vec<bool> = ours.iter().zip(theirs).map(|(ours, theirs)| ours != theirs).collect();
+        let differ: Vec<bool> =
+            ours.iter().zip(theirs).map(|(ours, theirs)| ours != theirs).collect();
         let first = first % count;
         let bucket = |record: &MemberRecord| bucket_of(&record.body.peer, count);
         let of_any = self.records.values().map(|kept| &kept.record).filter(|r| differ[bucket(r)]);

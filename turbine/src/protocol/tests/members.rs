@@ -73,7 +73,9 @@ fn table(net: &Net, node: usize) -> [u8; 32] {
 
 fn news(net: &Net, node: usize) -> Vec<&TableNews> {
     let events = net.others[node].iter();
-    events.filter_map(|event| if let Event::Table(news) = event { Some(news) } else { None }).collect()
+    events
+        .filter_map(|event| if let Event::Table(news) = event { Some(news) } else { None })
+        .collect()
 }
 
 fn assert_nobody_is_barred(net: &Net) {
@@ -200,7 +202,10 @@ fn a_leader_that_gives_weight_to_its_own_is_followed_by_nobody() {
     net.run_for(Duration::from_millis(100));
     let told = news(&net, 3);
     assert!(
-        matches!(told[..], [TableNews::Refused { reason: Unfit::Weights { differ: 4, total: 30 }, .. }]),
+        matches!(
+            told[..],
+            [TableNews::Refused { reason: Unfit::Weights { differ: 4, total: 30 }, .. }]
+        ),
         "{told:?}"
     );
     assert_nobody_is_barred(&net);
@@ -254,7 +259,8 @@ fn notices_of_others_than_the_terms_leader_or_of_other_times_are_not_taken() {
     let with = |change: &dyn Fn(&mut TableNotice)| {
         let mut notice = signed.notice;
         change(&mut notice);
-        let key = net.world.leader_keys.iter().find(|k| k.verifying_key().to_bytes() == notice.leader);
+        let key =
+            net.world.leader_keys.iter().find(|k| k.verifying_key().to_bytes() == notice.leader);
         Control::TableNotice(Box::new(notice.sign(key.unwrap())))
     };
     let other = net.world.leader_keys[1].verifying_key().to_bytes();

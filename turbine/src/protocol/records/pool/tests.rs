@@ -130,14 +130,14 @@ fn an_address_counts_after_a_handshake_there() {
     let mut pool = pool();
     pool.take(now(), at(1, NOW, "203.0.113.1:9300"), false);
     let reached = |pool: &Pool| pool.iter().all(|(_, reached)| reached);
-    let probes = pool.to_probe(now(), 5);
+    let probes = pool.take_probes(now(), 5);
     assert_eq!(probes, [(id(1), vec!["203.0.113.1:9300".parse().unwrap()])]);
-    assert_eq!(pool.to_probe(now() + Duration::from_secs(59), 5), [], "once a minute");
-    assert_eq!(pool.to_probe(now() + Duration::from_secs(60), 5).len(), 1);
+    assert_eq!(pool.take_probes(now() + Duration::from_secs(59), 5), [], "once a minute");
+    assert_eq!(pool.take_probes(now() + Duration::from_secs(60), 5).len(), 1);
     pool.reached(&id(1), "203.0.113.1:9301".parse().unwrap());
     assert!(!reached(&pool), "another port");
     pool.reached(&id(1), "203.0.113.1:9300".parse().unwrap());
-    assert!(reached(&pool) && pool.to_probe(now() + LIFE, 5).is_empty());
+    assert!(reached(&pool) && pool.take_probes(now() + LIFE, 5).is_empty());
     pool.take(now(), at(1, NOW + 1, "203.0.113.1:9300"), false);
     assert!(reached(&pool), "renewed at the same address");
     pool.take(now(), at(1, NOW + 2, "203.0.113.2:9300"), false);
@@ -163,7 +163,7 @@ fn only_buckets_that_differ_are_sent_and_a_long_difference_ends() {
     while new.len() < one.len() {
         let buckets = new.buckets(new.bucket_count());
         let count = buckets.len();
-        let (sent, next) = one.differing(&buckets, first * count >> 16, 5_000);
+        let (sent, next) = one.differing(&buckets, (first * count) >> 16, 5_000);
         assert!(sent.iter().map(|record| record.to_bytes().len()).sum::<usize>() <= 5_000);
         sent.into_iter().for_each(|record| _ = new.take(now(), record, false));
         first = next.map_or(first, |next| (next << 16) / count);
