@@ -195,7 +195,7 @@ fn a_table_is_read_back_and_a_false_one_is_not() {
         bad[at] ^= 1;
         assert!(decode(CHAIN, &table.hash(), &bad, strange).is_err(), "byte {at}");
     }
-    let mut claims = bytes.clone();
+    let mut claims = bytes;
     claims[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(decode(CHAIN, &table.hash(), &claims, strange).is_err());
     // A leader that names a record which its member has not signed.
@@ -210,7 +210,7 @@ fn a_table_is_read_back_and_a_false_one_is_not() {
 fn the_longest_table_is_sent_in_as_many_parts_as_are_allowed() {
     let longest = 8 + MAX_SPREAD * (MemberRecord::MAX_LEN + 8);
     assert_eq!(longest, MAX_TABLE_LEN);
-    assert!(crate::control::MAX_TABLE_PARTS <= 64);
+    const { assert!(crate::control::MAX_TABLE_PARTS <= 64) };
     let (table, _) = sample(CHAIN, &[1; 9]);
     let one = MemberRecord::MAX_LEN - 3 * 18 + 8;
     assert_eq!(encode(&table).len(), 8 + 9 * one);

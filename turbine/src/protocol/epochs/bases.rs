@@ -45,6 +45,11 @@ impl Bases {
         Self { base: Arc::clone(&living[staying - 1]), tables, lists }
     }
 
+    /// The first block from which a change can hold: that of what has begun is its own.
+    pub(in crate::protocol) fn first_block(&self) -> u64 {
+        self.base.from_block().saturating_add(1)
+    }
+
     fn follows(&self, from_block: u64) -> Result<(), EpochError> {
         let newest = self.base.from_block();
         match from_block > newest {

@@ -118,8 +118,9 @@ impl Parts {
             return Ok(from_block);
         }
         let begun = self.begun();
-        let from_block = from_block.unwrap_or_else(|| begun.saturating_add(1));
         let base = Bases::of(self.ctx.epochs.view().epochs(), begun);
+        let next = begun.saturating_add(1).max(base.first_block());
+        let from_block = from_block.unwrap_or(next);
         let epochs = base.with_table(from_block, table)?;
         self.take_epochs(epochs, begun)?;
         Ok(from_block)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Parts;
 use crate::control::{Control, SignedTableNotice, TableNotice, TablePart};
 use crate::egress::Lane;
+use crate::epoch::MAX_EPOCHS;
 use crate::membership::{Membership, MembershipError};
 use crate::outcome::Outcome;
 use crate::peer::{PeerId, PeerKey};
@@ -151,7 +152,10 @@ impl Parts {
         let members = table.len();
         let taken = self.change_table(from_block, table);
         // What does not follow the epochs that are known comes too late: the next one will do.
-        let Ok(from_block) = taken else { return self.ctx.outcomes.count(Outcome::TableOld) };
+        let Ok(from_block) = taken else {
+            self.tables.elsewhere = None;
+            return self.ctx.outcomes.count(Outcome::TableOld);
+        };
         self.tables.state.taken += 1;
         self.records.keep_tables(&self.ctx);
         let news = TableNews::Taken { from_block, members, own: own.is_some() };
@@ -226,7 +230,10 @@ impl Parts {
         };
         let naming = head / term * term;
         let Some(from_block) = first_block(naming, term) else { return };
-        if self.tables.named == Some(naming) || from_block - head <= WINDOW_FUTURE {
+        let late = from_block - head <= WINDOW_FUTURE;
+        // An epoch more than can live would take with it blocks that are still asked for.
+        let full = self.ctx.epochs.iter().count() >= MAX_EPOCHS;
+        if self.tables.named == Some(naming) || late || full {
             return;
         }
         let Some(table) = self.compose(Some(from_block), false) else { return };
