@@ -96,6 +96,12 @@ impl Parts {
     ) -> Self {
         let ours = epochs.newest().epoch().members().hash();
         let peers = Peers::new(me, epochs.view().peers().clone(), ours);
+        let mut ctx = Ctx::new(config.clone(), epochs.clone(), peers);
+        ctx.settle_own_class();
+        let mut attaching = Attaching::default();
+        if ctx.is_guest {
+            attaching.draw(&ctx);
+        }
         Self {
             delivery: Delivery::new(&config),
             relaying: Relaying::default(),
@@ -107,18 +113,14 @@ impl Parts {
             looked_at: VecDeque::new(),
             looks: Looks::default(),
             archive: Archive::new(config.catch_up.memory, config.catch_up.blocks),
-            attaching: Attaching::default(),
+            attaching,
             again: Again::new(&config.catch_up),
             catch_up: CatchUp::new(config.catch_up),
             serving: Serving::new(&config.catch_up, config.guests_bps),
             delays: Delays::default(),
             missing_plans: MissingPlans::default(),
             receipts: Receipts::default(),
-            ctx: {
-                let mut ctx = Ctx::new(config, epochs, peers);
-                ctx.settle_own_class();
-                ctx
-            },
+            ctx,
         }
     }
 
