@@ -24,7 +24,7 @@ use fragcast_rpc::flashblocks::{self, Door};
 use fragcast_turbine::net::{NetConfig, Running};
 use fragcast_turbine::output::Output;
 use fragcast_turbine::sequencer::Sequencer;
-use fragcast_turbine::{PeerId, Protocol, Setup};
+use fragcast_turbine::{PeerId, Setup};
 use fragcast_upstream::engine::{self, EngineStats};
 use jsonrpsee::core::server::Methods;
 use tokio::sync::{broadcast, mpsc};
@@ -138,19 +138,22 @@ impl Node {
             Some(settings) => Some(Beginning::of(settings, &network).await),
             None => None,
         };
-        let protocol = match &registry {
-            Some(registry) => {
-                Setup::of(settings, registry.epochs(&network)?)?.node(&peer, leader)?
+        let setup = match &registry {
+            Some(registry) => Setup::of(settings, registry.epochs(&network)?)?,
+            None => {
+                let (members, schedule) = (Arc::clone(&network.members), network.schedule.clone());
+                Setup::new(settings, members, schedule, network.delegations.iter().copied())?
             }
-            None => Protocol::new(
-                settings,
-                &peer,
-                Arc::clone(&network.members),
-                network.schedule.clone(),
-                network.delegations.iter().copied(),
-                leader,
-            )?,
         };
+        let protocol = setup.guest(&peer, leader);
+        if protocol.is_guest() {
+            tracing::warn!(
+                %peer,
+                members = network.members.len(),
+                "the network file does not name this node: it follows as a guest of members that \
+                 have p2p.max_guests, relays nothing and leads nothing"
+            );
+        }
         let net_config = NetConfig { cut, drop_shreds, ..config.net_settings() };
         let gossip_identity = identity.clone();
         let runtimes = Runtimes::shared()?;

@@ -51,15 +51,19 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
     let network = config.network()?;
     let identity = keys::read_ed25519(&config.identity)?;
     let peer = PeerId(identity.verifying_key().to_bytes());
-    let Some(me) = network.members.index(&peer) else {
-        bail!(
-            "{peer} is not a member: add the record that `fragcast init` printed to {}",
-            config.network.display()
-        );
-    };
     let mut out = std::io::stdout().lock();
     writeln!(out, "chain        {} ({})", network.chain_id, network.dialect)?;
     writeln!(out, "{}", pace(&network, &config)?)?;
+    let Some(me) = network.members.index(&peer) else {
+        writeln!(
+            out,
+            "peer         {peer}, no member: it runs as a guest of {} members; to be one of them, add \
+             the record that `fragcast init` printed to {}",
+            network.members.len(),
+            config.network.display()
+        )?;
+        return Ok(0);
+    };
     writeln!(out, "peer         {peer}, member {me} of {}", network.members.len())?;
     for member in network.members.members() {
         let addresses: Vec<String> = member.record.addresses().map(|a| a.to_string()).collect();
