@@ -96,6 +96,10 @@ pub struct P2p {
     pub max_connections_per_address: usize,
     /// Handshakes in progress.
     pub max_handshakes: usize,
+    /// Guests, nodes that are no members, that a member lets in. 0: none.
+    pub max_guests: usize,
+    /// The most that this node sends to all guests together, Mbit/s. 0: a quarter of its uplink.
+    pub guests_mbps: u64,
     /// Memory for messages that are being reassembled, MiB.
     pub reassembly_mib: usize,
     /// Whether this node asks others for missing shreds, and answers them.
@@ -364,6 +368,8 @@ impl Default for P2p {
             max_connections: 1024,
             max_connections_per_address: 64,
             max_handshakes: 64,
+            max_guests: 64,
+            guests_mbps: 0,
             reassembly_mib: 128,
             repair: true,
             repair_mib: 64,

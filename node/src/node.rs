@@ -25,7 +25,7 @@ use fragcast_turbine::net::{NetConfig, Running};
 use fragcast_turbine::output::Output;
 use fragcast_turbine::sequencer::Sequencer;
 use fragcast_turbine::tables::Weights;
-use fragcast_turbine::{PeerId, Protocol, Setup, Timestamp};
+use fragcast_turbine::{PeerId, Setup, Timestamp};
 use fragcast_upstream::engine::{self, EngineStats};
 use jsonrpsee::core::server::Methods;
 use tokio::sync::{broadcast, mpsc};
@@ -147,26 +147,22 @@ impl Node {
             None => None,
         };
         let (live, guests) = (settings.members.live, settings.guests);
-        let mut protocol = match &registry {
-            Some(registry) => {
-                let setup = Setup::of(settings, registry.epochs(&network)?)?;
-                // A member of no table yet, whom leaders take into one.
-                if live { setup.guest(&peer, leader) } else { setup.node(&peer, leader)? }
-            }
-            None if live => {
+        let setup = match &registry {
+            Some(registry) => Setup::of(settings, registry.epochs(&network)?)?,
+            None => {
                 let (members, schedule) = (Arc::clone(&network.members), network.schedule.clone());
-                let delegations = network.delegations.iter().copied();
-                Setup::new(settings, members, schedule, delegations)?.guest(&peer, leader)
+                Setup::new(settings, members, schedule, network.delegations.iter().copied())?
             }
-            None => Protocol::new(
-                settings,
-                &peer,
-                Arc::clone(&network.members),
-                network.schedule.clone(),
-                network.delegations.iter().copied(),
-                leader,
-            )?,
         };
+        let mut protocol = setup.guest(&peer, leader);
+        if protocol.is_guest() && !live {
+            tracing::warn!(
+                %peer,
+                members = network.members.len(),
+                "the network file does not name this node: it follows as a guest of members that \
+                 have p2p.max_guests, relays nothing and leads nothing"
+            );
+        }
         let weights = config.weights_source()?;
         if live {
             if let Some(own) = config.own_record(&network, &peer) {

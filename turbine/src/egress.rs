@@ -309,24 +309,28 @@ mod tests {
         egress.set_guest(PeerKey::from(9), true);
         let to_guest = |lane| Transmit { to: PeerKey::from(9), ..transmit(lane, 9) };
         let mut now = Timestamp::default();
-        (0..100).for_each(|_| drop(egress.push(to_guest(Lane::NextLeader))));
+        for _ in 0..100 {
+            assert!(egress.push(to_guest(Lane::NextLeader)));
+        }
         assert_eq!(egress.queued(Lane::Guest), 100_000);
         let (mut members, mut guests) = (0, 0);
-        for _ in 0..1_000 {
-            egress.push(transmit(Lane::Data, 1));
+        for turn in 0..1_000 {
+            // Half of what the uplink carries.
+            if turn % 4 == 0 {
+                egress.push(transmit(Lane::Data, 1));
+            }
             while let Some(sent) = egress.pop(now) {
                 // Nothing of a member's is ever left behind it.
                 assert!(sent.lane != Lane::Guest || egress.queued(Lane::Data) == 0);
                 members += usize::from(sent.lane == Lane::Data);
                 guests += usize::from(sent.lane == Lane::Guest);
             }
-            let next = egress.next_at(now).expect("guests wait");
-            assert!(next > now, "time moves on");
+            assert!(egress.next_at(now).expect("guests wait") > now, "time moves on");
             now = now + Duration::from_micros(50);
         }
         // Fifty milliseconds: a kilobyte takes one at the guests' rate and a tenth of one at all.
-        assert!(guests <= 53, "{guests}");
-        assert!(members >= 440, "{members}");
+        assert!((45..=53).contains(&guests), "{guests}");
+        assert_eq!(members, 250);
         egress.set_guest(PeerKey::from(9), false);
         assert!(egress.push(to_guest(Lane::Data)));
         assert_eq!(egress.queued(Lane::Data), 940 + FRAMING);

@@ -195,6 +195,11 @@ impl Protocol {
         self.parts.ctx.seats.full()
     }
 
+    /// How many guests are let in.
+    pub const fn guest_places(&self) -> usize {
+        self.parts.ctx.config.guests
+    }
+
     /// Whether a peer is a guest.
     pub fn has_guest(&self, peer: PeerKey) -> bool {
         self.parts.ctx.peers.is_guest(peer)

@@ -53,18 +53,22 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
     let peer = PeerId(identity.verifying_key().to_bytes());
     let me = network.members.index(&peer);
     let live = config.follows_members(&network);
-    if me.is_none() && !live {
-        bail!(
-            "{peer} is not a member: add the record that `fragcast init` printed to {}",
-            config.network.display()
-        );
-    }
     let mut out = std::io::stdout().lock();
     writeln!(out, "chain        {} ({})", network.chain_id, network.dialect)?;
     writeln!(out, "{}", pace(&network, &config)?)?;
     match me {
         Some(me) => writeln!(out, "peer         {peer}, member {me} of {}", network.members.len())?,
-        None => writeln!(out, "peer         {peer}, in no table of the network file")?,
+        None if live => writeln!(out, "peer         {peer}, in no table of the network file")?,
+        None => {
+            writeln!(
+                out,
+                "peer         {peer}, no member: it runs as a guest of {} members; to be one of them, add \
+                 the record that `fragcast init` printed to {}",
+                network.members.len(),
+                config.network.display()
+            )?;
+            return Ok(0);
+        }
     }
     for member in network.members.members() {
         let addresses: Vec<String> = member.record.addresses().map(|a| a.to_string()).collect();

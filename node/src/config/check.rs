@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use fragcast_turbine::membership::MAX_ADDRESSES;
+use fragcast_turbine::peer::MAX_GUESTS;
 use fragcast_turbine::schedule::BLOCKS_PER_TERM;
 use fragcast_turbine::tables::MAX_SPREAD;
 use fragcast_turbine::{Mode, Policy};
@@ -113,6 +114,12 @@ impl Config {
         }
         if self.p2p.max_handshakes < 2 || self.p2p.max_connections < 2 {
             return value("p2p.max_handshakes, p2p.max_connections", "must be at least 2".into());
+        }
+        if self.p2p.max_guests > MAX_GUESTS {
+            return value("p2p.max_guests", format!("must be at most {MAX_GUESTS}"));
+        }
+        if self.p2p.guests_mbps > self.p2p.uplink_mbit {
+            return value("p2p.guests_mbps", "must be at most p2p.uplink_mbit".into());
         }
         if self.p2p.reassembly_mib < 32 {
             return value(

@@ -42,6 +42,10 @@ uplink_mbit = {uplink}
 max_connections = {max_connections}
 max_connections_per_address = {per_address}
 max_handshakes = {handshakes}
+# Guests, nodes that are no members, that a member lets in; 0: none. What it sends to all of them
+# together at most, Mbit/s; 0: a quarter of the uplink.
+max_guests = {max_guests}
+guests_mbps = {guests_mbps}
 # Memory for messages in the making, MiB.
 reassembly_mib = {reassembly}
 # Ask other nodes for what is lost on the way, and answer those that ask.
@@ -231,6 +235,8 @@ filter = "{filter}"
             max_connections = p2p.max_connections,
             per_address = p2p.max_connections_per_address,
             handshakes = p2p.max_handshakes,
+            max_guests = p2p.max_guests,
+            guests_mbps = p2p.guests_mbps,
             reassembly = p2p.reassembly_mib,
             repair = p2p.repair,
             repair_mib = p2p.repair_mib,

@@ -52,6 +52,11 @@ impl Config {
             },
             uplink_bps: self.p2p.uplink_mbit * 1_000_000,
             connections: self.p2p.max_connections,
+            guests: self.p2p.max_guests,
+            guests_bps: match self.p2p.guests_mbps {
+                0 => self.p2p.uplink_mbit * 250_000,
+                mbps => mbps * 1_000_000,
+            },
             reassembly: fragcast_shredder::Limits { memory: self.p2p.reassembly_mib * MIB },
             repair: RepairConfig {
                 enabled: self.p2p.repair,
@@ -162,6 +167,7 @@ impl Config {
                 per_address: self.p2p.max_connections_per_address,
                 handshakes: self.p2p.max_handshakes,
                 handshakes_per_address: self.p2p.max_handshakes.div_ceil(2),
+                guests: self.p2p.max_guests,
                 ..Limits::default()
             },
             ..NetConfig::default()

@@ -86,6 +86,9 @@ impl LocalNetwork {
         if options.nodes < 2 {
             bail!("a network needs at least 2 nodes");
         }
+        if options.guests + 2 > options.nodes {
+            bail!("a network of {} nodes has at least 2 members", options.nodes);
+        }
         if !(1..=options.nodes).contains(&options.gateways) {
             bail!(
                 "between 1 and {} gateways are possible with {} nodes",
@@ -100,7 +103,8 @@ impl LocalNetwork {
             .map(|index| prepare(options, index))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let registered = options.registered.clamp(1, options.gateways);
-        let file = network_file(options, &gateways[..registered], &prepared);
+        let members = &prepared[..options.nodes - options.guests];
+        let file = network_file(options, &gateways[..registered], members);
         write(&options.dir.join("network.toml"), &toml::to_string(&file)?)?;
         write(
             &options.dir.join("README"),
@@ -226,14 +230,20 @@ impl LocalNetwork {
     /// # Errors
     /// It takes longer than `guard`.
     pub async fn connected(&self, guard: Duration) -> anyhow::Result<()> {
-        let all = self.nodes.len() - 1;
+        let all = self.network.members.len() - 1;
         let wait = async {
             // Of gossip's links each has at least one; small networks are linked completely.
             let links = all.min(links::LINKS / 4);
             let apart = |node: &Node| {
                 let shared = node.state();
                 let gossip = shared.gossip.as_ref().map(|gossip| gossip.snapshot().members);
-                shared.net.snapshot().connected < all || gossip.is_some_and(|n| n < links)
+                let net = shared.net.snapshot();
+                // A guest is connected to few, and one of them sends it everything.
+                let lacking = match &net.attached {
+                    Some(attached) => !attached.granted,
+                    None => net.connected < all,
+                };
+                lacking || gossip.is_some_and(|n| n < links)
             };
             while self.nodes.iter().any(apart) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -290,6 +300,13 @@ impl LocalNetwork {
     pub async fn arrived(&self, block: u64, guard: Duration) -> bool {
         let Some(roots) = self.sent.get(&block) else { return true };
         self.wait(guard, || self.tracks.iter().all(|track| lock(track).has(block, roots))).await
+    }
+
+    /// The same of some nodes.
+    pub async fn arrived_at(&self, nodes: &[usize], block: u64, guard: Duration) -> bool {
+        let Some(roots) = self.sent.get(&block) else { return true };
+        let has = |node: &usize| lock(&self.tracks[*node]).has(block, roots);
+        self.wait(guard, || nodes.iter().all(has)).await
     }
 
     /// Forgets the nodes' reports on `block`, which is about to be built (again).

@@ -9,6 +9,7 @@ mod examples;
 mod failing;
 mod gateway;
 mod gossip;
+mod guests;
 mod members;
 mod ports;
 mod registry;

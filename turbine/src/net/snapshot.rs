@@ -11,7 +11,9 @@ use crate::gossip::{Mode, Policy};
 use crate::health::{Reason, State};
 use crate::outcome::Outcomes;
 use crate::peer::PeerId;
-use crate::protocol::{CatchUpState, Counters, DelaysState, MembersState, Protocol, ReceiptsState};
+use crate::protocol::{
+    AttachState, CatchUpState, Counters, DelaysState, MembersState, Protocol, ReceiptsState,
+};
 use crate::time::Timestamp;
 
 /// The driver's numbers, published five times a second.
@@ -31,6 +33,12 @@ pub struct Snapshot {
     pub connected: usize,
     /// Guests connected.
     pub guests: usize,
+    /// Of those, the ones that take all sets.
+    pub guests_served: usize,
+    /// How many guests are let in.
+    pub guest_places: usize,
+    /// If this node is a guest: from whom it takes messages.
+    pub attached: Option<AttachState>,
     /// Members of the network in all epochs that live, this node included.
     pub members: usize,
     /// The epochs that live, oldest first.
@@ -93,6 +101,9 @@ impl Snapshot {
             calls: calls.labels(),
             connected: connections.connected(),
             guests: connections.guests(),
+            guests_served: protocol.guests_served(),
+            guest_places: protocol.guest_places(),
+            attached: protocol.attached(),
             members: epochs.members().count(),
             epochs: epochs.epochs().iter().map(|epoch| EpochSnapshot::of(epoch)).collect(),
             peers_elsewhere: protocol.peers_elsewhere(),

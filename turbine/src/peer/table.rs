@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_change_of_a_table_leaves_those_that_share_its_base_as_they_were() {
         let mut table = PeerTable::default();
-        (0..1_000).for_each(|n| drop(table.intern(peer(n))));
+        (0..1_000).for_each(|n| assert!(table.intern(peer(n)).is_some()));
         let before = table.clone();
         // As many come and go as make a base of their own several times.
         for n in 1_000..2_000 {
@@ -218,7 +218,7 @@ mod tests {
             }
         }
         assert_eq!((before.len(), before.slots(), table.len()), (1_000, 1_000, 1_500));
-        assert_eq!(table.slots(), 1_501, "slots are given again");
+        assert_eq!(table.slots(), 1_500, "slots are given again");
         let all: Vec<_> = table.iter().collect();
         assert_eq!(all.len(), 1_500);
         assert!(all.iter().all(|(key, id)| table.key(id) == Some(*key)));

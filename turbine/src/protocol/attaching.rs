@@ -99,7 +99,7 @@ pub struct AttachState {
     pub round_trip: Option<Duration>,
     /// The median over its last messages of the time from others' tips to the whole message.
     pub lateness: Duration,
-    /// How often another became primary.
+    /// How often another became primary because the one before was late, silent, full or gone.
     pub rotations: u64,
     /// The share of the primary's shreds that was lost on the way.
     pub loss: f64,
@@ -172,8 +172,12 @@ impl Attaching {
     }
 
     /// Draws candidates, if a round is over.
-    fn draw(&mut self, ctx: &Ctx) {
+    pub(super) fn draw(&mut self, ctx: &Ctx) {
         let (now, (first, count, later)) = (ctx.now, ROUNDS);
+        if self.round == 1 && self.round_at == Timestamp::default() {
+            // Drawn before there was any time.
+            self.round_at = now;
+        }
         let is_first = self.round == 0;
         let length = if self.round <= count { first } else { later };
         if !is_first && now < self.round_at + length {
@@ -235,6 +239,8 @@ impl Attaching {
         // Nearest first; who is avoided only where nobody else is there.
         let mut near: Vec<PeerKey> =
             ctx.peers.iter_connected().filter(|peer| ctx.peers.can_ask(*peer)).collect();
+        // Who is not measured yet will be within a second.
+        near.retain(|peer| far(*peer) < u32::MAX);
         near.sort_by_key(|peer| (self.is_avoided(now, *peer), far(*peer), *peer));
         let fits = |peer: &PeerKey| ctx.peers.can_ask(*peer) && !self.is_avoided(now, *peer);
         let kept = self.primary.filter(fits);
@@ -249,7 +255,10 @@ impl Attaching {
             (None, nearest) => nearest,
         };
         if primary != self.primary {
+            // One that is nearer is no reason to count.
+            let rotates = kept.is_none() && self.primary.is_some();
             self.begin(now, primary);
+            self.rotations += u64::from(rotates);
         }
         near.retain(|peer| Some(*peer) != primary);
         if near.len() > 2 && self.heard_at > Timestamp::default() && now >= self.heard_at + QUIET {
@@ -263,7 +272,6 @@ impl Attaching {
     }
 
     fn begin(&mut self, now: Timestamp, primary: Option<PeerKey>) {
-        self.rotations += u64::from(self.primary.is_some());
         (self.primary, self.since, self.granted) = (primary, now, false);
         self.window.clear();
         self.seen.values_mut().for_each(|seen| seen.came = 0);

@@ -104,6 +104,10 @@ impl Parts {
         let leading = leader.map(|key| Leading::new(config.chain_id, key, &epochs));
         let mut ctx = Ctx::new(config, epochs, peers);
         ctx.settle_own_class();
+        let mut attaching = Attaching::default();
+        if ctx.is_guest {
+            attaching.draw(&ctx);
+        }
         let config = &ctx.config;
         Self {
             delivery: Delivery::new(config),
@@ -116,7 +120,7 @@ impl Parts {
             looked_at: VecDeque::new(),
             looks: Looks::default(),
             archive: Archive::new(config.catch_up.memory, config.catch_up.blocks),
-            attaching: Attaching::default(),
+            attaching,
             again: Again::new(&config.catch_up),
             catch_up: CatchUp::new(config.catch_up),
             serving: Serving::new(&config.catch_up, config.guests_bps),

@@ -12,6 +12,8 @@ use crate::config::RouteName;
 pub struct LocalOptions {
     /// Nodes in all.
     pub nodes: usize,
+    /// Of those, the last so many are no members: they follow as guests.
+    pub guests: usize,
     /// Gateways; gateway g is run by node g.
     pub gateways: usize,
     /// Blocks that a gateway leads at a time.
@@ -61,6 +63,7 @@ impl LocalOptions {
     pub fn new(dir: &Path) -> Self {
         Self {
             nodes: 2,
+            guests: 0,
             gateways: 1,
             blocks_per_term: 30,
             chain_id: 901,
