@@ -26,7 +26,7 @@ use crate::gateway::reach::Unreached;
 
 pub use check::ConfigError;
 pub use file::{FileError, read_toml};
-pub use names::{LogFormat, ProfileName, RouteName, StateFrom};
+pub use names::{Live, LogFormat, ProfileName, RouteName, StateFrom};
 
 /// `node.toml`. Relative paths are relative to the file.
 ///
@@ -54,6 +54,8 @@ pub struct Config {
     pub gossip: Gossip,
     /// Where the list of gateways comes from.
     pub registry: Registry,
+    /// Members who come and go.
+    pub members: Members,
     /// Settings of a node that leads.
     pub leader: Leader,
     /// The interface to which the gateway posts its messages.
@@ -94,6 +96,10 @@ pub struct P2p {
     pub max_connections_per_address: usize,
     /// Handshakes in progress.
     pub max_handshakes: usize,
+    /// Guests, nodes that are no members, that a member lets in. 0: none.
+    pub max_guests: usize,
+    /// The most that this node sends to all guests together, Mbit/s. 0: a quarter of its uplink.
+    pub guests_mbps: u64,
     /// Memory for messages that are being reassembled, MiB.
     pub reassembly_mib: usize,
     /// Whether this node asks others for missing shreds, and answers them.
@@ -139,6 +145,35 @@ pub struct Registry {
     pub max_age_s: u64,
     /// Where the schedule is saved for the next start.
     pub saved: PathBuf,
+}
+
+/// Members who come and go: records that nodes tell one another, and tables that leaders make of
+/// them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Members {
+    /// Whether this node follows them: `auto`, `on` or `off`.
+    pub live: Live,
+    /// UDP addresses under which others reach this node, four at most. Empty: those of its record in
+    /// the network file; without any it follows and is no member.
+    pub advertise: Vec<SocketAddr>,
+    /// Members of a table at most.
+    pub max: usize,
+    /// How often this node renews its record, seconds.
+    pub renew_s: u64,
+    /// A record that was not renewed for so long is dead, seconds.
+    pub life_s: u64,
+    /// How often this node asks a peer for records, milliseconds.
+    pub pull_ms: u64,
+    /// A JSON file or a URL of weights by peer id. Empty: those of the network file count, and
+    /// without members there those of the tables.
+    pub weights: String,
+    /// A contract that has the weights, asked through the execution client. Empty: there is none.
+    pub contract: String,
+    /// The selector of its method, 4 bytes as hex.
+    pub selector: String,
+    /// How often weights are read, seconds.
+    pub poll_s: u64,
 }
 
 /// Settings of a node that leads.
@@ -311,6 +346,7 @@ impl Default for Config {
             p2p: P2p::default(),
             gossip: Gossip::default(),
             registry: Registry::default(),
+            members: Members::default(),
             leader: Leader::default(),
             ingest: Ingest::default(),
             execution: Execution::default(),
@@ -335,6 +371,8 @@ impl Default for P2p {
             max_connections: 1024,
             max_connections_per_address: 64,
             max_handshakes: 64,
+            max_guests: 64,
+            guests_mbps: 0,
             reassembly_mib: 128,
             repair: true,
             repair_mib: 64,
@@ -366,6 +404,24 @@ impl Default for Registry {
             timeout_ms: 2_000,
             max_age_s: 0,
             saved: "schedule.json".into(),
+        }
+    }
+}
+
+impl Default for Members {
+    fn default() -> Self {
+        let usual = fragcast_turbine::MembersConfig::default();
+        Self {
+            live: Live::Auto,
+            advertise: Vec::new(),
+            max: usual.max,
+            renew_s: usual.renew.as_secs(),
+            life_s: usual.life.as_secs(),
+            pull_ms: millis(usual.pull),
+            weights: String::new(),
+            contract: String::new(),
+            selector: String::new(),
+            poll_s: 30,
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod config;
 pub mod gateway;
 pub mod lab;
 pub mod log;
+pub mod members;
 pub mod multiaddr;
 pub mod network;
 pub mod node;

@@ -20,6 +20,7 @@ use fragcast_upstream::http::{UrlError, check_url};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{FileError, read_toml};
+use crate::members::Bootstrap;
 use crate::multiaddr::{self, AddressError, Multiaddr};
 
 pub mod pace;
@@ -62,8 +63,12 @@ pub struct NetworkFile {
     /// bounds how far ahead of its head a node believes a block to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_time_ms: Option<u64>,
-    /// The gateways, in order of rotation.
+    /// The gateways, in order of rotation. None, where a registry has the list.
+    #[serde(default)]
     pub gateways: Vec<Address>,
+    /// Members to call first, `<peer id>@host:port`: beside [`members`](Self::members), or instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bootstrap: Vec<Bootstrap>,
     /// Signed delegations, hex.
     #[serde(default)]
     pub delegations: Vec<String>,
@@ -142,8 +147,12 @@ pub struct Network {
     pub dialect: Dialect,
     /// The least time between two blocks; `None`: neither the file nor the chain's id tells it.
     pub block_time: Option<Duration>,
-    /// The schedule of gateways.
+    /// The schedule of gateways. Of a file that lists none, of nobody: a registry has them.
     pub schedule: Schedule,
+    /// Whether the file lists gateways.
+    pub has_gateways: bool,
+    /// Members to call first.
+    pub bootstrap: Vec<Bootstrap>,
     /// JSON-RPC URLs at which gateways accept users' transactions.
     pub gateway_urls: BTreeMap<Address, String>,
     /// Delegations, all signed by gateways of the schedule.
@@ -168,6 +177,7 @@ impl Network {
             || self.block_time != other.block_time
             || self.schedule != other.schedule
             || self.gateway_urls != other.gateway_urls
+            || self.bootstrap != other.bootstrap
             || self.members.hash() != other.members.hash()
             || self.gossip != other.gossip
             || delegations(self) != delegations(other)
@@ -217,7 +227,13 @@ impl NetworkFile {
             return Err(NetworkError::BlockTime);
         }
         let told = self.block_time_ms.map(Duration::from_millis);
-        let schedule = Schedule::new(self.gateways.clone(), self.blocks_per_term)?;
+        let has_gateways = !self.gateways.is_empty();
+        let gateways = match has_gateways || !may_register {
+            true => self.gateways.clone(),
+            // Nobody has the key of this address.
+            false => vec![Address::ZERO],
+        };
+        let schedule = Schedule::new(gateways, self.blocks_per_term)?;
         let mut checked = Delegations::new(self.chain_id, schedule.gateways());
         let (mut delegations, mut early) = (Vec::new(), Vec::new());
         for (number, text) in (1..).zip(&self.delegations) {
@@ -240,6 +256,8 @@ impl NetworkFile {
             dialect: self.dialect,
             block_time: told.or_else(|| pace::block_time(self.chain_id)),
             schedule,
+            has_gateways,
+            bootstrap: self.bootstrap.clone(),
             gateway_urls: self.gateway_urls.clone(),
             delegations,
             early,

@@ -24,7 +24,8 @@ use fragcast_rpc::flashblocks::{self, Door};
 use fragcast_turbine::net::{NetConfig, Running};
 use fragcast_turbine::output::Output;
 use fragcast_turbine::sequencer::Sequencer;
-use fragcast_turbine::{PeerId, Protocol, Setup};
+use fragcast_turbine::tables::Weights;
+use fragcast_turbine::{PeerId, Setup, Timestamp};
 use fragcast_upstream::engine::{self, EngineStats};
 use jsonrpsee::core::server::Methods;
 use tokio::sync::{broadcast, mpsc};
@@ -36,6 +37,7 @@ use crate::gateway::journal::Journal;
 use crate::gateway::publish::{self, PublishStats};
 use crate::gateway::reach::Reach;
 use crate::log::Limiter;
+use crate::members::{bootstrap, weights};
 use crate::network::Network;
 use crate::registry::Beginning;
 use crate::serve::metrics;
@@ -59,6 +61,8 @@ const LAST_BLOCKS: Duration = Duration::from_secs(1);
 /// How long the overlay may take to say goodbye and to close its socket: a guard against hanging.
 const GOODBYE: Duration = Duration::from_secs(10);
 
+/// Places for newcomers, where members come and go.
+const NEWCOMERS: usize = 64;
 /// How often it is looked whether the executor's thread is alive.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -145,26 +149,47 @@ impl Node {
             );
         }
         let leader_key = leader.as_ref().map(|key| key.verifying_key().to_bytes());
-        let settings = config.protocol_settings(&network)?;
+        let mut settings = config.protocol_settings(&network)?;
+        if settings.members.live {
+            // Who wants to become a member is a guest first.
+            settings.guests = settings.guests.max(NEWCOMERS);
+        }
         let ahead = (settings.catch_up.memory > 0).then_some(settings.catch_up.ahead);
         let registry = match config.registry_settings(&network)? {
             Some(settings) => Some(Beginning::of(settings, &network).await),
             None => None,
         };
-        let protocol = match &registry {
-            Some(registry) => {
-                Setup::of(settings, registry.epochs(&network)?)?.node(&peer, leader)?
+        let (live, guests) = (settings.members.live, settings.guests);
+        let setup = match &registry {
+            Some(registry) => Setup::of(settings, registry.epochs(&network)?)?,
+            None => {
+                let (members, schedule) = (Arc::clone(&network.members), network.schedule.clone());
+                Setup::new(settings, members, schedule, network.delegations.iter().copied())?
             }
-            None => Protocol::new(
-                settings,
-                &peer,
-                Arc::clone(&network.members),
-                network.schedule.clone(),
-                network.delegations.iter().copied(),
-                leader,
-            )?,
         };
-        let net_config = NetConfig { cut, drop_shreds, ..config.net_settings() };
+        let mut protocol = setup.guest(&peer, leader);
+        if protocol.is_guest() && !live {
+            tracing::warn!(
+                %peer,
+                members = network.members.len(),
+                "the network file does not name this node: it follows as a guest of members that \
+                 have p2p.max_guests, relays nothing and leads nothing"
+            );
+        }
+        let weights = config.weights_source()?;
+        if live {
+            if let Some(own) = config.own_record(&network, &peer) {
+                protocol.set_own_record(Timestamp::default(), own);
+            }
+            // The weights of the network file, until a source says otherwise.
+            let listed = network.members.members().iter();
+            let listed: Weights = listed.map(|member| (member.peer(), member.weight)).collect();
+            if !listed.is_empty() && weights.is_none() {
+                protocol.set_weights(Timestamp::default(), Arc::new(listed), 0);
+            }
+        }
+        let mut net_config = NetConfig { cut, drop_shreds, ..config.net_settings() };
+        net_config.limits.guests = net_config.limits.guests.max(guests);
         let gossip_identity = identity.clone();
         let runtimes = Runtimes::shared()?;
         let Running { handle: net, events, task: driver, gossip: link } = {
@@ -229,6 +254,7 @@ impl Node {
             leader_key,
             reach,
             registry: registry.as_ref().map(|registry| Arc::clone(registry.status())),
+            weights: weights.as_ref().filter(|_| live).map(|_| Arc::default()),
             agreement: Mutex::default(),
             progress: Mutex::default(),
         });
@@ -297,6 +323,15 @@ impl Node {
         let numbers = ports.numbers().into_iter().chain(flashblocks.as_ref().map(Door::numbers));
         let _ = state.ports.set(numbers.collect());
         let upkeep = tokio::spawn(metrics::upkeep(Arc::clone(&state)));
+        if live {
+            let (all, net) = (state.network.bootstrap.clone(), state.net.clone());
+            tasks.push(tokio::spawn(bootstrap::call(all, peer, net)));
+        }
+        if let Some((source, status)) = weights.zip(state.weights.clone()) {
+            let (poll, net) = (Duration::from_secs(config.members.poll_s), state.net.clone());
+            let timeout = Duration::from_millis(config.client.timeout_ms);
+            tasks.push(tokio::spawn(weights::follow(source, poll, timeout, status, net)));
+        }
         if let Some(registry) = registry {
             let follower = registry.follow(state.net.clone(), &state.network);
             tasks.push(tokio::spawn(follower.run()));

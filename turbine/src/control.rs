@@ -7,9 +7,11 @@
 //! A kind that a build does not know is counted and passed over, so that later versions can
 //! add plans in deltas without a new version number.
 
+mod attach;
 mod blocks;
 mod handover;
 mod listeners;
+mod members;
 mod parts;
 mod receipts;
 mod repair;
@@ -25,9 +27,14 @@ use crate::delays::SignedDelayVector;
 use crate::delegation::SignedDelegation;
 use crate::plan::{Plan, SignedExclusions, SignedPlan};
 
+pub use attach::{Attach, Attached, MAX_EXTRA, Share};
 pub use blocks::{BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, MAX_PARTS};
 pub use handover::{AckRequest, MessageAck};
 pub use listeners::{Listeners, MAX_TOLD};
+pub use members::{
+    MAX_BUCKETS, MAX_RECORDS_LEN, MAX_TABLE_PARTS, Records, RecordsPull, SignedTableNotice,
+    TABLE_PART_LEN, TableNotice, TablePart, TableRequest,
+};
 pub use parts::{MAX_ANSWER_PARTS, MessagePart, PART_LEN};
 pub use receipts::{AFTER_MICROS, MAX_RECEIPT_SETS, Receipt, SetReceipt, UNTIMED};
 pub use repair::{MAX_ANSWER_SHREDS, MAX_TIPS, RepairRequest, RepairShreds, Tip, Tips, WHOLE};
@@ -94,6 +101,12 @@ impl Evidence {
     }
 }
 
+/// Whether members take frames of this kind of a guest: greetings, what proves itself, requests.
+/// Kinds from 20 on have rules of their own.
+pub(crate) const fn is_of_guests(kind: u8) -> bool {
+    matches!(kind, 0 | 1 | 5 | 9 | 11 | 18 | 20..)
+}
+
 /// A control frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -138,6 +151,20 @@ pub enum Control {
     AckRequest(AckRequest),
     /// The sender has a message of the receiver's.
     MessageAck(MessageAck),
+    /// What a guest wants of this node.
+    Attach(Attach),
+    /// What a member grants this node, which is its guest.
+    Attached(Attached),
+    /// What the sender has of members' records; the answer is what it lacks.
+    RecordsPull(RecordsPull),
+    /// Records that this node asked for.
+    Records(Records),
+    /// The table of members that holds from a block on, as the leader of a term names it.
+    TableNotice(Box<SignedTableNotice>),
+    /// The sender lacks a part of a table.
+    TableRequest(TableRequest),
+    /// A part of a table that this node asked for.
+    TablePart(TablePart),
 }
 
 /// Why a frame was not understood.
@@ -176,6 +203,13 @@ impl Control {
             Self::Exclusions(body) => (17, codec::encode(&**body)),
             Self::AckRequest(body) => (25, codec::encode(body)),
             Self::MessageAck(body) => (26, codec::encode(body)),
+            Self::Attach(body) => (18, body.to_bytes()),
+            Self::Attached(body) => (19, body.to_bytes()),
+            Self::RecordsPull(body) => (20, codec::encode(body)),
+            Self::Records(body) => (21, codec::encode(body)),
+            Self::TableNotice(body) => (22, codec::encode(&**body)),
+            Self::TableRequest(body) => (23, codec::encode(body)),
+            Self::TablePart(body) => (24, body.to_bytes()),
         };
         let mut frame = vec![kind];
         frame.extend(body);
@@ -211,6 +245,16 @@ impl Control {
             17 => Self::Exclusions(Box::new(SignedExclusions::from_bytes(body)?)),
             25 => Self::AckRequest(codec::decode_exact::<_, 16>(body)?),
             26 => Self::MessageAck(codec::decode_exact::<_, 11>(body)?),
+            18 => Self::Attach(Attach::from_bytes(body)?),
+            19 => Self::Attached(Attached::from_bytes(body)?),
+            20 => Self::RecordsPull(RecordsPull::from_bytes(body)?),
+            21 => Self::Records(Records::from_bytes(body)?),
+            22 => Self::TableNotice(Box::new(codec::decode_exact::<
+                _,
+                { SignedTableNotice::ENCODED_LEN },
+            >(body)?)),
+            23 => Self::TableRequest(codec::decode_exact::<_, 34>(body)?),
+            24 => Self::TablePart(TablePart::from_bytes(body)?),
             kind => return Err(ControlError::Unknown(*kind)),
         })
     }

@@ -5,13 +5,18 @@
 //! always drained first; within a lane it is first in, first out. The token bucket refills at
 //! the configured uplink and its burst is small, because a QUIC datagram that overruns a
 //! socket buffer is lost for good.
+//!
+//! Whatever is for a guest goes into the last lane, be it what it may, and that lane has a rate of
+//! its own: members wait for a guest's bytes for as long as one burst of that rate takes at most.
+//! It holds what is sent in half a second, and a megabyte at least.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use strum::{IntoStaticStr, VariantArray};
 
+use crate::control::is_of_guests;
 use crate::counts::labelled;
 use crate::peer::PeerKey;
 use crate::time::Timestamp;
@@ -30,6 +35,8 @@ pub enum Lane {
     Repair,
     /// Control and backfill.
     Bulk,
+    /// All that is for guests.
+    Guest,
 }
 
 labelled!(pub Lane, name);
@@ -89,6 +96,23 @@ pub struct Egress {
     burst: Duration,
     /// When everything sent so far would have left at the configured rate.
     busy_until: Timestamp,
+    /// The peers that are guests.
+    guests: BTreeSet<PeerKey>,
+    /// For the guests' lane, what `nanos_per_byte`, `capacity` and `busy_until` are for all.
+    guests_nanos_per_byte: u64,
+    guests_capacity: usize,
+    guests_busy_until: Timestamp,
+    /// This node is a guest itself: it says what guests may say and nothing else.
+    is_guest: bool,
+}
+
+/// What the guests' lane holds at least, and for how long it is sent otherwise.
+const GUESTS_LANE: (usize, u64) = (1024 * 1024, 2);
+
+/// Nanoseconds that a byte takes, in 2^-16ths.
+const fn nanos_per_byte(bits_per_second: u64) -> u64 {
+    let bits = if bits_per_second < 1_000 { 1_000 } else { bits_per_second };
+    (8_000_000_000u64 << 16) / bits
 }
 
 impl Egress {
@@ -100,17 +124,65 @@ impl Egress {
             dropped: [0; LANES],
             sent: [0; LANES],
             capacity,
-            nanos_per_byte: (8_000_000_000u64 << 16) / bits_per_second.max(1_000),
+            nanos_per_byte: nanos_per_byte(bits_per_second),
             burst,
             busy_until: Timestamp::default(),
+            guests: BTreeSet::new(),
+            guests_nanos_per_byte: nanos_per_byte(bits_per_second / 4),
+            guests_capacity: GUESTS_LANE.0,
+            guests_busy_until: Timestamp::default(),
+            is_guest: false,
         }
     }
 
+    /// The same with a rate for what is sent to guests.
+    pub fn with_guests(self, bits_per_second: u64) -> Self {
+        let half_a_second = usize::try_from(bits_per_second / 8 / GUESTS_LANE.1);
+        let guests_capacity = half_a_second.unwrap_or(usize::MAX).max(GUESTS_LANE.0);
+        let guests_capacity = guests_capacity.min(self.capacity);
+        let guests_nanos_per_byte = nanos_per_byte(bits_per_second);
+        Self { guests_nanos_per_byte, guests_capacity, ..self }
+    }
+
+    /// Whether a peer is a guest from now on.
+    pub(crate) fn set_guest(&mut self, peer: PeerKey, is_guest: bool) {
+        match is_guest {
+            true => self.guests.insert(peer),
+            false => self.guests.remove(&peer),
+        };
+    }
+
+    /// Whether this node is a guest from now on, who sends only what members take of one.
+    pub(crate) const fn be_guest(&mut self, is_guest: bool) {
+        self.is_guest = is_guest;
+    }
+
+    /// Whether half of what the guests' lane holds at most waits in it.
+    pub(crate) const fn guests_lane_is_half_full(&self) -> bool {
+        self.queued[Lane::Guest as usize] > self.guests_capacity / 2
+    }
+
+    /// Whether a guest may not say this.
+    fn is_unfit(&self, payload: &Payload) -> bool {
+        self.is_guest
+            && match payload {
+                Payload::Shred(_) => true,
+                Payload::Control(frame) => !frame.first().is_some_and(|kind| is_of_guests(*kind)),
+            }
+    }
+
     /// Queues, or drops and counts if the lane is full.
-    pub fn push(&mut self, transmit: Transmit) -> bool {
+    pub fn push(&mut self, mut transmit: Transmit) -> bool {
+        if self.is_unfit(&transmit.payload) {
+            return false;
+        }
+        let mut capacity = self.capacity;
+        if self.guests.contains(&transmit.to) {
+            (transmit.lane, capacity) = (Lane::Guest, self.guests_capacity);
+        }
         let lane = transmit.lane as usize;
         let len = transmit.payload.len() + FRAMING;
-        if self.queued[lane] + len > self.capacity {
+        if self.queued[lane] + len > capacity {
             self.dropped[lane] += 1;
             return false;
         }
@@ -137,12 +209,20 @@ impl Egress {
             return None;
         }
         let lane = self.lanes.iter().position(|lane| !lane.is_empty())?;
+        let to_guest = lane == Lane::Guest as usize;
+        if to_guest && self.guests_busy_until > now + self.burst {
+            return None;
+        }
         let transmit = self.lanes[lane].pop_front()?;
         let len = transmit.payload.len() + FRAMING;
         self.queued[lane] -= len;
         self.sent[lane] += len as u64;
         let took = Duration::from_nanos((len as u64 * self.nanos_per_byte) >> 16);
         self.busy_until = self.busy_until.max(now) + took;
+        if to_guest {
+            let took = Duration::from_nanos((len as u64 * self.guests_nanos_per_byte) >> 16);
+            self.guests_busy_until = self.guests_busy_until.max(now) + took;
+        }
         Some(transmit)
     }
 
@@ -156,8 +236,12 @@ impl Egress {
         if self.is_empty() {
             return None;
         }
-        let wait = self.busy_until.since(now).saturating_sub(self.burst);
-        Some(now + wait)
+        let others = self.lanes[..Lane::Guest as usize].iter().any(|lane| !lane.is_empty());
+        let busy_until = match others {
+            true => self.busy_until,
+            false => self.busy_until.max(self.guests_busy_until),
+        };
+        Some(now + busy_until.since(now).saturating_sub(self.burst))
     }
 
     /// Drops all that is queued for a peer that is gone.
@@ -216,6 +300,61 @@ mod tests {
         egress.forget(PeerKey::from(0));
         assert_eq!(egress.queued(Lane::Data), 0);
         assert_eq!(egress.next_at(Timestamp::default()), None);
+    }
+
+    #[test]
+    fn what_is_for_guests_leaves_last_and_at_its_own_rate() {
+        let mut egress =
+            Egress::new(1 << 24, 80_000_000, Duration::from_millis(1)).with_guests(8_000_000);
+        egress.set_guest(PeerKey::from(9), true);
+        let to_guest = |lane| Transmit { to: PeerKey::from(9), ..transmit(lane, 9) };
+        let mut now = Timestamp::default();
+        for _ in 0..100 {
+            assert!(egress.push(to_guest(Lane::NextLeader)));
+        }
+        assert_eq!(egress.queued(Lane::Guest), 100_000);
+        let (mut members, mut guests) = (0, 0);
+        for turn in 0..1_000 {
+            // Half of what the uplink carries.
+            if turn % 4 == 0 {
+                egress.push(transmit(Lane::Data, 1));
+            }
+            while let Some(sent) = egress.pop(now) {
+                // Nothing of a member's is ever left behind it.
+                assert!(sent.lane != Lane::Guest || egress.queued(Lane::Data) == 0);
+                members += usize::from(sent.lane == Lane::Data);
+                guests += usize::from(sent.lane == Lane::Guest);
+            }
+            assert!(egress.next_at(now).expect("guests wait") > now, "time moves on");
+            now = now + Duration::from_micros(50);
+        }
+        // Fifty milliseconds: a kilobyte takes one at the guests' rate and a tenth of one at all.
+        assert!((45..=53).contains(&guests), "{guests}");
+        assert_eq!(members, 250);
+        egress.set_guest(PeerKey::from(9), false);
+        assert!(egress.push(to_guest(Lane::Data)));
+        assert_eq!(egress.queued(Lane::Data), 940 + FRAMING);
+    }
+
+    #[test]
+    fn the_guests_lane_is_bounded_by_time_and_a_guest_says_what_guests_may() {
+        let mut egress = Egress::new(1 << 24, 1_000_000_000, Duration::from_millis(2));
+        egress = egress.with_guests(32_000_000);
+        egress.set_guest(PeerKey::from(0), true);
+        let taken = (0..5_000).filter(|_| egress.push(transmit(Lane::Data, 0))).count();
+        assert_eq!(taken, 2_000, "half a second of four megabytes a second");
+        assert_eq!((egress.dropped(Lane::Guest), egress.dropped(Lane::Data)), (3_000, 0));
+
+        let control = |kind: u8| Transmit {
+            payload: Payload::Control(vec![kind].into()),
+            ..transmit(Lane::Bulk, 0)
+        };
+        let mut egress = Egress::new(1 << 20, 1_000_000_000, Duration::from_millis(2));
+        egress.be_guest(true);
+        let said: Vec<u8> = (0..=u8::MAX).filter(|kind| egress.push(control(*kind))).collect();
+        assert_eq!(said[..6], [0, 1, 5, 9, 11, 18]);
+        assert!(!egress.push(transmit(Lane::Data, 0)));
+        assert_eq!(egress.dropped(Lane::Bulk), 0);
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub enum EpochError {
 pub struct Epoch {
     chain_id: u64,
     from_block: u64,
+    /// Since which block its rotation holds: an epoch that changes the table alone goes on with it.
+    rotation_from: u64,
     members: Arc<Membership>,
     schedule: Schedule,
     delegations: Delegations,
@@ -103,7 +105,13 @@ impl Epoch {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Self { chain_id, from_block, members, schedule, delegations: known })
+        let rotation_from = from_block;
+        Ok(Self { chain_id, from_block, rotation_from, members, schedule, delegations: known })
+    }
+
+    /// The same with other members from `from_block` on; the rotation goes on.
+    pub(crate) fn with_members(&self, from_block: u64, members: Arc<Membership>) -> Self {
+        Self { from_block, members, ..self.clone() }
     }
 
     /// The chain that it is for.
@@ -114,6 +122,12 @@ impl Epoch {
     /// Its first block.
     pub const fn from_block(&self) -> u64 {
         self.from_block
+    }
+
+    /// Since which block its rotation of gateways holds: its own first block, or that of an earlier
+    /// epoch with which it has the rotation in common.
+    pub const fn rotation_from(&self) -> u64 {
+        self.rotation_from
     }
 
     /// The members.

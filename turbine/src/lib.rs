@@ -40,6 +40,7 @@ pub mod route;
 pub mod schedule;
 pub mod sequencer;
 pub mod shuffle;
+pub mod tables;
 #[doc(hidden)]
 pub mod testing;
 
@@ -62,9 +63,9 @@ pub use peer::{PeerId, PeerKey};
 pub use plan::{Exclusions, Plan, PlanView, SignedExclusions, SignedPlan};
 pub use planner::{PlanDraft, PlanJob, Profile};
 pub use protocol::{
-    BroadcastError, CatchUpConfig, CatchUpState, Config, DelaysState, EpochChange, Event,
-    GossipConfig, HopLatency, Led, Protocol, Race, ReceiptsState, RegionLatency, RepairConfig,
-    RoutePolicy, Setup, SetupError,
+    AttachState, BroadcastError, CatchUpConfig, CatchUpState, Config, DelaysState, EpochChange,
+    Event, GossipConfig, HopLatency, Led, MembersConfig, MembersState, OwnRecord, Probe, Protocol,
+    Race, ReceiptsState, RegionLatency, RepairConfig, RoutePolicy, Setup, SetupError, TableNews,
 };
 pub use rotation::{Change, Rotation, Support};
 pub use route::Route;

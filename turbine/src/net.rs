@@ -23,6 +23,7 @@ mod experiments;
 mod following;
 #[cfg(feature = "gossip")]
 pub mod gossip;
+mod guests;
 mod handle;
 mod held;
 mod inbox;
@@ -30,6 +31,7 @@ mod link;
 mod listen;
 mod log_limit;
 mod places;
+mod probes;
 mod snapshot;
 mod socket;
 mod spawn;
@@ -68,6 +70,10 @@ pub struct Limits {
     /// Handshakes in progress from one host, within a quarter of all for a member's address and a
     /// sixteenth for any other; an eighth for a /24 or /48.
     pub handshakes_per_address: usize,
+    /// Guests in all: callers that prove a key and are in no table. They take no connection of
+    /// [`connections`](Self::connections). An eighth is for one host, a quarter for a /24 or /48. The
+    /// protocol has the same limit.
+    pub guests: usize,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
     /// How long a peer that misbehaved is barred.
@@ -81,6 +87,7 @@ impl Default for Limits {
             per_address: 64,
             handshakes: 64,
             handshakes_per_address: 16,
+            guests: 0,
             handshake_timeout: Duration::from_secs(3),
             bar: Duration::from_secs(60),
         }

@@ -59,6 +59,8 @@ pub enum Outcome {
     OtherTable,
     /// Sent by a peer that is barred, or by nobody that is known.
     Barred,
+    /// Sent by a guest, who has no say in it.
+    Guest,
     /// A control frame that was taken.
     Control,
     /// A control frame of a kind that this build does not know.
@@ -94,6 +96,32 @@ pub enum Outcome {
     ReceiptOld,
     /// A receipt of a block of which this node knows no sets, or from nobody who may judge it.
     ReceiptUnwanted,
+    /// A frame about records or tables, though this node goes by its network file alone.
+    MembersOff,
+    /// Records or a part of a table that this node did not ask that peer for.
+    MembersUnasked,
+    /// A pull or a request for a table beyond the peer's budget, or for a table that is not here.
+    MembersRefused,
+    /// A member's record for another chain.
+    RecordChain,
+    /// A member's record that is not newer than the one that is known.
+    RecordOld,
+    /// A member's record that was made too far ahead of this node's clock.
+    RecordFuture,
+    /// A member's record that was not renewed for too long.
+    RecordDead,
+    /// A record without age, of a peer whom neither a table nor a weight names.
+    RecordUnwanted,
+    /// A record beyond the share of its network of addresses.
+    RecordPrefix,
+    /// A record for which there is no room.
+    RecordsFull,
+    /// A notice of a table whose time or leader is not known here.
+    TableUnknown,
+    /// A table, or its notice, that is known already.
+    TableOld,
+    /// A table that this node does not take by what it knows itself. Its sender is not to blame.
+    TableUnfit,
 }
 
 labelled!(pub Outcome, label);

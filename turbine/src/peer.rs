@@ -2,7 +2,8 @@
 //!
 //! A [`PeerId`] is an ed25519 public key, the same that the peer's TLS handshake proves; every
 //! node knows a peer by the same id. A [`PeerKey`] is a number that one node gives a peer when it
-//! first appears in a membership table, and keeps for as long as any living epoch names it. All
+//! first appears in a membership table, or is let in as a guest, and keeps for as long as any living
+//! epoch names it or it is connected. All
 //! that a node remembers of a peer hangs on the key, so it survives a change of table. A
 //! [`PeerIndex`](crate::PeerIndex), in contrast, is a place in one table.
 
@@ -11,7 +12,7 @@ mod table;
 use alloy_primitives::hex;
 use serde::{Deserialize, Serialize};
 
-pub use table::{MAX_PEERS, PeerTable};
+pub use table::{MAX_CONTACTS, MAX_GUESTS, MAX_PEERS, PeerTable};
 
 /// An ed25519 public key that names a peer. Written as 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]

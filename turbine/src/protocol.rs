@@ -46,6 +46,7 @@
 //! leading, repair, the fallback, evidence. How they work together is written in one place.
 
 mod again;
+mod attaching;
 mod catchup;
 mod config;
 mod connecting;
@@ -64,11 +65,15 @@ mod parts;
 mod peers;
 mod plans;
 mod receipts;
+mod records;
 mod relaying;
 mod repair;
+mod seats;
 mod setup;
+mod tables;
 mod window;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,15 +94,19 @@ use crate::peer::{PeerId, PeerKey};
 use crate::planner::{PlanDraft, PlanJob};
 use crate::rotation::Support;
 use crate::schedule::{Schedule, rotation_hash};
+use crate::tables::Weights;
 use crate::time::Timestamp;
 
+pub use attaching::AttachState;
 pub use catchup::CatchUpState;
-pub use config::{CatchUpConfig, Config, GossipConfig, RepairConfig, RoutePolicy};
+pub use config::{CatchUpConfig, Config, GossipConfig, MembersConfig, RepairConfig, RoutePolicy};
 pub use delays::DelaysState;
-pub use event::{Counters, EpochChange, Event, Led, Race};
+pub use event::{Counters, EpochChange, Event, Led, Race, TableNews};
 pub use leading::BroadcastError;
 pub use receipts::{HopLatency, LEADER_BPS, ReceiptsState, RegionLatency};
+pub use records::OwnRecord;
 pub use setup::{Setup, SetupError};
+pub use tables::{MembersState, Probe};
 pub use window::{WINDOW_FUTURE, WINDOW_PAST};
 
 use epochs::Epochs;
@@ -150,6 +159,63 @@ impl Protocol {
         peers.into_iter().for_each(|peer| self.parts.ctx.peers.assume_connected(peer.into()));
     }
 
+    /// A peer has called and proved its id: its key, under which
+    /// [`handle_connected`](Self::handle_connected) follows. Who is in no table becomes a *guest*, if
+    /// there is room ([`Config::guests`]), and is forgotten when it is disconnected: its key is
+    /// nobody's then. [`epochs`](Self::epochs) changes with both.
+    pub fn handle_guest(&mut self, now: Timestamp, peer: PeerId) -> Option<PeerKey> {
+        self.at(now).guest(peer)
+    }
+
+    /// This node calls a peer, be it in a table or not: its key. Who is in none becomes a *contact*:
+    /// it can be asked as a member can, has no weight, and is known until
+    /// [`forget_contact`](Self::forget_contact) or until a table names it. `None` beyond
+    /// [`MAX_CONTACTS`](crate::peer::MAX_CONTACTS).
+    pub fn handle_contact(&mut self, now: Timestamp, peer: PeerId) -> Option<PeerKey> {
+        self.at(now).contact(peer)
+    }
+
+    /// This node calls a contact no more. Gives the key that is nobody's from now on: its connections
+    /// are to be closed.
+    pub fn forget_contact(&mut self, now: Timestamp, peer: &PeerId) -> Option<PeerKey> {
+        self.at(now).forget_contact(peer)
+    }
+
+    /// Whether this node is a guest of others: no living epoch names it.
+    pub const fn is_guest(&self) -> bool {
+        self.parts.ctx.is_guest
+    }
+
+    /// From whom this node takes messages; `None` if it is a member.
+    pub fn attached(&self) -> Option<AttachState> {
+        self.parts.attaching.state(&self.parts.ctx)
+    }
+
+    /// Guests that take all sets from this node.
+    pub const fn guests_served(&self) -> usize {
+        self.parts.ctx.seats.full()
+    }
+
+    /// How many guests are let in.
+    pub const fn guest_places(&self) -> usize {
+        self.parts.ctx.config.guests
+    }
+
+    /// Whether a peer is a guest.
+    pub fn has_guest(&self, peer: PeerKey) -> bool {
+        self.parts.ctx.peers.is_guest(peer)
+    }
+
+    /// Whether a peer is a contact.
+    pub fn has_contact(&self, peer: PeerKey) -> bool {
+        self.parts.ctx.peers.class(peer) == peers::Class::Contact
+    }
+
+    /// How many guests there are.
+    pub const fn guests(&self) -> usize {
+        self.parts.ctx.peers.guests()
+    }
+
     /// A connection to `peer` is up; frames to it can be sent.
     pub fn handle_connected(&mut self, peer: PeerKey) {
         self.parts.connected(peer);
@@ -179,7 +245,40 @@ impl Protocol {
     /// from which follows what its receipts tell of.
     pub fn set_identity(&mut self, identity: SigningKey) {
         self.parts.receipts.set_identity(&identity);
+        self.parts.records.set_identity(identity.clone());
         self.parts.delays.set_identity(identity);
+    }
+
+    /// What this node says of itself from now on, in a record that it signs with its
+    /// [identity](Self::set_identity) and renews. Without it others know it by its table alone.
+    pub fn set_own_record(&mut self, now: Timestamp, own: OwnRecord) {
+        self.at(now).records.set_own(own);
+    }
+
+    /// The weights of members that count from now on, as a source outside of the protocol tells them,
+    /// and the block at which they were read (0: at none). Without any those of the table count.
+    pub fn set_weights(&mut self, now: Timestamp, weights: Arc<Weights>, block: u64) {
+        let tables = &mut self.at(now).tables;
+        (tables.weights, tables.weights_block) = (Some(weights), block);
+        tables.forgive();
+    }
+
+    /// A call of this node's to `address` was answered by the key of `peer`: what its record says of
+    /// that address counts.
+    pub fn handle_reached(&mut self, now: Timestamp, peer: &PeerId, address: SocketAddr) {
+        self.at(now).records.pool.reached(peer, address);
+    }
+
+    /// The next newcomer that is to be called back, eight a second at most; to be asked after
+    /// [`handle_timeout`](Self::handle_timeout). Whether it answers is told by
+    /// [`handle_reached`](Self::handle_reached); that it does not, by nothing.
+    pub fn poll_probe(&mut self) -> Option<Probe> {
+        self.parts.tables.probes.pop_front()
+    }
+
+    /// What this node knows of members who come and go.
+    pub fn members(&self) -> MembersState {
+        self.parts.members_state()
     }
 
     /// Takes round trips as the transport measured them just now, of connected peers. To be called
@@ -190,8 +289,9 @@ impl Protocol {
         samples: impl IntoIterator<Item = (PeerKey, Duration)>,
     ) {
         let parts = self.at(now);
-        let Parts { ctx, delays, leading, .. } = parts;
+        let Parts { ctx, delays, leading, attaching, .. } = parts;
         delays.samples(ctx, leading.is_some(), samples);
+        attaching.step(ctx);
         parts.judge();
     }
 
@@ -395,11 +495,15 @@ impl Protocol {
     }
 
     /// The peers that this node is to be connected to, those that matter most first, and no more
-    /// than [`Config::connections`]; `None` if it is everybody. It changes with plans, terms and
+    /// than [`Config::connections`]; `None` if it is everybody. A guest is connected to few, and lets
+    /// all others go. It changes with plans, terms and
     /// epochs: a driver looks once a second, calls those that are missing, and lets others go when
     /// it has no room.
     pub fn wanted_connections(&self) -> Option<Vec<PeerKey>> {
-        connecting::wanted(&self.parts.ctx)
+        match self.parts.ctx.is_guest {
+            true => Some(self.parts.attaching.wanted(&self.parts.ctx)),
+            false => connecting::wanted(&self.parts.ctx),
+        }
     }
 
     /// The peers that are connected, by key.

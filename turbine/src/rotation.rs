@@ -151,20 +151,24 @@ impl Rotation {
         let Some(head) = support.head else {
             // No block is open: only what others go by has a first block. The newest epoch may be a
             // guess, of a node that was away while the list changed.
-            let mut before = epochs.epochs().iter().rev().skip(usize::from(is_newest));
-            let above = before.next()?.from_block();
+            // Of a list that several epochs have in common only the first counts.
+            let own = newest.rotation_from();
+            let mut before = epochs.epochs().iter().rev().map(|epoch| epoch.rotation_from());
+            let above = before.find(|from_block| !is_newest || *from_block < own)?;
             let agreed = self.agreed(support, None, (above, u64::MAX), term)?;
             let change = Change { instead: is_newest, ..self.change(agreed, Why::Agreed) };
-            return (!is_newest || agreed != newest.from_block()).then_some(change);
+            return (!is_newest || agreed != own).then_some(change);
         };
         let closed = head.saturating_add(WINDOW_FUTURE);
-        let announced = newest.from_block() > head && epochs.epochs().len() > 1;
+        // Since when the newest list holds: the table may have changed since.
+        let newest_from = newest.rotation_from();
+        let announced = newest_from > head && newest_from > epochs.oldest().from_block();
         if is_newest && !announced {
             return None;
         }
-        let begun = epochs.at(head).map_or(0, |epoch| epoch.from_block());
+        let begun = epochs.at(head).map_or(0, |epoch| epoch.rotation_from());
         let range = (begun, closed.saturating_add(term.saturating_mul(2)));
-        let mine = Some(newest.from_block()).filter(|_| is_newest);
+        let mine = Some(newest_from).filter(|_| is_newest);
         if let Some(block) = self.agreed(support, mine, range, term) {
             return (mine != Some(block)).then(|| self.change(block, Why::Agreed));
         }
@@ -172,15 +176,15 @@ impl Rotation {
         if !is_newest {
             // One that is announced and whose blocks are taken already is not moved any more: this
             // list follows it.
-            let waits = announced && newest.from_block() <= closed;
+            let waits = announced && newest_from <= closed;
             return (!waits).then(|| self.change(own, Why::New));
         }
-        let supported = support.own + support.by_block.get(&newest.from_block()).unwrap_or(&0);
+        let supported = support.own + support.by_block.get(&newest_from).unwrap_or(&0);
         let alone = support.all <= support.own;
-        let due = head.checked_add(1)? >= newest.from_block();
+        let due = head.checked_add(1)? >= newest_from;
         if due && !alone && supported * 2 <= support.all && self.postponed < MAX_POSTPONED {
             self.postponed += 1;
-            let later = newest.from_block().checked_add(term)?.max(own);
+            let later = newest_from.checked_add(term)?.max(own);
             return Some(self.change(later, Why::Postponed));
         }
         None

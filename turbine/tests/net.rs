@@ -62,7 +62,7 @@ impl Node {
             _ => None,
         });
         changes
-            .map(|EpochChange { began, ended, joined, left }| {
+            .map(|EpochChange { began, ended, joined, left, .. }| {
                 (began, ended, ids(joined), ids(left))
             })
             .collect()

@@ -51,16 +51,25 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
     let network = config.network()?;
     let identity = keys::read_ed25519(&config.identity)?;
     let peer = PeerId(identity.verifying_key().to_bytes());
-    let Some(me) = network.members.index(&peer) else {
-        bail!(
-            "{peer} is not a member: add the record that `fragcast init` printed to {}",
-            config.network.display()
-        );
-    };
+    let me = network.members.index(&peer);
+    let live = config.follows_members(&network);
     let mut out = std::io::stdout().lock();
     writeln!(out, "chain        {} ({})", network.chain_id, network.dialect)?;
     writeln!(out, "{}", pace(&network, &config)?)?;
-    writeln!(out, "peer         {peer}, member {me} of {}", network.members.len())?;
+    match me {
+        Some(me) => writeln!(out, "peer         {peer}, member {me} of {}", network.members.len())?,
+        None if live => writeln!(out, "peer         {peer}, in no table of the network file")?,
+        None => {
+            writeln!(
+                out,
+                "peer         {peer}, no member: it runs as a guest of {} members; to be one of them, add \
+                 the record that `fragcast init` printed to {}",
+                network.members.len(),
+                config.network.display()
+            )?;
+            return Ok(0);
+        }
+    }
     for member in network.members.members() {
         let addresses: Vec<String> = member.record.addresses().map(|a| a.to_string()).collect();
         let mine = if member.peer() == peer { " (this node)" } else { "" };
@@ -72,7 +81,8 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
             addresses.join(", ")
         )?;
     }
-    for gateway in network.schedule.gateways() {
+    let listed = network.schedule.gateways().iter().filter(|_| network.has_gateways);
+    for gateway in listed {
         let delegated: Vec<String> = network
             .delegations
             .iter()
@@ -89,6 +99,9 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
         writeln!(out, "  gateway    {gateway} delegates to {to}")?;
     }
     let mut problems = check_network(&network, me, &config);
+    if live {
+        check_members(&config, &network, peer, &mut out, &mut problems)?;
+    }
     check_registry(&config, &network, &mut out, &mut problems)?;
     if config.leader.key.exists() {
         let key = keys::read_ed25519(&config.leader.key)?.verifying_key().to_bytes();
@@ -151,11 +164,12 @@ fn pace(network: &Network, config: &Config) -> anyhow::Result<String> {
 }
 
 /// What is wrong with what the network file says, beyond what every reader of it checks.
-fn check_network(network: &Network, me: PeerIndex, config: &Config) -> Vec<String> {
+fn check_network(network: &Network, me: Option<PeerIndex>, config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     for (number, signed) in (1..).zip(&network.delegations) {
         let peer = signed.delegation.peer;
-        if network.members.index(&peer).is_none() {
+        let live = config.follows_members(network);
+        if network.members.index(&peer).is_none() && !live {
             let gateway = signed.gateway().map_or_else(|_| "a gateway".into(), |g| g.to_string());
             problems.push(format!(
                 "delegation {number}: {gateway} delegates to {peer}, who is no member: nobody can \
@@ -175,7 +189,7 @@ fn check_network(network: &Network, me: PeerIndex, config: &Config) -> Vec<Strin
         }
         let family = |address: SocketAddr| address.is_ipv4() == listen.is_ipv4();
         let both = listen.is_ipv6() && listen.ip().is_unspecified();
-        if index != me && !both && !member.record.addresses().any(family) {
+        if Some(index) != me && !both && !member.record.addresses().any(family) {
             let (ours, theirs) = if listen.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
             problems.push(format!(
                 "p2p.listen is {ours} and member {} has {theirs} addresses only: listen at [::] to \
@@ -185,6 +199,47 @@ fn check_network(network: &Network, me: PeerIndex, config: &Config) -> Vec<Strin
         }
     }
     problems
+}
+
+/// Prints how members are found, and tries the bootstrap addresses and the source of weights.
+fn check_members(
+    config: &Config,
+    network: &Network,
+    me: PeerId,
+    out: &mut impl std::io::Write,
+    problems: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    match config.own_record(network, &me) {
+        Some(own) => {
+            let addresses: Vec<String> = own.addresses.iter().map(ToString::to_string).collect();
+            writeln!(out, "members      follows them, and is one at {}", addresses.join(", "))?;
+        }
+        None => writeln!(
+            out,
+            "members      follows them, and is none itself: members.advertise is empty"
+        )?,
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for bootstrap in &network.bootstrap {
+        match runtime.block_on(bootstrap.resolve()) {
+            Ok(addresses) => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                writeln!(out, "  bootstrap  {bootstrap}, at {}", addresses.join(", "))?;
+            }
+            Err(error) => problems.push(format!("bootstrap: {bootstrap}: {error}")),
+        }
+    }
+    if let Some(source) = config.weights_source()? {
+        let timeout = std::time::Duration::from_millis(config.client.timeout_ms);
+        match runtime.block_on(source.read(timeout)) {
+            Ok((weights, block)) => {
+                let at = if block > 0 { format!(" at block {block}") } else { String::new() };
+                writeln!(out, "weights      {}: {} members{at}", source.name(), weights.len())?;
+            }
+            Err(error) => problems.push(format!("members.weights: {}: {error}", source.name())),
+        }
+    }
+    Ok(())
 }
 
 /// Asks every source of the list of gateways once, and prints what it has.
@@ -243,7 +298,7 @@ fn check_registry(
 fn check_gossip(
     config: &Config,
     network: &Network,
-    me: PeerIndex,
+    me: Option<PeerIndex>,
     out: &mut impl std::io::Write,
 ) -> anyhow::Result<()> {
     let gossip = &config.gossip;
@@ -263,7 +318,7 @@ fn check_gossip(
         return Ok(());
     }
     let peers: Vec<PeerId> = network.members.members().iter().map(|m| m.peer()).collect();
-    let linked = links::links(me, &peers);
+    let linked = me.map_or_else(Default::default, |me| links::links(me, &peers));
     let members = linked.iter().filter(|index| network.gossip.contains_key(index)).count();
     let listen = if gossip.listen.is_empty() { "no address" } else { &gossip.listen };
     writeln!(
@@ -280,7 +335,7 @@ fn check_gossip(
         })
     };
     let listens = config.gossip_listen().ok().flatten().as_ref().and_then(port);
-    let told = network.gossip.get(&me).into_iter().flatten().find_map(port);
+    let told = me.and_then(|me| network.gossip.get(&me)).into_iter().flatten().find_map(port);
     if told.is_some() && told != listens {
         writeln!(
             out,
@@ -295,7 +350,7 @@ fn check_gossip(
             gossip.max_connections
         )?;
     }
-    if members == 0 && gossip.peers.is_empty() {
+    if members == 0 && gossip.peers.is_empty() && me.is_some() {
         writeln!(
             out,
             "warning: no member has a gossip address in the network file, and gossip.peers is \

@@ -14,6 +14,7 @@ use fragcast_turbine::{Delegation, PeerId};
 use crate::config::Config;
 use crate::gateway::journal::Journal;
 use crate::gateway::keys;
+use crate::members::Bootstrap;
 use crate::network::{MemberEntry, NetworkFile};
 
 /// Port of the overlay, unless said otherwise.
@@ -41,6 +42,14 @@ pub(super) struct InitArgs {
     /// `v0` or `v0-blob`.
     #[arg(long, default_value_t)]
     dialect: Dialect,
+    /// A member of the network to call first, as `<peer id>@host:port`; may be given several times.
+    /// The members come from there, and this node needs no entry in anybody's network file.
+    #[arg(long)]
+    bootstrap: Vec<Bootstrap>,
+    /// Where the list of gateways comes from, such as the URL of a registry; may be given several
+    /// times.
+    #[arg(long)]
+    registry: Vec<String>,
 }
 
 /// Arguments of `fragcast keygen`.
@@ -152,6 +161,11 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
     let mut config = Config::default();
     config.p2p.listen = listen;
     config.gossip.listen = tcp_multiaddr(listen.ip(), args.gossip_port);
+    config.registry.sources.clone_from(&args.registry);
+    if !args.bootstrap.is_empty() {
+        config.members.advertise = vec![args.advertise];
+    }
+    config.check()?;
     let in_dir = |path: &Path| dir.join(path);
     let node = dir.join("node.toml");
     let network = in_dir(&config.network);
@@ -179,6 +193,7 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
         weight: 1,
         gossip: vec![tcp_multiaddr(args.advertise.ip(), args.gossip_port)],
     };
+    let live = !args.bootstrap.is_empty();
     let mut out = std::io::stdout().lock();
     if network.exists() {
         writeln!(out, "{} exists and was left as it is.", network.display())?;
@@ -190,13 +205,18 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
             blocks_per_term: fragcast_turbine::schedule::BLOCKS_PER_TERM,
             block_time_ms: None,
             gateways: Vec::new(),
+            bootstrap: args.bootstrap.clone(),
             delegations: Vec::new(),
-            members: vec![member.clone()],
+            members: if live { Vec::new() } else { vec![member.clone()] },
+        };
+        let comment = match live {
+            true => "# bootstrap: members to call first; the others come from there.\n",
+            false => "",
         };
         let text = format!(
             "# What all nodes of the network agree on: the same file on every node.\n\
              # gateways: addresses in order of rotation. delegations: from `fragcast delegate`.\n\
-             {}",
+             {comment}{}",
             toml::to_string(&file)?
         );
         std::fs::write(&network, text)
@@ -206,8 +226,14 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
     writeln!(out, "wrote {} and keys beside it", node.display())?;
     writeln!(out, "\npeer id     {peer}")?;
     writeln!(out, "leader key  {}", hex::encode(leader.verifying_key().to_bytes()))?;
-    writeln!(out, "\nadd this to the network file of every node:\n")?;
-    writeln!(out, "[[members]]\n{}", toml::to_string(&member)?)?;
+    if live {
+        writeln!(out, "\nthe node becomes a member by itself, once a leader has called it back")?;
+        writeln!(out, "at {}; others may call it first as\n", args.advertise)?;
+        writeln!(out, "bootstrap = [\"{peer}@{}\"]", args.advertise)?;
+    } else {
+        writeln!(out, "\nadd this to the network file of every node:\n")?;
+        writeln!(out, "[[members]]\n{}", toml::to_string(&member)?)?;
+    }
     writeln!(
         out,
         "\nif a gateway is to lead through this node, let it sign:\n\n\

@@ -1,8 +1,12 @@
 //! Reading `node.toml`, and whether its values can be used.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
+use fragcast_turbine::membership::MAX_ADDRESSES;
+use fragcast_turbine::peer::MAX_GUESTS;
 use fragcast_turbine::schedule::BLOCKS_PER_TERM;
+use fragcast_turbine::tables::MAX_SPREAD;
 use fragcast_turbine::{Mode, Policy};
 use fragcast_upstream::engine::JwtError;
 use fragcast_upstream::http::UrlError;
@@ -82,6 +86,10 @@ impl Config {
                 *source = dir.join(&*source).to_string_lossy().into_owned();
             }
         }
+        let weights = &mut config.members.weights;
+        if !weights.is_empty() && !weights.contains("://") {
+            *weights = dir.join(&*weights).to_string_lossy().into_owned();
+        }
         for path in [&mut config.engine.jwt_secret, &mut config.admin.token] {
             if !path.as_os_str().is_empty() {
                 *path = dir.join(&*path);
@@ -107,6 +115,12 @@ impl Config {
         if self.p2p.max_handshakes < 2 || self.p2p.max_connections < 2 {
             return value("p2p.max_handshakes, p2p.max_connections", "must be at least 2".into());
         }
+        if self.p2p.max_guests > MAX_GUESTS {
+            return value("p2p.max_guests", format!("must be at most {MAX_GUESTS}"));
+        }
+        if self.p2p.guests_mbps > self.p2p.uplink_mbit {
+            return value("p2p.guests_mbps", "must be at most p2p.uplink_mbit".into());
+        }
         if self.p2p.reassembly_mib < 32 {
             return value(
                 "p2p.reassembly_mib",
@@ -115,6 +129,7 @@ impl Config {
         }
         self.check_gossip()?;
         self.check_registry()?;
+        self.check_members()?;
         if !(0.0..=0.5).contains(&self.leader.loss_per_hop) {
             return value("leader.loss_per_hop", "must be 0 to 0.5".into());
         }
@@ -167,6 +182,33 @@ impl Config {
         }
         // The length of terms is the network file's, and makes no source wrong.
         self.registry_sources(BLOCKS_PER_TERM).map(drop)
+    }
+
+    fn check_members(&self) -> Result<(), ConfigError> {
+        let members = &self.members;
+        let value = |key, problem: String| Err(ConfigError::Value { key, problem });
+        if members.advertise.len() > MAX_ADDRESSES {
+            return value("members.advertise", format!("{MAX_ADDRESSES} at most"));
+        }
+        let nowhere = |a: &SocketAddr| a.ip().is_unspecified() || a.ip().is_multicast();
+        if let Some(bad) = members.advertise.iter().find(|a| nowhere(a) || a.port() == 0) {
+            let problem = format!("{bad} is no address at which others reach this node");
+            return value("members.advertise", problem);
+        }
+        if !(1..=MAX_SPREAD).contains(&members.max) {
+            return value("members.max", format!("must be 1 to {MAX_SPREAD}"));
+        }
+        if members.renew_s == 0 || members.life_s > 86_400 || members.life_s < 2 * members.renew_s {
+            let problem = "must be at least 1, and twice as much, 86400 at most".into();
+            return value("members.renew_s, members.life_s", problem);
+        }
+        if !(10..=60_000).contains(&members.pull_ms) {
+            return value("members.pull_ms", "must be 10 to 60000".into());
+        }
+        if !(1..=86_400).contains(&members.poll_s) {
+            return value("members.poll_s", "must be 1 to 86400".into());
+        }
+        self.weights_source().map(drop)
     }
 
     fn check_gossip(&self) -> Result<(), ConfigError> {

@@ -11,6 +11,7 @@ impl Config {
             p2p,
             gossip,
             registry,
+            members,
             leader,
             ingest,
             execution,
@@ -41,6 +42,10 @@ uplink_mbit = {uplink}
 max_connections = {max_connections}
 max_connections_per_address = {per_address}
 max_handshakes = {handshakes}
+# Guests, nodes that are no members, that a member lets in; 0: none. What it sends to all of them
+# together at most, Mbit/s; 0: a quarter of the uplink.
+max_guests = {max_guests}
+guests_mbps = {guests_mbps}
 # Memory for messages in the making, MiB.
 reassembly_mib = {reassembly}
 # Ask other nodes for what is lost on the way, and answer those that ask.
@@ -79,6 +84,30 @@ timeout_ms = {registry_timeout}
 max_age_s = {registry_age}
 # The schedule in force, for the next start.
 saved = {registry_saved:?}
+
+[members]
+# Whether this node follows members who come and go, in tables that leaders name. auto: if the
+# network file has bootstrap addresses; off: it stays with the members of the network file.
+live = "{members_live}"
+# UDP addresses under which others reach this node, such as "203.0.113.1:9300", four at most.
+# Empty: those of its record in the network file; without any it follows and is no member.
+advertise = {members_advertise:?}
+# Members of a table, 4096 at most.
+max = {members_max}
+# How often this node renews its record, and after how long without that others are taken as gone.
+renew_s = {members_renew}
+life_s = {members_life}
+# How often it asks another node for records, milliseconds; nobody answers sooner than after 500.
+pull_ms = {members_pull}
+# Weights of members by peer id: a JSON file or a URL of one, {{"<peer id>": weight, …}}. Empty: those
+# of the network file count, and without members there those of the tables.
+weights = {members_weights:?}
+# Or a contract, which is asked through [client] at the finalized block: its address, and the selector
+# of a method without arguments that returns (bytes32[] peers, uint256[] weights).
+contract = {members_contract:?}
+selector = {members_selector:?}
+# How often weights are read.
+poll_s = {members_poll}
 
 [leader]
 # The ed25519 key that a gateway delegated to. Without this file the node only follows.
@@ -209,6 +238,8 @@ filter = "{filter}"
             max_connections = p2p.max_connections,
             per_address = p2p.max_connections_per_address,
             handshakes = p2p.max_handshakes,
+            max_guests = p2p.max_guests,
+            guests_mbps = p2p.guests_mbps,
             reassembly = p2p.reassembly_mib,
             repair = p2p.repair,
             repair_mib = p2p.repair_mib,
@@ -225,6 +256,17 @@ filter = "{filter}"
             registry_timeout = registry.timeout_ms,
             registry_age = registry.max_age_s,
             registry_saved = registry.saved,
+            members_live = members.live,
+            members_advertise =
+                members.advertise.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            members_max = members.max,
+            members_renew = members.renew_s,
+            members_life = members.life_s,
+            members_pull = members.pull_ms,
+            members_weights = members.weights,
+            members_contract = members.contract,
+            members_selector = members.selector,
+            members_poll = members.poll_s,
             key = leader.key,
             journal = leader.journal,
             route = leader.route,

@@ -84,6 +84,32 @@ pub enum StateFrom {
     Client,
 }
 
+/// Whether a node follows members who come and go.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+#[strum(parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<Live>)]
+pub enum Live {
+    /// If the network file has `bootstrap`.
+    Auto,
+    /// It does.
+    On,
+    /// It stays with the members of the network file.
+    Off,
+}
+
 /// How the log is written.
 #[derive(
     Debug,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use alloy_primitives::hex;
 use fragcast_execution::executor::ExecutorConfig;
 use fragcast_port::Token;
 use fragcast_rpc::calls::CallConfig;
@@ -14,14 +15,16 @@ use fragcast_turbine::gossip::links::LINKS;
 use fragcast_turbine::net::gossip::{GossipLimits, GossipNetConfig};
 use fragcast_turbine::net::{Limits, NetConfig};
 use fragcast_turbine::{
-    CatchUpConfig, GossipConfig, Policy, Profile, RepairConfig, Route, RoutePolicy,
+    CatchUpConfig, GossipConfig, MembersConfig, OwnRecord, PeerId, Policy, Profile, RepairConfig,
+    Route, RoutePolicy,
 };
 use fragcast_upstream::client::{ClientConfig, FollowConfig, SourceLimits};
 use fragcast_upstream::engine::{EngineConfig, JwtSecret};
 use fragcast_upstream::http::{HttpClient, check_url};
 
-use super::{Config, ConfigError, ProfileName, RouteName, read_toml};
+use super::{Config, ConfigError, Live, ProfileName, RouteName, read_toml};
 use crate::gateway::publish;
+use crate::members::WeightsSource;
 use crate::multiaddr::{self, AddressError, Multiaddr};
 use crate::network::{Network, NetworkError, NetworkFile};
 use crate::registry;
@@ -51,6 +54,11 @@ impl Config {
             hand_over: self.hand_over()?.is_some(),
             uplink_bps: self.p2p.uplink_mbit * 1_000_000,
             connections: self.p2p.max_connections,
+            guests: self.p2p.max_guests,
+            guests_bps: match self.p2p.guests_mbps {
+                0 => self.p2p.uplink_mbit * 250_000,
+                mbps => mbps * 1_000_000,
+            },
             reassembly: fragcast_shredder::Limits { memory: self.p2p.reassembly_mib * MIB },
             repair: RepairConfig {
                 enabled: self.p2p.repair,
@@ -67,6 +75,14 @@ impl Config {
                 memory: self.gossip.memory_mib * MIB,
                 ..GossipConfig::default()
             },
+            members: MembersConfig {
+                live: self.follows_members(network),
+                max: self.members.max,
+                renew: Duration::from_secs(self.members.renew_s),
+                life: Duration::from_secs(self.members.life_s),
+                pull: Duration::from_millis(self.members.pull_ms),
+                ..MembersConfig::default()
+            },
             ..usual
         })
     }
@@ -82,6 +98,60 @@ impl Config {
             return Err(ConfigError::Value { key: "leader.hand_over_ms", problem });
         }
         Ok(Some(wait).filter(|wait| !wait.is_zero()))
+    }
+
+    /// Whether a node of this network follows members who come and go.
+    pub fn follows_members(&self, network: &Network) -> bool {
+        match self.members.live {
+            Live::Auto => !network.bootstrap.is_empty(),
+            Live::On => true,
+            Live::Off => false,
+        }
+    }
+
+    /// What the node `me` says of itself: the configured addresses, or those of its record in the
+    /// network file; `None` if there are none.
+    pub fn own_record(&self, network: &Network, me: &PeerId) -> Option<OwnRecord> {
+        let listed = network.members.index(me).and_then(|index| network.members.get(index));
+        let addresses: Vec<SocketAddr> = match self.members.advertise.is_empty() {
+            true => listed.iter().flat_map(|member| member.record.addresses()).collect(),
+            false => self.members.advertise.clone(),
+        };
+        let uplink_kbps = u32::try_from(self.p2p.uplink_mbit * 1_000).unwrap_or(u32::MAX);
+        (!addresses.is_empty()).then_some(OwnRecord { addresses, uplink_kbps })
+    }
+
+    /// The source of members' weights, if one is configured.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn weights_source(&self) -> Result<Option<WeightsSource>, ConfigError> {
+        let members = &self.members;
+        let wrong = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.into() });
+        if members.contract.is_empty() {
+            let text = &members.weights;
+            if !text.contains("://") {
+                return Ok((!text.is_empty()).then(|| WeightsSource::File(text.into())));
+            }
+            return match check_url(text) {
+                Ok(()) => Ok(Some(WeightsSource::Url(text.clone()))),
+                Err(error) => wrong("members.weights", &error.to_string()),
+            };
+        }
+        if !members.weights.is_empty() {
+            return wrong("members.contract", "members.weights is set as well: choose one");
+        }
+        if self.client.url.is_empty() {
+            return wrong("members.contract", "is asked through client.url, which is not set");
+        }
+        let Ok(address) = members.contract.parse() else {
+            return wrong("members.contract", "must be an address, 0x and 40 hex digits");
+        };
+        let Ok(selector) = hex::decode_to_array(&members.selector) else {
+            return wrong("members.selector", "must be 4 bytes as hex, such as \"0x12345678\"");
+        };
+        let client = self.client.url.clone();
+        Ok(Some(WeightsSource::Contract { client, address, selector }))
     }
 
     /// The leader's route policy.
@@ -112,6 +182,7 @@ impl Config {
                 per_address: self.p2p.max_connections_per_address,
                 handshakes: self.p2p.max_handshakes,
                 handshakes_per_address: self.p2p.max_handshakes.div_ceil(2),
+                guests: self.p2p.max_guests,
                 ..Limits::default()
             },
             ..NetConfig::default()

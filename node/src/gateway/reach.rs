@@ -72,7 +72,7 @@ impl Reach {
     /// Whether there is anybody to be reached: a network may have one member, which is ready by
     /// itself.
     pub fn expects_somebody(&self) -> bool {
-        self.outsiders || self.net.epochs().peers().len() > 1
+        self.outsiders || self.net.epochs().members().count() > 1
     }
 
     /// Whom a message is handed to now. A peer whose path has just broken counts until its

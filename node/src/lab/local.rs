@@ -24,7 +24,8 @@ use tokio::sync::Notify;
 
 use crate::gateway::ingest;
 use crate::gateway::keys;
-use crate::network::Network;
+use crate::members::Bootstrap;
+use crate::network::{Network, NetworkFile};
 use crate::node::{Execution, Node, Parts};
 
 pub use options::LocalOptions;
@@ -41,6 +42,7 @@ pub struct LocalNetwork {
     nodes: Vec<Node>,
     gateways: Vec<GatewayKey>,
     network: Network,
+    options: LocalOptions,
     tracks: Vec<Arc<Mutex<Track>>>,
     news: Arc<Notify>,
     http: HttpClient,
@@ -84,6 +86,9 @@ impl LocalNetwork {
         if options.nodes < 2 {
             bail!("a network needs at least 2 nodes");
         }
+        if options.guests + 2 > options.nodes {
+            bail!("a network of {} nodes has at least 2 members", options.nodes);
+        }
         if !(1..=options.nodes).contains(&options.gateways) {
             bail!(
                 "between 1 and {} gateways are possible with {} nodes",
@@ -98,7 +103,8 @@ impl LocalNetwork {
             .map(|index| prepare(options, index))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let registered = options.registered.clamp(1, options.gateways);
-        let file = network_file(options, &gateways[..registered], &prepared);
+        let members = &prepared[..options.nodes - options.guests];
+        let file = network_file(options, &gateways[..registered], members);
         write(&options.dir.join("network.toml"), &toml::to_string(&file)?)?;
         write(
             &options.dir.join("README"),
@@ -150,7 +156,58 @@ impl LocalNetwork {
         }
         let http = HttpClient { timeout: Duration::from_secs(60), ..HttpClient::default() };
         let (sent, cuts) = (BTreeMap::new(), Vec::new());
-        Ok(Self { nodes, gateways, network, tracks, news, http, sent, cut, cuts })
+        let options = options.clone();
+        Ok(Self { nodes, gateways, network, options, tracks, news, http, sent, cut, cuts })
+    }
+
+    /// Starts another node, which knows a bootstrap address, that of node `first`, and the registry.
+    /// Gives its number.
+    ///
+    /// # Errors
+    /// A part could not be set up.
+    pub async fn join(&mut self, first: usize) -> anyhow::Result<usize> {
+        let index = self.nodes.len();
+        let prepared = prepare(&self.options, index)?;
+        let to = &self.nodes[first];
+        let bootstrap = Bootstrap { peer: to.state().peer, host: to.addresses().p2p.to_string() };
+        let file = NetworkFile {
+            gateways: Vec::new(),
+            bootstrap: vec![bootstrap],
+            delegations: Vec::new(),
+            members: Vec::new(),
+            ..network_file(&self.options, &self.gateways, &[])
+        };
+        let dir = self.options.dir.join(format!("node-{index}"));
+        write(&dir.join("network.toml"), &toml::to_string(&file)?)?;
+        let track = Arc::new(Mutex::new(Track::new()));
+        let (seen, told) = (Arc::clone(&track), Arc::clone(&self.news));
+        let tap = move |output: &Output| {
+            lock(&seen).take(output, false, false);
+            told.notify_waiters();
+        };
+        drop(prepared.gossip);
+        let parts = Parts {
+            execution: None,
+            config: prepared.config,
+            network: file.check_with_registry()?,
+            identity: prepared.identity,
+            leader: None,
+            sockets: prepared.sockets,
+            drop_shreds: None,
+            cut: Some(Arc::clone(&self.cut)),
+            tap: Some(Box::new(tap)),
+        };
+        self.nodes.push(Node::start(parts).await.with_context(|| format!("node {index}"))?);
+        self.tracks.push(track);
+        Ok(index)
+    }
+
+    /// Ends the node that came last, without a word to anybody but its connections' goodbye.
+    pub async fn leave(&mut self) {
+        if let Some(node) = self.nodes.pop() {
+            self.tracks.pop();
+            node.stop().await;
+        }
     }
 
     /// Blocks all UDP packets from now on, as a firewall would, or lets them pass again.
@@ -173,14 +230,20 @@ impl LocalNetwork {
     /// # Errors
     /// It takes longer than `guard`.
     pub async fn connected(&self, guard: Duration) -> anyhow::Result<()> {
-        let all = self.nodes.len() - 1;
+        let all = self.network.members.len() - 1;
         let wait = async {
             // Of gossip's links each has at least one; small networks are linked completely.
             let links = all.min(links::LINKS / 4);
             let apart = |node: &Node| {
                 let shared = node.state();
                 let gossip = shared.gossip.as_ref().map(|gossip| gossip.snapshot().members);
-                shared.net.snapshot().connected < all || gossip.is_some_and(|n| n < links)
+                let net = shared.net.snapshot();
+                // A guest is connected to few, and one of them sends it everything.
+                let lacking = match &net.attached {
+                    Some(attached) => !attached.granted,
+                    None => net.connected < all,
+                };
+                lacking || gossip.is_some_and(|n| n < links)
             };
             while self.nodes.iter().any(apart) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -237,6 +300,13 @@ impl LocalNetwork {
     pub async fn arrived(&self, block: u64, guard: Duration) -> bool {
         let Some(roots) = self.sent.get(&block) else { return true };
         self.wait(guard, || self.tracks.iter().all(|track| lock(track).has(block, roots))).await
+    }
+
+    /// The same of some nodes.
+    pub async fn arrived_at(&self, nodes: &[usize], block: u64, guard: Duration) -> bool {
+        let Some(roots) = self.sent.get(&block) else { return true };
+        let has = |node: &usize| lock(&self.tracks[*node]).has(block, roots);
+        self.wait(guard, || nodes.iter().all(has)).await
     }
 
     /// Forgets the nodes' reports on `block`, which is about to be built (again).

@@ -3,10 +3,11 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use fragcast_turbine::Event;
+use alloy_primitives::hex;
 use fragcast_turbine::health::{Change, Reason, State};
 use fragcast_turbine::output::{Delivered, Output};
 use fragcast_turbine::sequencer::{Fate, Sequencer};
+use fragcast_turbine::{Event, TableNews};
 use fragcast_upstream::engine::EngineHandle;
 use tokio::sync::{broadcast, mpsc};
 
@@ -200,6 +201,7 @@ impl Pump {
                 tracing::info!(began = change.began, ended = change.ended, "another epoch");
                 EventKind::Epoch
             }
+            Event::Table(news) => table(news),
             _ => return outputs,
         };
         self.state.update(|p| *p.events.entry(kind).or_default() += 1);
@@ -230,5 +232,29 @@ impl Pump {
             // Nobody may be listening.
             let _ = self.outputs.send(output);
         }
+    }
+}
+
+/// Tells the log what has become of a table of members.
+fn table(news: TableNews) -> EventKind {
+    match news {
+        TableNews::Taken { from_block, members, own } => {
+            tracing::info!(from_block, members, own, "another table of members");
+            EventKind::TableTaken
+        }
+        TableNews::Refused { from_block, reason } => {
+            tracing::warn!(from_block, "a leader's table of members is not taken: {reason}");
+            EventKind::TableRefused
+        }
+        TableNews::Missing { from_block } => {
+            tracing::warn!(from_block, "nobody who was asked has the table of members");
+            EventKind::TableRefused
+        }
+        TableNews::Twice { gateway, notices } => {
+            let [one, other] = notices.map(|signed| hex::encode(signed.notice.table));
+            tracing::error!(%gateway, one, other, "a leader named two tables for one block");
+            EventKind::TableTwice
+        }
+        _ => EventKind::TableRefused,
     }
 }

@@ -62,6 +62,8 @@ impl Beginning {
     ///   peers go by it from another block.
     /// * Else the list of the registry holds from block 0 on, or, if it does not answer, that of the
     ///   network file.
+    /// * A network file that lists no gateways, with nothing saved, makes the start wait for the
+    ///   registry.
     pub async fn of(settings: Settings, network: &Network) -> Self {
         let term = network.schedule.blocks_per_term();
         let names = settings.sources.iter().map(Source::name);
@@ -82,6 +84,9 @@ impl Beginning {
         });
         let mut schedules = saved.map(|saved| saved.schedules()).unwrap_or_default();
         let in_use = schedules.last().unwrap_or(&(0, network.schedule.clone())).clone();
+        if schedules.is_empty() && !network.has_gateways {
+            wait_for_answer(&settings, &status).await;
+        }
         let told = status.vote(Instant::now(), in_use.1.gateways()).map(|vote| vote.list);
         let told = told.and_then(|list| Schedule::new(list, term).ok());
         match (schedules.is_empty(), told) {
@@ -126,6 +131,21 @@ impl Beginning {
     pub fn follow(self, net: Handle, network: &Network) -> Follower {
         let Self { settings, rotation, status, .. } = self;
         Follower { settings, rotation, status, net, ours: delegations(network), saved: None }
+    }
+}
+
+/// Asks until some source has a list.
+async fn wait_for_answer(settings: &Settings, status: &RegistryStatus) {
+    let mut failures = 0;
+    while status.vote(Instant::now(), &[]).is_none() {
+        if failures == 0 {
+            tracing::warn!("no registry answers, and the network file has no gateways: waiting");
+        }
+        tokio::time::sleep(pause(settings.poll, failures)).await;
+        failures = failures.saturating_add(1);
+        for (index, source) in settings.sources.iter().enumerate() {
+            status.take(Instant::now(), index, source.ask().await);
+        }
     }
 }
 
@@ -209,8 +229,9 @@ impl Follower {
             self.change(&epochs, change).await;
         }
         let epochs = self.net.epochs();
-        let from = epochs.newest().from_block();
-        let is_ahead = support.head.is_none_or(|head| from > head) && epochs.epochs().len() > 1;
+        let from = epochs.newest().rotation_from();
+        let is_ahead =
+            support.head.is_none_or(|head| from > head) && from > epochs.oldest().from_block();
         self.status.note(is_ahead.then_some(from), gateways_of(&epochs));
         Some(())
     }

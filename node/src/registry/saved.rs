@@ -63,13 +63,16 @@ impl Saved {
     pub fn of(epochs: &EpochsView) -> Self {
         let newest = epochs.newest();
         let list = |epoch: &std::sync::Arc<fragcast_turbine::Epoch>| SavedList {
-            from_block: epoch.from_block(),
+            from_block: epoch.rotation_from(),
             gateways: epoch.schedule().gateways().to_vec(),
         };
+        // Epochs that change the members alone have the list of the one before.
+        let mut lists: Vec<SavedList> = epochs.epochs().iter().map(list).collect();
+        lists.dedup_by_key(|list| list.from_block);
         Self {
             chain_id: newest.chain_id(),
             blocks_per_term: newest.schedule().blocks_per_term(),
-            lists: epochs.epochs().iter().map(list).collect(),
+            lists,
         }
     }
 

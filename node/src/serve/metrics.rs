@@ -115,6 +115,19 @@ impl NodeState {
             metrics.gauge("fragcast_region_latency_seconds", region, seconds(of.median_micros));
         }
         metrics.gauge("fragcast_peers_connected", None, net.connected as f64);
+        let guests = [("connected", net.guests), ("served", net.guests_served)];
+        for (kind, n) in guests.into_iter().chain([("places", net.guest_places)]) {
+            metrics.gauge("fragcast_guests", Some(("kind", kind)), n as f64);
+        }
+        if let Some(attached) = &net.attached {
+            let has = f64::from(u8::from(attached.granted));
+            metrics.gauge("fragcast_guest_attached", None, has);
+            metrics.gauge("fragcast_guest_late_seconds", None, attached.lateness.as_secs_f64());
+            metrics.gauge("fragcast_guest_loss", None, attached.loss);
+            let rtt = attached.round_trip.unwrap_or_default().as_secs_f64();
+            metrics.gauge("fragcast_guest_rtt_seconds", None, rtt);
+            metrics.counter("fragcast_guest_rotations_total", None, attached.rotations);
+        }
         let survey = self.survey();
         for kind in ["chain_id", "dialect", "blocks_per_term", "gateways", "clock"] {
             let count = survey.by_kind.get(kind).copied().unwrap_or(0);
@@ -122,6 +135,7 @@ impl NodeState {
         }
         metrics.counter("fragcast_log_dropped_total", None, crate::log::dropped());
         metrics.gauge("fragcast_members", None, net.members as f64);
+        metrics.gauge("fragcast_member_records", None, net.members_state.records as f64);
         metrics.gauge("fragcast_reassembly_bytes", None, net.reassembly_bytes as f64);
         metrics.gauge("fragcast_repair_bytes", None, net.repair_bytes as f64);
         metrics.gauge("fragcast_archive_bytes", None, net.archive_bytes as f64);

@@ -90,6 +90,7 @@ impl Recorder {
         gauge("fragcast_lane_queued_bytes", "Bytes that wait, by lane");
         gauge("fragcast_peers_connected", "Peers connected");
         gauge("fragcast_members", "Members of the network");
+        gauge("fragcast_member_records", "Records of members that are alive");
         gauge("fragcast_block_opened", "Newest block whose Env was handed on");
         gauge("fragcast_block_sealed", "Newest block whose Seal was handed on");
         gauge("fragcast_reassembly_bytes", "Bytes of messages in the making");

@@ -25,6 +25,7 @@ use super::recorder::Recorder;
 use crate::gateway::ingest::IngestStats;
 use crate::gateway::publish::PublishStats;
 use crate::gateway::reach::Reach;
+use crate::members::WeightsStatus;
 use crate::network::Network;
 use crate::registry::RegistryStatus;
 
@@ -91,6 +92,12 @@ pub enum EventKind {
     Fallback,
     /// A membership table began to hold.
     Epoch,
+    /// A leader's table of members was taken.
+    TableTaken,
+    /// A leader's table of members was not taken, or nobody had it.
+    TableRefused,
+    /// A leader named two tables for one block.
+    TableTwice,
     /// The window of blocks that are taken was moved elsewhere.
     Moved,
     /// No peer keeps blocks that this node lacks.
@@ -167,6 +174,8 @@ pub struct NodeState {
     pub reach: Arc<Reach>,
     /// Where its list of gateways comes from, if not from the network file.
     pub registry: Option<Arc<RegistryStatus>>,
+    /// Where members' weights come from, if not from the network file.
+    pub weights: Option<Arc<WeightsStatus>>,
     /// In what its peers differ from it.
     pub(crate) agreement: Mutex<Agreement>,
     /// How far it has come.

@@ -1,10 +1,11 @@
 //! A node's report on itself: whether it is ready, which way it relies on, its status.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fragcast_turbine::health::{Reason, State};
+use fragcast_turbine::net::Snapshot;
 use fragcast_turbine::net::gossip::GossipHandle;
-use fragcast_turbine::{DelaysState, Led, Mode, ReceiptsState};
+use fragcast_turbine::{AttachState, DelaysState, Lane, Led, MembersState, Mode, ReceiptsState};
 use serde_json::{Value, json};
 
 use super::hints;
@@ -57,11 +58,36 @@ fn receipts_status(receipts: &ReceiptsState) -> Value {
     })
 }
 
+/// The guests of this node.
+fn guests_status(net: &Snapshot) -> Value {
+    json!({
+        "connected": net.guests,
+        "served": net.guests_served,
+        "places": net.guest_places,
+        "bytes": net.lanes.iter().find(|lane| lane.0 == Lane::Guest.name()).map(|lane| lane.2),
+    })
+}
+
+/// From whom this node, a guest, takes messages.
+fn attach_status(state: &AttachState) -> Value {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    json!({
+        "primary": state.primary,
+        "granted": state.granted,
+        "others": state.others,
+        "rttMs": state.round_trip.map(ms),
+        "latenessMs": ms(state.lateness),
+        "rotations": state.rotations,
+        "loss": state.loss,
+        "extra": state.extra,
+    })
+}
+
 impl NodeState {
     /// Why the node is not ready, if it is not.
     pub fn not_ready(&self) -> Option<String> {
         let net = self.net.snapshot();
-        let others = self.net.epochs().peers().len().saturating_sub(1);
+        let others = self.other_members();
         if let Some(store) = &self.store {
             let durable = store.stats().durable;
             if let Some(failure) = store.failure() {
@@ -119,6 +145,11 @@ impl NodeState {
         let gossip = by_gossip > 0 && net.fallback.listening;
         if net.fallback.state == State::Gossip && by_gossip == 0 {
             return Some(format!("{}, and connected to nobody there", self.way()));
+        }
+        if net.connected > 0
+            && net.attached.as_ref().is_some_and(|attached| attached.primary.is_none())
+        {
+            return Some("a guest that no member sends messages to yet".into());
         }
         (others > 0 && net.connected == 0 && !gossip).then(|| {
             let hint = self.hint();
@@ -227,6 +258,26 @@ impl NodeState {
         })
     }
 
+    /// Members who come and go.
+    fn tables_status(&self, state: &MembersState) -> Value {
+        json!({
+            "fromBlock": state.from_block,
+            "members": state.members,
+            "isMember": state.is_member,
+            "records": state.records,
+            "taken": state.taken,
+            "refused": state.refused,
+            "reason": state.reason,
+            "weights": self.weights.as_ref().map(|weights| weights.json()),
+        })
+    }
+
+    /// How many members there are beside this node.
+    fn other_members(&self) -> usize {
+        let epochs = self.net.epochs();
+        epochs.members().filter(|(_, member)| member.peer() != self.peer).count()
+    }
+
     /// What `fragcast status` shows.
     pub fn status(&self) -> Value {
         let net = self.net.snapshot();
@@ -246,10 +297,13 @@ impl NodeState {
             "opened": opened,
             "sealed": sealed,
             "nextGateway": self.net.epochs().gateway(next),
-            "members": self.net.epochs().peers().len(),
+            "members": net.members,
             "connected": net.connected,
+            "guests": guests_status(&net),
+            "guest": net.attached.as_ref().map(attach_status),
             "peers": peers,
             "registry": self.registry.as_ref().map(|registry| registry.status(Instant::now())),
+            "tables": net.members_state.live.then(|| self.tables_status(&net.members_state)),
             "gossip": self.gossip_status(),
             "delivered": net.counters.delivered,
             "repaired": net.counters.repaired,

@@ -26,7 +26,8 @@ pub struct Terms {
     pub chain_id: u64,
     /// 0: `v0`, 1: `v0-blob`.
     pub dialect: u8,
-    /// First block of the sender's newest epoch.
+    /// Since which block the sender's newest rotation holds: the first of its epoch, unless that
+    /// has only another table of members than the one before.
     pub from_block: u64,
     /// Blocks that a gateway leads at a time.
     pub blocks_per_term: u64,
@@ -136,7 +137,7 @@ impl Terms {
                 Dialect::V0 => 0,
                 Dialect::V0Blob => 1,
             },
-            from_block: epoch.from_block(),
+            from_block: epoch.rotation_from(),
             blocks_per_term: schedule.blocks_per_term(),
             gateways: u32::try_from(schedule.gateways().len()).unwrap_or(u32::MAX),
             rotation: schedule.rotation_hash(),

@@ -64,6 +64,13 @@ impl EpochsView {
         Self { epochs, peers }
     }
 
+    /// Whether another view is of the same epochs: it may differ in guests and contacts, which no
+    /// epoch names.
+    pub fn has_same_epochs(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Arc<Epoch>, &Arc<Epoch>)| Arc::ptr_eq(a, b);
+        self.epochs.len() == other.epochs.len() && self.epochs.iter().zip(&other.epochs).all(same)
+    }
+
     /// The epoch of a block; `None` for one before the oldest that lives.
     pub fn at(&self, block: u64) -> Option<&Arc<Epoch>> {
         self.epochs.iter().rev().find(|epoch| epoch.from_block <= block)
@@ -131,7 +138,7 @@ impl EpochsView {
             .filter(move |leader| Some(leader.peer) != current)
     }
 
-    /// The peers, by key and by id.
+    /// The peers, by key and by id: members, and those that no epoch names but this node knows.
     pub const fn peers(&self) -> &Arc<PeerTable> {
         &self.peers
     }

@@ -11,17 +11,18 @@ use fragcast_shredder::{
 };
 
 use crate::control::{
-    AckRequest, BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, Control, Evidence, Hello,
-    Listeners, MAX_RECEIPT_SETS, MAX_TIPS, MessageAck, Receipt, RepairRequest, RepairShreds,
-    SetReceipt, Terms, Tip, Tips, UNTIMED,
+    AckRequest, Attach, Attached, BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, Control,
+    Evidence, Hello, Listeners, MAX_EXTRA, MAX_RECEIPT_SETS, MAX_TIPS, MessageAck, Receipt,
+    Records, RecordsPull, RepairRequest, RepairShreds, SetReceipt, Share, TableNotice, TablePart,
+    TableRequest, Terms, Tip, Tips, UNTIMED,
 };
 use crate::delays::{DelayVector, RttCode};
 use crate::delegation::Delegation;
 use crate::gossip::Gate;
-use crate::membership::{Membership, sample};
+use crate::membership::{MemberRecord, Membership, sample};
 use crate::peer::PeerKey;
 use crate::plan::{Exclusions, Plan};
-use crate::protocol::{Config, Event, Setup};
+use crate::protocol::{Config, Event, OwnRecord, Setup};
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
@@ -38,6 +39,10 @@ struct World {
 
 fn leader(number: u8) -> SigningKey {
     SigningKey::from_bytes(&[number % 4 + 1; 32])
+}
+
+fn share(number: u8) -> Share {
+    [Share::Nothing, Share::Tips, Share::All][usize::from(number % 3)]
 }
 
 impl World {
@@ -66,7 +71,7 @@ impl World {
 
     /// A frame of four bytes: what it is, and three numbers.
     fn frame(&self, [op, a, b, c]: [u8; 4]) -> Control {
-        match op % 18 {
+        match op % 25 {
             0 => {
                 let table = if a < 128 { self.members.hash() } else { [b; 32] };
                 let chain_id = if c < 200 { CHAIN } else { 9 };
@@ -190,13 +195,51 @@ impl World {
                 }
                 Control::Exclusions(Box::new(signed))
             }
-            15 => Control::AckRequest(AckRequest {
+            22 => Control::AckRequest(AckRequest {
                 first: u64::from(a),
                 last: if b < 250 { u64::from(a) + u64::from(b % 4) } else { u64::MAX >> (c % 64) },
             }),
-            16 => {
+            23 => {
                 let (block, message) = (u64::from(a), u16::from(c));
                 Control::MessageAck(MessageAck { block, attempt: b % 9, message })
+            }
+            15 => Control::Attach(Attach { share: share(a), extra: b % (MAX_EXTRA + 1) }),
+            16 => {
+                let (places, taken) = (u16::from(b), u16::from(c));
+                Control::Attached(Attached { share: share(a), places, taken })
+            }
+            17 => Control::RecordsPull(RecordsPull { buckets: vec![u32::from(a); 1 << (b % 11)] }),
+            18 => Control::Records(Records {
+                records: (0..a % 4).map(|n| self.record(n, u64::from(b), c)).collect(),
+            }),
+            19 => {
+                let key = leader(a);
+                let table = if b < 128 { self.members.hash() } else { [b; 32] };
+                let notice = TableNotice {
+                    chain_id: CHAIN,
+                    from_block: u64::from(c) * 4,
+                    table,
+                    members: u32::from(b),
+                    weights_block: 0,
+                    leader: key.verifying_key().to_bytes(),
+                };
+                let mut signed = notice.sign(&key);
+                if op >= 240 {
+                    signed.signature[0] ^= 1;
+                }
+                Control::TableNotice(Box::new(signed))
+            }
+            20 => {
+                let table = if b < 128 { self.members.hash() } else { [b; 32] };
+                Control::TableRequest(TableRequest { table, part: u16::from(c % 3) })
+            }
+            21 => {
+                let table = if b < 128 { self.members.hash() } else { [b; 32] };
+                let bytes = match c % 2 {
+                    0 => crate::tables::encode(&self.members).into(),
+                    _ => vec![a; usize::from(c) + 1].into(),
+                };
+                Control::TablePart(TablePart { table, part: 0, of: 1, bytes })
             }
             _ => {
                 let wire = bytes::Bytes::from(vec![b; usize::from(a) * 100 + 1]);
@@ -207,6 +250,18 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A member's record, signed by it or not.
+    fn record(&self, member: u8, sequence: u64, c: u8) -> MemberRecord {
+        let member = usize::from(member) % self.identities.len();
+        let mut body = self.members.members()[member].record.body.clone();
+        body.sequence = sequence << (c % 40);
+        let mut record = body.sign(&self.identities[member]);
+        if c >= 240 {
+            record.signature[0] ^= 1;
+        }
+        record
     }
 
     /// Evidence that is true, or is not: the two may be the same.
@@ -246,7 +301,9 @@ impl World {
                 delegation.sign(self.gateway(gateway))
             });
         let members = Arc::clone(&self.members);
-        let setup = Setup::new(Config::new(CHAIN), members, schedule, delegations);
+        let mut config = Config::new(CHAIN);
+        config.members.live = true;
+        let setup = Setup::new(config, members, schedule, delegations);
         setup.expect("delegations of our own")
     }
 }
@@ -264,6 +321,8 @@ pub fn frames(data: &[u8]) {
     let me = world.members.members()[3].peer();
     let mut node = setup.node(&me, Some(leader(1))).expect("a member");
     node.set_identity(world.identities[3].clone());
+    let own = OwnRecord { addresses: vec![([127, 0, 0, 1], 9).into()], uplink_kbps: 1 };
+    node.set_own_record(Timestamp::default(), own);
     let mut now = Timestamp::from_nanos(1_000_000_000);
     for op in data.chunks_exact(5).take(200) {
         let (from, what) = (PeerKey::from(u32::from(op[0] % 3)), [op[1], op[2], op[3], op[4]]);

@@ -1,10 +1,11 @@
 //! The connections to each peer: at most one in each direction, of which the newest is used.
 //!
 //! A peer that was restarted connects again long before its old connection times out, so the
-//! newer one of a direction replaces the older. Peers are those of the living epochs, by key: who
-//! is a member of none has no entry, and no connection.
+//! newer one of a direction replaces the older. Peers are those of the living epochs, by key, guests
+//! that were let in, and contacts: nobody else has an entry, or a connection.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +36,22 @@ pub(super) enum Received {
 /// News of a connection.
 #[derive(Debug)]
 pub(super) enum Change {
-    Up { peer: PeerKey, connection: Connection, outgoing: bool },
-    Down { peer: PeerKey, id: usize },
+    Up {
+        peer: PeerKey,
+        connection: Connection,
+        outgoing: bool,
+    },
+    /// Who is no member has called and proved its id.
+    Stranger {
+        id: PeerId,
+        connection: Connection,
+    },
+    Down {
+        peer: PeerKey,
+        id: usize,
+    },
+    /// A call of this node's to this address was answered by the key of a peer.
+    Reached(PeerId, SocketAddr),
 }
 
 /// Why the transport dropped something.
@@ -53,6 +68,8 @@ pub(super) enum Dropped {
     Unreachable,
     /// A shred thrown away on purpose.
     Injected,
+    /// A datagram of a guest, who has none to send.
+    Guest,
 }
 
 labelled!(Dropped);
@@ -98,12 +115,23 @@ impl Connections {
         Self { peers: BTreeMap::new(), drops: Arc::default(), inbox, changes }
     }
 
-    /// Adds a peer that is not connected yet; the watch tells whenever it is.
-    pub(super) fn join(&mut self, peer: PeerKey, id: PeerId) -> watch::Receiver<bool> {
+    /// Adds a peer, or says what one is from now on that is here already: a guest or none. The watch
+    /// tells whenever it is connected.
+    pub(super) fn join(&mut self, peer: PeerKey, id: PeerId, guest: bool) -> watch::Receiver<bool> {
+        if let Some(known) = self.peers.get(&peer) {
+            known.frames.set_guest(guest);
+            return known.up.subscribe();
+        }
         let (up, watch) = watch::channel(false);
-        let (frames, log) = (FrameRoom::default(), LogLimit::new(LOG.0, LOG.1));
+        let (frames, log) = (FrameRoom::new(guest), LogLimit::new(LOG.0, LOG.1));
         self.peers.insert(peer, Peer { id, entries: Vec::new(), frames, log, up });
         watch
+    }
+
+    /// Where a connected peer is.
+    pub(super) fn address(&self, peer: PeerKey) -> Option<IpAddr> {
+        let newest = self.peers.get(&peer)?.entries.last()?;
+        Some(newest.connection.remote_address().ip())
     }
 
     /// The watch that tells whenever a peer is connected; `None` if it is no member.
@@ -128,9 +156,16 @@ impl Connections {
         self.drops.labels()
     }
 
-    /// Peers that are connected.
+    /// Peers that are connected, guests aside.
     pub(super) fn connected(&self) -> usize {
-        self.peers.values().filter(|peer| !peer.entries.is_empty()).count()
+        let up = |peer: &&Peer| !peer.entries.is_empty() && !peer.frames.is_guest();
+        self.peers.values().filter(up).count()
+    }
+
+    /// Guests that are connected.
+    pub(super) fn guests(&self) -> usize {
+        let up = |peer: &&Peer| !peer.entries.is_empty() && peer.frames.is_guest();
+        self.peers.values().filter(up).count()
     }
 
     /// Takes a connection into use and starts its readers; says whether its peer is known.
@@ -154,7 +189,7 @@ impl Connections {
         tokio::spawn(reader.read(connection.clone()));
         tokio::spawn(read_datagrams(
             connection.clone(),
-            key,
+            (key, peer.frames.clone()),
             self.inbox.clone(),
             self.drops.clone(),
             self.changes.clone(),
@@ -222,14 +257,14 @@ impl Connections {
         }
     }
 
-    /// Round-trip time to each connected peer.
+    /// Round-trip time to each connected peer, guests aside.
     pub(super) fn round_trips(&self) -> Vec<(PeerId, Duration)> {
         self.measured().map(|(key, round_trip)| (self.peers[&key].id, round_trip)).collect()
     }
 
-    /// The same by key.
+    /// The same by key, guests aside.
     pub(super) fn measured(&self) -> impl Iterator<Item = (PeerKey, Duration)> + '_ {
-        let peers = self.peers.iter();
+        let peers = self.peers.iter().filter(|(_, peer)| !peer.frames.is_guest());
         peers.filter_map(|(key, peer)| Some((*key, peer.entries.last()?.connection.rtt())))
     }
 }
@@ -237,12 +272,16 @@ impl Connections {
 /// Reads datagrams until the connection ends, and reports the end.
 async fn read_datagrams(
     connection: Connection,
-    peer: PeerKey,
+    (peer, room): (PeerKey, FrameRoom),
     inbox: Inbox,
     drops: Arc<Tally<Dropped>>,
     changes: mpsc::Sender<Change>,
 ) {
     while let Ok(bytes) = connection.read_datagram().await {
+        if room.is_guest() {
+            drops.count(Dropped::Guest);
+            continue;
+        }
         if inbox.push_datagram(peer, bytes) {
             drops.count(Dropped::InboundQueue);
         }

@@ -2,6 +2,7 @@
 //! pauses.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,6 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::connections::{Change, REPLACED};
 use super::tls;
 use crate::epoch::EpochsView;
-use crate::membership::Member;
 use crate::peer::{PeerId, PeerKey};
 
 /// How often a node is warned of another with its identity.
@@ -49,6 +49,13 @@ impl Bars {
     }
 }
 
+/// Addresses of peers that this node calls whatever tables say: at most
+/// [`MAX_CONTACTS`](crate::peer::MAX_CONTACTS) with [`CONTACT_ADDRESSES`] each.
+pub(super) type Contacts = Arc<Mutex<BTreeMap<PeerId, Vec<SocketAddr>>>>;
+
+/// Addresses of a contact.
+pub(super) const CONTACT_ADDRESSES: usize = 8;
+
 /// State of a dialling task.
 pub(super) struct Dialler {
     pub(super) endpoint: Endpoint,
@@ -60,6 +67,8 @@ pub(super) struct Dialler {
     pub(super) changes: mpsc::Sender<Change>,
     /// Where members are to be found: each call looks up the newest record.
     pub(super) epochs: watch::Receiver<Arc<EpochsView>>,
+    /// Where contacts are to be found, and members beside what their records say.
+    pub(super) contacts: Contacts,
     /// When this node was last warned of another with its identity.
     pub(super) warned: Mutex<Option<tokio::time::Instant>>,
 }
@@ -88,10 +97,8 @@ impl Dialler {
             if up.wait_for(|up| !*up).await.is_err() {
                 return;
             }
-            let member = self.epochs.borrow().member(&id).cloned();
-            if let Some(member) = member
-                && !self.bars.is_barred(peer)
-                && let Some(connection) = self.dial(&member).await
+            if !self.bars.is_barred(peer)
+                && let Some(connection) = self.dial(id).await
             {
                 let change = Change::Up { peer, connection: connection.clone(), outgoing: true };
                 if self.changes.send(change).await.is_err() {
@@ -131,10 +138,22 @@ impl Dialler {
         );
     }
 
-    /// Tries the member's addresses in their order.
-    async fn dial(&self, member: &Member) -> Option<Connection> {
-        for address in member.record.addresses() {
-            let tls = tls::client(&self.identity, member.peer()).ok()?;
+    /// Where a peer may be: by the newest record, and by what this node was told of a contact.
+    fn addresses(&self, peer: &PeerId) -> Vec<SocketAddr> {
+        let member = self.epochs.borrow().member(peer).cloned();
+        let mut addresses: Vec<SocketAddr> =
+            member.iter().flat_map(|member| member.record.addresses()).collect();
+        let contacts = self.contacts.lock().unwrap_or_else(PoisonError::into_inner);
+        let more = contacts.get(peer).into_iter().flatten().copied();
+        let more: Vec<SocketAddr> = more.filter(|more| !addresses.contains(more)).collect();
+        addresses.extend(more);
+        addresses
+    }
+
+    /// Tries a peer's addresses in their order.
+    async fn dial(&self, peer: PeerId) -> Option<Connection> {
+        for address in self.addresses(&peer) {
+            let tls = tls::client(&self.identity, peer).ok()?;
             let mut config = ClientConfig::new(Arc::new(tls));
             config.transport_config(self.transport.clone());
             // The name is not checked: the key is.
@@ -144,9 +163,9 @@ impl Dialler {
             match tokio::time::timeout(self.timeout, connecting).await {
                 Ok(Ok(connection)) => return Some(connection),
                 Ok(Err(error)) => {
-                    tracing::debug!(peer = ?member.peer(), %address, %error, "cannot connect");
+                    tracing::debug!(?peer, %address, %error, "cannot connect");
                 }
-                Err(_) => tracing::debug!(peer = ?member.peer(), %address, "no answer"),
+                Err(_) => tracing::debug!(?peer, %address, "no answer"),
             }
         }
         None
@@ -203,7 +222,7 @@ mod tests {
 
     use super::*;
     use crate::epoch::Epoch;
-    use crate::membership::{Membership, RecordBody};
+    use crate::membership::{Member, Membership, RecordBody};
     use crate::net::{NetConfig, transport};
     use crate::schedule::Schedule;
 
@@ -241,7 +260,7 @@ mod tests {
         let peer = view.peers().key(&id).unwrap();
         let (_published, epochs) = watch::channel(Arc::new(view));
         let transport = transport::config(&NetConfig::default());
-        let tls = tls::server(&keys[1], epochs.clone()).unwrap();
+        let tls = tls::server(&keys[1], epochs.clone(), false).unwrap();
         let mut server = ServerConfig::with_crypto(Arc::new(tls));
         server.transport_config(transport.clone());
         let runtime = Arc::new(quinn::TokioRuntime);
@@ -270,6 +289,7 @@ mod tests {
             bars: Arc::default(),
             changes,
             epochs,
+            contacts: Contacts::default(),
             warned: Mutex::default(),
         };
         let began = Instant::now();

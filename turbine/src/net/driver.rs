@@ -1,24 +1,27 @@
 //! The task that owns the protocol: takes what comes, and sends what the protocol wants sent.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use quinn::VarInt;
+use quinn::{Connection, VarInt};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::connections::{Change, Connections, Dropped, Received};
-use super::dial::{Bars, Dials};
+use super::dial::{Bars, CONTACT_ADDRESSES, Contacts, Dials};
 use super::experiments::Losses;
 use super::following::Following;
+use super::guests::Guests;
 use super::handle::{Broadcast, Command};
 use super::held::Held;
 use super::inbox::{Inbound, Inbox};
 use super::link::{DriverLink, GossipInput};
 use super::listen::Call;
+use super::probes::Probes;
 use super::tally::Tally;
 use super::{Clock, Snapshot};
 use crate::egress::{Payload, Transmit};
@@ -45,7 +48,12 @@ pub(super) struct Driver {
     pub(super) epochs: watch::Sender<Arc<EpochsView>>,
     pub(super) connections: Connections,
     pub(super) dials: Dials,
+    pub(super) contacts: Contacts,
+    /// The places of guests.
+    pub(super) guests: Guests,
     pub(super) following: Following,
+    /// Calls back to newcomers.
+    pub(super) probes: Probes,
     pub(super) clock: Clock,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) link: DriverLink,
@@ -138,6 +146,11 @@ impl Driver {
             while let Some(event) = self.protocol.poll_event() {
                 match &event {
                     Event::Bar { peer, outcome } => {
+                        // Its key goes with its connection: what stays out is its host.
+                        if self.protocol.has_guest(*peer) {
+                            let now = self.clock.now();
+                            self.guests.bar(now, *peer, now + self.bar);
+                        }
                         self.bars.bar(*peer, self.bar);
                         self.connections.close(*peer, outcome.label());
                     }
@@ -146,6 +159,9 @@ impl Driver {
                     _ => {}
                 }
                 self.events.send(event).await.map_err(|_| ())?;
+            }
+            while let Some(probe) = self.protocol.poll_probe() {
+                self.probes.call(probe);
             }
             let now = self.clock.now();
             let mut sent = 0;
@@ -175,10 +191,20 @@ impl Driver {
 
     /// An epoch came or went: calls who joined, disconnects who left.
     fn change_members(&mut self, change: &EpochChange) {
-        let EpochChange { began, ended, joined, left } = change;
+        let EpochChange { began, ended, joined, stayed, left } = change;
         tracing::info!(began, ended, joined = joined.len(), left = left.len(), "epochs change");
         for (key, id) in joined {
+            self.guests.give_back(*key);
             self.join(*key, *id);
+        }
+        for (key, id) in stayed {
+            self.dials.stop(*key);
+            let address = self.connections.address(*key);
+            if address.is_some_and(|address| self.guests.take(*key, address)) {
+                self.connections.join(*key, *id, true);
+            } else {
+                self.connections.close(*key, "no room");
+            }
         }
         for (key, _) in left {
             self.dials.stop(*key);
@@ -193,8 +219,8 @@ impl Driver {
     /// node.
     pub(super) fn join(&mut self, key: PeerKey, id: PeerId) {
         if key != self.protocol.me() {
-            let up = self.connections.join(key, id);
-            if self.following.wants(key) {
+            let up = self.connections.join(key, id, false);
+            if self.following.wants(key) && !self.dials.is_running(key) {
                 self.dials.start(key, id, up);
             }
         }
@@ -295,6 +321,14 @@ impl Driver {
                 // Who asked may have given up.
                 let _ = reply.send(self.protocol.support(&gateways));
             }
+            Command::Weights(weights, block) => {
+                self.protocol.set_weights(self.clock.now(), weights, block);
+            }
+            Command::Call(peer, addresses, reply) => {
+                // Who asked may have given up.
+                let _ = reply.send(self.call(peer, addresses));
+            }
+            Command::CallOff(peer) => self.call_off(&peer),
             Command::Head(block) => self.protocol.handle_head(self.clock.now(), block),
             Command::Verified(block, built_at) => {
                 self.protocol.handle_verified(self.clock.now(), block, built_at);
@@ -319,7 +353,14 @@ impl Driver {
             Change::Up { peer, connection, .. } if self.bars.is_barred(peer) => {
                 connection.close(VarInt::from_u32(1), b"barred");
             }
+            Change::Reached(peer, address) => {
+                self.protocol.handle_reached(self.clock.now(), &peer, address);
+            }
             Change::Up { peer, connection, outgoing } => {
+                if let Some(id) = self.peer(peer).filter(|_| outgoing) {
+                    let (now, address) = (self.clock.now(), connection.remote_address());
+                    self.protocol.handle_reached(now, &id, address);
+                }
                 if self.connections.add(peer, connection, outgoing) {
                     if let Some(unsaid) = self.connections.log(peer) {
                         tracing::info!(peer = ?self.peer(peer), outgoing, unsaid, "connected");
@@ -327,19 +368,77 @@ impl Driver {
                     // What it is greeted with has our clock in it, which may be as old as the last event.
                     self.protocol.handle_timeout(self.clock.now());
                     self.protocol.handle_connected(peer);
-                    self.following.make_room(&self.connections);
+                    self.following.make_room(&self.protocol, &self.connections);
                 }
             }
+            Change::Stranger { id, connection } => self.stranger(id, connection),
             Change::Down { peer, id } => {
                 if self.connections.remove(peer, id) {
                     if let Some(unsaid) = self.connections.log(peer) {
                         tracing::info!(peer = ?self.peer(peer), unsaid, "disconnected");
                     }
+                    let was_guest = self.protocol.has_guest(peer);
                     self.protocol.handle_disconnected(peer);
+                    if was_guest {
+                        self.forget(peer);
+                    }
                 }
             }
         }
         self.publish();
+    }
+
+    /// Who is no member has called: it becomes a guest, unless it is known, or there is no room.
+    fn stranger(&mut self, id: PeerId, connection: Connection) {
+        let now = self.clock.now();
+        let address = connection.remote_address().ip();
+        let known = self.protocol.epochs().peers().key(&id);
+        let is_new = known.is_none();
+        if is_new && let Err(why) = self.guests.admit(now, address) {
+            return connection.close(VarInt::from_u32(1), why.reason());
+        }
+        let Some(peer) = self.protocol.handle_guest(now, id).filter(|p| *p != self.protocol.me())
+        else {
+            return connection.close(VarInt::from_u32(1), b"no room");
+        };
+        if is_new {
+            self.guests.take(peer, address);
+            self.connections.join(peer, id, true);
+        }
+        self.publish_epochs();
+        self.change(Change::Up { peer, connection, outgoing: false });
+    }
+
+    /// Calls a peer at some addresses, whether a table names it or not.
+    fn call(&mut self, id: PeerId, mut addresses: Vec<SocketAddr>) -> bool {
+        let me = self.protocol.me();
+        let key = self.protocol.handle_contact(self.clock.now(), id).filter(|key| *key != me);
+        let Some(key) = key else { return false };
+        addresses.truncate(CONTACT_ADDRESSES);
+        self.contacts.lock().unwrap_or_else(PoisonError::into_inner).insert(id, addresses);
+        self.guests.give_back(key);
+        self.publish_epochs();
+        let up = self.connections.join(key, id, false);
+        if !self.dials.is_running(key) {
+            self.dials.start(key, id, up);
+        }
+        true
+    }
+
+    fn call_off(&mut self, id: &PeerId) {
+        self.contacts.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        if let Some(key) = self.protocol.forget_contact(self.clock.now(), id) {
+            self.forget(key);
+        }
+        self.publish_epochs();
+    }
+
+    /// A key is nobody's any more.
+    fn forget(&mut self, peer: PeerKey) {
+        self.guests.give_back(peer);
+        self.dials.stop(peer);
+        self.connections.leave(peer);
+        self.bars.forget(peer);
     }
 
     fn receive(&mut self, received: &mut Vec<Inbound>) {

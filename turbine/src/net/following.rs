@@ -42,7 +42,9 @@ impl Following {
         if wanted != self.wanted {
             self.wanted = wanted;
             let me = protocol.me();
-            for (key, id) in protocol.epochs().peers().iter().filter(|(key, _)| *key != me) {
+            let epochs = protocol.epochs();
+            for (key, member) in epochs.members().filter(|(key, _)| *key != me) {
+                let id = member.peer();
                 match (self.wants(key), dials.is_running(key), connections.watch(key)) {
                     (true, false, Some(up)) => dials.start(key, id, up),
                     (false, true, _) => dials.stop(key),
@@ -50,16 +52,19 @@ impl Following {
                 }
             }
         }
-        self.make_room(connections);
+        self.make_room(protocol, connections);
     }
 
-    /// Lets peers go that need not be connected, if there are too many.
-    pub(super) fn make_room(&self, connections: &Connections) {
+    /// Lets members go that need not be connected, if there are too many; a guest, who has a place
+    /// there that others want, all of them.
+    pub(super) fn make_room(&self, protocol: &Protocol, connections: &Connections) {
         if self.wanted.is_none() {
             return;
         }
-        let excess = connections.connected().saturating_sub(self.most);
-        let unwanted = connections.measured().filter(|(peer, _)| !self.wants(*peer));
+        let most = if protocol.is_guest() { 0 } else { self.most };
+        let excess = connections.connected().saturating_sub(most);
+        let free = |peer: PeerKey| !self.wants(peer) && !protocol.has_contact(peer);
+        let unwanted = connections.measured().filter(|(peer, _)| free(*peer));
         let gone: Vec<PeerKey> = unwanted.map(|(peer, _)| peer).take(excess).collect();
         gone.into_iter().for_each(|peer| connections.close(peer, "no room"));
     }

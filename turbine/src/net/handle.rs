@@ -10,8 +10,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{Clock, Snapshot};
 use crate::epoch::{Epoch, EpochError, EpochsView};
 use crate::gossip::{Mode, Policy};
+use crate::peer::PeerId;
 use crate::protocol::BroadcastError;
 use crate::rotation::Support;
+use crate::tables::Weights;
 use crate::time::Timestamp;
 
 /// Why an epoch was not taken.
@@ -41,6 +43,9 @@ pub(super) enum Command {
     Broadcast(Broadcast),
     Epoch { epoch: Box<Epoch>, instead: bool, reply: oneshot::Sender<Result<(), EpochError>> },
     Support(Vec<Address>, oneshot::Sender<Support>),
+    Weights(Arc<Weights>, u64),
+    Call(PeerId, Vec<SocketAddr>, oneshot::Sender<bool>),
+    CallOff(PeerId),
     Head(u64),
     Verified(u64, Timestamp),
     Idle(bool),
@@ -120,6 +125,27 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Support(gateways, reply)).await.ok()?;
         answer.await.ok()
+    }
+
+    /// The weights of members that count from now on, and the block at which they were read; see
+    /// [`Protocol::set_weights`](crate::Protocol::set_weights).
+    pub async fn set_weights(&self, weights: Arc<Weights>, block: u64) {
+        let _ = self.commands.send(Command::Weights(weights, block)).await;
+    }
+
+    /// Calls a peer at these addresses, eight at most, and keeps calling it while it is not connected:
+    /// a *contact*, if no table names it, else a member whose record need not say where it is. Says
+    /// whether it is called: not beyond [`MAX_CONTACTS`](crate::peer::MAX_CONTACTS), nor if it is
+    /// this node.
+    pub async fn call(&self, peer: PeerId, addresses: Vec<SocketAddr>) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::Call(peer, addresses, reply)).await;
+        sent.is_ok() && answer.await.unwrap_or(false)
+    }
+
+    /// Calls a contact no more, and hangs up. A member that was called is a member as any other.
+    pub async fn call_off(&self, peer: PeerId) {
+        let _ = self.commands.send(Command::CallOff(peer)).await;
     }
 
     async fn take_epoch(&self, epoch: Epoch, instead: bool) -> Result<(), EpochRefused> {

@@ -3,12 +3,15 @@
 //! Peers take turns, so one that floods waits behind its own flood and nobody else does. A turn
 //! is [`TURN_DATAGRAMS`] datagrams and [`TURN_FRAMES`] frames.
 //!
+//! * Guests take turns among themselves: of what is taken at a time an eighth is theirs, however
+//!   many there are. Datagrams of guests are not taken at all.
 //! * Datagrams cannot wait. There is room for [`DATAGRAMS`] of all peers together, 10 MB; when it
 //!   is full the peer with most of them loses one, so a peer that has few loses none.
 //! * Frames of streams wait at their sender. Each peer may have [`FRAME_BYTES`] of them here or
 //!   being read, whatever the others have; then its streams are not read.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -25,6 +28,12 @@ const TURN_DATAGRAMS: usize = 32;
 const TURN_FRAMES: usize = 8;
 /// Bytes of one peer's frames: two of the longest.
 const FRAME_BYTES: usize = 2 * (MAX_CONTROL_LEN + FRAME_COST);
+/// The same of a guest's: one of the longest that it may send.
+const GUEST_FRAME_BYTES: usize = GUEST_FRAME + FRAME_COST;
+/// The longest frame of a guest.
+pub(super) const GUEST_FRAME: usize = 64 * 1024 + 512;
+/// The part of what is taken at a time that is for guests.
+const GUESTS_PART: usize = 8;
 /// What a frame takes beside its bytes.
 const FRAME_COST: usize = 128;
 
@@ -37,21 +46,45 @@ pub(super) struct Inbound {
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// A peer's budget for frames.
+/// A peer's budget for frames, and whether it is a guest.
 #[derive(Debug, Clone)]
-pub(super) struct FrameRoom(Arc<Semaphore>);
+pub(super) struct FrameRoom {
+    bytes: Arc<Semaphore>,
+    guest: Arc<AtomicBool>,
+}
 
 impl Default for FrameRoom {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(FRAME_BYTES)))
+        Self::new(false)
     }
 }
 
 impl FrameRoom {
+    pub(super) fn new(guest: bool) -> Self {
+        let bytes = if guest { GUEST_FRAME_BYTES } else { FRAME_BYTES };
+        let bytes = Arc::new(Semaphore::new(bytes));
+        Self { bytes, guest: Arc::new(AtomicBool::new(guest)) }
+    }
+
+    /// Whether it is a guest's.
+    pub(super) fn is_guest(&self) -> bool {
+        self.guest.load(Ordering::Relaxed)
+    }
+
+    /// Its peer is a member from now on and has as much as any, or a guest, who keeps what it had.
+    pub(super) fn set_guest(&self, guest: bool) {
+        if self.guest.swap(guest, Ordering::Relaxed) && !guest {
+            let has = self.bytes.available_permits();
+            if has <= GUEST_FRAME_BYTES {
+                self.bytes.add_permits(FRAME_BYTES - GUEST_FRAME_BYTES);
+            }
+        }
+    }
+
     /// Waits until there is room for a frame of `len` bytes, which is not longer than any may be.
     pub(super) async fn take(&self, len: usize) -> Option<OwnedSemaphorePermit> {
         let cost = u32::try_from(len + FRAME_COST).ok()?;
-        Arc::clone(&self.0).acquire_many_owned(cost).await.ok()
+        Arc::clone(&self.bytes).acquire_many_owned(cost).await.ok()
     }
 }
 
@@ -60,6 +93,7 @@ impl FrameRoom {
 struct Flow {
     datagrams: VecDeque<Bytes>,
     frames: VecDeque<(Received, OwnedSemaphorePermit)>,
+    guest: bool,
 }
 
 #[derive(Debug, Default)]
@@ -68,14 +102,17 @@ struct State {
     flows: BTreeMap<PeerKey, Flow>,
     /// The same peers, by whose turn is next.
     turns: VecDeque<PeerKey>,
+    /// Guests of whom something waits.
+    guest_turns: VecDeque<PeerKey>,
     datagrams: usize,
 }
 
 impl State {
-    fn flow(&mut self, peer: PeerKey) -> &mut Flow {
+    fn flow(&mut self, peer: PeerKey, guest: bool) -> &mut Flow {
+        let turns = if guest { &mut self.guest_turns } else { &mut self.turns };
         self.flows.entry(peer).or_insert_with(|| {
-            self.turns.push_back(peer);
-            Flow::default()
+            turns.push_back(peer);
+            Flow { guest, ..Flow::default() }
         })
     }
 
@@ -93,10 +130,21 @@ impl State {
         true
     }
 
-    /// Takes up to `most`, a turn a peer.
+    /// Takes up to `most`, a turn a peer: of members, of guests, and of members what is left.
     fn take(&mut self, out: &mut Vec<Inbound>, most: usize) {
+        let guests = if self.guest_turns.is_empty() { 0 } else { (most / GUESTS_PART).max(1) };
+        self.take_turns(out, most.saturating_sub(guests), false);
+        self.take_turns(out, most.min(out.len() + guests), true);
+        self.take_turns(out, most, false);
+    }
+
+    const fn turns_of(&mut self, guests: bool) -> &mut VecDeque<PeerKey> {
+        if guests { &mut self.guest_turns } else { &mut self.turns }
+    }
+
+    fn take_turns(&mut self, out: &mut Vec<Inbound>, most: usize, guests: bool) {
         while out.len() < most
-            && let Some(peer) = self.turns.pop_front()
+            && let Some(peer) = self.turns_of(guests).pop_front()
         {
             let Some(flow) = self.flows.get_mut(&peer) else { continue };
             let frames = flow.frames.len().min(TURN_FRAMES).min(most - out.len());
@@ -109,7 +157,9 @@ impl State {
             if flow.datagrams.is_empty() && flow.frames.is_empty() {
                 self.flows.remove(&peer);
             } else {
-                self.turns.push_back(peer);
+                // It may have become something else, but what waits of it was a guest's.
+                let guest = flow.guest;
+                self.turns_of(guest).push_back(peer);
             }
         }
     }
@@ -136,7 +186,7 @@ impl Inbox {
         let full = state.datagrams >= DATAGRAMS;
         if !full || state.make_room(peer) {
             state.datagrams += 1;
-            state.flow(peer).datagrams.push_back(bytes);
+            state.flow(peer, false).datagrams.push_back(bytes);
             drop(state);
             self.0.arrived.notify_one();
         }
@@ -144,8 +194,14 @@ impl Inbox {
     }
 
     /// Queues a frame, whose room was taken before it was read.
-    pub(super) fn push_frame(&self, peer: PeerKey, what: Received, room: OwnedSemaphorePermit) {
-        self.state().flow(peer).frames.push_back((what, room));
+    pub(super) fn push_frame(
+        &self,
+        peer: PeerKey,
+        guest: bool,
+        what: Received,
+        room: OwnedSemaphorePermit,
+    ) {
+        self.state().flow(peer, guest).frames.push_back((what, room));
         self.0.arrived.notify_one();
     }
 
@@ -182,7 +238,7 @@ mod tests {
 
     async fn frame(inbox: &Inbox, room: &FrameRoom, of: u32, len: usize) {
         let permit = room.take(len).await.unwrap();
-        inbox.push_frame(peer(of), Received::Control(vec![0; len].into()), permit);
+        inbox.push_frame(peer(of), false, Received::Control(vec![0; len].into()), permit);
     }
 
     #[tokio::test]
@@ -234,7 +290,7 @@ mod tests {
             })
         };
         for _ in 0..100_000 {
-            if flood.0.available_permits() < 1_000 + FRAME_COST {
+            if flood.bytes.available_permits() < 1_000 + FRAME_COST {
                 break;
             }
             tokio::task::yield_now().await;
@@ -255,6 +311,41 @@ mod tests {
         }
         writer.await.unwrap();
         assert!(inbox.state().flows.is_empty() && inbox.state().turns.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_hundred_guests_that_flood_take_an_eighth_of_what_is_taken() {
+        let inbox = Inbox::default();
+        for of in 1_000..1_100 {
+            let room = FrameRoom::new(true);
+            assert!(room.is_guest());
+            for _ in 0..100 {
+                let permit = room.take(100).await.unwrap();
+                inbox.push_frame(peer(of), true, Received::Control(vec![0; 100].into()), permit);
+            }
+        }
+        for n in 0..500 {
+            assert!(!inbox.push_datagram(peer(1), datagram(n)));
+        }
+        let mut members = 0;
+        for burst in 1..=3 {
+            let taken = take(&inbox, 256).await;
+            members += taken.iter().filter(|(of, _)| *of == 1).count();
+            assert_eq!(taken.iter().filter(|(of, _)| *of >= 1_000).count(), 32);
+            assert_eq!(members, (burst * 224).min(500));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_becomes_a_member_has_as_much_room_as_any() {
+        let room = FrameRoom::new(true);
+        let held = room.take(GUEST_FRAME).await.unwrap();
+        room.set_guest(false);
+        assert!(!room.is_guest() && room.take(MAX_CONTROL_LEN).await.is_some());
+        drop(held);
+        room.set_guest(true);
+        room.set_guest(false);
+        assert_eq!(room.bytes.available_permits(), FRAME_BYTES, "once");
     }
 
     #[tokio::test]

@@ -58,7 +58,7 @@ impl Outlook {
     }
 
     fn is_same(&self, other: &Self) -> bool {
-        let epochs = Arc::ptr_eq(&self.epochs, &other.epochs);
+        let epochs = self.epochs.has_same_epochs(&other.epochs);
         epochs && (self.window, self.behind) == (other.window, other.behind)
     }
 }

@@ -27,6 +27,8 @@ use crate::time::Timestamp;
 pub(super) enum Call {
     /// A member is connected.
     Accepted,
+    /// A caller that is no member has proved its key: it becomes a guest if there is room.
+    Stranger,
     /// The caller must prove its address first.
     Retried,
     /// There are too many in all.
@@ -44,6 +46,9 @@ pub(super) enum Call {
 }
 
 labelled!(Call);
+
+/// A stranger's connection that ends within this time has come to nothing.
+const BRIEF: std::time::Duration = std::time::Duration::from_secs(2);
 
 #[derive(Debug)]
 struct Counts {
@@ -97,6 +102,8 @@ impl Drop for Slot {
 /// The addresses that members of the living epochs have.
 struct Known {
     epochs: watch::Receiver<Arc<EpochsView>>,
+    /// The view whose members they are.
+    of: Option<Arc<EpochsView>>,
     addresses: BTreeSet<IpAddr>,
     /// Where members listen, and call from.
     sockets: BTreeMap<SocketAddr, PeerKey>,
@@ -136,12 +143,17 @@ impl Failed {
 impl Known {
     fn new(mut epochs: watch::Receiver<Arc<EpochsView>>) -> Self {
         epochs.mark_changed();
-        Self { epochs, addresses: BTreeSet::new(), sockets: BTreeMap::new() }
+        Self { epochs, of: None, addresses: BTreeSet::new(), sockets: BTreeMap::new() }
     }
 
     fn has(&mut self, address: IpAddr) -> bool {
         if self.epochs.has_changed().unwrap_or(false) {
             let view = Arc::clone(&self.epochs.borrow_and_update());
+            // Guests come and go.
+            if self.of.as_ref().is_some_and(|of| of.has_same_epochs(&view)) {
+                return self.addresses.contains(&address.to_canonical());
+            }
+            self.of = Some(Arc::clone(&view));
             self.addresses = member_addresses(&view);
             let sockets = view.members().flat_map(|(peer, member)| {
                 member.record.addresses().map(move |at| (canonical(at), peer))
@@ -213,10 +225,30 @@ pub(super) async fn listen(
                 failed.note(from.ip(), proven);
                 return;
             };
-            let member = |peer| epochs.borrow().peers().key(&peer);
-            let Some(peer) = peer_behind(&connection).and_then(member) else {
+            let Some(id) = peer_behind(&connection) else {
                 calls.count(Call::HandshakeFailed);
                 failed.note(from.ip(), true);
+                return;
+            };
+            let member = {
+                let view = epochs.borrow();
+                view.peers().key(&id).filter(|_| view.member(&id).is_some())
+            };
+            let Some(peer) = member else {
+                // Its place among handshakes is its until the driver knows of it.
+                calls.count(Call::Stranger);
+                let stranger = Change::Stranger { id, connection: connection.clone() };
+                let began = tokio::time::Instant::now();
+                let told = changes.send(stranger).await.is_ok();
+                drop(slot);
+                if told {
+                    let why = connection.closed().await;
+                    // Who is sent away, or is gone at once, is to be computed for seldom.
+                    let refused = matches!(why, quinn::ConnectionError::LocallyClosed);
+                    if refused || began.elapsed() < BRIEF {
+                        failed.note(from.ip(), true);
+                    }
+                }
                 return;
             };
             if bars.is_barred(peer) {

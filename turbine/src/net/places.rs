@@ -81,7 +81,7 @@ pub(super) fn host(address: IpAddr) -> IpAddr {
 }
 
 /// What one operator is taken to have: a /24, or with IPv6 a /48.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) & !0xff).into(),
         IpAddr::V6(address) => masked(address, 48),

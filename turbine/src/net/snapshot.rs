@@ -11,7 +11,9 @@ use crate::gossip::{Mode, Policy};
 use crate::health::{Reason, State};
 use crate::outcome::Outcomes;
 use crate::peer::PeerId;
-use crate::protocol::{CatchUpState, Counters, DelaysState, Protocol, ReceiptsState};
+use crate::protocol::{
+    AttachState, CatchUpState, Counters, DelaysState, MembersState, Protocol, ReceiptsState,
+};
 use crate::time::Timestamp;
 
 /// The driver's numbers, published five times a second.
@@ -27,8 +29,16 @@ pub struct Snapshot {
     pub drops: Vec<(&'static str, u64)>,
     /// Outcomes of incoming calls, by reason.
     pub calls: Vec<(&'static str, u64)>,
-    /// Peers connected.
+    /// Peers connected, guests aside.
     pub connected: usize,
+    /// Guests connected.
+    pub guests: usize,
+    /// Of those, the ones that take all sets.
+    pub guests_served: usize,
+    /// How many guests are let in.
+    pub guest_places: usize,
+    /// If this node is a guest: from whom it takes messages.
+    pub attached: Option<AttachState>,
     /// Members of the network in all epochs that live, this node included.
     pub members: usize,
     /// The epochs that live, oldest first.
@@ -51,6 +61,8 @@ pub struct Snapshot {
     pub delays: DelaysState,
     /// What it told, and was told as a leader, of the shreds that came.
     pub receipts: ReceiptsState,
+    /// What it knows of members who come and go.
+    pub members_state: MembersState,
     /// Gossip, as the protocol sees it.
     pub fallback: FallbackSnapshot,
 }
@@ -88,6 +100,10 @@ impl Snapshot {
             drops: connections.drops(),
             calls: calls.labels(),
             connected: connections.connected(),
+            guests: connections.guests(),
+            guests_served: protocol.guests_served(),
+            guest_places: protocol.guest_places(),
+            attached: protocol.attached(),
             members: epochs.members().count(),
             epochs: epochs.epochs().iter().map(|epoch| EpochSnapshot::of(epoch)).collect(),
             peers_elsewhere: protocol.peers_elsewhere(),
@@ -99,6 +115,7 @@ impl Snapshot {
             catch_up: protocol.catch_up(),
             delays: protocol.delays(),
             receipts: protocol.receipts(),
+            members_state: protocol.members(),
             fallback: FallbackSnapshot::of(protocol),
         }
     }

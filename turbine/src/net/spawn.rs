@@ -12,14 +12,16 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::connections::Connections;
-use super::dial::{Bars, Dialler, Dials};
+use super::dial::{Bars, Contacts, Dialler, Dials};
 use super::driver::{Driver, PENDING_BROADCASTS};
 use super::experiments::{Cut, Losses};
 use super::following::Following;
+use super::guests::Guests;
 use super::held::Held;
 use super::inbox::Inbox;
 use super::link::{self, GossipLink};
 use super::listen::listen;
+use super::probes::Probes;
 use super::socket::{Socket, release};
 use super::tally::Tally;
 use super::{Clock, FallbackSnapshot, Handle, NetConfig, Snapshot, tls, transport};
@@ -93,7 +95,11 @@ pub fn spawn(
     }
     protocol.set_identity(identity.clone());
     let transport = transport::config(config);
-    let mut server = ServerConfig::with_crypto(Arc::new(tls::server(&identity, epochs.clone())?));
+    let mut server = ServerConfig::with_crypto(Arc::new(tls::server(
+        &identity,
+        epochs.clone(),
+        config.limits.guests > 0,
+    )?));
     server
         .transport_config(transport.clone())
         .max_incoming(config.limits.handshakes * 2)
@@ -128,15 +134,25 @@ pub fn spawn(
         calls.clone(),
         changes.clone(),
     ));
+    let identity = Arc::new(identity);
+    let probes = Probes::new(
+        endpoint.clone(),
+        Arc::clone(&identity),
+        transport.clone(),
+        config.limits.handshake_timeout,
+        changes.clone(),
+    );
+    let contacts = Contacts::default();
     let dials = Dials::new(Dialler {
         endpoint: endpoint.clone(),
-        identity: Arc::new(identity),
+        identity,
         transport,
         backoff: config.backoff,
         timeout: config.limits.handshake_timeout,
         bars: bars.clone(),
         changes,
         epochs: epochs.clone(),
+        contacts: contacts.clone(),
         warned: Default::default(),
     });
 
@@ -147,7 +163,10 @@ pub fn spawn(
         epochs: published,
         connections,
         dials,
+        contacts,
+        guests: Guests::new(config.limits.guests),
         following,
+        probes,
         clock,
         events,
         link,
@@ -170,6 +189,7 @@ pub fn spawn(
         endpoint.close(VarInt::from_u32(0), b"shutting down");
         listening.abort();
         driver.dials.shutdown().await;
+        driver.probes.shutdown().await;
         // Each of them holds the socket, be it ever so closed.
         drop(driver.connections);
         let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;

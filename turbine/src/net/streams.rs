@@ -15,7 +15,7 @@ use quinn::{Connection, RecvStream};
 use tokio::sync::mpsc;
 
 use super::connections::{Dropped, Received};
-use super::inbox::{FrameRoom, Inbox};
+use super::inbox::{FrameRoom, GUEST_FRAME, Inbox};
 use super::tally::Tally;
 use crate::control::MAX_CONTROL_LEN;
 use crate::peer::PeerKey;
@@ -122,7 +122,8 @@ impl Reader {
                 return;
             }
             let len = u32::from_le_bytes(len) as usize;
-            if len > class.max_len() {
+            let guest = self.room.is_guest();
+            if len > class.max_len() || (guest && (len > GUEST_FRAME || class == Class::Shreds)) {
                 return drop(stream.stop(quinn::VarInt::from_u32(2)));
             }
             // Waiting here is backpressure on the stream's own flow control, and on nothing else;
@@ -136,7 +137,7 @@ impl Reader {
                 Class::Control => Received::Control(frame.into()),
                 Class::Shreds => Received::Shred(frame.into()),
             };
-            self.inbox.push_frame(self.peer, what, room);
+            self.inbox.push_frame(self.peer, guest, what, room);
         }
     }
 }

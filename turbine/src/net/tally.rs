@@ -49,13 +49,14 @@ mod tests {
                 ("datagram_buffer", 0),
                 ("stream_queue", 1),
                 ("unreachable", 0),
-                ("injected", 0)
+                ("injected", 0),
+                ("guest", 0)
             ]
         );
         let calls: Vec<&str> = Tally::<Call>::default().labels().iter().map(|l| l.0).collect();
         assert_eq!(
             calls.join(" "),
-            "accepted retried refused_total refused_address refused_network refused_barred \
+            "accepted stranger retried refused_total refused_address refused_network refused_barred \
              ignored handshake_failed"
         );
     }

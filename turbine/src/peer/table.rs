@@ -1,16 +1,32 @@
 //! Which key each peer has.
+//!
+//! A table is published whole and does not change afterwards, so each change makes another one.
+//! Members come by the thousand and seldom, guests one by one and often: so a table is a base, which
+//! is shared by all that were made of it, and the few entries that have changed since. After
+//! [`LATE`] of them they go into a base of their own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{PeerId, PeerKey};
 use crate::epoch::MAX_EPOCHS;
 use crate::membership::MAX_MEMBERS;
 
-/// Peers at a time, at most: the members of as many tables as live together. With about 120 bytes
-/// a peer a table of peers takes 24 MB at most.
-pub const MAX_PEERS: usize = MAX_EPOCHS * MAX_MEMBERS;
+/// Guests of a node, at most, whatever it is configured for.
+pub const MAX_GUESTS: usize = 16_384;
+
+/// Contacts of a node, at most: peers that it calls though no table names them.
+pub const MAX_CONTACTS: usize = 256;
+
+/// Peers at a time, at most: the members of as many tables as live together, guests, contacts, and
+/// this node where no table names it. With about 120 bytes a peer a table of peers takes 25 MB at
+/// most.
+pub const MAX_PEERS: usize = MAX_EPOCHS * MAX_MEMBERS + MAX_GUESTS + MAX_CONTACTS + 1;
 
 const _: () = assert!(MAX_PEERS <= 1 << PeerKey::SLOT_BITS, "every peer has a slot");
+
+/// Entries beside the base, each 100 bytes that are copied for every change.
+const LATE: usize = 256;
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
@@ -19,81 +35,129 @@ struct Slot {
     generation: u32,
 }
 
+/// What tables share.
+#[derive(Debug, Clone, Default)]
+struct Base {
+    slots: Vec<Slot>,
+    by_id: BTreeMap<PeerId, PeerKey>,
+}
+
 /// The peers that a node knows, by key and by id.
 #[derive(Debug, Clone, Default)]
 pub struct PeerTable {
-    slots: Vec<Slot>,
-    by_id: BTreeMap<PeerId, PeerKey>,
+    base: Arc<Base>,
+    /// Slots that differ from the base, those beyond its end included.
+    slots: BTreeMap<usize, Slot>,
+    /// Peers that differ from the base: their keys, or that they are none.
+    by_id: BTreeMap<PeerId, Option<PeerKey>>,
     /// Free slots; the one that was freed last is given first, since its key is the oldest.
     free: Vec<u32>,
+    /// How many slots and peers there are.
+    end: usize,
+    len: usize,
 }
 
 impl PeerTable {
     /// The key of a peer, which it gets now if it has none; `None` if the table is full.
     pub(crate) fn intern(&mut self, peer: PeerId) -> Option<PeerKey> {
-        if let Some(key) = self.by_id.get(&peer) {
-            return Some(*key);
+        if let Some(key) = self.key(&peer) {
+            return Some(key);
         }
         let slot = match self.free.pop() {
             Some(slot) => slot as usize,
-            None if self.slots.len() < MAX_PEERS => {
-                self.slots.push(Slot { peer: None, generation: 0 });
-                self.slots.len() - 1
+            None if self.end < MAX_PEERS => {
+                self.end += 1;
+                self.end - 1
             }
             None => return None,
         };
-        let key = PeerKey::new(slot, self.slots[slot].generation);
-        self.slots[slot].peer = Some(peer);
-        self.by_id.insert(peer, key);
+        let generation = self.slot(slot).map_or(0, |slot| slot.generation);
+        let key = PeerKey::new(slot, generation);
+        self.len += 1;
+        self.set((slot, Slot { peer: Some(peer), generation }), (peer, Some(key)));
         Some(key)
     }
 
     /// Forgets a peer and frees its slot.
     pub(crate) fn forget(&mut self, peer: &PeerId) -> Option<PeerKey> {
-        let key = self.by_id.remove(peer)?;
-        let slot = &mut self.slots[key.slot()];
-        slot.peer = None;
-        slot.generation = (slot.generation + 1) % (1 << (32 - PeerKey::SLOT_BITS));
+        let key = self.key(peer)?;
+        let generation = (key.generation() + 1) % (1 << (32 - PeerKey::SLOT_BITS));
+        self.len -= 1;
+        self.set((key.slot(), Slot { peer: None, generation }), (*peer, None));
         self.free.push(key.slot() as u32);
         Some(key)
     }
 
+    /// Changes a slot and what a peer's key is: in the base if nobody shares it.
+    fn set(&mut self, (at, slot): (usize, Slot), (peer, key): (PeerId, Option<PeerKey>)) {
+        self.slots.insert(at, slot);
+        self.by_id.insert(peer, key);
+        if self.slots.len() > LATE || Arc::get_mut(&mut self.base).is_some() {
+            self.settle();
+        }
+    }
+
+    /// Takes what has changed into the base, of which a copy is made if it is shared.
+    fn settle(&mut self) {
+        let base = Arc::make_mut(&mut self.base);
+        for (at, slot) in std::mem::take(&mut self.slots) {
+            if at >= base.slots.len() {
+                base.slots.resize(at + 1, Slot { peer: None, generation: 0 });
+            }
+            base.slots[at] = slot;
+        }
+        for (peer, key) in std::mem::take(&mut self.by_id) {
+            match key {
+                Some(key) => base.by_id.insert(peer, key),
+                None => base.by_id.remove(&peer),
+            };
+        }
+    }
+
+    fn slot(&self, at: usize) -> Option<&Slot> {
+        self.slots.get(&at).or_else(|| self.base.slots.get(at))
+    }
+
     /// The key of a peer.
     pub fn key(&self, peer: &PeerId) -> Option<PeerKey> {
-        self.by_id.get(peer).copied()
+        match self.by_id.get(peer) {
+            Some(late) => *late,
+            None => self.base.by_id.get(peer).copied(),
+        }
     }
 
     /// The peer behind a key; `None` once it was forgotten.
     pub fn peer(&self, key: PeerKey) -> Option<PeerId> {
-        let slot = self.slots.get(key.slot())?;
+        let slot = self.slot(key.slot())?;
         slot.peer.filter(|_| slot.generation == key.generation())
     }
 
     /// How many slots there are, free ones included: every key's slot is below.
-    pub fn slots(&self) -> usize {
-        self.slots.len()
+    pub const fn slots(&self) -> usize {
+        self.end
     }
 
     /// The key that is in use at a slot.
     pub fn at(&self, slot: usize) -> Option<PeerKey> {
-        let used = self.slots.get(slot)?;
+        let used = self.slot(slot)?;
         used.peer.map(|_| PeerKey::new(slot, used.generation))
     }
 
     /// How many peers there are.
-    pub fn len(&self) -> usize {
-        self.by_id.len()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// All peers with their keys, by slot.
     pub fn iter(&self) -> impl Iterator<Item = (PeerKey, PeerId)> + '_ {
-        self.slots.iter().enumerate().filter_map(|(slot, used)| {
-            used.peer.map(|peer| (PeerKey::new(slot, used.generation), peer))
+        (0..self.end).filter_map(|at| {
+            let used = self.slot(at)?;
+            used.peer.map(|peer| (PeerKey::new(at, used.generation), peer))
         })
     }
 }
@@ -134,6 +198,31 @@ mod tests {
         assert_eq!(table.at(0), Some(second));
         assert_eq!(format!("{first:?} {second:?}"), "#0 #0.1");
         assert_eq!(table.iter().collect::<Vec<_>>(), [(second, peer(2))]);
+    }
+
+    #[test]
+    fn a_change_of_a_table_leaves_those_that_share_its_base_as_they_were() {
+        let mut table = PeerTable::default();
+        (0..1_000).for_each(|n| assert!(table.intern(peer(n)).is_some()));
+        let before = table.clone();
+        // As many come and go as make a base of their own several times.
+        for n in 1_000..2_000 {
+            let shared = table.clone();
+            let key = table.intern(peer(n)).unwrap();
+            assert_eq!((table.peer(key), shared.peer(key)), (Some(peer(n)), None));
+            assert!(table.slots.len() <= LATE);
+            if n % 2 == 0 {
+                let shared = table.clone();
+                assert_eq!(table.forget(&peer(n)), Some(key));
+                assert_eq!((table.key(&peer(n)), shared.key(&peer(n))), (None, Some(key)));
+            }
+        }
+        assert_eq!((before.len(), before.slots(), table.len()), (1_000, 1_000, 1_500));
+        assert_eq!(table.slots(), 1_500, "slots are given again");
+        let all: Vec<_> = table.iter().collect();
+        assert_eq!(all.len(), 1_500);
+        assert!(all.iter().all(|(key, id)| table.key(id) == Some(*key)));
+        assert_eq!(before.iter().count(), 1_000);
     }
 
     #[test]

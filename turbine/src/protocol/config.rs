@@ -56,6 +56,10 @@ pub struct Config {
     /// The most connections of this node; as many are assumed of all others. In a table of more
     /// members connections follow the plan: see [`peering`](crate::peering).
     pub connections: usize,
+    /// Guests that are let in: peers that no table names. 0: none.
+    pub guests: usize,
+    /// The most that this node sends to all guests together, bits per second.
+    pub guests_bps: u64,
     /// Burst of the pacing. It must be longer than the resolution of the driver's timer, or the
     /// rate is never reached.
     pub burst: Duration,
@@ -77,6 +81,8 @@ pub struct Config {
     pub repair: RepairConfig,
     /// Gossip.
     pub gossip: GossipConfig,
+    /// Members who come and go.
+    pub members: MembersConfig,
 }
 
 impl Config {
@@ -95,6 +101,8 @@ impl Config {
             hand_over: false,
             uplink_bps: 1_000_000_000,
             connections: 1_024,
+            guests: 0,
+            guests_bps: 250_000_000,
             burst: Duration::from_millis(2),
             lane_capacity: 16 * 1024 * 1024,
             reassembly: Limits::default(),
@@ -104,11 +112,45 @@ impl Config {
             catch_up: CatchUpConfig::default(),
             repair: RepairConfig::default(),
             gossip: GossipConfig::default(),
+            members: MembersConfig::default(),
         }
     }
 
     /// The route that `Auto` takes where neither of the shorter ones will do.
     pub const TREE: Route = Route::Turbine { fanout: DEFAULT_FANOUT };
+}
+
+/// Configuration of members who come and go: records that spread, and the tables made of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MembersConfig {
+    /// Whether this node spreads records and follows the tables that leaders name. If not it stays
+    /// with the table that it starts with; it tells nobody of records, and takes no notice of tables.
+    pub live: bool,
+    /// Members of a table, at most [`MAX_SPREAD`](crate::tables::MAX_SPREAD).
+    pub max: usize,
+    /// How often this node renews its own record.
+    pub renew: Duration,
+    /// A record that was not renewed for this long is dead.
+    pub life: Duration,
+    /// How often this node asks a peer for records.
+    pub pull: Duration,
+    /// Since 1970, when the driver's clock was zero: records are dated by Unix time. Zero for a
+    /// driver that gives Unix time; for simulations.
+    pub origin: Duration,
+}
+
+impl Default for MembersConfig {
+    fn default() -> Self {
+        Self {
+            live: false,
+            max: crate::tables::MAX_SPREAD,
+            renew: Duration::from_secs(60),
+            // Four of them may be lost or late.
+            life: Duration::from_secs(300),
+            pull: Duration::from_secs(2),
+            origin: Duration::ZERO,
+        }
+    }
 }
 
 /// Configuration of catching up: of a node that was away, and of those that answer it. Off with

@@ -10,7 +10,8 @@ use super::config::Config;
 use super::doubts::{Doubts, Suspect};
 use super::epochs::Epochs;
 use super::event::{Counters, Event};
-use super::peers::Peers;
+use super::peers::{Class, Peers};
+use super::seats::Seats;
 use super::window::Window;
 use crate::control::Control;
 use crate::delays::Minima;
@@ -30,8 +31,12 @@ pub(super) struct Ctx {
     pub(super) mode: Mode,
     pub(super) epochs: Epochs,
     pub(super) peers: Peers,
+    /// This node is a guest of others: no living epoch names it.
+    pub(super) is_guest: bool,
     /// Round trips to peers, as this node's transport measured them.
     pub(super) round_trips: Minima,
+    /// What guests take.
+    pub(super) seats: Seats,
     pub(super) doubts: Doubts,
     pub(super) window: Window,
     pub(super) egress: Egress,
@@ -49,10 +54,13 @@ impl Ctx {
             mode: config.gossip.mode,
             epochs,
             peers,
+            is_guest: false,
             round_trips: Minima::default(),
+            seats: Seats::default(),
             doubts: Doubts::default(),
             window,
-            egress: Egress::new(config.lane_capacity, config.uplink_bps, config.burst),
+            egress: Egress::new(config.lane_capacity, config.uplink_bps, config.burst)
+                .with_guests(config.guests_bps),
             events: VecDeque::new(),
             outcomes: Outcomes::default(),
             counters: Counters::default(),
@@ -63,6 +71,19 @@ impl Ctx {
     /// This node.
     pub(super) const fn me(&self) -> PeerKey {
         self.peers.me()
+    }
+
+    /// What this node may say follows from whether a living epoch names it.
+    pub(super) fn settle_own_class(&mut self) {
+        self.is_guest = self.epochs.iter().all(|living| living.me().is_none());
+        self.egress.be_guest(self.is_guest);
+    }
+
+    /// Changes what a peer is to this node.
+    pub(super) fn set_class(&mut self, peer: PeerKey, class: Class) {
+        self.peers.set_class(peer, class);
+        self.seats.leave(peer);
+        self.egress.set_guest(peer, class == Class::Guest);
     }
 
     /// Who leads a block, if a delegation says so.
@@ -92,7 +113,22 @@ impl Ctx {
         self.egress.push(Transmit { to, lane, payload });
     }
 
-    /// Queues a control frame to all that are connected.
+    /// Queues a control frame to all that are connected, guests included: what they need to check
+    /// shreds.
+    pub(super) fn send_control_to_everybody(
+        &mut self,
+        lane: Lane,
+        control: &Control,
+        except: Option<PeerKey>,
+    ) {
+        let bytes = control.to_bytes();
+        for to in self.peers.iter_everybody().filter(|to| Some(*to) != except) {
+            let payload = Payload::Control(bytes.clone());
+            self.egress.push(Transmit { to, lane, payload });
+        }
+    }
+
+    /// Queues a control frame to all that are connected, guests aside.
     pub(super) fn send_control_to_all(
         &mut self,
         lane: Lane,
@@ -144,7 +180,7 @@ pub(super) mod testing {
         let delegations = world.delegations.iter().copied();
         let epoch = Epoch::new(CHAIN, 0, members.clone(), schedule, delegations).unwrap();
         let id = members.members()[me as usize].peer();
-        let epochs = Epochs::new(CHAIN, vec![epoch]).unwrap().of_node(id);
+        let (epochs, _) = Epochs::new(CHAIN, vec![epoch]).unwrap().of_node(id);
         let table = epochs.view().peers().clone();
         let me = PeerKey::from(me);
         let mut peers = Peers::new(me, table.clone(), members.hash());

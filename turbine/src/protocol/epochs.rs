@@ -4,6 +4,7 @@
 //! What is common to all nodes of a process is shared: a clone costs a few pointers and the list
 //! of plans.
 
+mod bases;
 mod early;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use alloy_primitives::Address;
 
+pub(super) use bases::Bases;
 use early::Early;
 
 use super::plans::{Plans, Views};
@@ -19,7 +21,7 @@ use super::window::{WINDOW_FUTURE, WINDOW_PAST};
 use crate::bucket::{Bucket, Rate};
 use crate::delegation::{DelegationError, Leader, MAX_PER_GATEWAY, SignedDelegation};
 use crate::epoch::{Epoch, EpochError, EpochsView, MAX_EPOCHS};
-use crate::membership::PeerIndex;
+use crate::membership::{Membership, PeerIndex};
 use crate::peer::{PeerId, PeerKey, PeerTable};
 use crate::peering::Ring;
 use crate::plan::{Plan, PlanView};
@@ -224,13 +226,42 @@ impl Epochs {
         &self.views
     }
 
-    /// The same for the node `me`.
-    pub(super) fn of_node(&self, me: PeerId) -> Self {
+    /// The same for the node `me`, and its key, which it gets now if no table names it.
+    pub(super) fn of_node(&self, me: PeerId) -> (Self, PeerKey) {
         let mut epochs = Self { me, ..self.clone() };
         for living in &mut epochs.living {
             living.me = living.epoch.members().index(&me);
         }
-        epochs
+        let key = epochs.view.peers().key(&me).unwrap_or_else(|| {
+            epochs.intern(me).expect("there is a place for this node beside those of all others")
+        });
+        (epochs, key)
+    }
+
+    /// Whether a living epoch names a peer.
+    pub(super) fn is_member(&self, peer: &PeerId) -> bool {
+        self.view.member(peer).is_some()
+    }
+
+    /// The key of a peer that no epoch need name, which it gets now if it has none. No work grows
+    /// with the number of members, but for one of many such peers.
+    pub(super) fn intern(&mut self, peer: PeerId) -> Option<PeerKey> {
+        if let Some(key) = self.view.peers().key(&peer) {
+            return Some(key);
+        }
+        let mut peers = PeerTable::clone(self.view.peers());
+        let key = peers.intern(peer)?;
+        self.set_peers(peers);
+        Some(key)
+    }
+
+    /// Forgets a peer that no epoch names.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        if !self.is_member(peer) && *peer != self.me {
+            let mut peers = PeerTable::clone(self.view.peers());
+            peers.forget(peer);
+            self.set_peers(peers);
+        }
     }
 
     /// What drivers publish.
@@ -420,9 +451,13 @@ impl Epochs {
         let mut peers = PeerTable::clone(self.view.peers());
         let mut joined = Vec::new();
         for member in epoch.members().members() {
-            if peers.key(&member.peer()).is_none()
-                && let Some(key) = peers.intern(member.peer())
-            {
+            let id = member.peer();
+            // Who was a guest or a contact keeps its key.
+            let is_new = match peers.key(&id) {
+                Some(_) => id != self.me && !self.is_member(&id),
+                None => true,
+            };
+            if is_new && let Some(key) = peers.intern(member.peer()) {
                 joined.push((key, member.peer()));
             }
         }
@@ -446,6 +481,26 @@ impl Epochs {
         let new = new.into_iter().map(|(_, signed)| signed);
         let delegations = new.filter(|signed| !known.contains(signed)).collect();
         Ok(Taken { dropped, joined, delegations, changed })
+    }
+
+    /// All living epochs have these members from now on, who had none. Gives the new peers.
+    pub(super) fn found(&mut self, table: &Arc<Membership>) -> Vec<(PeerKey, PeerId)> {
+        let mut peers = PeerTable::clone(self.view.peers());
+        let mut joined = Vec::new();
+        // Those that it has called keep their keys.
+        for peer in table.members().iter().map(|member| member.peer()) {
+            if let Some(key) = peers.intern(peer).filter(|_| peer != self.me) {
+                joined.push((key, peer));
+            }
+        }
+        for living in &mut self.living {
+            let from_block = living.epoch.from_block();
+            let epoch = living.epoch.with_members(from_block, Arc::clone(table));
+            *living = Living::new(Arc::new(epoch), &peers);
+            living.me = table.index(&self.me);
+        }
+        self.set_peers(peers);
+        joined
     }
 
     fn set_peers(&mut self, peers: PeerTable) {
@@ -478,22 +533,37 @@ impl Epochs {
     }
 
     /// Forgets the members of epochs that are gone which no epoch names any more, and gives
-    /// their keys. This node keeps its own, though it is among them.
-    pub(super) fn leave(&mut self, gone: &[Arc<Epoch>]) -> Vec<(PeerKey, PeerId)> {
+    /// their keys: those that left, and those that `stay`, by what is said of their keys, and are not
+    /// forgotten. This node keeps its own, though it is among those that left.
+    pub(super) fn leave(
+        &mut self,
+        gone: &[Arc<Epoch>],
+        mut stays: impl FnMut(PeerKey) -> bool,
+    ) -> [Vec<(PeerKey, PeerId)>; 2] {
         let mut peers = PeerTable::clone(self.view.peers());
-        let mut left = Vec::new();
+        let (mut left, mut staying) = (Vec::new(), Vec::new());
         for member in gone.iter().flat_map(|epoch| epoch.members().members()) {
             let peer = member.peer();
             if self.view.member(&peer).is_some() {
                 continue;
             }
-            let key = if peer == self.me { peers.key(&peer) } else { peers.forget(&peer) };
-            left.extend(key.map(|key| (key, peer)));
+            let Some(key) = peers.key(&peer) else { continue };
+            if staying.contains(&(key, peer)) {
+                continue;
+            }
+            if peer != self.me && stays(key) {
+                staying.push((key, peer));
+                continue;
+            }
+            if peer != self.me {
+                peers.forget(&peer);
+            }
+            left.push((key, peer));
         }
         if !left.is_empty() {
             self.set_peers(peers);
         }
-        left
+        [left, staying]
     }
 }
 

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use alloy_primitives::Address;
 use fragcast_shredder::{Kind, MessageKey};
 
-use crate::control::{Difference, Evidence};
+use crate::control::{Difference, Evidence, SignedTableNotice};
 use crate::delegation::SignedDelegation;
 use crate::health::Change;
 use crate::outcome::Outcome;
 use crate::output::Delivered;
 use crate::peer::{PeerId, PeerKey};
 use crate::route::Route;
+use crate::tables::Unfit;
 use crate::time::Timestamp;
 
 /// A message that came both ways: how much earlier one of them was.
@@ -34,8 +35,12 @@ pub struct EpochChange {
     pub began: Option<u64>,
     /// First block of an epoch that was forgotten, the newest of them if there are several.
     pub ended: Option<u64>,
-    /// Peers that no living epoch named before. Their records are in the view.
+    /// Peers that no living epoch named before. Their records are in the view. Who was a guest or a
+    /// contact is among them, under the key that it has, and stays connected.
     pub joined: Vec<(PeerKey, PeerId)>,
+    /// Peers that no living epoch names any more, and that are guests from now on: stop dialling
+    /// them. Their connections stay.
+    pub stayed: Vec<(PeerKey, PeerId)>,
     /// Peers that no living epoch names any more: close their connections and stop dialling them.
     /// The protocol has forgotten them already and takes nothing more from their keys. This node
     /// itself is among them if it is no member any more.
@@ -55,6 +60,40 @@ pub struct Led {
     pub plan: u64,
     /// Its version; 0 for the one that configuration gives, which was not planned.
     pub version: u64,
+}
+
+/// What has become of a table of members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TableNews {
+    /// This node holds with it from a block on.
+    Taken {
+        /// Its first block.
+        from_block: u64,
+        /// Its members.
+        members: usize,
+        /// Whether this node has made and named it, as a leader.
+        own: bool,
+    },
+    /// It was named, and this node keeps the one that it has.
+    Refused {
+        /// Its first block.
+        from_block: u64,
+        /// Why.
+        reason: Unfit,
+    },
+    /// Nobody who was asked had it.
+    Missing {
+        /// Its first block.
+        from_block: u64,
+    },
+    /// A leader named two tables for one block: that with the lower hash counts. Both are signed.
+    Twice {
+        /// The gateway.
+        gateway: Address,
+        /// The two notices.
+        notices: Box<[SignedTableNotice; 2]>,
+    },
 }
 
 /// An event for the application.
@@ -134,6 +173,8 @@ pub enum Event {
     /// No peer that was asked keeps these blocks, first and last, any more, which the application
     /// lacks; `None`: that is over.
     Gap(Option<(u64, u64)>),
+    /// Another table of members is named, taken, or not taken.
+    Table(TableNews),
     /// An epoch came or went. Publish [`Protocol::epochs`](super::Protocol::epochs) anew, dial who
     /// joined and disconnect who left.
     Epoch(Box<EpochChange>),
@@ -146,6 +187,8 @@ pub struct Counters {
     pub forwarded: u64,
     /// Shreds it made itself out of a recovered set, because it owed them.
     pub owed: u64,
+    /// Copies of shreds that it sent to guests.
+    pub to_guests: u64,
     /// Shreds of its own that it sent as a leader.
     pub originated: u64,
     /// Validated shreds that it could not relay because it does not know the plan or route.
@@ -198,4 +241,12 @@ pub struct Counters {
     pub published: u64,
     /// Messages for gossip that were dropped because its driver did not take them.
     pub publish_dropped: u64,
+    /// Peers that were asked for records of members.
+    pub records_pulled: u64,
+    /// Records of members that were new, of those that came.
+    pub records_learnt: u64,
+    /// Parts of tables that this node asked for.
+    pub table_parts_asked: u64,
+    /// Parts of tables with which it answered.
+    pub table_parts_answered: u64,
 }

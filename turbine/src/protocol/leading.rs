@@ -18,7 +18,7 @@ use super::ctx::Ctx;
 use super::epochs::{Epochs, Living};
 use super::event::{Event, Led};
 use super::relaying::{Relaying, lane_of};
-use crate::control::Control;
+use crate::control::{Control, SignedTableNotice, TableNotice};
 use crate::egress::{FRAMING, Lane, Payload, Transmit};
 use crate::membership::PeerIndex;
 use crate::peer::PeerKey;
@@ -189,6 +189,16 @@ impl Leading {
         let of = move |plans: &&OwnPlans| table.is_none_or(|table| plans.table == table);
         let plans = self.plans.iter().filter(of).flat_map(OwnPlans::iter).map(|plan| &plan.frame);
         plans.chain(self.masks.frames(table))
+    }
+
+    /// The key that signs what this node says as a leader.
+    pub(super) fn public_key(&self) -> [u8; 32] {
+        self.key.verifying_key().to_bytes()
+    }
+
+    /// Signs a table that this node names.
+    pub(super) fn sign_table(&self, notice: TableNotice) -> SignedTableNotice {
+        notice.sign(&self.key)
     }
 
     /// Whether this node's key and peer id lead `block`.

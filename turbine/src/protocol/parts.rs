@@ -12,7 +12,9 @@
 
 mod control;
 mod epochs;
+mod guests;
 mod looks;
+mod members;
 mod window;
 
 use std::collections::VecDeque;
@@ -26,6 +28,7 @@ use fragcast_shredder::{
 };
 
 use super::again::Again;
+use super::attaching::Attaching;
 use super::catchup::{Archive, CatchUp, Serving, Word};
 use super::config::Config;
 use super::connecting;
@@ -41,8 +44,10 @@ use super::leading::{BroadcastError, Leading};
 use super::missing_plans::MissingPlans;
 use super::peers::Peers;
 use super::receipts::{Receipts, ReceiptsState};
+use super::records::RecordBook;
 use super::relaying::Relaying;
 use super::repair::Repair;
+use super::tables::TableBook;
 use super::window::Place;
 use crate::control::{Control, Hello, Terms};
 use crate::egress::Lane;
@@ -68,12 +73,16 @@ pub(super) struct Parts {
     looks: Looks,
     pub(super) archive: Archive,
     again: Again,
+    /// If this node is a guest: whom it takes messages from.
+    pub(super) attaching: Attaching,
     pub(super) catch_up: CatchUp,
     pub(super) serving: Serving,
     pub(super) delays: Delays,
     missing_plans: MissingPlans,
     pub(super) receipts: Receipts,
     pub(super) hand_over: HandOver,
+    pub(super) records: RecordBook,
+    pub(super) tables: TableBook,
 }
 
 /// What is here, of parts whose other fields are being changed.
@@ -94,25 +103,36 @@ impl Parts {
     ) -> Self {
         let ours = epochs.newest().epoch().members().hash();
         let peers = Peers::new(me, epochs.view().peers().clone(), ours);
+        let leading = leader.map(|key| Leading::new(config.chain_id, key, &epochs));
+        let mut ctx = Ctx::new(config, epochs, peers);
+        ctx.settle_own_class();
+        let mut attaching = Attaching::default();
+        if ctx.is_guest {
+            attaching.draw(&ctx);
+        }
+        let config = &ctx.config;
         Self {
-            delivery: Delivery::new(&config),
+            delivery: Delivery::new(config),
             relaying: Relaying::default(),
-            leading: leader.map(|key| Leading::new(config.chain_id, key, &epochs)),
+            leading,
             repair: Repair::new(&config.repair),
             fallback: Fallback::new(config.gossip),
             evidence: EvidenceBook::default(),
-            scout: Delivery::scout(&config),
+            scout: Delivery::scout(config),
             looked_at: VecDeque::new(),
             looks: Looks::default(),
             archive: Archive::new(config.catch_up.memory, config.catch_up.blocks),
+            attaching,
             again: Again::new(&config.catch_up),
             catch_up: CatchUp::new(config.catch_up),
-            serving: Serving::new(&config.catch_up),
+            serving: Serving::new(&config.catch_up, config.guests_bps),
             delays: Delays::default(),
             missing_plans: MissingPlans::default(),
             receipts: Receipts::default(),
             hand_over: HandOver::default(),
-            ctx: Ctx::new(config, epochs, peers),
+            records: RecordBook::new(&ctx),
+            tables: TableBook::default(),
+            ctx,
         }
     }
 
@@ -122,6 +142,9 @@ impl Parts {
     pub(super) fn connected(&mut self, peer: PeerKey) {
         if !self.ctx.peers.connect(peer) {
             return;
+        }
+        if self.ctx.peers.is_guest(peer) {
+            return self.greet_guest(peer);
         }
         let delegations = self.ctx.epochs.delegations().into_iter().map(Control::Delegation);
         let plans = self.leading.iter().flat_map(|leading| leading.frames(None)).cloned();
@@ -136,7 +159,13 @@ impl Parts {
         let frames: Vec<Control> =
             plans.chain(tips).chain(listeners).chain(offers).chain(keeps).collect();
         frames.iter().for_each(|frame| self.ctx.send_control(peer, frame));
+        if self.ctx.config.members.live {
+            let notices: Vec<Control> = self.tables.greeting(self.ctx.window.opened()).collect();
+            notices.iter().for_each(|frame| self.ctx.send_control(peer, frame));
+            self.records.connected(peer);
+        }
         self.delays.connected(&mut self.ctx, peer);
+        self.attaching.connected(&mut self.ctx);
         self.catch_up.connected(peer);
         self.catch_up();
     }
@@ -155,6 +184,9 @@ impl Parts {
         if !self.ctx.peers.contains(peer) {
             return;
         }
+        if self.ctx.peers.is_guest(peer) {
+            return self.forget_stranger(peer);
+        }
         self.ctx.peers.disconnect(peer);
         self.ctx.egress.forget(peer);
         self.repair.disconnected(peer);
@@ -162,6 +194,9 @@ impl Parts {
         self.ctx.window.forget_peer(peer);
         self.delays.disconnected(peer);
         self.hand_over.disconnected(peer);
+        self.records.disconnected(peer);
+        self.tables.disconnected(peer);
+        self.attaching.disconnected(&mut self.ctx, peer);
         self.catch_up.disconnected(peer);
         self.catch_up();
     }
@@ -182,6 +217,11 @@ impl Parts {
                 self.ctx.outcomes.count(Outcome::Barred);
                 continue;
             }
+            // Who is in no tree relays nothing.
+            if self.ctx.peers.is_guest(from) {
+                self.ctx.outcomes.count(Outcome::Guest);
+                continue;
+            }
             heard = true;
             match Shred::parse(bytes) {
                 Ok(shred) => match self.precheck(from, shred.header()) {
@@ -196,6 +236,9 @@ impl Parts {
         }
         if heard {
             self.fallback.note_heard(&mut self.ctx);
+        }
+        for (from, shred) in senders.iter().zip(&shreds) {
+            self.attaching.note_shred(&self.ctx, *from, shred.header());
         }
         for (from, hashed) in senders.into_iter().zip(HashedShred::batch(shreds)) {
             self.shred(from, hashed, false);
@@ -281,6 +324,7 @@ impl Parts {
                 }
                 let live_from = (!repaired).then_some(from);
                 self.repair.note_shred(&self.ctx, here!(self), &header, live_from);
+                self.ctx.counters.to_guests += self.ctx.seats.forward(&mut self.ctx.egress, &valid);
                 if !repaired && !self.relaying.forward(&mut self.ctx, &valid, leader) {
                     self.missing_plans.wait_for(&mut self.ctx, from, &valid, leader);
                 }
@@ -309,11 +353,15 @@ impl Parts {
         if let Some(set) = complete.recovered {
             self.ctx.counters.recovered += 1;
             self.send_owed(&set);
+            self.fill_guests(&set);
             self.repair.keep(&self.ctx, set);
         }
         match complete.message.map(|message| self.delivery.open(&self.ctx, message)) {
             None => {}
-            Some(Ok(delivered)) => self.deliver(delivered, from),
+            Some(Ok(delivered)) => {
+                self.attaching.note_whole(&mut self.ctx, header);
+                self.deliver(delivered, from);
+            }
             Some(Err((key, reason))) => {
                 self.repair.note_refused(here!(self), &key);
                 self.ctx.events.push_back(Event::BadMessage { key, reason });
@@ -333,6 +381,10 @@ impl Parts {
         }
     }
 
+    fn fill_guests(&mut self, set: &RecoveredSet) {
+        self.ctx.counters.to_guests += self.ctx.seats.complete(&mut self.ctx.egress, set);
+    }
+
     /// Re-encodes some of the sets that came whole, and sends what is owed of them.
     pub(super) fn check_sets(&mut self) {
         for _ in 0..Delivery::CHECKS {
@@ -340,6 +392,7 @@ impl Parts {
                 None => break,
                 Some(Ok(set)) => {
                     self.send_owed(&set);
+                    self.fill_guests(&set);
                     self.repair.keep(&self.ctx, Box::new(set));
                 }
                 Some(Err(key)) => {
@@ -400,6 +453,7 @@ impl Parts {
         self.keep(key, message, Word::Leader);
         self.advance_own(&key, message);
         if let Some(cut) = cut {
+            self.ctx.counters.to_guests += self.ctx.seats.own(&mut self.ctx.egress, &cut);
             self.receipts.note_own(&cut);
             self.repair.keep_own(&self.ctx, cut);
         }
@@ -477,7 +531,8 @@ impl Parts {
         let (repair, catch_up) = (self.repair.next_timeout(), self.catch_up.next_timeout());
         let receipts = self.receipts.next_timeout();
         let overlay = checks.into_iter().chain(sends).chain(repair).chain(catch_up);
-        overlay.chain(fallback).chain(receipts).min()
+        let members = self.members_timeout_at();
+        overlay.chain(fallback).chain(receipts).chain(members).min()
     }
 
     /// Makes the changes that are due.
@@ -485,6 +540,7 @@ impl Parts {
         self.check_sets();
         self.repair.timeout(&mut self.ctx, here!(self));
         self.fallback.timeout(&mut self.ctx, &self.repair);
+        self.members_timeout();
         if self.catch_up.next_timeout().is_some_and(|at| at <= self.ctx.now) {
             self.catch_up();
         }

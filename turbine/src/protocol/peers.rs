@@ -9,6 +9,12 @@
 //! A control frame that says nothing new is work for nothing. So each peer has a budget of
 //! [`WORK`] for those; while it is spent its control frames are not looked at, and who sends
 //! [`STRIKES`] of them in that state is barred. Honest peers send a hundredth of it.
+//!
+//! # Classes
+//! A peer is a *member* if a living epoch names it; a *contact* if this node calls it though none
+//! does; a *guest* if it has called and none does. A contact can be asked like a member, since this
+//! node has chosen it. A guest is asked for nothing, is counted nowhere, and has a tenth of a member's
+//! budget for useless frames, [`GUESTS_WORK`] of all guests together.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +27,9 @@ use crate::time::Timestamp;
 
 /// Microseconds of work that a peer's useless frames may cause, a second and at once.
 const WORK: (u64, u64) = (10_000, 100_000);
+/// The same of a guest, and of all guests together.
+const GUEST_WORK: (u64, u64) = (1_000, 20_000);
+const GUESTS_WORK: (u64, u64) = (20_000, 100_000);
 /// Frames that come though the budget is spent, a second and at once.
 const STRIKES: (u64, u64) = (10, 2_000);
 /// Accounts from which on those are looked for that are settled.
@@ -38,8 +47,21 @@ enum Greeting {
     Other,
 }
 
+/// What a peer is to this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Class {
+    /// A living epoch names it; or it is this node itself.
+    #[default]
+    Member,
+    /// This node calls it.
+    Contact,
+    /// It has called.
+    Guest,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct PeerState {
+    class: Class,
     connected: bool,
     greeting: Greeting,
     barred: bool,
@@ -83,7 +105,11 @@ pub(super) struct Peers {
     table: Arc<PeerTable>,
     /// By slot.
     states: Vec<PeerState>,
+    /// Connected peers but guests.
     connected: usize,
+    /// Guests, all of them connected or about to be, and contacts.
+    guests: usize,
+    contacts: usize,
     /// Hash of our newest membership table.
     ours: [u8; 32],
     elsewhere: BTreeMap<PeerKey, Elsewhere>,
@@ -93,6 +119,10 @@ pub(super) struct Peers {
     /// Accounts at which those that are settled are dropped next.
     sweep_at: usize,
     work: Rate,
+    work_of_guest: Rate,
+    work_of_guests: Rate,
+    /// What all guests have used of [`GUESTS_WORK`].
+    guests_work: Bucket,
     strikes: Rate,
 }
 
@@ -106,12 +136,17 @@ impl Peers {
             table,
             states,
             connected: 0,
+            guests: 0,
+            contacts: 0,
             ours,
             elsewhere: BTreeMap::new(),
             goes_by: BTreeMap::new(),
             accounts: BTreeMap::new(),
             sweep_at: MANY_ACCOUNTS,
             work: each_second(WORK),
+            work_of_guest: each_second(GUEST_WORK),
+            work_of_guests: each_second(GUESTS_WORK),
+            guests_work: Bucket::default(),
             strikes: each_second(STRIKES),
         }
     }
@@ -131,12 +166,47 @@ impl Peers {
         self.table.peer(peer).is_some()
     }
 
-    /// How many peers there are, connected or not, this node included.
+    /// How many peers there are but guests and contacts, connected or not, this node included.
     pub(super) fn len(&self) -> usize {
-        self.table.len()
+        self.table.len() - self.guests - self.contacts
     }
 
-    /// How many are connected.
+    /// What a peer is to this node.
+    pub(super) fn class(&self, peer: PeerKey) -> Class {
+        self.states.get(peer.slot()).map_or(Class::Member, |state| state.class)
+    }
+
+    /// Whether a peer is a guest.
+    pub(super) fn is_guest(&self, peer: PeerKey) -> bool {
+        self.guests > 0 && self.class(peer) == Class::Guest
+    }
+
+    /// How many guests there are.
+    pub(super) const fn guests(&self) -> usize {
+        self.guests
+    }
+
+    /// How many contacts there are.
+    pub(super) const fn contacts(&self) -> usize {
+        self.contacts
+    }
+
+    /// Changes what a peer is to this node.
+    pub(super) fn set_class(&mut self, peer: PeerKey, class: Class) {
+        if !self.contains(peer) {
+            return;
+        }
+        let state = &mut self.states[peer.slot()];
+        let before = std::mem::replace(&mut state.class, class);
+        let counts = |of: Class| usize::from(of != Class::Guest && state.connected);
+        self.connected = self.connected - counts(before) + counts(class);
+        for (of, count) in [(Class::Guest, &mut self.guests), (Class::Contact, &mut self.contacts)]
+        {
+            *count = *count - usize::from(before == of) + usize::from(class == of);
+        }
+    }
+
+    /// How many are connected, guests aside.
     pub(super) const fn connected(&self) -> usize {
         self.connected
     }
@@ -160,22 +230,36 @@ impl Peers {
     /// Whether a peer can be asked anything.
     pub(super) fn can_ask(&self, peer: PeerKey) -> bool {
         let state = self.states.get(peer.slot());
-        peer != self.me && state.is_some_and(|state| state.connected && !state.barred)
+        let fits = |s: &PeerState| s.connected && !s.barred && s.class != Class::Guest;
+        peer != self.me && state.is_some_and(fits)
     }
 
-    /// Those that are connected, by slot.
+    /// Those that are connected, by slot, guests aside.
     pub(super) fn iter_connected(&self) -> impl Iterator<Item = PeerKey> + '_ {
-        let connected = self.states.iter().enumerate().filter(|(_, state)| state.connected);
-        connected.filter_map(|(slot, _)| self.table.at(slot))
+        self.iter_where(|state| state.connected && state.class != Class::Guest)
+    }
+
+    /// Those that are connected, guests included.
+    pub(super) fn iter_everybody(&self) -> impl Iterator<Item = PeerKey> + '_ {
+        self.iter_where(|state| state.connected)
+    }
+
+    fn iter_where<'a>(
+        &'a self,
+        fits: impl Fn(&PeerState) -> bool + 'a,
+    ) -> impl Iterator<Item = PeerKey> + 'a {
+        let fitting = self.states.iter().enumerate().filter(move |(_, state)| fits(state));
+        fitting.filter_map(|(slot, _)| self.table.at(slot))
     }
 
     /// A connection is up and has been for long: both sides have greeted.
     pub(super) fn assume_connected(&mut self, peer: PeerKey) {
         if self.contains(peer) {
             let state = &mut self.states[peer.slot()];
-            self.connected += usize::from(!state.connected);
-            *state =
-                PeerState { connected: true, greeting: Greeting::Ours, ..PeerState::default() };
+            let class = state.class;
+            self.connected += usize::from(!state.connected && class != Class::Guest);
+            let greeting = Greeting::Ours;
+            *state = PeerState { class, connected: true, greeting, ..PeerState::default() };
         }
     }
 
@@ -185,10 +269,11 @@ impl Peers {
             return false;
         }
         let state = &mut self.states[peer.slot()];
-        self.connected += usize::from(!state.connected);
+        let class = state.class;
+        self.connected += usize::from(!state.connected && class != Class::Guest);
         // A second connection of the same peer changes nothing of what is known about it.
         if !state.connected {
-            *state = PeerState { connected: true, ..PeerState::default() };
+            *state = PeerState { class, connected: true, ..PeerState::default() };
         }
         true
     }
@@ -197,7 +282,7 @@ impl Peers {
     pub(super) fn disconnect(&mut self, peer: PeerKey) {
         if self.contains(peer) {
             let state = &mut self.states[peer.slot()];
-            self.connected -= usize::from(state.connected);
+            self.connected -= usize::from(state.connected && state.class != Class::Guest);
             state.connected = false;
         }
     }
@@ -225,8 +310,7 @@ impl Peers {
 
     /// Our newest table is another one from now on, and so are, perhaps, the peers.
     pub(super) fn set_table(&mut self, table: Arc<PeerTable>, ours: [u8; 32]) {
-        self.states.resize(table.slots(), PeerState::default());
-        self.table = table;
+        self.set_keys(table);
         let before = std::mem::replace(&mut self.ours, ours);
         if before == ours {
             return;
@@ -248,8 +332,15 @@ impl Peers {
         }
     }
 
+    /// The peers are others from now on: guests or contacts have come or gone.
+    pub(super) fn set_keys(&mut self, table: Arc<PeerTable>) {
+        self.states.resize(table.slots(), PeerState::default());
+        self.table = table;
+    }
+
     /// A peer that no epoch names any more: nothing is remembered of it.
     pub(super) fn forget(&mut self, peer: PeerKey) {
+        self.set_class(peer, Class::Member);
         self.disconnect(peer);
         if let Some(state) = self.states.get_mut(peer.slot()) {
             *state = PeerState::default();
@@ -262,6 +353,15 @@ impl Peers {
     /// Whether a peer's last greeting names another table than our newest.
     pub(super) fn is_elsewhere(&self, peer: PeerKey) -> bool {
         self.states.get(peer.slot()).is_some_and(|state| state.greeting == Greeting::Other)
+    }
+
+    /// The table that the last greeting of a connected peer named, if it has greeted.
+    pub(super) fn table_of(&self, peer: PeerKey) -> Option<[u8; 32]> {
+        match self.states.get(peer.slot())?.greeting {
+            Greeting::None => None,
+            Greeting::Ours => Some(self.ours),
+            Greeting::Other => self.elsewhere.get(&peer).map(|known| known.table),
+        }
     }
 
     /// A peer's greeting names our chain, or another; says whether that it is another is news.
@@ -333,15 +433,29 @@ impl Peers {
             self.accounts.retain(|_, account| !account.work.is_full(now));
             self.sweep_at = MANY_ACCOUNTS.max(2 * self.accounts.len());
         }
-        self.accounts.entry(peer).or_default().work.charge(now, &self.work, micros);
+        let rate = match self.is_guest(peer) {
+            true => {
+                self.guests_work.charge(now, &self.work_of_guests, micros);
+                &self.work_of_guest
+            }
+            false => &self.work,
+        };
+        self.accounts.entry(peer).or_default().work.charge(now, rate, micros);
     }
 
     /// Whether a peer's budget is spent, so that its frames are not looked at.
     pub(super) fn is_spent(&self, now: Timestamp, peer: PeerKey) -> bool {
+        let rate = if self.is_guest(peer) { &self.work_of_guest } else { &self.work };
         self.accounts.get(&peer).is_some_and(|account| {
             let mut work = account.work;
-            !work.take(now, &self.work, 1)
+            !work.take(now, rate, 1)
         })
+    }
+
+    /// Whether the budget that guests have together is spent.
+    pub(super) fn are_guests_spent(&self, now: Timestamp) -> bool {
+        let mut work = self.guests_work;
+        !work.take(now, &self.work_of_guests, 1)
     }
 
     /// A frame came from a peer whose budget is spent. Says whether it goes too far.

@@ -369,7 +369,7 @@ pub(super) fn draw_peer(
 
 /// A hash of a few numbers, for choices that need no secrecy: SplitMix64's finaliser (Steele,
 /// Lea, Flood 2014) over each in turn.
-fn mix(words: &[u64]) -> u64 {
+pub(super) fn mix(words: &[u64]) -> u64 {
     words.iter().fold(0x9e37_79b9_7f4a_7c15, |state, word| {
         let mut z = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -17,7 +17,7 @@ use crate::schedule::Schedule;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
-    /// This node is in no table.
+    /// This node is in no table; see [`Setup::guest`].
     #[error("{0} is not in the membership table: add its record to the network file")]
     NotAMember(PeerId),
     /// The epochs.
@@ -65,7 +65,16 @@ impl Setup {
     /// # Errors
     /// [`SetupError::NotAMember`].
     pub fn node(&self, me: &PeerId, leader: Option<SigningKey>) -> Result<Protocol, SetupError> {
-        let key = self.epochs.view().peers().key(me).ok_or(SetupError::NotAMember(*me))?;
-        Ok(Protocol::start(self.config.clone(), self.epochs.of_node(*me), key, leader))
+        if self.epochs.view().peers().key(me).is_none() {
+            return Err(SetupError::NotAMember(*me));
+        }
+        Ok(self.guest(me, leader))
+    }
+
+    /// The protocol of `me`, whom no table need name: then it is a guest of members that it calls,
+    /// until an epoch has it as a member.
+    pub fn guest(&self, me: &PeerId, leader: Option<SigningKey>) -> Protocol {
+        let (epochs, key) = self.epochs.of_node(*me);
+        Protocol::start(self.config.clone(), epochs, key, leader)
     }
 }

@@ -1,4 +1,4 @@
-//! One HTTP POST over a connection of its own. Failures are of two kinds, by one question: can the
+//! One HTTP request over a connection of its own. Failures are of two kinds, by one question: can the
 //! server have received the request?
 //!
 //! Invariant: [`HttpError::NotSent`] is returned only while no byte of the request was written. A
@@ -75,6 +75,30 @@ pub async fn post_json(
 ) -> Result<(u16, Bytes), HttpError> {
     let target = Target::parse(url).map_err(|error| HttpError::NotSent(error.to_string()))?;
     let request = target.request(bearer, body)?;
+    send(&target, request, limit, max_response).await
+}
+
+/// Gets what is at `url` (`http://` only): the status and the body of a complete answer, whatever
+/// the status.
+///
+/// # Errors
+/// As [`post_json`].
+pub async fn get_json(
+    url: &str,
+    limit: Duration,
+    max_response: usize,
+) -> Result<(u16, Bytes), HttpError> {
+    let target = Target::parse(url).map_err(|error| HttpError::NotSent(error.to_string()))?;
+    let request = target.get()?;
+    send(&target, request, limit, max_response).await
+}
+
+async fn send(
+    target: &Target,
+    request: Request<Full<Bytes>>,
+    limit: Duration,
+    max_response: usize,
+) -> Result<(u16, Bytes), HttpError> {
     let stream = match timeout(limit, TcpStream::connect((target.host.as_str(), target.port))).await
     {
         Ok(Ok(stream)) => stream,
@@ -134,18 +158,28 @@ impl Target {
         })
     }
 
+    fn host_header(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    fn get(&self) -> Result<Request<Full<Bytes>>, HttpError> {
+        Request::get(&self.path)
+            .header(HOST, self.host_header())
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| HttpError::NotSent(error.to_string()))
+    }
+
     fn request(
         &self,
         bearer: Option<&str>,
         body: Vec<u8>,
     ) -> Result<Request<Full<Bytes>>, HttpError> {
-        let host = if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        };
         let mut request = Request::post(&self.path)
-            .header(HOST, host)
+            .header(HOST, self.host_header())
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| HttpError::NotSent(error.to_string()))?;

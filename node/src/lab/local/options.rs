@@ -12,6 +12,8 @@ use crate::config::RouteName;
 pub struct LocalOptions {
     /// Nodes in all.
     pub nodes: usize,
+    /// Of those, the last so many are no members: they follow as guests.
+    pub guests: usize,
     /// Gateways; gateway g is run by node g.
     pub gateways: usize,
     /// Blocks that a gateway leads at a time.
@@ -50,6 +52,9 @@ pub struct LocalOptions {
     pub registry: Vec<Vec<String>>,
     /// How long leaders' own subscribers wait for the next leader, ms; 0: not at all.
     pub hand_over_ms: u64,
+    /// Whether the nodes follow members who come and go: their records are renewed every second, and
+    /// dead after 15.
+    pub live: bool,
     /// Gives every node a Flashblocks WebSocket; node 0's is at this port, 0: chosen by the system.
     pub flashblocks_port: Option<u16>,
 }
@@ -60,6 +65,7 @@ impl LocalOptions {
     pub fn new(dir: &Path) -> Self {
         Self {
             nodes: 2,
+            guests: 0,
             gateways: 1,
             blocks_per_term: 30,
             chain_id: 901,
@@ -78,6 +84,7 @@ impl LocalOptions {
             registered: usize::MAX,
             registry: Vec::new(),
             hand_over_ms: 0,
+            live: false,
             flashblocks_port: None,
         }
     }

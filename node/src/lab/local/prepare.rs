@@ -10,7 +10,7 @@ use fragcast_turbine::membership::RecordBody;
 use fragcast_turbine::{Delegation, PeerId, SignedDelegation};
 
 use super::options::LocalOptions;
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::gateway::journal::Journal;
 use crate::gateway::keys;
 use crate::network::{MemberEntry, NetworkFile};
@@ -80,6 +80,12 @@ pub(super) fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Pr
     config.check()?;
     let sockets = Sockets::bind(&config)?;
     config.p2p.listen = sockets.p2p.local_addr()?;
+    if options.live {
+        config.members.live = Live::On;
+        config.members.advertise = vec![config.p2p.listen];
+        (config.members.renew_s, config.members.life_s) = (1, 15);
+        config.members.pull_ms = 100;
+    }
     config.ingest.listen = sockets.ingest.local_addr()?;
     config.http.listen = sockets.http.local_addr()?;
     config.admin.listen = sockets.admin.local_addr()?;
@@ -136,6 +142,7 @@ pub(super) fn network_file(
         blocks_per_term: options.blocks_per_term,
         block_time_ms: Some(BLOCK_TIME_MS),
         gateways: gateways.iter().map(GatewayKey::address).collect(),
+        bootstrap: Vec::new(),
         delegations: delegations.map(|signed| signed.to_string()).collect(),
         members: members.collect(),
     }

@@ -21,6 +21,9 @@ use crate::time::Timestamp;
 /// What a request and each message of an answer cost of the budget beside their bytes: with less,
 /// small messages would cost more time than their bytes pay for.
 const FIXED_COST: u64 = 1_024;
+/// A guest may be sent so much less than a member, and all guests together no more than what is sent
+/// to guests anyway; members' answers are not counted with theirs.
+const GUESTS_SHARE: u64 = 8;
 /// Budgets in use at a time, 64 bytes each.
 const MAX_BUDGETS: usize = 4096;
 /// How often a peer that has nothing left of its budget is told the end of an answer at once.
@@ -39,13 +42,16 @@ pub(in crate::protocol) struct Serving {
     each: Rate,
     all: Rate,
     spent: Bucket,
+    each_guest: Rate,
+    all_guests: Rate,
+    spent_by_guests: Bucket,
     peers: BTreeMap<PeerKey, Budget>,
     /// The message that was encoded last: a long one is asked for several times.
     encoded: Option<(B256, Bytes)>,
 }
 
 impl Serving {
-    pub(in crate::protocol) fn new(config: &CatchUpConfig) -> Self {
+    pub(in crate::protocol) fn new(config: &CatchUpConfig, guests_bps: u64) -> Self {
         // Eight bits a byte: as many bytes in eight seconds as bits in one.
         let rate = |bps: u64, burst: usize| {
             Rate::new(bps.max(1_000), Duration::from_secs(8), burst as u64)
@@ -54,6 +60,9 @@ impl Serving {
             each: rate(config.answer_bps, config.answer_burst),
             all: rate(config.answers_bps, config.answer_burst * 2),
             spent: Bucket::default(),
+            each_guest: rate(config.answer_bps / GUESTS_SHARE, config.answer_burst / 2),
+            all_guests: rate(guests_bps.min(config.answers_bps), config.answer_burst),
+            spent_by_guests: Bucket::default(),
             peers: BTreeMap::new(),
             encoded: None,
         }
@@ -69,7 +78,15 @@ impl Serving {
             }
         }
         let budget = self.peers.entry(peer).or_default();
-        budget.spent.take(now, &self.each, bytes) && self.spent.take(now, &self.all, bytes)
+        match ctx.peers.is_guest(peer) {
+            true => {
+                budget.spent.take(now, &self.each_guest, bytes)
+                    && self.spent_by_guests.take(now, &self.all_guests, bytes)
+            }
+            false => {
+                budget.spent.take(now, &self.each, bytes) && self.spent.take(now, &self.all, bytes)
+            }
+        }
     }
 
     /// A peer is none any more.

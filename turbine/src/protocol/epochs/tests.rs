@@ -45,7 +45,7 @@ fn epoch(from_block: u64, members: impl IntoIterator<Item = usize>, gateways: &[
 
 /// Those of member 0, which begin with members 0 to 5.
 fn epochs() -> Epochs {
-    Epochs::new(CHAIN, vec![epoch(0, 0..6, &[1, 2])]).unwrap().of_node(id(0))
+    Epochs::new(CHAIN, vec![epoch(0, 0..6, &[1, 2])]).unwrap().of_node(id(0)).0
 }
 
 fn at(seconds: u64) -> Timestamp {
@@ -188,7 +188,7 @@ fn three_live_and_the_oldest_makes_room() {
     assert_eq!((dropped.from_block(), epochs.iter().count()), (0, MAX_EPOCHS));
     assert!(epochs.at(99).is_none());
     // Member 0 is in none of the rest, but it is this node.
-    let left = epochs.leave(std::slice::from_ref(dropped));
+    let [left, _] = epochs.leave(std::slice::from_ref(dropped), |_| false);
     assert_eq!(left, [(PeerKey::from(0), id(0))]);
     assert_eq!(epochs.view().peers().key(&id(0)), Some(PeerKey::from(0)));
 }
@@ -207,7 +207,8 @@ fn an_epoch_goes_once_the_window_has_been_past_it_for_long() {
     let gone = epochs.retire(at(22), 120, PATIENCE).unwrap();
     assert_eq!(gone.from_block(), 0);
     assert!(epochs.at(99).is_none() && epochs.view().at(99).is_none());
-    let left: Vec<PeerId> = epochs.leave(&[gone]).into_iter().map(|(_, peer)| peer).collect();
+    let left = epochs.leave(&[gone], |_| false)[0].clone();
+    let left: Vec<PeerId> = left.into_iter().map(|(_, peer)| peer).collect();
     assert_eq!(left, [2, 3, 4, 5].map(id));
     let view = epochs.view();
     assert_eq!((view.peers().len(), view.peers().key(&id(2))), (3, None));
@@ -241,7 +242,8 @@ fn an_epoch_may_take_the_place_of_those_that_have_not_begun() {
     assert_eq!(blocks(&moved), [0, 130]);
     let gone: Vec<u64> = taken.dropped.iter().map(|epoch| epoch.from_block()).collect();
     assert_eq!((gone, taken.changed), (vec![100, 200], Some(100)));
-    let left: Vec<PeerId> = moved.leave(&taken.dropped).into_iter().map(|(_, id)| id).collect();
+    let left = moved.leave(&taken.dropped, |_| false)[0].clone();
+    let left: Vec<PeerId> = left.into_iter().map(|(_, id)| id).collect();
     assert_eq!(left, [id(6)]);
     // Block 150 is open: only the second one may go.
     epochs.take_above(epoch(160, 0..6, &[3]), 150, 80, Some(150)).unwrap();

@@ -51,7 +51,14 @@ impl Parts {
             }
             return;
         }
-        self.fallback.note_heard(&mut self.ctx);
+        if self.is_out_of_place(from, frame) {
+            self.ctx.outcomes.count(Outcome::Guest);
+            self.ctx.peers.charge(now, from, FRAME);
+            return;
+        }
+        if !self.ctx.peers.is_guest(from) {
+            self.fallback.note_heard(&mut self.ctx);
+        }
         let taken = match Control::from_bytes(frame) {
             Ok(control) => self.take_control(from, control),
             Err(ControlError::Unknown(_)) => Taken { outcome: Outcome::ControlUnknown, micros: 0 },
@@ -67,6 +74,7 @@ impl Parts {
 
     /// What becomes of a frame.
     fn take_control(&mut self, from: PeerKey, control: Control) -> Taken {
+        let is_guest = self.ctx.peers.is_guest(from);
         let ctx = &mut self.ctx;
         let (outcome, micros) = match control {
             Control::Tips(_)
@@ -87,6 +95,12 @@ impl Parts {
                 (Outcome::RepairRefused, 0)
             }
             // Said once a connection, and again when something changes: nothing that is free.
+            // What a guest goes by is its own affair, but for its dialect.
+            Control::Hello(_) if is_guest => (Outcome::Control, FRAME),
+            Control::Terms(terms) if is_guest => {
+                ctx.peers.speaks(from, terms.dialect);
+                (Outcome::Control, 2 * FRAME)
+            }
             Control::Hello(hello) => (self.greeted(from, &hello), FRAME),
             Control::Terms(terms) => (self.take_terms(from, &terms), 2 * FRAME),
             Control::Delegation(signed) => self.take_delegation(from, signed),
@@ -102,6 +116,7 @@ impl Parts {
             }
             Control::Tips(tips) => {
                 let micros = tips.tips.len() as u64;
+                self.attaching.note_tips(ctx, from, &tips);
                 if self.ctx.config.repair.enabled {
                     self.hear_tips(from, &tips);
                 }
@@ -167,6 +182,26 @@ impl Parts {
             Control::Exclusions(signed) => self.take_exclusions(&signed),
             Control::AckRequest(request) => (self.hand_over.requested(ctx, from, request), FRAME),
             Control::MessageAck(ack) => (self.hand_over.acknowledged(ctx, from, ack), 0),
+            Control::Attach(wants) => (self.attach(from, wants), FRAME),
+            Control::Attached(granted) => (self.attaching.granted(ctx, from, granted), FRAME),
+            Control::RecordsPull(_)
+            | Control::Records(_)
+            | Control::TableRequest(_)
+            | Control::TablePart(_)
+                if !ctx.config.members.live =>
+            {
+                (Outcome::MembersOff, FRAME)
+            }
+            Control::RecordsPull(pull) => (self.records.answer(ctx, from, &pull), FRAME),
+            // What was asked for is paid for by how seldom it is asked for.
+            Control::Records(told) => {
+                let weights = self.tables.weights.as_deref();
+                (self.records.take(ctx, weights, from, told), 0)
+            }
+            Control::TableNotice(signed) => self.take_notice(from, &signed, VERIFY),
+            // Paid for by budgets of its own.
+            Control::TableRequest(asked) => (self.tables.answer(ctx, from, &asked), 0),
+            Control::TablePart(part) => (self.take_table_part(from, part), 0),
             Control::Evidence(evidence) => {
                 let told = self.evidence.told(ctx, from, *evidence);
                 let useful = told.outcome == Outcome::Control;
@@ -206,11 +241,19 @@ impl Parts {
         if self.ctx.epochs.knows(&signed) {
             return (Outcome::ControlStale, 0);
         }
+        // A guest may bring one that proves itself, and fills no table with those that do not yet.
+        if self.ctx.peers.is_guest(from) {
+            let gateway = signed.gateway();
+            if !gateway.is_ok_and(|gateway| self.ctx.epochs.view().is_gateway(&gateway)) {
+                return (Outcome::ControlStale, RECOVER);
+            }
+        }
         match self.ctx.epochs.learn(self.ctx.now, from, signed) {
             Ok(()) => {
                 self.delivery.follow_leaders(&self.ctx);
                 // Before the shreds that it explains.
-                self.ctx.send_control_to_all(Lane::Data, &Control::Delegation(signed), Some(from));
+                let frame = Control::Delegation(signed);
+                self.ctx.send_control_to_everybody(Lane::Data, &frame, Some(from));
                 if let Some(two) = self.ctx.epochs.delegated_twice(&signed) {
                     let (gateway, delegations) = (two[0].gateway, two.map(|leader| leader.signed));
                     let delegations = Box::new(delegations);

@@ -238,6 +238,7 @@ impl Parts {
         self.delivery.set_window(low, high);
         self.repair.set_window(low, high);
         self.fallback.set_window(low);
+        self.ctx.seats.forget_below(low);
         self.archive.set_open(self.ctx.window.opened());
         self.evidence.forget_below(low);
         let opened = self.ctx.window.opened().unwrap_or(0);

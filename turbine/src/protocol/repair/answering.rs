@@ -25,6 +25,8 @@ const REQUEST_COST: usize = 100;
 /// The most that a request for a whole message is answered with: a frag of usual size. The
 /// asker knows the shape then, and asks for the rest by set.
 const MAX_WHOLE: usize = 160 * 1024;
+/// A guest may be sent so much less than a member.
+const GUESTS_SHARE: u64 = 5;
 /// Budgets in use at a time, 64 bytes each.
 const MAX_BUDGETS: usize = 4096;
 
@@ -39,6 +41,7 @@ struct Budget {
 /// What each peer may still be sent. A bucket that is full again needs no entry.
 pub(super) struct Budgets {
     rate: Rate,
+    rate_of_guest: Rate,
     peers: BTreeMap<PeerKey, Budget>,
 }
 
@@ -46,12 +49,19 @@ impl Budgets {
     pub(super) fn new(config: &RepairConfig) -> Self {
         // Eight bits a byte: as many bytes in eight seconds as bits in one.
         let period = Duration::from_secs(8);
-        let rate = Rate::new(config.answer_bps.max(1_000), period, config.answer_burst as u64);
-        Self { rate, peers: BTreeMap::new() }
+        let (bps, burst) = (config.answer_bps.max(1_000), config.answer_burst as u64);
+        let rate = Rate::new(bps, period, burst);
+        let rate_of_guest = Rate::new(bps.div_ceil(GUESTS_SHARE), period, burst);
+        Self { rate, rate_of_guest, peers: BTreeMap::new() }
     }
 
     /// Takes `bytes` off a peer's budget, or says that it has not so much left.
-    pub(super) fn take(&mut self, now: Timestamp, peer: PeerKey, bytes: usize) -> bool {
+    pub(super) fn take(&mut self, ctx: &Ctx, peer: PeerKey, bytes: usize) -> bool {
+        let rate = if ctx.peers.is_guest(peer) { self.rate_of_guest } else { self.rate };
+        self.take_at(ctx.now, &rate, peer, bytes)
+    }
+
+    fn take_at(&mut self, now: Timestamp, rate: &Rate, peer: PeerKey, bytes: usize) -> bool {
         if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_BUDGETS {
             self.peers.retain(|_, budget| !budget.bytes.is_full(now));
             if self.peers.len() >= MAX_BUDGETS {
@@ -59,7 +69,7 @@ impl Budgets {
             }
         }
         let budget = self.peers.entry(peer).or_default();
-        budget.bytes.take(now, &self.rate, bytes as u64)
+        budget.bytes.take(now, rate, bytes as u64)
     }
 
     /// Whether a peer has not been sent a message just now.
@@ -124,7 +134,7 @@ impl Repair {
         if !ctx.config.repair.enabled {
             return Outcome::RepairLacking;
         }
-        if !self.budgets.take(ctx.now, from, REQUEST_COST) {
+        if !self.budgets.take(ctx, from, REQUEST_COST) {
             return Outcome::RepairRefused;
         }
         if let Some(outcome) = self.answer_with_message(ctx, recent, from, request) {
@@ -137,7 +147,7 @@ impl Repair {
         for (set, indices) in answer {
             for indices in indices.chunks(MAX_ANSWER_SHREDS) {
                 let bytes = indices.len() * set.header().shred_len();
-                if !self.budgets.take(ctx.now, from, bytes) {
+                if !self.budgets.take(ctx, from, bytes) {
                     return Outcome::RepairRefused;
                 }
                 let shreds: Vec<Bytes> = indices.iter().map(|index| set.shred(*index)).collect();
@@ -163,18 +173,21 @@ mod tests {
         let config =
             RepairConfig { answer_bps: 8_000_000, answer_burst: 10_000, ..Default::default() };
         let mut budgets = Budgets::new(&config);
+        let rate = budgets.rate;
+        let take =
+            |budgets: &mut Budgets, now, peer, bytes| budgets.take_at(now, &rate, peer, bytes);
         let start = Timestamp::from_nanos(5);
-        let taken = (0..20).filter(|_| budgets.take(start, PeerKey::from(1), 1_000)).count();
+        let taken = (0..20).filter(|_| take(&mut budgets, start, PeerKey::from(1), 1_000)).count();
         assert_eq!(taken, 10, "the burst");
-        assert!(budgets.take(start, PeerKey::from(2), 10_000), "another peer has its own");
+        assert!(take(&mut budgets, start, PeerKey::from(2), 10_000), "another peer has its own");
         let later = start + Duration::from_millis(3);
-        let taken = (0..20).filter(|_| budgets.take(later, PeerKey::from(1), 1_000)).count();
+        let taken = (0..20).filter(|_| take(&mut budgets, later, PeerKey::from(1), 1_000)).count();
         assert_eq!(taken, 3, "a megabyte a second");
         for peer in 0..MAX_BUDGETS as u32 + 10 {
-            budgets.take(later, PeerKey::from(peer), 1);
+            take(&mut budgets, later, PeerKey::from(peer), 1);
         }
         assert_eq!(budgets.peers.len(), MAX_BUDGETS);
-        assert!(budgets.take(later + Duration::from_secs(1), PeerKey::from(9_999), 1));
+        assert!(take(&mut budgets, later + Duration::from_secs(1), PeerKey::from(9_999), 1));
         assert_eq!(budgets.peers.len(), 1);
     }
 }

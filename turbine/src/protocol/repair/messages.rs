@@ -86,7 +86,7 @@ impl Repair {
         let wire = match self.encoded.get(&root) {
             Some(wire) => wire.clone(),
             None => {
-                if !self.budgets.take(now, from, cost / ENCODING_SHARE) {
+                if !self.budgets.take(ctx, from, cost / ENCODING_SHARE) {
                     return Some(Outcome::RepairRefused);
                 }
                 let wire = Bytes::from(message.to_wire().into_boxed_slice());
@@ -101,7 +101,7 @@ impl Repair {
         for part in parts {
             let len = part.bytes.len();
             end = part.offset as usize + len;
-            if !self.budgets.take(now, from, len) {
+            if !self.budgets.take(ctx, from, len) {
                 return Some(Outcome::RepairRefused);
             }
             let payload = Payload::Control(Control::MessagePart(part).to_bytes());

@@ -88,6 +88,11 @@ impl Repair {
             let sent = ctx.egress.push(Transmit { to, lane: Lane::Bulk, payload });
             ctx.counters.tips += u64::from(sent);
         }
+        let guests: Vec<PeerKey> = ctx.seats.peers().collect();
+        for to in guests {
+            let payload = Payload::Control(frame.clone());
+            ctx.egress.push(Transmit { to, lane: Lane::Guest, payload });
+        }
         self.telling.sent(ctx.now, &ctx.config.repair);
     }
 

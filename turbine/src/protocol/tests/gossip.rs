@@ -45,6 +45,12 @@ impl Gossip {
         }
     }
 
+    /// Another node.
+    pub(super) fn add(&mut self) {
+        self.listening.push(false);
+        self.seen.push(BTreeSet::new());
+    }
+
     fn push(&mut self, at: Timestamp, to: usize, arrival: Arrival) {
         self.sequence += 1;
         self.arrivals.insert((at, self.sequence), (to, arrival));

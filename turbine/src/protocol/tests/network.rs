@@ -27,6 +27,8 @@ pub(super) struct Net {
     pub(super) dead: Vec<bool>,
     /// Nodes that are cut off: everything from and to them is lost, control frames too.
     pub(super) cut: Vec<bool>,
+    /// Nodes that are not to be found where their records say.
+    pub(super) unreachable: Vec<usize>,
     loss: f64,
     /// One way for all pairs, instead of 5 to 45 ms.
     pub(super) delay: Option<Duration>,
@@ -68,6 +70,7 @@ impl Net {
             nodes,
             dead: vec![false; n],
             cut: vec![false; n],
+            unreachable: Vec::new(),
             loss,
             delay: None,
             random: blake3::Hasher::new().update(b"net").finalize_xof(),
@@ -91,6 +94,19 @@ impl Net {
         self.run();
         let others = self.others.iter_mut();
         others.for_each(|events| events.retain(|event| !matches!(event, Event::Health(_))));
+    }
+
+    /// Adds a node of one's own making, connected to nobody; gives its number.
+    pub(super) fn add(&mut self, node: Protocol, id: PeerId) -> usize {
+        self.nodes.push(node);
+        self.ids.push(id);
+        self.dead.push(false);
+        self.cut.push(false);
+        self.delivered.push(Vec::new());
+        self.senders.push(Vec::new());
+        self.others.push(Vec::new());
+        self.gossip.add();
+        self.nodes.len() - 1
     }
 
     /// Connects two nodes, if each of them knows the other as a peer.
@@ -149,6 +165,16 @@ impl Net {
                 }
                 Event::Led(led) => self.led.push(led),
                 other => self.others[node].push(other),
+            }
+        }
+        while let Some(probe) = self.nodes[node].poll_probe() {
+            let there = self.ids.iter().position(|id| *id == probe.peer);
+            let found = |node: usize| {
+                !self.dead[node] && !self.cut[node] && !self.unreachable.contains(&node)
+            };
+            if there.is_some_and(found) {
+                let (now, address) = (self.now, probe.addresses[0]);
+                self.nodes[node].handle_reached(now, &probe.peer, address);
             }
         }
         while let Some(action) = self.nodes[node].poll_gossip() {

@@ -1,0 +1,452 @@
+//! A guest's side: from which members it takes messages, and when it takes them from others.
+//!
+//! ```text
+//! members that are drawn ──▶ candidates, connected ──▶ primary: all sets
+//!            every round       round trips       ├──▶ standby, spare: tips
+//!                                                └──▶ the rest: measured, and let go
+//! ```
+//!
+//! A guest is connected to [`CANDIDATES`] members at a time: the nearest that it has found and others
+//! that are drawn, every round anew. The nearest sends it all sets (*primary*). The next two tell what
+//! they have (*standby*, *spare*), so the guest knows what it lacks and asks the nearest that has it:
+//! whatever the primary does, nothing is lost.
+//!
+//! # When it rotates
+//! A message is *late* if nothing of it came from the primary, or if it was whole only
+//! [`LATE`] after another had told to have it. After [`LATE_IN_A_ROW`] late ones in a row, or when more
+//! than half of the last [`WINDOW`] were, the standby becomes primary. Who was left is avoided, for
+//! longer each time, and so is for a while who had no place. A primary that serves is kept until
+//! another is much nearer, so guests do not wander.
+//!
+//! # Loss
+//! What comes of the primary's shreds is counted, and it is asked for as many more of each set as make
+//! that a set is incomplete once in a hundred times.
+//!
+//! # Memory
+//! [`SEEN`] messages of 64 bytes, [`AVOIDED`] peers of 40.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use fragcast_shredder::{MessageKey, SetHeader};
+
+use super::ctx::Ctx;
+use super::repair::mix;
+use crate::control::{Attach, Attached, Control, MAX_EXTRA, Share, Tips};
+use crate::egress::Lane;
+use crate::outcome::Outcome;
+use crate::peer::{PeerId, PeerKey};
+use crate::time::Timestamp;
+
+/// Members that a guest is connected to.
+const CANDIDATES: usize = 8;
+/// How long a round of candidates is: of the first ones, and of those after them.
+const ROUNDS: (Duration, u64, Duration) = (Duration::from_secs(10), 6, Duration::from_secs(60));
+/// A message that is whole so long after another has told of it is late. Tips come every 50 ms, so
+/// most are told of later than they were there.
+const LATE: Duration = Duration::from_millis(40);
+/// Messages by which a primary is judged.
+const WINDOW: usize = 16;
+/// Of those, how many must be known.
+const KNOWN: usize = 8;
+/// Late messages in a row that are enough.
+const LATE_IN_A_ROW: usize = 4;
+/// A primary is left for a nearer one if that has so much less of a round trip, in percent and in µs,
+/// and not before this time.
+const NEARER: (u64, u32) = (70, 3_000);
+const KEPT: Duration = Duration::from_secs(30);
+/// How long who was left is avoided for the first time, and how often that doubles.
+const AVOID: (Duration, u32) = (Duration::from_secs(30), 5);
+/// How long who had no place is.
+const FULL: Duration = Duration::from_secs(60);
+/// Without a word of those three for so long another is asked for tips.
+const QUIET: Duration = Duration::from_secs(3);
+/// Messages and peers that are remembered.
+const SEEN: usize = 256;
+const AVOIDED: usize = 64;
+/// Shreds beyond k that are asked for before anything is known of loss.
+const EXTRA: u8 = 2;
+/// When all of a message's shreds have come that will.
+const SETTLED: Duration = Duration::from_millis(300);
+
+/// What is known of a message.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    /// When another than the primary told to have it.
+    told: Option<Timestamp>,
+    /// Shreds of it that came from the primary.
+    came: u32,
+    /// When it was whole, how many shreds make it whole, and how many the primary was to send.
+    whole: Option<(Timestamp, u32, u32)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Avoided {
+    until: Timestamp,
+    times: u32,
+}
+
+/// What a guest knows of those that it takes messages from.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AttachState {
+    /// Who sends it all sets.
+    pub primary: Option<PeerId>,
+    /// Whether that one has granted it.
+    pub granted: bool,
+    /// Who tells what it has: standby and spare.
+    pub others: Vec<PeerId>,
+    /// The round trip to the primary.
+    pub round_trip: Option<Duration>,
+    /// The median over its last messages of the time from others' tips to the whole message.
+    pub lateness: Duration,
+    /// How often another became primary because the one before was late, silent, full or gone.
+    pub rotations: u64,
+    /// The share of the primary's shreds that was lost on the way.
+    pub loss: f64,
+    /// Shreds beyond k that are asked for of each set.
+    pub extra: u8,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Attaching {
+    primary: Option<PeerKey>,
+    since: Timestamp,
+    granted: bool,
+    /// Standby and spare.
+    others: Vec<PeerKey>,
+    /// What was asked of whom.
+    asked: BTreeMap<PeerKey, Attach>,
+    avoided: BTreeMap<PeerKey, Avoided>,
+    drawn: Vec<PeerKey>,
+    round: u64,
+    round_at: Timestamp,
+    seen: BTreeMap<MessageKey, Seen>,
+    newest: Option<MessageKey>,
+    /// Of the last messages: how late each was, and whether that counts.
+    window: VecDeque<(Duration, bool)>,
+    heard_at: Timestamp,
+    turn: usize,
+    rotations: u64,
+    loss: f64,
+    extra: u8,
+}
+
+impl Default for Attaching {
+    fn default() -> Self {
+        Self {
+            primary: None,
+            since: Timestamp::default(),
+            granted: false,
+            others: Vec::new(),
+            asked: BTreeMap::new(),
+            avoided: BTreeMap::new(),
+            drawn: Vec::new(),
+            round: 0,
+            round_at: Timestamp::default(),
+            seen: BTreeMap::new(),
+            newest: None,
+            window: VecDeque::new(),
+            heard_at: Timestamp::default(),
+            turn: 0,
+            rotations: 0,
+            loss: 0.0,
+            extra: EXTRA,
+        }
+    }
+}
+
+impl Attaching {
+    /// The members that this node, a guest, is to be connected to.
+    pub(super) fn wanted(&self, ctx: &Ctx) -> Vec<PeerKey> {
+        let mut wanted: Vec<PeerKey> = self.primary.into_iter().collect();
+        wanted.extend(&self.others);
+        let more = self.drawn.iter().filter(|peer| ctx.peers.contains(**peer));
+        for peer in more {
+            if !wanted.contains(peer) {
+                wanted.push(*peer);
+            }
+        }
+        wanted.truncate(CANDIDATES);
+        wanted
+    }
+
+    /// Draws candidates, if a round is over.
+    pub(super) fn draw(&mut self, ctx: &Ctx) {
+        let (now, (first, count, later)) = (ctx.now, ROUNDS);
+        if self.round == 1 && self.round_at == Timestamp::default() {
+            // Drawn before there was any time.
+            self.round_at = now;
+        }
+        let is_first = self.round == 0;
+        let length = if self.round <= count { first } else { later };
+        if !is_first && now < self.round_at + length {
+            return;
+        }
+        (self.round, self.round_at) = (self.round + 1, now);
+        let living = ctx.epochs.newest();
+        let members = living.members();
+        self.drawn.clear();
+        if members <= CANDIDATES {
+            let all = (0..members as u32).map(|index| living.key(index));
+            self.drawn.extend(all.filter(|peer| *peer != ctx.me()));
+            return;
+        }
+        let me = u64::from(ctx.me().number());
+        for n in 0..4 * CANDIDATES as u64 {
+            let index = mix(&[me, self.round, n]) % members as u64;
+            let peer = living.key(index as u32);
+            let fits = peer != ctx.me() && !self.is_avoided(now, peer);
+            if fits && !self.drawn.contains(&peer) && self.drawn.len() < CANDIDATES {
+                self.drawn.push(peer);
+            }
+        }
+    }
+
+    fn is_avoided(&self, now: Timestamp, peer: PeerKey) -> bool {
+        self.avoided.get(&peer).is_some_and(|avoided| avoided.until > now)
+    }
+
+    fn avoid(&mut self, now: Timestamp, peer: PeerKey, time: Duration, counts: bool) {
+        if self.avoided.len() >= AVOIDED && !self.avoided.contains_key(&peer) {
+            let first = self.avoided.iter().min_by_key(|(_, avoided)| avoided.until);
+            let first = first.map(|(peer, _)| *peer);
+            first.map(|peer| self.avoided.remove(&peer));
+        }
+        let avoided = self.avoided.entry(peer).or_insert(Avoided { until: now, times: 0 });
+        avoided.until = now + time * (1 << avoided.times.min(AVOID.1));
+        avoided.times += u32::from(counts);
+    }
+
+    /// Chooses whom to take messages from, and tells them. To be called about once a second, and when
+    /// a connection comes or goes.
+    pub(super) fn step(&mut self, ctx: &mut Ctx) {
+        if !ctx.is_guest {
+            if self.primary.is_some() || !self.asked.is_empty() {
+                *self = Self { rotations: self.rotations, ..Self::default() };
+            }
+            return;
+        }
+        self.draw(ctx);
+        self.settle(ctx);
+        self.choose(ctx);
+        self.tell(ctx);
+    }
+
+    fn choose(&mut self, ctx: &Ctx) {
+        let now = ctx.now;
+        let far = |peer: PeerKey| ctx.round_trips.get(peer).unwrap_or(u32::MAX);
+        // Nearest first; who is avoided only where nobody else is there.
+        let mut near: Vec<PeerKey> =
+            ctx.peers.iter_connected().filter(|peer| ctx.peers.can_ask(*peer)).collect();
+        // Who is not measured yet will be within a second.
+        near.retain(|peer| far(*peer) < u32::MAX);
+        near.sort_by_key(|peer| (self.is_avoided(now, *peer), far(*peer), *peer));
+        let fits = |peer: &PeerKey| ctx.peers.can_ask(*peer) && !self.is_avoided(now, *peer);
+        let kept = self.primary.filter(fits);
+        let nearest = near.first().copied();
+        let primary = match (kept, nearest) {
+            (Some(kept), Some(nearest)) if now >= self.since + KEPT => {
+                let (had, has) = (far(kept), far(nearest));
+                let much = u64::from(has) * 100 < u64::from(had) * NEARER.0;
+                if much && had.saturating_sub(has) > NEARER.1 { Some(nearest) } else { Some(kept) }
+            }
+            (Some(kept), _) => Some(kept),
+            (None, nearest) => nearest,
+        };
+        if primary != self.primary {
+            // One that is nearer is no reason to count.
+            let rotates = kept.is_none() && self.primary.is_some();
+            self.begin(now, primary);
+            self.rotations += u64::from(rotates);
+        }
+        near.retain(|peer| Some(*peer) != primary);
+        if near.len() > 2 && self.heard_at > Timestamp::default() && now >= self.heard_at + QUIET {
+            // Nobody of them says anything: the spare takes turns.
+            self.turn += 1;
+            let last = near.len() - 1;
+            near.swap(1, 1 + self.turn % last);
+        }
+        near.truncate(2);
+        self.others = near;
+    }
+
+    fn begin(&mut self, now: Timestamp, primary: Option<PeerKey>) {
+        (self.primary, self.since, self.granted) = (primary, now, false);
+        self.window.clear();
+        self.seen.values_mut().for_each(|seen| seen.came = 0);
+    }
+
+    /// Tells peers what is wanted of them, if that has changed.
+    fn tell(&mut self, ctx: &mut Ctx) {
+        let tips = Attach { share: Share::Tips, extra: 0 };
+        let mut wants: BTreeMap<PeerKey, Attach> =
+            self.others.iter().map(|peer| (*peer, tips)).collect();
+        wants.extend(self.primary.map(|p| (p, Attach { share: Share::All, extra: self.extra })));
+        self.asked.retain(|peer, _| ctx.peers.can_ask(*peer));
+        let nothing = Attach { share: Share::Nothing, extra: 0 };
+        let left = self.asked.keys().filter(|peer| !wants.contains_key(peer));
+        let left: Vec<(PeerKey, Attach)> = left.map(|peer| (*peer, nothing)).collect();
+        for (peer, wants) in wants.into_iter().chain(left) {
+            let known = self.asked.get(&peer);
+            if known == Some(&wants) {
+                continue;
+            }
+            ctx.send_control_in(Lane::Data, peer, &Control::Attach(wants));
+            match wants.share {
+                Share::Nothing => drop(self.asked.remove(&peer)),
+                _ => drop(self.asked.insert(peer, wants)),
+            }
+        }
+    }
+
+    /// A member says what it grants.
+    pub(super) fn granted(&mut self, ctx: &mut Ctx, from: PeerKey, granted: Attached) -> Outcome {
+        let Some(asked) = self.asked.get(&from).copied() else { return Outcome::ControlStale };
+        if granted.share < asked.share {
+            self.avoid(ctx.now, from, FULL, false);
+            self.asked.insert(from, Attach { share: granted.share, extra: 0 });
+            self.step(ctx);
+        } else if self.primary == Some(from) {
+            self.granted = true;
+        }
+        Outcome::Control
+    }
+
+    /// A connection came up.
+    pub(super) fn connected(&mut self, ctx: &mut Ctx) {
+        if ctx.is_guest && (self.primary.is_none() || self.others.len() < 2) {
+            self.step(ctx);
+        }
+    }
+
+    /// A connection is gone.
+    pub(super) fn disconnected(&mut self, ctx: &mut Ctx, peer: PeerKey) {
+        self.asked.remove(&peer);
+        if ctx.is_guest && (self.primary == Some(peer) || self.others.contains(&peer)) {
+            self.step(ctx);
+        }
+    }
+
+    /// A peer is none any more.
+    pub(super) fn forget(&mut self, peer: PeerKey) {
+        self.asked.remove(&peer);
+        self.avoided.remove(&peer);
+        self.drawn.retain(|drawn| *drawn != peer);
+        self.others.retain(|other| *other != peer);
+        if self.primary == Some(peer) {
+            self.primary = None;
+        }
+    }
+
+    fn seen(&mut self, key: MessageKey) -> &mut Seen {
+        if self.seen.len() >= SEEN && !self.seen.contains_key(&key) {
+            self.seen.pop_first();
+        }
+        self.seen.entry(key).or_default()
+    }
+
+    /// A shred has come by itself.
+    pub(super) fn note_shred(&mut self, ctx: &Ctx, from: PeerKey, header: &SetHeader) {
+        if ctx.is_guest && self.primary == Some(from) {
+            self.heard_at = ctx.now;
+            self.seen(header.message_key()).came += 1;
+        }
+    }
+
+    /// A peer tells what it has: of each block the newest message counts.
+    pub(super) fn note_tips(&mut self, ctx: &Ctx, from: PeerKey, tips: &Tips) {
+        if !ctx.is_guest {
+            return;
+        }
+        self.heard_at = ctx.now;
+        if self.primary == Some(from) {
+            return;
+        }
+        for tip in &tips.tips {
+            let above = (u64::BITS - tip.above.leading_zeros()) as u16;
+            let count = if above > 0 { tip.row.saturating_add(1 + above) } else { tip.row };
+            let Some(message) = count.checked_sub(1) else { continue };
+            let key = MessageKey { block: tip.block, attempt: tip.attempt, message };
+            // What is older is here, or was missed long ago.
+            if self.newest.is_some_and(|newest| newest < key) {
+                self.seen(key).told.get_or_insert(ctx.now);
+            }
+        }
+    }
+
+    /// A message is whole by shreds: is the primary in time?
+    pub(super) fn note_whole(&mut self, ctx: &mut Ctx, header: &SetHeader) {
+        if !ctx.is_guest {
+            return;
+        }
+        let (now, key, extra) = (ctx.now, header.message_key(), self.extra);
+        self.newest = self.newest.max(Some(key));
+        let need = u32::from(header.k) * u32::from(header.sets);
+        let sent = need + u32::from(extra.min(header.m)) * u32::from(header.sets);
+        let seen = self.seen(key);
+        seen.whole = Some((now, need, sent));
+        let late = seen.told.map_or(Duration::ZERO, |told| now.since(told));
+        let counts = late > LATE || seen.came == 0;
+        // What was on its way when it became primary is not its fault.
+        if now < self.since + SETTLED {
+            return;
+        }
+        if self.window.len() >= WINDOW {
+            self.window.pop_front();
+        }
+        self.window.push_back((late, counts));
+        let in_a_row = self.window.iter().rev().take_while(|(_, counts)| *counts).count();
+        let all = self.window.iter().filter(|(_, counts)| *counts).count();
+        let many = self.window.len() >= KNOWN && all * 2 > self.window.len();
+        if let Some(primary) = self.primary
+            && (in_a_row >= LATE_IN_A_ROW || many)
+        {
+            self.avoid(now, primary, AVOID.0, true);
+            self.step(ctx);
+        }
+    }
+
+    /// Counts what came of the primary's shreds, of messages of which all have come that will.
+    fn settle(&mut self, ctx: &Ctx) {
+        let mut k = 0;
+        let done = |seen: &Seen| seen.whole.is_some_and(|(at, ..)| ctx.now >= at + SETTLED);
+        for seen in self.seen.values().filter(|seen| done(seen) && seen.came > 0) {
+            let Some((_, need, sent)) = seen.whole else { continue };
+            let lost = 1.0 - f64::from(seen.came.min(sent)) / f64::from(sent.max(1));
+            // As much for a shred, however many the message has.
+            let weight = (f64::from(sent) / 1_000.0).min(0.5);
+            self.loss += (lost - self.loss) * weight;
+            k = k.max(need.min(64));
+        }
+        self.seen.retain(|_, seen| !done(seen));
+        if k == 0 {
+            return;
+        }
+        // The mean and 2.3 standard deviations of what is lost of a set.
+        let mean = f64::from(k) * self.loss;
+        let most = (mean + 2.3 * mean.sqrt()).ceil().min(f64::from(MAX_EXTRA)) as u8;
+        // Down one at a time: what is saved is little.
+        self.extra = if most >= self.extra { most } else { self.extra - 1 };
+    }
+
+    /// For the operator; `None` on a member.
+    pub(super) fn state(&self, ctx: &Ctx) -> Option<AttachState> {
+        let round_trip = self.primary.and_then(|primary| ctx.round_trips.get(primary));
+        let mut late: Vec<Duration> = self.window.iter().map(|(late, _)| *late).collect();
+        late.sort_unstable();
+        ctx.is_guest.then(|| AttachState {
+            primary: self.primary.and_then(|primary| ctx.peers.id(primary)),
+            granted: self.granted,
+            others: self.others.iter().filter_map(|peer| ctx.peers.id(*peer)).collect(),
+            round_trip: round_trip.map(|micros| Duration::from_micros(micros.into())),
+            lateness: late.get(late.len() / 2).copied().unwrap_or_default(),
+            rotations: self.rotations,
+            loss: self.loss,
+            extra: self.extra,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,300 @@
+//! The pool of records: the newest of each peer, verified, alive, within bounds.
+//!
+//! A record that lives says by its sequence when it was made, in ms since 1970; its node renews it
+//! every minute, and without that it leaves the pool after [`life`](crate::protocol::MembersConfig).
+//! Records of a network file have small sequences and no age: they are here because the table that
+//! a node has names them, and from peers they are taken of those alone whom a table or a weight names.
+//!
+//! Times are those of the Unix clock.
+//!
+//! # Bounds
+//! [`MAX_RECORDS`] records of 300 bytes: 2.5 MB, and [`MAX_OF_PREFIX`](crate::tables::MAX_OF_PREFIX)
+//! of a network of addresses among those whom neither a table nor a weight names. When it is full,
+//! those give way to the others.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::membership::MemberRecord;
+use crate::outcome::Outcome;
+use crate::peer::PeerId;
+use crate::tables::Prefixes;
+use crate::time::Timestamp;
+
+/// Records that are kept at most.
+pub(in crate::protocol) const MAX_RECORDS: usize = 8_192;
+/// Sequences from here on are times: ms since 1970, from September 2001 on.
+pub(in crate::protocol) const LIVE: u64 = 1_000_000_000_000;
+/// How far ahead of this node's clock a record may be made.
+const AHEAD: Duration = Duration::from_secs(60);
+/// A peer that could not be reached is tried again after this long.
+const PROBE_AGAIN: Duration = Duration::from_secs(60);
+
+/// The sequence of a record that is made now.
+pub(in crate::protocol) const fn sequence_at(now: Timestamp) -> u64 {
+    now.as_micros() / 1_000
+}
+
+#[derive(Debug)]
+struct Kept {
+    record: MemberRecord,
+    /// A handshake with its key succeeded at one of these addresses.
+    reached: bool,
+    probed_at: Option<Timestamp>,
+    /// Neither a table nor a weight names it: it is counted in its prefixes.
+    counted: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::protocol) struct Pool {
+    chain_id: u64,
+    life: Duration,
+    records: BTreeMap<PeerId, Kept>,
+    prefixes: Prefixes,
+}
+
+impl Pool {
+    pub(in crate::protocol) fn new(chain_id: u64, life: Duration) -> Self {
+        Self { chain_id, life, records: BTreeMap::new(), prefixes: Prefixes::default() }
+    }
+
+    pub(in crate::protocol) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether a record is alive at `now`.
+    fn is_alive(&self, now: Timestamp, record: &MemberRecord) -> bool {
+        let sequence = record.body.sequence;
+        sequence < LIVE
+            || now.since(Timestamp::from_micros(sequence.saturating_mul(1_000))) <= self.life
+    }
+
+    /// The record of a peer.
+    pub(in crate::protocol) fn get(&self, peer: &PeerId) -> Option<&MemberRecord> {
+        self.records.get(peer).map(|kept| &kept.record)
+    }
+
+    /// Whether exactly this record is kept, so that its signature is known to be good.
+    pub(in crate::protocol) fn contains(&self, record: &MemberRecord) -> bool {
+        self.get(&record.body.peer) == Some(record)
+    }
+
+    /// All records with whether their peer was reached at an address of theirs, by rising peer id.
+    pub(in crate::protocol) fn iter(&self) -> impl Iterator<Item = (&MemberRecord, bool)> {
+        self.records.values().map(|kept| (&kept.record, kept.reached))
+    }
+
+    /// Keeps a record that a table of this node's has: its signature was verified with it, and its
+    /// address counts.
+    /// One that is dead is not kept: a table has the record with which its member came.
+    pub(in crate::protocol) fn keep_known(&mut self, now: Timestamp, record: &MemberRecord) {
+        let newer = |kept: &Kept| kept.record.body.sequence < record.body.sequence;
+        if self.is_alive(now, record) && self.records.get(&record.body.peer).is_none_or(newer) {
+            self.replace(record.clone(), false, true);
+        }
+    }
+
+    /// Takes a record that came from a peer. `favoured` says whether a table or a weight names its
+    /// peer. Only what would be kept is verified.
+    pub(in crate::protocol) fn take(
+        &mut self,
+        now: Timestamp,
+        record: MemberRecord,
+        favoured: bool,
+    ) -> Outcome {
+        let (peer, sequence) = (record.body.peer, record.body.sequence);
+        if record.body.chain_id != self.chain_id {
+            return Outcome::RecordChain;
+        }
+        let known = self.records.get(&peer);
+        if known.is_some_and(|kept| kept.record.body.sequence >= sequence) {
+            return Outcome::RecordOld;
+        }
+        if sequence < LIVE {
+            if !favoured {
+                return Outcome::RecordUnwanted;
+            }
+        } else if sequence > sequence_at(now + AHEAD) {
+            return Outcome::RecordFuture;
+        } else if !self.is_alive(now, &record) {
+            return Outcome::RecordDead;
+        }
+        // Before the signature: a flood of one network is not verified beyond its share.
+        let before = known.filter(|kept| kept.counted).map(|kept| kept.record.clone());
+        before.iter().for_each(|record| self.prefixes.remove(record));
+        let fits = favoured || self.prefixes.fits(&record);
+        before.iter().for_each(|record| self.prefixes.add(record));
+        if !fits {
+            return Outcome::RecordPrefix;
+        }
+        let is_new = !self.records.contains_key(&peer);
+        let room = !is_new || self.records.len() < MAX_RECORDS;
+        let giving_way = match room {
+            true => None,
+            false if favoured => self.least(),
+            false => return Outcome::RecordsFull,
+        };
+        if !room && giving_way.is_none() {
+            return Outcome::RecordsFull;
+        }
+        if record.verify(self.chain_id).is_err() {
+            return Outcome::ControlBad;
+        }
+        giving_way.map(|peer| self.remove(&peer));
+        let kept = self
+            .records
+            .get(&peer)
+            .filter(|kept| kept.reached && kept.record.body.addresses == record.body.addresses);
+        let reached = kept.is_some();
+        self.replace(record, !favoured, reached);
+        Outcome::Control
+    }
+
+    /// Of those whom nothing names the one that was made first.
+    fn least(&self) -> Option<PeerId> {
+        let counted = self.records.iter().filter(|(_, kept)| kept.counted);
+        counted.min_by_key(|(_, kept)| kept.record.body.sequence).map(|(peer, _)| *peer)
+    }
+
+    fn replace(&mut self, record: MemberRecord, counted: bool, reached: bool) {
+        let peer = record.body.peer;
+        let before = self.remove(&peer);
+        let probed_at = before.and_then(|kept| kept.probed_at);
+        if counted {
+            self.prefixes.add(&record);
+        }
+        self.records.insert(peer, Kept { record, reached, probed_at, counted });
+    }
+
+    fn remove(&mut self, peer: &PeerId) -> Option<Kept> {
+        let gone = self.records.remove(peer)?;
+        if gone.counted {
+            self.prefixes.remove(&gone.record);
+        }
+        Some(gone)
+    }
+
+    /// Forgets who has not renewed its record, and records without age of those whom nothing names any
+    /// more. Says who is favoured anew.
+    pub(in crate::protocol) fn expire(
+        &mut self,
+        now: Timestamp,
+        favoured: impl Fn(&PeerId) -> bool,
+    ) {
+        let life = self.life;
+        let mut gone = Vec::new();
+        for (peer, kept) in &mut self.records {
+            let sequence = kept.record.body.sequence;
+            let made = Timestamp::from_micros(sequence.saturating_mul(1_000));
+            let favoured = favoured(peer);
+            let dead = match sequence < LIVE {
+                true => !favoured,
+                false => now.since(made) > life,
+            };
+            if dead {
+                gone.push(*peer);
+            } else if favoured == kept.counted {
+                kept.counted = !favoured;
+                match favoured {
+                    true => self.prefixes.remove(&kept.record),
+                    false => self.prefixes.add(&kept.record),
+                }
+            }
+        }
+        gone.iter().for_each(|peer| drop(self.remove(peer)));
+    }
+
+    /// A handshake with a peer's key has succeeded at an address.
+    pub(in crate::protocol) fn reached(&mut self, peer: &PeerId, address: SocketAddr) {
+        if let Some(kept) = self.records.get_mut(peer) {
+            kept.reached |= kept.record.addresses().any(|of| of == address);
+        }
+    }
+
+    /// Peers whose addresses nobody has tried lately, `most` at most.
+    pub(in crate::protocol) fn take_probes(
+        &mut self,
+        now: Timestamp,
+        most: usize,
+    ) -> Vec<(PeerId, Vec<SocketAddr>)> {
+        let due = self.records.iter_mut().filter(|(_, kept)| {
+            let tried = kept.probed_at.is_some_and(|at| now.since(at) < PROBE_AGAIN);
+            !kept.reached && kept.record.body.sequence >= LIVE && !tried
+        });
+        let due = due.take(most).map(|(peer, kept)| {
+            kept.probed_at = Some(now);
+            (*peer, kept.record.addresses().collect())
+        });
+        due.collect()
+    }
+
+    /// A hash of each of so many buckets, a power of two: of the peers in it and their sequences.
+    pub(in crate::protocol) fn buckets(&self, count: usize) -> Vec<u32> {
+        let mut hashes = vec![0; count];
+        let mut of: Option<(usize, blake3::Hasher)> = None;
+        let short = |hasher: &blake3::Hasher| {
+            let [a, b, c, d, ..] = *hasher.finalize().as_bytes();
+            u32::from_le_bytes([a, b, c, d])
+        };
+        for (peer, kept) in &self.records {
+            let bucket = bucket_of(peer, count);
+            if of.as_ref().is_none_or(|(current, _)| *current != bucket) {
+                if let Some((done, hasher)) = of.take() {
+                    hashes[done] = short(&hasher);
+                }
+                of = Some((bucket, blake3::Hasher::new_derive_key("fragcast 2026 records v1")));
+            }
+            if let Some((_, hasher)) = &mut of {
+                hasher.update(&peer.0);
+                hasher.update(&kept.record.body.sequence.to_le_bytes());
+            }
+        }
+        if let Some((done, hasher)) = of {
+            hashes[done] = short(&hasher);
+        }
+        hashes
+    }
+
+    /// How many buckets this node asks with: about one a record.
+    pub(in crate::protocol) fn bucket_count(&self) -> usize {
+        self.records.len().next_power_of_two().clamp(1, crate::control::MAX_BUCKETS)
+    }
+
+    /// The records of the buckets that differ from `theirs`, from the `first` bucket on and round,
+    /// and no more than so many bytes; whether that is all, and else the bucket to begin with next.
+    pub(in crate::protocol) fn differing(
+        &self,
+        theirs: &[u32],
+        first: usize,
+        most: usize,
+    ) -> (Vec<MemberRecord>, Option<usize>) {
+        let count = theirs.len();
+        let ours = self.buckets(count);
+        let differ: Vec<bool> =
+            ours.iter().zip(theirs).map(|(ours, theirs)| ours != theirs).collect();
+        let first = first % count;
+        let bucket = |record: &MemberRecord| bucket_of(&record.body.peer, count);
+        let of_any = self.records.values().map(|kept| &kept.record).filter(|r| differ[bucket(r)]);
+        let (later, earlier): (Vec<_>, Vec<_>) = of_any.partition(|record| bucket(record) >= first);
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        for record in later.into_iter().chain(earlier) {
+            bytes += record.encoded_len();
+            if bytes > most {
+                return (records, Some(bucket(record)));
+            }
+            records.push(record.clone());
+        }
+        (records, None)
+    }
+}
+
+/// The bucket of a peer: by the first bits of its id, so that buckets are ranges of ids.
+fn bucket_of(peer: &PeerId, count: usize) -> usize {
+    let [a, b, ..] = peer.0;
+    (usize::from(u16::from_be_bytes([a, b])) * count) >> 16
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+use ed25519_dalek::SigningKey;
+
+use super::*;
+use crate::membership::RecordBody;
+use crate::tables::MAX_OF_PREFIX;
+
+const CHAIN: u64 = 5;
+const LIFE: Duration = Duration::from_secs(300);
+/// Now, in ms since 1970.
+const NOW: u64 = 1_700_000_000_000;
+
+fn now() -> Timestamp {
+    Timestamp::from_micros(NOW * 1_000)
+}
+
+fn key(n: u32) -> SigningKey {
+    SigningKey::from_bytes(&blake3::derive_key("member of a pool", &n.to_le_bytes()))
+}
+
+fn id(n: u32) -> PeerId {
+    PeerId(key(n).verifying_key().to_bytes())
+}
+
+fn at(n: u32, sequence: u64, address: &str) -> MemberRecord {
+    let body = RecordBody {
+        chain_id: CHAIN,
+        peer: id(n),
+        sequence,
+        uplink_kbps: 1_000,
+        coordinates: [0; 4],
+        addresses: vec![address.parse::<SocketAddr>().unwrap().into()],
+    };
+    body.sign(&key(n))
+}
+
+fn local(n: u32, sequence: u64) -> MemberRecord {
+    at(n, sequence, "127.0.0.1:9300")
+}
+
+fn pool() -> Pool {
+    Pool::new(CHAIN, LIFE)
+}
+
+#[test]
+fn the_newest_record_counts_and_an_old_one_is_not_verified() {
+    let mut pool = pool();
+    assert_eq!(pool.take(now(), local(1, NOW), false), Outcome::Control);
+    for sequence in [NOW, NOW - 1] {
+        let mut old = local(1, sequence);
+        old.signature[0] ^= 1;
+        assert_eq!(pool.take(now(), old, false), Outcome::RecordOld);
+    }
+    let mut forged = local(1, NOW + 1);
+    forged.signature[0] ^= 1;
+    assert_eq!(pool.take(now(), forged, false), Outcome::ControlBad);
+    assert_eq!(pool.take(now(), local(1, NOW + 1), false), Outcome::Control);
+    assert_eq!(pool.get(&id(1)).unwrap().body.sequence, NOW + 1);
+    let mut other = local(2, NOW).body;
+    other.chain_id = 6;
+    assert_eq!(pool.take(now(), other.sign(&key(2)), false), Outcome::RecordChain);
+}
+
+#[test]
+fn records_of_the_past_and_of_the_future_are_not_taken() {
+    let mut pool = pool();
+    assert_eq!(pool.take(now(), local(1, NOW - 300_001), false), Outcome::RecordDead);
+    assert_eq!(pool.take(now(), local(1, NOW + 60_001), false), Outcome::RecordFuture);
+    assert_eq!(pool.take(now(), local(1, u64::MAX), true), Outcome::RecordFuture);
+    assert_eq!(pool.take(now(), local(1, NOW - 299_999), false), Outcome::Control);
+    assert_eq!(pool.take(now(), local(2, NOW + 60_000), false), Outcome::Control);
+    // Without age: of members alone.
+    assert_eq!(pool.take(now(), local(3, 7), false), Outcome::RecordUnwanted);
+    assert_eq!(pool.take(now(), local(3, 7), true), Outcome::Control);
+    assert_eq!(pool.len(), 3);
+    let later = now() + Duration::from_secs(2);
+    pool.expire(later, |peer| *peer == id(3));
+    assert_eq!(pool.len(), 2, "the first was not renewed");
+    pool.expire(now() + Duration::from_secs(100_000), |peer| *peer == id(3));
+    assert!(pool.get(&id(3)).is_some() && pool.len() == 1, "one without age has none");
+    pool.expire(now(), |_| false);
+    assert_eq!(pool.len(), 0, "and goes when nothing names it");
+}
+
+#[test]
+fn a_flood_of_one_network_gets_its_share_and_no_verification_beyond() {
+    let mut pool = pool();
+    let of = |n: u32, net: u8| at(n, NOW, &format!("203.0.{net}.{}:9300", n % 250 + 1));
+    for n in 0..MAX_OF_PREFIX as u32 {
+        assert_eq!(pool.take(now(), of(n, 1), false), Outcome::Control);
+    }
+    let mut flood = of(100, 1);
+    flood.signature[0] ^= 1;
+    assert_eq!(pool.take(now(), flood, false), Outcome::RecordPrefix);
+    assert_eq!(pool.take(now(), of(100, 2), false), Outcome::Control);
+    // Members are not counted, and a renewal needs no other place.
+    assert_eq!(pool.take(now(), of(101, 1), true), Outcome::Control);
+    let renewed = at(0, NOW + 1, "203.0.1.1:9300");
+    assert_eq!(pool.take(now(), renewed, false), Outcome::Control);
+    // Who becomes a member makes room for another.
+    pool.expire(now(), |peer| [id(0), id(101)].contains(peer));
+    assert_eq!(pool.take(now(), of(102, 1), false), Outcome::Control);
+    assert_eq!(pool.take(now(), of(103, 1), false), Outcome::RecordPrefix);
+    // And who moves away.
+    assert_eq!(pool.take(now(), at(1, NOW + 1, "203.0.9.1:1"), false), Outcome::Control);
+    assert_eq!(pool.take(now(), of(103, 1), false), Outcome::Control);
+}
+
+#[test]
+fn in_a_full_pool_members_come_first() {
+    let mut pool = pool();
+    for n in 0..MAX_RECORDS as u32 {
+        // As if taken: to sign so many takes longer than the test is worth.
+        let mut record = local(0, NOW + u64::from(n));
+        record.body.peer = PeerId(blake3::derive_key("stranger", &n.to_le_bytes()));
+        pool.replace(record, true, false);
+    }
+    assert_eq!(pool.take(now(), local(1, NOW), false), Outcome::RecordsFull);
+    let first = pool.least().unwrap();
+    assert_eq!(pool.take(now(), local(1, NOW), true), Outcome::Control);
+    assert!(pool.get(&first).is_none() && pool.len() == MAX_RECORDS);
+    let mut forged = local(2, NOW);
+    forged.signature[0] ^= 1;
+    let first = pool.least().unwrap();
+    assert_eq!(pool.take(now(), forged, true), Outcome::ControlBad);
+    assert!(pool.get(&first).is_some(), "nobody gives way to a lie");
+}
+
+#[test]
+fn an_address_counts_after_a_handshake_there() {
+    let mut pool = pool();
+    pool.take(now(), at(1, NOW, "203.0.113.1:9300"), false);
+    let reached = |pool: &Pool| pool.iter().all(|(_, reached)| reached);
+    let probes = pool.take_probes(now(), 5);
+    assert_eq!(probes, [(id(1), vec!["203.0.113.1:9300".parse().unwrap()])]);
+    assert_eq!(pool.take_probes(now() + Duration::from_secs(59), 5), [], "once a minute");
+    assert_eq!(pool.take_probes(now() + Duration::from_secs(60), 5).len(), 1);
+    pool.reached(&id(1), "203.0.113.1:9301".parse().unwrap());
+    assert!(!reached(&pool), "another port");
+    pool.reached(&id(1), "203.0.113.1:9300".parse().unwrap());
+    assert!(reached(&pool) && pool.take_probes(now() + LIFE, 5).is_empty());
+    pool.take(now(), at(1, NOW + 1, "203.0.113.1:9300"), false);
+    assert!(reached(&pool), "renewed at the same address");
+    pool.take(now(), at(1, NOW + 2, "203.0.113.2:9300"), false);
+    assert!(!reached(&pool), "it says that it has moved");
+}
+
+#[test]
+fn only_buckets_that_differ_are_sent_and_a_long_difference_ends() {
+    let (mut one, mut other) = (pool(), pool());
+    for n in 0..200 {
+        one.take(now(), local(n, NOW), false);
+        other.take(now(), local(n, NOW), false);
+    }
+    let buckets = other.buckets(other.bucket_count());
+    assert_eq!(buckets.len(), 256);
+    assert_eq!(one.differing(&buckets, 7, 64_000), (Vec::new(), None));
+    one.take(now(), local(3, NOW + 5), false);
+    let (sent, next) = one.differing(&buckets, 7, 64_000);
+    assert!(sent.contains(&local(3, NOW + 5)) && sent.len() < 8 && next.is_none());
+    // A newcomer with few bytes at a time.
+    let mut new = pool();
+    let (mut first, mut rounds) = (100, 0);
+    while new.len() < one.len() {
+        let buckets = new.buckets(new.bucket_count());
+        let count = buckets.len();
+        let (sent, next) = one.differing(&buckets, (first * count) >> 16, 5_000);
+        assert!(sent.iter().map(|record| record.to_bytes().len()).sum::<usize>() <= 5_000);
+        sent.into_iter().for_each(|record| _ = new.take(now(), record, false));
+        first = next.map_or(first, |next| (next << 16) / count);
+        rounds += 1;
+        assert!(rounds < 60, "{} of {}", new.len(), one.len());
+    }
+    assert_eq!(one.buckets(64), new.buckets(64));
+}
