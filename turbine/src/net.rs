@@ -45,7 +45,7 @@ pub use clock::Clock;
 pub use congestion::FixedWindow;
 #[doc(hidden)]
 pub use experiments::client_config;
-pub use handle::{BroadcastReply, EpochRefused, Handle};
+pub use handle::{BroadcastReply, DelegationRefused, EpochRefused, Handle};
 pub use link::{GossipInput, GossipLink, Outlook};
 pub use log_limit::LogLimit;
 pub use snapshot::{EpochSnapshot, FallbackSnapshot, Snapshot};

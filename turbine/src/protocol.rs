@@ -83,7 +83,7 @@ use ed25519_dalek::SigningKey;
 use fragcast_shredder::{MessageKey, VerifiedMessage};
 
 use crate::delays::DelayMatrix;
-use crate::delegation::SignedDelegation;
+use crate::delegation::{DelegationError, SignedDelegation};
 use crate::egress::{Egress, Transmit};
 use crate::epoch::{Epoch, EpochError, EpochsView};
 use crate::gossip::{GossipAction, Listener, Mode, Policy};
@@ -357,6 +357,20 @@ impl Protocol {
     /// [`EpochError`]; nothing has changed then.
     pub fn handle_epoch_instead(&mut self, now: Timestamp, epoch: Epoch) -> Result<(), EpochError> {
         self.at(now).epoch(epoch, true)
+    }
+
+    /// The application has learnt a delegation, from its gateway or a file: it is checked, and told to
+    /// all peers. It should begin with a block that is not open yet.
+    ///
+    /// # Errors
+    /// [`DelegationError`]; of a gateway that is not registered it is kept for when it is, and that is
+    /// `NotAGateway`.
+    pub fn handle_delegation(
+        &mut self,
+        now: Timestamp,
+        signed: SignedDelegation,
+    ) -> Result<(), DelegationError> {
+        self.at(now).learn_delegation(None, signed)
     }
 
     /// Where the chain stands here, and from which block on the connected peers go by these

@@ -4,6 +4,7 @@
 //! accepts users' transactions over JSON-RPC (`pool.rs`), so a wallet or a library can be tried
 //! against any node.
 
+mod churn;
 mod pool;
 mod report;
 
@@ -25,9 +26,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::config::RouteName;
-use crate::lab::local::{LocalNetwork, LocalOptions};
+use crate::lab::local::{ExecutionFactory, LocalNetwork, LocalOptions};
 use crate::node::Execution;
 
+use churn::Churn;
 use pool::Pool;
 use report::{View, print_table, summary};
 
@@ -43,16 +45,22 @@ pub struct DevnetArgs {
     pub nodes: u16,
     /// Blocks to build.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(default_value_if("churn", "true", "80"))]
     pub blocks: u64,
     /// Share of shreds that every sender throws away, 0 to 0.3.
     #[arg(long, default_value_t = 0.02, value_parser = super::loss)]
     pub loss: f64,
     /// Gateways that take turns; gateway g is run by node g.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, default_value_if("churn", "true", "4"))]
     pub gateways: u16,
     /// Blocks that a gateway leads at a time.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(default_value_if("churn", "true", "4"))]
     pub term: u64,
+    /// Lets nodes join and leave, a gateway register and another change its node while blocks flow;
+    /// with 4 gateways and 80 blocks of 5 frags, if nothing else is said.
+    #[arg(long, conflicts_with_all = ["fast", "fail_turbine_at", "heal_at"])]
+    pub churn: bool,
     /// How messages travel: auto, turbine (the overlay alone) or gossip.
     #[arg(long, default_value_t)]
     pub mode: Mode,
@@ -75,6 +83,7 @@ pub struct DevnetArgs {
     pub fast: bool,
     /// Frags of a block.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(default_value_if("churn", "true", "5"))]
     pub frags: u16,
     /// Transactions of a frag.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(0..=5000))]
@@ -161,9 +170,15 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
     std::fs::write(dir.join("genesis.json"), genesis).context("cannot write genesis.json")?;
     let pool = Pool::default();
     let (gateway, _door) = pool.serve(chain.chain_id, args.gateway_port).await?;
+    let mut churn = match args.churn {
+        true => Some(Churn::new(&args).await?),
+        false => None,
+    };
+    let gateways = usize::from(args.gateways);
     let options = LocalOptions {
         nodes: args.nodes.into(),
-        gateways: args.gateways.into(),
+        // One more registers later.
+        gateways: gateways + usize::from(args.churn),
         blocks_per_term: if args.gateways > 1 { args.term } else { 30 },
         chain_id: chain.chain_id,
         dialect: args.dialect,
@@ -179,26 +194,37 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         mode: args.mode,
         gossip_port: args.gossip_port,
         flashblocks_port: args.flashblocks_port,
-        registered: usize::MAX,
-        registry: Vec::new(),
+        registered: gateways,
+        registry: churn.iter().map(|churn| vec![churn.registry()]).collect(),
         hand_over_ms: 0,
+        guests: 0,
+        live: args.churn,
     };
     let genesis = Genesis::devnet(&chain);
     let spec = Arc::new(genesis.chain_spec("dev")?);
     let factory = move |_: usize, dir: &Path, tap: ReportTap| execution(&spec, dir, tap);
     let mut network = LocalNetwork::start(&options, Some(&factory)).await?;
+    if let Some(churn) = &churn {
+        churn.begin(&network);
+    }
     announce(&args, &network, gateway)?;
     let view = View::new(&args);
     let outcome = tokio::select! {
-        outcome = build(&args, &chain, &mut network, &pool, &view) => Some(outcome),
+        outcome = build(&args, &chain, &mut network, &pool, (&view, churn.as_mut(), &factory)) => Some(outcome),
         _ = tokio::signal::ctrl_c() => None,
     };
     view.update(&network);
     view.finish();
     let interrupted = outcome.is_none();
     let built = outcome.transpose();
-    let summary = summary(&args, &network);
+    let mut summary = summary(&args, &network);
     print_table(&args, &network, &summary)?;
+    if let Some(churn) = &churn {
+        let told = churn.summary(&network);
+        Churn::print(&told)?;
+        summary["ok"] = json!(summary["ok"] == true && told["ok"] == true);
+        summary["epochs"] = told;
+    }
     network.stop().await;
     if let Some(path) = &args.report {
         let text = serde_json::to_string_pretty(&summary)? + "\n";
@@ -263,7 +289,7 @@ async fn build(
     chain: &DevnetConfig,
     network: &mut LocalNetwork,
     pool: &Pool,
-    view: &View,
+    (view, mut churn, execution): (&View, Option<&mut Churn>, &ExecutionFactory),
 ) -> anyhow::Result<()> {
     network.connected(GUARD * 3).await?;
     let mut gateway = DevnetGateway::new(chain, args.dialect)?;
@@ -282,6 +308,9 @@ async fn build(
         }
         let env = gateway.open(unix_seconds())?;
         let number = env.number;
+        if let Some(churn) = churn.as_deref_mut() {
+            churn.before(block, number, network, execution).await?;
+        }
         send(args, network, Message::Env(env)).await?;
         for frag in 0..frags {
             // Signed and executed while nothing waits for it, as a real gateway fills a frag as
@@ -296,6 +325,9 @@ async fn build(
             }
             send(args, network, Message::Frag(message)).await?;
             view.update(network);
+            if let Some(churn) = churn.as_deref_mut() {
+                churn.look(number, network);
+            }
         }
         let seal = tokio::task::block_in_place(|| gateway.seal())?;
         send(args, network, Message::Seal(seal)).await?;

@@ -15,6 +15,7 @@ use alloy_primitives::{Address, B256};
 use anyhow::{Context, bail};
 use fragcast_execution::executor::{BlockReport, ReportTap};
 use fragcast_shredder::{GatewayKey, Kind, Message, VerifiedMessage};
+use fragcast_turbine::Delegation;
 use fragcast_turbine::gossip::links;
 use fragcast_turbine::output::Output;
 use fragcast_upstream::http::HttpClient;
@@ -131,11 +132,7 @@ impl LocalNetwork {
                 lock(&seen).take(output, next, own);
                 told.notify_waiters();
             };
-            let (seen, told) = (Arc::clone(&track), Arc::clone(&news));
-            let report_tap = Box::new(move |report: &BlockReport| {
-                lock(&seen).reports.insert(report.number, report.clone());
-                told.notify_waiters();
-            });
+            let report_tap = reports(&track, &news);
             let dir = options.dir.join(format!("node-{index}"));
             let execution = execution.map(|make| make(index, &dir, report_tap)).transpose()?;
             let parts = Parts {
@@ -160,14 +157,19 @@ impl LocalNetwork {
         Ok(Self { nodes, gateways, network, options, tracks, news, http, sent, cut, cuts })
     }
 
-    /// Starts another node, which knows a bootstrap address, that of node `first`, and the registry.
-    /// Gives its number.
+    /// Starts another node, which knows a bootstrap address, that of node `first`, and the registry. It
+    /// has a leader's key, to which nobody has delegated. Gives its number.
     ///
     /// # Errors
     /// A part could not be set up.
-    pub async fn join(&mut self, first: usize) -> anyhow::Result<usize> {
+    pub async fn join(
+        &mut self,
+        first: usize,
+        execution: Option<&ExecutionFactory>,
+    ) -> anyhow::Result<usize> {
         let index = self.nodes.len();
-        let prepared = prepare(&self.options, index)?;
+        let options = LocalOptions { gateways: index + 1, ..self.options.clone() };
+        let prepared = prepare(&options, index)?;
         let to = &self.nodes[first];
         let bootstrap = Bootstrap { peer: to.state().peer, host: to.addresses().p2p.to_string() };
         let file = NetworkFile {
@@ -185,14 +187,16 @@ impl LocalNetwork {
             lock(&seen).take(output, false, false);
             told.notify_waiters();
         };
-        drop(prepared.gossip);
+        let report_tap = reports(&track, &self.news);
+        let execution = execution.map(|make| make(index, &dir, report_tap)).transpose()?;
         let parts = Parts {
-            execution: None,
+            execution,
             config: prepared.config,
             network: file.check_with_registry()?,
             identity: prepared.identity,
-            leader: None,
+            leader: prepared.leader,
             sockets: prepared.sockets,
+            gossip_port: Some(prepared.gossip),
             drop_shreds: None,
             cut: Some(Arc::clone(&self.cut)),
             tap: Some(Box::new(tap)),
@@ -254,6 +258,27 @@ impl LocalNetwork {
             .with_context(|| format!("the nodes did not connect within {guard:?}"))
     }
 
+    /// Lets another node lead for a gateway from a block on: its gateway signs a delegation with the
+    /// next sequence, which the first node tells to the others.
+    ///
+    /// # Errors
+    /// The node has no leader's key, or the delegation is refused.
+    pub async fn delegate(&self, gateway: usize, to: usize, first: u64) -> anyhow::Result<()> {
+        let (key, state) = (&self.gateways[gateway], self.nodes[to].state());
+        let epochs = self.nodes[0].state().net.epochs();
+        let known = epochs.newest().delegations().leader(&key.address(), first);
+        let delegation = Delegation {
+            chain_id: self.options.chain_id,
+            first,
+            last: u64::MAX,
+            sequence: known.map_or(0, |leader| leader.signed.delegation.sequence) + 1,
+            peer: state.peer,
+            key: state.leader_key.context("the node has no leader's key")?,
+        };
+        self.nodes[0].state().net.delegation(delegation.sign(key)).await?;
+        Ok(())
+    }
+
     /// Signs a message with its gateway's key and posts it to the node that leads.
     ///
     /// # Errors
@@ -261,7 +286,7 @@ impl LocalNetwork {
     pub async fn post(&mut self, message: Message) -> anyhow::Result<()> {
         let block = message.block();
         let leader = self.leader(block);
-        let gateway = &self.gateways[leader];
+        let gateway = &self.gateways[self.gateway(block)];
         let verified = gateway.sign_verified(message);
         let sent = self.sent.entry(block).or_default();
         if verified.message().kind() == Kind::Env {
@@ -287,13 +312,23 @@ impl LocalNetwork {
         }
     }
 
-    /// The node that leads `block`.
-    pub fn leader(&self, block: u64) -> usize {
+    /// The gateway of `block`.
+    fn gateway(&self, block: u64) -> usize {
         // As the first node has it: with a registry the list changes.
         let gateway = self.nodes[0].state().net.epochs().gateway(block);
         let gateway = gateway.unwrap_or_else(|| self.network.schedule.gateway(block));
         let index = self.gateways.iter().position(|g| g.address() == gateway);
         index.expect("the schedule is made of these gateways")
+    }
+
+    /// The node that leads `block`.
+    pub fn leader(&self, block: u64) -> usize {
+        let epochs = self.nodes[0].state().net.epochs();
+        let leads = |node: &Node| {
+            epochs.leader(block).is_some_and(|leader| leader.peer == node.state().peer)
+        };
+        // Of a gateway that has not delegated yet, the node that will lead for it.
+        self.nodes.iter().position(leads).unwrap_or_else(|| self.gateway(block))
     }
 
     /// Waits until every node has what was posted of `block`; false after `guard`.
@@ -375,4 +410,13 @@ impl LocalNetwork {
         let stopping = self.nodes.into_iter().map(Node::stop);
         futures_util::future::join_all(stopping).await;
     }
+}
+
+/// Notes what a node's executor reports.
+fn reports(track: &Arc<Mutex<Track>>, news: &Arc<Notify>) -> ReportTap {
+    let (seen, told) = (Arc::clone(track), Arc::clone(news));
+    Box::new(move |report: &BlockReport| {
+        lock(&seen).reports.insert(report.number, report.clone());
+        told.notify_waiters();
+    })
 }

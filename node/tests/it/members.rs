@@ -102,7 +102,7 @@ async fn nodes_that_know_a_bootstrap_address_and_a_registry_become_members() {
     assert_eq!(net.members(), Some(4));
     // One knows a leader, the other a member that never leads.
     for first in [0, 3] {
-        let new = net.network.join(first).await.unwrap();
+        let new = net.network.join(first, None).await.unwrap();
         let handle = net.network.nodes()[new].state().net.clone();
         assert!(handle.wait_for(|told| told.connected > 0).await.is_some());
     }

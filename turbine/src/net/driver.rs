@@ -302,6 +302,12 @@ impl Driver {
             Command::Leads(block, reply) => {
                 let _ = reply.send(self.protocol.leads(block));
             }
+            Command::Delegation(signed, reply) => {
+                let taken = self.protocol.handle_delegation(self.clock.now(), *signed);
+                self.publish_epochs();
+                // Who asked may have given up.
+                let _ = reply.send(taken);
+            }
             Command::Held(key, reply) => {
                 self.held.wait(key, self.protocol.awaits_acks(key.block), reply);
             }

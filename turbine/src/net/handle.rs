@@ -8,6 +8,7 @@ use fragcast_shredder::{MessageKey, VerifiedMessage};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Clock, Snapshot};
+use crate::delegation::{DelegationError, SignedDelegation};
 use crate::epoch::{Epoch, EpochError, EpochsView};
 use crate::gossip::{Mode, Policy};
 use crate::peer::PeerId;
@@ -26,6 +27,18 @@ pub enum EpochRefused {
     /// The protocol refuses it.
     #[error(transparent)]
     Epoch(#[from] EpochError),
+}
+
+/// Why a delegation was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DelegationRefused {
+    /// The driver has ended.
+    #[error("the driver has ended")]
+    Ended,
+    /// The protocol refuses it.
+    #[error(transparent)]
+    Delegation(#[from] DelegationError),
 }
 
 /// Answer to a broadcast: when it was queued whole.
@@ -51,6 +64,7 @@ pub(super) enum Command {
     Idle(bool),
     Leads(u64, oneshot::Sender<bool>),
     Held(MessageKey, oneshot::Sender<bool>),
+    Delegation(Box<SignedDelegation>, oneshot::Sender<Result<(), DelegationError>>),
     Mode(Mode),
     Policy(Policy),
     Shutdown,
@@ -91,6 +105,18 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         let sent = self.commands.send(Command::Leads(block, reply)).await;
         sent.is_ok() && answer.await.unwrap_or(false)
+    }
+
+    /// Learns a delegation and tells it to all peers; see
+    /// [`Protocol::handle_delegation`](crate::Protocol::handle_delegation).
+    ///
+    /// # Errors
+    /// [`DelegationRefused`].
+    pub async fn delegation(&self, signed: SignedDelegation) -> Result<(), DelegationRefused> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Delegation(Box::new(signed), reply);
+        self.commands.send(command).await.map_err(|_| DelegationRefused::Ended)?;
+        answer.await.map_err(|_| DelegationRefused::Ended)?.map_err(DelegationRefused::Delegation)
     }
 
     /// Waits until the next leader has acknowledged a message of this node's. `false` if nobody is

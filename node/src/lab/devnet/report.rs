@@ -23,7 +23,8 @@ fn percentiles(histogram: &Histogram<u64>) -> Value {
 }
 
 pub(super) fn summary(args: &DevnetArgs, network: &LocalNetwork) -> Value {
-    let n = network.nodes().len();
+    // Those who joined later are told of by themselves.
+    let n = usize::from(args.nodes);
     let verified: Vec<usize> =
         (0..n).map(|i| network.track(i, |t| t.verdicts("verified"))).collect();
     let rejected: Vec<usize> =
@@ -385,7 +386,7 @@ impl View {
 
     pub(super) fn update(&self, network: &LocalNetwork) {
         for (i, bar) in self.bars.iter().enumerate() {
-            if bar.is_hidden() {
+            if bar.is_hidden() || i >= network.nodes().len() {
                 return;
             }
             let net = network.nodes()[i].state().net.snapshot();

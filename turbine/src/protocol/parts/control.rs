@@ -248,19 +248,8 @@ impl Parts {
                 return (Outcome::ControlStale, RECOVER);
             }
         }
-        match self.ctx.epochs.learn(self.ctx.now, from, signed) {
-            Ok(()) => {
-                self.delivery.follow_leaders(&self.ctx);
-                // Before the shreds that it explains.
-                let frame = Control::Delegation(signed);
-                self.ctx.send_control_to_everybody(Lane::Data, &frame, Some(from));
-                if let Some(two) = self.ctx.epochs.delegated_twice(&signed) {
-                    let (gateway, delegations) = (two[0].gateway, two.map(|leader| leader.signed));
-                    let delegations = Box::new(delegations);
-                    self.ctx.events.push_back(Event::DelegatedTwice { gateway, delegations });
-                }
-                (Outcome::Control, 0)
-            }
+        match self.learn_delegation(Some(from), signed) {
+            Ok(()) => (Outcome::Control, 0),
             // A gateway that we do not know may be known to the sender, whose schedule is another
             // one, and to us later: it is kept for then. Of another chain nothing is known here.
             Err(DelegationError::Chain { .. }) => (Outcome::ControlStale, 0),
@@ -269,6 +258,24 @@ impl Parts {
             ) => (Outcome::ControlStale, RECOVER),
             Err(_) => (Outcome::ControlBad, RECOVER),
         }
+    }
+
+    /// Takes a delegation and passes it on; `from`: the peer who sent it, if one did.
+    pub(in crate::protocol) fn learn_delegation(
+        &mut self,
+        from: Option<PeerKey>,
+        signed: SignedDelegation,
+    ) -> Result<(), DelegationError> {
+        self.ctx.epochs.learn(self.ctx.now, from.unwrap_or(self.ctx.me()), signed)?;
+        self.delivery.follow_leaders(&self.ctx);
+        // Before the shreds that it explains.
+        self.ctx.send_control_to_everybody(Lane::Data, &Control::Delegation(signed), from);
+        if let Some(two) = self.ctx.epochs.delegated_twice(&signed) {
+            let (gateway, delegations) = (two[0].gateway, two.map(|leader| leader.signed));
+            let delegations = Box::new(delegations);
+            self.ctx.events.push_back(Event::DelegatedTwice { gateway, delegations });
+        }
+        Ok(())
     }
 
     fn take_plan(&mut self, from: PeerKey, signed: &SignedPlan) -> (Outcome, u64) {
