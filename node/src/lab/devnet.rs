@@ -45,7 +45,7 @@ pub struct DevnetArgs {
     pub nodes: u16,
     /// Blocks to build.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
-    #[arg(default_value_if("churn", "true", "80"))]
+    #[arg(default_value_if("churn", "true", "100"))]
     pub blocks: u64,
     /// Share of shreds that every sender throws away, 0 to 0.3.
     #[arg(long, default_value_t = 0.02, value_parser = super::loss)]
@@ -58,7 +58,7 @@ pub struct DevnetArgs {
     #[arg(default_value_if("churn", "true", "4"))]
     pub term: u64,
     /// Lets nodes join and leave, a gateway register and another change its node while blocks flow;
-    /// with 4 gateways and 80 blocks of 5 frags, if nothing else is said.
+    /// with 4 gateways and 100 blocks of 5 frags, if nothing else is said.
     #[arg(long, conflicts_with_all = ["fast", "fail_turbine_at", "heal_at"])]
     pub churn: bool,
     /// How messages travel: auto, turbine (the overlay alone) or gossip.
@@ -309,7 +309,7 @@ async fn build(
         let env = gateway.open(unix_seconds())?;
         let number = env.number;
         if let Some(churn) = churn.as_deref_mut() {
-            churn.before(block, number, network, execution).await?;
+            churn.before(number, network, execution).await?;
         }
         send(args, network, Message::Env(env)).await?;
         for frag in 0..frags {

@@ -172,9 +172,6 @@ pub enum GossipNetError {
     /// A listener gave no address.
     #[error("nothing is known of the gossip listeners after {0:?}: does the interface exist?")]
     NoAddress(Duration),
-    /// The identity key is not that of a member.
-    #[error("{0}, to whom the identity key belongs, is no member: check the membership table")]
-    Identity(PeerId),
     /// A part of libp2p refuses its parameters, which is a bug.
     #[error("libp2p refuses its parameters: {0}; please report this")]
     Setup(String),
@@ -253,8 +250,8 @@ impl GossipHandle {
     }
 }
 
-/// Starts gossip as the member whose key `identity` is: connects to those of the members whose
-/// link it is, by `addresses`, and to the bootstrap peers. Returns once the listeners are bound.
+/// Starts gossip: connects to the bootstrap peers and, while `identity` is the key of a member, to those
+/// of the members whose link it is, by `addresses`. Returns once the listeners are bound.
 /// Members, links and gateways follow the epochs that `link` tells. The task ends by
 /// [`GossipHandle::shutdown`], or when the driver at the other end of `link` has ended.
 ///
@@ -269,9 +266,6 @@ pub async fn spawn(
 ) -> Result<(GossipHandle, JoinHandle<()>), GossipNetError> {
     let epochs = Arc::clone(&link.outlook.borrow().epochs);
     let me = PeerId(identity.verifying_key().to_bytes());
-    if epochs.member(&me).is_none() {
-        return Err(GossipNetError::Identity(me));
-    }
     let targets = dial::Targets::new(&config, me, &epochs, addresses)?;
     let meters = meter::Meters::default();
     let mut built = behaviour::swarm(&config, identity, &meters)?;

@@ -18,15 +18,11 @@ use super::DevnetArgs;
 use crate::lab::local::{ExecutionFactory, LocalNetwork};
 use crate::lab::registry::{Registered, TestRegistry};
 
-/// Blocks between two changes.
-const EVERY: u64 = 8;
-/// Blocks until the first change.
-const FIRST: u64 = 4;
-/// Blocks after the last change until it must be in use everywhere: it is dead after 15 s at the
-/// latest, and the table after that holds from the next term on that is beyond the window.
-const REST: u64 = 36;
-/// The fewest blocks: less would not show what becomes of the last change.
-pub(super) const BLOCKS: u64 = FIRST + EVERY * STEPS.len() as u64 + REST;
+/// Blocks between a change that is in use everywhere and the next one, and before the first.
+const PAUSE: u64 = 4;
+/// The fewest blocks: a change of the list or of the table holds from the first term on that is beyond
+/// the window, and a node that was stopped is missed after 15 s.
+pub(super) const BLOCKS: u64 = 100;
 /// How far ahead of the open block a change of leader is signed for: beyond the window.
 const AHEAD: u64 = 8;
 
@@ -90,6 +86,8 @@ pub(super) struct Churn {
     begun: Vec<Begun>,
     /// First blocks of the epochs that the first node has known.
     epochs: std::collections::BTreeSet<u64>,
+    /// The block before which the next change is due, once those before are in use.
+    due: u64,
     /// Numbers of the nodes that joined and are still there.
     joined: Vec<usize>,
     /// Gateways that are registered from the start.
@@ -111,7 +109,7 @@ impl Churn {
         let registered = Registered { term: args.term, ..Registered::new(Vec::new()) };
         let registry = TestRegistry::start(registered).await?;
         let (begun, epochs, joined) = (Vec::new(), Default::default(), Vec::new());
-        Ok(Self { registry, begun, epochs, joined, gateways: args.gateways.into() })
+        Ok(Self { registry, begun, epochs, due: PAUSE, joined, gateways: args.gateways.into() })
     }
 
     /// Where the registry is.
@@ -124,19 +122,17 @@ impl Churn {
         self.registry.registered().gateways = network.gateways()[..self.gateways].to_vec();
     }
 
-    /// Begins the change that is due before a block, numbered from 0 in this run.
+    /// Begins the change that is due before a block, if one is.
     pub(super) async fn before(
         &mut self,
-        nth: u64,
         block: u64,
         network: &mut LocalNetwork,
         execution: &ExecutionFactory,
     ) -> anyhow::Result<()> {
         self.look(block, network);
-        let Some(since) = nth.checked_sub(FIRST).filter(|since| since % EVERY == 0) else {
-            return Ok(());
-        };
-        let Some(step) = STEPS.get((since / EVERY) as usize).copied() else { return Ok(()) };
+        let waits = self.begun.iter().any(|begun| begun.used.is_none());
+        let next = STEPS.get(self.begun.len()).copied();
+        let Some(step) = next.filter(|_| !waits && block >= self.due) else { return Ok(()) };
         let at = Instant::now();
         let change = match step {
             Step::Join | Step::JoinAgain => {
@@ -173,6 +169,7 @@ impl Churn {
         for begun in self.begun.iter_mut().filter(|begun| begun.used.is_none()) {
             if views.iter().all(|view| begun.change.holds(view, block)) {
                 begun.used = Some((block, begun.at.elapsed()));
+                self.due = block + PAUSE;
             }
         }
     }
@@ -227,7 +224,14 @@ impl Churn {
     /// Prints a line a change.
     pub(super) fn print(summary: &Value) -> anyhow::Result<()> {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "epochs: {}", summary["count"])?;
+        let mark = if summary["ok"] == true { "ok" } else { "FAILED" };
+        let changes = summary["changes"].as_array().map_or(0, Vec::len);
+        writeln!(
+            out,
+            "{mark}: {changes} of {} changes begun, {} epochs",
+            STEPS.len(),
+            summary["count"]
+        )?;
         for change in summary["changes"].as_array().into_iter().flatten() {
             let begun = format!(
                 "  {:<10} before block {}",
