@@ -181,6 +181,8 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         flashblocks_port: args.flashblocks_port,
         registered: usize::MAX,
         registry: Vec::new(),
+        live: false,
+        guests: 0,
     };
     let genesis = Genesis::devnet(&chain);
     let spec = Arc::new(genesis.chain_spec("dev")?);
