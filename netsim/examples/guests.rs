@@ -74,7 +74,8 @@ fn show(world: &World, members: usize, faults: &Faults) -> Shown {
         load.broadcasts.iter().map(|broadcast| limit::times(world, &links, broadcast)).collect();
     let mean = |times: &[&[u64]], nodes: std::ops::Range<usize>| {
         let all = times.iter().flat_map(|of| of[nodes.clone()].iter());
-        let (count, sum) = all.fold((0u64, 0u64), |(n, sum), t| (n + 1, sum + (*t).min(20 * SECONDS)));
+        let (count, sum) =
+            all.fold((0u64, 0u64), |(n, sum), t| (n + 1, sum + (*t).min(20 * SECONDS)));
         sum as f64 / count.max(1) as f64 / MILLIS as f64
     };
     let after: Vec<&[u64]> = outcome.completions.iter().map(|c| &c.after[..]).collect();
@@ -86,7 +87,12 @@ fn show(world: &World, members: usize, faults: &Faults) -> Shown {
         guests: of_guests,
         over_limit: of_guests / mean(&bounds, members..n),
         missed: after.iter().flat_map(|of| of.iter()).filter(|t| **t == NEVER).count(),
-        repaired: outcome.completions.iter().flat_map(|c| &c.repaired[members..]).filter(|r| **r).count(),
+        repaired: outcome
+            .completions
+            .iter()
+            .flat_map(|c| &c.repaired[members..])
+            .filter(|r| **r)
+            .count(),
         rotations: (members..n)
             .filter_map(|guest| fragcast.node(guest as NodeId).attached())
             .map(|state| state.rotations)

@@ -62,9 +62,9 @@ pub use peer::{PeerId, PeerKey};
 pub use plan::{Exclusions, Plan, PlanView, SignedExclusions, SignedPlan};
 pub use planner::{PlanDraft, PlanJob, Profile};
 pub use protocol::{
-    AttachState, BroadcastError, CatchUpConfig, CatchUpState, Config, DelaysState, EpochChange, Event,
-    GossipConfig, HopLatency, Led, Protocol, Race, ReceiptsState, RegionLatency, RepairConfig,
-    RoutePolicy, Setup, SetupError,
+    AttachState, BroadcastError, CatchUpConfig, CatchUpState, Config, DelaysState, EpochChange,
+    Event, GossipConfig, HopLatency, Led, Protocol, Race, ReceiptsState, RegionLatency,
+    RepairConfig, RoutePolicy, Setup, SetupError,
 };
 pub use rotation::{Change, Rotation, Support};
 pub use route::Route;

@@ -239,7 +239,8 @@ async fn guests_that_flood_requests_keep_nobody_from_anything() {
         let (endpoint, connection) = world.call(&identity(n)).await.expect("a place");
         flooding.push(tokio::spawn(async move {
             let mut stream = connection.open_uni().await.unwrap();
-            let ask = RepairRequest { nonce: 1, block: 1, attempt: 0, message: 1, set: WHOLE, have: 0 };
+            let ask =
+                RepairRequest { nonce: 1, block: 1, attempt: 0, message: 1, set: WHOLE, have: 0 };
             let frame = Control::RepairRequest(ask).to_bytes();
             let mut bytes = vec![0];
             for _ in 0..200 {

@@ -163,6 +163,7 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
     let (gateway, _door) = pool.serve(chain.chain_id, args.gateway_port).await?;
     let options = LocalOptions {
         nodes: args.nodes.into(),
+        guests: 0,
         gateways: args.gateways.into(),
         blocks_per_term: if args.gateways > 1 { args.term } else { 30 },
         chain_id: chain.chain_id,

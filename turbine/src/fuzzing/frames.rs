@@ -11,8 +11,8 @@ use fragcast_shredder::{
 };
 
 use crate::control::{
-    Attach, Attached, BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, Control, Evidence, Hello,
-    Listeners, MAX_EXTRA, MAX_RECEIPT_SETS, MAX_TIPS, Receipt, RepairRequest, RepairShreds,
+    Attach, Attached, BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, Control, Evidence,
+    Hello, Listeners, MAX_EXTRA, MAX_RECEIPT_SETS, MAX_TIPS, Receipt, RepairRequest, RepairShreds,
     SetReceipt, Share, Terms, Tip, Tips, UNTIMED,
 };
 use crate::delays::{DelayVector, RttCode};

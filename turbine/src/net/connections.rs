@@ -36,10 +36,20 @@ pub(super) enum Received {
 /// News of a connection.
 #[derive(Debug)]
 pub(super) enum Change {
-    Up { peer: PeerKey, connection: Connection, outgoing: bool },
+    Up {
+        peer: PeerKey,
+        connection: Connection,
+        outgoing: bool,
+    },
     /// Who is no member has called and proved its id.
-    Stranger { id: PeerId, connection: Connection },
-    Down { peer: PeerKey, id: usize },
+    Stranger {
+        id: PeerId,
+        connection: Connection,
+    },
+    Down {
+        peer: PeerKey,
+        id: usize,
+    },
 }
 
 /// Why the transport dropped something.
@@ -105,12 +115,7 @@ impl Connections {
 
     /// Adds a peer, or says what one is from now on that is here already: a guest or none. The watch
     /// tells whenever it is connected.
-    pub(super) fn join(
-        &mut self,
-        peer: PeerKey,
-        id: PeerId,
-        guest: bool,
-    ) -> watch::Receiver<bool> {
+    pub(super) fn join(&mut self, peer: PeerKey, id: PeerId, guest: bool) -> watch::Receiver<bool> {
         if let Some(known) = self.peers.get(&peer) {
             known.frames.set_guest(guest);
             return known.up.subscribe();

@@ -82,7 +82,8 @@ impl Guests {
     }
 
     fn has_room(&self, address: IpAddr) -> bool {
-        let of = |counts: &BTreeMap<IpAddr, usize>, at: IpAddr| counts.get(&at).copied().unwrap_or(0);
+        let of =
+            |counts: &BTreeMap<IpAddr, usize>, at: IpAddr| counts.get(&at).copied().unwrap_or(0);
         let local = address.to_canonical().is_loopback();
         let few = of(&self.hosts, host(address)) < (self.total / 8).max(1)
             && of(&self.networks, network(address)) < (self.total / 4).max(1);
@@ -160,7 +161,11 @@ mod tests {
     fn ten_thousand_callers_get_the_places_there_are_and_no_host_or_network_has_them_all() {
         let mut guests = Guests::new(64);
         assert_eq!(admit(&mut guests, 0, (0..10_000).map(|_| v4(203, 0, 113, 1))), 8, "a host");
-        assert_eq!(admit(&mut guests, 10_000, (0..200).map(|n| v4(203, 0, 113, n))), 8, "its network");
+        assert_eq!(
+            admit(&mut guests, 10_000, (0..200).map(|n| v4(203, 0, 113, n))),
+            8,
+            "its network"
+        );
         let all = (0..10_000u32).map(|n| v4(9, (n >> 8) as u8, n as u8, 1));
         assert_eq!(admit(&mut guests, 20_000, all), 48, "all");
         assert_eq!(guests.admit(at(99_999_999), v4(1, 2, 3, 4)), Err(NoGuest::Full));

@@ -93,7 +93,11 @@ pub fn spawn(
     }
     protocol.set_identity(identity.clone());
     let transport = transport::config(config);
-    let mut server = ServerConfig::with_crypto(Arc::new(tls::server(&identity, epochs.clone(), config.limits.guests > 0)?));
+    let mut server = ServerConfig::with_crypto(Arc::new(tls::server(
+        &identity,
+        epochs.clone(),
+        config.limits.guests > 0,
+    )?));
     server
         .transport_config(transport.clone())
         .max_incoming(config.limits.handshakes * 2)

@@ -455,9 +455,7 @@ impl Epochs {
                 Some(_) => id != self.me && !self.is_member(&id),
                 None => true,
             };
-            if is_new
-                && let Some(key) = peers.intern(member.peer())
-            {
+            if is_new && let Some(key) = peers.intern(member.peer()) {
                 joined.push((key, member.peer()));
             }
         }

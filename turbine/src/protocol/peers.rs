@@ -200,7 +200,8 @@ impl Peers {
         let before = std::mem::replace(&mut state.class, class);
         let counts = |of: Class| usize::from(of != Class::Guest && state.connected);
         self.connected = self.connected - counts(before) + counts(class);
-        for (of, count) in [(Class::Guest, &mut self.guests), (Class::Contact, &mut self.contacts)] {
+        for (of, count) in [(Class::Guest, &mut self.guests), (Class::Contact, &mut self.contacts)]
+        {
             *count = *count - usize::from(before == of) + usize::from(class == of);
         }
     }

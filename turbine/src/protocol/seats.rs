@@ -146,7 +146,8 @@ impl Seats {
         }
         self.sent.insert(key, sent | 1 << index);
         let bytes = bytes();
-        let takes = |wants: &Attach| wants.share == Share::All && had < k + usize::from(wants.extra);
+        let takes =
+            |wants: &Attach| wants.share == Share::All && had < k + usize::from(wants.extra);
         let mut copies = 0;
         for (to, _) in self.guests.iter().filter(|(_, wants)| takes(wants)) {
             let payload = Payload::Shred(bytes.clone());

@@ -81,7 +81,8 @@ pub(super) struct Driver {
 
 /// Who a peer is to the protocol.
 fn listener(epochs: &EpochsView, peer: &PeerId) -> Listener {
-    let member = peer_id_of(peer).and_then(|id| epochs.peers().key(&id).filter(|_| epochs.member(&id).is_some()));
+    let member = peer_id_of(peer)
+        .and_then(|id| epochs.peers().key(&id).filter(|_| epochs.member(&id).is_some()));
     member.map_or_else(|| outsider(&peer.to_bytes()), Listener::Member)
 }
 

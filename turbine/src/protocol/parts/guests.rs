@@ -27,9 +27,7 @@ impl Parts {
                 }
                 Some(known)
             }
-            None if self.ctx.peers.contacts() < MAX_CONTACTS => {
-                self.stranger(peer, Class::Contact)
-            }
+            None if self.ctx.peers.contacts() < MAX_CONTACTS => self.stranger(peer, Class::Contact),
             None => None,
         }
     }

@@ -174,7 +174,8 @@ mod tests {
             RepairConfig { answer_bps: 8_000_000, answer_burst: 10_000, ..Default::default() };
         let mut budgets = Budgets::new(&config);
         let rate = budgets.rate;
-        let take = |budgets: &mut Budgets, now, peer, bytes| budgets.take_at(now, &rate, peer, bytes);
+        let take =
+            |budgets: &mut Budgets, now, peer, bytes| budgets.take_at(now, &rate, peer, bytes);
         let start = Timestamp::from_nanos(5);
         let taken = (0..20).filter(|_| take(&mut budgets, start, PeerKey::from(1), 1_000)).count();
         assert_eq!(taken, 10, "the burst");

@@ -165,13 +165,13 @@ fn guests_that_flood_are_not_looked_at_any_more_and_members_are() {
     for _ in 0..1_500 {
         guests.iter().for_each(|guest| node.handle_control(NOW, *guest, &request));
     }
-    let looked_at = node.outcomes().get(Outcome::RepairLacking)
-        + node.outcomes().get(Outcome::RepairRefused);
+    let looked_at =
+        node.outcomes().get(Outcome::RepairLacking) + node.outcomes().get(Outcome::RepairRefused);
     // A tenth of a second of work at two microseconds each, and no more.
     assert!((10_000..=50_001).contains(&looked_at), "{looked_at}");
     node.handle_control(NOW, peer(1), &request);
-    let more = node.outcomes().get(Outcome::RepairLacking)
-        + node.outcomes().get(Outcome::RepairRefused);
+    let more =
+        node.outcomes().get(Outcome::RepairLacking) + node.outcomes().get(Outcome::RepairRefused);
     assert_eq!(more, looked_at + 1, "a member has a budget of its own");
 }
 
@@ -192,7 +192,8 @@ fn a_guest_gets_less_by_request_than_a_member_and_behind_all_else() {
         for n in 0..400u64 {
             // After all that the lanes were drained at.
             let now = NOW + Duration::from_millis(later + 100 * n);
-            let ask = RepairRequest { nonce: n, block: 1, attempt: 0, message: 1, set: WHOLE, have: 0 };
+            let ask =
+                RepairRequest { nonce: n, block: 1, attempt: 0, message: 1, set: WHOLE, have: 0 };
             node.handle_control(now, from, &Control::RepairRequest(ask).to_bytes());
             while let Some(sent) = node.poll_transmit(now + Duration::from_secs(1)) {
                 assert!(sent.to != guest || sent.lane == Lane::Guest);
