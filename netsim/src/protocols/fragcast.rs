@@ -10,7 +10,8 @@
 //! With a policy other than `off`, nodes also use gossip as their fallback; see `door.rs`.
 //!
 //! A node has at most [`FragcastConfig::connections`] connections, as in the daemon. In a larger
-//! network they follow the plan; see `following.rs`.
+//! network they follow the plan; see `following.rs`. Nodes that are no members take messages from some
+//! that are; see `guests.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ mod connections;
 mod door;
 mod epochs;
 mod following;
+mod guests;
 mod measuring;
 mod messages;
 mod network;
@@ -65,6 +67,8 @@ const HALF_ACK: u64 = ReliableConfig::QUIC.acknowledgement as u64 / 2;
 const REPAIR_MEMORY: usize = 1 << 30;
 /// Memory for gossip listeners of all nodes together. Each node has enough for at least two blocks.
 const GOSSIP_MEMORY: usize = 1 << 28;
+/// Guests that a member lets in, where there are any.
+const GUESTS: usize = 64;
 /// The protocol's time at the start of a run, so that the µs in headers are not zero.
 const EPOCH: Nanos = 1_000 * SECONDS;
 
@@ -214,35 +218,49 @@ impl Fragcast {
         // A setup for each number of tables that a node may start with.
         let setups: Vec<Setup> = (1..=epochs.len())
             .map(|known| {
-                let protocol = Self::protocol(config, members.len(), load);
+                let mut protocol = Self::protocol(config, members.len(), load);
+                if network.guests_from.is_some() {
+                    protocol.guests = GUESTS;
+                    protocol.guests_bps = config.uplink_bps / 4;
+                }
                 Setup::of(protocol, epochs[..known].to_vec()).expect("tables in their order")
             })
             .collect();
         let peer = |node: NodeId| members.members()[node as usize].peer();
         let is_leader = |node: NodeId| load.leads(node);
         let n = members.len() as NodeId;
-        let known: Vec<usize> =
-            (0..n).map(|node| epochs::known_at_start(&network.members_of, &peer(node))).collect();
+        let is_guest = |node: NodeId| network.guests_from.is_some_and(|from| node >= from);
+        let known = |node: NodeId| match is_guest(node) {
+            true => epochs.len(),
+            false => epochs::known_at_start(&network.members_of, &peer(node)),
+        };
+        let known: Vec<usize> = (0..n).map(known).collect();
         let mut nodes: Vec<Protocol> = (0..n)
             .zip(&known)
             .map(|(node, known)| {
                 let key = is_leader(node).then(|| leader_key(node));
+                if is_guest(node) {
+                    return setups[known - 1].guest(&peer(node), None);
+                }
                 setups[known - 1].node(&peer(node), key).expect("a member of the table")
             })
             .collect();
         for (node, identity) in nodes.iter_mut().zip(&*network.identities) {
             node.set_identity(identity.clone());
         }
-        let keys = Keys::of(&nodes, members, epochs.len());
-        match keys {
-            Keys::Index => beginning::connect(&mut nodes, config.connections),
-            Keys::Own(_) => epochs::connect(&mut nodes, &keys),
+        let keys = match network.guests_from {
+            Some(members) => Keys::with_guests(members, nodes.len()),
+            None => Keys::of(&nodes, members, epochs.len()),
+        };
+        match keys.numbered(nodes.len()) {
+            Some(members) => beginning::connect(&mut nodes[..members], config.connections),
+            None => epochs::connect(&mut nodes, &keys),
         }
         let told = world.filter(|_| config.oracle);
         if let Some(world) = told {
             planning::plan_with_truth(&mut nodes, &keys, world, config.uplink_bps);
-            if matches!(keys, Keys::Index) {
-                following::follow(&mut nodes, config.connections);
+            if let Some(members) = keys.numbered(nodes.len()) {
+                following::follow(&mut nodes[..members], config.connections);
             }
         }
         let messages: Vec<_> = load
@@ -329,7 +347,7 @@ impl Fragcast {
         let saved = self.measured.clone();
         let mut warming = measuring::Warming {
             nodes: &mut self.nodes,
-            keys: &self.keys,
+            keys: &mut self.keys,
             world,
             links,
             saved: saved.as_deref(),
@@ -547,7 +565,7 @@ impl Overlay for Fragcast {
         }
         if token & measuring::TIMERS != 0 {
             let how = (self.plan_with, self.limit);
-            for touched in measuring::timer(ctx, &mut self.nodes, &self.keys, how, token) {
+            for touched in measuring::timer(ctx, &mut self.nodes, &mut self.keys, how, token) {
                 self.pump(ctx, touched);
             }
             return;

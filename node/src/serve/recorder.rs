@@ -88,7 +88,13 @@ impl Recorder {
         gauge("fragcast_gossip_listeners", "Connected peers that have subscribed to our topics");
         gauge("fragcast_gossip_recent_bytes", "Recent messages kept for those who listen or ask");
         gauge("fragcast_lane_queued_bytes", "Bytes that wait, by lane");
-        gauge("fragcast_peers_connected", "Peers connected");
+        gauge("fragcast_peers_connected", "Peers connected, guests aside");
+        gauge("fragcast_guests", "Guests of this node: connected, served, places");
+        gauge("fragcast_guest_attached", "Of a guest: 1 while a member sends it everything");
+        gauge("fragcast_guest_late_seconds", "Of a guest: how late messages are by others' tips");
+        gauge("fragcast_guest_loss", "Of a guest: the share of its member's shreds that is lost");
+        gauge("fragcast_guest_rtt_seconds", "Of a guest: round trip to its member");
+        counter("fragcast_guest_rotations_total", "Of a guest: changes to another member");
         gauge("fragcast_members", "Members of the network");
         gauge("fragcast_member_records", "Records of members that are alive");
         gauge("fragcast_block_opened", "Newest block whose Env was handed on");

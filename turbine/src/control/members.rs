@@ -225,7 +225,10 @@ mod tests {
         let frame = Control::TableNotice(Box::new(signed));
         let bytes = round_trip(&frame);
         assert_eq!(bytes.len(), 1 + SignedTableNotice::ENCODED_LEN);
-        assert_eq!(blake3::hash(&bytes).to_hex().as_str(), "989e13f3f95325f0d5434606d7ab1d7e1f412704904cc8714fe25a73d9316306");
+        assert_eq!(
+            blake3::hash(&bytes).to_hex().as_str(),
+            "989e13f3f95325f0d5434606d7ab1d7e1f412704904cc8714fe25a73d9316306"
+        );
         let request = Control::TableRequest(TableRequest { table: [7; 32], part: 0x0201 });
         assert_eq!(hex::encode(round_trip(&request)), format!("17{}0102", "07".repeat(32)));
         let bytes = Bytes::from_static(&[1, 2, 3]);

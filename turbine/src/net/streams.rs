@@ -101,11 +101,11 @@ impl Reader {
     /// Reads all streams of a connection until it ends.
     pub(super) async fn read(self, connection: Connection) {
         while let Ok(stream) = connection.accept_uni().await {
-            tokio::spawn(self.clone().read_stream(stream));
+            tokio::spawn(self.clone().read_stream(stream, connection.clone()));
         }
     }
 
-    async fn read_stream(self, mut stream: RecvStream) {
+    async fn read_stream(self, mut stream: RecvStream, connection: Connection) {
         let mut class = [0; 1];
         if stream.read_exact(&mut class).await.is_err() {
             return;
@@ -128,7 +128,12 @@ impl Reader {
             }
             // Waiting here is backpressure on the stream's own flow control, and on nothing else;
             // before a byte of the frame is allocated.
-            let Some(room) = self.room.take(len).await else { return };
+            let room = tokio::select! {
+                room = self.room.take(len) => room,
+                // Nobody takes what waits any more: the room never comes.
+                _ = connection.closed() => None,
+            };
+            let Some(room) = room else { return };
             let mut frame = vec![0; len];
             if stream.read_exact(&mut frame).await.is_err() {
                 return;

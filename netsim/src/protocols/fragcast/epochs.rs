@@ -14,6 +14,7 @@ use std::sync::Arc;
 use fragcast_turbine::{EpochChange, EpochsView, Membership, PeerId, PeerKey, Protocol};
 
 use super::Packet;
+use super::guests::Known;
 use crate::engine::Context;
 use crate::{Nanos, NodeId};
 
@@ -38,6 +39,13 @@ pub(super) enum Keys {
     Index,
     /// By node: the keys of its peers, and the peers of its keys.
     Own(Vec<(BTreeMap<NodeId, PeerKey>, BTreeMap<PeerKey, NodeId>)>),
+    /// Members are known by their index; the guests after them by keys that each member gives.
+    Guests {
+        /// How many members there are.
+        members: NodeId,
+        /// By node: the guests that it knows.
+        known: Vec<Known>,
+    },
 }
 
 impl Keys {
@@ -51,6 +59,20 @@ impl Keys {
             keys.refresh(node as NodeId, protocol.epochs(), all);
         }
         keys
+    }
+
+    /// The keys of a network of `members`, with guests after them.
+    pub(super) fn with_guests(members: NodeId, nodes: usize) -> Self {
+        Self::Guests { members, known: vec![Known::default(); nodes] }
+    }
+
+    /// How many of the nodes are members whose keys are their numbers; `None` with several tables.
+    pub(super) const fn numbered(&self, nodes: usize) -> Option<usize> {
+        match self {
+            Self::Index => Some(nodes),
+            Self::Guests { members, .. } => Some(*members as usize),
+            Self::Own(_) => None,
+        }
     }
 
     /// Reads the keys of a node anew after a change of its epochs.
@@ -67,6 +89,8 @@ impl Keys {
         match self {
             Self::Index => Some(peer.into()),
             Self::Own(own) => own[node as usize].0.get(&peer).copied(),
+            Self::Guests { members, .. } if peer < *members => Some(peer.into()),
+            Self::Guests { known, .. } => known[node as usize].keys.get(&peer).copied(),
         }
     }
 
@@ -75,6 +99,8 @@ impl Keys {
         match self {
             Self::Index => Some(key.number()),
             Self::Own(own) => own[node as usize].1.get(&key).copied(),
+            Self::Guests { members, .. } if key.number() < *members => Some(key.number()),
+            Self::Guests { known, .. } => known[node as usize].nodes.get(&key).copied(),
         }
     }
 

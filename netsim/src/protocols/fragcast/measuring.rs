@@ -16,7 +16,7 @@ use fragcast_turbine::{Payload, PeerKey, Protocol, Timestamp};
 use rand::RngCore as _;
 
 use super::epochs::Keys;
-use super::{EPOCH, Packet, following, planning, timestamp};
+use super::{EPOCH, Packet, following, guests, planning, timestamp};
 use crate::engine::Context;
 use crate::fault::Fault;
 use crate::link::LinkConfig;
@@ -64,7 +64,7 @@ fn sample(world: &World, links: &LinkConfig, rng: &mut Stream, (a, b): (NodeId, 
 /// The peers of each node to which it is connected, with the node's key for each.
 fn connected(nodes: &[Protocol], keys: &Keys, node: NodeId) -> Vec<(NodeId, PeerKey)> {
     let protocol = &nodes[node as usize];
-    if matches!(keys, Keys::Index) {
+    if keys.numbered(nodes.len()).is_some() {
         return protocol.connected_peers().map(|key| (key.number(), key)).collect();
     }
     let all = (0..nodes.len() as NodeId).filter(|peer| *peer != node);
@@ -75,7 +75,7 @@ fn connected(nodes: &[Protocol], keys: &Keys, node: NodeId) -> Vec<(NodeId, Peer
 /// The network before a run.
 pub(super) struct Warming<'a> {
     pub(super) nodes: &'a mut [Protocol],
-    pub(super) keys: &'a Keys,
+    pub(super) keys: &'a mut Keys,
     pub(super) world: &'a World,
     pub(super) links: &'a LinkConfig,
     pub(super) saved: Option<&'a Measurement>,
@@ -93,17 +93,19 @@ impl Warming<'_> {
         for second in 0..WARM_UP / SECONDS {
             let now = Timestamp::from_nanos(EPOCH - BEFORE + second * SECONDS);
             for node in 0..self.nodes.len() as NodeId {
-                let samples = match SAMPLED.contains(&second) {
+                let is_guest = self.nodes[node as usize].is_guest();
+                let samples = match is_guest || SAMPLED.contains(&second) {
                     true => self.samples(&mut rng, node),
                     false => Vec::new(),
                 };
                 self.nodes[node as usize].handle_round_trips(now, samples);
             }
+            guests::follow(self.nodes, self.keys, now, |_| true);
             bytes += deliver(self.nodes, self.keys, now);
             if self.plan_with.is_some_and(|bps| planning::plan(self.nodes, now, bps)) {
                 bytes += deliver(self.nodes, self.keys, now);
-                if matches!(self.keys, Keys::Index)
-                    && !following::follow(self.nodes, self.limit).touched.is_empty()
+                if let Some(members) = self.keys.numbered(self.nodes.len())
+                    && !following::follow(&mut self.nodes[..members], self.limit).touched.is_empty()
                 {
                     bytes += deliver(self.nodes, self.keys, now);
                 }
@@ -195,7 +197,7 @@ pub(super) fn start(ctx: &mut Context<'_, Packet>) {
 pub(super) fn timer(
     ctx: &mut Context<'_, Packet>,
     nodes: &mut [Protocol],
-    keys: &Keys,
+    keys: &mut Keys,
     (plan_with, limit): (Option<u64>, u32),
     token: u64,
 ) -> Vec<NodeId> {
@@ -204,11 +206,15 @@ pub(super) fn timer(
     let mut rng = random::stream(ctx.setup().seed, "round trips", second);
     let up: Vec<NodeId> = (0..nodes.len() as NodeId).filter(|node| !ctx.is_down(*node)).collect();
     for node in &up {
-        let n = nodes.len();
+        let n = keys.numbered(nodes.len()).unwrap_or(nodes.len());
         let mut samples = BTreeMap::new();
-        for i in 0..PER_SECOND {
-            // Each in its turn.
-            let peer = ((*node as usize + 1 + second as usize * PER_SECOND + i) % n) as NodeId;
+        // Each in its turn; a guest all of its few.
+        let turn = |i| ((*node as usize + 1 + second as usize * PER_SECOND + i) % n) as NodeId;
+        let peers: Vec<NodeId> = match nodes[*node as usize].is_guest() {
+            true => nodes[*node as usize].connected_peers().map(|peer| peer.number()).collect(),
+            false => (0..PER_SECOND).map(turn).collect(),
+        };
+        for peer in peers {
             let reached = peer != *node && !ctx.is_down(peer) && {
                 let faults = ctx.setup().faults;
                 let (there, back) = ((*node, peer), (peer, *node));
@@ -229,10 +235,12 @@ pub(super) fn timer(
         plan_with.map(|bps| planning::plan(std::slice::from_mut(protocol), now, bps));
     }
     let blocked = |fault: &Fault| matches!(fault, Fault::TurbineDown { .. });
-    if matches!(keys, Keys::Index) && !ctx.setup().faults.0.iter().any(blocked) {
-        for (one, other) in following::follow(nodes, limit).parted {
+    let members = keys.numbered(nodes.len());
+    if let Some(members) = members.filter(|_| !ctx.setup().faults.0.iter().any(blocked)) {
+        for (one, other) in following::follow(&mut nodes[..members], limit).parted {
             ctx.part(one, other);
         }
     }
+    guests::follow(nodes, keys, timestamp(ctx.now()), |node| !ctx.is_down(node));
     up
 }

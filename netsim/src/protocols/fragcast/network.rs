@@ -25,6 +25,8 @@ pub struct Network {
     /// The tables in the order of their blocks, with their members.
     pub(super) tables: Vec<Table>,
     pub(super) members_of: Vec<Arc<Membership>>,
+    /// How many of the nodes are members, if the others are guests.
+    pub(super) guests_from: Option<NodeId>,
 }
 
 impl Network {
@@ -33,7 +35,7 @@ impl Network {
         let table = Table { from_block: 0, known_at: 0, absent: BTreeSet::new() };
         let (members, identities) = Self::members(world);
         let members_of = vec![Arc::clone(&members)];
-        Self { tables: vec![table], members_of, members, identities }
+        Self { tables: vec![table], members_of, members, identities, guests_from: None }
     }
 
     /// Several tables, each from a block on. The first must begin with block 0, and every node
@@ -41,7 +43,15 @@ impl Network {
     pub fn with_tables(world: &World, tables: Vec<Table>) -> Self {
         let (members, identities) = Self::members(world);
         let part = |table| epochs::members(CHAIN, &members, table);
-        Self { members_of: tables.iter().map(part).collect(), tables, members, identities }
+        let members_of = tables.iter().map(part).collect();
+        Self { members_of, tables, members, identities, guests_from: None }
+    }
+
+    /// One table of the first `members` nodes; all others are guests.
+    pub fn with_guests(world: &World, members: NodeId) -> Self {
+        let absent: BTreeSet<NodeId> = (members..world.len() as NodeId).collect();
+        let table = Table { from_block: 0, known_at: 0, absent };
+        Self { guests_from: Some(members), ..Self::with_tables(world, vec![table]) }
     }
 
     /// The epochs of the network's tables. All have the schedule and the delegations of the load.

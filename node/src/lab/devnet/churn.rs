@@ -22,7 +22,7 @@ use crate::lab::registry::{Registered, TestRegistry};
 const PAUSE: u64 = 4;
 /// The fewest blocks: a change of the list or of the table holds from the first term on that is beyond
 /// the window, and a node that was stopped is missed after 15 s.
-pub(super) const BLOCKS: u64 = 100;
+pub(super) const BLOCKS: u64 = 60;
 /// How far ahead of the open block a change of leader is signed for: beyond the window.
 const AHEAD: u64 = 8;
 
@@ -42,7 +42,11 @@ enum Step {
     Leave,
 }
 
-const STEPS: [Step; 5] = [Step::Join, Step::Register, Step::JoinAgain, Step::Rotate, Step::Leave];
+/// Those of one row are begun together, and each row once those before are in use. At most three
+/// epochs live, for 64 blocks each after their last: one for the first row, one for the node that
+/// leaves.
+const STEPS: [&[Step]; 3] =
+    [&[Step::Join, Step::Register, Step::JoinAgain], &[Step::Rotate], &[Step::Leave]];
 
 /// What holds once a change is in use.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +90,8 @@ pub(super) struct Churn {
     begun: Vec<Begun>,
     /// First blocks of the epochs that the first node has known.
     epochs: std::collections::BTreeSet<u64>,
+    /// Rows of changes that were begun.
+    rows: usize,
     /// The block before which the next change is due, once those before are in use.
     due: u64,
     /// Numbers of the nodes that joined and are still there.
@@ -109,7 +115,15 @@ impl Churn {
         let registered = Registered { term: args.term, ..Registered::new(Vec::new()) };
         let registry = TestRegistry::start(registered).await?;
         let (begun, epochs, joined) = (Vec::new(), Default::default(), Vec::new());
-        Ok(Self { registry, begun, epochs, due: PAUSE, joined, gateways: args.gateways.into() })
+        Ok(Self {
+            registry,
+            begun,
+            epochs,
+            rows: 0,
+            due: PAUSE,
+            joined,
+            gateways: args.gateways.into(),
+        })
     }
 
     /// Where the registry is.
@@ -130,9 +144,23 @@ impl Churn {
         execution: &ExecutionFactory,
     ) -> anyhow::Result<()> {
         self.look(block, network);
-        let waits = self.begun.iter().any(|begun| begun.used.is_none());
-        let next = STEPS.get(self.begun.len()).copied();
-        let Some(step) = next.filter(|_| !waits && block >= self.due) else { return Ok(()) };
+        if self.begun.iter().any(|begun| begun.used.is_none()) || block < self.due {
+            return Ok(());
+        }
+        for step in STEPS.get(self.rows).copied().unwrap_or_default() {
+            self.begin_step(*step, block, network, execution).await?;
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    async fn begin_step(
+        &mut self,
+        step: Step,
+        block: u64,
+        network: &mut LocalNetwork,
+        execution: &ExecutionFactory,
+    ) -> anyhow::Result<()> {
         let at = Instant::now();
         let change = match step {
             Step::Join | Step::JoinAgain => {
@@ -210,8 +238,8 @@ impl Churn {
                 json!({ "node": node, "verified": verified })
             })
             .collect();
-        let all =
-            self.begun.len() == STEPS.len() && self.begun.iter().all(|begun| begun.used.is_some());
+        let all = self.begun.len() == STEPS.concat().len()
+            && self.begun.iter().all(|begun| begun.used.is_some());
         json!({
             "ok": all && suspected.is_empty(),
             "count": self.epochs.len(),
@@ -229,7 +257,7 @@ impl Churn {
         writeln!(
             out,
             "{mark}: {changes} of {} changes begun, {} epochs",
-            STEPS.len(),
+            STEPS.concat().len(),
             summary["count"]
         )?;
         for change in summary["changes"].as_array().into_iter().flatten() {

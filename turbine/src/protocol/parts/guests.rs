@@ -1,7 +1,7 @@
 //! Peers that no table names: guests, who have called, and contacts, whom this node calls.
 
 use super::Parts;
-use crate::control::{Attach, Control, is_of_guests};
+use crate::control::{Attach, Control, Share, is_of_guests};
 use crate::egress::Lane;
 use crate::outcome::Outcome;
 use crate::peer::{MAX_CONTACTS, MAX_GUESTS, PeerId, PeerKey};
@@ -82,7 +82,11 @@ impl Parts {
         if !self.ctx.peers.is_guest(from) {
             return Outcome::ControlStale;
         }
-        let places = self.ctx.config.guests;
+        // Who is a guest itself serves nobody.
+        let (places, wants) = match self.ctx.is_guest {
+            true => (0, Attach { share: Share::Nothing, extra: 0 }),
+            false => (self.ctx.config.guests, wants),
+        };
         let granted = self.ctx.seats.attach(from, wants, places, &self.ctx.egress);
         self.ctx.send_control_in(Lane::Guest, from, &Control::Attached(granted));
         Outcome::Control
