@@ -23,7 +23,7 @@ use fragcast_turbine::{
     GossipConfig, Member, Membership, Mode, PeerId, PeerKey, Policy, Protocol, Route, RoutePolicy,
     Schedule, SignedDelegation, Via,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 const CHAIN: u64 = 7;
@@ -89,13 +89,18 @@ fn calls(snapshot: &Snapshot, reason: &str) -> u64 {
 
 /// A member that is said to be at an address.
 fn member(identity: &SigningKey, at: SocketAddr) -> Member {
+    member_at(identity, &[at])
+}
+
+/// A member that is said to be at these addresses.
+fn member_at(identity: &SigningKey, at: &[SocketAddr]) -> Member {
     let body = RecordBody {
         chain_id: CHAIN,
         peer: PeerId(identity.verifying_key().to_bytes()),
         sequence: 1,
         uplink_kbps: 0,
         coordinates: [0; 4],
-        addresses: vec![at.into()],
+        addresses: at.iter().map(|at| (*at).into()).collect(),
     };
     Member { record: body.sign(identity), weight: 1 }
 }
@@ -671,6 +676,116 @@ async fn what_gossip_brings_comes_out_and_is_published_for_listeners() {
     // And the gate learns where the chain is.
     let wait = follower.gossip.outlook.wait_for(|outlook| outlook.window.1 == 2 + WINDOW_FUTURE);
     soon(wait).await.unwrap();
+}
+
+/// A NAT between a node and those that it calls: it sends what comes to the address that it returns on
+/// to `to`, from another port after each time that it is told to.
+async fn nat(to: SocketAddr, rebind: Arc<Notify>) -> SocketAddr {
+    let any = "127.0.0.1:0";
+    let inside = tokio::net::UdpSocket::bind(any).await.unwrap();
+    let mut outside = tokio::net::UdpSocket::bind(any).await.unwrap();
+    let address = inside.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut caller = None;
+        let (mut out, mut back) = ([0; 2_048], [0; 2_048]);
+        loop {
+            tokio::select! {
+                came = inside.recv_from(&mut out) => {
+                    let Ok((len, from)) = came else { continue };
+                    caller = Some(from);
+                    let _ = outside.send_to(&out[..len], to).await;
+                }
+                came = outside.recv_from(&mut back) => {
+                    let (Ok((len, _)), Some(caller)) = (came, caller) else { continue };
+                    let _ = inside.send_to(&back[..len], caller).await;
+                }
+                () = rebind.notified() => {
+                    outside = tokio::net::UdpSocket::bind(any).await.unwrap();
+                }
+            }
+        }
+    });
+    address
+}
+
+/// A member whose port changed on the way was deaf until its connection had timed out, after six
+/// seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_behind_a_nat_that_rebinds_keeps_its_connection() {
+    let (mut world, mut sockets) = World::new(2);
+    let rebind = Arc::new(Notify::new());
+    let door = nat(sockets[0].local_addr().unwrap(), Arc::clone(&rebind)).await;
+    // Nobody can call the one behind the NAT.
+    let hole = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let at = [door, hole.local_addr().unwrap()];
+    let members = world.identities.iter().zip(at).map(|(identity, at)| member(identity, at));
+    world.members = Arc::new(Membership::new(CHAIN, members.collect()).unwrap());
+    let mut behind = world.start(1, sockets.remove(1), &NetConfig::default());
+    let leader = world.start(0, sockets.remove(0), &NetConfig::default());
+    leader.connected_to(1).await;
+    behind.connected_to(1).await;
+    for seq in 0..4 {
+        let message = world.broadcast(&leader, seq, 5_000).await;
+        assert_eq!(behind.message().await.message, message, "after {seq} changes of its port");
+        rebind.notify_one();
+    }
+    let snapshot = leader.until(|snapshot| snapshot.connected == 1).await;
+    assert_eq!(calls(&snapshot, "accepted"), 1, "one connection, all the time");
+    stop_all(vec![behind, leader]).await;
+}
+
+/// The addresses of a record were tried one after the other, each for as long as a handshake may take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_does_not_answer_keeps_nobody_from_the_next() {
+    let (mut world, mut sockets) = World::new(2);
+    let holes: Vec<UdpSocket> =
+        (0..2).map(|_| bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()).collect();
+    let own = sockets[0].local_addr().unwrap();
+    let holes_at = holes.iter().map(|hole| hole.local_addr().unwrap());
+    let addresses: Vec<SocketAddr> = holes_at.clone().chain([own]).collect();
+    let members = [addresses, holes_at.collect()];
+    let members = world.identities.iter().zip(members).map(|(id, at)| member_at(id, &at));
+    world.members = Arc::new(Membership::new(CHAIN, members.collect()).unwrap());
+    // A single one of the first two would take longer than the guard.
+    let limits = Limits { handshake_timeout: GUARD * 20, ..Limits::default() };
+    let net = NetConfig { limits, ..NetConfig::default() };
+    let caller = world.start(1, sockets.remove(1), &net);
+    let called = world.start(0, sockets.remove(0), &net);
+    caller.connected_to(1).await;
+    stop_all(vec![caller, called]).await;
+}
+
+/// One member listens on both families, one has IPv4 alone and one IPv6 alone; each calls the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_both_families_is_reached_over_either() {
+    let (Ok(both), Ok(six)) = (bind("[::]:0".parse().unwrap()), bind("[::1]:0".parse().unwrap()))
+    else {
+        println!("SKIPPED: this machine has no IPv6");
+        return;
+    };
+    let (mut world, mut sockets) = World::new(3);
+    let (port, four) = (both.local_addr().unwrap().port(), sockets.remove(1));
+    let at = [
+        vec![
+            SocketAddr::from(([127, 0, 0, 1], port)),
+            SocketAddr::new("::1".parse().unwrap(), port),
+        ],
+        vec![four.local_addr().unwrap()],
+        vec![six.local_addr().unwrap()],
+    ];
+    let members = world.identities.iter().zip(at).map(|(id, at)| member_at(id, &at));
+    world.members = Arc::new(Membership::new(CHAIN, members.collect()).unwrap());
+    let mut nodes: Vec<Node> = [both, four, six]
+        .into_iter()
+        .enumerate()
+        .map(|(index, socket)| world.start(index, socket, &NetConfig::default()))
+        .collect();
+    nodes[0].connected_to(2).await;
+    let message = world.broadcast(&nodes[0], 0, 5_000).await;
+    for node in &mut nodes[1..] {
+        assert_eq!(node.message().await.message, message);
+    }
+    stop_all(nodes).await;
 }
 
 #[tokio::test]

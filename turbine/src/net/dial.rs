@@ -16,6 +16,8 @@ use super::tls;
 use crate::epoch::EpochsView;
 use crate::peer::{PeerId, PeerKey};
 
+/// After how long a peer's next address is tried beside those that have not answered yet (RFC 8305).
+const STAGGER: Duration = Duration::from_millis(250);
 /// How often a node is warned of another with its identity.
 const TWIN_WARNING: Duration = Duration::from_secs(60);
 
@@ -150,23 +152,45 @@ impl Dialler {
         addresses
     }
 
-    /// Tries a peer's addresses in their order.
-    async fn dial(&self, peer: PeerId) -> Option<Connection> {
-        for address in self.addresses(&peer) {
-            let tls = tls::client(&self.identity, peer).ok()?;
-            let mut config = ClientConfig::new(Arc::new(tls));
-            config.transport_config(self.transport.clone());
-            // The name is not checked: the key is.
-            let Ok(connecting) = self.endpoint.connect_with(config, address, "fragcast") else {
-                continue;
-            };
-            match tokio::time::timeout(self.timeout, connecting).await {
-                Ok(Ok(connection)) => return Some(connection),
-                Ok(Err(error)) => {
-                    tracing::debug!(?peer, %address, %error, "cannot connect");
-                }
-                Err(_) => tracing::debug!(?peer, %address, "no answer"),
+    /// Tries a peer's addresses, side by side: each next one [`STAGGER`] after the one before, or as
+    /// soon as all that are being tried have failed. The first that answers counts.
+    async fn dial(self: &Arc<Self>, peer: PeerId) -> Option<Connection> {
+        let mut waiting = self.addresses(&peer).into_iter();
+        // Aborted, and so closed, when one has answered.
+        let mut calls = JoinSet::new();
+        loop {
+            let next = waiting.next();
+            let is_last = next.is_none();
+            if let Some(address) = next {
+                calls.spawn(Arc::clone(self).call(peer, address));
             }
+            let stagger = tokio::time::sleep(STAGGER);
+            tokio::pin!(stagger);
+            loop {
+                tokio::select! {
+                    answer = calls.join_next() => match answer {
+                        Some(Ok(Some(connection))) => return Some(connection),
+                        Some(_) => {}
+                        None if is_last => return None,
+                        None => break,
+                    },
+                    () = &mut stagger, if !is_last => break,
+                }
+            }
+        }
+    }
+
+    /// Calls a peer at one address.
+    async fn call(self: Arc<Self>, peer: PeerId, address: SocketAddr) -> Option<Connection> {
+        let tls = tls::client(&self.identity, peer).ok()?;
+        let mut config = ClientConfig::new(Arc::new(tls));
+        config.transport_config(self.transport.clone());
+        // The name is not checked: the key is. An address of a family that the socket has not is none.
+        let connecting = self.endpoint.connect_with(config, address, "fragcast").ok()?;
+        match tokio::time::timeout(self.timeout, connecting).await {
+            Ok(Ok(connection)) => return Some(connection),
+            Ok(Err(error)) => tracing::debug!(?peer, %address, %error, "cannot connect"),
+            Err(_) => tracing::debug!(?peer, %address, "no answer"),
         }
         None
     }

@@ -105,7 +105,8 @@ pub fn spawn(
         .max_incoming(config.limits.handshakes * 2)
         .incoming_buffer_size(64 * 1024)
         .incoming_buffer_size_total(4 * 1024 * 1024)
-        .migration(false);
+        // A peer behind a NAT that gives it another port, or whose network changes, goes on.
+        .migration(true);
     let local = socket.local_addr()?;
     let runtime = Arc::new(TokioRuntime);
     let cut = Cut::new(config.cut.clone());
