@@ -29,11 +29,13 @@ impl HandOver {
         let mut seals = Vec::new();
         let (mut first, mut within) = (Vec::new(), Vec::new());
         let mut terms = 0;
+        let last = load.broadcasts.iter().map(|broadcast| broadcast.key.block).max()?;
+        let follows = |block: u64| block < last;
         for (broadcast, completion) in load.broadcasts.iter().zip(&outcome.completions) {
             let block = broadcast.key.block;
             let begins = |block: u64| block > 0 && load.leader(block - 1) != load.leader(block);
             match broadcast.kind {
-                Kind::Seal if begins(block + 1) => {
+                Kind::Seal if begins(block + 1) && follows(block) => {
                     seals.push(completion.after[load.leader(block + 1) as usize]);
                 }
                 Kind::Env => {
@@ -65,7 +67,8 @@ impl HandOver {
 /// `None` if there is nothing, or something never came.
 fn p99(mut times: Vec<Nanos>) -> Option<Nanos> {
     times.sort_unstable();
-    let at = times.len().checked_sub(1)? * 99 / 100;
+    // The nearest rank: of fewer than a hundred the highest.
+    let at = (times.len() * 99).div_ceil(100).checked_sub(1)?;
     Some(times[at]).filter(|time| *time != NEVER)
 }
 

@@ -111,10 +111,14 @@ mod tests {
             names::<Outcome>(),
             "stored completed duplicate late malformed version chain unknown_leader own \
              bad_signature unproven equivocation table_full past future elsewhere superseded \
-             quota conflict bad_parity forced other_table barred control control_unknown control_bad \
+             quota conflict bad_parity forced other_table barred guest control control_unknown \
+             control_bad \
              other_dialect \
              control_stale over_budget repair_late repair_unasked repair_lacking repair_refused \
-             delays_table delays_old delays_soon delays_unwanted receipt_old receipt_unwanted"
+             delays_table delays_old delays_soon delays_unwanted receipt_old receipt_unwanted \
+             members_off members_unasked members_refused record_chain record_old record_future \
+             record_dead record_unwanted record_prefix records_full table_unknown table_old \
+             table_unfit"
         );
         assert_eq!(
             names::<GossipOutcome>(),
@@ -133,7 +137,7 @@ mod tests {
              operator"
         );
         assert_eq!(names::<Via>(), "own turbine repair whole gossip");
-        assert_eq!(names::<Lane>(), "next_leader data coding repair bulk");
+        assert_eq!(names::<Lane>(), "next_leader data coding repair bulk guest");
         assert_eq!(names::<Policy>(), "off standby always");
         assert_eq!(names::<Mode>(), "auto turbine gossip");
     }

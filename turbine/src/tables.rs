@@ -1,7 +1,7 @@
 //! Which members make the next table, and which tables a node takes.
 //!
 //! ```text
-//! term t                            │ term of naming_block + …            
+//! term of naming_block                                                │ term of first block
 //! its leader: records + weights ─▶ table, named ─▶ who lacks it asks ─▶ │ first block: in effect
 //! ```
 //!
@@ -119,8 +119,9 @@ fn says_the_same(one: &MemberRecord, other: &MemberRecord) -> bool {
     one.addresses == other.addresses && one.uplink_kbps == other.uplink_kbps
 }
 
-/// The table of these candidates: those with weight, the heaviest first, then those without who were
-/// reached or are members of `before` already, by rising peer id; `max` in all.
+/// The table of these candidates: those with weight, the heaviest first, then those without who are
+/// members of `before` already, then those without who were reached; each by rising peer id, `max` in
+/// all. A member that says that it is elsewhere stays where it was until it was reached there.
 ///
 /// # Errors
 /// [`MembershipError`], of a record for another chain alone.
@@ -131,25 +132,29 @@ pub fn compose<'a>(
     before: &Membership,
     max: usize,
 ) -> Result<Membership, MembershipError> {
-    let known = |record: &'a MemberRecord| -> Option<&'_ Member> {
-        before.index(&record.body.peer).and_then(|index| before.get(index))
-    };
+    let of_before = |peer: &PeerId| before.index(peer).and_then(|index| before.get(index));
+    let known = |record: &MemberRecord| of_before(&record.body.peer);
     let (mut weighed, mut others): (Vec<(u64, &MemberRecord)>, Vec<_>) = (Vec::new(), Vec::new());
     for Candidate { record, reached } in candidates {
+        // Everybody calls the addresses of a member: they are to be its own.
+        let member = known(record).map(|member| &member.record);
+        let moved = |old: &&MemberRecord| old.body.addresses != record.body.addresses;
+        let record = member.filter(|old| !reached && moved(old)).unwrap_or(record);
         match weights.get(&record.body.peer).copied().unwrap_or(0) {
-            0 if reached || known(record).is_some() => others.push(record),
-            0 => {}
-            weight => weighed.push((weight, record)),
+            0 if reached || member.is_some() => others.push(record),
+            weight if weight > 0 && (reached || member.is_some()) => weighed.push((weight, record)),
+            _ => {}
         }
     }
     let max = max.min(MAX_SPREAD);
     weighed.sort_by_key(|(weight, record)| (std::cmp::Reverse(*weight), record.body.peer));
     weighed.truncate(max);
-    others.sort_by_key(|record| record.body.peer);
+    others.sort_by_key(|record| (known(record).is_none(), record.body.peer));
     let mut prefixes = Prefixes::default();
     let room = max - weighed.len();
     let fits = |record: &&MemberRecord| {
-        let fits = prefixes.fits(record);
+        // Who is a member stays one.
+        let fits = known(record).is_some() || prefixes.fits(record);
         if fits {
             prefixes.add(record);
         }
@@ -187,6 +192,8 @@ pub struct Known<'a> {
     pub connected: &'a [PeerId],
     /// Members of a table at most.
     pub max: usize,
+    /// The highest sequence that a record can have now; beyond it its time is yet to come.
+    pub latest: u64,
 }
 
 /// Why a table is not taken.
@@ -196,6 +203,9 @@ pub enum Unfit {
     /// It has more members than this node allows.
     #[error("it has {0} members, more than are allowed here")]
     TooMany(usize),
+    /// A record that is made in the future, which would outlive all others.
+    #[error("the record of {0} is from the future")]
+    Future(PeerId),
     /// Too many members without weight are of one network of addresses.
     #[error("more than {MAX_OF_PREFIX} members without weight are of one /24 or /48")]
     Prefix,
@@ -212,7 +222,7 @@ pub enum Unfit {
     Omits {
         /// Their weight; their number where nobody has weight.
         omitted: u128,
-        /// That of all members of the table before.
+        /// That of all members of the table before that are connected here.
         total: u128,
     },
     /// Its records or their order.
@@ -225,9 +235,13 @@ pub enum Unfit {
 /// # Errors
 /// [`Unfit`].
 pub fn judge(table: &Membership, known: &Known<'_>) -> Result<(), Unfit> {
-    let Known { before, weights, connected, max } = *known;
+    let Known { before, weights, connected, max, latest } = *known;
     if table.len() > max.min(MAX_SPREAD) {
         return Err(Unfit::TooMany(table.len()));
+    }
+    let future = table.members().iter().find(|m| m.record.body.sequence > latest);
+    if let Some(member) = future {
+        return Err(Unfit::Future(member.peer()));
     }
     let mut prefixes = Prefixes::default();
     for member in table.members().iter().filter(|member| member.weight == 0) {
@@ -244,10 +258,10 @@ pub fn judge(table: &Membership, known: &Known<'_>) -> Result<(), Unfit> {
         Some(weights) => weights.get(peer).copied().unwrap_or(0),
         None => of_before(peer),
     };
-    let total: u128 = match weights {
-        Some(weights) => weights.values().map(|weight| u128::from(*weight)).sum(),
-        None => before.members().iter().map(|member| u128::from(member.weight)).sum(),
-    };
+    // What those have who are members of neither table says nothing of either.
+    let both = before.members().iter().map(Member::peer);
+    let new = table.members().iter().map(Member::peer).filter(|peer| before.index(peer).is_none());
+    let total: u128 = both.chain(new).map(|peer| u128::from(own(&peer))).sum();
     // Nothing is known of weights by who has no table yet and no source.
     if weights.is_some() || !before.is_empty() {
         let differ = table
@@ -259,14 +273,11 @@ pub fn judge(table: &Membership, known: &Known<'_>) -> Result<(), Unfit> {
             return Err(Unfit::Weights { differ, total });
         }
     }
-    let omitted =
-        connected.iter().filter(|peer| before.index(peer).is_some() && table.index(peer).is_none());
-    let (omitted, total) = match total {
-        // A full table leaves out who has no weight: those with the highest ids.
-        0 if table.len() >= max.min(MAX_SPREAD) => (0, 0),
-        0 => (omitted.count() as u128, before.len() as u128),
-        total => (omitted.map(|peer| u128::from(own(peer))).sum(), total),
-    };
+    // Of those that it talks to, since of the others it does not know whether they are there.
+    let here = || connected.iter().filter(|peer| before.index(peer).is_some());
+    let count = |peer: &PeerId| if total == 0 { 1 } else { u128::from(own(peer)) };
+    let omitted = here().filter(|peer| table.index(peer).is_none()).map(count).sum::<u128>();
+    let total = here().map(count).sum::<u128>();
     if omitted * TOLERATED > total {
         return Err(Unfit::Omits { omitted, total });
     }
@@ -298,8 +309,10 @@ pub fn decode(
 ) -> Result<Membership, MembershipError> {
     let rows: Vec<Row> = codec::decode_exact::<_, { 4 * MAX_TABLE_LEN }>(bytes)?;
     let members = rows.into_iter().map(|row| Member { record: row.record, weight: row.weight });
-    // The hash first: who sends another table causes no work worth mentioning.
-    let table = Membership::of_verified(chain_id, members.collect(), |_| true)?;
+    // The hash first: who sends another table causes no work worth mentioning, and nothing that is
+    // wrong with it is the fault of the table that was asked for.
+    let table = Membership::of_verified(chain_id, members.collect(), |_| true)
+        .map_err(|_| codec::DecodeError::Malformed)?;
     if table.hash() != *hash {
         return Err(codec::DecodeError::Malformed.into());
     }

@@ -18,7 +18,7 @@ use super::tls;
 use crate::protocol::Probe;
 
 /// Calls at a time.
-const MAX_CALLS: usize = 32;
+const MAX_CALLS: usize = 64;
 
 /// See the module.
 pub(super) struct Probes {

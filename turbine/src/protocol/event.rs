@@ -87,7 +87,7 @@ pub enum TableNews {
         /// Its first block.
         from_block: u64,
     },
-    /// A leader named two tables for one block: that with the lower hash counts. Both are signed.
+    /// A leader named two tables for one block: neither counts. Both are signed.
     Twice {
         /// The gateway.
         gateway: Address,

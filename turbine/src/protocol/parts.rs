@@ -162,7 +162,7 @@ impl Parts {
         if self.ctx.config.members.live {
             let notices: Vec<Control> = self.tables.greeting(self.ctx.window.opened()).collect();
             notices.iter().for_each(|frame| self.ctx.send_control(peer, frame));
-            self.records.connected(peer);
+            self.records.connected(&self.ctx, peer);
         }
         self.delays.connected(&mut self.ctx, peer);
         self.attaching.connected(&mut self.ctx);

@@ -20,6 +20,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 
 use super::ctx::Ctx;
+use crate::bucket::{Bucket, Rate};
 use crate::control::{Control, MAX_RECORDS_LEN, Records, RecordsPull};
 use crate::egress::Lane;
 use crate::membership::{MAX_ADDRESSES, RecordBody, WireAddr};
@@ -29,7 +30,7 @@ use crate::shuffle::Stream;
 use crate::tables::Weights;
 use crate::time::Timestamp;
 
-use pool::sequence_at;
+use pool::{Word, latest_at, sequence_at};
 
 pub(super) use pool::Pool;
 
@@ -39,8 +40,11 @@ const ANSWER_EVERY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often dead records are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Peers that are asked soon, since they have just connected.
+/// Peers that are asked soon, since they have just connected; guests have half of the places.
 const MAX_SOON: usize = 64;
+/// Pulls that are answered in all, a second and at once: of members, and of guests. One costs a hash
+/// over the pool and up to 64 kB.
+const ANSWERS: [(u64, u64); 2] = [(200, 400), (20, 64)];
 /// Guests that are asked each second for their record anew.
 const GUESTS: usize = 8;
 /// The least time between two pulls that are not of the regular ones.
@@ -68,6 +72,8 @@ pub(super) struct RecordBook {
     asked: BTreeMap<PeerKey, Timestamp>,
     /// Who was answered, and when.
     answered: BTreeMap<PeerKey, Timestamp>,
+    /// What members, and what guests, have been answered together.
+    answers: [Bucket; 2],
     /// Peers to pull from before the next turn.
     soon: VecDeque<PeerKey>,
     soon_at: Timestamp,
@@ -105,6 +111,7 @@ impl RecordBook {
             sweep_at: Timestamp::default(),
             asked: BTreeMap::new(),
             answered: BTreeMap::new(),
+            answers: <[Bucket; 2]>::default(),
             soon: VecDeque::new(),
             soon_at: Timestamp::default(),
             first: 0,
@@ -114,6 +121,11 @@ impl RecordBook {
             book.keep_tables(ctx);
         }
         book
+    }
+
+    /// The highest sequence that a record may have now.
+    pub(super) fn latest(&self, ctx: &Ctx) -> u64 {
+        latest_at(unix(ctx))
     }
 
     /// The records of the living tables are verified, and known from now on.
@@ -138,8 +150,9 @@ impl RecordBook {
     }
 
     /// A connection is up: what its peer has is asked for soon.
-    pub(super) fn connected(&mut self, peer: PeerKey) {
-        if self.soon.len() < MAX_SOON && !self.soon.contains(&peer) {
+    pub(super) fn connected(&mut self, ctx: &Ctx, peer: PeerKey) {
+        let places = if ctx.peers.is_guest(peer) { MAX_SOON / 2 } else { MAX_SOON };
+        if self.soon.len() < places && !self.soon.contains(&peer) {
             self.soon.push_back(peer);
         }
     }
@@ -206,7 +219,7 @@ impl RecordBook {
         };
         let guests = ctx.peers.iter_everybody().filter(|peer| ctx.peers.is_guest(*peer));
         let guests: Vec<PeerKey> = guests.filter(old).take(GUESTS).collect();
-        guests.into_iter().for_each(|guest| self.connected(guest));
+        guests.into_iter().for_each(|guest| self.connected(ctx, guest));
     }
 
     fn random(&mut self, ctx: &Ctx) -> &mut Stream {
@@ -248,7 +261,10 @@ impl RecordBook {
     pub(super) fn answer(&mut self, ctx: &mut Ctx, from: PeerKey, pull: &RecordsPull) -> Outcome {
         let now = ctx.now;
         let soon = self.answered.get(&from).is_some_and(|at| now.since(*at) < ANSWER_EVERY);
-        if soon || !ctx.peers.is_connected(from) {
+        let class = usize::from(ctx.peers.is_guest(from));
+        let (each, burst) = ANSWERS[class];
+        let rate = Rate::new(each, Duration::from_secs(1), burst);
+        if soon || !ctx.peers.is_connected(from) || !self.answers[class].take(now, &rate, 1) {
             return Outcome::MembersRefused;
         }
         self.answered.insert(from, now);
@@ -279,15 +295,23 @@ impl RecordBook {
         // Of a guest its own: what it says of others, members say.
         let guest = ctx.peers.is_guest(from).then(|| ctx.peers.id(from)).flatten();
         let told = told.records.into_iter();
+        let sender = ctx.peers.id(from);
+        // One of each peer: more of them would be signatures to verify for nothing.
+        let mut seen = std::collections::BTreeSet::new();
         for record in told.filter(|record| guest.is_none_or(|guest| record.body.peer == guest)) {
             let peer = record.body.peer;
+            if !seen.insert(peer) {
+                ctx.outcomes.count(Outcome::RecordOld);
+                continue;
+            }
+            let word = if sender == Some(peer) { Word::Own } else { Word::Other };
             if Some(peer) == me {
                 // What this node says of itself it says itself.
                 ctx.outcomes.count(Outcome::RecordOld);
                 continue;
             }
             let favoured = is_favoured(ctx, weights, &peer);
-            match self.pool.take(unix(ctx), record, favoured) {
+            match self.pool.take(unix(ctx), record, favoured, word) {
                 Outcome::Control => ctx.counters.records_learnt += 1,
                 // Who passes a record on has verified it.
                 Outcome::ControlBad => return Outcome::ControlBad,

@@ -2,14 +2,14 @@
 //! others ask for, and what is to be looked at.
 //!
 //! The [rule](crate::tables) says who names a table and who takes it. A notice is passed on once by
-//! everybody, like evidence: one a leader and term counts, and of two that contradict each other the
-//! one with the lower hash, at everybody who knows both. Who lacks the table makes it of its own
+//! everybody, like evidence. Where a leader has signed two for one block neither counts: the table
+//! before stays, at everybody who learns of both before that block has begun. Who lacks the table makes it of its own
 //! records, if they give the same hash, or asks for it: who told the notice, then others who greet
 //! with its hash.
 //!
 //! # Bounds
-//! [`MAX_NOTICED`] notices; [`MAX_FETCHES`] tables of 0.9 MB that are on their way, and one that was
-//! encoded for others; budgets of [`MAX_BUDGETS`] peers, 16 bytes each; [`MAX_PROBES`] wishes to
+//! [`MAX_NOTICED`] notices; [`MAX_FETCHES`] tables of 0.9 MB that are on their way, and as many as
+//! epochs live that were encoded for others; budgets of [`MAX_BUDGETS`] peers, 16 bytes each; [`MAX_PROBES`] wishes to
 //! call a newcomer, of 200 bytes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,6 +25,7 @@ use crate::control::{
     Control, MAX_TABLE_PARTS, SignedTableNotice, TABLE_PART_LEN, TablePart, TableRequest,
 };
 use crate::egress::Lane;
+use crate::epoch::MAX_EPOCHS;
 use crate::outcome::Outcome;
 use crate::peer::{PeerId, PeerKey};
 use crate::tables::{self, Weights};
@@ -34,8 +35,10 @@ use crate::time::Timestamp;
 const MAX_NOTICED: usize = 4;
 /// Tables that are on their way at a time.
 const MAX_FETCHES: usize = 2;
-/// Tables that were refused and are not asked for again, 32 bytes each.
+/// Tables that were refused and are not asked for again, 40 bytes each.
 const MAX_REFUSED: usize = 16;
+/// How long they are not.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// Peers that are asked for a table, at most.
 const MAX_TRIES: usize = 8;
 /// A peer that has not answered for this long is asked no more.
@@ -46,6 +49,8 @@ const MAX_BUDGETS: usize = 4_096;
 const EACH: (u64, u64) = (16, MAX_TABLE_PARTS as u64);
 /// Parts that all peers together are sent, a second and at once.
 const ALL: (u64, u64) = (128, 8 * MAX_TABLE_PARTS as u64);
+/// Parts that all guests together are sent.
+const GUESTS: (u64, u64) = (32, 2 * MAX_TABLE_PARTS as u64);
 /// Newcomers that are to be called, at a time.
 const MAX_PROBES: usize = 64;
 
@@ -107,9 +112,9 @@ pub(super) struct Fetch {
 pub(super) enum Heard {
     /// Nothing; as what it is counted.
     Nothing(Outcome),
-    /// It is the one that counts. With the other, if it is the second.
-    Counts(Option<SignedTableNotice>),
-    /// Another one counts, which contradicts it.
+    /// It is the only one of its block so far.
+    Counts,
+    /// This one was here before, and contradicts it: neither counts.
     Contradicts(SignedTableNotice),
 }
 
@@ -131,16 +136,18 @@ pub(super) struct TableBook {
     /// By first block.
     noticed: BTreeMap<u64, Noticed>,
     fetches: Vec<Fetch>,
-    refused: VecDeque<[u8; 32]>,
+    refused: VecDeque<([u8; 32], Timestamp)>,
     /// The naming block of the last table that this node has named.
     pub(super) named: Option<u64>,
     /// When it is looked what is due.
     pub(super) look_at: Timestamp,
     /// A table that most peers go by and this node does not have, and since when.
     pub(super) elsewhere: Option<([u8; 32], Timestamp)>,
-    encoded: Option<([u8; 32], Vec<Bytes>)>,
+    /// Of the tables that live, the newest last.
+    encoded: Vec<([u8; 32], Vec<Bytes>)>,
     each: BTreeMap<PeerKey, Bucket>,
-    all: Bucket,
+    /// What members, and what guests, have been sent together.
+    all: [Bucket; 2],
     pub(super) probes: VecDeque<Probe>,
     pub(super) state: MembersState,
 }
@@ -165,23 +172,19 @@ impl TableBook {
                 return Heard::Nothing(Outcome::TableOld);
             }
             known.twice = true;
-            let other = known.signed;
-            if other.notice.table <= signed.notice.table {
-                return Heard::Contradicts(other);
-            }
-            known.signed = signed;
-            return Heard::Counts(Some(other));
+            return Heard::Contradicts(known.signed);
         }
         if self.noticed.len() >= MAX_NOTICED {
             self.noticed.pop_first();
         }
         self.noticed.insert(from_block, Noticed { signed, twice: false });
-        Heard::Counts(None)
+        Heard::Counts
     }
 
     /// The first block of a table that was named.
     pub(super) fn first_block_of(&self, table: &[u8; 32]) -> Option<u64> {
-        let of = self.noticed.iter().find(|(_, known)| known.signed.notice.table == *table);
+        let counts = |known: &Noticed| known.signed.notice.table == *table && !known.twice;
+        let of = self.noticed.iter().find(|(_, known)| counts(known));
         of.map(|(from_block, _)| *from_block)
     }
 
@@ -194,17 +197,20 @@ impl TableBook {
         above.map(|known| Control::TableNotice(Box::new(known.signed)))
     }
 
-    /// Whether a table was not taken.
-    pub(super) fn is_refused(&self, table: &[u8; 32]) -> bool {
-        self.refused.contains(table)
+    /// Whether a table was not taken lately.
+    pub(super) fn is_refused(&self, now: Timestamp, table: &[u8; 32]) -> bool {
+        let of = self.refused.iter().find(|(refused, _)| refused == table);
+        of.is_some_and(|(_, at)| now.since(*at) < REFUSED_FOR)
     }
 
-    /// A table was not taken: it is not asked for again.
-    pub(super) fn refuse(&mut self, table: [u8; 32], reason: String) {
+    /// A table was not taken: it is not asked for again for a while. Who is connected may be others
+    /// then, and what weighs what.
+    pub(super) fn refuse(&mut self, now: Timestamp, table: [u8; 32], reason: String) {
+        self.refused.retain(|(refused, _)| *refused != table);
         if self.refused.len() >= MAX_REFUSED {
             self.refused.pop_front();
         }
-        self.refused.push_back(table);
+        self.refused.push_back((table, now));
         self.state.refused += 1;
         self.state.reason = Some(reason);
     }
@@ -292,8 +298,23 @@ impl TableBook {
         if !ctx.peers.is_connected(from) {
             return Outcome::MembersRefused;
         }
+        if usize::from(asked.part) >= MAX_TABLE_PARTS {
+            return Outcome::MembersRefused;
+        }
+        // Before a table is encoded for it.
+        let now = ctx.now;
+        if self.each.len() >= MAX_BUDGETS {
+            self.each.retain(|_, spent| !spent.is_full(now));
+        }
+        let guest = usize::from(ctx.peers.is_guest(from));
+        if self.each.len() >= MAX_BUDGETS
+            || !self.each.entry(from).or_default().take(now, &rate(EACH), 1)
+            || !self.all[guest].take(now, &rate(if guest == 1 { GUESTS } else { ALL }), 1)
+        {
+            return Outcome::MembersRefused;
+        }
         let known = |encoded: &&([u8; 32], Vec<Bytes>)| encoded.0 == asked.table;
-        if self.encoded.as_ref().filter(known).is_none() {
+        if !self.encoded.iter().any(|encoded| known(&encoded)) {
             let mut living = ctx.epochs.iter().map(|living| living.epoch().members());
             let Some(table) = living.find(|table| table.hash() == asked.table) else {
                 return Outcome::MembersRefused;
@@ -306,22 +327,16 @@ impl TableBook {
                 // A table of a file may be longer than those that are spread.
                 return Outcome::MembersRefused;
             }
-            self.encoded = Some((asked.table, parts));
+            if self.encoded.len() >= MAX_EPOCHS {
+                self.encoded.remove(0);
+            }
+            self.encoded.push((asked.table, parts));
         }
-        let Some((table, parts)) = &self.encoded else { return Outcome::MembersRefused };
+        let encoded = self.encoded.iter().find(known);
+        let Some((table, parts)) = encoded else { return Outcome::MembersRefused };
         let Some(bytes) = parts.get(usize::from(asked.part)) else {
             return Outcome::MembersRefused;
         };
-        let now = ctx.now;
-        if self.each.len() >= MAX_BUDGETS {
-            self.each.retain(|_, spent| !spent.is_full(now));
-        }
-        if self.each.len() >= MAX_BUDGETS
-            || !self.each.entry(from).or_default().take(now, &rate(EACH), 1)
-            || !self.all.take(now, &rate(ALL), 1)
-        {
-            return Outcome::MembersRefused;
-        }
         let part = TablePart {
             table: *table,
             part: asked.part,

@@ -52,7 +52,7 @@ fn told(table: &Membership, of: std::ops::Range<u32>) -> Vec<(u32, u64)> {
 }
 
 #[test]
-fn those_with_weight_come_first_then_those_who_were_reached() {
+fn those_with_weight_come_first_and_nobody_comes_who_was_not_reached() {
     let records: Vec<MemberRecord> = (0..6).map(local).collect();
     let weights = weights(&[(1, 5), (3, 9), (4, 5), (99, 7)]);
     let compose = |reached: &[u32], before: &Membership, max| {
@@ -62,11 +62,13 @@ fn those_with_weight_come_first_then_those_who_were_reached() {
             .map(|(record, n)| Candidate { record, reached: reached.contains(&n) });
         compose(CHAIN, candidates, &weights, before, max).unwrap()
     };
-    let one = compose(&[0], &none(), 10);
+    let one = compose(&[0, 1, 3, 4], &none(), 10);
     assert_eq!(told(&one, 0..6), [(0, 0), (1, 5), (3, 9), (4, 5)], "2 and 5 were not reached");
+    // Nor is anybody called at an address that is not his because he has weight.
+    assert_eq!(told(&compose(&[0, 1], &none(), 10), 0..6), [(0, 0), (1, 5)]);
     // Who is a member already need not be reached again.
-    let with_two = compose(&[0, 2], &none(), 10);
-    assert_eq!(told(&compose(&[0], &with_two, 10), 0..6).len(), 5);
+    let with_two = compose(&[0, 1, 2, 3, 4], &none(), 10);
+    assert_eq!(told(&compose(&[], &with_two, 10), 0..6).len(), 5);
     // The heaviest come first, whoever they are.
     let two = compose(&[0, 1, 2, 3, 4, 5], &none(), 2);
     assert_eq!(two.len(), 2);
@@ -87,6 +89,10 @@ fn a_renewed_record_makes_no_other_table() {
     assert_eq!(after.len(), 3);
     let index = after.index(&local(2).body.peer).unwrap();
     assert_eq!(after.get(index).unwrap().record.body.sequence, 1_800_000_000_000);
+    // Until it was reached there it stays where it was: all would call where it says that it is.
+    let claims = all_new.iter().map(|record| Candidate { record, reached: false });
+    let stays = compose(CHAIN, claims, &Weights::new(), &before, 10).unwrap();
+    assert_eq!(stays.get(stays.index(&local(2).body.peer).unwrap()).unwrap().record, local(2));
 }
 
 #[test]
@@ -101,7 +107,8 @@ fn one_network_of_addresses_has_its_share_of_those_without_weight() {
     // Such a table of another leader's is not taken, by whoever does not have it yet.
     let members = records.iter().map(|r| Member { record: r.clone(), weight: 0 });
     let lie = Membership::new(CHAIN, members.collect()).unwrap();
-    let known = Known { before: &none(), weights: None, connected: &[], max: 100 };
+    let known =
+        Known { before: &none(), weights: None, connected: &[], max: 100, latest: u64::MAX };
     assert_eq!(judge(&lie, &known), Err(Unfit::Prefix));
     assert_eq!(judge(&table, &known), Ok(()));
     for exempt in
@@ -135,7 +142,13 @@ fn a_leader_that_throws_out_who_is_there_or_gives_weight_to_its_own_is_not_follo
     let records: Vec<MemberRecord> = (0..21).map(local).collect();
     let before = compose(CHAIN, all(&records[..20]), &heavy, &none(), 100).unwrap();
     let peers: Vec<PeerId> = records.iter().map(|record| record.body.peer).collect();
-    let known = Known { before: &before, weights: Some(&heavy), connected: &peers[..20], max: 100 };
+    let known = Known {
+        before: &before,
+        weights: Some(&heavy),
+        connected: &peers[..20],
+        max: 100,
+        latest: u64::MAX,
+    };
     let without = |gone: std::ops::Range<usize>| {
         let kept: Vec<MemberRecord> = records
             .iter()
@@ -150,6 +163,21 @@ fn a_leader_that_throws_out_who_is_there_or_gives_weight_to_its_own_is_not_follo
     // Of those who are gone nobody is missed.
     let gone = Known { connected: &peers[10..20], ..known };
     assert_eq!(judge(&without(0..10), &gone), Ok(()));
+    // Who is connected to few of many counts those: it could refuse nothing else.
+    let few = Known { connected: &peers[..2], ..known };
+    assert_eq!(judge(&without(1..20), &few), Err(Unfit::Omits { omitted: 10, total: 20 }));
+    // A record from the future would never die.
+    let soon = Known { latest: records[0].body.sequence - 1, ..known };
+    let future = judge(&before, &soon);
+    assert!(matches!(future, Err(Unfit::Future(_))), "{future:?}");
+    // What those weigh who are in neither table is no measure of a lie.
+    let mut asleep = heavy.clone();
+    asleep.insert(PeerId([0xaa; 32]), 1_000_000);
+    let known_asleep = Known { weights: Some(&asleep), ..known };
+    let mut lie = heavy.clone();
+    lie.insert(peers[20], 100);
+    let lie = compose(CHAIN, all(&records), &lie, &before, 100).unwrap();
+    assert!(matches!(judge(&lie, &known_asleep), Err(Unfit::Weights { .. })));
     let mut more = heavy.clone();
     *more.get_mut(&peers[0]).unwrap() += 20;
     let inflated = compose(CHAIN, all(&records), &more, &before, 100).unwrap();
@@ -161,9 +189,40 @@ fn a_leader_that_throws_out_who_is_there_or_gives_weight_to_its_own_is_not_follo
     let no_source = Known { weights: None, ..known };
     assert!(judge(&inflated, &no_source).is_err());
     // A newcomer knows nothing.
-    let newcomer = Known { before: &none(), weights: None, connected: &peers, max: 100 };
+    let newcomer =
+        Known { before: &none(), weights: None, connected: &peers, max: 100, latest: u64::MAX };
     assert_eq!(judge(&inflated, &newcomer), Ok(()));
     assert_eq!(judge(&inflated, &Known { max: 20, ..newcomer }), Err(Unfit::TooMany(21)));
+}
+
+/// Where nobody has weight a leader could fill a table with inventions and say that it was full.
+#[test]
+fn a_full_table_keeps_those_who_are_members() {
+    let records: Vec<MemberRecord> = (0..40).map(local).collect();
+    let mut by_id = records.clone();
+    by_id.sort_by_key(|record| std::cmp::Reverse(record.body.peer));
+    // Members with the highest ids, and newcomers below them.
+    let before = compose(CHAIN, all(&by_id[..20]), &Weights::new(), &none(), 20).unwrap();
+    let table = compose(CHAIN, all(&by_id), &Weights::new(), &before, 20).unwrap();
+    assert_eq!(table.hash(), before.hash());
+    let peers: Vec<PeerId> = records.iter().map(|record| record.body.peer).collect();
+    let known =
+        Known { before: &before, weights: None, connected: &peers, max: 20, latest: u64::MAX };
+    let invented = compose(CHAIN, all(&by_id[20..]), &Weights::new(), &none(), 20).unwrap();
+    assert_eq!(judge(&invented, &known), Err(Unfit::Omits { omitted: 20, total: 20 }));
+}
+
+/// Whoever is asked for a table could answer with another, and have the true one refused.
+#[test]
+fn bytes_that_are_another_table_are_malformed_whatever_is_wrong_with_them() {
+    let (table, _) = sample(CHAIN, &[3, 2, 1]);
+    let first = &table.members()[0];
+    let row = || Row { record: first.record.clone(), weight: 3 };
+    let twice = codec::encode(&vec![row(), row()]);
+    let malformed = Err(MembershipError::Decode(codec::DecodeError::Malformed));
+    assert_eq!(decode(CHAIN, &table.hash(), &twice, |_| false), malformed);
+    let elsewhere = encode(&sample(CHAIN + 1, &[3, 2, 1]).0);
+    assert_eq!(decode(CHAIN, &table.hash(), &elsewhere, |_| false), malformed);
 }
 
 #[test]
@@ -173,7 +232,8 @@ fn where_nobody_has_weight_members_are_counted() {
         |n: usize| compose(CHAIN, all(&records[..n]), &Weights::new(), &none(), 100).unwrap();
     let before = table(20);
     let peers: Vec<PeerId> = records.iter().map(|record| record.body.peer).collect();
-    let known = Known { before: &before, weights: None, connected: &peers, max: 100 };
+    let known =
+        Known { before: &before, weights: None, connected: &peers, max: 100, latest: u64::MAX };
     assert_eq!(judge(&table(18), &known), Ok(()));
     assert_eq!(judge(&table(17), &known), Err(Unfit::Omits { omitted: 3, total: 20 }));
     assert_eq!(judge(&table(21), &known), Ok(()), "newcomers are welcome");
@@ -250,7 +310,7 @@ proptest! {
         }
         // Its maker takes it.
         let peers: Vec<PeerId> = records.iter().map(|(record, _)| record.body.peer).collect();
-        let known = Known { before: &none(), weights: Some(&weights), connected: &peers, max };
+        let known = Known { before: &none(), weights: Some(&weights), connected: &peers, max, latest: u64::MAX };
         prop_assert_eq!(judge(&one, &known), Ok(()));
     }
 }

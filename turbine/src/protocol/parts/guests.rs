@@ -103,7 +103,7 @@ impl Parts {
             // It may want to become a member: then it has a record.
             let notices: Vec<Control> = self.tables.greeting(self.ctx.window.opened()).collect();
             notices.iter().for_each(|frame| self.ctx.send_control_in(Lane::Guest, peer, frame));
-            self.records.connected(peer);
+            self.records.connected(&self.ctx, peer);
         }
     }
 

@@ -49,7 +49,10 @@ impl Parts {
         let naming = tables::naming_block(notice.from_block, term);
         let leader = naming.and_then(|block| self.ctx.leader(block));
         let is_leaders = leader.is_some_and(|leader| *leader.key.as_bytes() == notice.leader);
-        if notice.chain_id != self.ctx.config.chain_id || too_far || !is_leaders {
+        // An epoch more than can live would take with it blocks that are still asked for.
+        let known = self.ctx.epochs.iter().any(|l| l.epoch().from_block() == notice.from_block);
+        let full = !known && self.ctx.epochs.iter().count() >= MAX_EPOCHS;
+        if notice.chain_id != self.ctx.config.chain_id || too_far || full || !is_leaders {
             return (Outcome::TableUnknown, 0);
         }
         if !signed.verify() {
@@ -61,16 +64,31 @@ impl Parts {
 
     /// A notice counts, which is this node's own if it is `from` nobody.
     fn heard(&mut self, signed: SignedTableNotice, from: Option<PeerKey>) {
-        let other = match self.tables.note(signed) {
-            Heard::Nothing(outcome) => return self.ctx.outcomes.count(outcome),
-            Heard::Contradicts(other) => return self.named_twice([other, signed]),
-            Heard::Counts(other) => other,
-        };
+        let heard = self.tables.note(signed);
+        if let Heard::Nothing(outcome) = heard {
+            return self.ctx.outcomes.count(outcome);
+        }
         let frame = Control::TableNotice(Box::new(signed));
         self.ctx.send_control_to_everybody(Lane::Bulk, &frame, from);
-        other.into_iter().for_each(|other| self.named_twice([signed, other]));
-        if from.is_some() {
-            self.want_table(signed.notice.table, Some(signed.notice.from_block), from);
+        let from_block = signed.notice.from_block;
+        if let Heard::Contradicts(other) = heard {
+            self.keep_table_before(from_block);
+            self.named_twice([other, signed]);
+        } else if from.is_some() {
+            self.want_table(signed.notice.table, Some(from_block), from);
+        }
+    }
+
+    /// No table was named for a block after all: that of the blocks before it stays, unless the block
+    /// has begun.
+    fn keep_table_before(&mut self, from_block: u64) {
+        let before = from_block.checked_sub(1).and_then(|block| self.ctx.epochs.at(block));
+        let before = before.map(|living| Arc::clone(living.epoch().members()));
+        let here = self.ctx.epochs.at(from_block).map(|living| living.epoch().members().hash());
+        if let Some(before) = before.filter(|before| Some(before.hash()) != here)
+            && self.change_table(Some(from_block), before).is_ok()
+        {
+            self.records.keep_tables(&self.ctx);
         }
     }
 
@@ -87,7 +105,7 @@ impl Parts {
     fn want_table(&mut self, table: [u8; 32], from_block: Option<u64>, from: Option<PeerKey>) {
         let at = from_block.and_then(|block| self.ctx.epochs.at(block));
         let in_effect = at.is_some_and(|living| living.epoch().members().hash() == table);
-        if in_effect || self.tables.is_refused(&table) {
+        if in_effect || self.tables.is_refused(self.ctx.now, &table) {
             return;
         }
         let living = self.ctx.epochs.iter().map(|living| living.epoch().members());
@@ -97,7 +115,7 @@ impl Parts {
             any.flatten().find(|made| made.hash() == table).map(Arc::new)
         };
         match known.or_else(made) {
-            Some(members) => self.take_table(members, from_block, None),
+            Some(members) => self.take_table(members, from_block, false),
             None => self.tables.want(&mut self.ctx, table, from_block, from),
         }
     }
@@ -136,16 +154,17 @@ impl Parts {
             weights: self.tables.weights.as_deref(),
             connected: &connected,
             max: self.ctx.config.members.max,
+            latest: self.records.latest(&self.ctx),
         };
         tables::judge(table, &known)
     }
 
     /// Takes a table that is here, or says why not. `own`: this node has named it.
-    fn take_table(&mut self, table: Arc<Membership>, from_block: Option<u64>, own: Option<()>) {
+    fn take_table(&mut self, table: Arc<Membership>, from_block: Option<u64>, own: bool) {
         let told = from_block.unwrap_or(0);
         if let Err(reason) = self.judge_table(&table, from_block) {
             self.ctx.outcomes.count(Outcome::TableUnfit);
-            self.tables.refuse(table.hash(), reason.to_string());
+            self.tables.refuse(self.ctx.now, table.hash(), reason.to_string());
             let news = TableNews::Refused { from_block: told, reason };
             return self.ctx.events.push_back(Event::Table(news));
         }
@@ -158,7 +177,7 @@ impl Parts {
         };
         self.tables.state.taken += 1;
         self.records.keep_tables(&self.ctx);
-        let news = TableNews::Taken { from_block, members, own: own.is_some() };
+        let news = TableNews::Taken { from_block, members, own };
         self.ctx.events.push_back(Event::Table(news));
     }
 
@@ -176,14 +195,14 @@ impl Parts {
         match tables::decode(self.ctx.config.chain_id, &table, &bytes, known) {
             Ok(members) => {
                 let named = self.tables.first_block_of(&table);
-                self.take_table(Arc::new(members), from_block.or(named), None);
+                self.take_table(Arc::new(members), from_block.or(named), false);
                 Outcome::Control
             }
             // Not what its hash says: whoever sent it has made it up.
             Err(MembershipError::Decode(_)) => Outcome::ControlBad,
             Err(error) => {
                 let reason = Unfit::Membership(error);
-                self.tables.refuse(table, reason.to_string());
+                self.tables.refuse(self.ctx.now, table, reason.to_string());
                 let from_block = from_block.unwrap_or(0);
                 let news = TableNews::Refused { from_block, reason };
                 self.ctx.events.push_back(Event::Table(news));
@@ -258,7 +277,7 @@ impl Parts {
             return;
         };
         // Before the notice: who asks for the table finds it here.
-        self.take_table(Arc::new(table), Some(from_block), Some(()));
+        self.take_table(Arc::new(table), Some(from_block), true);
         self.heard(signed, None);
     }
 
@@ -299,8 +318,8 @@ impl Parts {
         let is_here = |table: &[u8; 32]| {
             self.ctx.epochs.iter().any(|living| living.epoch().members().hash() == *table)
         };
-        let Some((table, _)) =
-            most.filter(|(table, _)| !is_here(table) && !self.tables.is_refused(table))
+        let Some((table, _)) = most
+            .filter(|(table, _)| !is_here(table) && !self.tables.is_refused(self.ctx.now, table))
         else {
             self.tables.elsewhere = None;
             return;

@@ -8,7 +8,8 @@
 //! Times are those of the Unix clock.
 //!
 //! # Bounds
-//! [`MAX_RECORDS`] records of 300 bytes: 2.5 MB, and [`MAX_OF_PREFIX`](crate::tables::MAX_OF_PREFIX)
+//! [`MAX_RECORDS`] records of 300 bytes from peers: 2.5 MB, beside those of this node's own tables, and
+//! [`MAX_OF_PREFIX`](crate::tables::MAX_OF_PREFIX)
 //! of a network of addresses among those whom neither a table nor a weight names. When it is full,
 //! those give way to the others.
 
@@ -36,6 +37,11 @@ pub(in crate::protocol) const fn sequence_at(now: Timestamp) -> u64 {
     now.as_micros() / 1_000
 }
 
+/// The highest sequence that a record may have.
+pub(in crate::protocol) fn latest_at(now: Timestamp) -> u64 {
+    sequence_at(now + AHEAD)
+}
+
 #[derive(Debug)]
 struct Kept {
     record: MemberRecord,
@@ -46,6 +52,15 @@ struct Kept {
     counted: bool,
 }
 
+/// Whose word a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::protocol) enum Word {
+    /// The peer's own, over a connection with its key.
+    Own,
+    /// Another's.
+    Other,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(in crate::protocol) struct Pool {
@@ -53,11 +68,14 @@ pub(in crate::protocol) struct Pool {
     life: Duration,
     records: BTreeMap<PeerId, Kept>,
     prefixes: Prefixes,
+    /// Where the next peers to be called back are looked for: each in its turn.
+    next_probe: PeerId,
 }
 
 impl Pool {
     pub(in crate::protocol) fn new(chain_id: u64, life: Duration) -> Self {
-        Self { chain_id, life, records: BTreeMap::new(), prefixes: Prefixes::default() }
+        let (records, prefixes) = (BTreeMap::new(), Prefixes::default());
+        Self { chain_id, life, records, prefixes, next_probe: PeerId([0; 32]) }
     }
 
     pub(in crate::protocol) fn len(&self) -> usize {
@@ -91,18 +109,24 @@ impl Pool {
     /// One that is dead is not kept: a table has the record with which its member came.
     pub(in crate::protocol) fn keep_known(&mut self, now: Timestamp, record: &MemberRecord) {
         let newer = |kept: &Kept| kept.record.body.sequence < record.body.sequence;
-        if self.is_alive(now, record) && self.records.get(&record.body.peer).is_none_or(newer) {
+        let in_time = record.body.sequence <= latest_at(now);
+        if in_time
+            && self.is_alive(now, record)
+            && self.records.get(&record.body.peer).is_none_or(newer)
+        {
             self.replace(record.clone(), false, true);
         }
     }
 
     /// Takes a record that came from a peer. `favoured` says whether a table or a weight names its
-    /// peer. Only what would be kept is verified.
+    /// peer. Only what would be kept is verified. When the pool is full, one whose peer nobody has
+    /// reached gives way to who is favoured and to who speaks for itself.
     pub(in crate::protocol) fn take(
         &mut self,
         now: Timestamp,
         record: MemberRecord,
         favoured: bool,
+        word: Word,
     ) -> Outcome {
         let (peer, sequence) = (record.body.peer, record.body.sequence);
         if record.body.chain_id != self.chain_id {
@@ -116,7 +140,7 @@ impl Pool {
             if !favoured {
                 return Outcome::RecordUnwanted;
             }
-        } else if sequence > sequence_at(now + AHEAD) {
+        } else if sequence > latest_at(now) {
             return Outcome::RecordFuture;
         } else if !self.is_alive(now, &record) {
             return Outcome::RecordDead;
@@ -133,7 +157,7 @@ impl Pool {
         let room = !is_new || self.records.len() < MAX_RECORDS;
         let giving_way = match room {
             true => None,
-            false if favoured => self.least(),
+            false if favoured || word == Word::Own => self.least(),
             false => return Outcome::RecordsFull,
         };
         if !room && giving_way.is_none() {
@@ -152,10 +176,12 @@ impl Pool {
         Outcome::Control
     }
 
-    /// Of those whom nothing names the one that was made first.
+    /// Of those whom nothing names the one that was made first, and of these first one that nobody has
+    /// reached.
     fn least(&self) -> Option<PeerId> {
         let counted = self.records.iter().filter(|(_, kept)| kept.counted);
-        counted.min_by_key(|(_, kept)| kept.record.body.sequence).map(|(peer, _)| *peer)
+        let first = counted.min_by_key(|(_, kept)| (kept.reached, kept.record.body.sequence));
+        first.map(|(peer, _)| *peer)
     }
 
     fn replace(&mut self, record: MemberRecord, counted: bool, reached: bool) {
@@ -177,7 +203,7 @@ impl Pool {
     }
 
     /// Forgets who has not renewed its record, and records without age of those whom nothing names any
-    /// more. Says who is favoured anew.
+    /// more, and counts anew who is favoured.
     pub(in crate::protocol) fn expire(
         &mut self,
         now: Timestamp,
@@ -219,15 +245,28 @@ impl Pool {
         now: Timestamp,
         most: usize,
     ) -> Vec<(PeerId, Vec<SocketAddr>)> {
-        let due = self.records.iter_mut().filter(|(_, kept)| {
+        let is_due = |(_, kept): &(&PeerId, &Kept)| {
             let tried = kept.probed_at.is_some_and(|at| now.since(at) < PROBE_AGAIN);
             !kept.reached && kept.record.body.sequence >= LIVE && !tried
-        });
-        let due = due.take(most).map(|(peer, kept)| {
+        };
+        // Round: whoever makes records with low ids without end keeps nobody else waiting.
+        let from = self.next_probe;
+        let round = self.records.range(from..).chain(self.records.range(..from));
+        let due: Vec<PeerId> = round.filter(is_due).map(|(peer, _)| *peer).take(most).collect();
+        let after = |peer: &PeerId| {
+            let after = (std::ops::Bound::Excluded(*peer), std::ops::Bound::Unbounded);
+            self.records.range(after).next().map(|(peer, _)| *peer)
+        };
+        if let Some(last) = due.last() {
+            self.next_probe = after(last).unwrap_or(PeerId([0; 32]));
+        }
+        let mut probes = Vec::new();
+        for peer in due {
+            let Some(kept) = self.records.get_mut(&peer) else { continue };
             kept.probed_at = Some(now);
-            (*peer, kept.record.addresses().collect())
-        });
-        due.collect()
+            probes.push((peer, kept.record.addresses().collect()));
+        }
+        probes
     }
 
     /// A hash of each of so many buckets, a power of two: of the peers in it and their sequences.

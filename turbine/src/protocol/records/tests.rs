@@ -40,7 +40,7 @@ fn two(world: &World) -> [(Ctx, RecordBook); 2] {
 fn records_are_pulled_once_and_what_was_not_asked_for_is_not_looked_at() {
     let world = World::new(&[1; 3], 1);
     let [(mut ctx, mut book), (mut theirs, mut other)] = two(&world);
-    book.connected(peer(1));
+    book.connected(&ctx, peer(1));
     book.timeout(&mut ctx, None);
     other.timeout(&mut theirs, None);
     let pull = frames(&mut ctx).into_iter().find(|(to, _)| *to == peer(1));
