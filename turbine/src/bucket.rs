@@ -56,6 +56,12 @@ impl Bucket {
         self.busy_until.since(now) <= rate.burst
     }
 
+    /// Takes `units` in any case, and never more in all than the burst: there are no debts.
+    pub(crate) fn charge_within(&mut self, now: Timestamp, rate: &Rate, units: u64) {
+        self.charge(now, rate, units);
+        self.busy_until = self.busy_until.min(now + rate.burst);
+    }
+
     /// When nothing of it will be in use.
     #[cfg(feature = "net")]
     pub(crate) const fn until(&self) -> Timestamp {
@@ -108,6 +114,15 @@ mod tests {
         assert!(!bucket.charge(at(0), &rate, 4));
         assert!(!bucket.charge(at(4_999), &rate, 1));
         assert!(bucket.charge(at(6_000), &rate, 1));
+    }
+
+    #[test]
+    fn what_is_charged_within_the_burst_is_no_debt() {
+        let rate = Rate::new(1, SECOND, 3);
+        let mut bucket = Bucket::default();
+        (0..1_000).for_each(|_| bucket.charge_within(at(0), &rate, 100));
+        assert!(!bucket.take(at(0), &rate, 1));
+        assert!(bucket.take(at(1_000), &rate, 1) && bucket.is_full(at(4_000)));
     }
 
     #[test]

@@ -169,8 +169,11 @@ async fn a_stranger_follows_as_a_guest_and_is_forgotten_when_it_goes() {
         assert_eq!(guest.message().await.message, message);
     }
     for node in &nodes {
-        let snapshot = node.until(|snapshot| snapshot.guests == 1).await;
-        assert_eq!((snapshot.connected, snapshot.members), (3, 4));
+        // All three at once, whenever that is: connections come and go while nodes find each other.
+        let all = |snapshot: &Snapshot| {
+            (snapshot.guests, snapshot.connected, snapshot.members) == (1, 3, 4)
+        };
+        node.until(all).await;
         assert!(node.handle.epochs().peers().key(&id(&key)).is_some());
     }
     guest.stop().await;
@@ -234,9 +237,13 @@ async fn strangers_beyond_the_places_are_sent_away_and_members_are_let_in() {
 async fn guests_that_flood_requests_keep_nobody_from_anything() {
     let (world, sockets) = World::new(4, 8);
     let mut nodes = world.start_members(sockets).await;
-    let mut flooding = Vec::new();
+    let mut calls = Vec::new();
     for n in 100..108 {
-        let (endpoint, connection) = world.call(&identity(n)).await.expect("a place");
+        calls.push(world.call(&identity(n)).await.expect("a place"));
+    }
+    nodes[0].until(|snapshot| snapshot.guests == 8).await;
+    let mut flooding = Vec::new();
+    for (endpoint, connection) in calls {
         flooding.push(tokio::spawn(async move {
             let mut stream = connection.open_uni().await.unwrap();
             let ask =
@@ -254,17 +261,19 @@ async fn guests_that_flood_requests_keep_nobody_from_anything() {
             drop(endpoint);
         }));
     }
-    nodes[0].until(|snapshot| snapshot.guests == 8).await;
     for seq in 0..20 {
         let message = world.broadcast(&nodes[0], seq, 30_000).await;
         for node in &mut nodes[1..] {
             assert_eq!(node.message().await.message, message);
         }
     }
-    let snapshot = nodes[0].handle.snapshot();
-    let of = |name: &str| snapshot.outcomes.labels().find(|(n, _)| *n == name).map_or(0, |o| o.1);
-    assert!(of("repair_refused") + of("over_budget") + of("guest") > 0, "they were held back");
-    assert_eq!(snapshot.connected, 3, "no member was barred");
+    // They are held back, and no member is barred.
+    let held_back = |snapshot: &Snapshot| {
+        let names = ["repair_refused", "over_budget", "guest"];
+        let mut outcomes = snapshot.outcomes.labels();
+        outcomes.any(|(name, count)| names.contains(&name) && count > 0) && snapshot.connected == 3
+    };
+    nodes[0].until(held_back).await;
     flooding.iter().for_each(JoinHandle::abort);
     for node in nodes {
         node.stop().await;

@@ -15,7 +15,7 @@ use super::connections::{Change, Connections, Dropped, Received};
 use super::dial::{Bars, CONTACT_ADDRESSES, Contacts, Dials};
 use super::experiments::Losses;
 use super::following::Following;
-use super::guests::Guests;
+use super::guests::{Guests, NoGuest};
 use super::handle::{Broadcast, Command};
 use super::held::Held;
 use super::inbox::{Inbound, Inbox};
@@ -32,6 +32,8 @@ use crate::protocol::{BroadcastError, EpochChange, Event, Protocol};
 
 /// Datagrams taken at a time.
 const BURST: usize = 256;
+/// Changes of connections taken before what has come in has its turn: strangers can make many.
+const CHANGES_IN_A_ROW: usize = 8;
 /// Broadcasts waiting for room in the lanes.
 pub(super) const PENDING_BROADCASTS: usize = 64;
 /// Transmits between two reads of the input.
@@ -85,6 +87,7 @@ impl Driver {
         let mut publish = tokio::time::interval(SNAPSHOT_INTERVAL);
         publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut planning: Option<JoinHandle<Option<PlanDraft>>> = None;
+        let mut changed = 0;
         loop {
             if self.drain().await.is_err() {
                 return;
@@ -107,8 +110,14 @@ impl Driver {
             let room = self.pending.len() < PENDING_BROADCASTS;
             tokio::select! {
                 biased;
-                Some(change) = changes.recv() => self.change(change),
+                Some(change) = changes.recv(), if changed < CHANGES_IN_A_ROW => {
+                    changed += 1;
+                    if self.change(change) {
+                        self.publish();
+                    }
+                }
                 () = inbox.recv_many(&mut received, BURST) => {
+                    changed = 0;
                     self.receive(&mut received);
                     // A flood must not keep the rest waiting: some of each for every burst.
                     if self.pending.len() < PENDING_BROADCASTS {
@@ -134,6 +143,8 @@ impl Driver {
                     self.measure();
                     self.publish();
                 }
+                // Nothing else waited.
+                () = std::future::ready(()), if changed >= CHANGES_IN_A_ROW => changed = 0,
             }
         }
     }
@@ -147,11 +158,16 @@ impl Driver {
                 match &event {
                     Event::Bar { peer, outcome } => {
                         // Its key goes with its connection: what stays out is its host.
-                        if self.protocol.has_guest(*peer) {
+                        if self.protocol.has_guest(*peer)
+                            && let Some(id) = self.peer(*peer)
+                        {
                             let now = self.clock.now();
-                            self.guests.bar(now, *peer, now + self.bar);
+                            self.guests.bar(now, (*peer, id), now + self.bar);
                         }
-                        self.bars.bar(*peer, self.bar);
+                        // Who is gone by now has no key that could be barred.
+                        if self.peer(*peer).is_some() {
+                            self.bars.bar(*peer, self.bar);
+                        }
                         self.connections.close(*peer, outcome.label());
                     }
                     Event::Epoch(change) => self.change_members(change),
@@ -353,21 +369,25 @@ impl Driver {
         }
     }
 
-    fn change(&mut self, change: Change) {
+    /// Takes news of a connection; says whether anything has changed.
+    fn change(&mut self, change: Change) -> bool {
         match change {
             // Barred while this was on its way here.
             Change::Up { peer, connection, .. } if self.bars.is_barred(peer) => {
                 connection.close(VarInt::from_u32(1), b"barred");
+                false
             }
             Change::Reached(peer, address) => {
                 self.protocol.handle_reached(self.clock.now(), &peer, address);
+                true
             }
             Change::Up { peer, connection, outgoing } => {
                 if let Some(id) = self.peer(peer).filter(|_| outgoing) {
                     let (now, address) = (self.clock.now(), connection.remote_address());
                     self.protocol.handle_reached(now, &id, address);
                 }
-                if self.connections.add(peer, connection, outgoing) {
+                let added = self.connections.add(peer, connection, outgoing);
+                if added {
                     if let Some(unsaid) = self.connections.log(peer) {
                         tracing::info!(peer = ?self.peer(peer), outgoing, unsaid, "connected");
                     }
@@ -376,10 +396,12 @@ impl Driver {
                     self.protocol.handle_connected(peer);
                     self.following.make_room(&self.protocol, &self.connections);
                 }
+                added
             }
             Change::Stranger { id, connection } => self.stranger(id, connection),
             Change::Down { peer, id } => {
-                if self.connections.remove(peer, id) {
+                let gone = self.connections.remove(peer, id);
+                if gone {
                     if let Some(unsaid) = self.connections.log(peer) {
                         tracing::info!(peer = ?self.peer(peer), unsaid, "disconnected");
                     }
@@ -389,30 +411,45 @@ impl Driver {
                         self.forget(peer);
                     }
                 }
+                gone
             }
         }
-        self.publish();
     }
 
-    /// Who is no member has called: it becomes a guest, unless it is known, or there is no room.
-    fn stranger(&mut self, id: PeerId, connection: Connection) {
+    /// Who is no member has called: it becomes a guest, unless it is known, or there is no room. Says
+    /// whether anything has changed.
+    fn stranger(&mut self, id: PeerId, connection: Connection) -> bool {
         let now = self.clock.now();
         let address = connection.remote_address().ip();
         let known = self.protocol.epochs().peers().key(&id);
+        let refuse = |why: &[u8]| {
+            connection.close(VarInt::from_u32(1), why);
+            false
+        };
+        // A guest that is known may call from a place that is barred by now.
+        let is_barred = self.guests.is_barred(now, &id, address);
+        if is_barred && known.is_none_or(|key| self.protocol.has_guest(key)) {
+            return refuse(NoGuest::Barred.reason());
+        }
         let is_new = known.is_none();
         if is_new && let Err(why) = self.guests.admit(now, address) {
-            return connection.close(VarInt::from_u32(1), why.reason());
+            return refuse(why.reason());
         }
         let Some(peer) = self.protocol.handle_guest(now, id).filter(|p| *p != self.protocol.me())
         else {
-            return connection.close(VarInt::from_u32(1), b"no room");
+            return refuse(NoGuest::Full.reason());
         };
         if is_new {
             self.guests.take(peer, address);
             self.connections.join(peer, id, true);
+            self.publish_epochs();
         }
-        self.publish_epochs();
-        self.change(Change::Up { peer, connection, outgoing: false });
+        let added = self.change(Change::Up { peer, connection, outgoing: false });
+        if is_new && !added {
+            self.protocol.handle_disconnected(peer);
+            self.forget(peer);
+        }
+        added
     }
 
     /// Calls a peer at some addresses, whether a table names it or not.
@@ -441,6 +478,8 @@ impl Driver {
 
     /// A key is nobody's any more.
     fn forget(&mut self, peer: PeerKey) {
+        // Who reads in a snapshot that it is gone finds it nowhere else.
+        self.publish_epochs();
         self.guests.give_back(peer);
         self.dials.stop(peer);
         self.connections.leave(peer);

@@ -3,9 +3,10 @@
 //! Anybody can make keys, so guests are told apart by where they call from: a host (an address, or
 //! with IPv6 a /64) has an eighth of the places, a network (a /24 or /48) a quarter, this machine
 //! itself all of them. New ones come at a rate, since each costs a change of the table of peers. A
-//! guest that was barred takes its host along; members behind it are not asked for.
+//! guest that was barred takes its host along; members behind it are not asked for. On this machine,
+//! which all that run here share, its key alone is barred.
 //!
-//! Memory: 100 bytes a guest, and 64 bytes for each of at most [`BARRED`] hosts.
+//! Memory: 100 bytes a guest, and 64 bytes for each of at most [`BARRED`] hosts and as many keys.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,18 +14,18 @@ use std::time::Duration;
 
 use super::places::{host, network};
 use crate::bucket::{Bucket, Rate};
-use crate::peer::PeerKey;
+use crate::peer::{PeerId, PeerKey};
 use crate::time::Timestamp;
 
 /// New guests a second, and at once.
 const NEW: (u64, u64) = (32, 128);
-/// Hosts that are barred; of more, those go whose time is up first.
+/// Hosts that are barred, and keys; of more, those go whose time is up first.
 const BARRED: usize = 4_096;
 
-/// Why a caller does not become a guest. The text is the reason that its connection is closed with.
+/// Why a caller does not become, or stay, a guest. The text is the reason that its connection is closed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoGuest {
-    /// Another guest of its host has misbehaved.
+    /// A guest of its host has misbehaved; on this machine, it has itself.
     Barred,
     /// All places are taken, or those of its host or network.
     Full,
@@ -51,7 +52,35 @@ pub(super) struct Guests {
     networks: BTreeMap<IpAddr, usize>,
     rate: Rate,
     new: Bucket,
-    barred: BTreeMap<IpAddr, Timestamp>,
+    barred: Barred<IpAddr>,
+    /// Of this machine.
+    barred_here: Barred<PeerId>,
+}
+
+/// Who is barred, and until when.
+#[derive(Debug)]
+struct Barred<T>(BTreeMap<T, Timestamp>);
+
+impl<T: Ord + Copy> Barred<T> {
+    fn has(&self, now: Timestamp, who: &T) -> bool {
+        self.0.get(who).is_some_and(|until| *until > now)
+    }
+
+    fn add(&mut self, now: Timestamp, who: T, until: Timestamp) {
+        if self.0.len() >= BARRED && !self.0.contains_key(&who) {
+            self.0.retain(|_, until| *until > now);
+            let first = self.0.iter().min_by_key(|(_, until)| **until).map(|(who, _)| *who);
+            if self.0.len() >= BARRED {
+                first.map(|first| self.0.remove(&first));
+            }
+        }
+        self.0.insert(who, until);
+    }
+}
+
+/// Whether an address is this machine's.
+fn is_local(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
 }
 
 impl Guests {
@@ -63,18 +92,25 @@ impl Guests {
             networks: BTreeMap::new(),
             rate: Rate::new(NEW.0, Duration::from_secs(1), NEW.1),
             new: Bucket::default(),
-            barred: BTreeMap::new(),
+            barred: Barred(BTreeMap::new()),
+            barred_here: Barred(BTreeMap::new()),
         }
     }
 
-    /// Whether there is a place for one more from an address, and it may come now.
+    /// Whether nobody from where a caller calls is let in as a guest; on this machine, whether the
+    /// caller is not.
+    pub(super) fn is_barred(&self, now: Timestamp, id: &PeerId, address: IpAddr) -> bool {
+        match is_local(address) {
+            true => self.barred_here.has(now, id),
+            false => self.barred.has(now, &host(address)),
+        }
+    }
+
+    /// Whether there is a place for one more from an address that is not barred, and it may come now.
     ///
     /// # Errors
     /// [`NoGuest`].
     pub(super) fn admit(&mut self, now: Timestamp, address: IpAddr) -> Result<(), NoGuest> {
-        if self.barred.get(&host(address)).is_some_and(|until| *until > now) {
-            return Err(NoGuest::Barred);
-        }
         if !self.has_room(address) {
             return Err(NoGuest::Full);
         }
@@ -84,10 +120,9 @@ impl Guests {
     fn has_room(&self, address: IpAddr) -> bool {
         let of =
             |counts: &BTreeMap<IpAddr, usize>, at: IpAddr| counts.get(&at).copied().unwrap_or(0);
-        let local = address.to_canonical().is_loopback();
         let few = of(&self.hosts, host(address)) < (self.total / 8).max(1)
             && of(&self.networks, network(address)) < (self.total / 4).max(1);
-        self.taken.len() < self.total && (local || few)
+        self.taken.len() < self.total && (is_local(address) || few)
     }
 
     /// A guest takes a place, or keeps the one that it has. Says whether there was one.
@@ -119,18 +154,14 @@ impl Guests {
         }
     }
 
-    /// A guest has misbehaved: nobody from its host becomes one before `until`.
-    pub(super) fn bar(&mut self, now: Timestamp, peer: PeerKey, until: Timestamp) {
-        let Some(address) = self.taken.get(&peer) else { return };
-        if self.barred.len() >= BARRED {
-            self.barred.retain(|_, until| *until > now);
-            if self.barred.len() >= BARRED
-                && let Some(first) = self.barred.iter().min_by_key(|(_, u)| **u).map(|(h, _)| *h)
-            {
-                self.barred.remove(&first);
-            }
+    /// A guest has misbehaved: nobody from its host becomes one before `until`; on this machine it
+    /// alone does not.
+    pub(super) fn bar(&mut self, now: Timestamp, (peer, id): (PeerKey, PeerId), until: Timestamp) {
+        match self.taken.get(&peer) {
+            Some(address) if is_local(*address) => self.barred_here.add(now, id, until),
+            Some(address) => self.barred.add(now, host(*address), until),
+            None => {}
         }
-        self.barred.insert(host(*address), until);
     }
 }
 
@@ -189,17 +220,34 @@ mod tests {
     fn who_is_barred_takes_its_host_along_for_a_time() {
         let mut guests = Guests::new(64);
         let [one, other] = [v4(203, 0, 113, 1), v4(203, 0, 113, 2)];
+        let [liar, next] = [PeerId([1; 32]), PeerId([2; 32])];
         assert!(guests.take(PeerKey::from(1), one) && guests.take(PeerKey::from(1), one));
-        guests.bar(at(0), PeerKey::from(1), at(60_000));
+        guests.bar(at(0), (PeerKey::from(1), liar), at(60_000));
         guests.give_back(PeerKey::from(1));
-        assert_eq!(guests.admit(at(1), one), Err(NoGuest::Barred));
-        assert!(guests.admit(at(1), other).is_ok() && guests.admit(at(60_001), one).is_ok());
+        assert!([liar, next].iter().all(|id| guests.is_barred(at(1), id, one)));
+        assert!(
+            !guests.is_barred(at(1), &next, other) && !guests.is_barred(at(60_001), &liar, one)
+        );
         for n in 0..2 * BARRED as u32 {
             let address = IpAddr::from((n + (9 << 24)).to_be_bytes());
             guests.total = usize::MAX;
             assert!(guests.take(PeerKey::from(n), address));
-            guests.bar(at(2), PeerKey::from(n), at(60_002 + u64::from(n)));
+            guests.bar(at(2), (PeerKey::from(n), liar), at(60_002 + u64::from(n)));
         }
-        assert_eq!(guests.barred.len(), BARRED);
+        assert_eq!(guests.barred.0.len(), BARRED);
+    }
+
+    #[test]
+    fn on_this_machine_who_is_barred_is_so_alone() {
+        let mut guests = Guests::new(64);
+        let [liar, next] = [PeerId([1; 32]), PeerId([2; 32])];
+        for here in [v4(127, 0, 0, 1), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)] {
+            assert!(guests.take(PeerKey::from(1), here));
+            guests.bar(at(0), (PeerKey::from(1), liar), at(60_000));
+            guests.give_back(PeerKey::from(1));
+            assert!(guests.is_barred(at(1), &liar, here) && !guests.is_barred(at(1), &next, here));
+            assert!(!guests.is_barred(at(60_001), &liar, here));
+        }
+        assert!(guests.barred.0.is_empty() && guests.barred_here.0.len() == 1);
     }
 }

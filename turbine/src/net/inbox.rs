@@ -51,6 +51,8 @@ pub(super) struct Inbound {
 pub(super) struct FrameRoom {
     bytes: Arc<Semaphore>,
     guest: Arc<AtomicBool>,
+    /// Whether it has as much room as a member, which it keeps.
+    grown: Arc<AtomicBool>,
 }
 
 impl Default for FrameRoom {
@@ -63,7 +65,8 @@ impl FrameRoom {
     pub(super) fn new(guest: bool) -> Self {
         let bytes = if guest { GUEST_FRAME_BYTES } else { FRAME_BYTES };
         let bytes = Arc::new(Semaphore::new(bytes));
-        Self { bytes, guest: Arc::new(AtomicBool::new(guest)) }
+        let [guest, grown] = [guest, !guest].map(|flag| Arc::new(AtomicBool::new(flag)));
+        Self { bytes, guest, grown }
     }
 
     /// Whether it is a guest's.
@@ -73,11 +76,9 @@ impl FrameRoom {
 
     /// Its peer is a member from now on and has as much as any, or a guest, who keeps what it had.
     pub(super) fn set_guest(&self, guest: bool) {
-        if self.guest.swap(guest, Ordering::Relaxed) && !guest {
-            let has = self.bytes.available_permits();
-            if has <= GUEST_FRAME_BYTES {
-                self.bytes.add_permits(FRAME_BYTES - GUEST_FRAME_BYTES);
-            }
+        self.guest.store(guest, Ordering::Relaxed);
+        if !guest && !self.grown.swap(true, Ordering::Relaxed) {
+            self.bytes.add_permits(FRAME_BYTES - GUEST_FRAME_BYTES);
         }
     }
 
@@ -345,6 +346,12 @@ mod tests {
         drop(held);
         room.set_guest(true);
         room.set_guest(false);
+        assert_eq!(room.bytes.available_permits(), FRAME_BYTES, "once");
+        // Also while frames of its are here.
+        let held = room.take(MAX_CONTROL_LEN).await.unwrap();
+        room.set_guest(true);
+        room.set_guest(false);
+        drop(held);
         assert_eq!(room.bytes.available_permits(), FRAME_BYTES, "once");
     }
 

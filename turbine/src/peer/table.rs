@@ -5,7 +5,7 @@
 //! is shared by all that were made of it, and the few entries that have changed since. After
 //! [`LATE`] of them they go into a base of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::{PeerId, PeerKey};
@@ -25,7 +25,7 @@ pub const MAX_PEERS: usize = MAX_EPOCHS * MAX_MEMBERS + MAX_GUESTS + MAX_CONTACT
 
 const _: () = assert!(MAX_PEERS <= 1 << PeerKey::SLOT_BITS, "every peer has a slot");
 
-/// Entries beside the base, each 100 bytes that are copied for every change.
+/// Slots, and ids, that differ from the base, each 60 bytes that are copied for every change.
 const LATE: usize = 256;
 
 #[derive(Debug, Clone, Copy)]
@@ -50,8 +50,9 @@ pub struct PeerTable {
     slots: BTreeMap<usize, Slot>,
     /// Peers that differ from the base: their keys, or that they are none.
     by_id: BTreeMap<PeerId, Option<PeerKey>>,
-    /// Free slots; the one that was freed last is given first, since its key is the oldest.
-    free: Vec<u32>,
+    /// Free slots; the one that is free for the longest is given first, so that a key is used again
+    /// as late as can be.
+    free: VecDeque<u32>,
     /// How many slots and peers there are.
     end: usize,
     len: usize,
@@ -63,7 +64,7 @@ impl PeerTable {
         if let Some(key) = self.key(&peer) {
             return Some(key);
         }
-        let slot = match self.free.pop() {
+        let slot = match self.free.pop_front() {
             Some(slot) => slot as usize,
             None if self.end < MAX_PEERS => {
                 self.end += 1;
@@ -84,15 +85,19 @@ impl PeerTable {
         let generation = (key.generation() + 1) % (1 << (32 - PeerKey::SLOT_BITS));
         self.len -= 1;
         self.set((key.slot(), Slot { peer: None, generation }), (*peer, None));
-        self.free.push(key.slot() as u32);
+        self.free.push_back(key.slot() as u32);
         Some(key)
     }
 
     /// Changes a slot and what a peer's key is: in the base if nobody shares it.
     fn set(&mut self, (at, slot): (usize, Slot), (peer, key): (PeerId, Option<PeerKey>)) {
         self.slots.insert(at, slot);
-        self.by_id.insert(peer, key);
-        if self.slots.len() > LATE || Arc::get_mut(&mut self.base).is_some() {
+        match key {
+            // Who came and went since the base was made leaves nothing.
+            None if !self.base.by_id.contains_key(&peer) => drop(self.by_id.remove(&peer)),
+            key => drop(self.by_id.insert(peer, key)),
+        }
+        if self.slots.len().max(self.by_id.len()) > LATE || Arc::get_mut(&mut self.base).is_some() {
             self.settle();
         }
     }
@@ -223,6 +228,36 @@ mod tests {
         assert_eq!(all.len(), 1_500);
         assert!(all.iter().all(|(key, id)| table.key(id) == Some(*key)));
         assert_eq!(before.iter().count(), 1_000);
+    }
+
+    #[test]
+    fn who_comes_and_goes_leaves_nothing() {
+        let mut table = PeerTable::default();
+        (0..300).for_each(|n| assert!(table.intern(peer(n)).is_some()));
+        for n in 1_000..11_000 {
+            let _before = table.clone();
+            table.intern(peer(n)).unwrap();
+            let _between = table.clone();
+            table.forget(&peer(n)).unwrap();
+            assert!(table.by_id.len() <= LATE + 1 && table.slots.len() <= LATE + 1);
+        }
+        // Those of the base as well.
+        for n in 0..300 {
+            let _before = table.clone();
+            table.forget(&peer(n)).unwrap();
+            assert!(table.by_id.len() <= LATE + 1 && table.slots.len() <= LATE + 1);
+        }
+        assert_eq!((table.len(), table.slots(), table.iter().count()), (0, 301, 0));
+        assert!(table.by_id.len() + table.base.by_id.len() <= 2 * LATE + 300);
+    }
+
+    #[test]
+    fn the_slot_that_is_free_for_the_longest_is_given_first() {
+        let mut table = PeerTable::default();
+        (0..3).for_each(|n| assert!(table.intern(peer(n)).is_some()));
+        [2, 0, 1].iter().for_each(|n| assert!(table.forget(&peer(*n)).is_some()));
+        let slots = [7, 8, 9].map(|n| table.intern(peer(n)).unwrap().slot());
+        assert_eq!(slots, [2, 0, 1]);
     }
 
     #[test]

@@ -18,12 +18,20 @@
 //! longer each time, and so is for a while who had no place. A primary that serves is kept until
 //! another is much nearer, so guests do not wander.
 //!
+//! What others tell to have is believed for that only where it can be soon, and only of those who have
+//! told the truth [`PROVED`] times: a peer cannot make another's messages late by naming what is not
+//! there.
+//!
+//! # When it asks again
+//! A member that has granted less than it was asked for is asked for no more than that for [`FULL`],
+//! also where there is no other. Who has not answered after [`UNANSWERED`] is asked again.
+//!
 //! # Loss
 //! What comes of the primary's shreds is counted, and it is asked for as many more of each set as make
 //! that a set is incomplete once in a hundred times.
 //!
 //! # Memory
-//! [`SEEN`] messages of 64 bytes, [`AVOIDED`] peers of 40.
+//! [`SEEN`] messages of 80 bytes, [`AVOIDED`] peers of 56, and 64 bytes for each connected member.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -57,8 +65,14 @@ const NEARER: (u64, u32) = (70, 3_000);
 const KEPT: Duration = Duration::from_secs(30);
 /// How long who was left is avoided for the first time, and how often that doubles.
 const AVOID: (Duration, u32) = (Duration::from_secs(30), 5);
-/// How long who had no place is.
+/// How long who had no place is, and is asked for no more than it has granted.
 const FULL: Duration = Duration::from_secs(60);
+/// After how long who has not answered is asked again.
+const UNANSWERED: Duration = Duration::from_secs(5);
+/// Messages beyond the newest whole one that a peer is believed to have.
+const AHEAD: u16 = 2;
+/// How many messages that a peer told of must have come before what it tells makes one late.
+const PROVED: u8 = 4;
 /// Without a word of those three for so long another is asked for tips.
 const QUIET: Duration = Duration::from_secs(3);
 /// Messages and peers that are remembered.
@@ -72,8 +86,8 @@ const SETTLED: Duration = Duration::from_millis(300);
 /// What is known of a message.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
-    /// When another than the primary told to have it.
-    told: Option<Timestamp>,
+    /// Which other than the primary told first to have it, and when.
+    told: Option<(PeerKey, Timestamp)>,
     /// Shreds of it that came from the primary.
     came: u32,
     /// When it was whole, how many shreds make it whole, and how many the primary was to send.
@@ -84,6 +98,16 @@ struct Seen {
 struct Avoided {
     until: Timestamp,
     times: u32,
+    /// What it has granted when it was asked for more, and until when it is asked for no more.
+    grants: Option<(Share, Timestamp)>,
+}
+
+/// What a member was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    wants: Attach,
+    at: Timestamp,
+    answered: bool,
 }
 
 /// What a guest knows of those that it takes messages from.
@@ -116,8 +140,10 @@ pub(super) struct Attaching {
     /// Standby and spare.
     others: Vec<PeerKey>,
     /// What was asked of whom.
-    asked: BTreeMap<PeerKey, Attach>,
+    asked: BTreeMap<PeerKey, Asked>,
     avoided: BTreeMap<PeerKey, Avoided>,
+    /// Of connected members, how many of the messages that each told of have come, up to [`PROVED`].
+    proved: BTreeMap<PeerKey, u8>,
     drawn: Vec<PeerKey>,
     round: u64,
     round_at: Timestamp,
@@ -141,6 +167,7 @@ impl Default for Attaching {
             others: Vec::new(),
             asked: BTreeMap::new(),
             avoided: BTreeMap::new(),
+            proved: BTreeMap::new(),
             drawn: Vec::new(),
             round: 0,
             round_at: Timestamp::default(),
@@ -213,9 +240,16 @@ impl Attaching {
             let first = first.map(|(peer, _)| *peer);
             first.map(|peer| self.avoided.remove(&peer));
         }
-        let avoided = self.avoided.entry(peer).or_insert(Avoided { until: now, times: 0 });
+        let avoided =
+            self.avoided.entry(peer).or_insert(Avoided { until: now, times: 0, grants: None });
         avoided.until = now + time * (1 << avoided.times.min(AVOID.1));
         avoided.times += u32::from(counts);
+    }
+
+    /// The most that a peer is asked for: what it granted when it was asked for more.
+    fn most(&self, now: Timestamp, peer: PeerKey) -> Share {
+        let grants = self.avoided.get(&peer).and_then(|avoided| avoided.grants);
+        grants.filter(|(_, until)| *until > now).map_or(Share::All, |(share, _)| share)
     }
 
     /// Chooses whom to take messages from, and tells them. To be called about once a second, and when
@@ -285,29 +319,56 @@ impl Attaching {
         wants.extend(self.primary.map(|p| (p, Attach { share: Share::All, extra: self.extra })));
         self.asked.retain(|peer, _| ctx.peers.can_ask(*peer));
         let nothing = Attach { share: Share::Nothing, extra: 0 };
+        for (peer, wants) in &mut wants {
+            let most = self.most(ctx.now, *peer);
+            if most < wants.share {
+                *wants = Attach { share: most, extra: 0 };
+            }
+        }
         let left = self.asked.keys().filter(|peer| !wants.contains_key(peer));
         let left: Vec<(PeerKey, Attach)> = left.map(|peer| (*peer, nothing)).collect();
         for (peer, wants) in wants.into_iter().chain(left) {
-            let known = self.asked.get(&peer);
-            if known == Some(&wants) {
+            let is_known = match self.asked.get(&peer) {
+                Some(asked) => {
+                    let waits = asked.answered || ctx.now < asked.at + UNANSWERED;
+                    asked.wants == wants && waits
+                }
+                None => wants.share == Share::Nothing,
+            };
+            if is_known {
                 continue;
             }
             ctx.send_control_in(Lane::Data, peer, &Control::Attach(wants));
+            let asked = Asked { wants, at: ctx.now, answered: false };
             match wants.share {
                 Share::Nothing => drop(self.asked.remove(&peer)),
-                _ => drop(self.asked.insert(peer, wants)),
+                _ => drop(self.asked.insert(peer, asked)),
             }
         }
     }
 
     /// A member says what it grants.
     pub(super) fn granted(&mut self, ctx: &mut Ctx, from: PeerKey, granted: Attached) -> Outcome {
-        let Some(asked) = self.asked.get(&from).copied() else { return Outcome::ControlStale };
-        if granted.share < asked.share {
+        let Some(asked) = self.asked.get_mut(&from) else { return Outcome::ControlStale };
+        if granted.share == Share::Nothing && granted.places > 0 {
+            // To what was said before: that nothing is wanted.
+            return Outcome::ControlStale;
+        }
+        asked.answered = true;
+        if granted.share < asked.wants.share {
+            match granted.share {
+                Share::Nothing => drop(self.asked.remove(&from)),
+                share => asked.wants = Attach { share, extra: 0 },
+            }
             self.avoid(ctx.now, from, FULL, false);
-            self.asked.insert(from, Attach { share: granted.share, extra: 0 });
+            if let Some(avoided) = self.avoided.get_mut(&from) {
+                avoided.grants = Some((granted.share, ctx.now + FULL));
+            }
+            if self.primary == Some(from) {
+                self.granted = false;
+            }
             self.step(ctx);
-        } else if self.primary == Some(from) {
+        } else if self.primary == Some(from) && asked.wants.share == Share::All {
             self.granted = true;
         }
         Outcome::Control
@@ -323,6 +384,7 @@ impl Attaching {
     /// A connection is gone.
     pub(super) fn disconnected(&mut self, ctx: &mut Ctx, peer: PeerKey) {
         self.asked.remove(&peer);
+        self.proved.remove(&peer);
         if ctx.is_guest && (self.primary == Some(peer) || self.others.contains(&peer)) {
             self.step(ctx);
         }
@@ -331,6 +393,7 @@ impl Attaching {
     /// A peer is none any more.
     pub(super) fn forget(&mut self, peer: PeerKey) {
         self.asked.remove(&peer);
+        self.proved.remove(&peer);
         self.avoided.remove(&peer);
         self.drawn.retain(|drawn| *drawn != peer);
         self.others.retain(|other| *other != peer);
@@ -368,11 +431,26 @@ impl Attaching {
             let count = if above > 0 { tip.row.saturating_add(1 + above) } else { tip.row };
             let Some(message) = count.checked_sub(1) else { continue };
             let key = MessageKey { block: tip.block, attempt: tip.attempt, message };
-            // What is older is here, or was missed long ago.
-            if self.newest.is_some_and(|newest| newest < key) {
-                self.seen(key).told.get_or_insert(ctx.now);
+            if self.can_be(ctx, &key) {
+                self.seen(key).told.get_or_insert((from, ctx.now));
             }
         }
+    }
+
+    /// Whether another may have a message that is not here: one of the next few of the newest block,
+    /// or of the first ones of an attempt or a block after it.
+    fn can_be(&self, ctx: &Ctx, key: &MessageKey) -> bool {
+        let (low, high) = ctx.window.bounds();
+        let Some(newest) = self.newest.filter(|_| (low..=high).contains(&key.block)) else {
+            return false;
+        };
+        // What is older is here, or was missed long ago.
+        *key > newest
+            && if (key.block, key.attempt) == (newest.block, newest.attempt) {
+                key.message - newest.message <= AHEAD
+            } else {
+                key.block - newest.block <= 1 && key.message < AHEAD
+            }
     }
 
     /// A message is whole by shreds: is the primary in time?
@@ -386,10 +464,23 @@ impl Attaching {
         let sent = need + u32::from(extra.min(header.m)) * u32::from(header.sets);
         let seen = self.seen(key);
         seen.whole = Some((now, need, sent));
-        let late = seen.told.map_or(Duration::ZERO, |told| now.since(told));
-        let counts = late > LATE || seen.came == 0;
+        let (told, came) = (seen.told, seen.came);
+        let late = told.map_or(Duration::ZERO, |(_, told)| now.since(told));
+        // How often who told of it was right before.
+        let by = told.map(|(by, _)| by).filter(|by| ctx.peers.can_ask(*by));
+        let proved = by.map_or(0, |by| {
+            let proved = self.proved.entry(by).or_default();
+            let before = *proved;
+            *proved = (before + 1).min(PROVED);
+            before
+        });
+        let counts = came == 0 || (late > LATE && proved >= PROVED);
         // What was on its way when it became primary is not its fault.
         if now < self.since + SETTLED {
+            return;
+        }
+        // Who has no place for this node is asked for no sets.
+        if self.primary.is_some_and(|primary| self.most(now, primary) < Share::All) {
             return;
         }
         if self.window.len() >= WINDOW {
@@ -419,7 +510,13 @@ impl Attaching {
             self.loss += (lost - self.loss) * weight;
             k = k.max(need.min(64));
         }
-        self.seen.retain(|_, seen| !done(seen));
+        let (newest, proved) = (self.newest.map_or(0, |key| key.block), &mut self.proved);
+        self.seen.retain(|key, seen| {
+            // What one told of and has not come is not there.
+            let untrue = seen.told.filter(|_| seen.whole.is_none() && key.block + 1 < newest);
+            untrue.map(|(by, _)| proved.remove(&by));
+            !done(seen) && untrue.is_none()
+        });
         if k == 0 {
             return;
         }

@@ -33,7 +33,8 @@
 //!   first few have answered.
 //! * Memory: the [`Archive`]'s; half as much, or one message of 10 MiB if that is more, for what
 //!   comes and what is held, of which the first missing block comes first, and is handed on in parts
-//!   if it is longer; 64 peers that are passed over, what each connected peer keeps, 512 blocks that are put off, 4,096 budgets.
+//!   if it is longer; 64 peers that are passed over, what each connected peer keeps, 512 blocks that are put off, 4,096 budgets
+//!   of members and as many of guests.
 
 mod answers;
 mod archive;

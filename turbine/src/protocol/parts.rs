@@ -115,7 +115,7 @@ impl Parts {
             delivery: Delivery::new(config),
             relaying: Relaying::default(),
             leading,
-            repair: Repair::new(&config.repair),
+            repair: Repair::new(&config.repair, config.guests_bps),
             fallback: Fallback::new(config.gossip),
             evidence: EvidenceBook::default(),
             scout: Delivery::scout(config),

@@ -1,6 +1,7 @@
 //! What a node remembers of each peer, by key.
 //!
-//! Eight bytes a peer, at most [`MAX_PEERS`](crate::peer::MAX_PEERS), and 48 more for each that
+//! Eight bytes for each slot of the table, of which there are at most
+//! [`MAX_PEERS`](crate::peer::MAX_PEERS), and 48 more for each that
 //! has gone by another table, 48 for each whose list of gateways has changed, and 32 for each whose
 //! frames have cost something lately. A key that is not, or no longer, that of a peer is nobody's:
 //! whatever comes from it is refused.
@@ -14,7 +15,8 @@
 //! A peer is a *member* if a living epoch names it; a *contact* if this node calls it though none
 //! does; a *guest* if it has called and none does. A contact can be asked like a member, since this
 //! node has chosen it. A guest is asked for nothing, is counted nowhere, and has a tenth of a member's
-//! budget for useless frames, [`GUESTS_WORK`] of all guests together.
+//! budget for useless frames, and a share of what all guests have together, [`GUESTS_WORK`]. While that
+//! is spent frames of guests are passed over and charged to their senders alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -107,7 +109,7 @@ pub(super) struct Peers {
     states: Vec<PeerState>,
     /// Connected peers but guests.
     connected: usize,
-    /// Guests, all of them connected or about to be, and contacts.
+    /// Guests, connected or about to be, and contacts, connected or not.
     guests: usize,
     contacts: usize,
     /// Hash of our newest membership table.
@@ -426,6 +428,15 @@ impl Peers {
 
     /// A control frame was so many microseconds of work for nothing.
     pub(super) fn charge(&mut self, now: Timestamp, peer: PeerKey, micros: u64) {
+        if self.is_guest(peer) {
+            self.guests_work.charge_within(now, &self.work_of_guests, micros);
+        }
+        self.charge_alone(now, peer, micros);
+    }
+
+    /// The same of a guest's frame that was passed over since the budget of all guests is spent: its
+    /// sender alone pays, or that budget would stay spent for as long as anybody sends.
+    pub(super) fn charge_alone(&mut self, now: Timestamp, peer: PeerKey, micros: u64) {
         if micros == 0 || !self.contains(peer) {
             return;
         }
@@ -433,13 +444,7 @@ impl Peers {
             self.accounts.retain(|_, account| !account.work.is_full(now));
             self.sweep_at = MANY_ACCOUNTS.max(2 * self.accounts.len());
         }
-        let rate = match self.is_guest(peer) {
-            true => {
-                self.guests_work.charge(now, &self.work_of_guests, micros);
-                &self.work_of_guest
-            }
-            false => &self.work,
-        };
+        let rate = if self.is_guest(peer) { &self.work_of_guest } else { &self.work };
         self.accounts.entry(peer).or_default().work.charge(now, rate, micros);
     }
 

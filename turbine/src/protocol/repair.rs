@@ -105,7 +105,7 @@ pub(super) struct Repair {
 }
 
 impl Repair {
-    pub(super) fn new(config: &RepairConfig) -> Self {
+    pub(super) fn new(config: &RepairConfig, guests_bps: u64) -> Self {
         Self {
             wants: Wants::default(),
             requests: Requests::default(),
@@ -113,7 +113,7 @@ impl Repair {
             silences: Silences::default(),
             debts: VecDeque::new(),
             store: Store::new(config.memory),
-            budgets: Budgets::new(config),
+            budgets: Budgets::new(config, guests_bps),
             encoded: Encoded::default(),
             telling: Telling::default(),
         }

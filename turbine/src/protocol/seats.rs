@@ -33,7 +33,8 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    /// A guest wants something; there are so many places for those who take all.
+    /// A guest wants something, or something else than before; there are so many places for those
+    /// who take all. Who has one keeps it.
     pub(super) fn attach(
         &mut self,
         peer: PeerKey,
@@ -41,15 +42,19 @@ impl Seats {
         places: usize,
         egress: &Egress,
     ) -> Attached {
-        self.leave(peer);
-        let crowded = self.full >= places || egress.guests_lane_is_half_full();
+        let crowded = match self.guests.get(&peer).map(|before| before.share) {
+            Some(Share::All) => self.full > places,
+            _ => self.full >= places || egress.guests_lane_is_half_full(),
+        };
         if wants.share == Share::All && crowded {
             wants.share = Share::Tips;
         }
-        if wants.share != Share::Nothing {
-            self.guests.insert(peer, wants);
-            self.count();
+        // In place: what was sent of sets is forgotten only once nobody takes them.
+        match wants.share {
+            Share::Nothing => drop(self.guests.remove(&peer)),
+            Share::Tips | Share::All => drop(self.guests.insert(peer, wants)),
         }
+        self.count();
         let of = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
         Attached { share: wants.share, places: of(places), taken: of(self.full) }
     }
@@ -161,5 +166,36 @@ impl Seats {
         while self.sent.first_key_value().is_some_and(|(key, _)| key.message.block < block) {
             self.sent.pop_first();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fragcast_shredder::MessageKey;
+
+    use super::*;
+
+    #[test]
+    fn attaching_again_changes_what_is_wanted_and_forgets_nothing() {
+        let mut egress = Egress::new(1 << 20, 1_000_000_000, std::time::Duration::from_millis(1));
+        let (mut seats, guest) = (Seats::default(), PeerKey::from(1));
+        let all = |extra| Attach { share: Share::All, extra };
+        assert_eq!(seats.attach(guest, all(2), 1, &egress).share, Share::All);
+        let message = MessageKey { block: 1, attempt: 0, message: 0 };
+        seats.sent.insert(SetKey { message, set: 0 }, 7);
+        // Its place is its own, though the lane is half full by now.
+        egress.set_guest(PeerKey::from(2), true);
+        let payload = Payload::Shred(Bytes::from(vec![0; 600_000]));
+        assert!(egress.push(Transmit { to: PeerKey::from(2), lane: Lane::Guest, payload }));
+        assert!(egress.guests_lane_is_half_full());
+        let again = seats.attach(guest, all(5), 1, &egress);
+        assert_eq!(
+            (again.share, again.taken, seats.extra, seats.sent.len()),
+            (Share::All, 1, 5, 1)
+        );
+        assert_eq!(seats.attach(PeerKey::from(2), all(0), 9, &egress).share, Share::Tips);
+        let nothing = Attach { share: Share::Nothing, extra: 0 };
+        assert_eq!(seats.attach(guest, nothing, 1, &egress).taken, 0);
+        assert!(seats.sent.is_empty() && seats.guests.len() == 1);
     }
 }

@@ -24,7 +24,7 @@ const FIXED_COST: u64 = 1_024;
 /// A guest may be sent so much less than a member, and all guests together no more than what is sent
 /// to guests anyway; members' answers are not counted with theirs.
 const GUESTS_SHARE: u64 = 8;
-/// Budgets in use at a time, 64 bytes each.
+/// Budgets in use at a time, of members and of guests each, 64 bytes each.
 const MAX_BUDGETS: usize = 4096;
 /// How often a peer that has nothing left of its budget is told the end of an answer at once.
 const END_EVERY: Duration = Duration::from_millis(100);
@@ -45,7 +45,9 @@ pub(in crate::protocol) struct Serving {
     each_guest: Rate,
     all_guests: Rate,
     spent_by_guests: Bucket,
-    peers: BTreeMap<PeerKey, Budget>,
+    members: BTreeMap<PeerKey, Budget>,
+    /// Of whom anybody can make many: they take no entry from members.
+    guests: BTreeMap<PeerKey, Budget>,
     /// The message that was encoded last: a long one is asked for several times.
     encoded: Option<(B256, Bytes)>,
 }
@@ -63,35 +65,39 @@ impl Serving {
             each_guest: rate(config.answer_bps / GUESTS_SHARE, config.answer_burst / 2),
             all_guests: rate(guests_bps.min(config.answers_bps), config.answer_burst),
             spent_by_guests: Bucket::default(),
-            peers: BTreeMap::new(),
+            members: BTreeMap::new(),
+            guests: BTreeMap::new(),
             encoded: None,
         }
     }
 
     /// Takes `bytes` off a peer's budget and that of all, or says that there is not so much left.
     fn take(&mut self, ctx: &Ctx, peer: PeerKey, bytes: u64) -> bool {
-        let now = ctx.now;
-        if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_BUDGETS {
-            self.peers.retain(|_, budget| !budget.spent.is_full(now));
-            if self.peers.len() >= MAX_BUDGETS {
+        self.take_at(ctx.now, ctx.peers.is_guest(peer), peer, bytes)
+    }
+
+    fn take_at(&mut self, now: Timestamp, guest: bool, peer: PeerKey, bytes: u64) -> bool {
+        let (budgets, (each, all), together) = match guest {
+            true => {
+                let rates = (&self.each_guest, &self.all_guests);
+                (&mut self.guests, rates, &mut self.spent_by_guests)
+            }
+            false => (&mut self.members, (&self.each, &self.all), &mut self.spent),
+        };
+        if !budgets.contains_key(&peer) && budgets.len() >= MAX_BUDGETS {
+            budgets.retain(|_, budget| !budget.spent.is_full(now));
+            if budgets.len() >= MAX_BUDGETS {
                 return false;
             }
         }
-        let budget = self.peers.entry(peer).or_default();
-        match ctx.peers.is_guest(peer) {
-            true => {
-                budget.spent.take(now, &self.each_guest, bytes)
-                    && self.spent_by_guests.take(now, &self.all_guests, bytes)
-            }
-            false => {
-                budget.spent.take(now, &self.each, bytes) && self.spent.take(now, &self.all, bytes)
-            }
-        }
+        let budget = budgets.entry(peer).or_default();
+        budget.spent.take(now, each, bytes) && together.take(now, all, bytes)
     }
 
     /// A peer is none any more.
     pub(in crate::protocol) fn forget(&mut self, peer: PeerKey) {
-        self.peers.remove(&peer);
+        self.members.remove(&peer);
+        self.guests.remove(&peer);
     }
 
     /// Answers a request as far as budgets and one answer go, and ends the answer.
@@ -107,8 +113,9 @@ impl Serving {
         }
         if !self.take(ctx, from, FIXED_COST) {
             // It need not wait for what does not come.
-            let now = ctx.now;
-            if let Some(budget) = self.peers.get_mut(&from).filter(|b| now >= b.end_at) {
+            let (now, guest) = (ctx.now, ctx.peers.is_guest(from));
+            let budgets = if guest { &mut self.guests } else { &mut self.members };
+            if let Some(budget) = budgets.get_mut(&from).filter(|b| now >= b.end_at) {
                 budget.end_at = now + END_EVERY;
                 Self::end(ctx, archive, from, request.nonce);
             }
@@ -177,5 +184,24 @@ impl Serving {
         let payload =
             Payload::Control(Control::BlocksEnd(BlocksEnd { nonce, first, last }).to_bytes());
         ctx.egress.push(Transmit { to, lane: Lane::Repair, payload });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_take_no_budget_from_members() {
+        let mut serving = Serving::new(&CatchUpConfig::default(), 1_000_000_000);
+        let now = Timestamp::from_nanos(5);
+        for guest in 0..2 * MAX_BUDGETS as u32 {
+            serving.take_at(now, true, PeerKey::from(guest), 1);
+        }
+        assert_eq!(serving.guests.len(), MAX_BUDGETS);
+        assert!(serving.take_at(now, false, PeerKey::from(99_999), 1_000));
+        assert!(!serving.take_at(now, true, PeerKey::from(99_999), 1));
+        serving.forget(PeerKey::from(1));
+        assert!(serving.take_at(now, true, PeerKey::from(99_999), 1));
     }
 }

@@ -51,9 +51,8 @@ impl Parts {
             }
             return;
         }
-        if self.is_out_of_place(from, frame) {
+        if self.passes_over(from, frame, FRAME) {
             self.ctx.outcomes.count(Outcome::Guest);
-            self.ctx.peers.charge(now, from, FRAME);
             return;
         }
         if !self.ctx.peers.is_guest(from) {

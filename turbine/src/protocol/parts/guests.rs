@@ -108,10 +108,20 @@ impl Parts {
     }
 
     /// Whether a frame of a peer is not looked at, because it is a guest and members alone may send
-    /// it, or because guests together have sent too much that was useless.
-    pub(super) fn is_out_of_place(&self, from: PeerKey, frame: &[u8]) -> bool {
-        self.ctx.peers.is_guest(from)
-            && (!frame.first().is_some_and(|kind| is_of_guests(*kind))
-                || self.ctx.peers.are_guests_spent(self.ctx.now))
+    /// it, or because guests together have sent too much that was useless. It is charged for then.
+    pub(super) fn passes_over(&mut self, from: PeerKey, frame: &[u8], micros: u64) -> bool {
+        let (now, peers) = (self.ctx.now, &mut self.ctx.peers);
+        if !peers.is_guest(from) {
+            return false;
+        }
+        if !frame.first().is_some_and(|kind| is_of_guests(*kind)) {
+            peers.charge(now, from, micros);
+            return true;
+        }
+        let spent = peers.are_guests_spent(now);
+        if spent {
+            peers.charge_alone(now, from, micros);
+        }
+        spent
     }
 }

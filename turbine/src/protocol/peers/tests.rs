@@ -69,6 +69,23 @@ fn useless_work_is_paid_for_and_who_goes_on_goes_too_far() {
 }
 
 #[test]
+fn what_guests_owe_together_is_no_more_than_their_burst() {
+    let mut peers = peers();
+    [1, 2].map(key).into_iter().for_each(|peer| peers.set_class(peer, Class::Guest));
+    for _ in 0..1_000 {
+        peers.charge(NOW, key(1), 50_000);
+    }
+    assert!(peers.are_guests_spent(NOW) && peers.is_spent(NOW, key(1)));
+    let soon = NOW + Duration::from_millis(1);
+    assert!(!peers.are_guests_spent(soon), "they go on at their rate");
+    assert!(!peers.is_spent(soon, key(2)) && peers.is_spent(soon, key(1)));
+    // What is passed over meanwhile is its sender's affair.
+    let full = NOW + Duration::from_secs(5);
+    peers.charge_alone(full, key(2), 1_000_000);
+    assert!(peers.is_spent(full, key(2)) && peers.guests_work.is_full(full));
+}
+
+#[test]
 fn accounts_that_are_settled_are_forgotten() {
     let mut peers = Peers::new(key(0), Arc::new(table(0..200)), OURS);
     for peer in 0..200 {

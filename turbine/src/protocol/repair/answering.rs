@@ -25,9 +25,13 @@ const REQUEST_COST: usize = 100;
 /// The most that a request for a whole message is answered with: a frag of usual size. The
 /// asker knows the shape then, and asks for the rest by set.
 const MAX_WHOLE: usize = 160 * 1024;
-/// A guest may be sent so much less than a member.
+/// A guest may be sent so much less than a member, and so much less at once.
 const GUESTS_SHARE: u64 = 5;
-/// Budgets in use at a time, 64 bytes each.
+const GUESTS_BURST: usize = 2;
+/// All guests together may be sent this part of what is sent to guests at all: the rest is what they
+/// take without asking.
+const ANSWERS_SHARE: u64 = 2;
+/// Budgets in use at a time, of members and of guests each, 64 bytes each.
 const MAX_BUDGETS: usize = 4096;
 
 /// One peer's budget.
@@ -38,55 +42,100 @@ struct Budget {
     message: Option<(MessageKey, Timestamp)>,
 }
 
-/// What each peer may still be sent. A bucket that is full again needs no entry.
+/// Budgets by peer. A bucket that is full again needs no entry.
+#[derive(Default)]
+struct Spent(BTreeMap<PeerKey, Budget>);
+
+impl Spent {
+    /// The budget of a peer, if there is room for it.
+    fn get(&mut self, now: Timestamp, peer: PeerKey) -> Option<&mut Budget> {
+        if !self.0.contains_key(&peer) && self.0.len() >= MAX_BUDGETS {
+            self.0.retain(|_, budget| !budget.bytes.is_full(now));
+            if self.0.len() >= MAX_BUDGETS {
+                return None;
+            }
+        }
+        Some(self.0.entry(peer).or_default())
+    }
+}
+
+/// What each peer may still be sent, and all guests together. Guests, of whom anybody can make many,
+/// have entries of their own and take none from members.
 pub(super) struct Budgets {
     rate: Rate,
     rate_of_guest: Rate,
-    peers: BTreeMap<PeerKey, Budget>,
+    rate_of_guests: Rate,
+    members: Spent,
+    guests: Spent,
+    spent_by_guests: Bucket,
 }
 
 impl Budgets {
-    pub(super) fn new(config: &RepairConfig) -> Self {
+    pub(super) fn new(config: &RepairConfig, guests_bps: u64) -> Self {
         // Eight bits a byte: as many bytes in eight seconds as bits in one.
-        let period = Duration::from_secs(8);
-        let (bps, burst) = (config.answer_bps.max(1_000), config.answer_burst as u64);
-        let rate = Rate::new(bps, period, burst);
-        let rate_of_guest = Rate::new(bps.div_ceil(GUESTS_SHARE), period, burst);
-        Self { rate, rate_of_guest, peers: BTreeMap::new() }
-    }
-
-    /// Takes `bytes` off a peer's budget, or says that it has not so much left.
-    pub(super) fn take(&mut self, ctx: &Ctx, peer: PeerKey, bytes: usize) -> bool {
-        let rate = if ctx.peers.is_guest(peer) { self.rate_of_guest } else { self.rate };
-        self.take_at(ctx.now, &rate, peer, bytes)
-    }
-
-    fn take_at(&mut self, now: Timestamp, rate: &Rate, peer: PeerKey, bytes: usize) -> bool {
-        if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_BUDGETS {
-            self.peers.retain(|_, budget| !budget.bytes.is_full(now));
-            if self.peers.len() >= MAX_BUDGETS {
-                return false;
-            }
+        let rate = |bps: u64, burst: usize| {
+            Rate::new(bps.max(1_000), Duration::from_secs(8), burst as u64)
+        };
+        let (bps, burst) = (config.answer_bps, config.answer_burst);
+        Self {
+            rate: rate(bps, burst),
+            rate_of_guest: rate(bps / GUESTS_SHARE, burst / GUESTS_BURST),
+            rate_of_guests: rate(guests_bps / ANSWERS_SHARE, burst),
+            members: Spent::default(),
+            guests: Spent::default(),
+            spent_by_guests: Bucket::default(),
         }
-        let budget = self.peers.entry(peer).or_default();
-        budget.bytes.take(now, rate, bytes as u64)
+    }
+
+    /// Takes `bytes` off a peer's budget, and of a guest off that of all guests, or says that there
+    /// is not so much left, or that enough waits for guests.
+    pub(super) fn take(&mut self, ctx: &Ctx, peer: PeerKey, bytes: usize) -> bool {
+        match ctx.peers.is_guest(peer) {
+            true => {
+                !ctx.egress.guests_lane_is_half_full() && self.take_of_guest(ctx.now, peer, bytes)
+            }
+            false => self.take_of_member(ctx.now, peer, bytes),
+        }
+    }
+
+    fn take_of_member(&mut self, now: Timestamp, peer: PeerKey, bytes: usize) -> bool {
+        let budget = self.members.get(now, peer);
+        budget.is_some_and(|budget| budget.bytes.take(now, &self.rate, bytes as u64))
+    }
+
+    fn take_of_guest(&mut self, now: Timestamp, peer: PeerKey, bytes: usize) -> bool {
+        let Some(budget) = self.guests.get(now, peer) else { return false };
+        let (bytes, mut own) = (bytes as u64, budget.bytes);
+        // What all together have not is not taken off its own.
+        let fits = own.take(now, &self.rate_of_guest, bytes)
+            && self.spent_by_guests.take(now, &self.rate_of_guests, bytes);
+        if fits {
+            budget.bytes = own;
+        }
+        fits
+    }
+
+    const fn of(&mut self, guest: bool) -> &mut BTreeMap<PeerKey, Budget> {
+        if guest { &mut self.guests.0 } else { &mut self.members.0 }
     }
 
     /// Whether a peer has not been sent a message just now.
-    pub(super) fn is_first(&self, now: Timestamp, peer: PeerKey, key: &MessageKey) -> bool {
-        let last = self.peers.get(&peer).and_then(|budget| budget.message);
-        last.is_none_or(|(of, at)| of != *key || now.since(at) >= ONCE_WITHIN)
+    pub(super) fn is_first(&mut self, ctx: &Ctx, peer: PeerKey, key: &MessageKey) -> bool {
+        let budget = self.of(ctx.peers.is_guest(peer)).get(&peer);
+        let last = budget.and_then(|budget| budget.message);
+        last.is_none_or(|(of, at)| of != *key || ctx.now.since(at) >= ONCE_WITHIN)
     }
 
     /// A peer is none any more.
     pub(super) fn forget(&mut self, peer: PeerKey) {
-        self.peers.remove(&peer);
+        self.members.0.remove(&peer);
+        self.guests.0.remove(&peer);
     }
 
     /// A peer was sent a message.
-    pub(super) fn answered(&mut self, now: Timestamp, peer: PeerKey, key: MessageKey) {
-        if let Some(budget) = self.peers.get_mut(&peer) {
-            budget.message = Some((key, now));
+    pub(super) fn answered(&mut self, ctx: &Ctx, peer: PeerKey, key: MessageKey) {
+        if let Some(budget) = self.of(ctx.peers.is_guest(peer)).get_mut(&peer) {
+            budget.message = Some((key, ctx.now));
         }
     }
 }
@@ -172,10 +221,9 @@ mod tests {
     fn a_budget_has_a_burst_and_a_rate_and_forgets_who_is_quiet() {
         let config =
             RepairConfig { answer_bps: 8_000_000, answer_burst: 10_000, ..Default::default() };
-        let mut budgets = Budgets::new(&config);
-        let rate = budgets.rate;
+        let mut budgets = Budgets::new(&config, 8_000_000);
         let take =
-            |budgets: &mut Budgets, now, peer, bytes| budgets.take_at(now, &rate, peer, bytes);
+            |budgets: &mut Budgets, now, peer, bytes| budgets.take_of_member(now, peer, bytes);
         let start = Timestamp::from_nanos(5);
         let taken = (0..20).filter(|_| take(&mut budgets, start, PeerKey::from(1), 1_000)).count();
         assert_eq!(taken, 10, "the burst");
@@ -186,8 +234,28 @@ mod tests {
         for peer in 0..MAX_BUDGETS as u32 + 10 {
             take(&mut budgets, later, PeerKey::from(peer), 1);
         }
-        assert_eq!(budgets.peers.len(), MAX_BUDGETS);
+        assert_eq!(budgets.members.0.len(), MAX_BUDGETS);
         assert!(take(&mut budgets, later + Duration::from_secs(1), PeerKey::from(9_999), 1));
-        assert_eq!(budgets.peers.len(), 1);
+        assert_eq!(budgets.members.0.len(), 1);
+    }
+
+    #[test]
+    fn guests_have_a_budget_together_and_shut_out_no_member() {
+        let config =
+            RepairConfig { answer_bps: 8_000_000, answer_burst: 100_000, ..Default::default() };
+        let mut budgets = Budgets::new(&config, 8_000_000);
+        let start = Timestamp::from_nanos(5);
+        let mut take = |now, guests: std::ops::Range<u32>, bytes| {
+            let guests = guests.map(PeerKey::from);
+            guests.filter(|guest| budgets.take_of_guest(now, *guest, bytes)).count()
+        };
+        assert_eq!(take(start, 1..2, 50_001), 0, "half of a member's burst");
+        assert_eq!(take(start, 1..1_000, 10_000), 10, "of all guests");
+        assert_eq!(take(start, 5_000..15_000, 1), 0);
+        // Half of a megabyte a second.
+        let later = start + Duration::from_millis(100);
+        assert_eq!(take(later, 1..1_000, 10_000), 5);
+        assert!(budgets.guests.0.len() <= MAX_BUDGETS);
+        assert!(budgets.take_of_member(later, PeerKey::from(99_999), 100_000));
     }
 }

@@ -73,14 +73,14 @@ impl Repair {
         from: PeerKey,
         request: &RepairRequest,
     ) -> Option<Outcome> {
-        let (now, key) = (ctx.now, request.key());
+        let key = request.key();
         if !self.store.is_marked(&key) || self.store.has_set(&key, request.set) {
             return None;
         }
         let (message, cost) = recent.get(&key)?;
         let (root, kind) = (message.root(), message.message().kind());
         let first = if request.set == WHOLE { request.have } else { 0 };
-        if first == 0 && !self.budgets.is_first(now, from, &key) {
+        if first == 0 && !self.budgets.is_first(ctx, from, &key) {
             return Some(Outcome::RepairRefused);
         }
         let wire = match self.encoded.get(&root) {
@@ -108,7 +108,7 @@ impl Repair {
             if !ctx.egress.push(Transmit { to: from, lane: Lane::Repair, payload }) {
                 return Some(Outcome::RepairRefused);
             }
-            self.budgets.answered(now, from, key);
+            self.budgets.answered(ctx, from, key);
             ctx.counters.repair_answered_bytes += len as u64;
         }
         ctx.counters.repair_answered_messages += u64::from(end == wire.len());

@@ -3,7 +3,7 @@
 use super::hostile::{barred, events};
 use super::network::{Net, TREES, config};
 use super::*;
-use crate::control::{Attach, RepairRequest, Share, Tip, Tips, WHOLE};
+use crate::control::{Attach, Attached, RepairRequest, Share, Tip, Tips, WHOLE};
 use crate::peer::MAX_CONTACTS;
 
 const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000);
@@ -366,4 +366,51 @@ fn a_member_that_is_full_says_so_and_the_guest_takes_another() {
     net.run();
     let state = net.nodes[one].attached().unwrap();
     assert!(primary(&net, one) != full && state.granted, "{state:?}");
+}
+
+/// What a guest with one member asks it for in so many seconds, with when; the member answers with
+/// `grants`, or not at all.
+fn asked(seconds: u64, grants: Option<Share>) -> Vec<(Duration, Share)> {
+    let world = World::new(&[1; 5], 1);
+    let delegations = world.delegations.iter().copied();
+    let (members, schedule) = (world.members.clone(), world.schedule.clone());
+    let setup = Setup::new(Config::new(CHAIN), members, schedule, delegations).unwrap();
+    let mut guest = setup.guest(&id(0), None);
+    guest.handle_connected(peer(1));
+    let mut asked = Vec::new();
+    for after in (0..seconds * 100).map(|n| Duration::from_millis(10 * n)) {
+        let now = NOW + after;
+        guest.handle_round_trips(now, [(peer(1), Duration::from_millis(10))]);
+        guest.handle_timeout(now);
+        while let Some(sent) = guest.poll_transmit(now) {
+            let Payload::Control(frame) = &sent.payload else { panic!("a guest sends no shreds") };
+            let Ok(Control::Attach(wants)) = Control::from_bytes(frame) else { continue };
+            asked.push((after, wants.share));
+            if let Some(most) = grants {
+                let granted = Attached { share: wants.share.min(most), places: 1, taken: 1 };
+                guest.handle_control(now, peer(1), &Control::Attached(granted).to_bytes());
+                let is_granted = guest.attached().is_some_and(|attached| attached.granted);
+                assert_eq!(is_granted, most == Share::All);
+            }
+        }
+    }
+    asked
+}
+
+#[test]
+fn a_guest_whose_only_member_is_full_asks_it_once_a_minute() {
+    let shares = |asked: Vec<(Duration, Share)>| asked.into_iter().map(|(_, share)| share);
+    assert!(shares(asked(10, Some(Share::Tips))).eq([Share::All]));
+    assert!(shares(asked(10, Some(Share::All))).eq([Share::All]));
+    let minutes = asked(150, Some(Share::Tips));
+    assert_eq!(minutes.iter().filter(|(_, share)| *share == Share::All).count(), 3, "{minutes:?}");
+    assert!(minutes.len() <= 5, "{minutes:?}");
+}
+
+#[test]
+fn a_guest_asks_again_who_has_not_answered() {
+    let asked = asked(22, None);
+    assert!((4..=5).contains(&asked.len()), "{asked:?}");
+    assert!(asked.iter().all(|(_, share)| *share == Share::All), "{asked:?}");
+    assert!(asked.windows(2).all(|pair| pair[1].0 - pair[0].0 >= Duration::from_secs(5)));
 }
