@@ -2,9 +2,9 @@
 //!
 //! A [`PeerId`] is an ed25519 public key, the same that the peer's TLS handshake proves; every
 //! node knows a peer by the same id. A [`PeerKey`] is a number that one node gives a peer when it
-//! first appears in a membership table, or is let in as a guest, and keeps for as long as any living
-//! epoch names it or it is connected. All
-//! that a node remembers of a peer hangs on the key, so it survives a change of table. A
+//! first appears in a membership table, is let in as a guest, or is called as a contact, and keeps for
+//! as long as any living epoch names it, or it is connected as a guest, or is a contact. All that a
+//! node remembers of a peer hangs on the key, so it survives a change of table. A
 //! [`PeerIndex`](crate::PeerIndex), in contrast, is a place in one table.
 
 mod table;

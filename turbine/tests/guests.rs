@@ -281,6 +281,28 @@ async fn guests_that_flood_requests_keep_nobody_from_anything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_this_machine_a_guest_that_lies_stays_out_and_others_do_not() {
+    let (world, sockets) = World::new(2, 4);
+    let nodes = world.start_members(sockets).await;
+    let (_lies, connection) = world.call(&identity(100)).await.expect("a place");
+    nodes[0].until(|snapshot| snapshot.guests == 1).await;
+    // The byte of the stream's class, a length, and an Attach that wants what there is not.
+    let mut stream = connection.open_uni().await.unwrap();
+    stream.write_all(&[0, 3, 0, 0, 0, 18, 9, 9]).await.unwrap();
+    let why = soon(connection.closed()).await.to_string();
+    assert!(why.contains("control_bad"), "{why}");
+    nodes[0].until(|snapshot| snapshot.guests == 0).await;
+    let (_again, connection) = world.call(&identity(100)).await.expect("a handshake");
+    let why = soon(connection.closed()).await.to_string();
+    assert!(why.contains("barred"), "{why}");
+    let _other = world.call(&identity(101)).await.expect("a place");
+    nodes[0].until(|snapshot| snapshot.guests == 1).await;
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_contact_is_called_though_no_table_names_it() {
     let (world, sockets) = World::new(2, 4);
     let nodes = world.start_members(sockets).await;

@@ -134,12 +134,12 @@ impl Connections {
         Some(newest.connection.remote_address().ip())
     }
 
-    /// The watch that tells whenever a peer is connected; `None` if it is no member.
+    /// The watch that tells whenever a peer is connected; `None` if it is not known.
     pub(super) fn watch(&self, peer: PeerKey) -> Option<watch::Receiver<bool>> {
         self.peers.get(&peer).map(|known| known.up.subscribe())
     }
 
-    /// Forgets a peer that is a member no more, and closes its connections.
+    /// Forgets a peer that is known no more, and closes its connections.
     pub(super) fn leave(&mut self, peer: PeerKey) {
         if let Some(gone) = self.peers.remove(&peer) {
             gone.close("no member");

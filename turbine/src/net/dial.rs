@@ -21,7 +21,8 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// How often a node is warned of another with its identity.
 const TWIN_WARNING: Duration = Duration::from_secs(60);
 
-/// Peers that misbehaved, and until when they stay out. At most one entry a member.
+/// Peers that misbehaved, and until when they stay out. At most one entry for each peer that is
+/// known: member, contact or guest.
 #[derive(Debug, Default)]
 pub(super) struct Bars(Mutex<BTreeMap<PeerKey, Instant>>);
 
@@ -45,7 +46,7 @@ impl Bars {
         barred
     }
 
-    /// A peer is a member no more: its key is nobody's.
+    /// A peer is known no more: its key is nobody's.
     pub(super) fn forget(&self, peer: PeerKey) {
         self.lock().remove(&peer);
     }

@@ -54,8 +54,8 @@ fn certified(identity: &SigningKey) -> Result<Arc<CertifiedKey>, Error> {
 /// The peer that a handshake expects.
 #[derive(Debug)]
 enum Expected {
-    /// Any member of a living epoch, for incoming calls.
-    Member(watch::Receiver<Arc<EpochsView>>),
+    /// Any peer that is known, of a living epoch or a contact, for incoming calls.
+    Known(watch::Receiver<Arc<EpochsView>>),
     /// Anybody who proves a key, for incoming calls where there are guests.
     Anybody,
     /// One peer: for whom we call.
@@ -72,7 +72,7 @@ impl Verifier {
     fn check(&self, spki: &CertificateDer<'_>) -> Result<(), Error> {
         let peer = peer_of(spki).ok_or(CertificateError::BadEncoding)?;
         let fine = match &self.expected {
-            Expected::Member(epochs) => epochs.borrow().peers().key(&peer).is_some(),
+            Expected::Known(epochs) => epochs.borrow().peers().key(&peer).is_some(),
             Expected::Anybody => true,
             Expected::Peer(expected) => peer == *expected,
         };
@@ -157,7 +157,7 @@ pub(super) fn server(
     guests: bool,
 ) -> Result<QuicServerConfig, Error> {
     let provider = Arc::new(ring::default_provider());
-    let expected = if guests { Expected::Anybody } else { Expected::Member(epochs) };
+    let expected = if guests { Expected::Anybody } else { Expected::Known(epochs) };
     let verifier = Verifier { expected, provider: provider.clone() };
     let resolver = rustls::server::AlwaysResolvesServerRawPublicKeys::new(certified(identity)?);
     let mut config = rustls::ServerConfig::builder_with_provider(provider)

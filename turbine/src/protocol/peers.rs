@@ -13,10 +13,11 @@
 //!
 //! # Classes
 //! A peer is a *member* if a living epoch names it; a *contact* if this node calls it though none
-//! does; a *guest* if it has called and none does. A contact can be asked like a member, since this
-//! node has chosen it. A guest is asked for nothing, is counted nowhere, and has a tenth of a member's
-//! budget for useless frames, and a share of what all guests have together, [`GUESTS_WORK`]. While that
-//! is spent frames of guests are passed over and charged to their senders alone.
+//! does; a *guest* if it is connected otherwise: it has called, or was a member. A contact can be
+//! asked like a member, since this node has chosen it. A guest is asked for nothing but its own
+//! record, is counted nowhere, and has a tenth of a member's budget for useless frames, and a share
+//! of what all guests have together, [`GUESTS_WORK`]. While that is spent frames of guests are passed
+//! over and charged to their senders alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

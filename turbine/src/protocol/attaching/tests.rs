@@ -1,5 +1,7 @@
+use fragcast_shredder::SetHeader;
+
 use super::*;
-use crate::control::Tip;
+use crate::control::{Tip, Tips};
 use crate::protocol::config::Config;
 use crate::protocol::ctx::testing::ctx;
 use crate::protocol::tests::{CHAIN, World, cut, frag};
