@@ -138,5 +138,8 @@ mod tests {
         super::compare(&mut out, 20, 40).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.matches("; 0 missed").count(), 2, "{text}");
+        let (_, ratio) = text.split_once("(x ").expect("a ratio is told");
+        let ratio: f64 = ratio[..6].parse().expect("of four decimals");
+        assert!(ratio <= 1.01, "{text}");
     }
 }
