@@ -348,7 +348,7 @@ mod tests {
         room.set_guest(false);
         assert_eq!(room.bytes.available_permits(), FRAME_BYTES, "once");
         // Also while frames of its are here.
-        let held = room.take(MAX_CONTROL_LEN).await.unwrap();
+        let held = [room.take(MAX_CONTROL_LEN).await, room.take(MAX_CONTROL_LEN).await];
         room.set_guest(true);
         room.set_guest(false);
         drop(held);
