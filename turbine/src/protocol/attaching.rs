@@ -221,7 +221,9 @@ impl Attaching {
             self.drawn.extend(all.filter(|peer| *peer != ctx.me()));
             return;
         }
-        let me = u64::from(ctx.me().number());
+        // By its id: the key that it has in its own table all guests have in theirs.
+        let id = ctx.peers.id(ctx.me()).unwrap_or(PeerId([0; 32]));
+        let me = u64::from_le_bytes(*id.0.first_chunk().expect("32 bytes"));
         for n in 0..4 * CANDIDATES as u64 {
             let index = mix(&[me, self.round, n]) % members as u64;
             let peer = living.key(index as u32);

@@ -414,3 +414,13 @@ fn a_guest_asks_again_who_has_not_answered() {
     assert!(asked.iter().all(|(_, share)| *share == Share::All), "{asked:?}");
     assert!(asked.windows(2).all(|pair| pair[1].0 - pair[0].0 >= Duration::from_secs(5)));
 }
+
+/// All guests drew the same eight members, which have places for a few: the others were served by
+/// nobody.
+#[test]
+fn guests_are_spread_over_the_members() {
+    let net = network(&[1; 60], 12, 0.0, &config(TREES[0], 0.0));
+    let wanted = (60..72).flat_map(|guest| net.nodes[guest].wanted_connections().unwrap());
+    let wanted: std::collections::BTreeSet<PeerKey> = wanted.collect();
+    assert!(wanted.len() > 30, "{} of 60 members", wanted.len());
+}
