@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A kind that a build does not know is counted and passed over, so that later versions can
-//! add plans in deltas without a new version number.
+//! add others without a new version number.
 
 mod attach;
 mod blocks;

@@ -31,8 +31,8 @@ pub enum RouteName {
     Turbine,
     /// One relay for each shred.
     Rotor,
-    /// By regions, with a plan that was made from delays between the members. Nodes make none from
-    /// what they measured yet, and without a plan it is `Auto`.
+    /// By regions, wherever there is a plan that was made from the delays which members measured;
+    /// without one it is `Auto`.
     Regional,
 }
 

@@ -40,6 +40,10 @@ fn mistakes_are_told_by_name() {
         ("[leader]\nroute = \"gossip\"", "unknown variant `gossip`, expected one of `auto`"),
         ("[leader]\nloss_per_hop = 0.9", "leader.loss_per_hop"),
         ("[leader]\nfanout = 0", "leader.fanout"),
+        (
+            "[members]\nweights = \"http://me:secret@127.0.0.1/weights\"",
+            "write no name or password into a URL",
+        ),
         ("[leader]\nprofile = \"rich\"", "unknown variant `rich`, expected `lean` or `fast`"),
         ("[log]\nformat = \"xml\"", "unknown variant `xml`, expected `text` or `json`"),
         ("[log]\nfilter = \"fragcast=loud\"", "log.filter"),

@@ -208,7 +208,7 @@ fn decode_abi(bytes: &[u8]) -> Result<Weights, WeightsError> {
 
 /// Shifts weights so that their sum is below 2^63; none that was positive becomes zero.
 fn scale(all: &[(PeerId, U256)]) -> Weights {
-    // Each word loses 17 bits first, if it must: then 65,536 of them have a sum.
+    // A sum that is too large for a word is too large for 63 bits as well.
     let sum = |shift: usize| {
         all.iter().fold(U256::ZERO, |sum, (_, weight)| sum.saturating_add(*weight >> shift))
     };
