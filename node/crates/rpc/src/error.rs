@@ -78,6 +78,14 @@ impl Failure {
         Self::Error(error(UNKNOWN_BLOCK, what))
     }
 
+    /// There is no subscription of that name; geth's code and text.
+    pub(crate) fn no_subscription(name: &str) -> Self {
+        Self::Error(error(
+            jsonrpsee::types::error::METHOD_NOT_FOUND_CODE,
+            format!("no {name:?} subscription in eth namespace"),
+        ))
+    }
+
     /// "filter not found", geth's text, which clients look for.
     pub(crate) fn filter_not_found() -> Self {
         Self::Error(error(NOT_HERE, "filter not found"))

@@ -73,9 +73,7 @@ use redb::{Database, DatabaseError};
 
 pub use error::StoreError;
 use fragcast_execution::chain::ChainSpec;
-use fragcast_execution::exec::{
-    Anchor, ExecutedBlock, SealedBlock, State, StateSource, StateView,
-};
+use fragcast_execution::exec::{Anchor, ExecutedBlock, SealedBlock, State, StateSource, StateView};
 use fragcast_execution::executor::History;
 use fragcast_execution::state::SourceError;
 use fragcast_execution::trie::{StateTrie, TrieNodes};
@@ -89,7 +87,7 @@ use writer::Command;
 /// Settings of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// The number of blocks that can be unwound.
+    /// The number of blocks that can be unwound, and whose state can be read.
     pub reorg_depth: u64,
     /// Verified blocks that may wait to be written, at least 1; about 2 MB each.
     pub queue: usize,

@@ -12,9 +12,9 @@ use super::view::Heads;
 use crate::exec::Snapshot;
 
 /// Verified blocks whose states after each frag are kept.
-pub const BLOCKS: u64 = 8;
+pub(super) const BLOCKS: u64 = 8;
 /// States that are kept in all.
-pub const STATES: usize = 1_024;
+pub(super) const STATES: usize = 1_024;
 
 /// The states, by number and attempt of their block.
 #[derive(Default)]

@@ -13,7 +13,7 @@ use crate::state::SourceError;
 
 /// States that are kept. One holds what the blocks after it changed: 256 blocks of 4,000 slots take
 /// about 100 MB.
-pub const KEPT: usize = 2;
+pub(super) const KEPT: usize = 2;
 
 /// The states, the last one used at the end.
 #[derive(Default)]
@@ -35,8 +35,7 @@ impl Past {
         }
         let Some(state) = make()? else { return Ok(None) };
         let hashes = hashes.of(block.header.number, block.header.parent_hash);
-        let snapshot =
-            Arc::new(Snapshot { block: block.clone(), state, hashes: Arc::new(hashes) });
+        let snapshot = Arc::new(Snapshot { block: block.clone(), state, hashes: Arc::new(hashes) });
         while kept.len() >= KEPT {
             kept.pop_front();
         }

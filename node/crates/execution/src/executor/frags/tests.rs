@@ -51,7 +51,7 @@ fn what_is_retracted_is_forgotten() {
 
 #[test]
 fn a_block_of_very_many_frags_keeps_its_last_ones() {
-    let mut chain = TestChain::new(&DevnetConfig::default());
+    let chain = TestChain::new(&DevnetConfig::default());
     let mut block = chain.open();
     for _ in 0..STATES + 5 {
         chain.frag(&mut block, &[], false);
