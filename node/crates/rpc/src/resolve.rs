@@ -286,9 +286,15 @@ impl Blocks {
             let what = format!("frag {index} of block {number} is not here{yet}: it has {last}");
             return Err(absent(what));
         }
-        self.view.after_frag(number, block.attempt, index).ok_or_else(|| {
-            absent(format!("the state after frag {index} of block {number} is not kept any more"))
-        })
+        if let Some(state) = self.view.after_frag(number, block.attempt, index) {
+            return Ok(state);
+        }
+        // Of a block that came whole, the state after its last frag is the block's.
+        let is_last = index + 1 == block.frags.len() as u64;
+        if is_last && matches!(block, Found::Sealed(_)) {
+            return self.with_state(block);
+        }
+        Err(absent(format!("the state after frag {index} of block {number} is not kept any more")))
     }
 
     /// The block with this id, for methods that read blocks.

@@ -370,6 +370,10 @@ async fn the_state_after_a_frag_is_read_by_block_and_frag() {
     let (message, data) = refused(&f, at("0x2", "0x1")).await;
     assert_eq!(message, "the state after frag 1 of block 2 is not kept any more");
     assert_eq!(data["blockNumber"], "0xa");
+    // The last one is the block's own.
+    let last = ask(&f.module, "eth_getBalance", json!([addresses[0], at("0x2", "0x3")])).await;
+    let block = f.call("eth_getBalance", json!([addresses[0], "0x2"])).await;
+    assert_eq!(last.unwrap(), block);
     // What is no place of a frag.
     for wrong in [
         json!({ "blockNumber": "latest", "fragIndex": "0x0" }),
