@@ -29,7 +29,7 @@ pub(crate) use genesis::MESSAGE_PASSER;
 pub use genesis::genesis_header;
 pub use header::{Extras, HeaderError};
 pub use parse::ChainError;
-pub use presets::{Preset, presets};
+pub use presets::{Preset, block_time, presets};
 
 /// Blob parameters by fork (EIP-7840), and those that change between forks (EIP-7892).
 #[derive(Debug, Clone)]

@@ -257,6 +257,9 @@ impl OpPreset {
     }
 }
 
+/// Seconds from slot to slot.
+const ETH_BLOCK_TIME: u64 = 12;
+
 /// An Ethereum network.
 struct EthPreset {
     names: &'static [&'static str],
@@ -386,7 +389,7 @@ impl EthPreset {
                 .map(|time| (time, "amsterdam".to_owned()))
                 .into_iter()
                 .collect(),
-            block_time: Some(12),
+            block_time: Some(ETH_BLOCK_TIME),
             genesis: None,
         }
     }
@@ -419,6 +422,13 @@ pub fn presets() -> Vec<Preset> {
     let op = OP_PRESETS.iter().map(|preset| (preset.spec(), also(preset.names)));
     let eth = ETH_PRESETS.iter().map(|preset| (preset.spec(), also(preset.names)));
     op.chain(eth).map(|(spec, also)| Preset { spec, also }).collect()
+}
+
+/// Seconds from block to block of the chain of this id, if it is known by name.
+pub fn block_time(chain_id: u64) -> Option<u64> {
+    let op = OP_PRESETS.iter().find(|preset| preset.id == chain_id);
+    let eth = ETH_PRESETS.iter().find(|preset| preset.id == chain_id);
+    op.map(|preset| preset.block_time).or_else(|| eth.map(|_| ETH_BLOCK_TIME))
 }
 
 /// The chain of this name or, in decimal digits, of this id.
