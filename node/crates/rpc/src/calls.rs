@@ -23,7 +23,6 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Bytes, U64};
 use alloy_rpc_types_eth::simulate::SimulatePayload;
 use alloy_rpc_types_eth::state::StateOverride;
@@ -41,7 +40,7 @@ use fragcast_execution::exec::Snapshot;
 pub use pool::{CallPool, default_threads};
 
 use crate::forward::Forwarder;
-use crate::resolve::Blocks;
+use crate::resolve::{Blocks, StateId};
 use crate::stats::EthStats;
 use crate::upstream::{Upstream, pass_on};
 use evm::{Ground, Limits};
@@ -131,15 +130,15 @@ impl Args {
         self.optional()?.ok_or_else(|| CallError::Params(format!("missing {what}")))
     }
 
-    fn block(&mut self) -> Result<BlockId, CallError> {
-        Ok(self.optional()?.unwrap_or(BlockId::Number(BlockNumberOrTag::Latest)))
+    fn block(&mut self) -> Result<StateId, CallError> {
+        Ok(self.optional()?.unwrap_or_default())
     }
 }
 
 /// Parameters of `eth_call` and similar methods.
 struct CallArgs {
     request: TransactionRequest,
-    block: BlockId,
+    block: StateId,
     state: Option<StateOverride>,
     overrides: Option<BlockOverrides>,
 }
@@ -194,7 +193,7 @@ impl CallContext {
         &self,
         method: &'static str,
         params: &Params<'_>,
-        block: BlockId,
+        block: StateId,
         call: impl FnOnce(&CallSite) -> Result<T, CallError> + Send + 'static,
     ) -> Result<Value, ErrorObjectOwned> {
         let snapshot = match self.blocks.snapshot(block) {

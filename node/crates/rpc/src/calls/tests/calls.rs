@@ -28,8 +28,8 @@ async fn a_call_reads_the_block_that_it_names() {
         assert_eq!(ask(&module, "eth_call", params).await.unwrap(), latest);
     }
     let answer = ask(&module, "eth_call", json!([balance_of(owner), "0x63"])).await;
-    let after = "header not found: block 99 is after the head, which is 3";
-    assert_eq!(answer.unwrap_err(), (-39001, after.into(), Value::Null));
+    let after = "header not found: block 99 is after the newest verified block, which is 3";
+    assert_eq!(answer.unwrap_err(), (-32001, after.into(), Value::Null));
     let answer = ask(&module, "eth_call", json!([balance_of(owner), "safe"])).await;
     assert_eq!(answer.unwrap_err().1, "safe block not found");
 }
