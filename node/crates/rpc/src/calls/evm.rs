@@ -19,8 +19,8 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_rpc_types_eth::state::StateOverride;
 use alloy_rpc_types_eth::{BlockOverrides, TransactionRequest};
 use fragcast_execution::chain::{BlockEnv, ChainSpec};
-use fragcast_execution::exec::Snapshot;
 use fragcast_execution::exec::overlay::OverlayDb;
+use fragcast_execution::exec::{Snapshot, op};
 use fragcast_execution::state::SourceError;
 use op_revm::{OpHaltReason, OpTransaction};
 use revm::bytecode::Bytecode;
@@ -265,8 +265,10 @@ impl Ground {
                         enveloped_tx: Some(Bytes::from_static(&[0x7e])),
                         deposit: Default::default(),
                     });
+                    let fork = env.cfg_env.spec;
                     let factory = OpEvmFactory::<OpTx>::default();
                     let mut evm = factory.create_evm_with_inspector(db, env, inspectors);
+                    op::mend_precompiles(evm.precompiles_mut(), fork);
                     move_precompiles(evm.precompiles_mut(), moved)?;
                     outcome(evm.transact_raw(tx), |reason| match reason {
                         OpHaltReason::Base(reason) => Some(reason),
