@@ -116,6 +116,18 @@ impl Http {
             Service::Rpc(_) | Service::Feed(_) if upgrade(request.headers()) => {
                 self.upgrade(request)
             }
+            Service::Rpc(_) if matches!(*request.method(), Method::GET | Method::HEAD) => {
+                let (parts, _) = request.into_parts();
+                let pages = self.port.settings.pages.as_ref();
+                match pages.and_then(|pages| pages(&parts)) {
+                    Some(page) => {
+                        self.client.set(Doing::Something);
+                        let (parts, body) = page.into_parts();
+                        Response::from_parts(parts, Full::new(self.body(body)))
+                    }
+                    None => self.text(StatusCode::METHOD_NOT_ALLOWED, NOT_POST),
+                }
+            }
             Service::Rpc(_) => self.call(request).await,
             Service::Feed(_) => self.text(StatusCode::UPGRADE_REQUIRED, NOT_WEBSOCKET),
         }

@@ -60,7 +60,7 @@ pub use feed::{Feed, Frames, Subscription};
 pub use guard::{Guard, Refusal, Token, TokenError};
 pub use memory::{Charge, Memory};
 pub use notices::Notices;
-pub use port::{Page, Port, Service, Settings, WebSocket};
+pub use port::{Page, Pages, Port, Service, Settings, WebSocket};
 pub use seats::{Seat, Seats, network};
 pub use shared::Shared;
 pub use stats::{Dropped, PortStats};

@@ -190,6 +190,7 @@ impl EthConfig {
             memory,
             guard,
             descriptors,
+            pages: None,
         }
     }
 
