@@ -265,9 +265,22 @@ impl SignedMessage {
     /// # Errors
     /// [`SignatureError`].
     pub fn verify(self, gateway: Address) -> Result<VerifiedMessage, SignatureError> {
-        let found = self.signature.recover(&self.root)?;
-        if found != gateway {
-            return Err(SignatureError::WrongSigner { expected: gateway, found });
+        self.verify_among([gateway])
+    }
+
+    /// Checks that one of several gateways signed the message in canonical form, at the same cost.
+    ///
+    /// # Errors
+    /// [`SignatureError`]; the first of them is the one that was expected.
+    pub fn verify_among(
+        self,
+        gateways: impl IntoIterator<Item = Address>,
+    ) -> Result<VerifiedMessage, SignatureError> {
+        let gateway = self.signature.recover(&self.root)?;
+        let mut gateways = gateways.into_iter();
+        let expected = gateways.next().unwrap_or_default();
+        if gateway != expected && !gateways.any(|other| other == gateway) {
+            return Err(SignatureError::WrongSigner { expected, found: gateway });
         }
         Ok(VerifiedMessage { signed: self, gateway })
     }
@@ -277,16 +290,24 @@ impl SignedMessage {
     ///
     /// # Errors
     /// [`SignatureError`].
-    pub fn normalise_and_verify(
+    pub fn normalise_and_verify(self, gateway: Address) -> Result<VerifiedMessage, SignatureError> {
+        self.normalise_and_verify_among([gateway])
+    }
+
+    /// The same for [several](Self::verify_among) gateways.
+    ///
+    /// # Errors
+    /// [`SignatureError`].
+    pub fn normalise_and_verify_among(
         mut self,
-        gateway: Address,
+        gateways: impl IntoIterator<Item = Address>,
     ) -> Result<VerifiedMessage, SignatureError> {
         self.signature = self.signature.normalise()?;
-        self.verify(gateway)
+        self.verify_among(gateways)
     }
 }
 
-/// A message that the scheduled gateway signed, with a canonical signature.
+/// A message that a gateway signed that may lead its block, with a canonical signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedMessage {
     signed: SignedMessage,

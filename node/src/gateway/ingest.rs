@@ -257,7 +257,9 @@ impl Ingest {
         })?;
         leading.commit(key, &message);
         let times = Times { sent_at: Some(sent), first_shred_at: arrived, complete_at: arrived };
-        let delivered = Delivered { key, message, times, via: Via::Own };
+        let rank =
+            self.net.epochs().at(block).map_or(0, |epoch| epoch.schedule().rank(key.attempt));
+        let delivered = Delivered { key, message, times, via: Via::Own, rank };
         // The receiver ends only with the node.
         let _ = self.own.send(Arc::new(delivered)).await;
         Ok(Some(reached))

@@ -88,7 +88,7 @@ impl Beginning {
             wait_for_answer(&settings, &status).await;
         }
         let told = status.vote(Instant::now(), in_use.1.gateways()).map(|vote| vote.list);
-        let told = told.and_then(|list| Schedule::new(list, term).ok());
+        let told = told.and_then(|list| in_use.1.with_gateways(list).ok());
         match (schedules.is_empty(), told) {
             (true, Some(told)) => schedules.push((0, told)),
             (true, None) => {
@@ -240,10 +240,9 @@ impl Follower {
     async fn change(&mut self, epochs: &EpochsView, change: Change) {
         let Change { from_block, instead, gateways, why } = change;
         let newest = epochs.newest();
-        let term = newest.schedule().blocks_per_term();
         let known: Vec<SignedDelegation> = of(&self.ours, &gateways).collect();
         let count = gateways.len();
-        let epoch = Schedule::new(gateways, term).map_err(|error| error.to_string());
+        let epoch = newest.schedule().with_gateways(gateways).map_err(|error| error.to_string());
         let epoch = epoch.and_then(|schedule| {
             let members = Arc::clone(newest.members());
             Epoch::new(newest.chain_id(), from_block, members, schedule, known)

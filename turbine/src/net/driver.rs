@@ -315,6 +315,9 @@ impl Driver {
         match command {
             // Through the same queue as those that wait, so that order is kept.
             Command::Broadcast(broadcast) => self.pending.push_back(broadcast),
+            Command::Lead(block, gateway, reply) => {
+                let _ = reply.send(self.protocol.lead(self.clock.now(), block, &gateway));
+            }
             Command::Leads(block, reply) => {
                 let _ = reply.send(self.protocol.leads(block));
             }
