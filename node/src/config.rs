@@ -26,7 +26,7 @@ use crate::gateway::reach::Unreached;
 
 pub use check::ConfigError;
 pub use file::{FileError, read_toml};
-pub use names::{Live, LogFormat, ProfileName, RouteName, StateFrom};
+pub use names::{Live, LogFormat, ProfileName, RouteName, SignerApi, StateFrom};
 
 /// `node.toml`. Relative paths are relative to the file.
 ///
@@ -197,6 +197,19 @@ pub struct Leader {
     pub hand_over_ms: u64,
     /// What the gateway is told when nobody is connected.
     pub unreached: Unreached,
+    /// URL of a signer that has the gateway's key and signs its delegation to this node. Empty:
+    /// delegations come from the network file and from peers.
+    pub signer: String,
+    /// How it is asked.
+    pub signer_api: SignerApi,
+    /// How long a request to it may take, milliseconds: somebody may have to approve it.
+    pub signer_timeout_ms: u64,
+    /// The gateway that is to delegate, an address.
+    pub gateway: String,
+    /// Blocks of a delegation, which is renewed in its last quarter; 0: all blocks.
+    pub delegation_blocks: u64,
+    /// Where the delegation is saved for the next start.
+    pub delegation: PathBuf,
 }
 
 /// The interface to which the gateway posts its messages.
@@ -440,6 +453,12 @@ impl Default for Leader {
             loss_per_hop: 0.02,
             hand_over_ms: 0,
             unreached: Unreached::Refuse,
+            signer: String::new(),
+            signer_api: SignerApi::Web3signer,
+            signer_timeout_ms: 60_000,
+            gateway: String::new(),
+            delegation_blocks: 0,
+            delegation: "leader.delegation".into(),
         }
     }
 }

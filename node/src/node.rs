@@ -32,6 +32,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::gateway::delegating::{self, DelegationStatus};
 use crate::gateway::ingest::{Ingest, IngestStats};
 use crate::gateway::journal::Journal;
 use crate::gateway::publish::{self, PublishStats};
@@ -157,6 +158,16 @@ impl Node {
             settings.guests = settings.guests.max(NEWCOMERS);
         }
         let ahead = (settings.catch_up.memory > 0).then_some(settings.catch_up.ahead);
+        let delegating =
+            config.signer()?.zip(leader_key).map(|(signer, key)| delegating::Settings {
+                signer,
+                chain_id: network.chain_id,
+                peer,
+                key,
+                blocks: Some(config.leader.delegation_blocks).filter(|blocks| *blocks > 0),
+                saved: config.leader.delegation.clone(),
+            });
+        let delegation = delegating.as_ref().map(|_| Arc::<DelegationStatus>::default());
         let registry = match config.registry_settings(&network)? {
             Some(settings) => Some(Beginning::of(settings, &network).await),
             None => None,
@@ -230,6 +241,7 @@ impl Node {
             own,
             journal,
             Arc::clone(&reach),
+            delegation.clone(),
             Arc::clone(&stats),
         );
         let p2p = net.local_addr();
@@ -259,6 +271,7 @@ impl Node {
             reach,
             registry: registry.as_ref().map(|registry| Arc::clone(registry.status())),
             weights: weights.as_ref().filter(|_| live).map(|_| Arc::default()),
+            delegation,
             agreement: Mutex::default(),
             progress: Mutex::default(),
         });
@@ -348,6 +361,10 @@ impl Node {
             let (poll, net) = (Duration::from_secs(config.members.poll_s), state.net.clone());
             let timeout = Duration::from_millis(config.client.timeout_ms);
             tasks.push(tokio::spawn(weights::follow(source, poll, timeout, status, net)));
+        }
+        if let Some((settings, status)) = delegating.zip(state.delegation.clone()) {
+            let keeper = delegating::Keeper::new(settings, state.net.clone(), status);
+            tasks.push(tokio::spawn(keeper.run()));
         }
         if let Some(registry) = registry {
             let follower = registry.follow(state.net.clone(), &state.network);

@@ -167,6 +167,15 @@ impl GatewayKey {
         address_of(&secp256k1::PublicKey::from_secret_key(SECP256K1, &self.0))
     }
 
+    /// The public key: x ‖ y, big-endian.
+    pub fn public_key(&self) -> [u8; 64] {
+        let key =
+            secp256k1::PublicKey::from_secret_key(SECP256K1, &self.0).serialize_uncompressed();
+        let mut bytes = [0; 64];
+        bytes.copy_from_slice(&key[1..]);
+        bytes
+    }
+
     /// Signs a 32-byte digest. The signature is canonical and deterministic (RFC 6979).
     pub fn sign_digest(&self, digest: &B256) -> Signature {
         let signature =

@@ -115,6 +115,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
             writeln!(out, "journal      missing: the first eight blocks will be skipped")?;
         }
         problems.extend(files::unwritable("leader.journal", &config.leader.journal));
+        check_signer(&config, &mut out, &mut problems)?;
     } else if network.delegations.iter().any(|d| d.delegation.peer == peer) {
         problems.push(format!(
             "leader.key: {} does not exist, but a gateway has delegated to this node: put the key \
@@ -163,6 +164,22 @@ fn pace(network: &Network, config: &Config) -> anyhow::Result<String> {
         None => ", since the chain is not known: set block_time_ms in the network file",
     };
     Ok(format!("block time   {millis} ms{told}"))
+}
+
+/// Asks the signer of the gateway's delegation whether it is there and has the key.
+fn check_signer(
+    config: &Config,
+    out: &mut impl std::io::Write,
+    problems: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    let Some(signer) = config.signer()? else { return Ok(()) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match runtime.block_on(signer.check()) {
+        Ok(()) => writeln!(out, "signer       {}, for {}", signer.name(), signer.gateway())?,
+        Err(error) => problems.push(format!("leader.signer: {}: {error}", signer.name())),
+    }
+    problems.extend(files::unwritable("leader.delegation", &config.leader.delegation));
+    Ok(())
 }
 
 /// What is wrong with what the network file says, beyond what every reader of it checks.

@@ -25,6 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc};
 
+use crate::gateway::delegating::DelegationStatus;
 use crate::gateway::journal::{Journal, JournalError};
 use crate::gateway::order::{Leading, OrderError, Step};
 use crate::gateway::reach::{Reach, Reached, Unreached};
@@ -59,7 +60,7 @@ pub enum IngestError {
     Order(#[from] OrderError),
     /// The gateway has not delegated to this node.
     #[error(
-        "this node does not lead block {0}: the network file has no delegation of its gateway to this node's peer id and leader key"
+        "this node does not lead block {0}: no delegation of its gateway to this node's peer id and leader key covers it; put one into the network file, or see `delegation` in the status"
     )]
     NotLeader(u64),
     /// The journal forbids it.
@@ -173,6 +174,8 @@ pub struct Ingest {
     own: mpsc::Sender<Arc<Delivered>>,
     state: Mutex<(Leading, Option<Journal>)>,
     reach: Arc<Reach>,
+    /// Who has the gateway delegate to this node, if anybody.
+    delegation: Option<Arc<DelegationStatus>>,
     /// Refusals are logged once a minute each.
     refusals: std::sync::Mutex<Limiter<(&'static str, Answer)>>,
     stats: Arc<IngestStats>,
@@ -186,10 +189,11 @@ impl Ingest {
         own: mpsc::Sender<Arc<Delivered>>,
         journal: Option<Journal>,
         reach: Arc<Reach>,
+        delegation: Option<Arc<DelegationStatus>>,
         stats: Arc<IngestStats>,
     ) -> Self {
         let state = Mutex::new((Leading::default(), journal));
-        Self { dialect, net, own, state, reach, refusals: Default::default(), stats }
+        Self { dialect, net, own, state, reach, delegation, refusals: Default::default(), stats }
     }
 
     /// Takes a message; returns whom it was handed to, `None` if it was not new.
@@ -238,6 +242,9 @@ impl Ingest {
                     return Err(IngestError::NotLeader(block));
                 };
                 if !self.net.leads(block).await {
+                    if let Some(delegation) = &self.delegation {
+                        delegation.want(block);
+                    }
                     return Err(IngestError::NotLeader(block));
                 }
                 let attempt = tokio::task::block_in_place(|| journal.next_attempt(block))?;

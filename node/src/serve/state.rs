@@ -23,6 +23,7 @@ use super::agreement::{Agreement, Survey};
 use super::live::Live;
 use super::races::Races;
 use super::recorder::Recorder;
+use crate::gateway::delegating::DelegationStatus;
 use crate::gateway::ingest::IngestStats;
 use crate::gateway::publish::PublishStats;
 use crate::gateway::reach::Reach;
@@ -179,6 +180,8 @@ pub struct NodeState {
     pub registry: Option<Arc<RegistryStatus>>,
     /// Where members' weights come from, if not from the network file.
     pub weights: Option<Arc<WeightsStatus>>,
+    /// How it stands with the signer of its gateway's delegation, if there is one.
+    pub delegation: Option<Arc<DelegationStatus>>,
     /// In what its peers differ from it.
     pub(crate) agreement: Mutex<Agreement>,
     /// How far it has come.

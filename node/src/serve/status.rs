@@ -318,6 +318,7 @@ impl NodeState {
             "dialect": self.network.dialect.name(),
             "peer": self.peer,
             "leads": self.leads(),
+            "delegation": self.delegation.as_ref().map(|delegation| delegation.json()),
             "opened": opened,
             "sealed": sealed,
             "nextGateway": self.net.epochs().gateway(next),
