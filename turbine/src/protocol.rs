@@ -70,8 +70,8 @@ mod relaying;
 mod repair;
 mod seats;
 mod setup;
-mod substituting;
 mod spread;
+mod substituting;
 mod tables;
 mod window;
 
