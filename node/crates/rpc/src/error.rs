@@ -51,6 +51,11 @@ impl Failure {
         Self::Error(error(INVALID_PARAMS, format!("invalid params: {what}")))
     }
 
+    /// A parameter that is not what the method takes.
+    pub(crate) fn argument(what: impl Into<String>) -> Self {
+        Self::Error(error(INVALID_PARAMS, what))
+    }
+
     /// A fault of this node.
     pub fn internal(what: &impl Display) -> Self {
         Self::Error(error(INTERNAL, format!("internal error: {what}")))

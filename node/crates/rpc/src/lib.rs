@@ -11,9 +11,12 @@ pub mod error;
 pub mod eth;
 pub mod flashblocks;
 pub mod forward;
+mod params;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod resolve;
+#[cfg(test)]
+mod schemas;
 pub mod stats;
 pub mod upstream;

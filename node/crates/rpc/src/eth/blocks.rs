@@ -3,31 +3,30 @@
 use std::sync::Arc;
 
 use alloy_eips::{BlockId, BlockNumberOrTag};
-use alloy_primitives::{B256, Bytes, U64};
+use alloy_primitives::{B256, U64};
 use fragcast_execution::exec::Placed;
-use jsonrpsee::types::Params;
-use jsonrpsee::types::params::ParamsSequence;
 use serde_json::value::RawValue;
 
 use super::types::{Receipts, RpcBlock, RpcTx};
 use super::{Answer, EthContext, Failure, Found, answer};
+use crate::params::{Params, ParamsSequence};
 
-fn null() -> Answer {
+pub(super) fn null() -> Answer {
     RawValue::NULL.to_owned()
 }
 
-fn by_number(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Found, Failure> {
+pub(super) fn by_number(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Found, Failure> {
     let number: BlockNumberOrTag = params.next()?;
     ctx.blocks.find_number(&*ctx.blocks.heads()?, number)
 }
 
-fn by_hash(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Found, Failure> {
+pub(super) fn by_hash(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Found, Failure> {
     let hash: B256 = params.next()?;
     ctx.blocks.find_hash(&*ctx.blocks.heads()?, hash)
 }
 
 fn shown(block: Found, params: &mut ParamsSequence<'_>) -> Result<Answer, Failure> {
-    let full = params.optional_next()?.unwrap_or(false);
+    let full = params.optional_next::<bool>()?.unwrap_or(false);
     answer(&RpcBlock::new(&*block.whole()?, full))
 }
 
@@ -90,7 +89,7 @@ pub(super) fn tx_at_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Answer
 }
 
 /// Finds a transaction in the pending block or in a canonical one, and passes it to `show`.
-fn with_tx(
+pub(super) fn with_tx(
     ctx: &EthContext,
     params: &Params<'_>,
     show: impl Fn(&Found, &Placed<'_>) -> Result<Answer, Failure>,
@@ -122,10 +121,6 @@ pub(super) fn tx(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failur
         },
         found => found,
     }
-}
-
-pub(super) fn raw_tx(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
-    with_tx(ctx, params, |_, placed| answer::<Bytes>(&placed.executed.tx.bytes))
 }
 
 pub(super) fn receipt(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {

@@ -7,10 +7,10 @@ use alloy_primitives::B256;
 use alloy_rpc_types_eth::{Filter, FilterBlockOption, Log};
 use fragcast_execution::exec::{ExecutedBlock, Placed};
 use fragcast_execution::executor::Heads;
-use jsonrpsee::types::Params;
 
 use super::types::logs_of;
 use super::{Answer, EthContext, Failure, Found, answer};
+use crate::params::{Params, ParamsSequence};
 
 /// How often a range is read again if its blocks do not follow one another, because the chain was
 /// reorganised meanwhile.
@@ -26,7 +26,7 @@ pub(super) fn logs(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Fail
 /// Reads the next parameter as a filter, within limits.
 pub(super) fn filter(
     ctx: &EthContext,
-    params: &mut jsonrpsee::types::params::ParamsSequence<'_>,
+    params: &mut ParamsSequence<'_>,
 ) -> Result<Filter, Failure> {
     let filter: Filter = params.optional_next()?.unwrap_or_default();
     let values = filter.address.len() + filter.topics.iter().map(|t| t.len()).sum::<usize>();

@@ -5,11 +5,10 @@ use std::sync::atomic::Ordering;
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Address, B256, U64, U256};
 use alloy_serde::JsonStorageKey;
-use jsonrpsee::types::Params;
-use jsonrpsee::types::params::ParamsSequence;
 use serde_json::json;
 
 use super::{Answer, EthContext, Failure, Found, answer};
+use crate::params::{Params, ParamsSequence};
 
 /// The block named by the next parameter; `latest` if there is none.
 pub(super) fn block_id(params: &mut ParamsSequence<'_>) -> Result<BlockId, Failure> {

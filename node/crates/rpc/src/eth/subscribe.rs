@@ -37,6 +37,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::logs::{filter, matching, matching_frag};
 use super::types::{RpcBlock, RpcTx, header};
 use super::{Answer, EthContext, EthStats, Failure, answer};
+use crate::params::ParamsSequence;
 
 /// What notifications depend on beside the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,21 +107,27 @@ enum Stream {
 
 impl Stream {
     fn parse(ctx: &EthContext, params: &Params<'_>) -> Result<Self, Failure> {
-        let mut params = params.sequence();
+        let all = crate::params::Params::new(params);
+        let stream = Self::read(ctx, &mut all.sequence())?;
+        all.finish()?;
+        Ok(stream)
+    }
+
+    fn read(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Self, Failure> {
         let kind: &str = &params.next::<String>()?;
         Ok(match kind {
             "newHeads" => Self::Heads,
             "logs" => {
-                let filter = filter(ctx, &mut params)?;
+                let filter = filter(ctx, params)?;
                 let hash = hash(&filter);
                 Self::Logs(Arc::new(filter), hash)
             }
             "newPendingTransactions" | "newFlashblockTransactions" => {
-                Self::Txs { full: params.optional_next()?.unwrap_or(false) }
+                Self::Txs { full: params.optional_next::<bool>()?.unwrap_or(false) }
             }
             "newFlashblocks" => Self::Flashblocks,
             "pendingLogs" => {
-                let filter = filter(ctx, &mut params)?;
+                let filter = filter(ctx, params)?;
                 let hash = hash(&filter);
                 Self::PendingLogs(Arc::new(filter), hash)
             }

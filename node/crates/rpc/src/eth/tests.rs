@@ -2,6 +2,7 @@
 
 mod filters;
 mod proofs;
+mod raw;
 mod reading;
 mod subscriptions;
 mod torn;
