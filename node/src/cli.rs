@@ -128,7 +128,7 @@ struct Overrides {
     /// File with the token of the operator's JSON-RPC.
     #[arg(long = "admin.token", env = "FRAGCAST_ADMIN_TOKEN")]
     admin_token: Option<PathBuf>,
-    /// Reads of `latest` see the newest executed frag.
+    /// The path / shows the preconfirmed view, as /preconf always does.
     #[arg(long = "rpc.preconf-as-latest", env = "FRAGCAST_RPC_PRECONF_AS_LATEST")]
     preconf_as_latest: bool,
     /// TCP address of the Flashblocks WebSocket.

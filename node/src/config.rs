@@ -222,7 +222,8 @@ pub struct Execution {
     pub db: PathBuf,
     /// Memory for the database's pages, MiB.
     pub cache_mib: usize,
-    /// Blocks that can be unwound.
+    /// Blocks that can be unwound, and whose state can be read. With `source = "client"`: 128, and the
+    /// client is asked for older ones.
     pub reorg_depth: u64,
     /// Messages that may wait for the executor.
     pub queue: usize,

@@ -282,34 +282,40 @@ impl Node {
             let _ = state.flashblocks.set(Arc::clone(door.stats()));
             flashblocks = Some(door);
         }
-        let mut http = Methods::new();
+        let (mut http, mut preconf) = (Methods::new(), None);
         if let Some(executing) = executing {
             let executor = Arc::clone(&executing.executor);
             tasks.push(tokio::spawn(heads::tell(executor, state.net.clone())));
             let public =
                 public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;
             http.merge(public.module)?;
+            preconf = Some(public.preconf);
             memory = Arc::clone(&public.eth.memory);
             tasks.extend(executing.follower);
-            tasks.push(public.forwarding);
+            tasks.extend(public.tasks);
             // Set once: the node has only just been made.
             let _ = state.eth.set(public.eth);
             let _ = state.forwarder.set(public.forwarder);
         }
-        http.merge(rpc::module(
+        let own = rpc::module(
             Arc::clone(&state),
             &outputs,
             config.http.subscriber_queue as usize,
             config.rpc.slow_after(),
             Arc::clone(&memory),
             runtimes.serving(),
-        ))?;
+        );
+        http.merge(own.clone())?;
+        if let Some(preconf) = &mut preconf {
+            preconf.merge(own)?;
+        }
         let opening = Opening {
             config: &config,
             runtimes: &runtimes,
             state: &state,
             ingest: ingest.module().into(),
             http,
+            preconf,
             memory,
             descriptors,
         };

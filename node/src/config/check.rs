@@ -162,6 +162,13 @@ impl Config {
         if self.rpc.max_batch == 0 || self.rpc.max_connections == 0 {
             return value("rpc.max_batch, rpc.max_connections", "must be at least 1".into());
         }
+        if self.rpc.safe_behind.zip(self.rpc.finalized_behind).is_some_and(|(s, f)| s > f) {
+            let problem = "must be at least rpc.safe_behind".into();
+            return value("rpc.finalized_behind", problem);
+        }
+        if self.rpc.max_log_blocks == 0 || self.rpc.max_logs == 0 {
+            return value("rpc.max_log_blocks, rpc.max_logs", "must be at least 1".into());
+        }
         self.check_ports()?;
         self.check_flashblocks()?;
         if !self.engine.url.is_empty() && self.engine.jwt_secret.as_os_str().is_empty() {

@@ -144,7 +144,7 @@ source = "{source}"
 db = {db:?}
 # Memory for the database's pages, MiB.
 cache_mib = {db_cache}
-# Blocks that can be taken back.
+# Blocks that can be taken back, and of which the state can be read.
 reorg_depth = {reorg_depth}
 # Messages that may wait for the executor.
 queue = {execution_queue}
@@ -322,8 +322,21 @@ filter = "{filter}"
 }
 
 /// The settings of `[rpc]` and their comments.
-const RPC: [(&str, &str); 21] = [
-    ("preconf_as_latest", "Reads of `latest` see the newest executed frag."),
+const RPC: [(&str, &str); 25] = [
+    (
+        "preconf_as_latest",
+        "The path / shows the preconfirmed view, as /preconf always does: state at `latest` is that \
+         of the newest executed frag.",
+    ),
+    (
+        "pending_max_age_ms",
+        "`pending` reads as `latest` when its newest frag is older than this; 0: never.",
+    ),
+    (
+        "safe_behind",
+        "Without an execution client: blocks that `safe` is behind `latest`. Not set: not known.",
+    ),
+    ("finalized_behind", "The same for `finalized`."),
     (
         "proxied",
         "Methods that are passed to the execution client; \"debug_*\" and \"trace_*\" stand for the \
@@ -349,7 +362,8 @@ const RPC: [(&str, &str); 21] = [
     ("slow_subscriber_ms", "A connection that is waited for so long is closed."),
     ("max_heavy_calls", "Calls at a time that go through many blocks."),
     ("max_log_blocks", "Blocks that eth_getLogs goes through."),
-    ("max_logs", "Logs that eth_getLogs gives."),
+    ("max_logs", "Logs that eth_getLogs gives of more than one block."),
+    ("max_log_time_ms", "How long eth_getLogs goes through blocks."),
     ("max_filter_values", "Addresses and topics in a filter of logs."),
     ("max_filters", "Filters that are polled, in all."),
     ("filter_timeout_s", "A filter that is not polled for so long is forgotten."),
@@ -359,8 +373,9 @@ const RPC: [(&str, &str); 21] = [
 /// The lines of `[rpc]`, each with its comment.
 fn rpc_lines(rpc: &EthConfig) -> String {
     let table = toml::Table::try_from(rpc).unwrap_or_default();
-    let line = |(key, meaning): &(&str, &str)| {
-        table.get(*key).map(|value| format!("# {meaning}\n{key} = {value}\n"))
+    let line = |(key, meaning): &(&str, &str)| match table.get(*key) {
+        Some(value) => format!("# {meaning}\n{key} = {value}\n"),
+        None => format!("# {meaning}\n# {key} = 32\n"),
     };
-    RPC.iter().filter_map(line).collect()
+    RPC.iter().map(line).collect()
 }

@@ -60,6 +60,8 @@ fn mistakes_are_told_by_name() {
         ("[client]\npoll_ms = 0", "client.poll_ms"),
         ("[calls]\nqueue = 0", "calls.queue"),
         ("[rpc]\nmax_batch = 0", "rpc.max_batch"),
+        ("[rpc]\nmax_logs = 0", "rpc.max_logs"),
+        ("[rpc]\nsafe_behind = 9\nfinalized_behind = 8", "rpc.finalized_behind"),
         ("[rpc]\nmax_bath = 1", "max_bath"),
         ("[flashblocks]\nlisten = \"here\"", "flashblocks.listen: `here`"),
         ("[flashblocks]\nmax_subscribers = 0", "flashblocks.max_subscribers"),

@@ -373,6 +373,13 @@ impl NodeState {
             let kind = Some(("kind", "eth"));
             metrics.gauge("fragcast_subscribers", kind, load(&eth.stats.subscribers) as f64);
             metrics.counter("fragcast_subscribers_dropped_total", kind, load(&eth.stats.slow));
+            let pending = eth.blocks.pending_age();
+            let age = pending.map_or(0.0, |(age, _)| age.as_secs_f64());
+            metrics.gauge("fragcast_pending_age_seconds", None, age);
+            let stale = f64::from(u8::from(pending.is_some_and(|(_, stale)| stale)));
+            metrics.gauge("fragcast_pending_stale", None, stale);
+            let fallbacks = eth.blocks.freshness().fallbacks();
+            metrics.counter("fragcast_pending_fallbacks_total", None, fallbacks);
             metrics.gauge("fragcast_rpc_filters", None, load(&eth.stats.filters) as f64);
             for (kind, n) in eth.stats.all() {
                 metrics.counter("fragcast_rpc_total", Some(("kind", kind)), n);
@@ -416,14 +423,19 @@ fn answer(state: &NodeState, request: &Parts) -> Response<Vec<u8>> {
         }
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
         "/readyz" => match state.not_ready() {
+            // Both are said to whoever asks why.
+            Some(reason) => {
+                let stale = state.stale_pending().map_or_else(String::new, |note| note + "\n");
+                text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n{stale}"))
+            }
             None => {
                 let registry =
                     state.registry.as_ref().and_then(|registry| registry.describe(Instant::now()));
                 let notes = state.survey().describe().into_iter().chain(registry);
+                let notes = notes.chain(state.stale_pending());
                 let note: String = notes.map(|text| text + "\n").collect();
                 text(StatusCode::OK, format!("ready, {}\n{note}", state.way()))
             }
-            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         },
         _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n".into()),
     }

@@ -159,6 +159,19 @@ impl NodeState {
         })
     }
 
+    /// What `/readyz` adds though the node is ready: that `pending` is too old to be told.
+    pub fn stale_pending(&self) -> Option<String> {
+        let eth = self.eth.get()?;
+        let (age, stale) = eth.blocks.pending_age()?;
+        stale.then(|| {
+            format!(
+                "pending is {:.1} s old and reads as latest: rpc.pending_max_age_ms is {}",
+                age.as_secs_f64(),
+                eth.config.pending_max_age_ms
+            )
+        })
+    }
+
     /// Why nobody may be connected over the overlay, as far as this node can tell.
     pub fn hint(&self) -> String {
         hints::unconnected(self.net.local_addr(), self.peer, &self.net.epochs())
@@ -245,6 +258,7 @@ impl NodeState {
             "latest": latest.map(|(number, _)| number),
             "latestHash": latest.map(|(_, hash)| hash),
             "pending": heads.as_ref().and_then(|h| h.pending.as_ref()).map(|p| p.header.number),
+            "pendingStale": self.stale_pending(),
             "durable": stats.durable,
             "verified": stats.verdicts.get("verified").copied().unwrap_or(0),
             "rejected": stats.verdicts.get("rejected").copied().unwrap_or(0),

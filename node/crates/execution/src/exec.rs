@@ -22,6 +22,7 @@ pub mod witness;
 
 pub use allowance::{Allowance, Watch};
 pub use block::{Decoded, OpenBlock};
+pub use hashes::BlockHashes;
 pub use message::{env_of, seal_of};
 pub use overlay::{Layer, State};
 pub use parent::Parent;

@@ -6,10 +6,12 @@
 //! message that finds no room leaves its block unverified. Senders are recovered on all cores as
 //! soon as a frag is handed in.
 
+mod frags;
 mod heads;
 mod import;
 mod open;
 mod parents;
+mod past;
 mod queue;
 mod service;
 mod stats;

@@ -160,6 +160,7 @@ impl Http {
             return self.text(StatusCode::UNSUPPORTED_MEDIA_TYPE, wanted);
         }
         let settings = &self.port.settings;
+        let dispatch = Arc::clone(self.port.dispatch(request.uri().path()));
         let read = self.read(request).await;
         self.client.mark_not_sent(None);
         let (body, mut charge) = match read {
@@ -195,7 +196,7 @@ impl Http {
             return self.failed(StatusCode::BAD_REQUEST, error);
         }
         let extensions = Extensions::new();
-        let answer = self.port.dispatch.answer(&body, &extensions, None, &mut charge).await;
+        let answer = dispatch.answer(&body, &extensions, None, &mut charge).await;
         let text = String::from(Box::<str>::from(answer.into_json()));
         self.response(StatusCode::OK, JSON, text)
     }

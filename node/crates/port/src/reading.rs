@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::client::{Client, Doing};
 use crate::control::{Control, Half};
-use crate::dispatch::{Connection, first};
+use crate::dispatch::{Connection, Dispatch, first};
 use crate::memory::Charge;
 use crate::outbox::Outbox;
 use crate::port::Inner;
@@ -43,6 +43,7 @@ pub(crate) struct Reading<R> {
     pub(crate) control: Arc<Control>,
     pub(crate) connection: Arc<Connection>,
     pub(crate) extensions: Extensions,
+    pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) ping: Duration,
 }
 
@@ -164,7 +165,7 @@ impl<R: AsyncRead + Unpin> Reading<R> {
             self.answered(MethodResponse::error(Id::Null, error));
             return None;
         }
-        let dispatch = Arc::clone(&self.port.dispatch);
+        let dispatch = Arc::clone(&self.dispatch);
         let connection = Arc::clone(&self.connection);
         let extensions = self.extensions.clone();
         let mut charge = charge;

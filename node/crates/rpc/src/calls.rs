@@ -36,7 +36,7 @@ use serde_json::Value;
 
 pub use error::CallError;
 use fragcast_execution::chain::ChainSpec;
-use fragcast_execution::exec::Snapshot;
+use fragcast_execution::exec::{SealedBlock, Snapshot};
 
 pub use pool::{CallPool, default_threads};
 
@@ -46,7 +46,7 @@ use crate::forward::Forwarder;
 use crate::params::{
     BlockChanges, Count, Kind, Params as Strict, ParamsSequence, SimPayload, Wrong,
 };
-use crate::resolve::{Blocks, Found};
+use crate::resolve::{BlockTag, Blocks, StateId};
 use crate::stats::EthStats;
 use crate::upstream::{Upstream, pass_on};
 use evm::{Ground, Limits};
@@ -119,7 +119,7 @@ pub struct CallContext {
 /// Parameters of `eth_call` and similar methods.
 struct CallArgs {
     request: TransactionRequest,
-    block: BlockId,
+    block: StateId,
     state: Option<StateOverride>,
     overrides: Option<BlockChanges>,
 }
@@ -135,8 +135,8 @@ impl CallArgs {
     }
 }
 
-/// The block named by the next parameter; `latest` if there is none.
-fn block(params: &mut ParamsSequence<'_>) -> Result<BlockId, Failure> {
+/// The state named by the next parameter; `latest` if there is none.
+fn block(params: &mut ParamsSequence<'_>) -> Result<StateId, Failure> {
     Ok(params.optional_next()?.unwrap_or_default())
 }
 
@@ -144,19 +144,19 @@ fn block(params: &mut ParamsSequence<'_>) -> Result<BlockId, Failure> {
 #[derive(Clone)]
 struct CallSite {
     spec: Arc<ChainSpec>,
-    /// The block.
-    found: Found,
-    /// Its snapshot.
+    /// The block with its trie, if it is sealed and kept in memory.
+    sealed: Option<Arc<SealedBlock>>,
+    /// The state.
     snapshot: Arc<Snapshot>,
     config: CallConfig,
 }
 
 impl CallSite {
-    /// A block that was found, with its state.
-    fn of(context: &CallContext, found: Found) -> Result<Self, Failure> {
-        let snapshot = Arc::clone(found.snapshot()?);
+    /// A state, with its block.
+    fn of(context: &CallContext, snapshot: Arc<Snapshot>) -> Self {
+        let sealed = snapshot.is_sealed().then(|| context.blocks.view().recent(snapshot.hash));
         let (spec, config) = (Arc::clone(&context.spec), context.config.clone());
-        Ok(Self { spec, found, snapshot, config })
+        Self { spec, sealed: sealed.flatten(), snapshot, config }
     }
 
     /// The same with less time.
@@ -198,11 +198,10 @@ impl CallContext {
         &self,
         method: &'static str,
         params: &Params<'_>,
-        block: BlockId,
+        block: StateId,
         call: impl FnOnce(&CallSite) -> Result<T, CallError> + Send + 'static,
     ) -> Result<Answer, ErrorObjectOwned> {
-        let site = self.blocks.heads().and_then(|heads| self.blocks.find(&heads, block));
-        let site = site.and_then(|found| CallSite::of(self, found));
+        let site = self.blocks.snapshot(block).map(|snapshot| CallSite::of(self, snapshot));
         self.on_site(method, params, site, call).await
     }
 
@@ -227,9 +226,8 @@ impl CallContext {
             }
         };
         // The answer is put into JSON there too: it may be long.
-        let run = move || {
-            serde_json::value::to_raw_value(&call(&site)?).map_err(|_| CallError::Internal)
-        };
+        let run =
+            move || serde_json::value::to_raw_value(&call(&site)?).map_err(|_| CallError::Internal);
         self.stats.outcome(self.pool.run(run).await.map_err(Into::into))
     }
 }
@@ -334,12 +332,12 @@ fn many(module: &mut RpcModule<Arc<CallContext>>) {
             };
             let (bundles, place, state, timeout) = context.args(&params, read)?;
             let Some(index) = place.index else {
-                let run = move |site: &CallSite| {
-                    many::call(&site.within(timeout), None, bundles, state)
-                };
+                let run =
+                    move |site: &CallSite| many::call(&site.within(timeout), None, bundles, state);
                 return context.on_block("eth_callMany", &params, place.block, run).await;
             };
-            let (site, replayed) = replay(&context, named(&context, place.block), timeout);
+            let found = whole_block(place.block).and_then(|block| named(&context, block));
+            let (site, replayed) = replay(&context, found, timeout);
             let run = move |site: &CallSite| {
                 let replayed = replayed.ok_or(CallError::Internal)?;
                 many::call(site, Some((&replayed, replayed.index(index)?)), bundles, state)
@@ -369,6 +367,14 @@ fn sending(module: &mut RpcModule<Arc<CallContext>>) {
             context.stats.outcome(sent.await)
         })
         .expect(UNIQUE);
+}
+
+/// The block of a state, where a place within it is named otherwise.
+fn whole_block(id: StateId) -> Result<BlockId, Failure> {
+    match id.frag {
+        None => Ok(id.block),
+        Some(_) => Err(Failure::params("a transaction's index or a fragIndex, not both")),
+    }
 }
 
 /// The block that a request names, to be replayed.
@@ -401,15 +407,17 @@ fn tracing(module: &mut RpcModule<Arc<CallContext>>) {
                 let read = |params: &mut ParamsSequence<'_>| {
                     let id = match name {
                         "debug_traceBlockByHash" => BlockId::from(params.next::<B256>()?),
-                        _ => BlockId::Number(params.next()?),
+                        _ => {
+                            let BlockTag(number) = params.next()?;
+                            BlockId::Number(number)
+                        }
                     };
                     Ok((id, params.optional_next::<Options>()?.unwrap_or_default()))
                 };
                 let (id, options) = context.args(&params, read)?;
                 let (site, replayed) = replay(&context, named(&context, id), options.timeout);
-                let run = move |site: &CallSite| {
-                    replayed.ok_or(CallError::Internal)?.all(site, &options)
-                };
+                let run =
+                    move |site: &CallSite| replayed.ok_or(CallError::Internal)?.all(site, &options);
                 context.on_site(name, &params, site, run).await
             })
             .expect(UNIQUE);
@@ -425,12 +433,11 @@ fn tracing(module: &mut RpcModule<Arc<CallContext>>) {
             let (args, options, index) = context.args(&params, read)?;
             let Some(index) = index else {
                 let (block, timeout) = (args.block, options.timeout);
-                let run = move |site: &CallSite| {
-                    trace::call(&site.within(timeout), None, args, &options)
-                };
+                let run =
+                    move |site: &CallSite| trace::call(&site.within(timeout), None, args, &options);
                 return context.on_block("debug_traceCall", &params, block, run).await;
             };
-            let replayed = named(&context, args.block);
+            let replayed = whole_block(args.block).and_then(|block| named(&context, block));
             let (site, replayed) = replay(&context, replayed, options.timeout);
             let run = move |site: &CallSite| {
                 let replayed = replayed.ok_or(CallError::Internal)?;
@@ -448,8 +455,8 @@ fn replay(
     found: Result<Replayed, Failure>,
     timeout: Option<Duration>,
 ) -> (Result<CallSite, Failure>, Option<Replayed>) {
-    match found.and_then(|replayed| Ok((replayed.site(context, timeout)?, replayed))) {
-        Ok((site, replayed)) => (Ok(site), Some(replayed)),
+    match found {
+        Ok(replayed) => (Ok(replayed.site(context, timeout)), Some(replayed)),
         Err(failure) => (Err(failure), None),
     }
 }

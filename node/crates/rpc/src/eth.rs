@@ -5,19 +5,22 @@
 //! same parameters, to the execution client ([`Upstream`]); without one it is an error that says
 //! so ([`error`](crate::error) has the codes).
 //!
-//! A block that is not sealed has the zero hash where a hash belongs, never null: clients' decoders
-//! refuse null in a receipt or a log. Filters that clients poll ([`filters`]) and subscriptions
+//! There are two views of the chain ([`resolve`](crate::resolve)), each with a context of its own
+//! ([`EthContext::showing`]). A receipt, a log or a transaction of a block that is not verified names
+//! it by its provisional hash, because some clients' decoders refuse null there; the block itself, asked
+//! for by the tag `pending`, has null for its hash and nonce, as geth has it. Filters that clients poll ([`filters`]) and subscriptions
 //! (`subscribe.rs`) both read the view's ring of events. A reader that does not keep up costs
 //! nothing and is dropped, never waited for.
 
 mod blocks;
 pub mod config;
 mod fees;
-pub pub mod filters;
+pub mod filters;
 mod forks;
 mod l1;
 mod logs;
 mod proof;
+mod ranges;
 mod raw;
 mod state;
 mod subscribe;
@@ -43,7 +46,7 @@ pub use config::EthConfig;
 
 use crate::error::Failure;
 use crate::params::Params as Strict;
-use crate::resolve::{Blocks, Found};
+use crate::resolve::{Blocks, Ends, Found, Freshness, View};
 use crate::stats::EthStats;
 use crate::upstream::{Upstream, pass_on};
 use filters::Filters;
@@ -91,9 +94,9 @@ pub struct EthContext {
     pub state_waits: bool,
     /// Counters of following the execution client, if there is one.
     pub follow: Option<Arc<FollowStats>>,
-    shared: Shared<subscribe::Key>,
-    filters: Filters,
-    fees: fees::Tips,
+    shared: Arc<Shared<subscribe::Key>>,
+    filters: Arc<Filters>,
+    fees: Arc<fees::Tips>,
     heavy: Arc<Semaphore>,
     reads: Arc<Semaphore>,
 }
@@ -123,24 +126,48 @@ impl EthContext {
         forwarded: Arc<dyn Forwarded>,
     ) -> Self {
         let memory = config.memory();
+        let ends = Ends { safe: config.safe_behind, finalized: config.finalized_behind };
+        let fresh = Arc::new(Freshness::new(config.pending_max_age()));
         Self {
             spec,
-            blocks: Blocks::new(Arc::clone(&view), config.preconf_as_latest),
+            blocks: Blocks::new(Arc::clone(&view), config.preconf_as_latest).with(ends, fresh),
             view,
             upstream,
             forwarded,
             stats: Arc::default(),
-            shared: Shared::new(SHARED, Arc::clone(&memory)),
+            shared: Arc::new(Shared::new(SHARED, Arc::clone(&memory))),
             memory,
             state_waits: false,
             follow: None,
             reads: Arc::new(Semaphore::new(MAX_WAITING_READS)),
-            filters: Filters::default(),
-            fees: fees::Tips::default(),
+            filters: Arc::default(),
+            fees: Arc::default(),
             heavy: Arc::new(Semaphore::new(
                 config.max_heavy_calls.clamp(1, Semaphore::MAX_PERMITS),
             )),
             config,
+        }
+    }
+
+    /// The context of another view of the same chain; limits, counters and filters are shared.
+    #[must_use]
+    pub fn showing(&self, shows: View) -> Self {
+        Self {
+            spec: Arc::clone(&self.spec),
+            view: Arc::clone(&self.view),
+            blocks: self.blocks.showing(shows),
+            config: self.config.clone(),
+            upstream: self.upstream.clone(),
+            forwarded: Arc::clone(&self.forwarded),
+            stats: Arc::clone(&self.stats),
+            memory: Arc::clone(&self.memory),
+            state_waits: self.state_waits,
+            follow: self.follow.clone(),
+            shared: Arc::clone(&self.shared),
+            filters: Arc::clone(&self.filters),
+            fees: Arc::clone(&self.fees),
+            heavy: Arc::clone(&self.heavy),
+            reads: Arc::clone(&self.reads),
         }
     }
 }
@@ -179,6 +206,7 @@ const LIGHT: &[(&str, Absent, Read)] = &[
     ("eth_chainId", Absent::Error, |ctx, _| answer(&U64::from(ctx.spec.chain_id))),
     ("eth_syncing", Absent::Error, state::syncing),
     ("eth_blockNumber", Absent::Error, state::block_number),
+    ("fragcast_fragHeight", Absent::Error, state::frag_height),
     ("eth_getBalance", Absent::Error, state::balance),
     ("eth_getTransactionCount", Absent::Error, state::nonce),
     ("eth_getCode", Absent::Error, state::code),

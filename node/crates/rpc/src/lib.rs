@@ -11,10 +11,10 @@ pub mod error;
 pub mod eth;
 pub mod flashblocks;
 pub mod forward;
-mod params;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod params;
 pub mod resolve;
 #[cfg(test)]
 mod schemas;

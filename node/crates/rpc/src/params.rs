@@ -10,14 +10,15 @@
 
 use std::cell::Cell;
 
-use alloy_eips::{BlockId, BlockNumberOrTag, RpcBlockHash};
+use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Address, B256, Bytes, U64, U128, U256, hex};
 use alloy_rpc_types_eth::Filter;
 use alloy_serde::JsonStorageKey;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use crate::error::Failure;
+use crate::resolve::{BlockTag, StateId};
 
 mod objects;
 
@@ -56,9 +57,9 @@ impl<'a> Params<'a> {
             return Ok(Vec::new());
         };
         if !text.starts_with('[') {
-            return Err(Failure::argument("non-array args: parameters are given by position"));
+            return Err(Failure::params("non-array args: parameters are given by position"));
         }
-        serde_json::from_str(text).map_err(|e| Failure::argument(format!("bad JSON: {e}")))
+        serde_json::from_str(text).map_err(|e| Failure::params(format!("bad JSON: {e}")))
     }
 
     /// Whether the request has parameters that the method did not ask for.
@@ -68,7 +69,7 @@ impl<'a> Params<'a> {
     pub(crate) fn finish(&self) -> Result<(), Failure> {
         let most = self.asked.get();
         if self.split()?.len() > most {
-            return Err(Failure::argument(format!("too many arguments, want at most {most}")));
+            return Err(Failure::params(format!("too many arguments, want at most {most}")));
         }
         Ok(())
     }
@@ -95,7 +96,7 @@ impl ParamsSequence<'_> {
         self.at += 1;
         self.params.asked.set(self.params.asked.get().max(self.at));
         let Some(text) = values.next() else { return Ok(None) };
-        let wrong = |why: Wrong| Failure::argument(format!("invalid argument {at}: {why}"));
+        let wrong = |why: Wrong| Failure::params(format!("invalid argument {at}: {why}"));
         let value: Value = serde_json::from_str(text.get()).map_err(|e| wrong(e.to_string()))?;
         if value.is_null() {
             return Ok(None);
@@ -109,14 +110,13 @@ impl ParamsSequence<'_> {
     /// It is missing or not of its kind.
     pub(crate) fn next<T: Kind>(&mut self) -> Result<T, Failure> {
         let at = self.at;
-        self.optional_next()?.ok_or_else(|| {
-            Failure::argument(format!("missing value for required argument {at}"))
-        })
+        self.optional_next()?
+            .ok_or_else(|| Failure::params(format!("missing value for required argument {at}")))
     }
 }
 
 /// The text of a value.
-fn text(value: &Value) -> Result<&str, Wrong> {
+pub(crate) fn text(value: &Value) -> Result<&str, Wrong> {
     value.as_str().ok_or_else(|| {
         let kind = match value {
             Value::Number(_) => "a number",
@@ -138,7 +138,7 @@ fn digits(text: &str) -> Result<&str, Wrong> {
 }
 
 /// A quantity of at most `bits` bits.
-fn quantity(text: &str, bits: usize) -> Result<U256, Wrong> {
+pub(crate) fn quantity(text: &str, bits: usize) -> Result<U256, Wrong> {
     let digits = digits(text)?;
     if digits.is_empty() {
         return Err("hex string \"0x\": a quantity has a digit, \"0x0\" is zero".into());
@@ -154,7 +154,7 @@ fn quantity(text: &str, bits: usize) -> Result<U256, Wrong> {
 }
 
 /// Exactly `N` bytes.
-fn fixed<const N: usize>(text: &str, kind: &str) -> Result<[u8; N], Wrong> {
+pub(crate) fn fixed<const N: usize>(text: &str, kind: &str) -> Result<[u8; N], Wrong> {
     let digits = digits(text)?;
     if digits.len() != 2 * N {
         let (have, want) = (digits.len(), 2 * N);
@@ -295,7 +295,7 @@ fn tag(text: &str) -> Option<BlockNumberOrTag> {
 }
 
 /// A block by number or tag.
-fn block_number(text: &str) -> Result<BlockNumberOrTag, Wrong> {
+pub(crate) fn block_number(text: &str) -> Result<BlockNumberOrTag, Wrong> {
     if let Some(tag) = tag(text) {
         return Ok(tag);
     }
@@ -306,40 +306,25 @@ fn block_number(text: &str) -> Result<BlockNumberOrTag, Wrong> {
     quantity(text, 64).map(|number| BlockNumberOrTag::Number(number.to()))
 }
 
-impl Kind for BlockNumberOrTag {
+impl Kind for BlockTag {
     fn read(value: Value) -> Result<Self, Wrong> {
-        block_number(text(&value)?)
+        block_number(text(&value)?).map(Self)
     }
 }
 
+impl Kind for StateId {
+    fn read(value: Value) -> Result<Self, Wrong> {
+        Self::try_from(&value)
+    }
+}
+
+/// For methods that read blocks.
 impl Kind for BlockId {
     fn read(value: Value) -> Result<Self, Wrong> {
-        if let Value::Object(object) = value {
-            return block_object(object);
+        match StateId::read(value)? {
+            StateId { block, frag: None } => Ok(block),
+            _ => Err("fragIndex names a state, and this method reads a block".into()),
         }
-        let text = text(&value)?;
-        if text.len() == 66 {
-            return fixed(text, "a hash").map(|hash| Self::from(B256::from(hash)));
-        }
-        block_number(text).map(Self::Number)
-    }
-}
-
-/// A block as EIP-1898 names it.
-fn block_object(mut object: Map<String, Value>) -> Result<BlockId, Wrong> {
-    let mut take = |name: &str| object.remove(name).filter(|value| !value.is_null());
-    let hash = take("blockHash").map(|v| field::<B256>("blockHash", v)).transpose()?;
-    let number =
-        take("blockNumber").map(|v| field::<BlockNumberOrTag>("blockNumber", v)).transpose()?;
-    let canonical =
-        take("requireCanonical").map(|v| field::<bool>("requireCanonical", v)).transpose()?;
-    match (hash, number) {
-        (Some(_), Some(_)) => {
-            Err("cannot specify both blockHash and blockNumber, choose one or the other".into())
-        }
-        (Some(hash), None) => Ok(BlockId::Hash(RpcBlockHash::from_hash(hash, canonical))),
-        (None, Some(number)) => Ok(BlockId::Number(number)),
-        (None, None) => Err("neither blockHash nor blockNumber specified".into()),
     }
 }
 

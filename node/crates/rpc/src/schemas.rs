@@ -41,7 +41,11 @@ impl Schemas {
             return if value.is_null() { Ok(()) } else { self.named(name, value) };
         }
         if let Some(constant) = name.strip_prefix('=') {
-            return if value == constant { Ok(()) } else { Err(format!("{value} is not {constant}")) };
+            return if value == constant {
+                Ok(())
+            } else {
+                Err(format!("{value} is not {constant}"))
+            };
         }
         if let Some(ty) = self.0["types"].get(name) {
             return self.check(ty, value).map_err(|why| format!("{name}: {why}"));
@@ -53,18 +57,21 @@ impl Schemas {
             "number" => value.is_number(),
             _ => value.as_str().and_then(|text| text.strip_prefix("0x")).is_some_and(|digits| {
                 let lower = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-                digits.chars().all(if name == "address" { |c: char| c.is_ascii_hexdigit() } else { lower })
-                    && match name {
-                        "address" => digits.len() == 40,
-                        "hash32" | "bytes32x" => digits.len() == 64,
-                        "bytes32" => digits.len() <= 64,
-                        "bytes256" => digits.len() == 512,
-                        "bytes8" => digits.len() == 16,
-                        "byte" => digits.len() <= 2,
-                        "bytes" => true,
-                        "uint" => digits == "0" || (!digits.is_empty() && !digits.starts_with('0')),
-                        other => panic!("there is no type {other}"),
-                    }
+                digits.chars().all(if name == "address" {
+                    |c: char| c.is_ascii_hexdigit()
+                } else {
+                    lower
+                }) && match name {
+                    "address" => digits.len() == 40,
+                    "hash32" | "bytes32x" => digits.len() == 64,
+                    "bytes32" => digits.len() <= 64,
+                    "bytes256" => digits.len() == 512,
+                    "bytes8" => digits.len() == 16,
+                    "byte" => digits.len() <= 2,
+                    "bytes" => true,
+                    "uint" => digits == "0" || (!digits.is_empty() && !digits.starts_with('0')),
+                    other => panic!("there is no type {other}"),
+                }
             }),
         };
         if ok { Ok(()) } else { Err(format!("{value} is no {name}")) }

@@ -4,9 +4,9 @@
 
 use alloy_primitives::U256;
 use alloy_rpc_types_eth::TransactionRequest;
+use revm::Database;
 use revm::context::TxEnv;
 use revm::primitives::TxKind;
-use revm::Database;
 
 use super::error::{CallError, SERVER_ERROR};
 use super::evm::{Ground, Rules};

@@ -64,7 +64,9 @@ impl From<CallError> for ErrorObjectOwned {
         match error {
             CallError::Reverted(data) => Self::owned(REVERTED, message, Some(data)),
             CallError::Params(_) => Self::owned::<()>(INVALID_PARAMS, message, None),
-            CallError::Busy | CallError::TooLong => Self::owned::<()>(LIMIT_EXCEEDED, message, None),
+            CallError::Busy | CallError::TooLong => {
+                Self::owned::<()>(LIMIT_EXCEEDED, message, None)
+            }
             CallError::Coded(code, _) => Self::owned::<()>(code, message, None),
             _ => Self::owned::<()>(SERVER_ERROR, message, None),
         }

@@ -484,7 +484,11 @@ impl Ground {
     }
 
     /// The system calls at the beginning of a block (EIP-2935, EIP-4788).
-    pub(super) fn open_block(&mut self, spec: &ChainSpec, header: &Header) -> Result<(), CallError> {
+    pub(super) fn open_block(
+        &mut self,
+        spec: &ChainSpec,
+        header: &Header,
+    ) -> Result<(), CallError> {
         let db = &mut self.db;
         let mut caller = SystemCaller::new(spec);
         let ran = match self.env.clone() {

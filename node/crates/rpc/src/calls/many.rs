@@ -2,7 +2,6 @@
 //! and reth have it. The first bundle runs in the block that the state is of, each further one in the
 //! next.
 
-use alloy_eips::BlockId;
 use alloy_primitives::{Bytes, U64};
 use alloy_rpc_types_eth::TransactionRequest;
 use alloy_rpc_types_eth::state::StateOverride;
@@ -17,6 +16,7 @@ use super::evm::{Ground, Rules};
 use super::outcome::Failure;
 use super::trace::Replayed;
 use crate::params::{BlockChanges, Kind, Wrong, field};
+use crate::resolve::StateId;
 
 /// Seconds from one block to the next.
 const BLOCK_TIME: u64 = 12;
@@ -39,7 +39,10 @@ impl Kind for Bundle {
         only(&object)?;
         Ok(Self {
             calls: field("transactions", calls)?,
-            block: block.map(|value| field("blockOverride", value)).transpose()?.unwrap_or_default(),
+            block: block
+                .map(|value| field("blockOverride", value))
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 }
@@ -47,7 +50,7 @@ impl Kind for Bundle {
 /// Where the first bundle begins.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Place {
-    pub(super) block: BlockId,
+    pub(super) block: StateId,
     /// The transaction of the block before which it is; none: after the block.
     pub(super) index: Option<u64>,
 }

@@ -149,7 +149,9 @@ fn set(db: &mut CallDb, address: Address, change: AccountOverride) -> Result<(),
         layer.storage.insert(address, StorageChange { wiped: true, slots });
     }
     if let Some(slots) = change.state_diff {
-        let words = |(slot, value): (B256, B256)| (U256::from_be_bytes(slot.0), U256::from_be_bytes(value.0));
+        let words = |(slot, value): (B256, B256)| {
+            (U256::from_be_bytes(slot.0), U256::from_be_bytes(value.0))
+        };
         let slots = slots.into_iter().map(words);
         layer.storage.entry(address).or_default().slots.extend(slots);
     }

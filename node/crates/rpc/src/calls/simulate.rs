@@ -34,8 +34,8 @@ use super::error::CallError;
 use super::evm::{Ground, Rules};
 use super::outcome::{Failure, Outcome, Status};
 use super::{CallSite, MAX_TX_GAS};
-use crate::resolve::Found;
 use crate::params::{SimBlock, SimPayload};
+use crate::resolve::told_hash;
 use transfers::Transfers;
 
 /// Seconds from one block to the next unless overridden, geth's.
@@ -69,7 +69,7 @@ pub(super) fn simulate(site: &CallSite, payload: SimPayload) -> Result<Vec<Simul
         output: 0,
     };
     let mut parent = base.clone();
-    let mut parent_hash = site.snapshot.hash;
+    let mut parent_hash = told_hash(&site.snapshot);
     let mut done = Vec::with_capacity(blocks.len());
     for block in blocks {
         ground.db.hashes.insert(parent.number, parent_hash);
@@ -213,7 +213,7 @@ impl Simulation<'_> {
         for withdrawal in &withdrawals {
             pay(ground, withdrawal)?;
         }
-        if let Found::Sealed(sealed) = &self.site.found {
+        if let Some(sealed) = &self.site.sealed {
             // Where the trie is not known, or not this part of it, there is no root to show.
             header.state_root = sealed.root_with(ground.db.layer()).unwrap_or_default();
         }
@@ -392,7 +392,8 @@ fn pay(ground: &mut Ground, withdrawal: &Withdrawal) -> Result<(), CallError> {
         return Ok(());
     }
     let account = ground.db.basic(withdrawal.address)?;
-    let (nonce, code_hash) = account.as_ref().map_or((0, KECCAK256_EMPTY), |a| (a.nonce, a.code_hash));
+    let (nonce, code_hash) =
+        account.as_ref().map_or((0, KECCAK256_EMPTY), |a| (a.nonce, a.code_hash));
     let balance = account.map_or(U256::ZERO, |account| account.balance);
     let balance = balance.saturating_add(withdrawal.amount_wei());
     let account = Account { nonce, balance, code_hash };

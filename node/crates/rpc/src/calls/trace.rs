@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use alloy_consensus::Header;
 use alloy_primitives::B256;
-use fragcast_execution::exec::{ExecutedBlock, Placed};
+use fragcast_execution::exec::{ExecutedBlock, Placed, Snapshot};
 use fragcast_execution::executor::Heads;
 use jsonrpsee::types::ErrorObjectOwned;
-use revm::inspector::NoOpInspector;
 use revm::DatabaseCommit;
+use revm::inspector::NoOpInspector;
 use revm_inspectors::tracing::TransactionContext;
 use serde::Serialize;
 use serde_json::Value;
@@ -29,7 +29,7 @@ use super::error::CallError;
 use super::evm::{Ground, Rules};
 use super::{CallArgs, CallContext, CallSite};
 use crate::error::Failure;
-use crate::resolve::Found;
+use crate::resolve::{Found, told_hash};
 
 pub(super) use options::{CallOptions, Options};
 pub(super) use parity::{Kinds, call as parity_call, localized};
@@ -57,58 +57,41 @@ pub(super) struct TxTrace {
 /// A block, and the state before it.
 pub(super) struct Replayed {
     block: Found,
-    parent: Found,
+    /// The state after the block.
+    after: Arc<Snapshot>,
+    /// The state before it, which is its parent's.
+    before: Arc<Snapshot>,
 }
 
 impl CallContext {
     /// The block with its parent's state.
     pub(super) fn replayed(&self, heads: &Heads, block: Found) -> Result<Replayed, Failure> {
         let block = block.whole()?;
-        let number = block.header.number;
-        if number == 0 {
-            return Err(Failure::argument("genesis is not traceable"));
+        if block.header.number == 0 {
+            return Err(Failure::params("genesis is not traceable"));
         }
-        // Below an open block there may be another one, which has no hash yet.
-        let below = heads.open.iter().find(|open| open.header.number + 1 == number);
-        let parent = match below.filter(|_| !block.is_sealed()) {
-            Some(open) => Found::Open(Arc::clone(open)),
-            None => match self.blocks.find_hash(heads, block.header.parent_hash) {
-                Err(Failure::Unknown(what)) => return Err(Failure::Elsewhere(what)),
-                parent => parent?,
-            },
+        let parent = match self.blocks.find_hash(heads, block.header.parent_hash) {
+            Err(Failure::Unknown(what)) => return Err(Failure::Elsewhere(what)),
+            parent => parent?,
         };
-        parent.snapshot()?;
-        block.snapshot()?;
-        Ok(Replayed { block, parent })
+        let before = self.blocks.with_state(parent)?;
+        let after = self.blocks.with_state(block.clone())?;
+        Ok(Replayed { block, after, before })
     }
 
     /// The block that has a transaction, with its parent's state, and the transaction's index.
     pub(super) fn replayed_tx(&self, hash: B256) -> Result<(Replayed, usize), Failure> {
         let heads = self.blocks.heads()?;
-        for open in heads.open.iter().rev() {
-            if let Some(placed) = open.tx_by_hash(hash) {
-                let index = placed.index;
-                return Ok((self.replayed(&heads, Found::Open(Arc::clone(open)))?, index));
-            }
-        }
-        let unknown = || Failure::Unknown(NOT_FOUND.to_owned());
-        let (block, index) = self.blocks.view().tx(hash)?.ok_or_else(unknown)?;
-        let block = self.blocks.find_hash(&heads, block)?;
-        if block.tx(index).is_none_or(|placed| placed.executed.tx.hash != hash) {
-            return Err(unknown());
-        }
+        let found = self.blocks.tx(&heads, hash)?.or_else(|| self.blocks.preconfirmed(hash));
+        let (block, index) = found.ok_or_else(|| Failure::Unknown(NOT_FOUND.to_owned()))?;
         Ok((self.replayed(&heads, block)?, index))
     }
 }
 
 impl Replayed {
     /// What a call on the block itself runs on.
-    pub(super) fn site(
-        &self,
-        context: &CallContext,
-        timeout: Option<Duration>,
-    ) -> Result<CallSite, Failure> {
-        Ok(CallSite::of(context, self.block.clone())?.within(timeout))
+    pub(super) fn site(&self, context: &CallContext, timeout: Option<Duration>) -> CallSite {
+        CallSite::of(context, Arc::clone(&self.after)).within(timeout)
     }
 
     /// The index of a transaction, or that after the last.
@@ -122,14 +105,11 @@ impl Replayed {
 
     /// The parent's state, in the block, after its system calls.
     fn ground(&self, site: &CallSite) -> Result<Ground, CallError> {
-        let (Ok(parent), Ok(block)) = (self.parent.snapshot(), self.block.snapshot()) else {
-            return Err(CallError::Internal);
-        };
         let spec = &site.spec;
-        let mut before = (**parent).clone();
-        before.hashes = Arc::clone(&block.hashes);
+        let mut before = (*self.before).clone();
+        before.hashes = Arc::clone(&self.after.hashes);
         let mut ground = Ground::new(spec, &before, None, None, site.limits())?;
-        let header: &Header = &block.header;
+        let header: &Header = &self.block.header;
         ground.enter(spec, header.clone(), Default::default(), Rules::Replay)?;
         ground.open_block(spec, header)?;
         Ok(ground)
@@ -159,7 +139,11 @@ impl Replayed {
     }
 
     /// Traces all transactions. What they keep together has the limit of one.
-    pub(super) fn all(&self, site: &CallSite, options: &Options) -> Result<Vec<TxTrace>, CallError> {
+    pub(super) fn all(
+        &self,
+        site: &CallSite,
+        options: &Options,
+    ) -> Result<Vec<TxTrace>, CallError> {
         let mut ground = self.ground(site)?;
         let mut left = site.config.max_trace;
         let mut traces = Vec::with_capacity(self.block.tx_count());
@@ -176,7 +160,7 @@ impl Replayed {
 
 fn context(block: &ExecutedBlock, placed: &Placed<'_>) -> TransactionContext {
     TransactionContext {
-        block_hash: Some(block.hash),
+        block_hash: Some(told_hash(block)),
         tx_index: Some(placed.index),
         tx_hash: Some(placed.executed.tx.hash),
     }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use alloy_eips::BlockNumberOrTag;
 use alloy_primitives::{B256, U128};
 use alloy_rpc_types_eth::FeeHistory;
 use arc_swap::ArcSwapOption;
@@ -12,6 +11,7 @@ use fragcast_execution::executor::Heads;
 use super::types::paid;
 use super::{Answer, EthContext, Failure, Found, answer};
 use crate::params::{Count, Params};
+use crate::resolve::BlockTag;
 
 /// Blocks that a suggestion considers: geth's number.
 const TIP_BLOCKS: usize = 20;
@@ -108,7 +108,7 @@ pub(super) fn blob_base_fee(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, 
 pub(super) fn history(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let mut params = params.sequence();
     let Count(count) = params.next()?;
-    let newest: BlockNumberOrTag = params.next()?;
+    let BlockTag(newest) = params.next()?;
     let percentiles: Option<Vec<f64>> = params.optional_next()?;
     check(percentiles.as_deref().unwrap_or_default())?;
     let count = count.min(ctx.config.max_fee_history);
@@ -147,7 +147,7 @@ pub(super) fn history(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
         }
         // Below a block in execution there may be others, which have no hash yet.
         let below = heads.open.iter().find(|open| open.header.number + 1 == header.number);
-        let parent = match below.filter(|_| block.hash.is_zero()) {
+        let parent = match below.filter(|_| !block.is_sealed()) {
             Some(open) => Ok(Found::Open(Arc::clone(open))),
             None => ctx.blocks.find_hash(&heads, header.parent_hash),
         };

@@ -75,7 +75,12 @@ fn times(genesis: &Genesis) -> BTreeSet<u64> {
         config.bogota_time,
     ];
     let begun = genesis.timestamp;
-    forks.into_iter().flatten().map(|time| if time <= begun { 0 } else { time }).chain([0]).collect()
+    forks
+        .into_iter()
+        .flatten()
+        .map(|time| if time <= begun { 0 } else { time })
+        .chain([0])
+        .collect()
 }
 
 /// Blocks at which a fork begins.

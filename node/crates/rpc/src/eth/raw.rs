@@ -5,12 +5,13 @@ use alloy_eips::BlockId;
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U64};
 use alloy_rlp::{BufMut, Encodable};
 use fragcast_execution::exec::ExecutedBlock;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::blocks::{by_hash, by_number, null, with_tx};
+use super::blocks::{by_hash, by_number, null, waiting, with_tx};
 use super::types::{header as shown, withdrawals};
 use super::{Answer, EthContext, Failure, Found, answer};
 use crate::params::{Params, ParamsSequence};
+use crate::resolve::StateId;
 
 /// The block named by the next parameter, which only a block that is sealed has bytes of: an open
 /// one has no roots yet.
@@ -85,15 +86,20 @@ pub(super) fn tx_by_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Answer
 /// A transaction by its hash, also one that is forwarded and in no frag yet.
 pub(super) fn tx(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let hash: B256 = params.sequence().next()?;
-    let waiting = ctx.forwarded.get(hash);
-    match with_tx(ctx, params, |_, placed| answer::<Bytes>(&placed.executed.tx.bytes)) {
+    let waiting = waiting(ctx, hash);
+    match with_tx(ctx, hash, |_, placed| answer::<Bytes>(&placed.executed.tx.bytes)) {
         Err(failure) => waiting.map_or(Err(failure), |tx| answer::<Bytes>(&tx.bytes)),
         found => found,
     }
 }
 
 pub(super) fn header_by_number(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
-    answer(&shown(&*by_number(ctx, &mut params.sequence())?.whole()?))
+    let block = by_number(ctx, &mut params.sequence())?;
+    let Found::Open(open) = &block else { return answer(&shown(&*block.whole()?)) };
+    // As `eth_getBlockByNumber` shows it.
+    let mut header = serde_json::to_value(shown(open)).map_err(|e| Failure::internal(&e))?;
+    (header["hash"], header["nonce"]) = (Value::Null, Value::Null);
+    answer(&header)
 }
 
 pub(super) fn header_by_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
@@ -104,9 +110,9 @@ pub(super) fn header_by_hash(ctx: &EthContext, params: &Params<'_>) -> Result<An
 pub(super) fn account_info(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let mut params = params.sequence();
     let address: Address = params.next()?;
-    let id: BlockId = params.next()?;
-    let block = ctx.blocks.find(&*ctx.blocks.heads()?, id)?;
-    let state = block.state()?;
+    let id: StateId = params.next()?;
+    let snapshot = ctx.blocks.snapshot(id)?;
+    let state = &snapshot.state;
     let account = state.account(address)?;
     let hash = account.map_or(KECCAK256_EMPTY, |account| account.code_hash);
     let code = state.code(hash)?.original_bytes();

@@ -46,7 +46,8 @@ fn checked(
             continue;
         }
         let is = |other: &&str| name.eq_ignore_ascii_case(other);
-        let found = fields.iter().find(|(main, others, _)| is(main) || others.iter().any(|o| is(o)));
+        let found =
+            fields.iter().find(|(main, others, _)| is(main) || others.iter().any(|o| is(o)));
         let Some((main, _, check)) = found else {
             if unknown == Unknown::Refuse {
                 let names: Vec<_> = fields.iter().map(|(main, ..)| *main).collect();
@@ -113,23 +114,26 @@ fn whole(value: &Value, fields: &[(&str, &[&str], Check)]) -> Result<(), Wrong> 
 
 fn is_access_list(value: &Value) -> Result<(), Wrong> {
     each(value, |item| {
-        whole(item, &[
-            ("address", &[], is::<Address>),
-            ("storageKeys", &[], |keys| each(keys, is::<B256>)),
-        ])
+        whole(
+            item,
+            &[("address", &[], is::<Address>), ("storageKeys", &[], |keys| each(keys, is::<B256>))],
+        )
     })
 }
 
 fn is_authorization_list(value: &Value) -> Result<(), Wrong> {
     each(value, |item| {
-        whole(item, &[
-            ("chainId", &[], is::<U256>),
-            ("address", &[], is::<Address>),
-            ("nonce", &[], is_u64),
-            ("yParity", &["v"], |value| quantity(text(value)?, 8).map(drop)),
-            ("r", &[], is::<U256>),
-            ("s", &[], is::<U256>),
-        ])
+        whole(
+            item,
+            &[
+                ("chainId", &[], is::<U256>),
+                ("address", &[], is::<Address>),
+                ("nonce", &[], is_u64),
+                ("yParity", &["v"], |value| quantity(text(value)?, 8).map(drop)),
+                ("r", &[], is::<U256>),
+                ("s", &[], is::<U256>),
+            ],
+        )
     })
 }
 
@@ -227,12 +231,15 @@ impl BlockChanges {
 
 fn is_withdrawals(value: &Value) -> Result<(), Wrong> {
     each(value, |item| {
-        whole(item, &[
-            ("index", &[], is_u64),
-            ("validatorIndex", &[], is_u64),
-            ("address", &[], is::<Address>),
-            ("amount", &[], is_u64),
-        ])
+        whole(
+            item,
+            &[
+                ("index", &[], is_u64),
+                ("validatorIndex", &[], is_u64),
+                ("address", &[], is::<Address>),
+                ("amount", &[], is_u64),
+            ],
+        )
     })
 }
 
@@ -265,8 +272,7 @@ impl Kind for BlockChanges {
     fn read(value: Value) -> Result<Self, Wrong> {
         let mut object = checked(value, BLOCK, Unknown::Refuse)?;
         let withdrawals = object.remove("withdrawals");
-        let withdrawals =
-            withdrawals.map(serde_json::from_value::<Withdrawals>).transpose();
+        let withdrawals = withdrawals.map(serde_json::from_value::<Withdrawals>).transpose();
         let withdrawals = withdrawals.map_err(|e| format!("withdrawals: {e}"))?;
         Ok(Self { overrides: read(object)?, withdrawals: withdrawals.map(Withdrawals::into_inner) })
     }
@@ -345,14 +351,15 @@ pub(super) fn filter(value: Value) -> Result<Filter, Wrong> {
     ];
     let mut object = checked(value, FIELDS, Unknown::PassOver)?;
     let mut filter = Filter::default();
-    let edge = |value: Option<&Value>| {
-        value.map(|value| block_number(text(value)?)).transpose()
-    };
+    let edge = |value: Option<&Value>| value.map(|value| block_number(text(value)?)).transpose();
     let (from_block, to_block) = (edge(object.get("fromBlock"))?, edge(object.get("toBlock"))?);
     let hash = object.remove("blockHash").map(B256::read).transpose()?;
     filter.block_option = match hash {
         Some(_) if from_block.is_some() || to_block.is_some() => {
-            return Err("cannot specify both blockHash and fromBlock/toBlock, choose one".into());
+            return Err(
+                "cannot specify both BlockHash and FromBlock/ToBlock, choose one or the other"
+                    .into(),
+            );
         }
         Some(hash) => FilterBlockOption::AtBlockHash(hash),
         None => FilterBlockOption::Range { from_block, to_block },
@@ -382,4 +389,3 @@ pub(super) fn filter(value: Value) -> Result<Filter, Wrong> {
     }
     Ok(filter)
 }
-

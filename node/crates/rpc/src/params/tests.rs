@@ -54,7 +54,8 @@ fn with(mut values: Vec<Value>, more: Value) -> Vec<Value> {
 fn fixed(bytes: usize) -> Vec<Value> {
     let digits = |count: usize| json!(format!("0x{}", "a".repeat(count)));
     let mut values = never();
-    values.extend([0, 1, 2, 2 * bytes - 2, 2 * bytes - 1, 2 * bytes + 1, 2 * bytes + 2].map(digits));
+    values
+        .extend([0, 1, 2, 2 * bytes - 2, 2 * bytes - 1, 2 * bytes + 1, 2 * bytes + 2].map(digits));
     values.push(json!("a".repeat(2 * bytes)));
     values.push(json!("a".repeat(2 * bytes + 2)));
     values.push(json!(format!("0x{}", "g".repeat(2 * bytes))));
@@ -99,22 +100,39 @@ impl P {
             Self::Block => {
                 let mut values = never();
                 values.retain(|value| *value != json!({}));
-                with(values, json!([
-                    "0x", "0x00", "0x01", "0x1ffffffffffffffff", "newest", "Latest", {},
-                    { "blockHash": "0x1" }, { "blockHash": 1 }, { "blockNumber": 1 },
-                    { "blockNumber": "0x" }, { "blockHash": H, "blockNumber": "0x1" },
-                    { "requireCanonical": true }, { "blockHash": H, "requireCanonical": "true" },
-                ]))
+                with(
+                    values,
+                    json!([
+                        "0x", "0x00", "0x01", "0x1ffffffffffffffff", "newest", "Latest", {},
+                        { "blockHash": "0x1" }, { "blockHash": 1 }, { "blockNumber": 1 },
+                        { "blockNumber": "0x" }, { "blockHash": H, "blockNumber": "0x1" },
+                        { "requireCanonical": true }, { "blockHash": H, "requireCanonical": "true" },
+                    ]),
+                )
             }
             Self::Data => with(never(), json!(["0x1", "0x123", "12", "0xzz"])),
-            Self::Flag => json!(["true", "false", "", 0, 1, "0x1", {}, []]).as_array().unwrap().clone(),
+            Self::Flag => {
+                json!(["true", "false", "", 0, 1, "0x1", {}, []]).as_array().unwrap().clone()
+            }
             Self::Key => {
                 let digits = |count: usize| json!(format!("0x{}", "a".repeat(count)));
                 with(never(), json!(["0x", digits(65), digits(66), digits(128), H.repeat(2)]))
             }
             Self::Keys => json!([
-                "0x0", {}, 1, true, [1], [""], ["0x"], ["1"], ["0xg"], [null], [[]], [{}],
-                [format!("0x{}", "a".repeat(66))], ["0x0", "0x"],
+                "0x0",
+                {},
+                1,
+                true,
+                [1],
+                [""],
+                ["0x"],
+                ["1"],
+                ["0xg"],
+                [null],
+                [[]],
+                [{}],
+                [format!("0x{}", "a".repeat(66))],
+                ["0x0", "0x"],
             ])
             .as_array()
             .unwrap()
@@ -123,26 +141,28 @@ impl P {
                 .as_array()
                 .unwrap()
                 .clone(),
-            Self::Percentiles => json!([
-                "x", 5, {}, true, ["1"], [null], [101], [-1], [5, 4], [[1]], [1e300],
-            ])
-            .as_array()
-            .unwrap()
-            .clone(),
+            Self::Percentiles => {
+                json!(["x", 5, {}, true, ["1"], [null], [101], [-1], [5, 4], [[1]], [1e300],])
+                    .as_array()
+                    .unwrap()
+                    .clone()
+            }
             Self::Request => objects(REQUEST),
             Self::State => objects(STATE),
             Self::Overrides => objects(OVERRIDES),
             Self::Payload => objects(PAYLOAD),
             Self::Filter => objects(FILTER),
             Self::Trace => objects(TRACE),
-            Self::TraceCall => with(objects(TRACE), json!([
-                { "stateOverrides": 1 }, { "stateOverrides": { A: { "balance": 1 } } },
-                { "blockOverrides": { "time": 1 } }, { "txIndex": 1 }, { "txIndex": "0x" },
-            ])),
-            Self::Kinds => json!(["trace", {}, 1, [1], ["no"], ["Trace"], [null]])
-                .as_array()
-                .unwrap()
-                .clone(),
+            Self::TraceCall => with(
+                objects(TRACE),
+                json!([
+                    { "stateOverrides": 1 }, { "stateOverrides": { A: { "balance": 1 } } },
+                    { "blockOverrides": { "time": 1 } }, { "txIndex": 1 }, { "txIndex": "0x" },
+                ]),
+            ),
+            Self::Kinds => {
+                json!(["trace", {}, 1, [1], ["no"], ["Trace"], [null]]).as_array().unwrap().clone()
+            }
         }
     }
 }
@@ -483,7 +503,11 @@ async fn the_reason_is_told_with_the_place() {
             json!([{}, "latest", { A: { "nonce": 1 } }]),
             "invalid argument 2: 0x00000000000000000000000000000000000000aa: nonce: cannot",
         ),
-        ("eth_call", json!([{}, "latest", {}, { "foo": 1 }]), "unknown field foo; there are number"),
+        (
+            "eth_call",
+            json!([{}, "latest", {}, { "foo": 1 }]),
+            "unknown field foo; there are number",
+        ),
         ("debug_traceCall", json!([{}, "latest", { "tracer": "x" }]), "there are callTracer"),
     ] {
         refused(&methods, method, params, what).await;

@@ -28,8 +28,8 @@ async fn a_call_reads_the_block_that_it_names() {
         assert_eq!(ask(&module, "eth_call", params).await.unwrap(), latest);
     }
     let answer = ask(&module, "eth_call", json!([balance_of(owner), "0x63"])).await;
-    let after = "header not found: block 99 is after the head, which is 3";
-    assert_eq!(answer.unwrap_err(), (-39001, after.into(), Value::Null));
+    let after = "header not found: block 99 is after the newest verified block, which is 3";
+    assert_eq!(answer.unwrap_err(), (-32001, after.into(), Value::Null));
     let answer = ask(&module, "eth_call", json!([balance_of(owner), "safe"])).await;
     assert_eq!(answer.unwrap_err().1, "safe block not found");
 }
@@ -261,9 +261,7 @@ async fn calls_of_bundles_build_on_one_another() {
     let block = chain.block(1, 20);
     let module = serve(&chain);
     let (middle, last) = (Address::repeat_byte(0xaa), Address::repeat_byte(0xbb));
-    let moves = |from: Address, to: Address, value: u64| {
-        json!({ "from": from, "to": token::ADDRESS, "data": token::transfer_call(to, U256::from(value)) })
-    };
+    let moves = |from: Address, to: Address, value: u64| json!({ "from": from, "to": token::ADDRESS, "data": token::transfer_call(to, U256::from(value)) });
     let place = Address::repeat_byte(0xcc);
     let number = hex::encode_prefixed([0x43, 0x5f, 0x52, 0x60, 0x20, 0x5f, 0xf3]);
     let state = json!({ place.to_string(): { "code": number } });

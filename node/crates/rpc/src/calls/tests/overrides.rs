@@ -119,7 +119,13 @@ async fn what_is_warm_stays_as_the_fork_has_it() {
     let mut gas = Vec::new();
     for address in [precompile(4), precompile(2), PLACE, Address::repeat_byte(9)] {
         let call = json!([{ "to": Address::repeat_byte(1) }, "latest", state(address)]);
-        gas.push(U256::from_str_radix(&ask(&module, "eth_call", call).await.unwrap().as_str().unwrap()[2..], 16).unwrap());
+        gas.push(
+            U256::from_str_radix(
+                &ask(&module, "eth_call", call).await.unwrap().as_str().unwrap()[2..],
+                16,
+            )
+            .unwrap(),
+        );
     }
     assert_eq!((gas[0], gas[2]), (gas[1], gas[3]));
     assert_eq!(gas[2] - gas[0], U256::from(2_500));
@@ -169,7 +175,10 @@ async fn what_a_call_cannot_have_is_refused_by_name() {
     assert_eq!(ask(&module, "eth_call", none).await, Ok(json!("0x")));
     for (call, expected) in [
         (json!({ "to": PLACE, "blobVersionedHashes": [] }), "blob transaction missing blob hashes"),
-        (json!({ "blobVersionedHashes": [B256::repeat_byte(1)] }), "blob transaction of type create"),
+        (
+            json!({ "blobVersionedHashes": [B256::repeat_byte(1)] }),
+            "blob transaction of type create",
+        ),
         (
             json!({ "to": PLACE, "blobVersionedHashes": [B256::repeat_byte(2)] }),
             "blob 0 has invalid hash version",

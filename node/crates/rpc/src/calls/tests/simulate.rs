@@ -144,7 +144,8 @@ async fn a_simulated_block_has_the_base_fee_that_it_says() {
     }
     // With validation it is the next block's.
     let fee = chain.spec.next_base_fee(&chain.head.snapshot.header, 14).unwrap();
-    let call = json!({ "to": place, "from": account(0), "maxFeePerGas": "0x174876e800", "gas": "0x7530" });
+    let call =
+        json!({ "to": place, "from": account(0), "maxFeePerGas": "0x174876e800", "gas": "0x7530" });
     let payload = json!({
         "blockStateCalls": [{ "stateOverrides": state, "calls": [call] }], "validation": true,
     });
@@ -226,7 +227,10 @@ async fn roots_are_those_of_the_block_that_it_would_be() {
     assert_eq!(simulated["receiptsRoot"], json!(header.receipts_root));
     assert_eq!(simulated["logsBloom"], json!(header.logs_bloom));
     assert_eq!(simulated["gasUsed"], json!(format!("{:#x}", header.gas_used)));
-    assert_eq!(simulated["baseFeePerGas"], json!(format!("{:#x}", header.base_fee_per_gas.unwrap())));
+    assert_eq!(
+        simulated["baseFeePerGas"],
+        json!(format!("{:#x}", header.base_fee_per_gas.unwrap()))
+    );
     assert_eq!(simulated["parentBeaconBlockRoot"], json!(header.parent_beacon_block_root));
 }
 
@@ -277,10 +281,12 @@ async fn transfers_have_logs_where_they_happen_and_nowhere_else() {
     };
     let from = account(0);
     let calls = json!([{ "from": from, "to": a, "value": "0x7" }, { "from": from, "to": account(1), "value": "0x1" }]);
-    let payload = |b_runs: &[u8], trace: bool| json!({
-        "blockStateCalls": [{ "stateOverrides": state(b_runs), "calls": calls }],
-        "traceTransfers": trace,
-    });
+    let payload = |b_runs: &[u8], trace: bool| {
+        json!({
+            "blockStateCalls": [{ "stateOverrides": state(b_runs), "calls": calls }],
+            "traceTransfers": trace,
+        })
+    };
     let topics = |log: &Value| {
         let topic = |at: usize| log["topics"][at].as_str().map(|t| t[26..].to_owned());
         (topic(1), topic(2), log["data"].clone())
@@ -295,7 +301,10 @@ async fn transfers_have_logs_where_they_happen_and_nowhere_else() {
     assert_eq!(places, [true, false, true, true, false]);
     assert_eq!(topics(&logs[0]), (plain(from), plain(a), word(U256::from(7))));
     assert_eq!(topics(&logs[2]), (plain(a), plain(b), word(U256::from(1))));
-    assert_eq!(topics(&logs[3]), (plain(b), plain(Address::repeat_byte(0x11)), word(U256::from(6))));
+    assert_eq!(
+        topics(&logs[3]),
+        (plain(b), plain(Address::repeat_byte(0x11)), word(U256::from(6)))
+    );
     let indices: Vec<u64> = logs.iter().map(|log| number(&log["logIndex"])).collect();
     assert_eq!(indices, [0, 1, 2, 3, 4]);
     assert_eq!(traced[0]["calls"][1]["logs"][0]["logIndex"], "0x5");
@@ -351,26 +360,35 @@ async fn checks_are_in_geths_order_and_words() {
     for (state, call, code, expected) in [
         // The nonce first, then the price, then funds, then gas.
         (
-            json!({}), json!({ "nonce": "0x5", "value": "0x1", "gas": "0x1" }), -38011,
+            json!({}),
+            json!({ "nonce": "0x5", "value": "0x1", "gas": "0x1" }),
+            -38011,
             format!("nonce too high: address {poor}, tx: 5 state: 0"),
         ),
         (
-            json!({ poor.to_string(): { "nonce": "0x7" } }), json!({ "nonce": "0x5", "gas": "0x1" }),
-            -38010, format!("nonce too low: address {poor}, tx: 5 state: 7"),
+            json!({ poor.to_string(): { "nonce": "0x7" } }),
+            json!({ "nonce": "0x5", "gas": "0x1" }),
+            -38010,
+            format!("nonce too low: address {poor}, tx: 5 state: 7"),
         ),
         (
-            json!({ poor.to_string(): { "nonce": "0xffffffffffffffff" } }), json!({ "gas": "0x1" }),
-            -32603, format!("nonce has max value: address {poor}, nonce: 18446744073709551615"),
+            json!({ poor.to_string(): { "nonce": "0xffffffffffffffff" } }),
+            json!({ "gas": "0x1" }),
+            -32603,
+            format!("nonce has max value: address {poor}, nonce: 18446744073709551615"),
         ),
         (
-            json!({}), json!({ "value": "0x1", "gas": "0x1" }), -38012,
+            json!({}),
+            json!({ "value": "0x1", "gas": "0x1" }),
+            -38012,
             format!(
                 "max fee per gas less than block base fee: address {poor}, maxFeePerGas: 0, \
                  baseFee: {base_fee}"
             ),
         ),
         (
-            json!({}), json!({ "maxFeePerGas": "0x1", "maxPriorityFeePerGas": "0x2", "gas": "0x1" }),
+            json!({}),
+            json!({ "maxFeePerGas": "0x1", "maxPriorityFeePerGas": "0x2", "gas": "0x1" }),
             -32602,
             format!(
                 "max priority fee per gas higher than max fee per gas: address {poor}, \
@@ -378,13 +396,17 @@ async fn checks_are_in_geths_order_and_words() {
             ),
         ),
         (
-            json!({}), json!({ "maxFeePerGas": "0x174876e800", "value": "0x1", "gas": "0x1" }), -38014,
+            json!({}),
+            json!({ "maxFeePerGas": "0x174876e800", "value": "0x1", "gas": "0x1" }),
+            -38014,
             format!(
                 "insufficient funds for gas * price + value: address {poor} have 0 want 100000000001"
             ),
         ),
         (
-            rich, json!({ "maxFeePerGas": "0x174876e800", "gas": "0x1" }), -38013,
+            rich,
+            json!({ "maxFeePerGas": "0x174876e800", "gas": "0x1" }),
+            -38013,
             "intrinsic gas too low: have 1, want 21000".into(),
         ),
     ] {

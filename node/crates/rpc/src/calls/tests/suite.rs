@@ -97,9 +97,11 @@ fn without_hashes(blocks: &mut [Value]) {
             match (name.as_str(), values) {
                 ("transactions", Value::Array(txs)) => placed.extend(txs),
                 ("calls", Value::Array(calls)) => {
-                    placed.extend(calls.iter_mut().flat_map(|call| {
-                        call["logs"].as_array_mut().into_iter().flatten()
-                    }));
+                    placed.extend(
+                        calls
+                            .iter_mut()
+                            .flat_map(|call| call["logs"].as_array_mut().into_iter().flatten()),
+                    );
                 }
                 _ => {}
             }

@@ -162,7 +162,8 @@ async fn a_call_is_traced_where_it_would_run() {
         "tracer": "callTracer", "stateOverrides": code(place, &hex!("5f5ffd")),
         "blockOverrides": { "number": "0x64" },
     });
-    let frame = traced(&module, "debug_traceCall", json!([{ "to": place }, "latest", options])).await;
+    let frame =
+        traced(&module, "debug_traceCall", json!([{ "to": place }, "latest", options])).await;
     assert_eq!(frame["error"], "execution reverted");
     let all = json!([call, ["trace", "stateDiff", "vmTrace"]]);
     let parity = traced(&module, "trace_call", all).await;
@@ -183,9 +184,9 @@ async fn what_cannot_be_traced_says_so() {
         assert_eq!((error.0, error.1.as_str()), (-32000, "transaction not found"));
     }
     let error = ask(&module, "debug_traceBlockByHash", unknown).await.unwrap_err();
-    assert_eq!(error.0, -39001);
+    assert_eq!(error.0, -32001);
     let error = ask(&module, "debug_traceBlockByNumber", json!(["0x63"])).await.unwrap_err();
-    assert_eq!(error.0, -39001);
+    assert_eq!(error.0, -32001);
     let error = ask(&module, "debug_traceBlockByNumber", json!(["earliest"])).await.unwrap_err();
     assert_eq!((error.0, error.1.as_str()), (-32602, "genesis is not traceable"));
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use alloy_primitives::U64;
 use alloy_rpc_types_eth::state::StateOverride;
 use alloy_rpc_types_trace::geth::{
     GethDebugBuiltInTracerType, GethDebugTracerType, GethDebugTracingOptions, GethTrace,
 };
-use alloy_primitives::U64;
 use revm_inspectors::tracing::{DebugInspector, DebugInspectorError, TransactionContext};
 use serde_json::{Map, Value};
 
@@ -150,7 +150,10 @@ fn known(name: &str) -> Result<(), Wrong> {
         return Ok(());
     }
     let name: String = name.chars().take(40).collect();
-    Err(format!("tracer {name:?} is not supported, nor is JavaScript; there are {}", TRACERS.join(", ")))
+    Err(format!(
+        "tracer {name:?} is not supported, nor is JavaScript; there are {}",
+        TRACERS.join(", ")
+    ))
 }
 
 fn taken(object: &mut Map<String, Value>, name: &str) -> Option<Value> {

@@ -99,7 +99,8 @@ impl Tracer {
         if steps.memory {
             bytes += 2 * interpreter.memory.size();
         }
-        if steps.storage && matches!(interpreter.bytecode.opcode(), opcode::SLOAD | opcode::SSTORE) {
+        if steps.storage && matches!(interpreter.bytecode.opcode(), opcode::SLOAD | opcode::SSTORE)
+        {
             self.slots += 1;
             bytes += SLOT * self.slots;
         }
@@ -107,7 +108,11 @@ impl Tracer {
     }
 
     /// Accounts with their code, as they are shown, before and after.
-    fn take_accounts<H>(&mut self, result: &ResultAndState<H>, db: &CallDb) -> Result<(), CallError> {
+    fn take_accounts<H>(
+        &mut self,
+        result: &ResultAndState<H>,
+        db: &CallDb,
+    ) -> Result<(), CallError> {
         for account in result.state.values() {
             let hash = account.info.code_hash;
             let code = if hash == KECCAK_EMPTY { 0 } else { db.code_by_hash_ref(hash)?.len() };
