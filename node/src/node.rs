@@ -40,11 +40,11 @@ use crate::log::Limiter;
 use crate::members::{bootstrap, weights};
 use crate::network::Network;
 use crate::registry::Beginning;
-use crate::serve::metrics;
 use crate::serve::races::Races;
 use crate::serve::recorder::Recorder;
 use crate::serve::rpc;
 use crate::serve::state::{NodeState, RpcStats};
+use crate::serve::{forks, metrics};
 
 use execution::Executing;
 pub use execution::Execution;
@@ -285,6 +285,7 @@ impl Node {
         let (mut http, mut preconf) = (Methods::new(), None);
         if let Some(executing) = executing {
             let executor = Arc::clone(&executing.executor);
+            tasks.push(tokio::spawn(forks::watch(Arc::clone(executor.spec()))));
             tasks.push(tokio::spawn(heads::tell(executor, state.net.clone())));
             let public =
                 public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;

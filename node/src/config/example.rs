@@ -135,7 +135,7 @@ listen = "{ingest_listen}"
 max_body_mib = {max_body}
 
 [execution]
-# op-sepolia, op-mainnet, dev, or a geth genesis JSON with fork times.
+# A chain's name or id (`fragcast chains` prints them), dev, or a geth genesis JSON with fork times.
 # Empty: the node carries messages and executes nothing.
 chain = "{chain}"
 # genesis: a database that starts from the chain's genesis

@@ -316,6 +316,11 @@ impl NodeState {
                     metrics.counter(name, Some((label, value)), *n);
                 }
             }
+            let now = super::forks::now() as f64;
+            for (time, fork) in executor.spec().lacking() {
+                let fork = Some(("fork", &**fork));
+                metrics.gauge("fragcast_fork_lacking_seconds", fork, *time as f64 - now);
+            }
             metrics.counter("fragcast_executor_overrun_total", None, s.overrun);
             metrics.counter("fragcast_executor_evicted_total", None, s.evicted);
             metrics.counter("fragcast_executor_held_back_total", None, s.held_back);

@@ -9,6 +9,7 @@ pub mod block;
 pub mod hashes;
 pub mod memory;
 pub mod message;
+pub mod op;
 pub mod overlay;
 pub mod parent;
 pub mod receipt;

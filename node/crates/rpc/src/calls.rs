@@ -53,9 +53,6 @@ use evm::{Ground, Limits};
 use many::{Bundle, Place};
 use trace::{CallOptions, Kinds, Options, Replayed};
 
-/// The most gas that one transaction can have from Osaka on (EIP-7825).
-const MAX_TX_GAS: u64 = 1 << 24;
-
 /// Limits of calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallConfig {

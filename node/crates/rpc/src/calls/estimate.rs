@@ -3,7 +3,6 @@
 //! The gas used is not enough: a callee gets 63/64 of what is left (EIP-150), and refunds come at
 //! the end. So the limit is searched for, between the gas used and a limit that sufficed.
 
-use alloy_hardforks::EthereumHardforks;
 use revm::Database;
 use revm::context::TxEnv;
 use revm::inspector::NoOpInspector;
@@ -12,7 +11,7 @@ use revm::primitives::{KECCAK_EMPTY, TxKind, U256};
 use super::error::CallError;
 use super::evm::{Asked, Ground};
 use super::outcome::{Failure, Outcome, Status};
-use super::{CallArgs, CallSite, MAX_TX_GAS};
+use super::{CallArgs, CallSite};
 
 /// Gas of moving ether to an account without code.
 const TRANSFER_GAS: u64 = 21_000;
@@ -41,17 +40,8 @@ fn succeeds(ground: &mut Ground, tx: &TxEnv, gas: u64) -> Result<bool, CallError
 }
 
 /// The most gas that there is for the transaction.
-fn most(
-    site: &CallSite,
-    ground: &mut Ground,
-    tx: &TxEnv,
-    given: Option<u64>,
-) -> Result<u64, CallError> {
-    let mut high = given.unwrap_or(ground.block().gas_limit);
-    let osaka = site.spec.is_osaka_active_at_timestamp(ground.block().timestamp.saturating_to());
-    if osaka && !site.spec.is_op() {
-        high = high.min(MAX_TX_GAS);
-    }
+fn most(ground: &mut Ground, tx: &TxEnv, given: Option<u64>) -> Result<u64, CallError> {
+    let mut high = given.unwrap_or(ground.block().gas_limit).min(ground.fork_gas());
     let balance = ground.balance(tx.caller)?;
     if balance < tx.value {
         return Err(CallError::Invalid("insufficient funds for transfer".into()));
@@ -70,7 +60,7 @@ pub(super) fn estimate(site: &CallSite, args: CallArgs) -> Result<u64, CallError
     let mut ground = site.ground(args.overrides, args.state)?;
     let given = args.request.gas.filter(|gas| *gas >= TRANSFER_GAS);
     let Asked { tx, .. } = ground.tx(args.request)?;
-    let mut high = most(site, &mut ground, &tx, given)?;
+    let mut high = most(&mut ground, &tx, given)?;
 
     if let TxKind::Call(to) = tx.kind
         && tx.data.is_empty()

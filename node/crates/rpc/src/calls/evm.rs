@@ -21,11 +21,12 @@ use alloy_rpc_types_eth::state::StateOverride;
 use alloy_rpc_types_eth::{BlockOverrides, TransactionRequest};
 use fragcast_execution::chain::{BlockEnv, ChainSpec};
 use fragcast_execution::exec::overlay::OverlayDb;
-use fragcast_execution::exec::{Envelope, Layer, Receipt, Snapshot, Tx};
+use fragcast_execution::exec::{Envelope, Layer, Receipt, Snapshot, Tx, op};
 use fragcast_execution::state::SourceError;
 use op_revm::{OpHaltReason, OpTransaction};
 use revm::bytecode::Bytecode;
 use revm::context::TxEnv;
+use revm::context_interface::Cfg;
 use revm::context_interface::block::BlobExcessGasAndPrice;
 use revm::context_interface::either::Either;
 use revm::context_interface::result::{HaltReasonTr, ResultAndState};
@@ -207,6 +208,8 @@ pub(super) struct Ground {
     /// Precompiles that are elsewhere.
     changed: Changed,
     rules: Rules,
+    /// The most gas that the fork lets a transaction have (EIP-7825).
+    fork_gas: u64,
     limits: Limits,
     deadline: Instant,
 }
@@ -226,7 +229,8 @@ impl Ground {
         let header = &snapshot.header;
         let deadline = Instant::now() + limits.time;
         let (env, changed) = (spec.block_env(header), Changed::default());
-        let mut ground = Self { env, db, changed, rules: Rules::Call, limits, deadline };
+        let (rules, fork_gas) = (Rules::Call, u64::MAX);
+        let mut ground = Self { env, db, changed, rules, fork_gas, limits, deadline };
         ground.enter(spec, header.clone(), overrides, Rules::Call)?;
         ground.override_state(state.unwrap_or_default())?;
         Ok(ground)
@@ -246,6 +250,7 @@ impl Ground {
         }
         self.env = spec.block_env(&header);
         self.rules = rules;
+        self.fork_gas = each_env!(&self.env, env => env.cfg_env.tx_gas_limit_cap());
         self.changed = Changed::default();
         self.db.hashes.extend(overrides.block_hash.unwrap_or_default());
         if rules == Rules::Replay {
@@ -257,7 +262,7 @@ impl Ground {
             env.cfg_env.disable_nonce_check = rules != Rules::Simulate { validation: true };
             env.cfg_env.disable_eip3607 = true;
             env.cfg_env.disable_block_gas_limit = true;
-            // Osaka's cap (EIP-7825) is for transactions; requests have limits of their own.
+            // The cap of a transaction's gas (EIP-7825) is the default of a request and no limit.
             env.cfg_env.tx_gas_limit_cap = Some(u64::MAX);
             if let Some(price) = overrides.blob_base_fee {
                 let excess_blob_gas = header.excess_blob_gas.unwrap_or(0);
@@ -289,6 +294,11 @@ impl Ground {
     /// The chain's id.
     pub(super) fn chain_id(&self) -> u64 {
         each_env!(&self.env, env => env.cfg_env.chain_id)
+    }
+
+    /// The most gas that the fork lets a transaction have.
+    pub(super) const fn fork_gas(&self) -> u64 {
+        self.fork_gas
     }
 
     /// The most gas that an execution may have.
@@ -409,7 +419,8 @@ impl Ground {
             (BlockEnv::Eth(env), Envelope::Eth(envelope)) => {
                 self.eth(env, TxEnv::from_recovered_tx(envelope, tx.sender), inspector)
             }
-            (BlockEnv::Op(env), Envelope::Op(envelope)) => {
+            (BlockEnv::Op(mut env), Envelope::Op(envelope)) => {
+                env.cfg_env.tx_gas_limit_cap = op::gas_cap(tx.envelope.is_deposit());
                 let tx = OpTx::from_encoded_tx(envelope, tx.sender, tx.bytes.clone());
                 self.op(env, tx, inspector)
             }
@@ -537,9 +548,13 @@ impl Ground {
 fn precompiles(env: &BlockEnv) -> PrecompilesMap {
     match env {
         BlockEnv::Eth(env) => PrecompilesMap::from(EthPrecompiles::new(env.cfg_env.spec)),
-        BlockEnv::Op(env) => PrecompilesMap::from_static(
-            op_revm::precompiles::OpPrecompiles::new_with_spec(env.cfg_env.spec).precompiles(),
-        ),
+        BlockEnv::Op(env) => {
+            let fork = env.cfg_env.spec;
+            let all = op_revm::precompiles::OpPrecompiles::new_with_spec(fork).precompiles();
+            let mut all = PrecompilesMap::from_static(all);
+            op::mend_precompiles(&mut all, fork);
+            all
+        }
     }
 }
 

@@ -30,10 +30,10 @@ use revm::Database;
 use revm::database_interface::DatabaseCommit;
 use revm::inspector::NoOpInspector;
 
+use super::CallSite;
 use super::error::CallError;
 use super::evm::{Ground, Rules};
 use super::outcome::{Failure, Outcome, Status};
-use super::{CallSite, MAX_TX_GAS};
 use crate::params::{SimBlock, SimPayload};
 use crate::resolve::told_hash;
 use transfers::Transfers;
@@ -288,9 +288,7 @@ impl Simulation<'_> {
             request.nonce = Some(ground.db.basic(from)?.map_or(0, |account| account.nonce));
         }
         let left = header.gas_limit.saturating_sub(gas_used);
-        let spec = &self.site.spec;
-        let osaka = !spec.is_op() && spec.is_osaka_active_at_timestamp(header.timestamp);
-        let gas = request.gas.unwrap_or(if osaka { left.min(MAX_TX_GAS) } else { left });
+        let gas = request.gas.unwrap_or(left.min(ground.fork_gas()));
         if gas > left {
             let what = format!("block gas limit reached: remaining: {left}, required: {gas}");
             return coded(-38015, what);
@@ -299,7 +297,7 @@ impl Simulation<'_> {
             return coded(LIMIT_EXCEEDED, "RPC gas cap exhausted");
         }
         request.gas = Some(gas.min(self.gas_left));
-        request.chain_id.get_or_insert(spec.chain_id);
+        request.chain_id.get_or_insert(self.site.spec.chain_id);
         if request.blob_versioned_hashes.is_some() {
             request.max_fee_per_blob_gas.get_or_insert(0);
         }
