@@ -51,8 +51,9 @@ async fn until(
     params: Value,
     done: impl Fn(&Value) -> bool,
 ) {
+    let url = format!("http://{}{path}", node.addresses().http);
     let waited = async {
-        while !done(&ask(node, path, method, params.clone()).await) {
+        while !done(&request(&url, method, params.clone()).await["result"]) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
@@ -78,7 +79,7 @@ async fn both_views_are_served_at_their_paths_and_agree_with_themselves() {
     let dir = tempfile::tempdir().unwrap();
     prepared(dir.path()).await;
     // However slow the machine is, nothing is too old.
-    let (mut node, key) = start(dir.path(), |parts| parts.config.rpc.pending_max_age_ms = 0).await;
+    let (node, key) = start(dir.path(), |parts| parts.config.rpc.pending_max_age_ms = 0).await;
     let messages = block();
     post(&node, &key, &messages[..2]).await;
     let height = json!([]);
@@ -127,7 +128,7 @@ async fn a_node_whose_pending_block_is_too_old_says_so() {
     let _serving = serving().await;
     let dir = tempfile::tempdir().unwrap();
     prepared(dir.path()).await;
-    let (mut node, key) = start(dir.path(), |parts| parts.config.rpc.pending_max_age_ms = 1).await;
+    let (node, key) = start(dir.path(), |parts| parts.config.rpc.pending_max_age_ms = 1).await;
     let metrics = node.addresses().metrics;
     assert!(!get(metrics, "/readyz").await.contains("pending"));
     assert!(get(metrics, "/metrics").await.contains("fragcast_pending_stale 0"));
@@ -147,6 +148,7 @@ async fn a_node_whose_pending_block_is_too_old_says_so() {
     assert!(numbers.contains("fragcast_pending_fallbacks_total 1"), "{numbers}");
     let pending = ask(&node, "/", "eth_getBlockByNumber", json!(["pending", false])).await;
     assert_eq!(pending["number"], "0x0");
+    assert!(node.state().status()["execution"]["pendingStale"].is_string());
     // Verified, it is not pending any more.
     post(&node, &key, &messages[2..]).await;
     until(&node, "/", "eth_blockNumber", json!([]), |number| number == "0x1").await;
