@@ -143,6 +143,16 @@ fn libraries_pass_on_a_node_what_they_pass_on_anvil() {
 }
 
 #[test]
+fn answers_have_the_shapes_of_anvils() {
+    let Some(dir) = packages("clients") else { return };
+    let Some(anvil) = Anvil::start(&dir, &["--hardfork", "cancun"]) else { return };
+    let devnet = Devnet::start(&["--frags", "5"]);
+    let mut command = Command::new("node");
+    command.current_dir(&dir).args(["shapes.mjs", &anvil.url, devnet.http(1), KEY]);
+    script(&mut command, "shapes: ok");
+}
+
+#[test]
 fn a_page_in_a_browser_talks_to_a_node_that_lets_it() {
     let Some(dir) = packages("clients") else { return };
     let names = ["chromium", "chromium-browser", "google-chrome"];
