@@ -194,6 +194,8 @@ gas_cap = {gas_cap}
 time_limit_ms = {time_limit}
 # EVM memory of a call, MiB.
 memory_mib = {call_memory}
+# What the traces of one request (debug_trace…, trace_…) may keep, MiB, about what they are as JSON.
+trace_mib = {call_trace}
 # How long connecting to a gateway may take, and again its answer, milliseconds.
 gateway_timeout_ms = {gateway_timeout}
 # How long eth_sendRawTransactionSync waits if it does not say, and at most, milliseconds.
@@ -300,6 +302,7 @@ filter = "{filter}"
             gas_cap = calls.gas_cap,
             time_limit = calls.time_limit_ms,
             call_memory = calls.memory_mib,
+            call_trace = calls.trace_mib,
             gateway_timeout = calls.gateway_timeout_ms,
             sync_timeout = calls.sync_timeout_ms,
             max_sync_timeout = calls.max_sync_timeout_ms,
