@@ -41,13 +41,13 @@ use crate::log::Limiter;
 use crate::members::{bootstrap, weights};
 use crate::network::Network;
 use crate::registry::Beginning;
+use crate::serve::forks;
 use crate::serve::live::{self, Live};
 use crate::serve::metrics;
 use crate::serve::races::Races;
 use crate::serve::recorder::Recorder;
 use crate::serve::rpc;
 use crate::serve::state::{NodeState, RpcStats};
-use crate::serve::{forks, metrics};
 
 use execution::Executing;
 pub use execution::Execution;
