@@ -174,6 +174,7 @@ impl EthConfig {
             memory,
             guard,
             descriptors,
+            pages: None,
         }
     }
 
