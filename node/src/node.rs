@@ -283,11 +283,13 @@ impl Node {
             flashblocks = Some(door);
         }
         let mut http = Methods::new();
+        let mut about = public::about(&state, None);
         if let Some(executing) = executing {
             let executor = Arc::clone(&executing.executor);
             tasks.push(tokio::spawn(heads::tell(executor, state.net.clone())));
             let public =
                 public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;
+            about = public::about(&state, Some(&public));
             http.merge(public.module)?;
             memory = Arc::clone(&public.eth.memory);
             tasks.extend(executing.follower);
@@ -304,6 +306,8 @@ impl Node {
             Arc::clone(&memory),
             runtimes.serving(),
         ))?;
+        let about = fragcast_rpc::about::module(about, http.method_names());
+        http.merge(about)?;
         let opening = Opening {
             config: &config,
             runtimes: &runtimes,

@@ -308,6 +308,7 @@ async fn build(
         }
         let env = gateway.open(unix_seconds())?;
         let number = env.number;
+        pool.follow(&gateway);
         if let Some(churn) = churn.as_deref_mut() {
             churn.before(number, network, execution).await?;
         }
@@ -319,6 +320,7 @@ async fn build(
             let (message, outcomes) = tokio::task::block_in_place(|| {
                 gateway.frag_with(&users, args.txs.into(), frag + 1 == frags)
             })?;
+            pool.follow(&gateway);
             pool.offered(&users, &outcomes);
             if !args.fast {
                 tokio::time::sleep_until(opened_at + FRAG_INTERVAL * (frag as u32 + 1)).await;

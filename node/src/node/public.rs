@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use fragcast_rpc::about::About;
 use fragcast_rpc::calls::{self, CallContext};
 use fragcast_rpc::eth::{self, EthContext, Forwarded};
 use fragcast_rpc::forward::{Forwarder, MakeReceipt};
@@ -15,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::execution::Executing;
 use crate::config::Config;
 use crate::network::Network;
+use crate::serve::state::NodeState;
 
 /// The methods that are served, and the task beside them.
 pub(super) struct Public {
@@ -22,6 +24,20 @@ pub(super) struct Public {
     pub(super) eth: Arc<EthContext>,
     pub(super) forwarder: Arc<Forwarder>,
     pub(super) forwarding: JoinHandle<()>,
+    /// Who may know what a rollup node knows: an OP chain's client.
+    rollup: Option<Arc<dyn Upstream>>,
+}
+
+/// What this node tells of itself by names that others use too.
+pub(super) fn about(state: &Arc<NodeState>, public: Option<&Public>) -> About {
+    let net = state.net.clone();
+    About {
+        peers: Box::new(move || net.snapshot().connected as u64),
+        forwarded: public
+            .map(|public| (Arc::clone(&public.forwarder), Arc::clone(&public.eth.view))),
+        rollup: public.and_then(|public| public.rollup.clone()),
+        stats: public.map_or_else(Default::default, |public| Arc::clone(&public.eth.stats)),
+    }
 }
 
 impl Public {
@@ -57,6 +73,7 @@ impl Public {
         eth.state_waits = executing.store.is_none() && executing.client.is_some();
         eth.follow = executing.client.as_ref().map(|_| Arc::clone(&executing.follow));
         let eth = Arc::new(eth);
+        let rollup = upstream.clone().map(|u| u as Arc<dyn Upstream>).filter(|_| spec.is_op());
         let limits = config.call_settings();
         let context = Arc::new(CallContext {
             spec: Arc::clone(spec),
@@ -71,6 +88,6 @@ impl Public {
         module.merge(eth::module(Arc::clone(&eth)))?;
         module.merge(calls::module(context))?;
         let forwarding = tokio::spawn(Arc::clone(&forwarder).run());
-        Ok(Self { module, eth, forwarder, forwarding })
+        Ok(Self { module, eth, forwarder, forwarding, rollup })
     }
 }

@@ -38,6 +38,9 @@ use super::logs::{filter, matching, matching_frag};
 use super::types::{RpcBlock, RpcTx, header};
 use super::{Answer, EthContext, EthStats, Failure, answer};
 
+/// The code of geth for a subscription that there is none of.
+const NO_METHOD: i32 = -32_601;
+
 /// What notifications depend on beside the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
@@ -127,7 +130,10 @@ impl Stream {
             "frags" => Self::Frags,
             "retractions" => Self::Retractions,
             other => {
-                return Err(Failure::invalid(&format!("there is no subscription {other:?}")));
+                let name: String = other.chars().take(64).collect();
+                // geth's code and text.
+                let text = format!("no \"{name}\" subscription in eth namespace");
+                return Err(ErrorObjectOwned::owned(NO_METHOD, text, None::<()>).into());
             }
         })
     }

@@ -140,7 +140,7 @@ async fn subscriptions_are_bounded_and_named() {
     let f = Fixture::with(config, None);
     let _one = subscribe(&f, json!(["frags"])).await;
     assert_eq!(f.code("eth_subscribe", json!(["frags"])).await, error::LIMIT);
-    assert_eq!(f.code("eth_subscribe", json!(["syncs"])).await, error::INVALID_PARAMS);
+    assert_eq!(f.code("eth_subscribe", json!(["syncs"])).await, -32_601);
     assert_eq!(f.ctx.stats.subscribers.load(Ordering::Relaxed), 1);
 }
 
