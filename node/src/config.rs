@@ -222,7 +222,8 @@ pub struct Execution {
     pub db: PathBuf,
     /// Memory for the database's pages, MiB.
     pub cache_mib: usize,
-    /// Blocks that can be unwound.
+    /// Blocks that can be unwound, and whose state can be read. With `source = "client"`: 128, and the
+    /// client is asked for older ones.
     pub reorg_depth: u64,
     /// Messages that may wait for the executor.
     pub queue: usize,
@@ -285,6 +286,8 @@ pub struct Calls {
     pub time_limit_ms: u64,
     /// EVM memory of a call, MiB.
     pub memory_mib: u64,
+    /// What the traces of one request may keep, MiB.
+    pub trace_mib: usize,
     /// Time-out of connecting to a gateway, and again of its answer, milliseconds.
     pub gateway_timeout_ms: u64,
     /// How long `eth_sendRawTransactionSync` waits if the request does not say, milliseconds.
@@ -502,6 +505,7 @@ impl Default for Calls {
             gas_cap: calls.gas_cap,
             time_limit_ms: millis(calls.time_limit),
             memory_mib: calls.memory_limit / (1024 * 1024),
+            trace_mib: calls.max_trace / (1024 * 1024),
             gateway_timeout_ms: millis(forward.timeout),
             sync_timeout_ms: millis(forward.sync_timeout),
             max_sync_timeout_ms: millis(forward.max_sync_timeout),

@@ -40,11 +40,11 @@ use crate::log::Limiter;
 use crate::members::{bootstrap, weights};
 use crate::network::Network;
 use crate::registry::Beginning;
-use crate::serve::metrics;
 use crate::serve::races::Races;
 use crate::serve::recorder::Recorder;
 use crate::serve::rpc;
 use crate::serve::state::{NodeState, RpcStats};
+use crate::serve::{forks, metrics};
 
 use execution::Executing;
 pub use execution::Execution;
@@ -282,38 +282,45 @@ impl Node {
             let _ = state.flashblocks.set(Arc::clone(door.stats()));
             flashblocks = Some(door);
         }
-        let mut http = Methods::new();
+        let (mut http, mut preconf) = (Methods::new(), None);
         let mut about = public::about(&state, None);
         if let Some(executing) = executing {
             let executor = Arc::clone(&executing.executor);
+            tasks.push(tokio::spawn(forks::watch(Arc::clone(executor.spec()))));
             tasks.push(tokio::spawn(heads::tell(executor, state.net.clone())));
             let public =
                 public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;
             about = public::about(&state, Some(&public));
             http.merge(public.module)?;
+            preconf = Some(public.preconf);
             memory = Arc::clone(&public.eth.memory);
             tasks.extend(executing.follower);
-            tasks.push(public.forwarding);
+            tasks.extend(public.tasks);
             // Set once: the node has only just been made.
             let _ = state.eth.set(public.eth);
             let _ = state.forwarder.set(public.forwarder);
         }
-        http.merge(rpc::module(
+        let mut own = rpc::module(
             Arc::clone(&state),
             &outputs,
             config.http.subscriber_queue as usize,
             config.rpc.slow_after(),
             Arc::clone(&memory),
             runtimes.serving(),
-        ))?;
+        );
         let about = fragcast_rpc::about::module(about, http.method_names());
-        http.merge(about)?;
+        own.merge(about)?;
+        http.merge(own.clone())?;
+        if let Some(preconf) = &mut preconf {
+            preconf.merge(own)?;
+        }
         let opening = Opening {
             config: &config,
             runtimes: &runtimes,
             state: &state,
             ingest: ingest.module().into(),
             http,
+            preconf,
             memory,
             descriptors,
         };

@@ -3,6 +3,7 @@
 //! [`state`] is what there is to read; [`rpc`], [`metrics`] and `status.rs` read it.
 
 pub mod agreement;
+pub(crate) mod forks;
 pub mod hints;
 pub mod metrics;
 pub mod races;

@@ -135,7 +135,7 @@ listen = "{ingest_listen}"
 max_body_mib = {max_body}
 
 [execution]
-# op-sepolia, op-mainnet, dev, or a geth genesis JSON with fork times.
+# A chain's name or id (`fragcast chains` prints them), dev, or a geth genesis JSON with fork times.
 # Empty: the node carries messages and executes nothing.
 chain = "{chain}"
 # genesis: a database that starts from the chain's genesis
@@ -144,7 +144,7 @@ source = "{source}"
 db = {db:?}
 # Memory for the database's pages, MiB.
 cache_mib = {db_cache}
-# Blocks that can be taken back.
+# Blocks that can be taken back, and of which the state can be read.
 reorg_depth = {reorg_depth}
 # Messages that may wait for the executor.
 queue = {execution_queue}
@@ -194,6 +194,8 @@ gas_cap = {gas_cap}
 time_limit_ms = {time_limit}
 # EVM memory of a call, MiB.
 memory_mib = {call_memory}
+# What the traces of one request (debug_trace…, trace_…) may keep, MiB, about what they are as JSON.
+trace_mib = {call_trace}
 # How long connecting to a gateway may take, and again its answer, milliseconds.
 gateway_timeout_ms = {gateway_timeout}
 # How long eth_sendRawTransactionSync waits if it does not say, and at most, milliseconds.
@@ -302,6 +304,7 @@ filter = "{filter}"
             gas_cap = calls.gas_cap,
             time_limit = calls.time_limit_ms,
             call_memory = calls.memory_mib,
+            call_trace = calls.trace_mib,
             gateway_timeout = calls.gateway_timeout_ms,
             sync_timeout = calls.sync_timeout_ms,
             max_sync_timeout = calls.max_sync_timeout_ms,
@@ -322,8 +325,21 @@ filter = "{filter}"
 }
 
 /// The settings of `[rpc]` and their comments.
-const RPC: [(&str, &str); 21] = [
-    ("preconf_as_latest", "Reads of `latest` see the newest executed frag."),
+const RPC: [(&str, &str); 25] = [
+    (
+        "preconf_as_latest",
+        "The path / shows the preconfirmed view, as /preconf always does: state at `latest` is that \
+         of the newest executed frag.",
+    ),
+    (
+        "pending_max_age_ms",
+        "`pending` reads as `latest` when its newest frag is older than this; 0: never.",
+    ),
+    (
+        "safe_behind",
+        "Without an execution client: blocks that `safe` is behind `latest`. Not set: not known.",
+    ),
+    ("finalized_behind", "The same for `finalized`."),
     (
         "proxied",
         "Methods that are passed to the execution client; \"debug_*\" and \"trace_*\" stand for the \
@@ -349,7 +365,8 @@ const RPC: [(&str, &str); 21] = [
     ("slow_subscriber_ms", "A connection that is waited for so long is closed."),
     ("max_heavy_calls", "Calls at a time that go through many blocks."),
     ("max_log_blocks", "Blocks that eth_getLogs goes through."),
-    ("max_logs", "Logs that eth_getLogs gives."),
+    ("max_logs", "Logs that eth_getLogs gives of more than one block."),
+    ("max_log_time_ms", "How long eth_getLogs goes through blocks."),
     ("max_filter_values", "Addresses and topics in a filter of logs."),
     ("max_filters", "Filters that are polled, in all."),
     ("filter_timeout_s", "A filter that is not polled for so long is forgotten."),
@@ -359,8 +376,9 @@ const RPC: [(&str, &str); 21] = [
 /// The lines of `[rpc]`, each with its comment.
 fn rpc_lines(rpc: &EthConfig) -> String {
     let table = toml::Table::try_from(rpc).unwrap_or_default();
-    let line = |(key, meaning): &(&str, &str)| {
-        table.get(*key).map(|value| format!("# {meaning}\n{key} = {value}\n"))
+    let line = |(key, meaning): &(&str, &str)| match table.get(*key) {
+        Some(value) => format!("# {meaning}\n{key} = {value}\n"),
+        None => format!("# {meaning}\n# {key} = 32\n"),
     };
-    RPC.iter().filter_map(line).collect()
+    RPC.iter().map(line).collect()
 }

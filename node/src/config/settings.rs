@@ -362,6 +362,7 @@ impl Config {
             gas_cap: self.calls.gas_cap,
             time_limit: Duration::from_millis(self.calls.time_limit_ms),
             memory_limit: self.calls.memory_mib * 1024 * 1024,
+            max_trace: self.calls.trace_mib.saturating_mul(1024 * 1024),
         }
     }
 

@@ -116,7 +116,7 @@ pub struct DevnetArgs {
     /// Prints where everything listens, as JSON, before the first block.
     #[arg(long)]
     pub addresses: bool,
-    /// Reads of `latest` see the newest executed frag.
+    /// The path / shows the preconfirmed view, as /preconf always does.
     #[arg(long)]
     pub preconf_as_latest: bool,
     /// Keeps the nodes' directories here; otherwise they are deleted.

@@ -35,10 +35,9 @@ fn viem_and_ethers_read_send_wait_and_watch() {
     // Node 1 does not lead: it has everything from the network.
     script(&mut node("viem.mjs", devnet.http(1), ""), "viem: ok");
     script(&mut node("ethers.mjs", devnet.http(1), ""), "ethers: ok");
-    drop(devnet);
-    let devnet = Devnet::start(&["--preconf-as-latest"]);
-    script(&mut node("viem.mjs", devnet.http(1), "preconf"), "viem: ok");
-    script(&mut node("ethers.mjs", devnet.http(1), "preconf"), "ethers: ok");
+    let preconf = format!("{}/preconf", devnet.http(1));
+    script(&mut node("viem.mjs", &preconf, "preconf"), "viem: ok");
+    script(&mut node("ethers.mjs", &preconf, "preconf"), "ethers: ok");
 }
 
 #[test]

@@ -15,3 +15,4 @@ mod members;
 mod ports;
 mod registry;
 mod running;
+mod views;

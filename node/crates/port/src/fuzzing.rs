@@ -155,7 +155,14 @@ fn exchange(how: u8, input: &[u8]) -> Vec<u8> {
     let stats = Arc::<PortStats>::default();
     let seats = Seats::new(1, 1, true, None, Arc::clone(&memory), Arc::clone(&stats));
     let (stop, stopped) = watch::channel(false);
-    let port = Arc::new(Inner { settings, service, dispatch, stats: Arc::clone(&stats), stopped });
+    let port = Arc::new(Inner {
+        settings,
+        service,
+        dispatch,
+        at: None,
+        stats: Arc::clone(&stats),
+        stopped,
+    });
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().expect("it needs nothing");
     let (answer, highest) = runtime.block_on(async move {

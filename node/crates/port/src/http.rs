@@ -221,6 +221,7 @@ impl Http {
         }
         let gzip = encoding::takes_gzip(request.headers());
         let settings = &self.port.settings;
+        let dispatch = Arc::clone(self.port.dispatch(request.uri().path()));
         let read = self.read(request).await;
         self.client.mark_not_sent(None);
         let (body, mut charge) = match read {
@@ -255,7 +256,7 @@ impl Http {
             return self.failed(StatusCode::BAD_REQUEST, no_request());
         }
         let extensions = Extensions::new();
-        let answer = self.port.dispatch.answer(&body, &extensions, None, &mut charge).await;
+        let answer = dispatch.answer(&body, &extensions, None, &mut charge).await;
         // There were notifications alone.
         let Some(answer) = answer else { return self.response(StatusCode::OK, JSON, Vec::new()) };
         let mut headers = HeaderMap::new();

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::client::{Client, Doing};
 use crate::control::{Control, Half};
-use crate::dispatch::{Answer, Connection, error, first, no_request};
+use crate::dispatch::{Answer, Connection, Dispatch, error, first, no_request};
 use crate::memory::Charge;
 use crate::outbox::Outbox;
 use crate::port::Inner;
@@ -41,6 +41,7 @@ pub(crate) struct Reading<R> {
     pub(crate) control: Arc<Control>,
     pub(crate) connection: Arc<Connection>,
     pub(crate) extensions: Extensions,
+    pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) ping: Duration,
 }
 
@@ -159,7 +160,7 @@ impl<R: AsyncRead + Unpin> Reading<R> {
             self.answered(Some(error(None, no_request())));
             return None;
         }
-        let dispatch = Arc::clone(&self.port.dispatch);
+        let dispatch = Arc::clone(&self.dispatch);
         let connection = Arc::clone(&self.connection);
         let extensions = self.extensions.clone();
         let mut charge = charge;

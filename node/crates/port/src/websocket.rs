@@ -27,11 +27,11 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use crate::client::{Client, Doing};
 use crate::control::{Control, Half};
 use crate::deflate::{Plain, TAKEN, is_offered};
-use crate::dispatch::Connection;
+use crate::dispatch::{Connection, Dispatch};
 use crate::feed::{Asked, Stream};
 use crate::http::Http;
 use crate::outbox::{Limit, Outbox};
-use crate::port::{Inner, Service, WebSocket, until};
+use crate::port::{Inner, Service, until};
 use crate::reading::Reading;
 use crate::stats::Dropped;
 use crate::wire::Wire;
@@ -167,7 +167,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             };
             (end, Some(socket))
         }
-        _ => (rpc(socket, &mut write, &control, &whole, settings, client, port).await, None),
+        _ => {
+            let dispatch = Arc::clone(port.dispatch(asked.uri.path()));
+            let end = rpc(socket, &mut write, &control, &whole, client, port, dispatch);
+            (end.await, None)
+        }
     };
     if let Some(reason) = end.dropped() {
         port.stats.drop_for(reason);
@@ -197,11 +201,12 @@ async fn rpc<R: AsyncRead + Unpin>(
     write: &mut (impl AsyncWrite + Unpin),
     control: &Arc<Control>,
     whole: &AtomicBool,
-    settings: &WebSocket,
     client: &Arc<Client>,
     port: &Arc<Inner>,
+    dispatch: Arc<Dispatch>,
 ) -> End {
     let limits = &port.settings;
+    let Some(settings) = &limits.websocket else { return End::Left };
     let (sink, sinks) = mpsc::channel(SINKS);
     let memory = Arc::clone(&limits.memory);
     let limit = Limit { bytes: limits.unsent.max(1), messages: limits.messages.max(1) };
@@ -225,6 +230,7 @@ async fn rpc<R: AsyncRead + Unpin>(
         control: Arc::clone(control),
         connection: Arc::new(connection),
         extensions,
+        dispatch,
         ping: settings.ping,
     };
     let mut stopped = port.stopped.clone();

@@ -16,6 +16,9 @@ pub mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod params;
 pub mod resolve;
+#[cfg(test)]
+mod schemas;
 pub mod stats;
 pub mod upstream;

@@ -364,3 +364,39 @@ async fn a_port_that_stops_says_so_and_leaves_nothing() {
     assert!(TcpStream::connect(address).await.is_err());
     until("it has not ended", || fixture.subscribers.load(Ordering::Relaxed) == 0).await;
 }
+
+#[tokio::test]
+async fn one_path_may_have_methods_of_its_own() {
+    let memory = Memory::new(1 << 20);
+    let named = |name: &'static str| {
+        let mut module = jsonrpsee::RpcModule::new(());
+        module.register_method("name", move |_, (), _| name).unwrap();
+        Methods::from(module)
+    };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (service, other) = (Service::Rpc(named("elsewhere")), Some(("/other", named("other"))));
+    let runtime = tokio::runtime::Handle::current();
+    let port = Port::open_with(listener, settings(&memory), service, other, &runtime).unwrap();
+    let question = call(1, "name", json!([]));
+    for (path, expected) in [
+        ("/", "elsewhere"),
+        ("/other", "other"),
+        ("/other/", "other"),
+        ("/other?key=1", "other"),
+        ("/others", "elsewhere"),
+        ("/other/more", "elsewhere"),
+        ("/v1", "elsewhere"),
+    ] {
+        let request = post("", &question).replacen("POST / ", &format!("POST {path} "), 1);
+        let answer = exchange(port.address(), &request).await;
+        let expected = format!(r#""result":"{expected}""#);
+        assert!(answer.contains(&expected), "{path}: {answer}");
+        let stream = TcpStream::connect(port.address()).await.unwrap();
+        let dialled =
+            tokio_tungstenite::client_async(format!("ws://{}{path}", port.address()), stream);
+        let mut client = guarded(dialled).await.unwrap().0;
+        say(&mut client, question.clone()).await;
+        let answer = hear(&mut client).await.unwrap();
+        assert!(answer.contains(&expected), "{path}: {answer}");
+    }
+}
