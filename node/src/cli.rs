@@ -104,6 +104,9 @@ struct Overrides {
     /// TCP port of the public JSON-RPC.
     #[arg(long = "http.port", env = "FRAGCAST_HTTP_PORT")]
     http_port: Option<u16>,
+    /// Serves no live page at `/` of the public JSON-RPC.
+    #[arg(long = "no-page", env = "FRAGCAST_NO_PAGE")]
+    no_page: bool,
     /// TCP address to which the gateway posts its messages.
     #[arg(long = "ingest.listen", env = "FRAGCAST_INGEST_LISTEN")]
     ingest_listen: Option<SocketAddr>,
@@ -180,6 +183,7 @@ impl Overrides {
         if let Some(port) = self.http_port {
             config.http.listen.set_port(port);
         }
+        config.http.page &= !self.no_page;
         set(&mut config.ingest.listen, self.ingest_listen.as_ref());
         set(&mut config.metrics.listen, self.metrics.as_ref());
         set(&mut config.execution.chain, self.chain.as_ref());

@@ -261,6 +261,8 @@ pub struct Admin {
 pub struct Http {
     /// TCP address for HTTP and WebSocket.
     pub listen: SocketAddr,
+    /// Whether the live page is served at `/`.
+    pub page: bool,
     /// Messages that wait for a slow subscriber before it is dropped.
     pub subscriber_queue: u32,
     /// Names of this host that requests may ask for, on every TCP port; `localhost` and IP addresses
@@ -484,6 +486,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9320)),
+            page: true,
             subscriber_queue: 4096,
             vhosts: vec!["localhost".into()],
             cors: Vec::new(),

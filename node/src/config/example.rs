@@ -172,6 +172,8 @@ token = {admin_token:?}
 [http]
 # Public JSON-RPC over HTTP and WebSocket: fragcast_* and, with a chain to execute, eth_*.
 listen = "{http_listen}"
+# A page in the browser that shows the node live, at /.
+page = {page}
 # Messages and events that wait for a slow subscriber before it is dropped.
 subscriber_queue = {queue}
 # Names of this host that requests may ask for, on every TCP port, against DNS rebinding. localhost
@@ -295,6 +297,7 @@ filter = "{filter}"
             admin_listen = admin.listen,
             admin_token = admin.token,
             http_listen = http.listen,
+            page = http.page,
             queue = http.subscriber_queue,
             vhosts = http.vhosts,
             cors = http.cors,
