@@ -21,7 +21,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use fragcast_execution::executor::Executor;
 use fragcast_rpc::flashblocks::{self, Door};
-use fragcast_turbine::net::{NetConfig, Running};
+use fragcast_turbine::net::{Loss, NetConfig, Running};
 use fragcast_turbine::output::Output;
 use fragcast_turbine::sequencer::Sequencer;
 use fragcast_turbine::tables::Weights;
@@ -40,11 +40,12 @@ use crate::log::Limiter;
 use crate::members::{bootstrap, weights};
 use crate::network::Network;
 use crate::registry::Beginning;
-use crate::serve::metrics;
+use crate::serve::live::{self, Live};
 use crate::serve::races::Races;
 use crate::serve::recorder::Recorder;
 use crate::serve::rpc;
 use crate::serve::state::{NodeState, RpcStats};
+use crate::serve::{forks, metrics};
 
 use execution::Executing;
 pub use execution::Execution;
@@ -85,8 +86,8 @@ pub struct Parts {
     pub gossip_port: Option<TcpListener>,
     /// Its execution settings; `None`: it carries messages and executes nothing.
     pub execution: Option<Execution>,
-    /// For experiments: share of outgoing shreds thrown away, and a seed.
-    pub drop_shreds: Option<(f64, u64)>,
+    /// For experiments: the share of outgoing shreds that is thrown away.
+    pub drop_shreds: Option<Loss>,
     /// For experiments: while true, no UDP packet passes in or out.
     pub cut: Option<Arc<AtomicBool>>,
     /// An observer.
@@ -207,7 +208,8 @@ impl Node {
         let engine = config
             .engine_settings()?
             .map(|settings| engine::spawn(settings, Arc::clone(&engine_stats)));
-        let executing = execution.map(|e| Executing::start(e, &config)).transpose()?;
+        let noted = Arc::<Live>::default();
+        let executing = execution.map(|e| Executing::start(e, &config, &noted)).transpose()?;
         let (own, own_rx) = mpsc::channel(OWN_QUEUE);
         let published = Arc::new(PublishStats::default());
         let own = match config.hand_over()? {
@@ -248,6 +250,7 @@ impl Node {
             forwarder: OnceLock::new(),
             gossip: gossip.as_ref().map(|(handle, _)| handle.clone()),
             races: Races::default(),
+            live: noted,
             flashblocks: OnceLock::new(),
             ports: OnceLock::new(),
             network,
@@ -283,11 +286,14 @@ impl Node {
             flashblocks = Some(door);
         }
         let (mut http, mut preconf) = (Methods::new(), None);
+        let mut about = public::about(&state, None);
         if let Some(executing) = executing {
             let executor = Arc::clone(&executing.executor);
+            tasks.push(tokio::spawn(forks::watch(Arc::clone(executor.spec()))));
             tasks.push(tokio::spawn(heads::tell(executor, state.net.clone())));
             let public =
                 public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;
+            about = public::about(&state, Some(&public));
             http.merge(public.module)?;
             preconf = Some(public.preconf);
             memory = Arc::clone(&public.eth.memory);
@@ -297,7 +303,7 @@ impl Node {
             let _ = state.eth.set(public.eth);
             let _ = state.forwarder.set(public.forwarder);
         }
-        let own = rpc::module(
+        let mut own = rpc::module(
             Arc::clone(&state),
             &outputs,
             config.http.subscriber_queue as usize,
@@ -305,10 +311,18 @@ impl Node {
             Arc::clone(&memory),
             runtimes.serving(),
         );
+        let about = fragcast_rpc::about::module(about, http.method_names());
+        own.merge(about)?;
+        let pictures = live::hub(&state, config.rpc.slow_after(), Arc::clone(&memory));
+        own.merge(pictures.module(live::NAMES))?;
         http.merge(own.clone())?;
         if let Some(preconf) = &mut preconf {
             preconf.merge(own)?;
         }
+        tasks.push(runtimes.serving().spawn(pictures.run()));
+        let chain = state.executor.as_ref().map(|executor| executor.view().subscribe());
+        let following = live::follow(Arc::clone(&state), outputs.subscribe(), chain);
+        tasks.push(runtimes.serving().spawn(following));
         let opening = Opening {
             config: &config,
             runtimes: &runtimes,

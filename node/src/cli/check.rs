@@ -13,6 +13,7 @@ use fragcast_store::{Found, Store};
 use fragcast_turbine::gossip::links;
 use fragcast_turbine::net::gossip::libp2p::multiaddr::Protocol as Part;
 use fragcast_turbine::{PeerId, PeerIndex, Policy};
+use fragcast_upstream::client::ClientForks;
 use fragcast_upstream::engine::JwtSecret;
 use fragcast_upstream::http::HttpClient;
 use fragcast_upstream::jsonrpc::Request;
@@ -25,6 +26,7 @@ use crate::multiaddr::Multiaddr;
 use crate::network::Network;
 use crate::node::execution;
 use crate::registry::votes;
+use crate::serve::forks::{self, Stage};
 
 /// Arguments of `fragcast check-config`.
 #[derive(Debug, clap::Args)]
@@ -390,8 +392,18 @@ fn check_execution(
         Some(spec) => {
             let kind = if op { "OP" } else { "Ethereum" };
             writeln!(out, "execution    {} ({kind}), chain {}", spec.name, spec.chain_id)?;
+            let now = forks::now();
             for (time, fork) in spec.lacking() {
-                writeln!(out, "warning: this build lacks the fork {fork} (at {time}): update")?;
+                let when = match forks::stage(*time, now) {
+                    Stage::Far => "comes",
+                    Stage::Soon => "comes within a week",
+                    Stage::Active => "is active",
+                };
+                writeln!(
+                    out,
+                    "warning: the fork {fork} {when} (at {time}), which this build lacks: blocks from \
+                     then on are not verified; update"
+                )?;
             }
             let mut silent = network.schedule.gateways().iter();
             if silent.any(|gateway| !network.gateway_urls.contains_key(gateway)) {
@@ -425,6 +437,45 @@ fn check_execution(
     let state = spec.is_some() && config.execution.source == StateFrom::Client;
     if let Some(problem) = report.problem(network.chain_id, state) {
         bail!("client.url: {problem}");
+    }
+    let Some(spec) = &spec else { return Ok(()) };
+    let told = runtime.block_on(fragcast_upstream::client::forks(&client)).context("client.url")?;
+    compare_forks(spec, &told, forks::now(), out)
+}
+
+/// Prints how the client's fork times differ from the chain's. A difference about a fork that one
+/// of them goes by already is an error: blocks that the client takes would be refused here.
+fn compare_forks(
+    spec: &ChainSpec,
+    told: &ClientForks,
+    now: u64,
+    out: &mut impl std::io::Write,
+) -> anyhow::Result<()> {
+    let by = match told {
+        ClientForks::Named(method, _) => *method,
+        ClientForks::Times { .. } => "eth_config",
+        ClientForks::Unknown => {
+            writeln!(
+                out,
+                "fork times        not compared: the client has none of optimism_rollupConfig, \
+                 debug_chainConfig, admin_nodeInfo, eth_config"
+            )?;
+            return Ok(());
+        }
+    };
+    let differ = fragcast_upstream::client::differences(spec, told, now);
+    for difference in &differ.later {
+        writeln!(out, "warning: fork times differ ({by}): {difference}")?;
+    }
+    if !differ.now.is_empty() {
+        bail!(
+            "client.url: fork times differ ({by}): {}; give the chain's genesis file as \
+             execution.chain, or update what is wrong",
+            differ.now.join("; ")
+        );
+    }
+    if differ.later.is_empty() {
+        writeln!(out, "fork times        as the client's ({by})")?;
     }
     Ok(())
 }

@@ -135,7 +135,7 @@ listen = "{ingest_listen}"
 max_body_mib = {max_body}
 
 [execution]
-# op-sepolia, op-mainnet, dev, or a geth genesis JSON with fork times.
+# A chain's name or id (`fragcast chains` prints them), dev, or a geth genesis JSON with fork times.
 # Empty: the node carries messages and executes nothing.
 chain = "{chain}"
 # genesis: a database that starts from the chain's genesis
@@ -172,13 +172,15 @@ token = {admin_token:?}
 [http]
 # Public JSON-RPC over HTTP and WebSocket: fragcast_* and, with a chain to execute, eth_*.
 listen = "{http_listen}"
+# A page in the browser that shows the node live, at /.
+page = {page}
 # Messages and events that wait for a slow subscriber before it is dropped.
 subscriber_queue = {queue}
 # Names of this host that requests may ask for, on every TCP port, against DNS rebinding. localhost
 # and IP addresses always may; "*": all.
 vhosts = {vhosts:?}
-# Origins of web pages that may read answers and open WebSockets, such as "https://app.example", or
-# "*". Pages on this machine may open WebSockets in any case.
+# Origins of web pages that may read answers and open WebSockets, such as "https://app.example" or
+# "https://*.app.example"; "*": all. Pages on this machine may open WebSockets in any case.
 cors = {cors:?}
 
 [rpc]
@@ -194,6 +196,8 @@ gas_cap = {gas_cap}
 time_limit_ms = {time_limit}
 # EVM memory of a call, MiB.
 memory_mib = {call_memory}
+# What the traces of one request (debug_trace…, trace_…) may keep, MiB, about what they are as JSON.
+trace_mib = {call_trace}
 # How long connecting to a gateway may take, and again its answer, milliseconds.
 gateway_timeout_ms = {gateway_timeout}
 # How long eth_sendRawTransactionSync waits if it does not say, and at most, milliseconds.
@@ -211,6 +215,8 @@ max_subscribers_per_address = {flashblocks_per_address}
 buffer_mib = {flashblocks_buffer}
 # A subscriber that does not take a flashblock within this is dropped, milliseconds.
 slow_subscriber_ms = {flashblocks_slow}
+# A subscriber of which nothing is heard for this long, not even answers to pings, is dropped, seconds.
+idle_s = {flashblocks_idle}
 
 [metrics]
 # /metrics for Prometheus, /healthz, /readyz.
@@ -291,6 +297,7 @@ filter = "{filter}"
             admin_listen = admin.listen,
             admin_token = admin.token,
             http_listen = http.listen,
+            page = http.page,
             queue = http.subscriber_queue,
             vhosts = http.vhosts,
             cors = http.cors,
@@ -300,6 +307,7 @@ filter = "{filter}"
             gas_cap = calls.gas_cap,
             time_limit = calls.time_limit_ms,
             call_memory = calls.memory_mib,
+            call_trace = calls.trace_mib,
             gateway_timeout = calls.gateway_timeout_ms,
             sync_timeout = calls.sync_timeout_ms,
             max_sync_timeout = calls.max_sync_timeout_ms,
@@ -308,6 +316,7 @@ filter = "{filter}"
             flashblocks_per_address = flashblocks.max_subscribers_per_address,
             flashblocks_buffer = flashblocks.buffer_mib,
             flashblocks_slow = flashblocks.slow_subscriber_ms,
+            flashblocks_idle = flashblocks.idle_s,
             metrics_listen = metrics.listen,
             url = engine.url,
             jwt = engine.jwt_secret,

@@ -8,6 +8,7 @@ use fragcast_turbine::net::gossip::GossipHandle;
 use fragcast_turbine::{AttachState, DelaysState, Lane, Led, MembersState, Mode, ReceiptsState};
 use serde_json::{Value, json};
 
+use super::forks::{self, Stage};
 use super::hints;
 use super::state::NodeState;
 
@@ -106,6 +107,14 @@ impl NodeState {
         if let Some(executor) = &self.executor {
             if executor.has_ended() {
                 return Some("the executor has ended: see the log and start again".into());
+            }
+            let now = forks::now();
+            let active = |(time, _): &&(u64, String)| forks::stage(*time, now) == Stage::Active;
+            if let Some((time, fork)) = executor.spec().lacking().iter().find(active) {
+                return Some(format!(
+                    "the fork {fork} is active since {time}, which this build lacks, and no block is \
+                     verified any more: update fragcast"
+                ));
             }
             if executor.view().heads().is_none() {
                 return Some("the state source has not told its head yet".into());
@@ -267,6 +276,7 @@ impl NodeState {
             "queued": executor.queued(),
             "overrun": stats.overrun,
             "evicted": stats.evicted,
+            "lacks": forks::status(executor.spec(), forks::now()),
             "storeFailure": self.store.as_ref().and_then(|s| s.failure().or_else(|| s.trouble())),
             "databaseBytes": store.map(|store| store.file_bytes),
         })

@@ -12,6 +12,7 @@ mod gossip;
 mod guests;
 mod hand_over;
 mod members;
+mod page;
 mod ports;
 mod registry;
 mod running;

@@ -4,11 +4,13 @@
 //! immutable [`Snapshot`]s. The executor's service decides about the order of blocks, attempts,
 //! retractions and reorganisations.
 
+pub mod admission;
 mod allowance;
 pub mod block;
 pub mod hashes;
 pub mod memory;
 pub mod message;
+pub mod op;
 pub mod overlay;
 pub mod parent;
 pub mod receipt;

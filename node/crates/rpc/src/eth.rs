@@ -16,10 +16,12 @@ mod blocks;
 pub mod config;
 mod fees;
 pub mod filters;
+mod forks;
 mod l1;
 mod logs;
 mod proof;
 mod ranges;
+mod raw;
 mod state;
 mod subscribe;
 mod types;
@@ -43,6 +45,7 @@ use fragcast_upstream::client::FollowStats;
 pub use config::EthConfig;
 
 use crate::error::Failure;
+use crate::params::Params as Strict;
 use crate::resolve::{Blocks, Ends, Found, Freshness, View};
 use crate::stats::EthStats;
 use crate::upstream::{Upstream, pass_on};
@@ -105,8 +108,13 @@ const MAX_WAITING_READS: usize = 64;
 const SHARED: usize = 16 * 1024 * 1024;
 
 /// Methods that read the state.
-const STATE: [&str; 4] =
-    ["eth_getBalance", "eth_getTransactionCount", "eth_getCode", "eth_getStorageAt"];
+const STATE: [&str; 5] = [
+    "eth_getBalance",
+    "eth_getTransactionCount",
+    "eth_getCode",
+    "eth_getStorageAt",
+    "eth_getAccountInfo",
+];
 
 impl EthContext {
     /// A context without filters or subscriptions.
@@ -172,7 +180,15 @@ pub(crate) fn answer<T: Serialize + ?Sized>(value: &T) -> Result<Answer, Failure
     serde_json::value::to_raw_value(value).map_err(|e| Failure::internal(&e))
 }
 
-type Read = fn(&EthContext, &Params<'_>) -> Result<Answer, Failure>;
+type Read = fn(&EthContext, &Strict<'_>) -> Result<Answer, Failure>;
+
+/// Answers, unless there are parameters that the method does not have.
+fn asked(ctx: &EthContext, params: &Params<'_>, read: Read) -> Result<Answer, Failure> {
+    let params = Strict::new(params);
+    let answer = read(ctx, &params)?;
+    params.finish()?;
+    Ok(answer)
+}
 
 /// The answer for a block that does not exist.
 #[derive(Clone, Copy)]
@@ -206,7 +222,16 @@ const LIGHT: &[(&str, Absent, Read)] = &[
     ("eth_getTransactionByBlockNumberAndIndex", Absent::Null, blocks::tx_at),
     ("eth_getTransactionByBlockHashAndIndex", Absent::Null, blocks::tx_at_hash),
     ("eth_getTransactionByHash", Absent::Null, blocks::tx),
-    ("eth_getRawTransactionByHash", Absent::Null, blocks::raw_tx),
+    ("eth_getRawTransactionByHash", Absent::Null, raw::tx),
+    ("eth_getRawTransactionByBlockNumberAndIndex", Absent::Null, raw::tx_by_number),
+    ("eth_getRawTransactionByBlockHashAndIndex", Absent::Null, raw::tx_by_hash),
+    ("eth_getHeaderByNumber", Absent::Null, raw::header_by_number),
+    ("eth_getHeaderByHash", Absent::Null, raw::header_by_hash),
+    ("eth_getAccountInfo", Absent::Error, raw::account_info),
+    ("debug_getRawBlock", Absent::Error, raw::block),
+    ("debug_getRawHeader", Absent::Error, raw::header),
+    ("debug_getRawReceipts", Absent::Error, raw::receipts),
+    ("debug_getRawTransaction", Absent::Null, raw::tx),
     ("eth_getTransactionReceipt", Absent::Null, blocks::receipt),
     ("eth_getBlockReceipts", Absent::Null, blocks::receipts),
     ("eth_newFilter", Absent::Error, filters::new_logs),
@@ -226,6 +251,7 @@ const HEAVY: &[(&str, Absent, Read)] = &[
     ("eth_getFilterChanges", Absent::Error, filters::changes),
     ("eth_feeHistory", Absent::Error, fees::history),
     ("eth_getProof", Absent::Error, proof::proof),
+    ("eth_config", Absent::Error, forks::config),
 ];
 
 const CLIENT_VERSION: &str = concat!("fragcast/v", env!("CARGO_PKG_VERSION"));
@@ -246,7 +272,7 @@ pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
             continue;
         }
         let handler = move |params: Params<'static>, ctx: Arc<EthContext>, _| async move {
-            let result = read(&ctx, &params);
+            let result = asked(&ctx, &params, *read);
             finish(&ctx, name, &params, *absent, result).await
         };
         module.register_async_method(name, handler).expect("a name of its own");
@@ -261,7 +287,7 @@ pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
     }
     subscribe::register(&mut module);
     for name in proxied {
-        if module.method(&name).is_some() {
+        if module.method(&name).is_some() || crate::calls::METHODS.contains(&&*name) {
             tracing::warn!(method = %name, "it is answered here and not proxied");
             continue;
         }
@@ -289,6 +315,11 @@ pub fn receipt_json(
     receipt.and_then(Result::ok).unwrap_or(Value::Null)
 }
 
+/// A forwarded transaction that is in no frag yet, as `eth_getTransactionByHash` gives it.
+pub(crate) fn waiting_json(tx: &Tx) -> Value {
+    serde_json::to_value(types::RpcTx::waiting(tx)).unwrap_or(Value::Null)
+}
+
 /// Reads on a thread that may block, if there is a slot.
 async fn elsewhere(
     ctx: &Arc<EthContext>,
@@ -304,7 +335,7 @@ async fn elsewhere(
     let ctx = Arc::clone(ctx);
     let run = move || {
         let _permit = permit;
-        let result = read(&ctx, &params);
+        let result = asked(&ctx, &params, read);
         (params, result)
     };
     match tokio::task::spawn_blocking(run).await {

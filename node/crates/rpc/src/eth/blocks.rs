@@ -1,32 +1,34 @@
 //! Blocks, transactions and receipts.
 
-use alloy_primitives::{B256, Bytes, U64};
+use alloy_primitives::{B256, U64};
 use fragcast_execution::exec::{Placed, Tx};
-use jsonrpsee::types::Params;
-use jsonrpsee::types::params::ParamsSequence;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::types::{Receipts, RpcBlock, RpcTx};
 use super::{Answer, EthContext, Failure, Found, answer};
+use crate::params::{Params, ParamsSequence};
 use crate::resolve::{BlockTag, StateId};
 
-fn null() -> Answer {
+pub(super) fn null() -> Answer {
     RawValue::NULL.to_owned()
 }
 
-fn by_number(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Found, Failure> {
+pub(super) fn by_number(
+    ctx: &EthContext,
+    params: &mut ParamsSequence<'_>,
+) -> Result<Found, Failure> {
     let BlockTag(number) = params.next()?;
     ctx.blocks.find_number(&*ctx.blocks.heads()?, number)
 }
 
-fn by_hash(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Found, Failure> {
+pub(super) fn by_hash(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Found, Failure> {
     let hash: B256 = params.next()?;
     ctx.blocks.find_hash(&*ctx.blocks.heads()?, hash)
 }
 
 fn shown(block: Found, params: &mut ParamsSequence<'_>) -> Result<Answer, Failure> {
-    let full = params.optional_next()?.unwrap_or(false);
+    let full = params.optional_next::<bool>()?.unwrap_or(false);
     answer(&RpcBlock::new(&*block.whole()?, full))
 }
 
@@ -98,7 +100,7 @@ pub(super) fn tx_at_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Answer
 }
 
 /// Finds a transaction where this view shows it, and passes it to `show`.
-fn with_tx(
+pub(super) fn with_tx(
     ctx: &EthContext,
     hash: B256,
     show: impl Fn(&Found, &Placed<'_>) -> Result<Answer, Failure>,
@@ -111,7 +113,7 @@ fn with_tx(
 
 /// A transaction that is in no block of this view yet: preconfirmed, or forwarded. To be asked for
 /// before the heads are: what leaves the one is in the other by then.
-fn waiting(ctx: &EthContext, hash: B256) -> Option<Tx> {
+pub(super) fn waiting(ctx: &EthContext, hash: B256) -> Option<Tx> {
     let forwarded = ctx.forwarded.get(hash);
     let preconfirmed = ctx.blocks.preconfirmed(hash);
     let executed =
@@ -125,18 +127,6 @@ pub(super) fn tx(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failur
     match with_tx(ctx, hash, |block, placed| answer(&RpcTx::new(block, placed))) {
         Err(failure) => match waiting {
             Some(tx) => answer(&RpcTx::waiting(&tx)),
-            None => Err(failure),
-        },
-        found => found,
-    }
-}
-
-pub(super) fn raw_tx(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
-    let hash: B256 = params.sequence().next()?;
-    let waiting = waiting(ctx, hash);
-    match with_tx(ctx, hash, |_, placed| answer::<Bytes>(&placed.executed.tx.bytes)) {
-        Err(failure) => match waiting {
-            Some(tx) => answer::<Bytes>(&tx.bytes),
             None => Err(failure),
         },
         found => found,

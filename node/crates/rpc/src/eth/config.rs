@@ -10,31 +10,16 @@ use jsonrpsee::types::SubscriptionId;
 use serde::{Deserialize, Serialize};
 
 /// `debug_*` stands for these.
-const DEBUG: &[&str] = &[
-    "debug_getRawBlock",
-    "debug_getRawHeader",
-    "debug_getRawReceipts",
-    "debug_getRawTransaction",
-    "debug_storageRangeAt",
-    "debug_traceBlock",
-    "debug_traceBlockByHash",
-    "debug_traceBlockByNumber",
-    "debug_traceCall",
-    "debug_traceCallMany",
-    "debug_traceTransaction",
-];
+const DEBUG: &[&str] = &["debug_storageRangeAt", "debug_traceBlock", "debug_traceCallMany"];
 
 /// `trace_*` stands for these.
 const TRACE: &[&str] = &[
-    "trace_block",
-    "trace_call",
     "trace_callMany",
     "trace_filter",
     "trace_get",
     "trace_rawTransaction",
     "trace_replayBlockTransactions",
     "trace_replayTransaction",
-    "trace_transaction",
 ];
 
 /// How often a WebSocket is pinged.
@@ -190,6 +175,7 @@ impl EthConfig {
             memory,
             guard,
             descriptors,
+            pages: None,
         }
     }
 

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use alloy_primitives::{B256, U128};
 use alloy_rpc_types_eth::{Filter, Log};
 use fragcast_execution::executor::ChainEvent;
-use jsonrpsee::types::Params;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::Instant;
@@ -22,6 +21,7 @@ use tokio::time::Instant;
 use super::logs::{matching, matching_frag, select};
 use super::ranges::{Coming, filter};
 use super::{Answer, EthContext, EthStats, Failure, answer};
+use crate::params::Params;
 
 /// What a filter returns.
 enum Kind {
@@ -131,7 +131,11 @@ pub(super) fn new_blocks(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Fai
     install(ctx, Kind::Blocks)
 }
 
-pub(super) fn new_txs(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
+pub(super) fn new_txs(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+    if params.sequence().optional_next::<bool>()? == Some(true) {
+        let what = "a filter gives hashes; for whole transactions subscribe to them";
+        return Err(Failure::params(format!("invalid argument 0: {what}")));
+    }
     install(ctx, Kind::Txs)
 }
 

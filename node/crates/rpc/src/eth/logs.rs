@@ -11,12 +11,12 @@
 use alloy_rpc_types_eth::{Filter, FilterBlockOption, Log};
 use fragcast_execution::exec::{ExecutedBlock, Placed};
 use fragcast_execution::executor::Heads;
-use jsonrpsee::types::Params;
 use tokio::time::Instant;
 
 use super::ranges::{Range, filter};
 use super::types::logs_of;
 use super::{Answer, EthContext, Failure, answer};
+use crate::params::Params;
 
 /// How often a range is read again if its blocks do not follow one another, because the chain was
 /// reorganised meanwhile.

@@ -4,10 +4,10 @@ use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
 use alloy_rpc_types_eth::{EIP1186AccountProofResponse, EIP1186StorageProof};
 use alloy_serde::JsonStorageKey;
 use alloy_trie::EMPTY_ROOT_HASH;
-use jsonrpsee::types::Params;
 
 use super::state::state_id;
 use super::{Answer, EthContext, Failure, Found, answer};
+use crate::params::Params;
 
 /// Slots in one proof: geth's limit.
 const MAX_KEYS: usize = 1_024;

@@ -12,14 +12,12 @@
 //! block is in execution: a range from `pending` to `latest` is wrong at every moment.
 
 use alloy_eips::BlockNumberOrTag as Tag;
-use alloy_primitives::B256;
 use alloy_rpc_types_eth::{Filter, FilterBlockOption};
 use fragcast_execution::executor::Heads;
-use jsonrpsee::types::params::ParamsSequence;
 use serde_json::Value;
 
 use super::{EthContext, Failure};
-use crate::resolve::BlockTag;
+use crate::params::{Kind, ParamsSequence};
 
 /// geth's text, and that of execution-apis' tests.
 pub(super) fn reversed() -> Failure {
@@ -28,39 +26,16 @@ pub(super) fn reversed() -> Failure {
 
 /// Reads the next parameter as a filter, within limits.
 pub(super) fn filter(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Filter, Failure> {
-    let value: Option<Value> = params.optional_next()?;
-    of_value(ctx, value.unwrap_or_default())
+    bounded(ctx, params.optional_next()?.unwrap_or_default())
 }
 
-/// A filter, within limits.
+/// A filter that is the second parameter, within limits.
 pub(super) fn of_value(ctx: &EthContext, value: Value) -> Result<Filter, Failure> {
-    let mut fields = match value {
-        Value::Null => return Ok(Filter::default()),
-        Value::Object(fields) => fields,
-        _ => return Err(Failure::invalid(&"a filter must be an object")),
-    };
-    let mut take = |key| fields.remove(key).filter(|value| !value.is_null());
-    let (from, to, hash) = (take("fromBlock"), take("toBlock"), take("blockHash"));
-    let bound = |value: Option<Value>| {
-        let tag = value.as_ref().map(BlockTag::try_from).transpose();
-        tag.map(|tag| tag.map(|BlockTag(tag)| tag)).map_err(|e| Failure::invalid(&e))
-    };
-    let block_option = match hash {
-        None => FilterBlockOption::Range { from_block: bound(from)?, to_block: bound(to)? },
-        Some(_) if from.is_some() || to.is_some() => {
-            return Err(Failure::params(
-                "invalid argument 0: cannot specify both BlockHash and FromBlock/ToBlock, choose \
-                 one or the other",
-            ));
-        }
-        Some(hash) => {
-            let hash: B256 = serde_json::from_value(hash).map_err(|e| Failure::invalid(&e))?;
-            FilterBlockOption::AtBlockHash(hash)
-        }
-    };
-    let mut filter: Filter =
-        serde_json::from_value(Value::Object(fields)).map_err(|e| Failure::invalid(&e))?;
-    filter.block_option = block_option;
+    let filter = Filter::read(value);
+    bounded(ctx, filter.map_err(|why| Failure::params(format!("invalid argument 1: {why}")))?)
+}
+
+fn bounded(ctx: &EthContext, filter: Filter) -> Result<Filter, Failure> {
     let values = filter.address.len() + filter.topics.iter().map(|t| t.len()).sum::<usize>();
     let limit = ctx.config.max_filter_values;
     if values > limit {

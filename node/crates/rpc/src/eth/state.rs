@@ -6,11 +6,10 @@ use std::sync::atomic::Ordering;
 use alloy_primitives::{Address, B256, U64, U256};
 use alloy_serde::JsonStorageKey;
 use fragcast_execution::exec::Snapshot;
-use jsonrpsee::types::Params;
-use jsonrpsee::types::params::ParamsSequence;
 use serde_json::{Value, json};
 
 use super::{Answer, EthContext, Failure, answer};
+use crate::params::{Params, ParamsSequence};
 use crate::resolve::{StateId, newest_frag};
 
 /// The state named by the next parameter; `latest` if there is none.

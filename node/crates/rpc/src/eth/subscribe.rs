@@ -45,6 +45,7 @@ use super::ranges::{Coming, filter, of_value};
 use super::state::sync_state;
 use super::types::{ExecutedTx, Receipts, RpcBlock, RpcTx, header};
 use super::{Answer, EthContext, EthStats, Failure, answer};
+use crate::params::ParamsSequence;
 use crate::resolve::told_hash;
 
 /// How often it is looked whether the node is behind.
@@ -125,17 +126,23 @@ enum Stream {
 
 impl Stream {
     fn parse(ctx: &EthContext, params: &Params<'_>) -> Result<Self, Failure> {
-        let mut params = params.sequence();
+        let all = crate::params::Params::new(params);
+        let stream = Self::read(ctx, &mut all.sequence())?;
+        all.finish()?;
+        Ok(stream)
+    }
+
+    fn read(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Self, Failure> {
         let kind: &str = &params.next::<String>()?;
         Ok(match kind {
             "newHeads" => Self::Heads,
             "logs" => {
-                let filter = filter(ctx, &mut params)?;
+                let filter = filter(ctx, params)?;
                 let (coming, hash) = (Coming::new(&filter)?, hash(&filter));
                 Self::Logs(Arc::new(filter), coming, hash)
             }
             "newPendingTransactions" => {
-                Self::Txs { full: params.optional_next()?.unwrap_or(false) }
+                Self::Txs { full: params.optional_next::<bool>()?.unwrap_or(false) }
             }
             "newFlashblockTransactions" => match params.optional_next::<Value>()? {
                 None | Some(Value::Null | Value::Bool(false)) => Self::Txs { full: false },
@@ -148,7 +155,7 @@ impl Stream {
             },
             "newFlashblocks" => Self::Flashblocks,
             "pendingLogs" => {
-                let filter = frag_filter(filter(ctx, &mut params)?)?;
+                let filter = frag_filter(filter(ctx, params)?)?;
                 let hash = hash(&filter);
                 Self::PendingLogs(Arc::new(filter), hash)
             }

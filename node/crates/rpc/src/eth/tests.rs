@@ -3,6 +3,7 @@
 mod filters;
 mod proofs;
 mod ranges;
+mod raw;
 mod reading;
 mod subscriptions;
 mod torn;

@@ -34,6 +34,7 @@ pub(super) struct RpcTx<'a> {
     block_hash: Option<B256>,
     block_number: Option<U64>,
     transaction_index: Option<U64>,
+    block_timestamp: Option<U64>,
     /// The sender; of a deposit it is in the body.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<Address>,
@@ -61,6 +62,7 @@ impl<'a> RpcTx<'a> {
             block_hash: Some(told_hash(block)),
             block_number: Some(U64::from(block.header.number)),
             transaction_index: Some(U64::from(placed.index)),
+            block_timestamp: Some(U64::from(block.header.timestamp)),
             from: (!deposit).then_some(tx.sender),
             gas_price: (!has_price).then(|| U128::from(paid(block, placed))),
             nonce: deposit.then(|| U64::from(fields.and_then(|f| f.nonce).unwrap_or(0))),
@@ -84,6 +86,7 @@ impl<'a> RpcTx<'a> {
             block_hash: None,
             block_number: None,
             transaction_index: None,
+            block_timestamp: None,
             from: (!tx.envelope.is_deposit()).then_some(tx.sender),
             gas_price: (!has_price).then(|| U128::from(price)),
             nonce: tx.envelope.is_deposit().then_some(U64::ZERO),
@@ -130,7 +133,7 @@ impl<'a> RpcBlock<'a> {
     }
 }
 
-fn withdrawals(block: &ExecutedBlock) -> Option<&[Withdrawal]> {
+pub(super) fn withdrawals(block: &ExecutedBlock) -> Option<&[Withdrawal]> {
     match &block.withdrawals {
         Some(withdrawals) => Some(withdrawals),
         // OP blocks have none, but say so from Canyon on.

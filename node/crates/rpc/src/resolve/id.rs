@@ -16,6 +16,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::params;
+
 /// A block by number or tag, read strictly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockTag(pub BlockNumberOrTag);
@@ -57,44 +59,18 @@ impl StateId {
     }
 }
 
-/// Reads a quantity: no leading zeros, at most 64 bits.
+/// Reads a quantity of at most 64 bits.
 fn quantity(text: &str) -> Result<u64, String> {
-    let digits = text.strip_prefix("0x").ok_or_else(|| format!("{text:?} has no 0x"))?;
-    match digits {
-        "" => return Err("0x is no quantity".into()),
-        "0" => return Ok(0),
-        _ if digits.starts_with('0') => return Err(format!("{text:?} has leading zeros")),
-        _ => {}
-    }
-    if digits.starts_with('+') {
-        return Err(format!("{text:?} is no quantity"));
-    }
-    u64::from_str_radix(digits, 16).map_err(|e| format!("{text:?} is no block number: {e}"))
-}
-
-fn tag(text: &str) -> Result<BlockNumberOrTag, String> {
-    Ok(match text {
-        "latest" => BlockNumberOrTag::Latest,
-        "pending" => BlockNumberOrTag::Pending,
-        "safe" => BlockNumberOrTag::Safe,
-        "finalized" => BlockNumberOrTag::Finalized,
-        "earliest" => BlockNumberOrTag::Earliest,
-        number if number.starts_with("0x") => BlockNumberOrTag::Number(quantity(number)?),
-        other => return Err(format!("{other:?} is neither a block number nor a tag")),
-    })
+    params::quantity(text, 64).map(|number| number.to())
 }
 
 fn hash(text: &str) -> Result<B256, String> {
-    let wrong = || format!("{text:?} is no hash: 32 bytes in hexadecimal with 0x");
-    if text.len() != 66 || !text.starts_with("0x") {
-        return Err(wrong());
-    }
-    text.parse().map_err(|_| wrong())
+    params::fixed(text, "a hash").map(B256::new)
 }
 
 /// A text of an object, by its key.
 fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str, String> {
-    value.as_str().ok_or_else(|| format!("{key} must be a string"))
+    params::text(value).map_err(|why| format!("{key}: {why}"))
 }
 
 fn object(object: &Map<String, Value>) -> Result<StateId, String> {
@@ -103,7 +79,7 @@ fn object(object: &Map<String, Value>) -> Result<StateId, String> {
     for (key, value) in object {
         match key.as_str() {
             _ if value.is_null() => {}
-            "blockNumber" => number = Some(tag(text(value, key)?)?),
+            "blockNumber" => number = Some(params::block_number(text(value, key)?)?),
             "blockHash" => by_hash = Some(hash(text(value, key)?)?),
             "requireCanonical" => {
                 let flag = value.as_bool().ok_or("requireCanonical must be true or false")?;
@@ -151,7 +127,7 @@ impl TryFrom<&Value> for StateId {
             Value::String(text) if text.len() == 66 && text.starts_with("0x") => {
                 Ok(BlockId::from(hash(text)?).into())
             }
-            Value::String(text) => Ok(BlockId::Number(tag(text)?).into()),
+            Value::String(text) => Ok(BlockId::Number(params::block_number(text)?).into()),
             Value::Object(fields) => object(fields),
             _ => Err("a block is a tag, a number or hash in hexadecimal, or an object".into()),
         }
@@ -163,7 +139,7 @@ impl TryFrom<&Value> for BlockTag {
 
     fn try_from(value: &Value) -> Result<Self, String> {
         match value {
-            Value::String(text) => tag(text).map(Self),
+            Value::String(text) => params::block_number(text).map(Self),
             _ => Err("a block number is a tag, or a number in hexadecimal".into()),
         }
     }

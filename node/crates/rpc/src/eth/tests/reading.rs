@@ -280,7 +280,7 @@ async fn what_is_not_here_is_asked_elsewhere() {
         ("eth_getTransactionByHash", json!([B256::repeat_byte(1)])),
         ("eth_getBlockByHash", json!([B256::repeat_byte(1), false])),
         ("eth_getLogs", json!([{ "blockHash": B256::repeat_byte(1) }])),
-        ("debug_traceTransaction", json!([B256::repeat_byte(1), { "tracer": "callTracer" }])),
+        ("debug_storageRangeAt", json!([B256::repeat_byte(1), 0, address, "0x0", 1])),
         ("net_peerCount", json!([])),
     ] {
         let answer = f.call(method, params.clone()).await;
