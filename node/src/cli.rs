@@ -131,7 +131,12 @@ struct Overrides {
     #[arg(long = "http.vhosts", env = "FRAGCAST_HTTP_VHOSTS", value_delimiter = ',')]
     vhosts: Option<Vec<String>>,
     /// Origins of web pages that may read answers and open WebSockets; `*`: all.
-    #[arg(long = "http.cors", env = "FRAGCAST_HTTP_CORS", value_delimiter = ',')]
+    #[arg(
+        long = "http.cors",
+        alias = "http.corsdomain",
+        env = "FRAGCAST_HTTP_CORS",
+        value_delimiter = ','
+    )]
     cors: Option<Vec<String>>,
     /// File with the token of the operator's JSON-RPC.
     #[arg(long = "admin.token", env = "FRAGCAST_ADMIN_TOKEN")]

@@ -282,7 +282,8 @@ pub struct Http {
     /// always may, and with `*` all.
     pub vhosts: Vec<String>,
     /// Origins of web pages that may read answers and open WebSockets, such as
-    /// `https://app.example`, or `*`.
+    /// `https://app.example` or `https://*.app.example`, or `*`.
+    #[serde(alias = "corsdomain")]
     pub cors: Vec<String>,
 }
 
@@ -324,6 +325,9 @@ pub struct Flashblocks {
     pub buffer_mib: usize,
     /// A subscriber that does not take a flashblock within this is dropped, milliseconds.
     pub slow_subscriber_ms: u64,
+    /// A subscriber of which nothing is heard for this long, not even answers to pings, is dropped,
+    /// seconds.
+    pub idle_s: u64,
 }
 
 /// Prometheus metrics, `/healthz`, `/readyz`.
@@ -540,6 +544,7 @@ impl Default for Flashblocks {
             max_subscribers_per_address: settings.per_address,
             buffer_mib: settings.buffer / (1024 * 1024),
             slow_subscriber_ms: millis(settings.slow_after),
+            idle_s: settings.idle.as_secs(),
         }
     }
 }

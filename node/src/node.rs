@@ -300,12 +300,14 @@ impl Node {
             flashblocks = Some(door);
         }
         let (mut http, mut preconf) = (Methods::new(), None);
+        let mut about = public::about(&state, None);
         if let Some(executing) = executing {
             let executor = Arc::clone(&executing.executor);
             tasks.push(tokio::spawn(forks::watch(Arc::clone(executor.spec()))));
             tasks.push(tokio::spawn(heads::tell(executor, state.net.clone())));
             let public =
                 public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;
+            about = public::about(&state, Some(&public));
             http.merge(public.module)?;
             preconf = Some(public.preconf);
             memory = Arc::clone(&public.eth.memory);
@@ -315,7 +317,7 @@ impl Node {
             let _ = state.eth.set(public.eth);
             let _ = state.forwarder.set(public.forwarder);
         }
-        let own = rpc::module(
+        let mut own = rpc::module(
             Arc::clone(&state),
             &outputs,
             config.http.subscriber_queue as usize,
@@ -323,12 +325,14 @@ impl Node {
             Arc::clone(&memory),
             runtimes.serving(),
         );
+        let about = fragcast_rpc::about::module(about, http.method_names());
+        own.merge(about)?;
+        let pictures = live::hub(&state, config.rpc.slow_after(), Arc::clone(&memory));
+        own.merge(pictures.module(live::NAMES))?;
         http.merge(own.clone())?;
         if let Some(preconf) = &mut preconf {
             preconf.merge(own)?;
         }
-        let pictures = live::hub(&state, config.rpc.slow_after(), Arc::clone(&memory));
-        http.merge(pictures.module(live::NAMES))?;
         tasks.push(runtimes.serving().spawn(pictures.run()));
         let chain = state.executor.as_ref().map(|executor| executor.view().subscribe());
         let following = live::follow(Arc::clone(&state), outputs.subscribe(), chain);

@@ -285,11 +285,14 @@ impl Config {
             name == "*"
                 || name == "null"
                 || name.split_once("://").is_some_and(|(scheme, host)| {
-                    !scheme.is_empty() && !host.is_empty() && !host.contains('/')
+                    let stars = name.matches('*').count();
+                    !scheme.is_empty() && !host.is_empty() && !host.contains('/') && stars <= 1
                 })
         };
         if !self.http.cors.iter().all(origin) {
-            return value("http.cors", "origins, such as \"https://app.example\", or \"*\"");
+            let problem =
+                "origins, such as \"https://app.example\" or \"https://*.app.example\", or \"*\"";
+            return value("http.cors", problem);
         }
         Ok(())
     }
@@ -304,6 +307,9 @@ impl Config {
         }
         if !(1..=4096).contains(&flashblocks.buffer_mib) {
             return value("flashblocks.buffer_mib", "must be 1 to 4096");
+        }
+        if !(3..=86_400).contains(&flashblocks.idle_s) {
+            return value("flashblocks.idle_s", "must be 3 to 86400");
         }
         if flashblocks.slow_subscriber_ms < 10 {
             return value("flashblocks.slow_subscriber_ms", "must be at least 10");

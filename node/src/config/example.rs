@@ -191,8 +191,8 @@ subscriber_queue = {queue}
 # Names of this host that requests may ask for, on every TCP port, against DNS rebinding. localhost
 # and IP addresses always may; "*": all.
 vhosts = {vhosts:?}
-# Origins of web pages that may read answers and open WebSockets, such as "https://app.example", or
-# "*". Pages on this machine may open WebSockets in any case.
+# Origins of web pages that may read answers and open WebSockets, such as "https://app.example" or
+# "https://*.app.example"; "*": all. Pages on this machine may open WebSockets in any case.
 cors = {cors:?}
 
 [rpc]
@@ -227,6 +227,8 @@ max_subscribers_per_address = {flashblocks_per_address}
 buffer_mib = {flashblocks_buffer}
 # A subscriber that does not take a flashblock within this is dropped, milliseconds.
 slow_subscriber_ms = {flashblocks_slow}
+# A subscriber of which nothing is heard for this long, not even answers to pings, is dropped, seconds.
+idle_s = {flashblocks_idle}
 
 [metrics]
 # /metrics for Prometheus, /healthz, /readyz.
@@ -332,6 +334,7 @@ filter = "{filter}"
             flashblocks_per_address = flashblocks.max_subscribers_per_address,
             flashblocks_buffer = flashblocks.buffer_mib,
             flashblocks_slow = flashblocks.slow_subscriber_ms,
+            flashblocks_idle = flashblocks.idle_s,
             metrics_listen = metrics.listen,
             url = engine.url,
             jwt = engine.jwt_secret,

@@ -417,6 +417,7 @@ impl Config {
             per_address: config.max_subscribers_per_address,
             buffer: config.buffer_mib * MIB,
             slow_after: Duration::from_millis(config.slow_subscriber_ms),
+            idle: Duration::from_secs(config.idle_s),
             ..flashblocks::Settings::default()
         }
     }

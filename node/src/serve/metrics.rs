@@ -369,12 +369,24 @@ impl NodeState {
         }
         if let Some(forwarder) = self.forwarder.get() {
             metrics.gauge("fragcast_transactions_on_their_way", None, forwarder.len() as f64);
+            let stats = forwarder.stats();
+            for (outcome, n) in [
+                ("sent", &stats.sent),
+                ("refused", &stats.refused),
+                ("not_taken", &stats.not_taken),
+            ] {
+                metrics.counter("fragcast_transactions_total", Some(("outcome", outcome)), load(n));
+            }
+            for (reason, n) in stats.dropped() {
+                metrics.counter("fragcast_transactions_dropped_total", Some(("reason", reason)), n);
+            }
         }
         if let Some(stats) = self.flashblocks.get() {
             let kind = Some(("kind", "flashblocks"));
             metrics.gauge("fragcast_subscribers", kind, load(&stats.subscribers) as f64);
             for (kind, n) in [
                 ("published", &stats.published),
+                ("resumed", &stats.resumed),
                 ("sent", &stats.sent),
                 ("sent_bytes", &stats.sent_bytes),
             ] {

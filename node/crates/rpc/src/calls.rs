@@ -353,6 +353,21 @@ fn sending(module: &mut RpcModule<Arc<CallContext>>) {
         })
         .expect(UNIQUE);
     module
+        .register_async_method(
+            "eth_sendRawTransactionConditional",
+            |params, context, _| async move {
+                let read = |args: &mut Args| {
+                    let raw: Bytes = args.required("the transaction")?;
+                    let conditions: Option<Value> = args.optional()?;
+                    Ok((raw, conditions.unwrap_or_else(|| Value::Object(Default::default()))))
+                };
+                let (raw, conditions) = context.args(&params, read)?;
+                let sent = async { forwarder(&context)?.send_conditional(&raw, conditions).await };
+                context.stats.outcome(sent.await)
+            },
+        )
+        .expect(UNIQUE);
+    module
         .register_async_method("eth_sendRawTransactionSync", |params, context, _| async move {
             let read = |params: &mut ParamsSequence<'_>| {
                 let raw: Bytes = params.next()?;

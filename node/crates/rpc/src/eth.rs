@@ -315,6 +315,11 @@ pub fn receipt_json(
     receipt.and_then(Result::ok).unwrap_or(Value::Null)
 }
 
+/// A forwarded transaction that is in no frag yet, as `eth_getTransactionByHash` gives it.
+pub(crate) fn waiting_json(tx: &Tx) -> Value {
+    serde_json::to_value(types::RpcTx::waiting(tx)).unwrap_or(Value::Null)
+}
+
 /// Reads on a thread that may block, if there is a slot.
 async fn elsewhere(
     ctx: &Arc<EthContext>,

@@ -7,12 +7,13 @@ use alloy_consensus::{SignableTransaction, TxEip1559, TxEip4844, TxEip7702, TxLe
 use alloy_eips::eip2718::Encodable2718;
 use alloy_eips::eip7702::{Authorization, SignedAuthorization};
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
+use op_alloy_consensus::TxDeposit;
 
 use super::*;
 use crate::devnet::genesis::account_key;
 use crate::devnet::{DevnetConfig, sign};
 use crate::exec::{OnInvalid, OpenBlock};
-use crate::testing::TestChain;
+use crate::testing::{OpGround, TestChain};
 
 /// A devnet with these forks beside those that it has, by time. Its blocks are two seconds apart.
 fn chain(forks: &[(&str, u64)]) -> TestChain {
@@ -262,4 +263,73 @@ fn fees_need_to_reach_only_what_the_chain_can_come_down_to() {
         let fees = Fees::Lowest(7);
         assert_eq!(admit(&chain.spec, &chain.head.snapshot, &tx, fees).is_ok(), admitted);
     }
+}
+
+#[test]
+fn op_chains_take_what_op_executors_include() {
+    let ground = OpGround::new(30_000_000, &[]);
+    let key = account_key(0, 0);
+    let mint: u128 = 1_000_000_000_000_000_000;
+    let deposit: Bytes = TxDeposit {
+        from: key.address(),
+        to: TxKind::Call(Address::repeat_byte(0xdd)),
+        mint,
+        gas_limit: 100_000,
+        ..Default::default()
+    }
+    .encoded_2718()
+    .into();
+    let transfer = |change: &dyn Fn(&mut TxEip1559)| {
+        let mut tx = TxEip1559 {
+            chain_id: ground.spec.chain_id,
+            // The first is the deposit's.
+            nonce: 1,
+            gas_limit: 21_000,
+            max_fee_per_gas: 2_000_000_000,
+            to: TxKind::Call(Address::repeat_byte(0xcc)),
+            ..Default::default()
+        };
+        change(&mut tx);
+        let bytes: Bytes = sign(&key, tx).encoded_2718().into();
+        Tx::decode(&bytes, true).unwrap()
+    };
+    let broke = (Why::Funds, "insufficient funds for gas * price + value: balance ");
+    let cases = [
+        (transfer(&|_| {}), None),
+        (transfer(&|tx| tx.value = U256::from(mint)), Some(broke)),
+        (transfer(&|tx| tx.max_fee_per_gas = 1), Some((Why::Fees, "max fee per gas less than"))),
+        (transfer(&|tx| tx.gas_limit = 30_000_001), Some((Why::Gas, "exceeds block gas limit"))),
+        (transfer(&|tx| tx.nonce = u64::MAX), Some((Why::Nonce, "nonce has max value"))),
+        // Below the floor of Prague, which OP has from Isthmus on: this chain is at Holocene.
+        (
+            transfer(&|tx| {
+                tx.input = vec![1; 100].into();
+                tx.gas_limit = 22_600;
+            }),
+            None,
+        ),
+    ];
+    for (tx, wrong) in cases {
+        let mut open = ground.open();
+        let deposits = [OpGround::attributes(), deposit.clone()];
+        let deposits = deposits.iter().map(|tx| Tx::decode(tx, true)).collect();
+        open.execute(deposits, false, OnInvalid::Fail).unwrap();
+        match (admit(&ground.spec, &open.snapshot(), &tx, Fees::OfBlock), wrong) {
+            (Ok(1), None) => {}
+            (Err(NotAdmitted::Invalid(why, text)), Some((wanted, begin))) => {
+                assert_eq!(why, wanted, "{text}");
+                assert!(text.starts_with(begin), "{text}");
+            }
+            (other, wrong) => panic!("{:?}: {other:?}, not {wrong:?}", tx.envelope),
+        }
+        assert_eq!(included(&mut open, &tx), wrong.is_none(), "{:?}", tx.envelope);
+    }
+    // What comes from L1 cannot be sent.
+    let deposit = Tx::decode(&deposit, true).unwrap();
+    let refused = admit(&ground.spec, &ground.open().snapshot(), &deposit, Fees::OfBlock);
+    assert!(matches!(refused, Err(NotAdmitted::Invalid(Why::Type, _))));
+    // Nor can a transaction of the other kind of chain.
+    let foreign = with(&chain(&[]), |_| {});
+    let refused = admit(&ground.spec, &ground.open().snapshot(), &foreign, Fees::OfBlock);
+    assert!(matches!(refused, Err(NotAdmitted::Invalid(Why::Type, _))));
 }
