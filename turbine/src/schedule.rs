@@ -136,7 +136,8 @@ impl Schedule {
     /// The gateways that may lead a block, each once and with its rank: the scheduled one, then its
     /// substitutes.
     pub fn ranked(&self, block: u64) -> impl Iterator<Item = (u8, Address)> + '_ {
-        let mut next = self.next(block).map(|(gateway, _)| gateway);
+        let (term, len) = (self.term(block), self.gateways.len() as u64);
+        let mut next = (1..len).map(|ahead| self.gateways[((term % len + ahead) % len) as usize]);
         let mut known = [Some(self.gateway(block)), None, None, None];
         for place in 1..=usize::from(self.substitutes) {
             known[place] = next.find(|gateway| !known.contains(&Some(*gateway)));
@@ -188,7 +189,7 @@ impl Schedule {
 }
 
 /// The number of the first attempt of a rank, where there are so many substitutes.
-pub(crate) const fn first_attempt(substitutes: u8, rank: u8) -> u8 {
+pub const fn first_attempt(substitutes: u8, rank: u8) -> u8 {
     ATTEMPTS_OF_SUBSTITUTE * substitutes.saturating_sub(rank)
 }
 

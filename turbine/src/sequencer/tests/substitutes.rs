@@ -117,7 +117,7 @@ fn a_substitute_that_signs_without_end_leaves_room() {
         bench.gossip(&substitute(&frag(7, n + 1)));
         bench.gossip(&substitute(&env_at(7, n)));
     }
-    let [env, frag] = [env(7), frag(7, 0)];
+    let [env, frag] = [env_at(7, u64::MAX), frag(7, 0)];
     assert_eq!(bench.gossip(&env).len(), 2, "what was there is void, and this is here");
     assert_eq!(bench.held, [(0, 0)]);
     bench.turbine(&env, 2);
