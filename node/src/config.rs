@@ -195,6 +195,9 @@ pub struct Leader {
     /// How long this node's own subscribers wait for the next leader to have a message that they are
     /// to see, milliseconds, at most 20; 0: they do not wait.
     pub hand_over_ms: u64,
+    /// How long a substitute waits for an Env of each gateway that comes before it, milliseconds. Only
+    /// where the network file has `substitutes`.
+    pub substitute_after_ms: u64,
     /// What the gateway is told when nobody is connected.
     pub unreached: Unreached,
     /// URL of a signer that has the gateway's key and signs its delegation to this node. Empty:
@@ -458,6 +461,7 @@ impl Default for Leader {
             fanout: DEFAULT_FANOUT,
             loss_per_hop: 0.02,
             hand_over_ms: 0,
+            substitute_after_ms: millis(fragcast_turbine::Config::new(0).substitute_after),
             unreached: Unreached::Refuse,
             signer: String::new(),
             signer_api: SignerApi::Web3signer,

@@ -173,6 +173,7 @@ impl Node {
             None => None,
         };
         let (live, guests) = (settings.members.live, settings.guests);
+        let substitutes = network.schedule.substitutes();
         let setup = match &registry {
             Some(registry) => Setup::of(settings, registry.epochs(&network)?)?,
             None => {
@@ -377,7 +378,7 @@ impl Node {
 
         let pump = Pump {
             state: Arc::clone(&state),
-            sequencer: Sequencer::default(),
+            sequencer: Sequencer::new(substitutes),
             outputs: outputs.clone(),
             engine,
             feed: state.executor.clone().map(|executor| Feed::new(executor, ahead)),

@@ -170,6 +170,13 @@ impl Protocol {
         self.at(now).guest(peer)
     }
 
+    /// A member that this node, a guest, has called has no place for it, or no more: it is left alone
+    /// for a while, and [`wanted_connections`](Self::wanted_connections) has another.
+    pub fn handle_refused(&mut self, now: Timestamp, peer: PeerKey) {
+        let Parts { ctx, attaching, .. } = self.at(now);
+        attaching.refused(ctx, peer);
+    }
+
     /// This node calls a peer, be it in a table or not: its key. Who is in none becomes a *contact*:
     /// it can be asked as a member can, has no weight, and is known until
     /// [`forget_contact`](Self::forget_contact) or until a table names it. `None` beyond

@@ -82,6 +82,14 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
             addresses.join(", ")
         )?;
     }
+    if network.schedule.substitutes() > 0 {
+        writeln!(
+            out,
+            "substitutes  {}, each {} ms after the one before",
+            network.schedule.substitutes(),
+            config.leader.substitute_after_ms
+        )?;
+    }
     let listed = network.schedule.gateways().iter().filter(|_| network.has_gateways);
     for gateway in listed {
         let delegated: Vec<String> = network

@@ -217,6 +217,7 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
             chain_id: args.chain_id,
             dialect: args.dialect,
             blocks_per_term: fragcast_turbine::schedule::BLOCKS_PER_TERM,
+            substitutes: 0,
             block_time_ms: None,
             gateways: Vec::new(),
             bootstrap: args.bootstrap.clone(),

@@ -137,6 +137,9 @@ impl Config {
         if !(0.0..=0.5).contains(&self.leader.loss_per_hop) {
             return value("leader.loss_per_hop", "must be 0 to 0.5".into());
         }
+        if !(10..=600_000).contains(&self.leader.substitute_after_ms) {
+            return value("leader.substitute_after_ms", "must be 10 to 600000".into());
+        }
         self.route()?;
         self.check_signer()?;
         if let Err(error) = crate::log::filter(&self.log.filter) {

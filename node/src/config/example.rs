@@ -125,6 +125,9 @@ loss_per_hop = {loss}
 # How long this node's own subscribers wait for the next leader to have what they are to see,
 # milliseconds, at most 20. 0: they do not wait. What is sent to peers never waits.
 hand_over_ms = {hand_over}
+# Where the network file has `substitutes`: how long this node, as a substitute, waits for an Env of
+# each gateway that comes before it, milliseconds.
+substitute_after_ms = {substitute_after}
 # When nobody is connected: refuse the gateway's messages (-32005), or tell with every answer how
 # many peers a message was handed to.
 unreached = "{unreached}"
@@ -292,6 +295,7 @@ filter = "{filter}"
             fanout = leader.fanout,
             loss = leader.loss_per_hop,
             hand_over = leader.hand_over_ms,
+            substitute_after = leader.substitute_after_ms,
             unreached = <&str>::from(leader.unreached),
             signer = leader.signer,
             signer_api = leader.signer_api,

@@ -53,6 +53,7 @@ impl Config {
                 ProfileName::Fast => Profile::Fast,
             },
             hand_over: self.hand_over()?.is_some(),
+            substitute_after: Duration::from_millis(self.leader.substitute_after_ms),
             uplink_bps: self.p2p.uplink_mbit * 1_000_000,
             connections: self.p2p.max_connections,
             guests: self.p2p.max_guests,

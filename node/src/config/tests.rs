@@ -56,6 +56,7 @@ fn mistakes_are_told_by_name() {
             "[leader]\nsigner_api = \"ledger\"",
             "unknown variant `ledger`, expected one of `web3signer`, `clef`, `eth_sign`",
         ),
+        ("[leader]\nsubstitute_after_ms = 0", "leader.substitute_after_ms"),
         ("[leader]\nsigner_timeout_ms = 0", "leader.signer_timeout_ms"),
         ("[leader]\ndelegation_blocks = 5", "leader.delegation_blocks"),
         ("[engine]\nurl = \"http://x\"", "engine.jwt_secret"),

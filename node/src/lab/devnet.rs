@@ -189,6 +189,7 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         // One more registers later.
         gateways: gateways + usize::from(args.churn),
         blocks_per_term: if args.gateways > 1 { args.term } else { 30 },
+        substitutes: 0,
         chain_id: chain.chain_id,
         dialect: args.dialect,
         loss: args.loss,

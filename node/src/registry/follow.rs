@@ -82,7 +82,8 @@ impl Beginning {
                 None
             })
         });
-        let mut schedules = saved.map(|saved| saved.schedules()).unwrap_or_default();
+        let mut schedules =
+            saved.map(|saved| saved.schedules(&network.schedule)).unwrap_or_default();
         let in_use = schedules.last().unwrap_or(&(0, network.schedule.clone())).clone();
         if schedules.is_empty() && !network.has_gateways {
             wait_for_answer(&settings, &status).await;

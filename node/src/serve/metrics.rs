@@ -50,6 +50,7 @@ impl NodeState {
             ("blocks_answered_bytes", c.blocks_answered_bytes),
             ("handed_again", c.handed_again),
             ("window_moved", c.window_moved),
+            ("substituted", c.substituted),
             ("gossip", c.gossip),
             ("gossip_first", c.gossip_first),
             ("published", c.published),

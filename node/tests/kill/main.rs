@@ -12,4 +12,5 @@ mod restarts;
 mod sides;
 mod signer;
 mod store_kill;
+mod substitutes;
 mod wires;

@@ -15,10 +15,16 @@ use crate::common::post_signed;
 use crate::processes::{Network, Process};
 
 /// A delegation of `gateway` to a process' leader key, as text.
-fn delegate(gateway: &GatewayKey, to: &Process, first: u64, sequence: u64) -> String {
+pub(crate) fn delegate(
+    chain_id: u64,
+    gateway: &GatewayKey,
+    to: &Process,
+    first: u64,
+    sequence: u64,
+) -> String {
     let key = |file: &str| -> SigningKey { keys::read_ed25519(&to.dir.join(file)).unwrap() };
     let delegation = Delegation {
-        chain_id: 5,
+        chain_id,
         first,
         last: u64::MAX,
         sequence,
@@ -29,7 +35,7 @@ fn delegate(gateway: &GatewayKey, to: &Process, first: u64, sequence: u64) -> St
 }
 
 /// Changes a process' network file.
-fn change(process: &Process, change: impl FnOnce(&mut NetworkFile)) {
+pub(crate) fn change(process: &Process, change: impl FnOnce(&mut NetworkFile)) {
     let path = process.dir.join("network.toml");
     let mut file: NetworkFile = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     change(&mut file);
@@ -62,7 +68,7 @@ async fn nodes_of_an_old_file_and_of_a_new_one_with_another_gateway_bar_nobody()
     let mut net = Network::new(5);
     let first = net.take_gateway_key();
     let second = GatewayKey::from_bytes([0x22; 32]).unwrap();
-    let ours = delegate(&second, &net.processes[1], 0, 1);
+    let ours = delegate(5, &second, &net.processes[1], 0, 1);
     for (number, process) in net.processes.iter().enumerate() {
         change(process, |file| {
             file.blocks_per_term = 4;
@@ -119,7 +125,7 @@ async fn a_delegation_that_only_a_new_file_has_travels_ahead_of_its_data_and_bar
         assert_eq!(post(&net.processes[0], &gateway, number).await, None);
     }
     // The second node has another file from now on: its key leads from block 5 on.
-    let rotated = delegate(&gateway, &net.processes[1], 5, 2);
+    let rotated = delegate(5, &gateway, &net.processes[1], 5, 2);
     change(&net.processes[1], |file| file.delegations.push(rotated));
     net.processes[1].kill();
     net.processes[1].start();
@@ -141,7 +147,7 @@ async fn two_files_with_two_delegations_of_one_sequence_end_in_one_leader_and_ba
     let mut net = Network::new(4);
     let gateway = net.take_gateway_key();
     for (number, process) in net.processes.iter().enumerate() {
-        let theirs = delegate(&gateway, &net.processes[number % 2], 0, 1);
+        let theirs = delegate(5, &gateway, &net.processes[number % 2], 0, 1);
         change(process, |file| file.delegations = vec![theirs]);
     }
     net.processes.iter_mut().for_each(Process::start);

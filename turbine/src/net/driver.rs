@@ -401,6 +401,11 @@ impl Driver {
                 }
                 added
             }
+            Change::Refused(peer) => {
+                self.protocol.handle_refused(self.clock.now(), peer);
+                self.following.follow(&self.protocol, &self.connections, &mut self.dials);
+                true
+            }
             Change::Stranger { id, connection } => self.stranger(id, connection),
             Change::Down { peer, id } => {
                 let gone = self.connections.remove(peer, id);

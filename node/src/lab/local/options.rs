@@ -18,6 +18,8 @@ pub struct LocalOptions {
     pub gateways: usize,
     /// Blocks that a gateway leads at a time.
     pub blocks_per_term: u64,
+    /// Gateways that may lead a block beside the scheduled one.
+    pub substitutes: u8,
     /// Chain id.
     pub chain_id: u64,
     /// Dialect.
@@ -70,6 +72,7 @@ impl LocalOptions {
             guests: 0,
             gateways: 1,
             blocks_per_term: 30,
+            substitutes: 0,
             chain_id: 901,
             dialect: Dialect::V0,
             loss: 0.0,
