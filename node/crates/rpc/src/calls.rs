@@ -356,9 +356,9 @@ fn sending(module: &mut RpcModule<Arc<CallContext>>) {
         .register_async_method(
             "eth_sendRawTransactionConditional",
             |params, context, _| async move {
-                let read = |args: &mut Args| {
-                    let raw: Bytes = args.required("the transaction")?;
-                    let conditions: Option<Value> = args.optional()?;
+                let read = |params: &mut ParamsSequence<'_>| {
+                    let raw: Bytes = params.next()?;
+                    let conditions: Option<Value> = params.optional_next()?;
                     Ok((raw, conditions.unwrap_or_else(|| Value::Object(Default::default()))))
                 };
                 let (raw, conditions) = context.args(&params, read)?;
