@@ -4,6 +4,7 @@
 //! it. [`page`] shows in a browser what [`live`] tells.
 
 pub mod agreement;
+pub(crate) mod forks;
 pub mod hints;
 pub mod latency;
 pub mod live;

@@ -224,6 +224,22 @@ impl Pump {
             if let Output::Retracted { block, attempt, reason } = &output {
                 tracing::info!(block, attempt, reason = reason.name(), "retracted");
             }
+            if let Output::Message(delivered) = &output
+                && delivered.key.message == 0
+            {
+                let (block, rank) = (delivered.key.block, delivered.rank);
+                let gateway = delivered.message.gateway();
+                self.state.note_opened(block, rank, gateway);
+                if rank > 0
+                    && let Some(left_out) =
+                        self.due("substitute", gateway.to_string(), Pace::MINUTE)
+                {
+                    tracing::warn!(
+                        block, rank, %gateway, left_out,
+                        "a substitute leads: no Env of the scheduled gateway came in time"
+                    );
+                }
+            }
             if let Some(tap) = &mut self.tap {
                 tap(&output);
             }

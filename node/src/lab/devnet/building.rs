@@ -80,6 +80,7 @@ impl Building<'_> {
             let number = loop {
                 let env = gateway.open(unix_seconds())?;
                 let number = env.number;
+                self.pool.follow(&gateway);
                 if let Some(churn) = self.churn.as_deref_mut() {
                     churn.before(number, self.network, self.execution).await?;
                 }
@@ -121,6 +122,7 @@ impl Building<'_> {
             let (message, outcomes) = tokio::task::block_in_place(|| {
                 gateway.frag_with(&users, self.args.txs.into(), frag + 1 == frags)
             })?;
+            self.pool.follow(gateway);
             self.pool.offered(&users, &outcomes);
             let included = users.iter().zip(&outcomes);
             let included =

@@ -83,6 +83,7 @@ pub(super) const METRICS: &[Metric] = &[
     counter("fragcast_catch_up_requests_total", "Requests for whole blocks, to catch up."),
     counter("fragcast_catch_up_messages_total", "Messages that came in answer to such requests."),
     counter("fragcast_catch_up_answered_bytes_total", "Bytes with which such requests were answered."),
+    counter("fragcast_blocks_substituted_total", "Blocks that a substitute of their leader opened."),
     counter("fragcast_window_moves_total", "Times that the window of accepted blocks was moved elsewhere."),
     counter("fragcast_events_total", "Noteworthy events, by kind.")
         .by(&[label("kind", Values::Named(events))]),

@@ -45,6 +45,11 @@ pub(super) const METRICS: &[Metric] = &[
         "fragcast_fork_lacking_timestamp_seconds",
         "When the first fork that this build lacks begins, Unix time; 0 without one.",
     ),
+    gauge(
+        "fragcast_fork_lacking_seconds",
+        "Until a fork begins that this build lacks; negative once it has begun.",
+    )
+    .by(&[label("fork", Values::AtMost(32, "forks of the chain"))]),
     gauge("fragcast_store_failing", "1 while the database cannot be written."),
     counter("fragcast_store_commits_total", "Blocks written to the database."),
     counter("fragcast_store_retries_total", "Tries to write to the database that failed."),

@@ -32,6 +32,12 @@ pub(super) const METRICS: &[Metric] = &[
         "Own messages whose publication waited for the next leader, by what ended it.",
     )
     .by(&[label("published", Values::Of(&["held", "late", "nobody"]))]),
+    counter("fragcast_delegation_asked_total", "Requests to a signer for a delegation, by result.")
+        .by(&[label("result", Values::AtMost(16, "results of a request"))]),
+    gauge(
+        "fragcast_delegation_blocks_left",
+        "Blocks that are left of this node's delegation, the next one included; 0 without one.",
+    ),
     gauge("fragcast_registry_age_seconds", "Since a source last confirmed the list of gateways."),
     gauge("fragcast_registry_gateways", "Gateways of the newest list."),
     gauge("fragcast_registry_sources_differ", "1 while sources have different lists."),
@@ -57,6 +63,20 @@ pub(super) const METRICS: &[Metric] = &[
         "Transactions forwarded to a gateway and not executed yet.",
     ),
     counter("fragcast_flashblocks_published_total", "Flashblocks made."),
+    counter(
+        "fragcast_transactions_total",
+        "Transactions to be forwarded to a gateway, by outcome.",
+    )
+    .by(&[label("outcome", Values::Of(&["sent", "refused", "not_taken"]))]),
+    counter(
+        "fragcast_transactions_dropped_total",
+        "Forwarded transactions that were not executed, by reason.",
+    )
+    .by(&[label("reason", Values::AtMost(32, "reasons of the table of forwarded transactions"))]),
+    counter(
+        "fragcast_flashblocks_resumed_total",
+        "Subscriptions to flashblocks that went on after one that they named.",
+    ),
     counter("fragcast_flashblocks_sent_total", "Flashblocks sent to subscribers."),
     counter("fragcast_flashblocks_sent_bytes_total", "Bytes of flashblocks sent to subscribers."),
     gauge("fragcast_port_connections", "Open connections of a TCP port.").by(PORT),
