@@ -185,9 +185,13 @@ type Read = fn(&EthContext, &Strict<'_>) -> Result<Answer, Failure>;
 /// Answers, unless there are parameters that the method does not have.
 fn asked(ctx: &EthContext, params: &Params<'_>, read: Read) -> Result<Answer, Failure> {
     let params = Strict::new(params);
-    let answer = read(ctx, &params)?;
-    params.finish()?;
-    Ok(answer)
+    let answer = read(ctx, &params);
+    // Parameters are read before anything is looked up.
+    let read = |failure: &Failure| failure.may_be_elsewhere() || failure.is_absence();
+    if answer.as_ref().err().is_none_or(read) {
+        params.finish()?;
+    }
+    answer
 }
 
 /// The answer for a block that does not exist.
