@@ -291,7 +291,8 @@ pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
     }
     subscribe::register(&mut module);
     for name in proxied {
-        if module.method(&name).is_some() || crate::calls::METHODS.contains(&&*name) {
+        let elsewhere = [crate::calls::METHODS, crate::about::METHODS];
+        if module.method(&name).is_some() || elsewhere.iter().any(|all| all.contains(&&*name)) {
             tracing::warn!(method = %name, "it is answered here and not proxied");
             continue;
         }
