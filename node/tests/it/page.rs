@@ -164,7 +164,7 @@ fn the_devnets_page_shows_blocks_faults_and_their_ends() {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     // Pictures for the README show the devnet that users see.
     let (nodes, txs) = match std::env::var_os("FRAGCAST_SCREENSHOTS") {
-        Some(_) => (8, "200"),
+        Some(_) => (8, "40"),
         None => (3, "10"),
     };
     let devnet = Devnet::of(nodes, &["--frags", "5", "--loss", "0", "--txs", txs]);
