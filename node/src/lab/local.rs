@@ -9,7 +9,7 @@ mod track;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -449,9 +449,9 @@ impl LocalNetwork {
         self.seats.get(index)?.node.as_ref()
     }
 
-    /// Whether a node that was stopped has let go of all it had.
-    pub fn is_free(&self, index: usize) -> bool {
-        self.seats.get(index).is_some_and(Seat::is_free)
+    /// Becomes true when a node that was stopped has ended, for others to read.
+    pub(crate) fn ended(&self, index: usize) -> Arc<AtomicBool> {
+        Arc::clone(&self.seats[index].ended)
     }
 
     /// The peer id of a node, stopped or not.

@@ -60,6 +60,10 @@ impl Pump {
     fn message(&mut self, delivered: Arc<Delivered>) -> Vec<Output> {
         let mut outputs = Vec::new();
         let via = delivered.via;
+        if delivered.rank == 0 && delivered.key.message == 0 {
+            // Nothing is handed on again if it is what a substitute has sent before.
+            self.state.note_opened(delivered.key.block, 0, delivered.message.gateway());
+        }
         let fate = self.sequencer.push(delivered, &mut outputs);
         let first = matches!(fate, Fate::Passed | Fate::Waiting);
         self.state.update(|p| {

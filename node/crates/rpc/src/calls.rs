@@ -256,6 +256,7 @@ pub const METHODS: &[&str] = &[
     "eth_simulateV1",
     "eth_callMany",
     "eth_sendRawTransaction",
+    "eth_sendRawTransactionConditional",
     "eth_sendRawTransactionSync",
     "debug_traceCall",
     "debug_traceTransaction",
