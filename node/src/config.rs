@@ -238,7 +238,8 @@ pub struct Execution {
     pub db: PathBuf,
     /// Memory for the database's pages, MiB.
     pub cache_mib: usize,
-    /// Blocks that can be unwound.
+    /// Blocks that can be unwound, and whose state can be read. With `source = "client"`: 128, and the
+    /// client is asked for older ones.
     pub reorg_depth: u64,
     /// Messages that may wait for the executor.
     pub queue: usize,
@@ -276,13 +277,16 @@ pub struct Admin {
 pub struct Http {
     /// TCP address for HTTP and WebSocket.
     pub listen: SocketAddr,
+    /// Whether the live page is served at `/`.
+    pub page: bool,
     /// Messages that wait for a slow subscriber before it is dropped.
     pub subscriber_queue: u32,
     /// Names of this host that requests may ask for, on every TCP port; `localhost` and IP addresses
     /// always may, and with `*` all.
     pub vhosts: Vec<String>,
     /// Origins of web pages that may read answers and open WebSockets, such as
-    /// `https://app.example`, or `*`.
+    /// `https://app.example` or `https://*.app.example`, or `*`.
+    #[serde(alias = "corsdomain")]
     pub cors: Vec<String>,
 }
 
@@ -300,6 +304,8 @@ pub struct Calls {
     pub time_limit_ms: u64,
     /// EVM memory of a call, MiB.
     pub memory_mib: u64,
+    /// What the traces of one request may keep, MiB.
+    pub trace_mib: usize,
     /// Time-out of connecting to a gateway, and again of its answer, milliseconds.
     pub gateway_timeout_ms: u64,
     /// How long `eth_sendRawTransactionSync` waits if the request does not say, milliseconds.
@@ -322,6 +328,9 @@ pub struct Flashblocks {
     pub buffer_mib: usize,
     /// A subscriber that does not take a flashblock within this is dropped, milliseconds.
     pub slow_subscriber_ms: u64,
+    /// A subscriber of which nothing is heard for this long, not even answers to pings, is dropped,
+    /// seconds.
+    pub idle_s: u64,
 }
 
 /// Prometheus metrics, `/healthz`, `/readyz`.
@@ -500,6 +509,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9320)),
+            page: true,
             subscriber_queue: 4096,
             vhosts: vec!["localhost".into()],
             cors: Vec::new(),
@@ -521,6 +531,7 @@ impl Default for Calls {
             gas_cap: calls.gas_cap,
             time_limit_ms: millis(calls.time_limit),
             memory_mib: calls.memory_limit / (1024 * 1024),
+            trace_mib: calls.max_trace / (1024 * 1024),
             gateway_timeout_ms: millis(forward.timeout),
             sync_timeout_ms: millis(forward.sync_timeout),
             max_sync_timeout_ms: millis(forward.max_sync_timeout),
@@ -537,6 +548,7 @@ impl Default for Flashblocks {
             max_subscribers_per_address: settings.per_address,
             buffer_mib: settings.buffer / (1024 * 1024),
             slow_subscriber_ms: millis(settings.slow_after),
+            idle_s: settings.idle.as_secs(),
         }
     }
 }

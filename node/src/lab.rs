@@ -15,7 +15,10 @@ pub mod signer;
 #[error("a share from 0 to 0.3, such as 0.05, is expected")]
 pub struct LossError;
 
+/// The highest share of loss.
+pub(crate) const MAX_LOSS: f64 = 0.3;
+
 /// Parses a share of loss on the command line.
 pub(crate) fn loss(text: &str) -> Result<f64, LossError> {
-    text.parse().ok().filter(|loss| (0.0..=0.3).contains(loss)).ok_or(LossError)
+    text.parse().ok().filter(|loss| (0.0..=MAX_LOSS).contains(loss)).ok_or(LossError)
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use fragcast_execution::executor::Executor;
 use fragcast_rpc::flashblocks::{self, Door};
-use fragcast_turbine::net::{NetConfig, Running};
+use fragcast_turbine::net::{Loss, NetConfig, Running};
 use fragcast_turbine::output::Output;
 use fragcast_turbine::sequencer::Sequencer;
 use fragcast_turbine::tables::Weights;
@@ -41,6 +41,8 @@ use crate::log::Limiter;
 use crate::members::{bootstrap, weights};
 use crate::network::Network;
 use crate::registry::Beginning;
+use crate::serve::forks;
+use crate::serve::live::{self, Live};
 use crate::serve::metrics;
 use crate::serve::races::Races;
 use crate::serve::recorder::Recorder;
@@ -86,8 +88,8 @@ pub struct Parts {
     pub gossip_port: Option<TcpListener>,
     /// Its execution settings; `None`: it carries messages and executes nothing.
     pub execution: Option<Execution>,
-    /// For experiments: share of outgoing shreds thrown away, and a seed.
-    pub drop_shreds: Option<(f64, u64)>,
+    /// For experiments: the share of outgoing shreds that is thrown away.
+    pub drop_shreds: Option<Loss>,
     /// For experiments: while true, no UDP packet passes in or out.
     pub cut: Option<Arc<AtomicBool>>,
     /// An observer.
@@ -219,7 +221,8 @@ impl Node {
         let engine = config
             .engine_settings()?
             .map(|settings| engine::spawn(settings, Arc::clone(&engine_stats)));
-        let executing = execution.map(|e| Executing::start(e, &config)).transpose()?;
+        let noted = Arc::<Live>::default();
+        let executing = execution.map(|e| Executing::start(e, &config, &noted)).transpose()?;
         let (own, own_rx) = mpsc::channel(OWN_QUEUE);
         let published = Arc::new(PublishStats::default());
         let own = match config.hand_over()? {
@@ -261,6 +264,7 @@ impl Node {
             forwarder: OnceLock::new(),
             gossip: gossip.as_ref().map(|(handle, _)| handle.clone()),
             races: Races::default(),
+            live: noted,
             flashblocks: OnceLock::new(),
             ports: OnceLock::new(),
             network,
@@ -296,34 +300,51 @@ impl Node {
             let _ = state.flashblocks.set(Arc::clone(door.stats()));
             flashblocks = Some(door);
         }
-        let mut http = Methods::new();
+        let (mut http, mut preconf) = (Methods::new(), None);
+        let mut about = public::about(&state, None);
         if let Some(executing) = executing {
             let executor = Arc::clone(&executing.executor);
+            tasks.push(tokio::spawn(forks::watch(Arc::clone(executor.spec()))));
             tasks.push(tokio::spawn(heads::tell(executor, state.net.clone())));
             let public =
                 public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;
+            about = public::about(&state, Some(&public));
             http.merge(public.module)?;
+            preconf = Some(public.preconf);
             memory = Arc::clone(&public.eth.memory);
             tasks.extend(executing.follower);
-            tasks.push(public.forwarding);
+            tasks.extend(public.tasks);
             // Set once: the node has only just been made.
             let _ = state.eth.set(public.eth);
             let _ = state.forwarder.set(public.forwarder);
         }
-        http.merge(rpc::module(
+        let mut own = rpc::module(
             Arc::clone(&state),
             &outputs,
             config.http.subscriber_queue as usize,
             config.rpc.slow_after(),
             Arc::clone(&memory),
             runtimes.serving(),
-        ))?;
+        );
+        let about = fragcast_rpc::about::module(about, http.method_names());
+        own.merge(about)?;
+        let pictures = live::hub(&state, config.rpc.slow_after(), Arc::clone(&memory));
+        own.merge(pictures.module(live::NAMES))?;
+        http.merge(own.clone())?;
+        if let Some(preconf) = &mut preconf {
+            preconf.merge(own)?;
+        }
+        tasks.push(runtimes.serving().spawn(pictures.run()));
+        let chain = state.executor.as_ref().map(|executor| executor.view().subscribe());
+        let following = live::follow(Arc::clone(&state), outputs.subscribe(), chain);
+        tasks.push(runtimes.serving().spawn(following));
         let opening = Opening {
             config: &config,
             runtimes: &runtimes,
             state: &state,
             ingest: ingest.module().into(),
             http,
+            preconf,
             memory,
             descriptors,
         };

@@ -70,6 +70,7 @@ mod relaying;
 mod repair;
 mod seats;
 mod setup;
+mod spread;
 mod substituting;
 mod tables;
 mod window;
@@ -107,6 +108,7 @@ pub use leading::BroadcastError;
 pub use receipts::{HopLatency, LEADER_BPS, ReceiptsState, RegionLatency};
 pub use records::OwnRecord;
 pub use setup::{Setup, SetupError};
+pub use spread::Spread;
 pub use tables::{MembersState, Probe};
 pub use window::{WINDOW_FUTURE, WINDOW_PAST};
 
@@ -202,6 +204,11 @@ impl Protocol {
     /// Guests that take all sets from this node.
     pub const fn guests_served(&self) -> usize {
         self.parts.ctx.seats.full()
+    }
+
+    /// How the newest message spreads; `None` before there is one, or while its plan is not known.
+    pub fn spread(&self) -> Option<Spread> {
+        self.parts.newest.spread(&self.parts.ctx)
     }
 
     /// How many guests are let in.

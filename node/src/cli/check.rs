@@ -18,13 +18,14 @@ use fragcast_upstream::http::HttpClient;
 use fragcast_upstream::jsonrpc::Request;
 use serde_json::Value;
 
-use super::{files, setup};
+use super::{files, fork_times, setup};
 use crate::config::{Config, StateFrom};
 use crate::gateway::keys;
 use crate::multiaddr::Multiaddr;
 use crate::network::Network;
 use crate::node::execution;
 use crate::registry::votes;
+use crate::serve::forks;
 
 /// Arguments of `fragcast check-config`.
 #[derive(Debug, clap::Args)]
@@ -415,9 +416,7 @@ fn check_execution(
         Some(spec) => {
             let kind = if op { "OP" } else { "Ethereum" };
             writeln!(out, "execution    {} ({kind}), chain {}", spec.name, spec.chain_id)?;
-            for (time, fork) in spec.lacking() {
-                writeln!(out, "warning: this build lacks the fork {fork} (at {time}): update")?;
-            }
+            fork_times::warn(spec, forks::now(), out)?;
             let mut silent = network.schedule.gateways().iter();
             if silent.any(|gateway| !network.gateway_urls.contains_key(gateway)) {
                 writeln!(
@@ -451,7 +450,9 @@ fn check_execution(
     if let Some(problem) = report.problem(network.chain_id, state) {
         bail!("client.url: {problem}");
     }
-    Ok(())
+    let Some(spec) = &spec else { return Ok(()) };
+    let told = runtime.block_on(fragcast_upstream::client::forks(&client)).context("client.url")?;
+    fork_times::compare(spec, &told, forks::now(), out)
 }
 
 /// Asks a node for its status; the exit code is 0 if it is ready, 2 if not.

@@ -160,12 +160,22 @@ impl Config {
         if self.client.poll_ms < 10 || self.client.timeout_ms < 10 {
             return value("client.poll_ms, client.timeout_ms", "must be at least 10".into());
         }
-        if self.calls.queue == 0 || self.calls.time_limit_ms == 0 || self.calls.memory_mib == 0 {
+        let calls = &self.calls;
+        let limits = [calls.queue as u64, calls.time_limit_ms, calls.memory_mib];
+        if limits.contains(&0) || calls.trace_mib == 0 {
             let problem = "must be at least 1".into();
-            return value("calls.queue, calls.time_limit_ms, calls.memory_mib", problem);
+            let names = "calls.queue, calls.time_limit_ms, calls.memory_mib, calls.trace_mib";
+            return value(names, problem);
         }
         if self.rpc.max_batch == 0 || self.rpc.max_connections == 0 {
             return value("rpc.max_batch, rpc.max_connections", "must be at least 1".into());
+        }
+        if self.rpc.safe_behind.zip(self.rpc.finalized_behind).is_some_and(|(s, f)| s > f) {
+            let problem = "must be at least rpc.safe_behind".into();
+            return value("rpc.finalized_behind", problem);
+        }
+        if self.rpc.max_log_blocks == 0 || self.rpc.max_logs == 0 {
+            return value("rpc.max_log_blocks, rpc.max_logs", "must be at least 1".into());
         }
         self.check_ports()?;
         self.check_flashblocks()?;
@@ -278,11 +288,14 @@ impl Config {
             name == "*"
                 || name == "null"
                 || name.split_once("://").is_some_and(|(scheme, host)| {
-                    !scheme.is_empty() && !host.is_empty() && !host.contains('/')
+                    let stars = name.matches('*').count();
+                    !scheme.is_empty() && !host.is_empty() && !host.contains('/') && stars <= 1
                 })
         };
         if !self.http.cors.iter().all(origin) {
-            return value("http.cors", "origins, such as \"https://app.example\", or \"*\"");
+            let problem =
+                "origins, such as \"https://app.example\" or \"https://*.app.example\", or \"*\"";
+            return value("http.cors", problem);
         }
         Ok(())
     }
@@ -297,6 +310,9 @@ impl Config {
         }
         if !(1..=4096).contains(&flashblocks.buffer_mib) {
             return value("flashblocks.buffer_mib", "must be 1 to 4096");
+        }
+        if !(3..=86_400).contains(&flashblocks.idle_s) {
+            return value("flashblocks.idle_s", "must be 3 to 86400");
         }
         if flashblocks.slow_subscriber_ms < 10 {
             return value("flashblocks.slow_subscriber_ms", "must be at least 10");

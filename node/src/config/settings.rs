@@ -394,6 +394,7 @@ impl Config {
             gas_cap: self.calls.gas_cap,
             time_limit: Duration::from_millis(self.calls.time_limit_ms),
             memory_limit: self.calls.memory_mib * 1024 * 1024,
+            max_trace: self.calls.trace_mib.saturating_mul(1024 * 1024),
         }
     }
 
@@ -417,6 +418,7 @@ impl Config {
             per_address: config.max_subscribers_per_address,
             buffer: config.buffer_mib * MIB,
             slow_after: Duration::from_millis(config.slow_subscriber_ms),
+            idle: Duration::from_secs(config.idle_s),
             ..flashblocks::Settings::default()
         }
     }

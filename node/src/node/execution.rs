@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, StateFrom};
 use crate::network::Network;
+use crate::serve::live::Live;
 
 /// Chains whose blocks have withdrawals or ommers, which the messages do not carry.
 const WITH_WITHDRAWALS: [(u64, &str); 6] = [
@@ -22,6 +23,12 @@ const WITH_WITHDRAWALS: [(u64, &str); 6] = [
     (100, "Gnosis"),
     (10_200, "Chiado"),
 ];
+
+/// The name of a chain whose blocks cannot be executed from their messages.
+pub fn not_executed(spec: &ChainSpec) -> Option<&'static str> {
+    let listed = WITH_WITHDRAWALS.iter().find(|(id, _)| *id == spec.chain_id && !spec.is_op());
+    listed.map(|(_, name)| *name)
+}
 
 /// A node's execution: chain, state source, history.
 pub struct Execution {
@@ -106,11 +113,23 @@ pub(super) struct Executing {
 impl Executing {
     /// Starts the executor's thread, and the task that follows the client. To be called within the
     /// runtime.
-    pub(super) fn start(execution: Execution, config: &Config) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        execution: Execution,
+        config: &Config,
+        live: &Arc<Live>,
+    ) -> anyhow::Result<Self> {
         let Execution { spec, source, history, store, client, config: bounds, tap } = execution;
+        let (live, mut tap) = (Arc::clone(live), tap);
+        let noted: ReportTap = Box::new(move |report| {
+            live.verdict(report);
+            if let Some(tap) = &mut tap {
+                tap(report);
+            }
+        });
         let queue = config.http.subscriber_queue.max(1) as usize;
         let view = Arc::new(ChainView::new(history, queue));
-        let executor = Arc::new(Executor::spawn(Arc::clone(&spec), source, view, bounds, tap)?);
+        let executor =
+            Arc::new(Executor::spawn(Arc::clone(&spec), source, view, bounds, Some(noted))?);
         let follow = Arc::new(FollowStats::default());
         let follower = client.clone().map(|client| {
             let settings = config.follow_settings();
@@ -142,21 +161,10 @@ pub fn chain(config: &Config, network: &Network) -> anyhow::Result<Option<Arc<Ch
             network.chain_id
         );
     }
-    let l1 = WITH_WITHDRAWALS.iter().find(|(id, _)| *id == spec.chain_id && !spec.is_op());
-    if let Some((_, name)) = l1 {
+    if let Some(name) = not_executed(&spec) {
         bail!(
             "execution.chain: blocks of {name} have withdrawals, which the messages do not carry, \
              so they cannot be executed; leave execution.chain empty to carry them"
-        );
-    }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = now.unwrap_or_default().as_secs();
-    for (time, fork) in spec.lacking() {
-        let when = if *time <= now { "is active" } else { "comes" };
-        tracing::warn!(
-            fork,
-            time,
-            "a fork {when} that this build lacks: blocks from then on are not verified; update"
         );
     }
     Ok(Some(Arc::new(spec)))

@@ -21,6 +21,7 @@ use fragcast_upstream::client::FollowStats;
 use fragcast_upstream::engine::EngineStats;
 
 use super::agreement::{Agreement, Survey};
+use super::live::Live;
 use super::races::Races;
 use super::recorder::Recorder;
 use crate::gateway::delegating::DelegationStatus;
@@ -178,6 +179,8 @@ pub struct NodeState {
     pub gossip: Option<GossipHandle>,
     /// How much earlier the overlay or gossip was.
     pub races: Races,
+    /// What of its live picture is noted as it happens.
+    pub live: Arc<Live>,
     /// The Flashblocks WebSocket, if there is one.
     pub flashblocks: OnceLock<Arc<FlashblocksStats>>,
     /// The TCP ports: name, counters, what their connections hold.
@@ -273,5 +276,6 @@ impl NodeState {
         );
         self.metrics.race(race.kind.name(), race.overlay_at, race.gossip_at);
         self.races.record(race);
+        self.live.race(race);
     }
 }

@@ -10,6 +10,7 @@ use fragcast_turbine::{
 };
 use serde_json::{Value, json};
 
+use super::forks::{self, Stage};
 use super::hints;
 use super::state::NodeState;
 
@@ -110,6 +111,14 @@ impl NodeState {
             if executor.has_ended() {
                 return Some("the executor has ended: see the log and start again".into());
             }
+            let now = forks::now();
+            let active = |(time, _): &&(u64, String)| forks::stage(*time, now) == Stage::Active;
+            if let Some((time, fork)) = executor.spec().lacking().iter().find(active) {
+                return Some(format!(
+                    "the fork {fork} is active since {time}, which this build lacks, and no block is \
+                     verified any more: update fragcast"
+                ));
+            }
             if executor.view().heads().is_none() {
                 return Some("the state source has not told its head yet".into());
             }
@@ -158,6 +167,19 @@ impl NodeState {
             let hint = self.hint();
             format!(
                 "not connected to any of {others} peers, and nobody is heard on gossip either: {hint}"
+            )
+        })
+    }
+
+    /// What `/readyz` adds though the node is ready: that `pending` is too old to be told.
+    pub fn stale_pending(&self) -> Option<String> {
+        let eth = self.eth.get()?;
+        let (age, stale) = eth.blocks.pending_age()?;
+        stale.then(|| {
+            format!(
+                "pending is {:.1} s old and reads as latest: rpc.pending_max_age_ms is {}",
+                age.as_secs_f64(),
+                eth.config.pending_max_age_ms
             )
         })
     }
@@ -248,6 +270,7 @@ impl NodeState {
             "latest": latest.map(|(number, _)| number),
             "latestHash": latest.map(|(_, hash)| hash),
             "pending": heads.as_ref().and_then(|h| h.pending.as_ref()).map(|p| p.header.number),
+            "pendingStale": self.stale_pending(),
             "durable": stats.durable,
             "verified": stats.verdicts.get("verified").copied().unwrap_or(0),
             "rejected": stats.verdicts.get("rejected").copied().unwrap_or(0),
@@ -256,6 +279,7 @@ impl NodeState {
             "queued": executor.queued(),
             "overrun": stats.overrun,
             "evicted": stats.evicted,
+            "lacks": forks::status(executor.spec(), forks::now()),
             "storeFailure": self.store.as_ref().and_then(|s| s.failure().or_else(|| s.trouble())),
             "databaseBytes": store.map(|store| store.file_bytes),
         })

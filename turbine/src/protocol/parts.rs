@@ -48,6 +48,7 @@ use super::receipts::{Receipts, ReceiptsState};
 use super::records::RecordBook;
 use super::relaying::Relaying;
 use super::repair::Repair;
+use super::spread::Newest;
 use super::substituting::Substituting;
 use super::tables::TableBook;
 use super::window::Place;
@@ -87,6 +88,7 @@ pub(super) struct Parts {
     pub(super) hand_over: HandOver,
     pub(super) records: RecordBook,
     pub(super) tables: TableBook,
+    pub(super) newest: Newest,
 }
 
 /// What is here, of parts whose other fields are being changed.
@@ -137,6 +139,7 @@ impl Parts {
             hand_over: HandOver::default(),
             records: RecordBook::new(&ctx),
             tables: TableBook::default(),
+            newest: Newest::default(),
             ctx,
         }
     }
@@ -337,6 +340,9 @@ impl Parts {
                 if !repaired {
                     let (set, root) = ((valid.header(), index), &valid.root());
                     self.receipts.note_kept(&self.ctx, from, set, root, self.leading.is_some());
+                    if first {
+                        self.newest.note(valid.header(), root);
+                    }
                 }
                 match complete {
                     None => Outcome::Stored,
@@ -466,6 +472,9 @@ impl Parts {
         if let Some(cut) = cut {
             self.ctx.counters.to_guests += self.ctx.seats.own(&mut self.ctx.egress, &cut);
             self.receipts.note_own(&cut);
+            if let Some(set) = cut.sets.first() {
+                self.newest.note(&set.header, &set.root);
+            }
             self.repair.keep_own(&self.ctx, cut);
         }
         if self.fallback.is_on() {

@@ -39,6 +39,10 @@ const REFUSING: Duration = Duration::from_secs(1);
 /// Makes the answer to a `GET`, without waiting for anything.
 pub type Page = Arc<dyn Fn(&Parts) -> Response<Vec<u8>> + Send + Sync>;
 
+/// Makes the answer to a `GET` or `HEAD` of a JSON-RPC port, if there is one for this request, without
+/// waiting for anything.
+pub type Pages = Arc<dyn Fn(&Parts) -> Option<Response<Vec<u8>>> + Send + Sync>;
+
 /// What a port serves.
 pub enum Service {
     /// JSON-RPC.
@@ -95,6 +99,9 @@ pub struct Settings {
     pub guard: Arc<Guard>,
     /// File descriptors for its connections; `None`: they are set aside.
     pub descriptors: Option<Descriptors>,
+    /// Pages of a JSON-RPC port. A `GET` for which there is none is answered with a word, and 200:
+    /// load balancers ask whether somebody is here.
+    pub pages: Option<Pages>,
 }
 
 impl Settings {
@@ -116,6 +123,7 @@ impl Settings {
             memory: Memory::new(32 * 1024 * 1024),
             guard,
             descriptors: None,
+            pages: None,
         }
     }
 }
@@ -125,8 +133,21 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) service: Service,
     pub(crate) dispatch: Arc<Dispatch>,
+    /// The methods of one path, if it has its own.
+    pub(crate) at: Option<(&'static str, Arc<Dispatch>)>,
     pub(crate) stats: Arc<PortStats>,
     pub(crate) stopped: watch::Receiver<bool>,
+}
+
+impl Inner {
+    /// The methods that are served at a path.
+    pub(crate) fn dispatch(&self, path: &str) -> &Arc<Dispatch> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        match &self.at {
+            Some((at, dispatch)) if *at == path => dispatch,
+            _ => &self.dispatch,
+        }
+    }
 }
 
 /// A running port.
@@ -156,6 +177,21 @@ impl Port {
         service: Service,
         runtime: &Handle,
     ) -> std::io::Result<Self> {
+        Self::open_with(listener, settings, service, None, runtime)
+    }
+
+    /// Likewise; what is served over JSON-RPC at one path, given without a slash at its end, is
+    /// something else, over HTTP and WebSocket.
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub fn open_with(
+        listener: std::net::TcpListener,
+        settings: Settings,
+        service: Service,
+        at: Option<(&'static str, Methods)>,
+        runtime: &Handle,
+    ) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let _entered = runtime.enter();
@@ -166,15 +202,19 @@ impl Port {
             Service::Rpc(methods) => methods.clone(),
             Service::Page(_) | Service::Feed(_) => Methods::new(),
         };
-        let dispatch = Arc::new(Dispatch {
-            methods,
-            max_response: settings.max_response as usize,
-            max_batch: settings.max_batch.map(|most| most as usize),
-            memory: Arc::clone(&settings.memory),
-        });
+        let dispatch = |methods| {
+            Arc::new(Dispatch {
+                methods,
+                max_response: settings.max_response as usize,
+                max_batch: settings.max_batch.map(|most| most as usize),
+                memory: Arc::clone(&settings.memory),
+            })
+        };
+        let at = at.map(|(path, methods)| (path, dispatch(methods)));
+        let dispatch = dispatch(methods);
         let (name, memory) = (settings.name, Arc::clone(&settings.memory));
         let inner =
-            Arc::new(Inner { settings, service, dispatch, stats: Arc::clone(&stats), stopped });
+            Arc::new(Inner { settings, service, dispatch, at, stats: Arc::clone(&stats), stopped });
         let task = runtime.spawn(serve(listener, inner));
         Ok(Self { name, address, stats, memory, stop, task })
     }

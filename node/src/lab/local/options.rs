@@ -40,6 +40,8 @@ pub struct LocalOptions {
     pub http_port: u16,
     /// Reads of `latest` see the newest executed frag.
     pub preconf_as_latest: bool,
+    /// Origins of web pages that may use the public JSON-RPC.
+    pub cors: Vec<String>,
     /// How much the nodes use gossip.
     pub policy: Policy,
     /// How messages travel.
@@ -81,6 +83,7 @@ impl LocalOptions {
             gateway_url: None,
             http_port: 0,
             preconf_as_latest: false,
+            cors: Vec::new(),
             policy: Policy::Off,
             mode: Mode::Turbine,
             gossip_port: 0,

@@ -75,6 +75,7 @@ pub(super) fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Pr
     config.registry.poll_ms = REGISTRY_POLL_MS;
     config.registry.saved = dir.join("schedule.json");
     config.rpc.preconf_as_latest = options.preconf_as_latest;
+    config.http.cors.clone_from(&options.cors);
     if let Some(port) = options.flashblocks_port {
         let port = if index == 0 { port } else { 0 };
         config.flashblocks.listen = SocketAddr::new(any.ip(), port).to_string();
