@@ -4,6 +4,7 @@
 mod chains;
 mod check;
 mod files;
+mod fork_times;
 mod run;
 mod setup;
 #[cfg(unix)]

@@ -32,6 +32,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::gateway::delegating::{self, DelegationStatus};
 use crate::gateway::ingest::{Ingest, IngestStats};
 use crate::gateway::journal::Journal;
 use crate::gateway::publish::{self, PublishStats};
@@ -40,12 +41,13 @@ use crate::log::Limiter;
 use crate::members::{bootstrap, weights};
 use crate::network::Network;
 use crate::registry::Beginning;
+use crate::serve::forks;
 use crate::serve::live::{self, Live};
+use crate::serve::metrics;
 use crate::serve::races::Races;
 use crate::serve::recorder::Recorder;
 use crate::serve::rpc;
 use crate::serve::state::{NodeState, RpcStats};
-use crate::serve::{forks, metrics};
 
 use execution::Executing;
 pub use execution::Execution;
@@ -156,11 +158,22 @@ impl Node {
             settings.guests = settings.guests.max(NEWCOMERS);
         }
         let ahead = (settings.catch_up.memory > 0).then_some(settings.catch_up.ahead);
+        let delegating =
+            config.signer()?.zip(leader_key).map(|(signer, key)| delegating::Settings {
+                signer,
+                chain_id: network.chain_id,
+                peer,
+                key,
+                blocks: Some(config.leader.delegation_blocks).filter(|blocks| *blocks > 0),
+                saved: config.leader.delegation.clone(),
+            });
+        let delegation = delegating.as_ref().map(|_| Arc::<DelegationStatus>::default());
         let registry = match config.registry_settings(&network)? {
             Some(settings) => Some(Beginning::of(settings, &network).await),
             None => None,
         };
         let (live, guests) = (settings.members.live, settings.guests);
+        let substitutes = network.schedule.substitutes();
         let setup = match &registry {
             Some(registry) => Setup::of(settings, registry.epochs(&network)?)?,
             None => {
@@ -229,6 +242,7 @@ impl Node {
             own,
             journal,
             Arc::clone(&reach),
+            delegation.clone(),
             Arc::clone(&stats),
         );
         let p2p = net.local_addr();
@@ -258,6 +272,7 @@ impl Node {
             reach,
             registry: registry.as_ref().map(|registry| Arc::clone(registry.status())),
             weights: weights.as_ref().filter(|_| live).map(|_| Arc::default()),
+            delegation,
             agreement: Mutex::default(),
             progress: Mutex::default(),
         });
@@ -352,6 +367,10 @@ impl Node {
             let timeout = Duration::from_millis(config.client.timeout_ms);
             tasks.push(tokio::spawn(weights::follow(source, poll, timeout, status, net)));
         }
+        if let Some((settings, status)) = delegating.zip(state.delegation.clone()) {
+            let keeper = delegating::Keeper::new(settings, state.net.clone(), status);
+            tasks.push(tokio::spawn(keeper.run()));
+        }
         if let Some(registry) = registry {
             let follower = registry.follow(state.net.clone(), &state.network);
             tasks.push(tokio::spawn(follower.run()));
@@ -359,7 +378,7 @@ impl Node {
 
         let pump = Pump {
             state: Arc::clone(&state),
-            sequencer: Sequencer::default(),
+            sequencer: Sequencer::new(substitutes),
             outputs: outputs.clone(),
             engine,
             feed: state.executor.clone().map(|executor| Feed::new(executor, ahead)),

@@ -8,7 +8,7 @@ mod track;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -317,6 +317,23 @@ impl LocalNetwork {
         self.call(self.leader(block), &verified).await
     }
 
+    /// Signs a message with the key of a gateway that is not the scheduled one, and posts it to that
+    /// gateway's node.
+    ///
+    /// # Errors
+    /// The node's error.
+    pub async fn post_as(&mut self, gateway: usize, message: Message) -> anyhow::Result<()> {
+        let block = message.block();
+        let verified = self.gateways[gateway].sign_verified(message);
+        self.call(gateway, &verified).await?;
+        let sent = self.sent.entry(block).or_default();
+        if verified.message().kind() == Kind::Env {
+            sent.clear();
+        }
+        sent.push(verified.root());
+        Ok(())
+    }
+
     async fn call(&self, node: usize, message: &VerifiedMessage) -> anyhow::Result<()> {
         let (method, param) = ingest::request(message);
         let body = Request::new(method, [param]).to_vec()?;
@@ -431,9 +448,9 @@ impl LocalNetwork {
         self.seats.get(index)?.node.as_ref()
     }
 
-    /// Whether a node that was stopped has let go of all it had.
-    pub fn is_free(&self, index: usize) -> bool {
-        self.seats.get(index).is_some_and(Seat::is_free)
+    /// Becomes true when a node that was stopped has ended, for others to read.
+    pub(crate) fn ended(&self, index: usize) -> Arc<AtomicBool> {
+        Arc::clone(&self.seats[index].ended)
     }
 
     /// The peer id of a node, stopped or not.

@@ -62,7 +62,7 @@ impl Shows {
     fn policy(self, nonce: &str) -> String {
         let to = match self {
             Self::Node => "'self'",
-            Self::Network => "'self' ws://127.0.0.1:* ws://[::1]:*",
+            Self::Network => "'self' ws://127.0.0.1:*",
         };
         format!(
             "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src \

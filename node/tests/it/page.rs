@@ -162,8 +162,14 @@ fn ok(mut command: Command, ok: &str) {
 fn the_devnets_page_shows_blocks_faults_and_their_ends() {
     let Some(mut command) = script("network.mjs") else { return };
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
-    let devnet = Devnet::start(&["--frags", "5", "--loss", "0"]);
-    command.args([devnet.page(), &started.to_string(), &USERS[0].to_string()]);
+    // Pictures for the README show the devnet that users see.
+    let (nodes, txs) = match std::env::var_os("FRAGCAST_SCREENSHOTS") {
+        Some(_) => (8, "40"),
+        None => (3, "10"),
+    };
+    let devnet = Devnet::of(nodes, &["--frags", "5", "--loss", "0", "--txs", txs]);
+    let (started, account) = (started.to_string(), USERS[0].to_string());
+    command.args([devnet.page(), &started, &account, &nodes.to_string()]);
     ok(command, "network: ok");
 }
 

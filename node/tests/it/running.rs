@@ -43,7 +43,9 @@ impl Devnet {
     /// The same with so many nodes.
     pub(crate) fn of(nodes: usize, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let process = command(&["devnet", "--blocks", "10000", "--txs", "10"])
+        let few = if more.contains(&"--txs") { &[][..] } else { &["--txs", "10"] };
+        let process = command(&["devnet", "--blocks", "10000"])
+            .args(few)
             .args(["--nodes", &nodes.to_string()])
             .args(["--addresses", "--dir", dir.path().to_str().unwrap()])
             .args(more)

@@ -12,19 +12,33 @@ use alloy_primitives::{Address, B256, Bytes, U64, keccak256};
 use fragcast_execution::exec::Tx;
 use fragcast_execution::executor::ChainView;
 use jsonrpsee::RpcModule;
-use jsonrpsee::types::{ErrorObjectOwned, Params};
-use serde::de::DeserializeOwned;
+use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::{Map, Value, json};
 
 use crate::error::Failure;
 use crate::eth::waiting_json;
 use crate::forward::Forwarder;
+use crate::params::{Kind, Params};
 use crate::stats::EthStats;
 use crate::upstream::Upstream;
 
 /// Methods of an OP chain's rollup node, passed to the client that is configured.
 const ROLLUP: [&str; 4] =
     ["optimism_syncStatus", "optimism_rollupConfig", "optimism_outputAtBlock", "optimism_version"];
+
+/// The names of all methods here that no other module may have.
+pub const METHODS: &[&str] = &[
+    "web3_sha3",
+    "net_listening",
+    "net_peerCount",
+    "eth_accounts",
+    "fragcast_transactionStatus",
+    "txpool_status",
+    "txpool_content",
+    "txpool_inspect",
+    "txpool_contentFrom",
+    "rpc_modules",
+];
 
 /// What is told of.
 pub struct About {
@@ -147,10 +161,16 @@ impl About {
 }
 
 /// The only parameter.
-fn one<T: DeserializeOwned>(params: &Params<'_>, name: &str) -> Result<T, Failure> {
-    let value: Option<Value> = params.sequence().optional_next()?;
-    let value = value.ok_or_else(|| Failure::invalid(&format!("missing {name}")))?;
-    serde_json::from_value(value).map_err(|error| Failure::invalid(&format!("{name}: {error}")))
+fn one<T: Kind>(params: &jsonrpsee::types::Params<'_>) -> Result<T, Failure> {
+    let params = Params::new(params);
+    let value = params.sequence().next()?;
+    params.finish()?;
+    Ok(value)
+}
+
+/// That there are no parameters.
+fn none(params: &jsonrpsee::types::Params<'_>) -> Result<(), Failure> {
+    Params::new(params).finish()
 }
 
 /// The methods; `others` are the names that are served beside them.
@@ -160,17 +180,27 @@ pub fn module<'a>(about: About, others: impl Iterator<Item = &'a str>) -> RpcMod
     let mut module = RpcModule::new(about);
     module
         .register_method("web3_sha3", |params, about, _| {
-            about.count(one::<Bytes>(&params, "the data").map(keccak256))
+            about.count(one::<Bytes>(&params).map(keccak256))
         })
         .expect(UNIQUE);
-    module.register_method("net_listening", |_, about, _| about.count(Ok(true))).expect(UNIQUE);
     module
-        .register_method("net_peerCount", |_, about, _| about.count(Ok(U64::from((about.peers)()))))
+        .register_method("net_listening", |params, about, _| {
+            about.count(none(&params).map(|()| true))
+        })
         .expect(UNIQUE);
-    module.register_method("eth_accounts", |_, about, _| about.count(Ok([(); 0]))).expect(UNIQUE);
+    module
+        .register_method("net_peerCount", |params, about, _| {
+            about.count(none(&params).map(|()| U64::from((about.peers)())))
+        })
+        .expect(UNIQUE);
+    module
+        .register_method("eth_accounts", |params, about, _| {
+            about.count(none(&params).map(|()| [(); 0]))
+        })
+        .expect(UNIQUE);
     module
         .register_method("fragcast_transactionStatus", |params, about, _| {
-            let hash = one::<B256>(&params, "the transaction's hash");
+            let hash = one::<B256>(&params);
             about.count(hash.map(|hash| about.status_of(hash)))
         })
         .expect(UNIQUE);
@@ -181,12 +211,14 @@ pub fn module<'a>(about: About, others: impl Iterator<Item = &'a str>) -> RpcMod
     ] {
         // Accounts are read, and there may be many long transactions.
         module
-            .register_blocking_method(name, move |_, about, _| about.count(about.pool(what)))
+            .register_blocking_method(name, move |params, about, _| {
+                about.count(none(&params).and_then(|()| about.pool(what)))
+            })
             .expect(UNIQUE);
     }
     module
         .register_blocking_method("txpool_contentFrom", |params, about, _| {
-            let sender = one::<Address>(&params, "the sender");
+            let sender = one::<Address>(&params);
             about.count(sender.and_then(|sender| about.pool_of(sender)))
         })
         .expect(UNIQUE);
@@ -214,7 +246,9 @@ pub fn module<'a>(about: About, others: impl Iterator<Item = &'a str>) -> RpcMod
         .collect();
     let modules: Map<String, Value> = names.into_iter().map(|name| (name, json!("1.0"))).collect();
     module
-        .register_method("rpc_modules", move |_, about, _| about.count(Ok(modules.clone())))
+        .register_method("rpc_modules", move |params, about, _| {
+            about.count(none(&params).map(|()| modules.clone()))
+        })
         .expect(UNIQUE);
     module
 }

@@ -256,6 +256,7 @@ pub const METHODS: &[&str] = &[
     "eth_simulateV1",
     "eth_callMany",
     "eth_sendRawTransaction",
+    "eth_sendRawTransactionConditional",
     "eth_sendRawTransactionSync",
     "debug_traceCall",
     "debug_traceTransaction",
@@ -356,9 +357,9 @@ fn sending(module: &mut RpcModule<Arc<CallContext>>) {
         .register_async_method(
             "eth_sendRawTransactionConditional",
             |params, context, _| async move {
-                let read = |args: &mut Args| {
-                    let raw: Bytes = args.required("the transaction")?;
-                    let conditions: Option<Value> = args.optional()?;
+                let read = |params: &mut ParamsSequence<'_>| {
+                    let raw: Bytes = params.next()?;
+                    let conditions: Option<Value> = params.optional_next()?;
                     Ok((raw, conditions.unwrap_or_else(|| Value::Object(Default::default()))))
                 };
                 let (raw, conditions) = context.args(&params, read)?;

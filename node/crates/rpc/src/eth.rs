@@ -185,9 +185,13 @@ type Read = fn(&EthContext, &Strict<'_>) -> Result<Answer, Failure>;
 /// Answers, unless there are parameters that the method does not have.
 fn asked(ctx: &EthContext, params: &Params<'_>, read: Read) -> Result<Answer, Failure> {
     let params = Strict::new(params);
-    let answer = read(ctx, &params)?;
-    params.finish()?;
-    Ok(answer)
+    let answer = read(ctx, &params);
+    // Parameters are read before anything is looked up.
+    let read = |failure: &Failure| failure.may_be_elsewhere() || failure.is_absence();
+    if answer.as_ref().err().is_none_or(read) {
+        params.finish()?;
+    }
+    answer
 }
 
 /// The answer for a block that does not exist.
@@ -287,7 +291,8 @@ pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
     }
     subscribe::register(&mut module);
     for name in proxied {
-        if module.method(&name).is_some() || crate::calls::METHODS.contains(&&*name) {
+        let elsewhere = [crate::calls::METHODS, crate::about::METHODS];
+        if module.method(&name).is_some() || elsewhere.iter().any(|all| all.contains(&&*name)) {
             tracing::warn!(method = %name, "it is answered here and not proxied");
             continue;
         }

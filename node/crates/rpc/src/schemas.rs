@@ -148,7 +148,8 @@ async fn every_answer_is_of_its_schema() {
 
     let (spec, view) = (&chain.spec, &chain.view);
     let forwarded = Arc::new(NoForwarded);
-    let config = EthConfig::default();
+    // However slow the machine is.
+    let config = EthConfig { pending_max_age_ms: 0, ..EthConfig::default() };
     let context = EthContext::new(Arc::clone(spec), Arc::clone(view), config, None, forwarded);
     let config = CallConfig { threads: 1.try_into().unwrap(), ..CallConfig::default() };
     let calling = CallContext {

@@ -77,10 +77,13 @@ impl Building<'_> {
                 self.look();
             }
             let mut again: Vec<Tx> = Vec::new();
+            let mut timestamp = unix_seconds();
             let number = loop {
-                let env = gateway.open(unix_seconds())?;
+                let env = gateway.open(timestamp)?;
                 let number = env.number;
                 self.pool.follow(&gateway);
+                // The Env of a block that is built again must be another one.
+                timestamp = env.timestamp + 1;
                 if let Some(churn) = self.churn.as_deref_mut() {
                     churn.before(number, self.network, self.execution).await?;
                 }
@@ -90,8 +93,6 @@ impl Building<'_> {
                     Built::Sealed => break number,
                     Built::Refused => again = open.users,
                 }
-                // The Env of a block that is built again must be another one.
-                tokio::time::sleep(Duration::from_secs(1)).await;
             };
             if self.args.fast || block + 1 == self.args.blocks {
                 // What is missing or not judged by then is told in the table.

@@ -4,6 +4,7 @@
 //! long as the node runs. So the page never holds a node that is to be stopped.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,7 +29,7 @@ struct Shown {
     peer: PeerId,
     /// Dead while it is stopped.
     node: Weak<NodeState>,
-    state: &'static str,
+    ended: Arc<AtomicBool>,
     seen: Arc<Mutex<Track>>,
 }
 
@@ -78,11 +79,7 @@ impl Scene {
                 url: format!("ws://{}/", addresses.http),
                 peer,
                 node: node.map_or_else(Weak::new, |node| Arc::downgrade(node.state())),
-                state: match node {
-                    Some(_) => "up",
-                    None if network.is_free(index) => "stopped",
-                    None => "stopping",
-                },
+                ended: network.ended(index),
                 seen: network.seen(index),
             })
         });
@@ -173,10 +170,10 @@ impl Inner {
                 "i": index,
                 "short": format!("{:?}", shown.peer),
                 "url": shown.url,
-                "state": match (shown.state, state.is_some()) {
-                    // It is being stopped, and the loop has not looked since.
-                    ("up", false) => "stopping",
-                    (told, _) => told,
+                "state": match state {
+                    Some(_) => "up",
+                    None if shown.ended.load(Ordering::Relaxed) => "stopped",
+                    None => "stopping",
                 },
                 "member": spread.and_then(|spread| spread.members().index(&shown.peer)),
                 "leads": Some(shown.peer) == leader,

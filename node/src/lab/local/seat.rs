@@ -39,6 +39,8 @@ pub(super) struct Seat {
     pub(super) loss: Loss,
     /// Its end, if it is stopped.
     ending: Option<JoinHandle<()>>,
+    /// Whether it was stopped, and is not ending any more.
+    pub(super) ended: Arc<AtomicBool>,
     config: Config,
     identity: SigningKey,
     leads: bool,
@@ -97,6 +99,7 @@ impl Seat {
             cut,
             loss,
             ending: None,
+            ended: Arc::default(),
             config,
             identity,
             leads,
@@ -106,11 +109,6 @@ impl Seat {
         })
     }
 
-    /// Whether it has ended, and is not ending any more.
-    pub(super) fn is_free(&self) -> bool {
-        self.node.is_none() && self.ending.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
     /// Stops it; says whether it ran. What it takes goes on beside. A node that dies says no goodbye:
     /// none of its packets passes any more.
     pub(super) fn stop(&mut self, dies: bool) -> bool {
@@ -118,7 +116,11 @@ impl Seat {
         if dies {
             self.cut.store(true, Ordering::Relaxed);
         }
-        self.ending = Some(tokio::spawn(node.stop()));
+        let ended = Arc::clone(&self.ended);
+        self.ending = Some(tokio::spawn(async move {
+            node.stop().await;
+            ended.store(true, Ordering::Relaxed);
+        }));
         true
     }
 
@@ -172,6 +174,7 @@ impl Seat {
         let node = Node::start(parts).await.with_context(|| format!("node {index}"))?;
         self.addresses = node.addresses().clone();
         self.node = Some(node);
+        self.ended.store(false, Ordering::Relaxed);
         Ok(())
     }
 }

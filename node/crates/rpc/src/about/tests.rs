@@ -41,6 +41,12 @@ async fn ask(module: &RpcModule<About>, method: &str, params: Value) -> Value {
     answer.get("result").unwrap_or(&answer["error"]).clone()
 }
 
+#[test]
+fn all_names_are_listed() {
+    let names: BTreeSet<&str> = about(None, None).method_names().collect();
+    assert_eq!(names, METHODS.iter().copied().collect());
+}
+
 #[tokio::test]
 async fn a_node_tells_of_itself_by_the_names_that_others_use() {
     let module = about(None, None);
@@ -60,6 +66,9 @@ async fn a_node_tells_of_itself_by_the_names_that_others_use() {
         ("web3_sha3", json!([])),
         ("web3_sha3", json!(["0x1"])),
         ("web3_sha3", json!([7])),
+        ("web3_sha3", json!(["0x", 7])),
+        ("net_peerCount", json!([7])),
+        ("rpc_modules", json!({})),
         ("txpool_contentFrom", json!([])),
         ("txpool_contentFrom", json!(["0x12"])),
         ("fragcast_transactionStatus", json!(["0x12"])),

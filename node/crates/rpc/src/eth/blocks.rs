@@ -27,18 +27,18 @@ pub(super) fn by_hash(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Resu
     ctx.blocks.find_hash(&*ctx.blocks.heads()?, hash)
 }
 
-fn shown(block: Found, params: &mut ParamsSequence<'_>) -> Result<Answer, Failure> {
-    let full = params.optional_next::<bool>()?.unwrap_or(false);
+fn shown(block: Found, full: bool) -> Result<Answer, Failure> {
     answer(&RpcBlock::new(&*block.whole()?, full))
 }
 
 pub(super) fn block(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let mut params = params.sequence();
-    let block = by_number(ctx, &mut params)?;
-    let Found::Open(open) = &block else { return shown(block, &mut params) };
+    let BlockTag(number) = params.next()?;
+    let full = params.optional_next::<bool>()?.unwrap_or(false);
+    let block = ctx.blocks.find_number(&*ctx.blocks.heads()?, number)?;
+    let Found::Open(open) = &block else { return shown(block, full) };
     // By number only the tag `pending` finds it: hash and nonce are null then, as geth has it, and
     // clients know that of this tag.
-    let full = params.optional_next()?.unwrap_or(false);
     let mut block = serde_json::to_value(RpcBlock::new(open, full))
         .map_err(|error| Failure::internal(&error))?;
     block["hash"] = Value::Null;
@@ -48,7 +48,9 @@ pub(super) fn block(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Fai
 
 pub(super) fn block_by_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let mut params = params.sequence();
-    shown(by_hash(ctx, &mut params)?, &mut params)
+    let hash: B256 = params.next()?;
+    let full = params.optional_next::<bool>()?.unwrap_or(false);
+    shown(ctx.blocks.find_hash(&*ctx.blocks.heads()?, hash)?, full)
 }
 
 pub(super) fn tx_count(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
@@ -82,21 +84,34 @@ pub(super) fn uncle_by_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Ans
     Ok(null())
 }
 
-fn indexed(block: Found, params: &mut ParamsSequence<'_>) -> Result<Answer, Failure> {
-    let index: U64 = params.next()?;
+fn indexed(block: Found, index: U64) -> Result<Answer, Failure> {
     let block = block.whole()?;
     let placed = usize::try_from(index.to::<u64>()).ok().and_then(|index| block.tx(index));
     placed.map_or_else(|| Ok(null()), |placed| answer(&RpcTx::new(&block, &placed)))
 }
 
-pub(super) fn tx_at(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+/// A block by its number, and an index in it.
+pub(super) fn at_number(ctx: &EthContext, params: &Params<'_>) -> Result<(Found, U64), Failure> {
     let mut params = params.sequence();
-    indexed(by_number(ctx, &mut params)?, &mut params)
+    let (BlockTag(number), index) = (params.next()?, params.next()?);
+    Ok((ctx.blocks.find_number(&*ctx.blocks.heads()?, number)?, index))
+}
+
+/// A block by its hash, and an index in it.
+pub(super) fn at_hash(ctx: &EthContext, params: &Params<'_>) -> Result<(Found, U64), Failure> {
+    let mut params = params.sequence();
+    let (hash, index) = (params.next::<B256>()?, params.next()?);
+    Ok((ctx.blocks.find_hash(&*ctx.blocks.heads()?, hash)?, index))
+}
+
+pub(super) fn tx_at(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+    let (block, index) = at_number(ctx, params)?;
+    indexed(block, index)
 }
 
 pub(super) fn tx_at_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
-    let mut params = params.sequence();
-    indexed(by_hash(ctx, &mut params)?, &mut params)
+    let (block, index) = at_hash(ctx, params)?;
+    indexed(block, index)
 }
 
 /// Finds a transaction where this view shows it, and passes it to `show`.

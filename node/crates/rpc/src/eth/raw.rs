@@ -7,10 +7,10 @@ use alloy_rlp::{BufMut, Encodable};
 use fragcast_execution::exec::ExecutedBlock;
 use serde_json::{Value, json};
 
-use super::blocks::{by_hash, by_number, null, waiting, with_tx};
+use super::blocks::{at_hash, at_number, by_hash, by_number, null, waiting, with_tx};
 use super::types::{header as shown, withdrawals};
 use super::{Answer, EthContext, Failure, Found, answer};
-use crate::params::{Params, ParamsSequence};
+use crate::params::Params;
 use crate::resolve::StateId;
 
 /// The block named by the next parameter, which only a block that is sealed has bytes of: an open
@@ -66,21 +66,18 @@ fn encoded(block: &ExecutedBlock) -> Bytes {
     list(&payload).into()
 }
 
-fn tx_at(block: Found, params: &mut ParamsSequence<'_>) -> Result<Answer, Failure> {
-    let index: U64 = params.next()?;
+fn tx_at((block, index): (Found, U64)) -> Result<Answer, Failure> {
     let block = block.whole()?;
     let placed = usize::try_from(index.to::<u64>()).ok().and_then(|index| block.tx(index));
     placed.map_or_else(|| Ok(null()), |placed| answer::<Bytes>(&placed.executed.tx.bytes))
 }
 
 pub(super) fn tx_by_number(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
-    let mut params = params.sequence();
-    tx_at(by_number(ctx, &mut params)?, &mut params)
+    tx_at(at_number(ctx, params)?)
 }
 
 pub(super) fn tx_by_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
-    let mut params = params.sequence();
-    tx_at(by_hash(ctx, &mut params)?, &mut params)
+    tx_at(at_hash(ctx, params)?)
 }
 
 /// A transaction by its hash, also one that is forwarded and in no frag yet.

@@ -9,17 +9,16 @@ use std::collections::BTreeMap;
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U64, U256};
 use alloy_trie::EMPTY_ROOT_HASH;
 use fragcast_execution::executor::ChainView;
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::SendError;
+use crate::params::{Kind, Wrong};
 
 /// Accounts and slots that may be named, as in op-geth and Erigon.
 const MOST: usize = 1_000;
 
 /// The conditions.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[derive(Debug, Default)]
 pub(super) struct Conditions {
     known_accounts: BTreeMap<Address, Known>,
     block_number_min: Option<U64>,
@@ -29,8 +28,7 @@ pub(super) struct Conditions {
 }
 
 /// What is known of an account.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 enum Known {
     /// The root of its storage.
     Root(B256),
@@ -38,11 +36,56 @@ enum Known {
     Slots(BTreeMap<B256, B256>),
 }
 
+/// The members of an object.
+fn members(value: &Value) -> Result<&Map<String, Value>, Wrong> {
+    value.as_object().ok_or_else(|| "an object is wanted".to_owned())
+}
+
+/// A name that is a value: an address, or a slot.
+fn named<T: Kind>(name: &str) -> Result<T, Wrong> {
+    T::read(Value::String(name.to_owned()))
+}
+
+impl Known {
+    fn parse(value: &Value) -> Result<Self, Wrong> {
+        if value.is_string() {
+            return B256::read(value.clone()).map(Self::Root);
+        }
+        let slots = members(value)?
+            .iter()
+            .map(|(slot, value)| Ok::<_, Wrong>((named(slot)?, B256::read(value.clone())?)));
+        slots.collect::<Result<_, _>>().map(Self::Slots)
+    }
+}
+
 impl Conditions {
+    fn parse(value: &Value) -> Result<Self, Wrong> {
+        let mut conditions = Self::default();
+        for (name, value) in members(value)? {
+            let number = || U64::read(value.clone()).map_err(|why| format!("{name}: {why}"));
+            match name.as_str() {
+                "knownAccounts" => {
+                    let accounts = members(value)?.iter();
+                    let accounts = accounts.map(|(address, known)| {
+                        let known = Known::parse(known).map_err(|why| format!("{address}: {why}"));
+                        Ok::<_, Wrong>((named(address)?, known?))
+                    });
+                    conditions.known_accounts = accounts.collect::<Result<_, _>>()?;
+                }
+                "blockNumberMin" => conditions.block_number_min = Some(number()?),
+                "blockNumberMax" => conditions.block_number_max = Some(number()?),
+                "timestampMin" => conditions.timestamp_min = Some(number()?),
+                "timestampMax" => conditions.timestamp_max = Some(number()?),
+                other => return Err(format!("there is no condition {other:?}")),
+            }
+        }
+        Ok(conditions)
+    }
+
     /// Reads them.
     pub(super) fn read(value: &Value) -> Result<Self, SendError> {
-        let conditions = Self::deserialize(value)
-            .map_err(|error| SendError::Params(format!("the conditions: {error}")))?;
+        let conditions = Self::parse(value)
+            .map_err(|why| SendError::Params(format!("the conditions: {why}")))?;
         let named: usize = conditions
             .known_accounts
             .values()

@@ -400,10 +400,12 @@ const METHODS: &[(&str, &[P], &[P])] = &[
 ];
 
 fn methods() -> Methods {
-    let chain = TestChain::new(&DevnetConfig::default());
+    let mut chain = TestChain::new(&DevnetConfig::default());
+    chain.block(1, 2);
     let (spec, view) = (&chain.spec, &chain.view);
     let forwarded = Arc::new(NoForwarded);
-    let config = EthConfig::default();
+    // However slow the machine is.
+    let config = EthConfig { pending_max_age_ms: 0, ..EthConfig::default() };
     let eth = EthContext::new(Arc::clone(spec), Arc::clone(view), config, None, forwarded);
     let config = CallConfig { threads: 1.try_into().unwrap(), ..CallConfig::default() };
     let calls = CallContext {

@@ -43,7 +43,7 @@ pub(in super::super) struct CallOptions {
     pub(in super::super) index: Option<u64>,
 }
 
-const FLAGS: [&str; 8] = [
+const FLAGS: [&str; 7] = [
     "enableMemory",
     "disableMemory",
     "disableStack",
@@ -51,7 +51,6 @@ const FLAGS: [&str; 8] = [
     "enableReturnData",
     "disableReturnData",
     "debug",
-    "overrides",
 ];
 
 impl Options {

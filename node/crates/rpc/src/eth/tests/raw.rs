@@ -25,7 +25,8 @@ async fn what_is_raw_hashes_to_what_is_known() {
         assert_eq!(alloy_rlp::encode(&decoded), raw);
         assert_eq!(decoded.header.hash_slow(), block.hash());
         assert_eq!(decoded.body.transactions.len(), 20);
-        assert_eq!(decoded.body.calculate_tx_root(), block.snapshot.header.transactions_root);
+        let root = alloy_consensus::proofs::calculate_transaction_root(&decoded.body.transactions);
+        assert_eq!(root, block.snapshot.header.transactions_root);
     }
     let receipts = f.call("debug_getRawReceipts", json!(["0x1"])).await;
     let receipts: Vec<Bytes> = receipts.as_array().unwrap().iter().map(bytes).collect();

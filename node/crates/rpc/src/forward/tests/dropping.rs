@@ -148,7 +148,9 @@ async fn conditions_are_checked_and_sent_along() {
             -32_003,
             "the storage of",
         ),
-        (json!({ "blockNumber": "0x1" }), -32_602, "unknown field `blockNumber`"),
+        (json!({ "blockNumber": "0x1" }), -32_602, "there is no condition \"blockNumber\""),
+        (json!({ "blockNumberMin": "0x01" }), -32_602, "the conditions: blockNumberMin: "),
+        (json!({ "knownAccounts": { "0x12": {} } }), -32_602, "the conditions: "),
         (json!("0x1"), -32_602, "the conditions: "),
     ] {
         let error = forwarder.send_conditional(&raw, conditions.clone()).await.unwrap_err();
