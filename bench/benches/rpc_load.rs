@@ -1,5 +1,6 @@
 //! Measures what RPC load does to the overlay: the latency of messages at a node, alone and with
-//! 4,000 subscriptions and 10,000 requests a second.
+//! 4,000 subscriptions and 10,000 requests a second; with `-- --pages` alone and with 50 live pages
+//! open.
 //!
 //! It does not use divan: it runs two real nodes on loopback in real time, and prints ratios between
 //! measurements of the same run. A devnet's blocks are built and posted at node 0 and executed by
@@ -30,6 +31,8 @@ const EACH: usize = 64;
 /// Connections with requests, and the requests a second of all.
 const ASKING: usize = 8;
 const REQUESTS: u64 = 10_000;
+/// Live pages that are open.
+const PAGES: usize = 50;
 /// The timing of based-op: a frag every 200 ms, ten in a block.
 const FRAG: Duration = Duration::from_millis(200);
 const FRAGS: u32 = 10;
@@ -46,6 +49,66 @@ async fn dial(address: &str) -> Socket {
     let stream = tokio::net::TcpStream::connect(address).await.expect("the node listens");
     let dialled = tokio_tungstenite::client_async(format!("ws://{address}/"), stream).await;
     dialled.expect("a WebSocket").0
+}
+
+/// What loads the node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Subscriptions and requests of Ethereum's JSON-RPC.
+    Rpc,
+    /// Live pages.
+    Pages,
+}
+
+impl Kind {
+    const fn option(self) -> &'static str {
+        match self {
+            Self::Rpc => "--load",
+            Self::Pages => "--load-pages",
+        }
+    }
+
+    fn describe(self) -> String {
+        match self {
+            Self::Rpc => format!(
+                "{} subscriptions on {CONNECTIONS} connections, {REQUESTS} requests a second on \
+                 {ASKING}",
+                CONNECTIONS * EACH
+            ),
+            Self::Pages => format!("{PAGES} live pages"),
+        }
+    }
+}
+
+/// The process that keeps live pages open until its standard input is closed; the same lines.
+async fn pages(address: &str) {
+    let (news, mut tasks) = (Arc::new(AtomicU64::new(0)), Vec::new());
+    for _ in 0..PAGES {
+        let mut socket = dial(address).await;
+        let request = r#"{"jsonrpc":"2.0","id":1,"method":"fragcast_subscribeLive","params":[]}"#;
+        socket.send(Text::text(request)).await.expect("open");
+        socket.next().await.expect("open").expect("an answer");
+        let news = Arc::clone(&news);
+        tasks.push(tokio::spawn(async move {
+            while let Some(Ok(_)) = socket.next().await {
+                news.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+    tell_when_closed(&AtomicU64::new(0), &news).await;
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Says that all is there, waits until standard input is closed, and says how many came a second.
+async fn tell_when_closed(answers: &AtomicU64, news: &AtomicU64) {
+    let begin = Instant::now();
+    let _ = writeln!(std::io::stdout(), "ready");
+    let _ =
+        tokio::task::spawn_blocking(|| for _ in std::io::stdin().lines().map_while(Result::ok) {})
+            .await;
+    let seconds = begin.elapsed().as_secs_f64();
+    let rate = |n: &AtomicU64| n.load(Ordering::Relaxed) as f64 / seconds;
+    let _ = writeln!(std::io::stdout(), "{:.0} {:.0}", rate(answers), rate(news));
 }
 
 /// The process that loads the node until its standard input is closed. It prints a line when all
@@ -100,27 +163,20 @@ async fn load(address: &str) {
             }
         }));
     }
-    let begin = Instant::now();
-    let _ = writeln!(std::io::stdout(), "ready");
-    let _ =
-        tokio::task::spawn_blocking(|| for _ in std::io::stdin().lines().map_while(Result::ok) {})
-            .await;
-    let seconds = begin.elapsed().as_secs_f64();
+    tell_when_closed(&answers, &news).await;
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
-    let rate = |n: &AtomicU64| n.load(Ordering::Relaxed) as f64 / seconds;
-    let _ = writeln!(std::io::stdout(), "{:.0} {:.0}", rate(&answers), rate(&news));
 }
 
 /// The load, running.
 struct Load(Child, BufReader<std::process::ChildStdout>);
 
 impl Load {
-    fn start(address: &str) -> Self {
+    fn start(kind: Kind, address: &str) -> Self {
         let program = std::env::current_exe().expect("this program");
         let mut child = Command::new("nice")
             .args(["-n", "19"])
             .arg(program)
-            .args(["--load", address])
+            .args([kind.option(), address])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -189,7 +245,7 @@ fn execution(genesis: &Genesis, spec: &Arc<ChainSpec>) -> anyhow::Result<Executi
     Ok(Execution::on_source(Arc::clone(spec), Arc::new(source)))
 }
 
-async fn measure(rounds: usize, blocks: usize) {
+async fn measure(kind: Kind, rounds: usize, blocks: usize) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let config = DevnetConfig { timestamp: unix_seconds(), ..DevnetConfig::default() };
     let genesis = Genesis::devnet(&config);
@@ -212,7 +268,7 @@ async fn measure(rounds: usize, blocks: usize) {
     for _ in 0..rounds {
         phase(&mut network, &mut gateway, blocks, &mut alone).await;
         let address = address.clone();
-        let load = tokio::task::spawn_blocking(move || Load::start(&address)).await;
+        let load = tokio::task::spawn_blocking(move || Load::start(kind, &address)).await;
         let load = load.expect("it starts");
         phase(&mut network, &mut gateway, blocks, &mut loaded).await;
         let ended = tokio::task::spawn_blocking(move || load.end()).await;
@@ -222,9 +278,8 @@ async fn measure(rounds: usize, blocks: usize) {
     for (answers, news) in &received {
         let _ = writeln!(
             out,
-            "{} subscriptions on {CONNECTIONS} connections, {REQUESTS} requests a second on {ASKING}: \
-             {answers:.0} answers and {news:.0} notifications a second were received",
-            CONNECTIONS * EACH
+            "{}: {answers:.0} answers and {news:.0} notifications a second were received",
+            kind.describe()
         );
     }
     let _ =
@@ -248,13 +303,16 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
-    if let [_, option, address] = args.as_slice()
-        && option == "--load"
-    {
-        runtime.block_on(load(address));
-        return;
+    if let [_, option, address] = args.as_slice() {
+        if option == Kind::Rpc.option() {
+            return runtime.block_on(load(address));
+        }
+        if option == Kind::Pages.option() {
+            return runtime.block_on(pages(address));
+        }
     }
+    let kind = if args.iter().any(|arg| arg == "--pages") { Kind::Pages } else { Kind::Rpc };
     // `cargo test --benches` and `cargo bench -- --test` only check that it runs.
     let short = args.iter().any(|arg| arg == "--test");
-    runtime.block_on(measure(if short { 1 } else { 3 }, if short { 1 } else { 5 }));
+    runtime.block_on(measure(kind, if short { 1 } else { 3 }, if short { 1 } else { 5 }));
 }

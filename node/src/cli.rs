@@ -4,6 +4,7 @@
 mod chains;
 mod check;
 mod files;
+mod fork_times;
 mod run;
 mod setup;
 #[cfg(unix)]
@@ -104,6 +105,9 @@ struct Overrides {
     /// TCP port of the public JSON-RPC.
     #[arg(long = "http.port", env = "FRAGCAST_HTTP_PORT")]
     http_port: Option<u16>,
+    /// Serves no live page at `/` of the public JSON-RPC.
+    #[arg(long = "no-page", env = "FRAGCAST_NO_PAGE")]
+    no_page: bool,
     /// TCP address to which the gateway posts its messages.
     #[arg(long = "ingest.listen", env = "FRAGCAST_INGEST_LISTEN")]
     ingest_listen: Option<SocketAddr>,
@@ -127,7 +131,12 @@ struct Overrides {
     #[arg(long = "http.vhosts", env = "FRAGCAST_HTTP_VHOSTS", value_delimiter = ',')]
     vhosts: Option<Vec<String>>,
     /// Origins of web pages that may read answers and open WebSockets; `*`: all.
-    #[arg(long = "http.cors", env = "FRAGCAST_HTTP_CORS", value_delimiter = ',')]
+    #[arg(
+        long = "http.cors",
+        alias = "http.corsdomain",
+        env = "FRAGCAST_HTTP_CORS",
+        value_delimiter = ','
+    )]
     cors: Option<Vec<String>>,
     /// File with the token of the operator's JSON-RPC.
     #[arg(long = "admin.token", env = "FRAGCAST_ADMIN_TOKEN")]
@@ -175,6 +184,7 @@ impl Overrides {
         if let Some(port) = self.http_port {
             config.http.listen.set_port(port);
         }
+        config.http.page &= !self.no_page;
         set(&mut config.ingest.listen, self.ingest_listen.as_ref());
         set(&mut config.metrics.listen, self.metrics.as_ref());
         set(&mut config.execution.chain, self.chain.as_ref());

@@ -26,7 +26,7 @@ use crate::gateway::reach::Unreached;
 
 pub use check::ConfigError;
 pub use file::{FileError, read_toml};
-pub use names::{Live, LogFormat, ProfileName, RouteName, StateFrom};
+pub use names::{Live, LogFormat, ProfileName, RouteName, SignerApi, StateFrom};
 
 /// `node.toml`. Relative paths are relative to the file.
 ///
@@ -195,8 +195,24 @@ pub struct Leader {
     /// How long this node's own subscribers wait for the next leader to have a message that they are
     /// to see, milliseconds, at most 20; 0: they do not wait.
     pub hand_over_ms: u64,
+    /// How long a substitute waits for an Env of each gateway that comes before it, milliseconds. Only
+    /// where the network file has `substitutes`.
+    pub substitute_after_ms: u64,
     /// What the gateway is told when nobody is connected.
     pub unreached: Unreached,
+    /// URL of a signer that has the gateway's key and signs its delegation to this node. Empty:
+    /// delegations come from the network file and from peers.
+    pub signer: String,
+    /// How it is asked.
+    pub signer_api: SignerApi,
+    /// How long a request to it may take, milliseconds: somebody may have to approve it.
+    pub signer_timeout_ms: u64,
+    /// The gateway that is to delegate, an address.
+    pub gateway: String,
+    /// Blocks of a delegation, which is renewed in its last quarter; 0: all blocks.
+    pub delegation_blocks: u64,
+    /// Where the delegation is saved for the next start.
+    pub delegation: PathBuf,
 }
 
 /// The interface to which the gateway posts its messages.
@@ -261,13 +277,16 @@ pub struct Admin {
 pub struct Http {
     /// TCP address for HTTP and WebSocket.
     pub listen: SocketAddr,
+    /// Whether the live page is served at `/`.
+    pub page: bool,
     /// Messages that wait for a slow subscriber before it is dropped.
     pub subscriber_queue: u32,
     /// Names of this host that requests may ask for, on every TCP port; `localhost` and IP addresses
     /// always may, and with `*` all.
     pub vhosts: Vec<String>,
     /// Origins of web pages that may read answers and open WebSockets, such as
-    /// `https://app.example`, or `*`.
+    /// `https://app.example` or `https://*.app.example`, or `*`.
+    #[serde(alias = "corsdomain")]
     pub cors: Vec<String>,
 }
 
@@ -309,6 +328,9 @@ pub struct Flashblocks {
     pub buffer_mib: usize,
     /// A subscriber that does not take a flashblock within this is dropped, milliseconds.
     pub slow_subscriber_ms: u64,
+    /// A subscriber of which nothing is heard for this long, not even answers to pings, is dropped,
+    /// seconds.
+    pub idle_s: u64,
 }
 
 /// Prometheus metrics, `/healthz`, `/readyz`.
@@ -439,7 +461,14 @@ impl Default for Leader {
             fanout: DEFAULT_FANOUT,
             loss_per_hop: 0.02,
             hand_over_ms: 0,
+            substitute_after_ms: millis(fragcast_turbine::Config::new(0).substitute_after),
             unreached: Unreached::Refuse,
+            signer: String::new(),
+            signer_api: SignerApi::Web3signer,
+            signer_timeout_ms: 60_000,
+            gateway: String::new(),
+            delegation_blocks: 0,
+            delegation: "leader.delegation".into(),
         }
     }
 }
@@ -480,6 +509,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9320)),
+            page: true,
             subscriber_queue: 4096,
             vhosts: vec!["localhost".into()],
             cors: Vec::new(),
@@ -518,6 +548,7 @@ impl Default for Flashblocks {
             max_subscribers_per_address: settings.per_address,
             buffer_mib: settings.buffer / (1024 * 1024),
             slow_subscriber_ms: millis(settings.slow_after),
+            idle_s: settings.idle.as_secs(),
         }
     }
 }

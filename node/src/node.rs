@@ -21,7 +21,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use fragcast_execution::executor::Executor;
 use fragcast_rpc::flashblocks::{self, Door};
-use fragcast_turbine::net::{NetConfig, Running};
+use fragcast_turbine::net::{Loss, NetConfig, Running};
 use fragcast_turbine::output::Output;
 use fragcast_turbine::sequencer::Sequencer;
 use fragcast_turbine::tables::Weights;
@@ -32,6 +32,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::gateway::delegating::{self, DelegationStatus};
 use crate::gateway::ingest::{Ingest, IngestStats};
 use crate::gateway::journal::Journal;
 use crate::gateway::publish::{self, PublishStats};
@@ -40,11 +41,13 @@ use crate::log::Limiter;
 use crate::members::{bootstrap, weights};
 use crate::network::Network;
 use crate::registry::Beginning;
+use crate::serve::forks;
+use crate::serve::live::{self, Live};
+use crate::serve::metrics;
 use crate::serve::races::Races;
 use crate::serve::recorder::Recorder;
 use crate::serve::rpc;
 use crate::serve::state::{NodeState, RpcStats};
-use crate::serve::{forks, metrics};
 
 use execution::Executing;
 pub use execution::Execution;
@@ -85,8 +88,8 @@ pub struct Parts {
     pub gossip_port: Option<TcpListener>,
     /// Its execution settings; `None`: it carries messages and executes nothing.
     pub execution: Option<Execution>,
-    /// For experiments: share of outgoing shreds thrown away, and a seed.
-    pub drop_shreds: Option<(f64, u64)>,
+    /// For experiments: the share of outgoing shreds that is thrown away.
+    pub drop_shreds: Option<Loss>,
     /// For experiments: while true, no UDP packet passes in or out.
     pub cut: Option<Arc<AtomicBool>>,
     /// An observer.
@@ -155,11 +158,22 @@ impl Node {
             settings.guests = settings.guests.max(NEWCOMERS);
         }
         let ahead = (settings.catch_up.memory > 0).then_some(settings.catch_up.ahead);
+        let delegating =
+            config.signer()?.zip(leader_key).map(|(signer, key)| delegating::Settings {
+                signer,
+                chain_id: network.chain_id,
+                peer,
+                key,
+                blocks: Some(config.leader.delegation_blocks).filter(|blocks| *blocks > 0),
+                saved: config.leader.delegation.clone(),
+            });
+        let delegation = delegating.as_ref().map(|_| Arc::<DelegationStatus>::default());
         let registry = match config.registry_settings(&network)? {
             Some(settings) => Some(Beginning::of(settings, &network).await),
             None => None,
         };
         let (live, guests) = (settings.members.live, settings.guests);
+        let substitutes = network.schedule.substitutes();
         let setup = match &registry {
             Some(registry) => Setup::of(settings, registry.epochs(&network)?)?,
             None => {
@@ -207,7 +221,8 @@ impl Node {
         let engine = config
             .engine_settings()?
             .map(|settings| engine::spawn(settings, Arc::clone(&engine_stats)));
-        let executing = execution.map(|e| Executing::start(e, &config)).transpose()?;
+        let noted = Arc::<Live>::default();
+        let executing = execution.map(|e| Executing::start(e, &config, &noted)).transpose()?;
         let (own, own_rx) = mpsc::channel(OWN_QUEUE);
         let published = Arc::new(PublishStats::default());
         let own = match config.hand_over()? {
@@ -227,6 +242,7 @@ impl Node {
             own,
             journal,
             Arc::clone(&reach),
+            delegation.clone(),
             Arc::clone(&stats),
         );
         let p2p = net.local_addr();
@@ -248,6 +264,7 @@ impl Node {
             forwarder: OnceLock::new(),
             gossip: gossip.as_ref().map(|(handle, _)| handle.clone()),
             races: Races::default(),
+            live: noted,
             flashblocks: OnceLock::new(),
             ports: OnceLock::new(),
             network,
@@ -255,6 +272,7 @@ impl Node {
             reach,
             registry: registry.as_ref().map(|registry| Arc::clone(registry.status())),
             weights: weights.as_ref().filter(|_| live).map(|_| Arc::default()),
+            delegation,
             agreement: Mutex::default(),
             progress: Mutex::default(),
         });
@@ -283,12 +301,14 @@ impl Node {
             flashblocks = Some(door);
         }
         let (mut http, mut preconf) = (Methods::new(), None);
+        let mut about = public::about(&state, None);
         if let Some(executing) = executing {
             let executor = Arc::clone(&executing.executor);
             tasks.push(tokio::spawn(forks::watch(Arc::clone(executor.spec()))));
             tasks.push(tokio::spawn(heads::tell(executor, state.net.clone())));
             let public =
                 public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;
+            about = public::about(&state, Some(&public));
             http.merge(public.module)?;
             preconf = Some(public.preconf);
             memory = Arc::clone(&public.eth.memory);
@@ -298,7 +318,7 @@ impl Node {
             let _ = state.eth.set(public.eth);
             let _ = state.forwarder.set(public.forwarder);
         }
-        let own = rpc::module(
+        let mut own = rpc::module(
             Arc::clone(&state),
             &outputs,
             config.http.subscriber_queue as usize,
@@ -306,10 +326,18 @@ impl Node {
             Arc::clone(&memory),
             runtimes.serving(),
         );
+        let about = fragcast_rpc::about::module(about, http.method_names());
+        own.merge(about)?;
+        let pictures = live::hub(&state, config.rpc.slow_after(), Arc::clone(&memory));
+        own.merge(pictures.module(live::NAMES))?;
         http.merge(own.clone())?;
         if let Some(preconf) = &mut preconf {
             preconf.merge(own)?;
         }
+        tasks.push(runtimes.serving().spawn(pictures.run()));
+        let chain = state.executor.as_ref().map(|executor| executor.view().subscribe());
+        let following = live::follow(Arc::clone(&state), outputs.subscribe(), chain);
+        tasks.push(runtimes.serving().spawn(following));
         let opening = Opening {
             config: &config,
             runtimes: &runtimes,
@@ -339,6 +367,10 @@ impl Node {
             let timeout = Duration::from_millis(config.client.timeout_ms);
             tasks.push(tokio::spawn(weights::follow(source, poll, timeout, status, net)));
         }
+        if let Some((settings, status)) = delegating.zip(state.delegation.clone()) {
+            let keeper = delegating::Keeper::new(settings, state.net.clone(), status);
+            tasks.push(tokio::spawn(keeper.run()));
+        }
         if let Some(registry) = registry {
             let follower = registry.follow(state.net.clone(), &state.network);
             tasks.push(tokio::spawn(follower.run()));
@@ -346,7 +378,7 @@ impl Node {
 
         let pump = Pump {
             state: Arc::clone(&state),
-            sequencer: Sequencer::default(),
+            sequencer: Sequencer::new(substitutes),
             outputs: outputs.clone(),
             engine,
             feed: state.executor.clone().map(|executor| Feed::new(executor, ahead)),

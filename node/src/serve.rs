@@ -1,11 +1,14 @@
 //! What a node answers about itself: the `fragcast_*` JSON-RPC, its status, and its metrics.
 //!
-//! [`state`] is what there is to read; [`rpc`], [`metrics`] and `status.rs` read it.
+//! [`state`] is what there is to read; [`rpc`], [`metrics`], [`live`] and `status.rs` read it. [`page`]
+//! shows in a browser what [`live`] tells.
 
 pub mod agreement;
 pub(crate) mod forks;
 pub mod hints;
+pub mod live;
 pub mod metrics;
+pub mod page;
 pub mod races;
 pub mod recorder;
 pub mod rpc;

@@ -41,14 +41,15 @@ mod tls;
 mod transport;
 mod unwelcome;
 
+pub use crate::protocol::Spread;
 pub use clock::Clock;
 pub use congestion::FixedWindow;
 #[doc(hidden)]
-pub use experiments::client_config;
+pub use experiments::{Loss, client_config};
 pub use handle::{BroadcastReply, DelegationRefused, EpochRefused, Handle};
 pub use link::{GossipInput, GossipLink, Outlook};
 pub use log_limit::LogLimit;
-pub use snapshot::{EpochSnapshot, FallbackSnapshot, Snapshot};
+pub use snapshot::{EpochSnapshot, FallbackSnapshot, LinkSnapshot, Snapshot};
 pub use spawn::{NetError, Running, spawn};
 pub use transport::bind;
 
@@ -104,8 +105,8 @@ pub struct NetConfig {
     pub uplink_bps: u64,
     /// Whether this node takes QUIC datagrams; without, peers use streams.
     pub datagrams: bool,
-    /// For experiments: the share of outgoing shreds that is thrown away, and the seed.
-    pub drop_shreds: Option<(f64, u64)>,
+    /// For experiments: the share of outgoing shreds that is thrown away.
+    pub drop_shreds: Option<Loss>,
     /// For experiments: while this is true, no packet passes either way.
     pub cut: Option<Arc<AtomicBool>>,
     /// Limits.

@@ -70,6 +70,8 @@ mod relaying;
 mod repair;
 mod seats;
 mod setup;
+mod spread;
+mod substituting;
 mod tables;
 mod window;
 
@@ -93,7 +95,7 @@ use crate::outcome::Outcomes;
 use crate::peer::{PeerId, PeerKey};
 use crate::planner::{PlanDraft, PlanJob};
 use crate::rotation::Support;
-use crate::schedule::{Schedule, rotation_hash};
+use crate::schedule::{Lead, Schedule, rotation_hash};
 use crate::tables::Weights;
 use crate::time::Timestamp;
 
@@ -106,6 +108,7 @@ pub use leading::BroadcastError;
 pub use receipts::{HopLatency, LEADER_BPS, ReceiptsState, RegionLatency};
 pub use records::OwnRecord;
 pub use setup::{Setup, SetupError};
+pub use spread::Spread;
 pub use tables::{MembersState, Probe};
 pub use window::{WINDOW_FUTURE, WINDOW_PAST};
 
@@ -167,6 +170,13 @@ impl Protocol {
         self.at(now).guest(peer)
     }
 
+    /// A member that this node, a guest, has called has no place for it, or no more: it is left alone
+    /// for a while, and [`wanted_connections`](Self::wanted_connections) has another.
+    pub fn handle_refused(&mut self, now: Timestamp, peer: PeerKey) {
+        let Parts { ctx, attaching, .. } = self.at(now);
+        attaching.refused(ctx, peer);
+    }
+
     /// This node calls a peer, be it in a table or not: its key. Who is in none becomes a *contact*:
     /// it can be asked as a member can, has no weight, and is known until
     /// [`forget_contact`](Self::forget_contact) or until a table names it. `None` beyond
@@ -194,6 +204,11 @@ impl Protocol {
     /// Guests that take all sets from this node.
     pub const fn guests_served(&self) -> usize {
         self.parts.ctx.seats.full()
+    }
+
+    /// How the newest message spreads; `None` before there is one, or while its plan is not known.
+    pub fn spread(&self) -> Option<Spread> {
+        self.parts.newest.spread(&self.parts.ctx)
     }
 
     /// How many guests are let in.
@@ -415,7 +430,8 @@ impl Protocol {
     /// Sends a message of this node's own to everybody.
     ///
     /// The application numbers attempts and indices, and never gives one key to two messages:
-    /// that would be equivocation.
+    /// that would be equivocation. The attempts of a block that are its gateway's own are those of
+    /// [`lead`](Self::lead).
     ///
     /// # Errors
     /// [`BroadcastError`]; nothing is sent then.
@@ -491,10 +507,25 @@ impl Protocol {
         self.parts.ctx.me()
     }
 
-    /// Whether this node's key and peer id lead `block`.
+    /// Whether this node's key and peer id lead `block` by the schedule.
     pub fn leads(&self, block: u64) -> bool {
         let leading = self.parts.leading.as_ref();
         leading.is_some_and(|leading| leading.leads(&self.parts.ctx, block))
+    }
+
+    /// By what right this node leads `block` for `gateway` at this moment: the numbers of the attempts
+    /// that it may make. As a substitute only if no Env of a lower rank is here and has had its time,
+    /// see [`Config::substitute_after`].
+    ///
+    /// # Errors
+    /// [`BroadcastError::NotLeader`], [`BroadcastError::NotDue`], [`BroadcastError::Overtaken`].
+    pub fn lead(
+        &mut self,
+        now: Timestamp,
+        block: u64,
+        gateway: &Address,
+    ) -> Result<Lead, BroadcastError> {
+        self.at(now).lead(block, gateway)
     }
 
     /// Whether the next leader is asked to acknowledge this node's messages of `block`, so that

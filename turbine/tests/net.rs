@@ -15,7 +15,7 @@ use ed25519_dalek::SigningKey;
 use fragcast_shredder::{BlockBuilder, GatewayKey, MessageKey, VerifiedMessage};
 use fragcast_turbine::membership::RecordBody;
 use fragcast_turbine::net::{
-    EpochRefused, GossipInput, Handle, Limits, NetConfig, Running, Snapshot, bind, spawn,
+    EpochRefused, GossipInput, Handle, Limits, Loss, NetConfig, Running, Snapshot, bind, spawn,
 };
 use fragcast_turbine::protocol::{Setup, WINDOW_FUTURE};
 use fragcast_turbine::{
@@ -245,7 +245,8 @@ async fn stop_all(nodes: Vec<Node>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_reach_everybody_in_spite_of_loss() {
     let (world, sockets) = World::new(5);
-    let lossy = |i| NetConfig { drop_shreds: Some((0.02, i as u64)), ..NetConfig::default() };
+    let lossy =
+        |i| NetConfig { drop_shreds: Some(Loss::new(0.02, i as u64)), ..NetConfig::default() };
     let mut nodes = world.start_all(sockets, lossy).await;
     for seq in 0..5 {
         let message = world.broadcast(&nodes[0], seq, 10_000).await;
@@ -289,7 +290,8 @@ async fn members_that_are_more_than_connections_hear_everything_over_a_few() {
 async fn what_no_code_makes_up_for_is_repaired() {
     let (world, sockets) = World::new(5);
     // Half of all shreds; the code is made for 2 %.
-    let lossy = |i| NetConfig { drop_shreds: Some((0.5, i as u64)), ..NetConfig::default() };
+    let lossy =
+        |i| NetConfig { drop_shreds: Some(Loss::new(0.5, i as u64)), ..NetConfig::default() };
     let mut nodes = world.start_all(sockets, lossy).await;
     let mut repaired = 0;
     for seq in 0..5 {

@@ -125,9 +125,24 @@ loss_per_hop = {loss}
 # How long this node's own subscribers wait for the next leader to have what they are to see,
 # milliseconds, at most 20. 0: they do not wait. What is sent to peers never waits.
 hand_over_ms = {hand_over}
+# Where the network file has `substitutes`: how long this node, as a substitute, waits for an Env of
+# each gateway that comes before it, milliseconds.
+substitute_after_ms = {substitute_after}
 # When nobody is connected: refuse the gateway's messages (-32005), or tell with every answer how
 # many peers a message was handed to.
 unreached = "{unreached}"
+# A signer that has the gateway's key, such as "http://127.0.0.1:9000": it is asked to sign the
+# delegation to this node, so that key need not be on this machine. Empty: there is none.
+signer = {signer:?}
+# web3signer, clef or eth_sign; and how long an answer may take, milliseconds.
+signer_api = "{signer_api}"
+signer_timeout_ms = {signer_timeout}
+# The gateway that delegates, an address.
+gateway = {gateway:?}
+# Blocks of a delegation, renewed in its last quarter; 0: all blocks.
+delegation_blocks = {delegation_blocks}
+# The delegation, for the next start. Without this file it is asked for anew.
+delegation = {delegation:?}
 
 [ingest]
 # Where the gateway posts based_env, based_newFrag and based_sealFrag. Keep it on loopback.
@@ -172,13 +187,15 @@ token = {admin_token:?}
 [http]
 # Public JSON-RPC over HTTP and WebSocket: fragcast_* and, with a chain to execute, eth_*.
 listen = "{http_listen}"
+# A page in the browser that shows the node live, at /.
+page = {page}
 # Messages and events that wait for a slow subscriber before it is dropped.
 subscriber_queue = {queue}
 # Names of this host that requests may ask for, on every TCP port, against DNS rebinding. localhost
 # and IP addresses always may; "*": all.
 vhosts = {vhosts:?}
-# Origins of web pages that may read answers and open WebSockets, such as "https://app.example", or
-# "*". Pages on this machine may open WebSockets in any case.
+# Origins of web pages that may read answers and open WebSockets, such as "https://app.example" or
+# "https://*.app.example"; "*": all. Pages on this machine may open WebSockets in any case.
 cors = {cors:?}
 
 [rpc]
@@ -213,6 +230,8 @@ max_subscribers_per_address = {flashblocks_per_address}
 buffer_mib = {flashblocks_buffer}
 # A subscriber that does not take a flashblock within this is dropped, milliseconds.
 slow_subscriber_ms = {flashblocks_slow}
+# A subscriber of which nothing is heard for this long, not even answers to pings, is dropped, seconds.
+idle_s = {flashblocks_idle}
 
 [metrics]
 # /metrics for Prometheus, /healthz, /readyz.
@@ -276,7 +295,14 @@ filter = "{filter}"
             fanout = leader.fanout,
             loss = leader.loss_per_hop,
             hand_over = leader.hand_over_ms,
+            substitute_after = leader.substitute_after_ms,
             unreached = <&str>::from(leader.unreached),
+            signer = leader.signer,
+            signer_api = leader.signer_api,
+            signer_timeout = leader.signer_timeout_ms,
+            gateway = leader.gateway,
+            delegation_blocks = leader.delegation_blocks,
+            delegation = leader.delegation,
             ingest_listen = ingest.listen,
             max_body = ingest.max_body_mib,
             chain = execution.chain,
@@ -293,6 +319,7 @@ filter = "{filter}"
             admin_listen = admin.listen,
             admin_token = admin.token,
             http_listen = http.listen,
+            page = http.page,
             queue = http.subscriber_queue,
             vhosts = http.vhosts,
             cors = http.cors,
@@ -311,6 +338,7 @@ filter = "{filter}"
             flashblocks_per_address = flashblocks.max_subscribers_per_address,
             flashblocks_buffer = flashblocks.buffer_mib,
             flashblocks_slow = flashblocks.slow_subscriber_ms,
+            flashblocks_idle = flashblocks.idle_s,
             metrics_listen = metrics.listen,
             url = engine.url,
             jwt = engine.jwt_secret,

@@ -48,6 +48,17 @@ fn mistakes_are_told_by_name() {
         ("[log]\nformat = \"xml\"", "unknown variant `xml`, expected `text` or `json`"),
         ("[log]\nfilter = \"fragcast=loud\"", "log.filter"),
         ("[leader]\nunreached = \"hope\"", "unknown variant `hope`, expected `refuse` or `tell`"),
+        ("[leader]\nsigner = \"https://x\"", "leader.signer: `https://x`"),
+        ("[leader]\nsigner = \"http://me:secret@x\"", "no name or password"),
+        ("[leader]\nsigner = \"http://x\"", "leader.gateway: must be the address"),
+        ("[leader]\ngateway = \"0x01\"", "leader.gateway: is for leader.signer"),
+        (
+            "[leader]\nsigner_api = \"ledger\"",
+            "unknown variant `ledger`, expected one of `web3signer`, `clef`, `eth_sign`",
+        ),
+        ("[leader]\nsubstitute_after_ms = 0", "leader.substitute_after_ms"),
+        ("[leader]\nsigner_timeout_ms = 0", "leader.signer_timeout_ms"),
+        ("[leader]\ndelegation_blocks = 5", "leader.delegation_blocks"),
         ("[engine]\nurl = \"http://x\"", "engine.jwt_secret"),
         ("[p2p]\nreassembly_mib = 1", "reassembly_mib"),
         (

@@ -4,38 +4,38 @@
 //! accepts users' transactions over JSON-RPC (`pool.rs`), so a wallet or a library can be tried
 //! against any node.
 
+mod building;
+mod buttons;
 mod churn;
 mod pool;
 mod report;
+mod scene;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use fragcast_execution::chain::ChainSpec;
 use fragcast_execution::devnet::genesis::{USER_KEYS, USERS};
-use fragcast_execution::devnet::{DevnetConfig, DevnetGateway, Genesis};
+use fragcast_execution::devnet::{DevnetConfig, Genesis};
 use fragcast_execution::executor::ReportTap;
-use fragcast_shredder::{Dialect, Message};
+use fragcast_shredder::Dialect;
 use fragcast_store::{Store, StoreConfig};
 use fragcast_turbine::{Mode, Policy};
 use serde_json::json;
-use tokio::time::Instant;
 
 use crate::config::RouteName;
-use crate::lab::local::{ExecutionFactory, LocalNetwork, LocalOptions};
+use crate::lab::local::{LocalNetwork, LocalOptions};
 use crate::node::Execution;
 
+use building::Building;
+use buttons::Buttons;
 use churn::Churn;
 use pool::Pool;
 use report::{View, print_table, summary};
-
-/// Time after which a message counts as missed.
-const GUARD: Duration = Duration::from_secs(120);
-const FRAG_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Arguments of `fragcast devnet`.
 #[derive(Debug, Clone, clap::Args)]
@@ -113,12 +113,21 @@ pub struct DevnetArgs {
     /// system.
     #[arg(long = "flashblocks.port")]
     pub flashblocks_port: Option<u16>,
+    /// Opens no page that shows the network live.
+    #[arg(long, conflicts_with = "page_port")]
+    pub no_page: bool,
+    /// TCP port of the page that shows the network live; 0: chosen by the system.
+    #[arg(long = "page.port", default_value_t = 0)]
+    pub page_port: u16,
     /// Prints where everything listens, as JSON, before the first block.
     #[arg(long)]
     pub addresses: bool,
     /// The path / shows the preconfirmed view, as /preconf always does.
     #[arg(long)]
     pub preconf_as_latest: bool,
+    /// Origins of web pages that may read answers and open WebSockets; `*`: all.
+    #[arg(long = "http.cors", value_delimiter = ',')]
+    pub cors: Vec<String>,
     /// Keeps the nodes' directories here; otherwise they are deleted.
     #[arg(long)]
     pub dir: Option<PathBuf>,
@@ -180,6 +189,7 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         // One more registers later.
         gateways: gateways + usize::from(args.churn),
         blocks_per_term: if args.gateways > 1 { args.term } else { 30 },
+        substitutes: 0,
         chain_id: chain.chain_id,
         dialect: args.dialect,
         loss: args.loss,
@@ -190,6 +200,7 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         gateway_url: Some(format!("http://{gateway}")),
         http_port: args.http_port,
         preconf_as_latest: args.preconf_as_latest,
+        cors: args.cors.clone(),
         policy: args.policy(),
         mode: args.mode,
         gossip_port: args.gossip_port,
@@ -207,10 +218,23 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
     if let Some(churn) = &churn {
         churn.begin(&network);
     }
-    announce(&args, &network, gateway)?;
+    let (buttons, mut desk) = match args.no_page {
+        true => (None, None),
+        false => Some(Buttons::open(args.page_port)?).unzip(),
+    };
+    announce(&args, &network, gateway, buttons.as_ref())?;
     let view = View::new(&args);
+    let building = Building {
+        args: &args,
+        network: &mut network,
+        pool: &pool,
+        view: &view,
+        churn: churn.as_mut(),
+        execution: &factory,
+        desk: desk.as_mut(),
+    };
     let outcome = tokio::select! {
-        outcome = build(&args, &chain, &mut network, &pool, (&view, churn.as_mut(), &factory)) => Some(outcome),
+        outcome = building.run(&chain) => Some(outcome),
         _ = tokio::signal::ctrl_c() => None,
     };
     view.update(&network);
@@ -224,6 +248,9 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         Churn::print(&told)?;
         summary["ok"] = json!(summary["ok"] == true && told["ok"] == true);
         summary["epochs"] = told;
+    }
+    if let Some(buttons) = buttons {
+        buttons.close().await;
     }
     network.stop().await;
     if let Some(path) = &args.report {
@@ -239,7 +266,12 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
 }
 
 /// Prints the addresses for wallets and scripts.
-fn announce(args: &DevnetArgs, network: &LocalNetwork, gateway: SocketAddr) -> anyhow::Result<()> {
+fn announce(
+    args: &DevnetArgs,
+    network: &LocalNetwork,
+    gateway: SocketAddr,
+    page: Option<&Buttons>,
+) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let http: Vec<String> =
         network.nodes().iter().map(|node| format!("http://{}", node.addresses().http)).collect();
@@ -249,7 +281,7 @@ fn announce(args: &DevnetArgs, network: &LocalNetwork, gateway: SocketAddr) -> a
             .iter()
             .map(|node| node.addresses().gossip.iter().map(ToString::to_string).collect())
             .collect();
-        let doors = network.nodes().iter().filter_map(|node| node.addresses().flashblocks);
+        let doors = network.nodes().into_iter().filter_map(|node| node.addresses().flashblocks);
         let doors: Vec<String> = doors.map(|door| format!("ws://{door}")).collect();
         let gateway = format!("http://{gateway}");
         let all = json!({
@@ -257,6 +289,7 @@ fn announce(args: &DevnetArgs, network: &LocalNetwork, gateway: SocketAddr) -> a
             "gateway": gateway,
             "gossip": gossip,
             "flashblocks": doors,
+            "page": page.map(Buttons::url),
         });
         writeln!(out, "{all}")?;
     } else if let Some(first) = http.first() {
@@ -266,6 +299,9 @@ fn announce(args: &DevnetArgs, network: &LocalNetwork, gateway: SocketAddr) -> a
              well-known key {}",
             USERS[0], USER_KEYS[0],
         )?;
+        if let Some(page) = page {
+            writeln!(out, "the network live, with buttons to break it: {}", page.url())?;
+        }
     }
     out.flush()?;
     Ok(())
@@ -281,76 +317,4 @@ fn execution(spec: &Arc<ChainSpec>, dir: &Path, tap: ReportTap) -> anyhow::Resul
 
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// Builds and posts all blocks.
-async fn build(
-    args: &DevnetArgs,
-    chain: &DevnetConfig,
-    network: &mut LocalNetwork,
-    pool: &Pool,
-    (view, mut churn, execution): (&View, Option<&mut Churn>, &ExecutionFactory),
-) -> anyhow::Result<()> {
-    network.connected(GUARD * 3).await?;
-    let mut gateway = DevnetGateway::new(chain, args.dialect)?;
-    let frags = usize::from(args.frags);
-    let start = Instant::now();
-    for block in 0..args.blocks {
-        let opened_at = start + FRAG_INTERVAL * u32::from(args.frags) * block as u32;
-        if !args.fast {
-            tokio::time::sleep_until(opened_at).await;
-        }
-        if args.fail_turbine_at == Some(block) {
-            network.fail_turbine(true);
-        }
-        if args.heal_at == Some(block) {
-            network.fail_turbine(false);
-        }
-        let env = gateway.open(unix_seconds())?;
-        let number = env.number;
-        if let Some(churn) = churn.as_deref_mut() {
-            churn.before(number, network, execution).await?;
-        }
-        send(args, network, Message::Env(env)).await?;
-        for frag in 0..frags {
-            // Signed and executed while nothing waits for it, as a real gateway fills a frag as
-            // it goes.
-            let users = pool.waiting();
-            let (message, outcomes) = tokio::task::block_in_place(|| {
-                gateway.frag_with(&users, args.txs.into(), frag + 1 == frags)
-            })?;
-            pool.offered(&users, &outcomes);
-            if !args.fast {
-                tokio::time::sleep_until(opened_at + FRAG_INTERVAL * (frag as u32 + 1)).await;
-            }
-            send(args, network, Message::Frag(message)).await?;
-            view.update(network);
-            if let Some(churn) = churn.as_deref_mut() {
-                churn.look(number, network);
-            }
-        }
-        let seal = tokio::task::block_in_place(|| gateway.seal())?;
-        send(args, network, Message::Seal(seal)).await?;
-        view.update(network);
-        if args.fast || block + 1 == args.blocks {
-            // What is missing or not judged by then is told in the table.
-            network.arrived(number, GUARD).await;
-            network.judged(number, GUARD).await;
-        }
-    }
-    Ok(())
-}
-
-async fn send(
-    args: &DevnetArgs,
-    network: &mut LocalNetwork,
-    message: Message,
-) -> anyhow::Result<()> {
-    let block = message.block();
-    network.post(message).await?;
-    if args.fast {
-        // A message that never arrives is reported at the end; the others go on.
-        network.arrived(block, GUARD).await;
-    }
-    Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod options;
 mod prepare;
+mod seat;
 mod track;
 
 use std::collections::BTreeMap;
@@ -13,11 +14,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::{Address, B256};
 use anyhow::{Context, bail};
-use fragcast_execution::executor::{BlockReport, ReportTap};
+use fragcast_execution::executor::ReportTap;
 use fragcast_shredder::{GatewayKey, Kind, Message, VerifiedMessage};
-use fragcast_turbine::Delegation;
 use fragcast_turbine::gossip::links;
-use fragcast_turbine::output::Output;
+use fragcast_turbine::net::Loss;
+use fragcast_turbine::{Delegation, PeerId};
 use fragcast_upstream::http::HttpClient;
 use fragcast_upstream::jsonrpc::Request;
 use serde_json::Value;
@@ -27,12 +28,13 @@ use crate::gateway::ingest;
 use crate::gateway::keys;
 use crate::members::Bootstrap;
 use crate::network::{Network, NetworkFile};
-use crate::node::{Execution, Node, Parts};
+use crate::node::{Addresses, Execution, Node};
 
 pub use options::LocalOptions;
 pub use track::{Track, digest};
 
 use prepare::{delegate, network_file, prepare, write};
+use seat::{Around, Seat, Taken};
 
 /// Makes the execution settings of node `index` with this directory; the tap must be passed on.
 pub type ExecutionFactory =
@@ -40,17 +42,16 @@ pub type ExecutionFactory =
 
 /// A running local network.
 pub struct LocalNetwork {
-    nodes: Vec<Node>,
+    seats: Vec<Seat>,
     gateways: Vec<GatewayKey>,
     network: Network,
     options: LocalOptions,
-    tracks: Vec<Arc<Mutex<Track>>>,
     news: Arc<Notify>,
     http: HttpClient,
     /// Roots of the messages handed in, by block.
     sent: BTreeMap<u64, Vec<B256>>,
     /// While true, no UDP packet passes.
-    cut: Arc<AtomicBool>,
+    cut: bool,
     /// The times when no UDP packet passed, with the first message handed in during each.
     cuts: Vec<Cut>,
 }
@@ -113,48 +114,27 @@ impl LocalNetwork {
         )?;
         let network = file.check()?;
 
-        let cut = Arc::new(AtomicBool::new(false));
         let news = Arc::new(Notify::new());
-        let mut nodes = Vec::new();
-        let mut tracks = Vec::new();
-        for (index, node) in prepared.into_iter().enumerate() {
-            let track = Arc::new(Mutex::new(Track::new()));
+        let around = Around { news: &news, execution };
+        let mut seats = Vec::new();
+        for (index, prepared) in prepared.into_iter().enumerate() {
             let early = gateways.get(index).filter(|_| index >= registered);
-            let early = early.and_then(|gateway| delegate(options.chain_id, gateway, &node));
-            let early = early.into_iter().collect();
-            let schedule = network.schedule.clone();
-            let me = gateways.get(index).map(GatewayKey::address);
-            let (seen, told) = (Arc::clone(&track), Arc::clone(&news));
-            let tap = move |output: &Output| {
-                let block = output.block();
-                let own = Some(schedule.gateway(block)) == me;
-                let next = !own && schedule.next(block).next().is_some_and(|(g, _)| Some(g) == me);
-                lock(&seen).take(output, next, own);
-                told.notify_waiters();
+            let early = early.and_then(|gateway| delegate(options.chain_id, gateway, &prepared));
+            let taken = Taken {
+                index,
+                prepared,
+                network: Network { early: early.into_iter().collect(), ..network.clone() },
+                dir: options.dir.join(format!("node-{index}")),
+                gateway: gateways.get(index).map(GatewayKey::address),
+                cut: false,
+                loss: Loss::new(options.loss, options.seed.wrapping_add(index as u64)),
             };
-            let report_tap = reports(&track, &news);
-            let dir = options.dir.join(format!("node-{index}"));
-            let execution = execution.map(|make| make(index, &dir, report_tap)).transpose()?;
-            let parts = Parts {
-                execution,
-                config: node.config,
-                network: Network { early, ..network.clone() },
-                identity: node.identity,
-                leader: node.leader,
-                sockets: node.sockets,
-                gossip_port: Some(node.gossip),
-                drop_shreds: (options.loss > 0.0)
-                    .then_some((options.loss, options.seed.wrapping_add(index as u64))),
-                cut: Some(Arc::clone(&cut)),
-                tap: Some(Box::new(tap)),
-            };
-            nodes.push(Node::start(parts).await.with_context(|| format!("node {index}"))?);
-            tracks.push(track);
+            seats.push(Seat::take(taken, around).await?);
         }
         let http = HttpClient { timeout: Duration::from_secs(60), ..HttpClient::default() };
         let (sent, cuts) = (BTreeMap::new(), Vec::new());
         let options = options.clone();
-        Ok(Self { nodes, gateways, network, options, tracks, news, http, sent, cut, cuts })
+        Ok(Self { seats, gateways, network, options, news, http, sent, cut: false, cuts })
     }
 
     /// Starts another node, which knows a bootstrap address, that of node `first`, and the registry. It
@@ -167,10 +147,10 @@ impl LocalNetwork {
         first: usize,
         execution: Option<&ExecutionFactory>,
     ) -> anyhow::Result<usize> {
-        let index = self.nodes.len();
+        let index = self.seats.len();
         let options = LocalOptions { gateways: index + 1, ..self.options.clone() };
         let prepared = prepare(&options, index)?;
-        let to = &self.nodes[first];
+        let to = self.node(first).with_context(|| format!("node {first} is stopped"))?;
         let bootstrap = Bootstrap { peer: to.state().peer, host: to.addresses().p2p.to_string() };
         let file = NetworkFile {
             gateways: Vec::new(),
@@ -181,42 +161,70 @@ impl LocalNetwork {
         };
         let dir = self.options.dir.join(format!("node-{index}"));
         write(&dir.join("network.toml"), &toml::to_string(&file)?)?;
-        let track = Arc::new(Mutex::new(Track::new()));
-        let (seen, told) = (Arc::clone(&track), Arc::clone(&self.news));
-        let tap = move |output: &Output| {
-            lock(&seen).take(output, false, false);
-            told.notify_waiters();
-        };
-        let report_tap = reports(&track, &self.news);
-        let execution = execution.map(|make| make(index, &dir, report_tap)).transpose()?;
-        let parts = Parts {
-            execution,
-            config: prepared.config,
+        let taken = Taken {
+            index,
+            prepared,
             network: file.check_with_registry()?,
-            identity: prepared.identity,
-            leader: prepared.leader,
-            sockets: prepared.sockets,
-            gossip_port: Some(prepared.gossip),
-            drop_shreds: None,
-            cut: Some(Arc::clone(&self.cut)),
-            tap: Some(Box::new(tap)),
+            dir,
+            gateway: None,
+            cut: self.cut,
+            loss: Loss::new(0.0, 0),
         };
-        self.nodes.push(Node::start(parts).await.with_context(|| format!("node {index}"))?);
-        self.tracks.push(track);
+        let around = Around { news: &self.news, execution };
+        self.seats.push(Seat::take(taken, around).await?);
         Ok(index)
     }
 
     /// Ends the node that came last, without a word to anybody but its connections' goodbye.
     pub async fn leave(&mut self) {
-        if let Some(node) = self.nodes.pop() {
-            self.tracks.pop();
+        if let Some(node) = self.seats.pop().and_then(|seat| seat.node) {
             node.stop().await;
         }
     }
 
+    /// Stops a node, which can be started again; says whether it ran. It ends beside what the caller
+    /// does. A node that `dies` says no goodbye to its peers.
+    pub fn stop_node(&mut self, index: usize, dies: bool) -> bool {
+        self.seats.get_mut(index).is_some_and(|seat| seat.stop(dies))
+    }
+
+    /// Starts a node again that was stopped, with the directory, the keys and the ports that it had.
+    ///
+    /// # Errors
+    /// It runs, or a part could not be set up.
+    pub async fn start_node(
+        &mut self,
+        index: usize,
+        execution: Option<&ExecutionFactory>,
+    ) -> anyhow::Result<()> {
+        let around = Around { news: &self.news, execution };
+        let seat =
+            self.seats.get_mut(index).with_context(|| format!("there is no node {index}"))?;
+        seat.start(index, self.cut, around).await
+    }
+
+    /// From now on every node throws away this share of its outgoing shreds.
+    pub fn set_loss(&self, share: f64) {
+        self.seats.iter().for_each(|seat| seat.loss.set(share));
+    }
+
+    /// The share that node 0 throws away.
+    pub fn loss(&self) -> f64 {
+        self.seats.first().map_or(0.0, |seat| seat.loss.share())
+    }
+
+    /// Whether no UDP packet passes.
+    pub const fn is_cut(&self) -> bool {
+        self.cut
+    }
+
     /// Blocks all UDP packets from now on, as a firewall would, or lets them pass again.
     pub fn fail_turbine(&mut self, fail: bool) {
-        self.cut.store(fail, Ordering::Relaxed);
+        self.cut = fail;
+        // Whoever is dead stays so.
+        for seat in self.seats.iter().filter(|seat| seat.node.is_some()) {
+            seat.cut.store(fail, Ordering::Relaxed);
+        }
         match (fail, self.cuts.last_mut()) {
             (true, _) => self.cuts.push(Cut { from: unix_nanos(), missing: None, until: None }),
             (false, Some(cut)) => cut.until = Some(unix_nanos()),
@@ -249,7 +257,7 @@ impl LocalNetwork {
                 };
                 lacking || gossip.is_some_and(|n| n < links)
             };
-            while self.nodes.iter().any(apart) {
+            while self.nodes().into_iter().any(apart) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -264,8 +272,10 @@ impl LocalNetwork {
     /// # Errors
     /// The node has no leader's key, or the delegation is refused.
     pub async fn delegate(&self, gateway: usize, to: usize, first: u64) -> anyhow::Result<()> {
-        let (key, state) = (&self.gateways[gateway], self.nodes[to].state());
-        let epochs = self.nodes[0].state().net.epochs();
+        let (key, nodes) = (&self.gateways[gateway], self.nodes());
+        let state = self.node(to).with_context(|| format!("node {to} is stopped"))?.state();
+        let first_node = nodes.first().context("all nodes are stopped")?.state();
+        let epochs = first_node.net.epochs();
         let known = epochs.newest().delegations().leader(&key.address(), first);
         let delegation = Delegation {
             chain_id: self.options.chain_id,
@@ -275,7 +285,7 @@ impl LocalNetwork {
             peer: state.peer,
             key: state.leader_key.context("the node has no leader's key")?,
         };
-        self.nodes[0].state().net.delegation(delegation.sign(key)).await?;
+        first_node.net.delegation(delegation.sign(key)).await?;
         Ok(())
     }
 
@@ -285,9 +295,7 @@ impl LocalNetwork {
     /// The node's error.
     pub async fn post(&mut self, message: Message) -> anyhow::Result<()> {
         let block = message.block();
-        let leader = self.leader(block);
-        let gateway = &self.gateways[self.gateway(block)];
-        let verified = gateway.sign_verified(message);
+        let verified = self.gateways[self.gateway(block)].sign_verified(message);
         let sent = self.sent.entry(block).or_default();
         if verified.message().kind() == Kind::Env {
             sent.clear();
@@ -296,13 +304,40 @@ impl LocalNetwork {
         if let Some(cut) = self.cuts.last_mut().filter(|cut| cut.until.is_none()) {
             cut.missing.get_or_insert_with(unix_nanos);
         }
-        self.call(leader, &verified).await
+        self.call(self.leader(block), &verified).await
+    }
+
+    /// Posts a message again that was not taken.
+    ///
+    /// # Errors
+    /// The node's error.
+    pub async fn repost(&self, message: Message) -> anyhow::Result<()> {
+        let block = message.block();
+        let verified = self.gateways[self.gateway(block)].sign_verified(message);
+        self.call(self.leader(block), &verified).await
+    }
+
+    /// Signs a message with the key of a gateway that is not the scheduled one, and posts it to that
+    /// gateway's node.
+    ///
+    /// # Errors
+    /// The node's error.
+    pub async fn post_as(&mut self, gateway: usize, message: Message) -> anyhow::Result<()> {
+        let block = message.block();
+        let verified = self.gateways[gateway].sign_verified(message);
+        self.call(gateway, &verified).await?;
+        let sent = self.sent.entry(block).or_default();
+        if verified.message().kind() == Kind::Env {
+            sent.clear();
+        }
+        sent.push(verified.root());
+        Ok(())
     }
 
     async fn call(&self, node: usize, message: &VerifiedMessage) -> anyhow::Result<()> {
         let (method, param) = ingest::request(message);
         let body = Request::new(method, [param]).to_vec()?;
-        let url = format!("http://{}", self.nodes[node].addresses().ingest);
+        let url = format!("http://{}", self.seats[node].addresses.ingest);
         let (status, answer) = self.http.post_json(&url, None, body).await?;
         let answer: Value = serde_json::from_slice(&answer)
             .with_context(|| format!("{method}: the node answered {status}, and no JSON"))?;
@@ -315,7 +350,8 @@ impl LocalNetwork {
     /// The gateway of `block`.
     fn gateway(&self, block: u64) -> usize {
         // As the first node has it: with a registry the list changes.
-        let gateway = self.nodes[0].state().net.epochs().gateway(block);
+        let nodes = self.nodes();
+        let gateway = nodes.first().and_then(|node| node.state().net.epochs().gateway(block));
         let gateway = gateway.unwrap_or_else(|| self.network.schedule.gateway(block));
         let index = self.gateways.iter().position(|g| g.address() == gateway);
         index.expect("the schedule is made of these gateways")
@@ -323,38 +359,45 @@ impl LocalNetwork {
 
     /// The node that leads `block`.
     pub fn leader(&self, block: u64) -> usize {
-        let epochs = self.nodes[0].state().net.epochs();
-        let leads = |node: &Node| {
-            epochs.leader(block).is_some_and(|leader| leader.peer == node.state().peer)
+        let nodes = self.nodes();
+        let epochs = nodes.first().map(|node| node.state().net.epochs());
+        let leads = |seat: &Seat| {
+            let leader = epochs.as_ref().and_then(|epochs| epochs.leader(block));
+            leader.is_some_and(|leader| leader.peer == seat.peer)
         };
         // Of a gateway that has not delegated yet, the node that will lead for it.
-        self.nodes.iter().position(leads).unwrap_or_else(|| self.gateway(block))
+        self.seats.iter().position(leads).unwrap_or_else(|| self.gateway(block))
     }
 
-    /// Waits until every node has what was posted of `block`; false after `guard`.
+    /// Waits until every node that runs has what was posted of `block`; false after `guard`.
     pub async fn arrived(&self, block: u64, guard: Duration) -> bool {
         let Some(roots) = self.sent.get(&block) else { return true };
-        self.wait(guard, || self.tracks.iter().all(|track| lock(track).has(block, roots))).await
+        self.wait(guard, || self.running().all(|seat| lock(&seat.track).has(block, roots))).await
+    }
+
+    /// The seats whose nodes run.
+    fn running(&self) -> impl Iterator<Item = &Seat> {
+        self.seats.iter().filter(|seat| seat.node.is_some())
     }
 
     /// The same of some nodes.
     pub async fn arrived_at(&self, nodes: &[usize], block: u64, guard: Duration) -> bool {
         let Some(roots) = self.sent.get(&block) else { return true };
-        let has = |node: &usize| lock(&self.tracks[*node]).has(block, roots);
+        let has = |node: &usize| lock(&self.seats[*node].track).has(block, roots);
         self.wait(guard, || nodes.iter().all(has)).await
     }
 
     /// Forgets the nodes' reports on `block`, which is about to be built (again).
     pub fn unjudge(&self, block: u64) {
-        for track in &self.tracks {
-            lock(track).reports.remove(&block);
+        for seat in &self.seats {
+            lock(&seat.track).reports.remove(&block);
         }
     }
 
-    /// Waits until every node has a verdict on `block`; false after `guard`.
+    /// Waits until every node that runs has a verdict on `block`; false after `guard`.
     pub async fn judged(&self, block: u64, guard: Duration) -> bool {
         self.wait(guard, || {
-            self.tracks.iter().all(|track| lock(track).reports.contains_key(&block))
+            self.running().all(|seat| lock(&seat.track).reports.contains_key(&block))
         })
         .await
     }
@@ -375,7 +418,7 @@ impl LocalNetwork {
 
     /// Tells every node where the chain's head is.
     pub async fn set_head(&self, block: u64) {
-        for node in &self.nodes {
+        for node in self.nodes() {
             node.state().net.head(block).await;
         }
     }
@@ -385,14 +428,49 @@ impl LocalNetwork {
         self.gateways.iter().map(GatewayKey::address).collect()
     }
 
-    /// The nodes.
-    pub fn nodes(&self) -> &[Node] {
-        &self.nodes
+    /// The nodes that run, in their order: all of them, unless one was stopped.
+    pub fn nodes(&self) -> Vec<&Node> {
+        self.seats.iter().filter_map(|seat| seat.node.as_ref()).collect()
+    }
+
+    /// How many nodes there are, stopped or not.
+    pub const fn len(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Whether there is no node.
+    pub const fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
+    /// A node, unless it is stopped.
+    pub fn node(&self, index: usize) -> Option<&Node> {
+        self.seats.get(index)?.node.as_ref()
+    }
+
+    /// Becomes true when a node that was stopped has ended, for others to read.
+    pub(crate) fn ended(&self, index: usize) -> Arc<AtomicBool> {
+        Arc::clone(&self.seats[index].ended)
+    }
+
+    /// The peer id of a node, stopped or not.
+    pub fn peer(&self, index: usize) -> Option<PeerId> {
+        self.seats.get(index).map(|seat| seat.peer)
+    }
+
+    /// Where a node listens, or listened before it was stopped.
+    pub fn addresses(&self, index: usize) -> Option<&Addresses> {
+        self.seats.get(index).map(|seat| &seat.addresses)
     }
 
     /// Reads the observations of node `index`.
     pub fn track<T>(&self, index: usize, read: impl FnOnce(&Track) -> T) -> T {
-        read(&lock(&self.tracks[index]))
+        read(&lock(&self.seats[index].track))
+    }
+
+    /// The observations of node `index`, for others to read.
+    pub(crate) fn seen(&self, index: usize) -> Arc<Mutex<Track>> {
+        Arc::clone(&self.seats[index].track)
     }
 
     /// Roots of the messages posted for a block.
@@ -407,16 +485,7 @@ impl LocalNetwork {
 
     /// Ends all nodes.
     pub async fn stop(self) {
-        let stopping = self.nodes.into_iter().map(Node::stop);
+        let stopping = self.seats.into_iter().filter_map(|seat| seat.node).map(Node::stop);
         futures_util::future::join_all(stopping).await;
     }
-}
-
-/// Notes what a node's executor reports.
-fn reports(track: &Arc<Mutex<Track>>, news: &Arc<Notify>) -> ReportTap {
-    let (seen, told) = (Arc::clone(track), Arc::clone(news));
-    Box::new(move |report: &BlockReport| {
-        lock(&seen).reports.insert(report.number, report.clone());
-        told.notify_waiters();
-    })
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, StateFrom};
 use crate::network::Network;
+use crate::serve::live::Live;
 
 /// Chains whose blocks have withdrawals or ommers, which the messages do not carry.
 const WITH_WITHDRAWALS: [(u64, &str); 6] = [
@@ -112,11 +113,23 @@ pub(super) struct Executing {
 impl Executing {
     /// Starts the executor's thread, and the task that follows the client. To be called within the
     /// runtime.
-    pub(super) fn start(execution: Execution, config: &Config) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        execution: Execution,
+        config: &Config,
+        live: &Arc<Live>,
+    ) -> anyhow::Result<Self> {
         let Execution { spec, source, history, store, client, config: bounds, tap } = execution;
+        let (live, mut tap) = (Arc::clone(live), tap);
+        let noted: ReportTap = Box::new(move |report| {
+            live.verdict(report);
+            if let Some(tap) = &mut tap {
+                tap(report);
+            }
+        });
         let queue = config.http.subscriber_queue.max(1) as usize;
         let view = Arc::new(ChainView::new(history, queue));
-        let executor = Arc::new(Executor::spawn(Arc::clone(&spec), source, view, bounds, tap)?);
+        let executor =
+            Arc::new(Executor::spawn(Arc::clone(&spec), source, view, bounds, Some(noted))?);
         let follow = Arc::new(FollowStats::default());
         let follower = client.clone().map(|client| {
             let settings = config.follow_settings();

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use super::runtimes::Runtimes;
 use crate::config::Config;
 use crate::serve::metrics;
+use crate::serve::page::{self, Shows};
 use crate::serve::rpc;
 use crate::serve::state::{NodeState, PortNumbers};
 
@@ -95,7 +96,10 @@ impl Opening<'_> {
             memory: Memory::new((body as usize).saturating_mul(4)),
             ..Settings::small("ingest", operators(config, None))
         };
-        let http_settings = config.rpc.port(memory, guard(config), descriptors);
+        let http_settings = Settings {
+            pages: config.http.page.then(|| page::pages(Shows::Node, String::new())),
+            ..config.rpc.port(memory, guard(config), descriptors)
+        };
         let metrics_settings = Settings {
             connections: METRICS,
             per_address: Some(METRICS),

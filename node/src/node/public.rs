@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fragcast_rpc::about::About;
 use fragcast_rpc::calls::{self, CallContext};
 use fragcast_rpc::eth::{self, EthContext, Forwarded};
 use fragcast_rpc::forward::{Forwarder, MakeReceipt};
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::execution::Executing;
 use crate::config::Config;
 use crate::network::Network;
+use crate::serve::state::NodeState;
 
 /// How often it is looked how old the newest frag is, so that the log says so even if nobody asks.
 const FRESH_TICK: Duration = Duration::from_millis(500);
@@ -30,6 +32,20 @@ pub(super) struct Public {
     pub(super) eth: Arc<EthContext>,
     pub(super) forwarder: Arc<Forwarder>,
     pub(super) tasks: [JoinHandle<()>; 2],
+    /// Who may know what a rollup node knows: an OP chain's client.
+    rollup: Option<Arc<dyn Upstream>>,
+}
+
+/// What this node tells of itself by names that others use too.
+pub(super) fn about(state: &Arc<NodeState>, public: Option<&Public>) -> About {
+    let net = state.net.clone();
+    About {
+        peers: Box::new(move || net.snapshot().connected as u64),
+        forwarded: public
+            .map(|public| (Arc::clone(&public.forwarder), Arc::clone(&public.eth.view))),
+        rollup: public.and_then(|public| public.rollup.clone()),
+        stats: public.map_or_else(Default::default, |public| Arc::clone(&public.eth.stats)),
+    }
 }
 
 impl Public {
@@ -64,6 +80,7 @@ impl Public {
         );
         eth.state_waits = executing.store.is_none() && executing.client.is_some();
         eth.follow = executing.client.as_ref().map(|_| Arc::clone(&executing.follow));
+        let rollup = upstream.clone().map(|u| u as Arc<dyn Upstream>).filter(|_| spec.is_op());
         let limits = config.call_settings();
         let pool = limits.pool()?;
         let preconf = Arc::new(eth.showing(View::Preconfirmed));
@@ -93,6 +110,6 @@ impl Public {
             }
         });
         let tasks = [tokio::spawn(Arc::clone(&forwarder).run()), watching];
-        Ok(Self { module, preconf, eth, forwarder, tasks })
+        Ok(Self { module, preconf, eth, forwarder, rollup, tasks })
     }
 }

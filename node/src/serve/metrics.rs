@@ -50,6 +50,7 @@ impl NodeState {
             ("blocks_answered_bytes", c.blocks_answered_bytes),
             ("handed_again", c.handed_again),
             ("window_moved", c.window_moved),
+            ("substituted", c.substituted),
             ("gossip", c.gossip),
             ("gossip_first", c.gossip_first),
             ("published", c.published),
@@ -179,6 +180,13 @@ impl NodeState {
                 metrics.counter("fragcast_engine_total", Some(("outcome", outcome)), n);
             }
             metrics.gauge("fragcast_engine_last_valid_block", None, s.last_valid_block as f64);
+        }
+        if let Some(delegation) = &self.delegation {
+            for (result, n) in delegation.asked() {
+                metrics.counter("fragcast_delegation_asked_total", Some(("result", result)), n);
+            }
+            let left = delegation.blocks_left();
+            metrics.gauge("fragcast_delegation_blocks_left", None, left as f64);
         }
         self.registry_metrics();
         self.gossip_metrics();
@@ -362,12 +370,24 @@ impl NodeState {
         }
         if let Some(forwarder) = self.forwarder.get() {
             metrics.gauge("fragcast_transactions_on_their_way", None, forwarder.len() as f64);
+            let stats = forwarder.stats();
+            for (outcome, n) in [
+                ("sent", &stats.sent),
+                ("refused", &stats.refused),
+                ("not_taken", &stats.not_taken),
+            ] {
+                metrics.counter("fragcast_transactions_total", Some(("outcome", outcome)), load(n));
+            }
+            for (reason, n) in stats.dropped() {
+                metrics.counter("fragcast_transactions_dropped_total", Some(("reason", reason)), n);
+            }
         }
         if let Some(stats) = self.flashblocks.get() {
             let kind = Some(("kind", "flashblocks"));
             metrics.gauge("fragcast_subscribers", kind, load(&stats.subscribers) as f64);
             for (kind, n) in [
                 ("published", &stats.published),
+                ("resumed", &stats.resumed),
                 ("sent", &stats.sent),
                 ("sent_bytes", &stats.sent_bytes),
             ] {
@@ -436,7 +456,8 @@ fn answer(state: &NodeState, request: &Parts) -> Response<Vec<u8>> {
             None => {
                 let registry =
                     state.registry.as_ref().and_then(|registry| registry.describe(Instant::now()));
-                let notes = state.survey().describe().into_iter().chain(registry);
+                let delegation = state.delegation.as_ref().and_then(|d| d.describe());
+                let notes = state.survey().describe().into_iter().chain(registry).chain(delegation);
                 let notes = notes.chain(state.stale_pending());
                 let note: String = notes.map(|text| text + "\n").collect();
                 text(StatusCode::OK, format!("ready, {}\n{note}", state.way()))

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use fragcast_turbine::health::{Reason, State};
 use fragcast_turbine::net::Snapshot;
 use fragcast_turbine::net::gossip::GossipHandle;
-use fragcast_turbine::{AttachState, DelaysState, Lane, Led, MembersState, Mode, ReceiptsState};
+use fragcast_turbine::{
+    AttachState, DelaysState, Lane, Led, MembersState, Mode, ReceiptsState, Schedule,
+};
 use serde_json::{Value, json};
 
 use super::forks::{self, Stage};
@@ -16,10 +18,11 @@ use super::state::NodeState;
 const BEHIND: u64 = 16;
 
 /// How the node has sent the last message that it led.
-fn led_status(led: &Led) -> Value {
+fn led_status(led: &Led, schedule: &Schedule) -> Value {
     json!({
         "block": led.block,
         "attempt": led.attempt,
+        "rank": schedule.rank(led.attempt),
         "route": led.route.name(),
         "plan": format!("{:016x}", led.plan),
         "version": led.version,
@@ -296,6 +299,18 @@ impl NodeState {
         })
     }
 
+    /// The last blocks that substitutes have opened, the newest first.
+    fn substituted_status(&self) -> Vec<Value> {
+        const SHOWN: usize = 16;
+        self.with_progress(|p| {
+            let newest = p.substituted.iter().rev().take(SHOWN);
+            let of = newest.map(
+                |(block, of)| json!({ "block": block, "rank": of.rank, "gateway": of.gateway }),
+            );
+            of.collect()
+        })
+    }
+
     /// How many members there are beside this node.
     fn other_members(&self) -> usize {
         let epochs = self.net.epochs();
@@ -318,9 +333,12 @@ impl NodeState {
             "dialect": self.network.dialect.name(),
             "peer": self.peer,
             "leads": self.leads(),
+            "delegation": self.delegation.as_ref().map(|delegation| delegation.json()),
             "opened": opened,
             "sealed": sealed,
             "nextGateway": self.net.epochs().gateway(next),
+            "substitutes": self.network.schedule.substitutes(),
+            "substituted": self.substituted_status(),
             "members": net.members,
             "connected": net.connected,
             "guests": guests_status(&net),
@@ -338,7 +356,9 @@ impl NodeState {
                 "gap": net.catch_up.gap,
             },
             "delays": delays_status(&net.delays),
-            "led": self.with_progress(|p| p.led.back().map(led_status)),
+            "led": self.with_progress(|p| {
+                p.led.back().map(|led| led_status(led, &self.network.schedule))
+            }),
             "receipts": receipts_status(&net.receipts),
             "execution": self.execution_status(),
             "flashblocks": self.flashblocks.get().map(|stats| stats.status()),

@@ -9,15 +9,15 @@ use crate::common::run;
 use crate::running::{Devnet, packages, scripts};
 
 /// The well-known key of the devnet's first account for users.
-const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+pub(crate) const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 
 /// Runs a script that prints `ok` at its end.
-fn script(command: &mut Command, ok: &str) {
+pub(crate) fn script(command: &mut Command, ok: &str) {
     let ended = run(command).ok();
     assert!(ended.stdout.contains(ok), "{}\n{}", ended.stdout, ended.stderr);
 }
 
-fn python(name: &str) -> Command {
+pub(crate) fn python(name: &str) -> Command {
     let mut command = Command::new("python3");
     command.arg(scripts("clients").join(name));
     command

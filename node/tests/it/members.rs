@@ -53,7 +53,7 @@ impl Net {
 
     /// Members of the newest table of each node, if all are alike.
     fn members(&self) -> Option<usize> {
-        let tables = self.network.nodes().iter().map(|node| {
+        let tables = self.network.nodes().into_iter().map(|node| {
             let epochs = node.state().net.epochs();
             (epochs.newest().members().hash(), epochs.newest().members().len())
         });

@@ -37,8 +37,16 @@ pub(crate) struct Devnet {
 
 impl Devnet {
     pub(crate) fn start(more: &[&str]) -> Self {
+        Self::of(3, more)
+    }
+
+    /// The same with so many nodes.
+    pub(crate) fn of(nodes: usize, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let process = command(&["devnet", "--nodes", "3", "--blocks", "10000", "--txs", "10"])
+        let few = if more.contains(&"--txs") { &[][..] } else { &["--txs", "10"] };
+        let process = command(&["devnet", "--blocks", "10000"])
+            .args(few)
+            .args(["--nodes", &nodes.to_string()])
             .args(["--addresses", "--dir", dir.path().to_str().unwrap()])
             .args(more)
             .stdout(Stdio::piped())
@@ -70,6 +78,15 @@ impl Devnet {
 
     pub(crate) fn flashblocks(&self, node: usize) -> &str {
         self.address("flashblocks", node).as_str().unwrap()
+    }
+
+    /// The page that shows the whole network.
+    pub(crate) fn page(&self) -> &str {
+        self.pages().expect("there is a page")
+    }
+
+    pub(crate) fn pages(&self) -> Option<&str> {
+        self.addresses["page"].as_str()
     }
 
     pub(crate) fn gossip(&self, node: usize) -> &str {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use strum::{IntoStaticStr, VariantArray};
 use tokio::sync::{mpsc, watch};
 
 use super::inbox::{FrameRoom, Inbox};
+use super::snapshot::LinkSnapshot;
 use super::streams::{self, Class, Writer};
 use super::tally::Tally;
 use super::{LogLimit, PER_PEER};
@@ -50,6 +52,8 @@ pub(super) enum Change {
         peer: PeerKey,
         id: usize,
     },
+    /// A peer has closed a connection because it has no place for this node.
+    Refused(PeerKey),
     /// A call of this node's to this address was answered by the key of a peer.
     Reached(PeerId, SocketAddr),
 }
@@ -74,6 +78,13 @@ pub(super) enum Dropped {
 
 labelled!(Dropped);
 
+/// Shreds that went as datagrams over all connections to a peer.
+#[derive(Debug, Default)]
+struct Traffic {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
 struct Entry {
     connection: Connection,
     outgoing: bool,
@@ -88,6 +99,7 @@ struct Peer {
     entries: Vec<Entry>,
     /// What its frames may take that wait for the driver.
     frames: FrameRoom,
+    traffic: Arc<Traffic>,
     /// For lines about its coming and going.
     log: LogLimit,
     /// Whether it is connected; the task that dials it watches this, and ends with it.
@@ -124,7 +136,8 @@ impl Connections {
         }
         let (up, watch) = watch::channel(false);
         let (frames, log) = (FrameRoom::new(guest), LogLimit::new(LOG.0, LOG.1));
-        self.peers.insert(peer, Peer { id, entries: Vec::new(), frames, log, up });
+        let traffic = Arc::default();
+        self.peers.insert(peer, Peer { id, entries: Vec::new(), frames, traffic, log, up });
         watch
     }
 
@@ -189,7 +202,7 @@ impl Connections {
         tokio::spawn(reader.read(connection.clone()));
         tokio::spawn(read_datagrams(
             connection.clone(),
-            (key, peer.frames.clone()),
+            (key, peer.frames.clone(), Arc::clone(&peer.traffic)),
             self.inbox.clone(),
             self.drops.clone(),
             self.changes.clone(),
@@ -225,7 +238,13 @@ impl Connections {
 
     /// The connection to use for a peer; counts if there is none.
     fn newest(&self, peer: PeerKey) -> Option<&Entry> {
-        let newest = self.peers.get(&peer).and_then(|peer| peer.entries.last());
+        self.newest_of(peer).map(|(entry, _)| entry)
+    }
+
+    /// The same, with what counts the peer's datagrams.
+    fn newest_of(&self, peer: PeerKey) -> Option<(&Entry, &Traffic)> {
+        let known = self.peers.get(&peer);
+        let newest = known.and_then(|peer| Some((peer.entries.last()?, &*peer.traffic)));
         if newest.is_none() {
             self.drops.count(Dropped::Unreachable);
         }
@@ -234,7 +253,7 @@ impl Connections {
 
     /// Sends a shred: as a datagram, or on a stream if the path is too small for it.
     pub(super) fn send_shred(&self, peer: PeerKey, shred: Bytes) {
-        let Some(entry) = self.newest(peer) else { return };
+        let Some((entry, traffic)) = self.newest_of(peer) else { return };
         if entry.connection.max_datagram_size().is_none_or(|max| max < shred.len()) {
             entry.shreds.send(shred);
             return;
@@ -245,7 +264,10 @@ impl Connections {
             return;
         }
         match entry.connection.send_datagram(shred.clone()) {
-            Ok(()) | Err(SendDatagramError::ConnectionLost(_)) => {}
+            Ok(()) => {
+                traffic.sent.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(SendDatagramError::ConnectionLost(_)) => {}
             Err(_) => entry.shreds.send(shred),
         }
     }
@@ -262,6 +284,20 @@ impl Connections {
         self.measured().map(|(key, round_trip)| (self.peers[&key].id, round_trip)).collect()
     }
 
+    /// The connection to each connected peer, guests aside.
+    pub(super) fn links(&self) -> Vec<LinkSnapshot> {
+        let links = self.measured().map(|(key, round_trip)| {
+            let peer = &self.peers[&key];
+            LinkSnapshot {
+                peer: peer.id,
+                round_trip,
+                sent: peer.traffic.sent.load(Ordering::Relaxed),
+                received: peer.traffic.received.load(Ordering::Relaxed),
+            }
+        });
+        links.collect()
+    }
+
     /// The same by key, guests aside.
     pub(super) fn measured(&self) -> impl Iterator<Item = (PeerKey, Duration)> + '_ {
         let peers = self.peers.iter().filter(|(_, peer)| !peer.frames.is_guest());
@@ -272,7 +308,7 @@ impl Connections {
 /// Reads datagrams until the connection ends, and reports the end.
 async fn read_datagrams(
     connection: Connection,
-    (peer, room): (PeerKey, FrameRoom),
+    (peer, room, traffic): (PeerKey, FrameRoom, Arc<Traffic>),
     inbox: Inbox,
     drops: Arc<Tally<Dropped>>,
     changes: mpsc::Sender<Change>,
@@ -282,6 +318,7 @@ async fn read_datagrams(
             drops.count(Dropped::Guest);
             continue;
         }
+        traffic.received.fetch_add(1, Ordering::Relaxed);
         if inbox.push_datagram(peer, bytes) {
             drops.count(Dropped::InboundQueue);
         }

@@ -2,7 +2,7 @@
 //! that says whatever it likes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ed25519_dalek::SigningKey;
 
@@ -43,16 +43,45 @@ impl Cut {
     }
 }
 
+/// The share of a node's outgoing shreds that is thrown away. Clones are one and the same: whoever
+/// holds one can change it while the node runs.
+#[derive(Debug, Clone)]
+pub struct Loss {
+    /// Of 2⁶⁴.
+    share: Arc<AtomicU64>,
+    seed: u64,
+}
+
+impl Loss {
+    /// A share between 0 and 1, and a seed of the losses.
+    pub fn new(share: f64, seed: u64) -> Self {
+        let loss = Self { share: Arc::default(), seed };
+        loss.set(share);
+        loss
+    }
+
+    /// Changes the share.
+    pub fn set(&self, share: f64) {
+        let share = (share.clamp(0.0, 1.0) * u64::MAX as f64) as u64;
+        self.share.store(share, Ordering::Relaxed);
+    }
+
+    /// The share.
+    pub fn share(&self) -> f64 {
+        self.share.load(Ordering::Relaxed) as f64 / u64::MAX as f64
+    }
+}
+
 /// Throws away a share of the shreds, by a seeded generator.
 #[derive(Debug)]
 pub(super) struct Losses {
-    share: u64,
+    share: Arc<AtomicU64>,
     state: u64,
 }
 
 impl Losses {
-    pub(super) fn new(share: f64, seed: u64) -> Self {
-        Self { share: (share.clamp(0.0, 1.0) * u64::MAX as f64) as u64, state: seed }
+    pub(super) fn new(loss: Loss) -> Self {
+        Self { share: loss.share, state: loss.seed }
     }
 
     /// Whether the next shred is lost. SplitMix64 (Steele, Lea, Flood 2014).
@@ -61,7 +90,7 @@ impl Losses {
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) < self.share
+        (z ^ (z >> 31)) < self.share.load(Ordering::Relaxed)
     }
 }
 
@@ -72,12 +101,22 @@ mod tests {
     #[test]
     fn as_many_are_lost_as_was_asked_for_and_always_the_same() {
         let hits = |share| {
-            let mut losses = Losses::new(share, 7);
+            let mut losses = Losses::new(Loss::new(share, 7));
             (0..10_000).map(|_| losses.hit()).collect::<Vec<bool>>()
         };
         let count = |share| hits(share).into_iter().filter(|hit| *hit).count();
         assert_eq!((count(0.0), count(1.0)), (0, 10_000));
         assert!((1_900..2_100).contains(&count(0.2)), "{}", count(0.2));
         assert_eq!(hits(0.2), hits(0.2));
+    }
+
+    #[test]
+    fn the_share_changes_while_shreds_are_sent() {
+        let loss = Loss::new(0.0, 7);
+        let mut losses = Losses::new(loss.clone());
+        assert!(!(0..100).any(|_| losses.hit()));
+        loss.set(1.0);
+        assert!((0..100).all(|_| losses.hit()));
+        assert!((loss.share() - 1.0).abs() < 1e-9);
     }
 }

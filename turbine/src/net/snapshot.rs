@@ -12,7 +12,7 @@ use crate::health::{Reason, State};
 use crate::outcome::Outcomes;
 use crate::peer::PeerId;
 use crate::protocol::{
-    AttachState, CatchUpState, Counters, DelaysState, MembersState, Protocol, ReceiptsState,
+    AttachState, CatchUpState, Counters, DelaysState, MembersState, Protocol, ReceiptsState, Spread,
 };
 use crate::time::Timestamp;
 
@@ -47,6 +47,10 @@ pub struct Snapshot {
     pub peers_elsewhere: usize,
     /// Round-trip time to each connected peer.
     pub round_trips: Vec<(PeerId, Duration)>,
+    /// The same peers, with the shreds that went over the connections to each.
+    pub links: Vec<LinkSnapshot>,
+    /// How the newest message spreads.
+    pub spread: Option<Spread>,
     /// Bytes held by the reassembler.
     pub reassembly_bytes: usize,
     /// Bytes of complete sets kept to answer repair requests.
@@ -65,6 +69,19 @@ pub struct Snapshot {
     pub members_state: MembersState,
     /// Gossip, as the protocol sees it.
     pub fallback: FallbackSnapshot,
+}
+
+/// What went over the connections to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkSnapshot {
+    /// The peer.
+    pub peer: PeerId,
+    /// The round-trip time.
+    pub round_trip: Duration,
+    /// Shreds sent to it as datagrams since it became known here.
+    pub sent: u64,
+    /// Datagrams received from it, be they good or not.
+    pub received: u64,
 }
 
 /// An epoch that lives.
@@ -108,6 +125,8 @@ impl Snapshot {
             epochs: epochs.epochs().iter().map(|epoch| EpochSnapshot::of(epoch)).collect(),
             peers_elsewhere: protocol.peers_elsewhere(),
             round_trips: connections.round_trips(),
+            links: connections.links(),
+            spread: protocol.spread(),
             reassembly_bytes: protocol.reassembly_bytes(),
             repair_bytes: protocol.repair_bytes(),
             archive_bytes: protocol.archive_bytes(),

@@ -179,7 +179,7 @@ pub fn spawn(
         published: tokio::time::Instant::now(),
         measured: tokio::time::Instant::now(),
         held: Held::default(),
-        losses: config.drop_shreds.map(|(share, seed)| Losses::new(share, seed)),
+        losses: config.drop_shreds.clone().map(Losses::new),
     };
     let members = Arc::clone(&epochs.borrow());
     for (key, member) in members.members() {

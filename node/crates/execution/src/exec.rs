@@ -4,6 +4,7 @@
 //! immutable [`Snapshot`]s. The executor's service decides about the order of blocks, attempts,
 //! retractions and reorganisations.
 
+pub mod admission;
 mod allowance;
 pub mod block;
 pub mod hashes;

@@ -39,6 +39,10 @@ const REFUSING: Duration = Duration::from_secs(1);
 /// Makes the answer to a `GET`, without waiting for anything.
 pub type Page = Arc<dyn Fn(&Parts) -> Response<Vec<u8>> + Send + Sync>;
 
+/// Makes the answer to a `GET` or `HEAD` of a JSON-RPC port, if there is one for this request, without
+/// waiting for anything.
+pub type Pages = Arc<dyn Fn(&Parts) -> Option<Response<Vec<u8>>> + Send + Sync>;
+
 /// What a port serves.
 pub enum Service {
     /// JSON-RPC.
@@ -95,6 +99,9 @@ pub struct Settings {
     pub guard: Arc<Guard>,
     /// File descriptors for its connections; `None`: they are set aside.
     pub descriptors: Option<Descriptors>,
+    /// Pages of a JSON-RPC port. A `GET` for which there is none is answered with a word, and 200:
+    /// load balancers ask whether somebody is here.
+    pub pages: Option<Pages>,
 }
 
 impl Settings {
@@ -116,6 +123,7 @@ impl Settings {
             memory: Memory::new(32 * 1024 * 1024),
             guard,
             descriptors: None,
+            pages: None,
         }
     }
 }

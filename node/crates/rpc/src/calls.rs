@@ -256,6 +256,7 @@ pub const METHODS: &[&str] = &[
     "eth_simulateV1",
     "eth_callMany",
     "eth_sendRawTransaction",
+    "eth_sendRawTransactionConditional",
     "eth_sendRawTransactionSync",
     "debug_traceCall",
     "debug_traceTransaction",
@@ -351,6 +352,21 @@ fn sending(module: &mut RpcModule<Arc<CallContext>>) {
             let sent = async { forwarder(&context)?.send(&raw).await };
             context.stats.outcome(sent.await)
         })
+        .expect(UNIQUE);
+    module
+        .register_async_method(
+            "eth_sendRawTransactionConditional",
+            |params, context, _| async move {
+                let read = |params: &mut ParamsSequence<'_>| {
+                    let raw: Bytes = params.next()?;
+                    let conditions: Option<Value> = params.optional_next()?;
+                    Ok((raw, conditions.unwrap_or_else(|| Value::Object(Default::default()))))
+                };
+                let (raw, conditions) = context.args(&params, read)?;
+                let sent = async { forwarder(&context)?.send_conditional(&raw, conditions).await };
+                context.stats.outcome(sent.await)
+            },
+        )
         .expect(UNIQUE);
     module
         .register_async_method("eth_sendRawTransactionSync", |params, context, _| async move {

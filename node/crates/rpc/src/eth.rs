@@ -291,7 +291,8 @@ pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
     }
     subscribe::register(&mut module);
     for name in proxied {
-        if module.method(&name).is_some() || crate::calls::METHODS.contains(&&*name) {
+        let elsewhere = [crate::calls::METHODS, crate::about::METHODS];
+        if module.method(&name).is_some() || elsewhere.iter().any(|all| all.contains(&&*name)) {
             tracing::warn!(method = %name, "it is answered here and not proxied");
             continue;
         }
@@ -317,6 +318,11 @@ pub fn receipt_json(
     let receipts = types::Receipts::new(spec, block);
     let receipt = block.tx(index).map(|placed| serde_json::to_value(receipts.one(&placed)));
     receipt.and_then(Result::ok).unwrap_or(Value::Null)
+}
+
+/// A forwarded transaction that is in no frag yet, as `eth_getTransactionByHash` gives it.
+pub(crate) fn waiting_json(tx: &Tx) -> Value {
+    serde_json::to_value(types::RpcTx::waiting(tx)).unwrap_or(Value::Null)
 }
 
 /// Reads on a thread that may block, if there is a slot.

@@ -243,10 +243,13 @@ impl Blocks {
     /// # Errors
     /// [`Failure::Elsewhere`] if the state is not kept, and the history's.
     pub fn with_state(&self, found: Found) -> Result<Arc<Snapshot>, Failure> {
-        let Found::Old(block) = &found else { return found.snapshot().cloned() };
-        match may_block(|| self.view.past(block))? {
-            Some(past) => Ok(past),
-            None => found.snapshot().cloned(),
+        match found {
+            Found::Sealed(block) => Ok(Arc::clone(&block.snapshot)),
+            Found::Open(snapshot) => Ok(snapshot),
+            Found::Old(block) => match may_block(|| self.view.past(&block))? {
+                Some(past) => Ok(past),
+                None => Found::Old(block).snapshot().cloned(),
+            },
         }
     }
 

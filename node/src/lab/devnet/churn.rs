@@ -164,7 +164,7 @@ impl Churn {
         let at = Instant::now();
         let change = match step {
             Step::Join | Step::JoinAgain => {
-                let first = if step == Step::Join { 0 } else { network.nodes().len() - 2 };
+                let first = if step == Step::Join { 0 } else { network.len() - 2 };
                 let number = network.join(first, Some(execution)).await?;
                 self.joined.push(number);
                 Change::Member(network.nodes()[number].state().peer)

@@ -74,7 +74,7 @@ pub(super) fn summary(args: &DevnetArgs, network: &LocalNetwork) -> Value {
 /// By block and leader: the routes of its messages, by rising length as a rule, and its plan.
 fn routes(network: &LocalNetwork) -> Vec<Value> {
     let mut all: Vec<(usize, Led)> = Vec::new();
-    for (i, node) in network.nodes().iter().enumerate() {
+    for (i, node) in (0..network.len()).filter_map(|i| Some((i, network.node(i)?))) {
         node.state().with_progress(|p| all.extend(p.led.iter().map(|led| (i, *led))));
     }
     all.sort_by_key(|(_, led)| (led.block, led.attempt));
@@ -136,7 +136,7 @@ pub(super) fn print_table(
         "Mgas/s",
         "seal ms"
     )?;
-    for (i, node) in network.nodes().iter().enumerate() {
+    for (i, node) in (0..network.len()).filter_map(|i| Some((i, network.node(i)?))) {
         let net = node.state().net.snapshot();
         let ms = |histogram: &Histogram<u64>, quantile| {
             if histogram.is_empty() {
@@ -301,7 +301,7 @@ fn complaints(network: &LocalNetwork) -> Vec<(usize, String)> {
             told.collect::<Vec<_>>()
         })
     };
-    (0..network.nodes().len()).flat_map(of).take(MAX_COMPLAINTS).collect()
+    (0..network.len()).flat_map(of).take(MAX_COMPLAINTS).collect()
 }
 
 /// What was executed, summed over blocks.
@@ -326,8 +326,8 @@ impl Executed {
     }
 
     fn of(network: &LocalNetwork) -> Self {
-        let nodes = (0..network.nodes().len())
-            .map(|i| network.track(i, |track| Self::sum(track.reports.values())));
+        let nodes =
+            (0..network.len()).map(|i| network.track(i, |track| Self::sum(track.reports.values())));
         nodes.fold(Self::default(), |a, b| Self {
             blocks: a.blocks + b.blocks,
             gas: a.gas + b.gas,
@@ -386,10 +386,14 @@ impl View {
 
     pub(super) fn update(&self, network: &LocalNetwork) {
         for (i, bar) in self.bars.iter().enumerate() {
-            if bar.is_hidden() || i >= network.nodes().len() {
+            if bar.is_hidden() || i >= network.len() {
                 return;
             }
-            let net = network.nodes()[i].state().net.snapshot();
+            let Some(node) = network.node(i) else {
+                bar.set_message("stopped");
+                continue;
+            };
+            let net = node.state().net.snapshot();
             network.track(i, |track| {
                 bar.set_position(track.sealed() as u64);
                 bar.set_message(format!(

@@ -28,6 +28,10 @@ pub struct Track {
     disorder: u64,
     /// The last verdict on each block.
     pub reports: BTreeMap<u64, BlockReport>,
+    /// The node was started again: blocks that it had may come once more, from their Env on.
+    again: bool,
+    /// Of the newest message that came over the network: block, index, latency in µs.
+    pub last: Option<(u64, u16, u64)>,
 }
 
 impl Track {
@@ -43,7 +47,24 @@ impl Track {
             as_next_leader: histogram(),
             disorder: 0,
             reports: BTreeMap::new(),
+            again: false,
+            last: None,
         }
+    }
+
+    /// The node is started again.
+    pub(super) const fn begin_again(&mut self) {
+        self.again = true;
+    }
+
+    /// How many messages of a block are here.
+    pub fn messages_of(&self, block: u64) -> usize {
+        self.blocks.get(&block).map_or(0, Vec::len)
+    }
+
+    /// The newest block of which a Seal is here.
+    pub fn newest_sealed(&self) -> Option<u64> {
+        self.sealed.last().copied()
     }
 
     /// How many blocks have this verdict.
@@ -59,6 +80,9 @@ impl Track {
             }
             Output::Message(m) => {
                 let roots = self.blocks.entry(m.key.block).or_default();
+                if self.again && m.key.message == 0 {
+                    roots.clear();
+                }
                 self.disorder += u64::from(roots.len() != usize::from(m.key.message));
                 roots.push(m.message.root());
                 self.messages += 1;
@@ -69,6 +93,7 @@ impl Track {
                 if let Some(took) = m.times.latency().filter(|_| !own) {
                     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
                     self.latency.saturating_record(micros);
+                    self.last = Some((m.key.block, m.key.message, micros));
                     if next_leader {
                         self.as_next_leader.saturating_record(micros);
                     }

@@ -148,7 +148,7 @@ impl Nodes<'_> {
     fn end(&mut self) {
         let Some(running) = self.running.take() else { return };
         let network = running.network;
-        let nodes = (0..network.nodes().len()).map(|i| network.track(i, |t| t.digest())).collect();
+        let nodes = (0..network.len()).map(|i| network.track(i, |t| t.digest())).collect();
         self.ended.push((network.sent_digest(), nodes));
         self.runtime.block_on(network.stop());
     }
@@ -186,7 +186,7 @@ impl Followers for Nodes<'_> {
         let network = &mut running.network;
         let gap = running.highest.is_none_or(|highest| highest + 1 < block);
         running.highest = running.highest.max(Some(block));
-        let executors = network.nodes().iter().filter_map(|n| n.state().executor.as_ref());
+        let executors = network.nodes().into_iter().filter_map(|n| n.state().executor.as_ref());
         for executor in executors {
             executor.withdrawals(block, withdrawals.unwrap_or_default().to_vec());
         }
@@ -201,7 +201,7 @@ impl Followers for Nodes<'_> {
                 network.post(message).await?;
                 if !network.arrived(block, GUARD).await {
                     let sent = network.sent(block);
-                    let missing: Vec<String> = (0..network.nodes().len())
+                    let missing: Vec<String> = (0..network.len())
                         .filter(|i| !network.track(*i, |t| t.has(block, sent)))
                         .map(|i| i.to_string())
                         .collect();
@@ -212,7 +212,7 @@ impl Followers for Nodes<'_> {
             if !network.judged(block, JUDGING).await {
                 bail!("not every node came to a verdict within {JUDGING:?}");
             }
-            let heard = (0..network.nodes().len()).filter_map(|i| {
+            let heard = (0..network.len()).filter_map(|i| {
                 network.track(i, |track| {
                     let report = track.reports.get(&block)?;
                     let hash = (!report.hash.is_zero()).then_some(report.hash);

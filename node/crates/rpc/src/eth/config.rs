@@ -175,6 +175,7 @@ impl EthConfig {
             memory,
             guard,
             descriptors,
+            pages: None,
         }
     }
 

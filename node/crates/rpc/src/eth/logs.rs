@@ -85,10 +85,7 @@ impl<'a> Logs<'a> {
             let hash = if number == heads.latest.number() {
                 heads.latest.hash()
             } else {
-                match ctx.view.hash(number)? {
-                    Some(hash) => hash,
-                    None => return Err(not_kept(number)),
-                }
+                ctx.view.hash(number)?.ok_or_else(|| not_kept(number))?
             };
             let Some(header) = ctx.view.header(hash)? else { return Err(not_kept(number)) };
             if parent.is_some_and(|parent| parent != header.parent_hash) {

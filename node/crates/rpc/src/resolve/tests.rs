@@ -131,10 +131,10 @@ async fn reading_and_calling_mean_the_same_block() {
             |id: &str| &values.iter().find(|(name, _)| name == &json!(id).to_string()).unwrap().1;
         assert_ne!(value("0x2"), value("0x3"), "the balance changes");
         assert_eq!(value("latest") == value("pending"), latest);
-        let after =
-            |frag: &Value| &values.iter().find(|(id, _)| *id == frag.to_string()).unwrap().1;
         let frag = json!({ "blockNumber": "0x4", "fragIndex": "0x0" });
-        assert_eq!(after(&frag), value("pending"));
+        let frag = frag.to_string();
+        let after = &values.iter().find(|(id, _)| *id == frag).unwrap().1;
+        assert_eq!(after, value("pending"));
         assert_eq!(value(if latest { "0x4" } else { "0x3" }), value("latest"));
         if let Some(client) = &f.client {
             // Both methods asked for what is forgotten, by number and hash, and for the unknown

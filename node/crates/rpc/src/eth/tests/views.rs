@@ -107,7 +107,7 @@ async fn the_preconfirmed_view_reads_state_at_the_newest_frag_and_blocks_as_they
     let slot = token::balance_slot(sender);
     let value = open.state.storage(token::ADDRESS, slot.into()).unwrap();
     // The newest frag, by tag, by default, and by the number that receipts tell.
-    for id in [json!("latest"), json!("pending"), Value::Null, json!("0x2"), provisional.clone()] {
+    for id in [json!("latest"), json!("pending"), Value::Null, json!("0x2"), provisional] {
         let balance = ask("eth_getBalance", json!([sender, id])).await;
         assert_eq!(balance, json!(account.balance), "{id}");
         let stored = ask("eth_getStorageAt", json!([token::ADDRESS, slot, id])).await;

@@ -317,6 +317,22 @@ fn the_first_block_of_karst_has_the_upgrades_gas_above_its_limit() {
 }
 
 #[test]
+fn a_block_of_karst_may_be_longer_than_one_of_osaka() {
+    // EIP-7934 is off: this one has more than the 8 MiB that Ethereum's may have.
+    let long = deposit(GAS_LEFT, 150_000_000, vec![0; (8 << 20) + 1].into());
+    let snapshot = Ground::karst().block(200_000_000, &[long]).unwrap();
+    assert!(snapshot.txs().last().unwrap().executed.receipt.success);
+}
+
+#[test]
+fn a_post_execution_transaction_is_refused_before_lagoon() {
+    for bytes in [&hex!("7dc101")[..], &hex!("7dc0")] {
+        let reason = refusal(Ground::karst().block(LIMIT, &[Bytes::from(bytes.to_vec())]), 1);
+        assert!(reason.contains("decode"), "{reason}");
+    }
+}
+
+#[test]
 fn headers_since_jovian_have_what_they_should() {
     for ground in [Ground::jovian(), Ground::karst()] {
         let snapshot = ground.block(LIMIT, &[transfer(0, 21_000), transfer(1, 21_000)]).unwrap();
