@@ -1,8 +1,10 @@
 //! The command line. Flags follow reth's where it has one; every flag of `run` that overrides
 //! the configuration has an environment variable too.
 
+mod chains;
 mod check;
 mod files;
+mod fork_times;
 mod run;
 mod setup;
 #[cfg(unix)]
@@ -40,6 +42,8 @@ enum Command {
     Delegate(setup::DelegateArgs),
     /// Checks a configuration and everything it refers to, without starting anything.
     CheckConfig(check::CheckArgs),
+    /// Prints the chains that are known by name: forks, and what this build lacks of them.
+    Chains(chains::ChainsArgs),
     /// Asks a running node how it is.
     Status(check::StatusArgs),
     /// Runs a whole network on this machine, with a built-in gateway.
@@ -110,7 +114,8 @@ struct Overrides {
     /// TCP address of the metrics.
     #[arg(long = "metrics", env = "FRAGCAST_METRICS")]
     metrics: Option<SocketAddr>,
-    /// op-sepolia, op-mainnet, dev, or a geth genesis JSON: executes its blocks.
+    /// A chain's name or id (`fragcast chains` prints them), dev, or a geth genesis JSON: executes
+    /// its blocks.
     #[arg(long = "chain", env = "FRAGCAST_CHAIN")]
     chain: Option<String>,
     /// Where the state comes from: genesis or client.
@@ -126,12 +131,17 @@ struct Overrides {
     #[arg(long = "http.vhosts", env = "FRAGCAST_HTTP_VHOSTS", value_delimiter = ',')]
     vhosts: Option<Vec<String>>,
     /// Origins of web pages that may read answers and open WebSockets; `*`: all.
-    #[arg(long = "http.cors", env = "FRAGCAST_HTTP_CORS", value_delimiter = ',')]
+    #[arg(
+        long = "http.cors",
+        alias = "http.corsdomain",
+        env = "FRAGCAST_HTTP_CORS",
+        value_delimiter = ','
+    )]
     cors: Option<Vec<String>>,
     /// File with the token of the operator's JSON-RPC.
     #[arg(long = "admin.token", env = "FRAGCAST_ADMIN_TOKEN")]
     admin_token: Option<PathBuf>,
-    /// Reads of `latest` see the newest executed frag.
+    /// The path / shows the preconfirmed view, as /preconf always does.
     #[arg(long = "rpc.preconf-as-latest", env = "FRAGCAST_RPC_PRECONF_AS_LATEST")]
     preconf_as_latest: bool,
     /// TCP address of the Flashblocks WebSocket.
@@ -211,6 +221,7 @@ impl Cli {
             Command::Init(args) => setup::init(&args).map(|()| 0),
             Command::Keygen(args) => setup::keygen(&args).map(|()| 0),
             Command::Delegate(args) => setup::delegate(&args).map(|()| 0),
+            Command::Chains(args) => chains::chains(&args).map(|()| 0),
             Command::CheckConfig(args) => check::check_config(&args),
             Command::Status(args) => runtime()?.block_on(check::status(args)),
             Command::Devnet(args) => {

@@ -26,7 +26,7 @@ use crate::gateway::reach::Unreached;
 
 pub use check::ConfigError;
 pub use file::{FileError, read_toml};
-pub use names::{Live, LogFormat, ProfileName, RouteName, StateFrom};
+pub use names::{Live, LogFormat, ProfileName, RouteName, SignerApi, StateFrom};
 
 /// `node.toml`. Relative paths are relative to the file.
 ///
@@ -195,8 +195,24 @@ pub struct Leader {
     /// How long this node's own subscribers wait for the next leader to have a message that they are
     /// to see, milliseconds, at most 20; 0: they do not wait.
     pub hand_over_ms: u64,
+    /// How long a substitute waits for an Env of each gateway that comes before it, milliseconds. Only
+    /// where the network file has `substitutes`.
+    pub substitute_after_ms: u64,
     /// What the gateway is told when nobody is connected.
     pub unreached: Unreached,
+    /// URL of a signer that has the gateway's key and signs its delegation to this node. Empty:
+    /// delegations come from the network file and from peers.
+    pub signer: String,
+    /// How it is asked.
+    pub signer_api: SignerApi,
+    /// How long a request to it may take, milliseconds: somebody may have to approve it.
+    pub signer_timeout_ms: u64,
+    /// The gateway that is to delegate, an address.
+    pub gateway: String,
+    /// Blocks of a delegation, which is renewed in its last quarter; 0: all blocks.
+    pub delegation_blocks: u64,
+    /// Where the delegation is saved for the next start.
+    pub delegation: PathBuf,
 }
 
 /// The interface to which the gateway posts its messages.
@@ -222,7 +238,8 @@ pub struct Execution {
     pub db: PathBuf,
     /// Memory for the database's pages, MiB.
     pub cache_mib: usize,
-    /// Blocks that can be unwound.
+    /// Blocks that can be unwound, and whose state can be read. With `source = "client"`: 128, and the
+    /// client is asked for older ones.
     pub reorg_depth: u64,
     /// Messages that may wait for the executor.
     pub queue: usize,
@@ -268,7 +285,8 @@ pub struct Http {
     /// always may, and with `*` all.
     pub vhosts: Vec<String>,
     /// Origins of web pages that may read answers and open WebSockets, such as
-    /// `https://app.example`, or `*`.
+    /// `https://app.example` or `https://*.app.example`, or `*`.
+    #[serde(alias = "corsdomain")]
     pub cors: Vec<String>,
 }
 
@@ -286,6 +304,8 @@ pub struct Calls {
     pub time_limit_ms: u64,
     /// EVM memory of a call, MiB.
     pub memory_mib: u64,
+    /// What the traces of one request may keep, MiB.
+    pub trace_mib: usize,
     /// Time-out of connecting to a gateway, and again of its answer, milliseconds.
     pub gateway_timeout_ms: u64,
     /// How long `eth_sendRawTransactionSync` waits if the request does not say, milliseconds.
@@ -308,6 +328,9 @@ pub struct Flashblocks {
     pub buffer_mib: usize,
     /// A subscriber that does not take a flashblock within this is dropped, milliseconds.
     pub slow_subscriber_ms: u64,
+    /// A subscriber of which nothing is heard for this long, not even answers to pings, is dropped,
+    /// seconds.
+    pub idle_s: u64,
 }
 
 /// Prometheus metrics, `/healthz`, `/readyz`.
@@ -438,7 +461,14 @@ impl Default for Leader {
             fanout: DEFAULT_FANOUT,
             loss_per_hop: 0.02,
             hand_over_ms: 0,
+            substitute_after_ms: millis(fragcast_turbine::Config::new(0).substitute_after),
             unreached: Unreached::Refuse,
+            signer: String::new(),
+            signer_api: SignerApi::Web3signer,
+            signer_timeout_ms: 60_000,
+            gateway: String::new(),
+            delegation_blocks: 0,
+            delegation: "leader.delegation".into(),
         }
     }
 }
@@ -501,6 +531,7 @@ impl Default for Calls {
             gas_cap: calls.gas_cap,
             time_limit_ms: millis(calls.time_limit),
             memory_mib: calls.memory_limit / (1024 * 1024),
+            trace_mib: calls.max_trace / (1024 * 1024),
             gateway_timeout_ms: millis(forward.timeout),
             sync_timeout_ms: millis(forward.sync_timeout),
             max_sync_timeout_ms: millis(forward.max_sync_timeout),
@@ -517,6 +548,7 @@ impl Default for Flashblocks {
             max_subscribers_per_address: settings.per_address,
             buffer_mib: settings.buffer / (1024 * 1024),
             slow_subscriber_ms: millis(settings.slow_after),
+            idle_s: settings.idle.as_secs(),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod fuzzing;
 pub mod local;
 pub mod registry;
 pub mod replay;
+pub mod signer;
 
 /// A share of loss on the command line is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -43,6 +43,11 @@ const fn one() -> u64 {
     1
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_zero(n: &u8) -> bool {
+    *n == 0
+}
+
 const fn blocks_per_term() -> u64 {
     BLOCKS_PER_TERM
 }
@@ -59,6 +64,10 @@ pub struct NetworkFile {
     /// Blocks a gateway leads at a time.
     #[serde(default = "blocks_per_term")]
     pub blocks_per_term: u64,
+    /// How many of the gateways that come next may lead a block for which the scheduled one has sent no
+    /// Env in time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub substitutes: u8,
     /// The least time between two blocks, if it is not that of a [chain that is known](pace): it
     /// bounds how far ahead of its head a node believes a block to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -233,7 +242,8 @@ impl NetworkFile {
             // Nobody has the key of this address.
             false => vec![Address::ZERO],
         };
-        let schedule = Schedule::new(gateways, self.blocks_per_term)?;
+        let schedule =
+            Schedule::new(gateways, self.blocks_per_term)?.with_substitutes(self.substitutes)?;
         let mut checked = Delegations::new(self.chain_id, schedule.gateways());
         let (mut delegations, mut early) = (Vec::new(), Vec::new());
         for (number, text) in (1..).zip(&self.delegations) {

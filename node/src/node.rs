@@ -32,6 +32,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::gateway::delegating::{self, DelegationStatus};
 use crate::gateway::ingest::{Ingest, IngestStats};
 use crate::gateway::journal::Journal;
 use crate::gateway::publish::{self, PublishStats};
@@ -40,6 +41,7 @@ use crate::log::Limiter;
 use crate::members::{bootstrap, weights};
 use crate::network::Network;
 use crate::registry::Beginning;
+use crate::serve::forks;
 use crate::serve::live::{self, Live};
 use crate::serve::metrics;
 use crate::serve::races::Races;
@@ -156,11 +158,22 @@ impl Node {
             settings.guests = settings.guests.max(NEWCOMERS);
         }
         let ahead = (settings.catch_up.memory > 0).then_some(settings.catch_up.ahead);
+        let delegating =
+            config.signer()?.zip(leader_key).map(|(signer, key)| delegating::Settings {
+                signer,
+                chain_id: network.chain_id,
+                peer,
+                key,
+                blocks: Some(config.leader.delegation_blocks).filter(|blocks| *blocks > 0),
+                saved: config.leader.delegation.clone(),
+            });
+        let delegation = delegating.as_ref().map(|_| Arc::<DelegationStatus>::default());
         let registry = match config.registry_settings(&network)? {
             Some(settings) => Some(Beginning::of(settings, &network).await),
             None => None,
         };
         let (live, guests) = (settings.members.live, settings.guests);
+        let substitutes = network.schedule.substitutes();
         let setup = match &registry {
             Some(registry) => Setup::of(settings, registry.epochs(&network)?)?,
             None => {
@@ -229,6 +242,7 @@ impl Node {
             own,
             journal,
             Arc::clone(&reach),
+            delegation.clone(),
             Arc::clone(&stats),
         );
         let p2p = net.local_addr();
@@ -258,6 +272,7 @@ impl Node {
             reach,
             registry: registry.as_ref().map(|registry| Arc::clone(registry.status())),
             weights: weights.as_ref().filter(|_| live).map(|_| Arc::default()),
+            delegation,
             agreement: Mutex::default(),
             progress: Mutex::default(),
         });
@@ -285,30 +300,40 @@ impl Node {
             let _ = state.flashblocks.set(Arc::clone(door.stats()));
             flashblocks = Some(door);
         }
-        let mut http = Methods::new();
+        let (mut http, mut preconf) = (Methods::new(), None);
+        let mut about = public::about(&state, None);
         if let Some(executing) = executing {
             let executor = Arc::clone(&executing.executor);
+            tasks.push(tokio::spawn(forks::watch(Arc::clone(executor.spec()))));
             tasks.push(tokio::spawn(heads::tell(executor, state.net.clone())));
             let public =
                 public::Public::new(&config, &state.network, state.net.watch_epochs(), &executing)?;
+            about = public::about(&state, Some(&public));
             http.merge(public.module)?;
+            preconf = Some(public.preconf);
             memory = Arc::clone(&public.eth.memory);
             tasks.extend(executing.follower);
-            tasks.push(public.forwarding);
+            tasks.extend(public.tasks);
             // Set once: the node has only just been made.
             let _ = state.eth.set(public.eth);
             let _ = state.forwarder.set(public.forwarder);
         }
-        http.merge(rpc::module(
+        let mut own = rpc::module(
             Arc::clone(&state),
             &outputs,
             config.http.subscriber_queue as usize,
             config.rpc.slow_after(),
             Arc::clone(&memory),
             runtimes.serving(),
-        ))?;
+        );
+        let about = fragcast_rpc::about::module(about, http.method_names());
+        own.merge(about)?;
         let pictures = live::hub(&state, config.rpc.slow_after(), Arc::clone(&memory));
-        http.merge(pictures.module(live::NAMES))?;
+        own.merge(pictures.module(live::NAMES))?;
+        http.merge(own.clone())?;
+        if let Some(preconf) = &mut preconf {
+            preconf.merge(own)?;
+        }
         tasks.push(runtimes.serving().spawn(pictures.run()));
         let chain = state.executor.as_ref().map(|executor| executor.view().subscribe());
         let following = live::follow(Arc::clone(&state), outputs.subscribe(), chain);
@@ -319,6 +344,7 @@ impl Node {
             state: &state,
             ingest: ingest.module().into(),
             http,
+            preconf,
             memory,
             descriptors,
         };
@@ -341,6 +367,10 @@ impl Node {
             let timeout = Duration::from_millis(config.client.timeout_ms);
             tasks.push(tokio::spawn(weights::follow(source, poll, timeout, status, net)));
         }
+        if let Some((settings, status)) = delegating.zip(state.delegation.clone()) {
+            let keeper = delegating::Keeper::new(settings, state.net.clone(), status);
+            tasks.push(tokio::spawn(keeper.run()));
+        }
         if let Some(registry) = registry {
             let follower = registry.follow(state.net.clone(), &state.network);
             tasks.push(tokio::spawn(follower.run()));
@@ -348,7 +378,7 @@ impl Node {
 
         let pump = Pump {
             state: Arc::clone(&state),
-            sequencer: Sequencer::default(),
+            sequencer: Sequencer::new(substitutes),
             outputs: outputs.clone(),
             engine,
             feed: state.executor.clone().map(|executor| Feed::new(executor, ahead)),

@@ -4,6 +4,7 @@
 //! shows in a browser what [`live`] tells.
 
 pub mod agreement;
+pub(crate) mod forks;
 pub mod hints;
 pub mod live;
 pub mod metrics;

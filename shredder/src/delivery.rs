@@ -104,10 +104,13 @@ pub struct Delivered {
     pub times: Times,
     /// The way it came.
     pub via: Via,
+    /// By what right its gateway leads the block: 0 if it is the scheduled one, else it stands in
+    /// for that as the substitute of this rank, and gives way to lower ranks.
+    pub rank: u8,
 }
 
 impl Delivered {
-    /// A message in the place that it says itself, of this attempt; `None` if its number is one
+    /// A message of the scheduled gateway in the place that it says itself, of this attempt; `None` if its number is one
     /// that no shred can carry.
     pub fn of_attempt(
         attempt: u8,
@@ -116,7 +119,8 @@ impl Delivered {
         via: Via,
     ) -> Option<Self> {
         let (block, index) = (message.message().block(), message.message().index()?);
-        Some(Self { key: MessageKey { block, attempt, message: index }, message, times, via })
+        let key = MessageKey { block, attempt, message: index };
+        Some(Self { key, message, times, via, rank: 0 })
     }
 }
 

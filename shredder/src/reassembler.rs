@@ -199,13 +199,13 @@ impl Reassembler {
         self.remove_range(key(0)..key(attempt));
     }
 
-    /// Drops what has come of messages that are not whole and whose signer, for their block, does
+    /// Drops what has come of messages that are not whole and whose signer, for their attempt, does
     /// not count any more: another one's would find their places taken.
-    pub fn keep_signers(&mut self, counts: impl Fn(u64, &[u8; 32]) -> bool) {
+    pub fn keep_signers(&mut self, counts: impl Fn(&MessageKey, &[u8; 32]) -> bool) {
         let gone: Vec<MessageKey> = self
             .messages
             .iter()
-            .filter(|(key, state)| !self.done.contains(key) && !counts(key.block, &state.signer))
+            .filter(|(key, state)| !self.done.contains(key) && !counts(key, &state.signer))
             .map(|(key, _)| *key)
             .collect();
         gone.iter().for_each(|key| self.remove(key));

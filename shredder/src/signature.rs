@@ -167,6 +167,15 @@ impl GatewayKey {
         address_of(&secp256k1::PublicKey::from_secret_key(SECP256K1, &self.0))
     }
 
+    /// The public key: x ‖ y, big-endian.
+    pub fn public_key(&self) -> [u8; 64] {
+        let key =
+            secp256k1::PublicKey::from_secret_key(SECP256K1, &self.0).serialize_uncompressed();
+        let mut bytes = [0; 64];
+        bytes.copy_from_slice(&key[1..]);
+        bytes
+    }
+
     /// Signs a 32-byte digest. The signature is canonical and deterministic (RFC 6979).
     pub fn sign_digest(&self, digest: &B256) -> Signature {
         let signature =
@@ -256,9 +265,22 @@ impl SignedMessage {
     /// # Errors
     /// [`SignatureError`].
     pub fn verify(self, gateway: Address) -> Result<VerifiedMessage, SignatureError> {
-        let found = self.signature.recover(&self.root)?;
-        if found != gateway {
-            return Err(SignatureError::WrongSigner { expected: gateway, found });
+        self.verify_among([gateway])
+    }
+
+    /// Checks that one of several gateways signed the message in canonical form, at the same cost.
+    ///
+    /// # Errors
+    /// [`SignatureError`]; the first of them is the one that was expected.
+    pub fn verify_among(
+        self,
+        gateways: impl IntoIterator<Item = Address>,
+    ) -> Result<VerifiedMessage, SignatureError> {
+        let gateway = self.signature.recover(&self.root)?;
+        let mut gateways = gateways.into_iter();
+        let expected = gateways.next().unwrap_or_default();
+        if gateway != expected && !gateways.any(|other| other == gateway) {
+            return Err(SignatureError::WrongSigner { expected, found: gateway });
         }
         Ok(VerifiedMessage { signed: self, gateway })
     }
@@ -268,16 +290,24 @@ impl SignedMessage {
     ///
     /// # Errors
     /// [`SignatureError`].
-    pub fn normalise_and_verify(
+    pub fn normalise_and_verify(self, gateway: Address) -> Result<VerifiedMessage, SignatureError> {
+        self.normalise_and_verify_among([gateway])
+    }
+
+    /// The same for [several](Self::verify_among) gateways.
+    ///
+    /// # Errors
+    /// [`SignatureError`].
+    pub fn normalise_and_verify_among(
         mut self,
-        gateway: Address,
+        gateways: impl IntoIterator<Item = Address>,
     ) -> Result<VerifiedMessage, SignatureError> {
         self.signature = self.signature.normalise()?;
-        self.verify(gateway)
+        self.verify_among(gateways)
     }
 }
 
-/// A message that the scheduled gateway signed, with a canonical signature.
+/// A message that a gateway signed that may lead its block, with a canonical signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedMessage {
     signed: SignedMessage,

@@ -1,14 +1,15 @@
 //! A gateway's delegation to a peer and its ed25519 key.
 //!
 //! The gateway's secp256k1 key signs once a term at most, so it can stay cold; the key it
-//! names signs shreds. Of the delegations that cover a block the one with the highest sequence
+//! names signs shreds. It signs one of two [forms](Form): a digest, or a text that people can read
+//! and that wallets sign, with the prefix of EIP-191. Of the delegations that cover a block the one with the highest sequence
 //! counts; of two with one sequence, which a gateway should never sign, that with the lower
 //! digest, so that all nodes that know both agree, whichever came first. A delegation should
 //! begin with a block that is not open yet: two keys for one block are two leaders.
 
 use std::collections::BTreeMap;
 
-use alloy_primitives::{Address, B256, hex, keccak256};
+use alloy_primitives::{Address, B256, eip191_hash_message, hex, keccak256};
 use ed25519_dalek::VerifyingKey;
 use fragcast_shredder::codec::{self, DecodeError};
 use fragcast_shredder::{GatewayKey, Signature, SignatureError};
@@ -17,6 +18,9 @@ use crate::peer::PeerId;
 
 /// Delegations kept per gateway; the one that counts least goes first.
 pub const MAX_PER_GATEWAY: usize = 8;
+
+/// What is added to v in the signature of a text.
+const TEXT: u8 = 27;
 
 /// A gateway's statement: `key`, run by `peer`, speaks for it in blocks `first..=last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -36,12 +40,58 @@ pub struct Delegation {
     pub key: [u8; 32],
 }
 
+/// What a gateway signs to delegate. The last byte of the signature tells which: v is 0 or 1 over the
+/// digest, 27 or 28 over the text, as keys and wallets give it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// [`Delegation::digest`].
+    Digest,
+    /// [`Delegation::text_digest`].
+    Text,
+}
+
 impl Delegation {
     /// keccak256(domain ‖ encoding).
     pub fn digest(&self) -> B256 {
+        keccak256(self.preimage())
+    }
+
+    /// domain ‖ encoding: what a signer signs that hashes what it is given with keccak256.
+    pub fn preimage(&self) -> Vec<u8> {
         let mut bytes = b"fragcast 2026 delegation v1\0".to_vec();
         bytes.extend(codec::encode(self));
-        keccak256(bytes)
+        bytes
+    }
+
+    /// The same for people.
+    pub fn text(&self) -> String {
+        let Self { chain_id, first, last, sequence, peer, key } = self;
+        let key = hex::encode(key);
+        format!(
+            "fragcast 2026 delegation v1\nchain {chain_id}\nblocks {first} to {last}\n\
+             sequence {sequence}\npeer {peer}\nleader key {key}"
+        )
+    }
+
+    /// keccak256 of the text with the prefix of EIP-191, as `personal_sign` and its kin sign it.
+    pub fn text_digest(&self) -> B256 {
+        eip191_hash_message(self.text())
+    }
+
+    /// With a signature that somebody else made, in any of the forms that secp256k1 has.
+    ///
+    /// # Errors
+    /// [`SignatureError`]; who signed is not checked.
+    pub fn signed(
+        self,
+        form: Form,
+        signature: [u8; 65],
+    ) -> Result<SignedDelegation, SignatureError> {
+        let mut signature = *Signature::from_bytes(signature).normalise()?.as_bytes();
+        if form == Form::Text {
+            signature[64] += TEXT;
+        }
+        Ok(SignedDelegation { delegation: self, signature })
     }
 
     /// Signs with the gateway's key.
@@ -56,7 +106,7 @@ impl Delegation {
 pub struct SignedDelegation {
     /// The signed fields.
     pub delegation: Delegation,
-    /// Canonical recoverable secp256k1 signature.
+    /// Recoverable secp256k1 signature with a low s; v tells the [form](Form) that was signed.
     pub signature: [u8; 65],
 }
 
@@ -69,7 +119,15 @@ impl SignedDelegation {
     /// # Errors
     /// [`SignatureError`].
     pub fn gateway(&self) -> Result<Address, SignatureError> {
-        Signature::from_bytes(self.signature).recover(&self.delegation.digest())
+        let mut signature = self.signature;
+        let digest = match signature[64].checked_sub(TEXT) {
+            None => self.delegation.digest(),
+            Some(v) => {
+                signature[64] = v;
+                self.delegation.text_digest()
+            }
+        };
+        Signature::from_bytes(signature).recover(&digest)
     }
 
     /// The encoding.
@@ -287,6 +345,57 @@ mod tests {
             let bad = SignedDelegation::from_bytes(&bad).unwrap();
             assert_ne!(bad.gateway().ok(), Some(gateway().address()), "byte {at}");
         }
+    }
+
+    /// As `eth_sign`, `personal_sign` and clef's `account_signData` do, with v of 27 or 28.
+    fn by_wallet(delegation: &Delegation) -> [u8; 65] {
+        let mut signature = *gateway().sign_digest(&delegation.text_digest()).as_bytes();
+        signature[64] += 27;
+        signature
+    }
+
+    #[test]
+    fn a_wallet_signs_a_text_that_people_can_read() {
+        let delegation = delegation(1, 2, 3, 4);
+        let (peer, key) = ("04".repeat(32), hex::encode(delegation.key));
+        assert_eq!(
+            delegation.text(),
+            format!(
+                "fragcast 2026 delegation v1\nchain 5\nblocks 1 to 2\nsequence 3\npeer {peer}\n\
+                 leader key {key}"
+            )
+        );
+        assert_eq!(
+            hex::encode(delegation.text_digest()),
+            "c9852700eadc06defd55849f98b2e37302074e1b655f34c64928b34da2aca98b"
+        );
+        let signed = delegation.signed(Form::Text, by_wallet(&delegation)).unwrap();
+        assert_eq!(signed.gateway().unwrap(), gateway().address());
+        assert_eq!(SignedDelegation::from_bytes(&signed.to_bytes()).unwrap(), signed);
+        // Each signature is good for its own form alone, and has one encoding.
+        let by_key = delegation.sign(&gateway());
+        assert_eq!(delegation.signed(Form::Digest, by_key.signature).unwrap(), by_key);
+        let mut mixed = signed;
+        mixed.signature[64] -= 27;
+        assert_ne!(mixed.gateway().ok(), Some(gateway().address()));
+        mixed.signature = by_key.signature;
+        mixed.signature[64] += 27;
+        assert_ne!(mixed.gateway().ok(), Some(gateway().address()));
+        for v in (2..27).chain(29..=255) {
+            let mut bad = signed;
+            bad.signature[64] = v;
+            assert!(bad.gateway().is_err(), "v of {v}");
+        }
+        for at in 0..SignedDelegation::ENCODED_LEN {
+            let mut bad = signed.to_bytes();
+            bad[at] ^= 1;
+            let bad = SignedDelegation::from_bytes(&bad).unwrap();
+            assert_ne!(bad.gateway().ok(), Some(gateway().address()), "byte {at}");
+        }
+        // One statement, whoever signed it how: the second tells nothing new.
+        let mut all = Delegations::new(5, &[gateway().address()]);
+        all.insert(signed).unwrap();
+        assert_eq!(all.insert(by_key).unwrap_err(), DelegationError::Stale);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use alloy_primitives::Address;
 
 use crate::delegation::{DelegationError, Delegations, Leader, SignedDelegation};
 use crate::membership::{Membership, PeerIndex};
-use crate::schedule::Schedule;
+use crate::schedule::{Lead, Schedule};
 
 pub use view::EpochsView;
 
@@ -150,7 +150,27 @@ impl Epoch {
         self.schedule.gateway(block)
     }
 
-    /// Who leads a block, if a delegation says so.
+    /// The gateway whose attempt of a block has this number: the scheduled one or a substitute.
+    pub fn gateway_of(&self, block: u64, attempt: u8) -> Option<Address> {
+        self.schedule.gateway_of(block, attempt)
+    }
+
+    /// By what right a gateway leads a block, if it may.
+    pub fn lead(&self, block: u64, gateway: &Address) -> Option<Lead> {
+        self.schedule.lead(block, gateway)
+    }
+
+    /// Who leads an attempt of a block, if a delegation says so.
+    pub fn leader_of(&self, block: u64, attempt: u8) -> Option<&Leader> {
+        self.delegations.leader(&self.schedule.gateway_of(block, attempt)?, block)
+    }
+
+    /// The member that leads an attempt of a block, as [`leader_index`](Self::leader_index).
+    pub fn leader_index_of(&self, block: u64, attempt: u8) -> Option<PeerIndex> {
+        self.members.index(&self.leader_of(block, attempt)?.peer)
+    }
+
+    /// Who leads a block by the schedule, if a delegation says so.
     pub fn leader(&self, block: u64) -> Option<&Leader> {
         self.delegations.leader(&self.schedule.gateway(block), block)
     }
@@ -170,7 +190,9 @@ impl Epoch {
         self.delegations.insert_of(gateway, signed).map(drop)
     }
 
-    /// Whether two epochs agree on who leads a block: gateway, peer and key.
+    /// Whether two epochs agree on who leads a block by the schedule: gateway, peer and key. Not of
+    /// substitutes, whom almost every change of the list changes: what they have sent counts less
+    /// than what the scheduled gateway sends.
     pub(crate) fn agrees_on(&self, other: &Self, block: u64) -> bool {
         let leader = |epoch: &Self| epoch.leader(block).map(|l| (l.peer, l.key));
         self.gateway(block) == other.gateway(block) && leader(self) == leader(other)

@@ -69,4 +69,4 @@ pub use protocol::{
 };
 pub use rotation::{Change, Rotation, Support};
 pub use route::Route;
-pub use schedule::Schedule;
+pub use schedule::{Lead, Schedule};

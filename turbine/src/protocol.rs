@@ -71,6 +71,7 @@ mod repair;
 mod seats;
 mod setup;
 mod spread;
+mod substituting;
 mod tables;
 mod window;
 
@@ -94,7 +95,7 @@ use crate::outcome::Outcomes;
 use crate::peer::{PeerId, PeerKey};
 use crate::planner::{PlanDraft, PlanJob};
 use crate::rotation::Support;
-use crate::schedule::{Schedule, rotation_hash};
+use crate::schedule::{Lead, Schedule, rotation_hash};
 use crate::tables::Weights;
 use crate::time::Timestamp;
 
@@ -167,6 +168,13 @@ impl Protocol {
     /// nobody's then. [`epochs`](Self::epochs) changes with both.
     pub fn handle_guest(&mut self, now: Timestamp, peer: PeerId) -> Option<PeerKey> {
         self.at(now).guest(peer)
+    }
+
+    /// A member that this node, a guest, has called has no place for it, or no more: it is left alone
+    /// for a while, and [`wanted_connections`](Self::wanted_connections) has another.
+    pub fn handle_refused(&mut self, now: Timestamp, peer: PeerKey) {
+        let Parts { ctx, attaching, .. } = self.at(now);
+        attaching.refused(ctx, peer);
     }
 
     /// This node calls a peer, be it in a table or not: its key. Who is in none becomes a *contact*:
@@ -422,7 +430,8 @@ impl Protocol {
     /// Sends a message of this node's own to everybody.
     ///
     /// The application numbers attempts and indices, and never gives one key to two messages:
-    /// that would be equivocation.
+    /// that would be equivocation. The attempts of a block that are its gateway's own are those of
+    /// [`lead`](Self::lead).
     ///
     /// # Errors
     /// [`BroadcastError`]; nothing is sent then.
@@ -498,10 +507,25 @@ impl Protocol {
         self.parts.ctx.me()
     }
 
-    /// Whether this node's key and peer id lead `block`.
+    /// Whether this node's key and peer id lead `block` by the schedule.
     pub fn leads(&self, block: u64) -> bool {
         let leading = self.parts.leading.as_ref();
         leading.is_some_and(|leading| leading.leads(&self.parts.ctx, block))
+    }
+
+    /// By what right this node leads `block` for `gateway` at this moment: the numbers of the attempts
+    /// that it may make. As a substitute only if no Env of a lower rank is here and has had its time,
+    /// see [`Config::substitute_after`].
+    ///
+    /// # Errors
+    /// [`BroadcastError::NotLeader`], [`BroadcastError::NotDue`], [`BroadcastError::Overtaken`].
+    pub fn lead(
+        &mut self,
+        now: Timestamp,
+        block: u64,
+        gateway: &Address,
+    ) -> Result<Lead, BroadcastError> {
+        self.at(now).lead(block, gateway)
     }
 
     /// Whether the next leader is asked to acknowledge this node's messages of `block`, so that

@@ -39,6 +39,12 @@
 //! wrong until the overlay tells, or the executor finds that there is no Seal. Two openings with
 //! parent hash and gas limit in common cannot be told apart by a Seal; the later Env counts.
 //!
+//! # Substitutes
+//! Where the next registered gateways may lead as well ([`Sequencer::new`]), the lowest rank that
+//! has opened a block counts, and messages of others do not belong to its opening, whichever way they
+//! came. Of content that two have signed, as Envs are likely to be, the lower rank is taken to be the
+//! sender. Both have room of their own for what gossip alone has brought.
+//!
 //! # Bounds
 //! [`MAX_BLOCKS`] blocks of [`MAX_MESSAGES`] messages, about 250 bytes each for what is
 //! remembered of them (1 MiB for the worst block, 2 kB for a usual one); [`MAX_WAITING`] bytes of
@@ -46,7 +52,8 @@
 //! of messages that were handed on and may be again, the oldest block is let go first, and one that
 //! is complete as the overlay says at once. Of both a gateway has half before others make room for
 //! it, and who has an eighth or less makes none for those who have more. Of one place at
-//! most 4 messages and of one block 8 Envs that gossip alone has brought. A block is handed on at
+//! most 4 messages and of one block 8 Envs of one gateway that gossip alone has brought, and a quarter
+//! of a block's messages are of substitutes. A block is handed on at
 //! most 32 times: for the later of two frags of gossip's only while the number is below 8, from
 //! there on gossip's frags need a Seal that proves them, and from 16 on the overlay alone counts. 64 choices are tried for a Seal.
 
@@ -75,6 +82,8 @@ pub const MAX_WAITING: usize = 64 * 1024 * 1024;
 pub const MAX_KEPT: usize = 64 * 1024 * 1024;
 /// Messages that are remembered of a block, all attempts together: ten minutes of frags.
 pub const MAX_MESSAGES: usize = 4096;
+/// Of these, what substitutes have sent.
+const MAX_SUBSTITUTED: usize = MAX_MESSAGES / 4;
 /// Blocks that are handed on again at a time.
 const MAX_REPEATED: usize = 64;
 /// Numbers that the leader has for the attempts of a block.
@@ -117,9 +126,15 @@ pub struct Sequencer {
     repeated: BTreeMap<u64, (u8, u8)>,
     opened: Option<u64>,
     sealed: Option<u64>,
+    substitutes: u8,
 }
 
 impl Sequencer {
+    /// For a network with so many [substitutes](crate::Schedule::with_substitutes).
+    pub fn new(substitutes: u8) -> Self {
+        Self { substitutes, ..Self::default() }
+    }
+
     /// The newest block whose Env was handed on.
     pub const fn opened(&self) -> Option<u64> {
         self.opened
@@ -146,8 +161,9 @@ impl Sequencer {
         if !self.admit(number) {
             return Fate::OutOfBounds;
         }
-        let gateway = delivered.message.gateway();
-        self.blocks.entry(number).or_insert_with(|| Block::new(number, gateway));
+        let (gateway, lead) = (delivered.message.gateway(), delivered.rank);
+        let new = || Block::new(number, gateway, lead, self.substitutes);
+        self.blocks.entry(number).or_insert_with(new);
         let fate = self.with(number, |block| {
             let fate = block.push(delivered, out);
             (fate, block.is_opened(), block.is_sealed())

@@ -18,13 +18,14 @@ use fragcast_upstream::http::HttpClient;
 use fragcast_upstream::jsonrpc::Request;
 use serde_json::Value;
 
-use super::{files, setup};
+use super::{files, fork_times, setup};
 use crate::config::{Config, StateFrom};
 use crate::gateway::keys;
 use crate::multiaddr::Multiaddr;
 use crate::network::Network;
 use crate::node::execution;
 use crate::registry::votes;
+use crate::serve::forks;
 
 /// Arguments of `fragcast check-config`.
 #[derive(Debug, clap::Args)]
@@ -81,6 +82,14 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
             addresses.join(", ")
         )?;
     }
+    if network.schedule.substitutes() > 0 {
+        writeln!(
+            out,
+            "substitutes  {}, each {} ms after the one before",
+            network.schedule.substitutes(),
+            config.leader.substitute_after_ms
+        )?;
+    }
     let listed = network.schedule.gateways().iter().filter(|_| network.has_gateways);
     for gateway in listed {
         let delegated: Vec<String> = network
@@ -113,6 +122,7 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
             writeln!(out, "journal      missing: the first eight blocks will be skipped")?;
         }
         problems.extend(files::unwritable("leader.journal", &config.leader.journal));
+        check_signer(&config, &mut out, &mut problems)?;
     } else if network.delegations.iter().any(|d| d.delegation.peer == peer) {
         problems.push(format!(
             "leader.key: {} does not exist, but a gateway has delegated to this node: put the key \
@@ -161,6 +171,22 @@ fn pace(network: &Network, config: &Config) -> anyhow::Result<String> {
         None => ", since the chain is not known: set block_time_ms in the network file",
     };
     Ok(format!("block time   {millis} ms{told}"))
+}
+
+/// Asks the signer of the gateway's delegation whether it is there and has the key.
+fn check_signer(
+    config: &Config,
+    out: &mut impl std::io::Write,
+    problems: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    let Some(signer) = config.signer()? else { return Ok(()) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match runtime.block_on(signer.check()) {
+        Ok(()) => writeln!(out, "signer       {}, for {}", signer.name(), signer.gateway())?,
+        Err(error) => problems.push(format!("leader.signer: {}: {error}", signer.name())),
+    }
+    problems.extend(files::unwritable("leader.delegation", &config.leader.delegation));
+    Ok(())
 }
 
 /// What is wrong with what the network file says, beyond what every reader of it checks.
@@ -390,9 +416,7 @@ fn check_execution(
         Some(spec) => {
             let kind = if op { "OP" } else { "Ethereum" };
             writeln!(out, "execution    {} ({kind}), chain {}", spec.name, spec.chain_id)?;
-            for (time, fork) in spec.lacking() {
-                writeln!(out, "warning: this build lacks the fork {fork} (at {time}): update")?;
-            }
+            fork_times::warn(spec, forks::now(), out)?;
             let mut silent = network.schedule.gateways().iter();
             if silent.any(|gateway| !network.gateway_urls.contains_key(gateway)) {
                 writeln!(
@@ -426,7 +450,9 @@ fn check_execution(
     if let Some(problem) = report.problem(network.chain_id, state) {
         bail!("client.url: {problem}");
     }
-    Ok(())
+    let Some(spec) = &spec else { return Ok(()) };
+    let told = runtime.block_on(fragcast_upstream::client::forks(&client)).context("client.url")?;
+    fork_times::compare(spec, &told, forks::now(), out)
 }
 
 /// Asks a node for its status; the exit code is 0 if it is ready, 2 if not.

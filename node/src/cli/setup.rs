@@ -4,14 +4,15 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use alloy_primitives::hex;
+use alloy_primitives::{Address, hex};
 use anyhow::{Context, bail};
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::Dialect;
+use fragcast_turbine::delegation::Form;
 use fragcast_turbine::membership::RecordBody;
-use fragcast_turbine::{Delegation, PeerId};
+use fragcast_turbine::{Delegation, PeerId, SignedDelegation};
 
-use crate::config::Config;
+use crate::config::{Config, SignerApi};
 use crate::gateway::journal::Journal;
 use crate::gateway::keys;
 use crate::members::Bootstrap;
@@ -76,9 +77,22 @@ enum KeyKind {
 /// Arguments of `fragcast delegate`.
 #[derive(Debug, clap::Args)]
 pub(super) struct DelegateArgs {
-    /// The gateway's key file.
+    /// The gateway's key file. Without it, and without `--signer` and `--signature`, the text is
+    /// printed that a wallet is to sign.
     #[arg(long)]
-    gateway_key: PathBuf,
+    gateway_key: Option<PathBuf>,
+    /// A signer that has the gateway's key, such as http://127.0.0.1:9000.
+    #[arg(long, conflicts_with = "gateway_key", requires = "gateway")]
+    signer: Option<String>,
+    /// How it is asked: web3signer, clef or eth_sign.
+    #[arg(long, default_value_t = SignerApi::Web3signer, requires = "signer")]
+    signer_api: SignerApi,
+    /// The signature that a wallet has made of the text, 65 bytes as hex.
+    #[arg(long, conflicts_with_all = ["gateway_key", "signer"], requires = "gateway")]
+    signature: Option<String>,
+    /// The gateway's address.
+    #[arg(long, conflicts_with = "gateway_key")]
+    gateway: Option<Address>,
     /// Chain id.
     #[arg(long)]
     chain_id: u64,
@@ -203,6 +217,7 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
             chain_id: args.chain_id,
             dialect: args.dialect,
             blocks_per_term: fragcast_turbine::schedule::BLOCKS_PER_TERM,
+            substitutes: 0,
             block_time_ms: None,
             gateways: Vec::new(),
             bootstrap: args.bootstrap.clone(),
@@ -267,7 +282,6 @@ pub(super) fn delegate(args: &DelegateArgs) -> anyhow::Result<()> {
     if args.first > args.last {
         bail!("--first {} is after --last {}", args.first, args.last);
     }
-    let gateway = keys::read_gateway(&args.gateway_key)?;
     let delegation = Delegation {
         chain_id: args.chain_id,
         first: args.first,
@@ -276,12 +290,52 @@ pub(super) fn delegate(args: &DelegateArgs) -> anyhow::Result<()> {
         peer: args.peer,
         key: args.leader.0,
     };
-    let signed = delegation.sign(&gateway);
     let mut out = std::io::stdout().lock();
+    let Some(signed) = sign(args, delegation)? else {
+        writeln!(
+            out,
+            "let the gateway's wallet sign this text (personal_sign), and give the result"
+        )?;
+        writeln!(out, "with --signature and --gateway to the same command:\n")?;
+        writeln!(out, "{}", delegation.text())?;
+        return Ok(());
+    };
+    let gateway = signed.gateway()?;
     writeln!(out, "add this to the network file of every node:\n")?;
-    writeln!(out, "gateways = [\"{}\"]", gateway.address())?;
+    writeln!(out, "gateways = [\"{gateway}\"]")?;
     writeln!(out, "delegations = [\"{signed}\"]")?;
     Ok(())
+}
+
+/// Lets the key, the signer or the wallet sign that the arguments name; `None` if they name none.
+fn sign(args: &DelegateArgs, delegation: Delegation) -> anyhow::Result<Option<SignedDelegation>> {
+    if let Some(path) = &args.gateway_key {
+        return Ok(Some(delegation.sign(&keys::read_gateway(path)?)));
+    }
+    let Some(gateway) = args.gateway else { return Ok(None) };
+    if let Some(signer) = &args.signer {
+        let mut config = Config::default();
+        config.leader.signer.clone_from(signer);
+        config.leader.signer_api = args.signer_api;
+        config.leader.gateway = gateway.to_string();
+        let signer = config.signer()?.context("--signer is empty")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let signed = runtime.block_on(signer.sign(delegation));
+        return Ok(Some(signed.with_context(|| signer.name())?));
+    }
+    let Some(signature) = &args.signature else { return Ok(None) };
+    let Ok(signature) = hex::decode_to_array(signature) else {
+        bail!("--signature must be 65 bytes as hex, r, s and v");
+    };
+    let signed = delegation.signed(Form::Text, signature).context("--signature")?;
+    let found = signed.gateway().context("--signature")?;
+    if found != gateway {
+        bail!(
+            "--signature is of {found} and not of {gateway}, if it is of this text: compare the \
+             text that was signed with what this command prints without --signature"
+        );
+    }
+    Ok(Some(signed))
 }
 
 #[cfg(test)]

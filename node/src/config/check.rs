@@ -18,6 +18,9 @@ use crate::multiaddr::AddressError;
 /// Sources of the list of gateways, at most.
 const MAX_SOURCES: usize = 8;
 
+/// Blocks of a delegation at least: it is renewed while a quarter of them is left.
+const MIN_DELEGATION: u64 = 64;
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -75,6 +78,7 @@ impl Config {
             &mut config.identity,
             &mut config.leader.key,
             &mut config.leader.journal,
+            &mut config.leader.delegation,
             &mut config.execution.db,
             &mut config.registry.saved,
         ];
@@ -133,7 +137,11 @@ impl Config {
         if !(0.0..=0.5).contains(&self.leader.loss_per_hop) {
             return value("leader.loss_per_hop", "must be 0 to 0.5".into());
         }
+        if !(10..=600_000).contains(&self.leader.substitute_after_ms) {
+            return value("leader.substitute_after_ms", "must be 10 to 600000".into());
+        }
         self.route()?;
+        self.check_signer()?;
         if let Err(error) = crate::log::filter(&self.log.filter) {
             let problem = error.root_cause().to_string();
             return value("log.filter", format!("`{}`: {problem}", self.log.filter));
@@ -152,12 +160,22 @@ impl Config {
         if self.client.poll_ms < 10 || self.client.timeout_ms < 10 {
             return value("client.poll_ms, client.timeout_ms", "must be at least 10".into());
         }
-        if self.calls.queue == 0 || self.calls.time_limit_ms == 0 || self.calls.memory_mib == 0 {
+        let calls = &self.calls;
+        let limits = [calls.queue as u64, calls.time_limit_ms, calls.memory_mib];
+        if limits.contains(&0) || calls.trace_mib == 0 {
             let problem = "must be at least 1".into();
-            return value("calls.queue, calls.time_limit_ms, calls.memory_mib", problem);
+            let names = "calls.queue, calls.time_limit_ms, calls.memory_mib, calls.trace_mib";
+            return value(names, problem);
         }
         if self.rpc.max_batch == 0 || self.rpc.max_connections == 0 {
             return value("rpc.max_batch, rpc.max_connections", "must be at least 1".into());
+        }
+        if self.rpc.safe_behind.zip(self.rpc.finalized_behind).is_some_and(|(s, f)| s > f) {
+            let problem = "must be at least rpc.safe_behind".into();
+            return value("rpc.finalized_behind", problem);
+        }
+        if self.rpc.max_log_blocks == 0 || self.rpc.max_logs == 0 {
+            return value("rpc.max_log_blocks, rpc.max_logs", "must be at least 1".into());
         }
         self.check_ports()?;
         self.check_flashblocks()?;
@@ -165,6 +183,19 @@ impl Config {
             return value("engine.jwt_secret", "the engine API needs a secret file".into());
         }
         Ok(())
+    }
+
+    fn check_signer(&self) -> Result<(), ConfigError> {
+        let leader = &self.leader;
+        let value = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.into() });
+        if !(100..=3_600_000).contains(&leader.signer_timeout_ms) {
+            return value("leader.signer_timeout_ms", "must be 100 to 3600000");
+        }
+        if leader.delegation_blocks != 0 && leader.delegation_blocks < MIN_DELEGATION {
+            let problem = format!("must be 0, for all blocks, or at least {MIN_DELEGATION}");
+            return value("leader.delegation_blocks", &problem);
+        }
+        self.signer().map(drop)
     }
 
     fn check_registry(&self) -> Result<(), ConfigError> {
@@ -257,11 +288,14 @@ impl Config {
             name == "*"
                 || name == "null"
                 || name.split_once("://").is_some_and(|(scheme, host)| {
-                    !scheme.is_empty() && !host.is_empty() && !host.contains('/')
+                    let stars = name.matches('*').count();
+                    !scheme.is_empty() && !host.is_empty() && !host.contains('/') && stars <= 1
                 })
         };
         if !self.http.cors.iter().all(origin) {
-            return value("http.cors", "origins, such as \"https://app.example\", or \"*\"");
+            let problem =
+                "origins, such as \"https://app.example\" or \"https://*.app.example\", or \"*\"";
+            return value("http.cors", problem);
         }
         Ok(())
     }
@@ -276,6 +310,9 @@ impl Config {
         }
         if !(1..=4096).contains(&flashblocks.buffer_mib) {
             return value("flashblocks.buffer_mib", "must be 1 to 4096");
+        }
+        if !(3..=86_400).contains(&flashblocks.idle_s) {
+            return value("flashblocks.idle_s", "must be 3 to 86400");
         }
         if flashblocks.slow_subscriber_ms < 10 {
             return value("flashblocks.slow_subscriber_ms", "must be at least 10");

@@ -125,9 +125,24 @@ loss_per_hop = {loss}
 # How long this node's own subscribers wait for the next leader to have what they are to see,
 # milliseconds, at most 20. 0: they do not wait. What is sent to peers never waits.
 hand_over_ms = {hand_over}
+# Where the network file has `substitutes`: how long this node, as a substitute, waits for an Env of
+# each gateway that comes before it, milliseconds.
+substitute_after_ms = {substitute_after}
 # When nobody is connected: refuse the gateway's messages (-32005), or tell with every answer how
 # many peers a message was handed to.
 unreached = "{unreached}"
+# A signer that has the gateway's key, such as "http://127.0.0.1:9000": it is asked to sign the
+# delegation to this node, so that key need not be on this machine. Empty: there is none.
+signer = {signer:?}
+# web3signer, clef or eth_sign; and how long an answer may take, milliseconds.
+signer_api = "{signer_api}"
+signer_timeout_ms = {signer_timeout}
+# The gateway that delegates, an address.
+gateway = {gateway:?}
+# Blocks of a delegation, renewed in its last quarter; 0: all blocks.
+delegation_blocks = {delegation_blocks}
+# The delegation, for the next start. Without this file it is asked for anew.
+delegation = {delegation:?}
 
 [ingest]
 # Where the gateway posts based_env, based_newFrag and based_sealFrag. Keep it on loopback.
@@ -135,7 +150,7 @@ listen = "{ingest_listen}"
 max_body_mib = {max_body}
 
 [execution]
-# op-sepolia, op-mainnet, dev, or a geth genesis JSON with fork times.
+# A chain's name or id (`fragcast chains` prints them), dev, or a geth genesis JSON with fork times.
 # Empty: the node carries messages and executes nothing.
 chain = "{chain}"
 # genesis: a database that starts from the chain's genesis
@@ -144,7 +159,7 @@ source = "{source}"
 db = {db:?}
 # Memory for the database's pages, MiB.
 cache_mib = {db_cache}
-# Blocks that can be taken back.
+# Blocks that can be taken back, and of which the state can be read.
 reorg_depth = {reorg_depth}
 # Messages that may wait for the executor.
 queue = {execution_queue}
@@ -179,8 +194,8 @@ subscriber_queue = {queue}
 # Names of this host that requests may ask for, on every TCP port, against DNS rebinding. localhost
 # and IP addresses always may; "*": all.
 vhosts = {vhosts:?}
-# Origins of web pages that may read answers and open WebSockets, such as "https://app.example", or
-# "*". Pages on this machine may open WebSockets in any case.
+# Origins of web pages that may read answers and open WebSockets, such as "https://app.example" or
+# "https://*.app.example"; "*": all. Pages on this machine may open WebSockets in any case.
 cors = {cors:?}
 
 [rpc]
@@ -196,6 +211,8 @@ gas_cap = {gas_cap}
 time_limit_ms = {time_limit}
 # EVM memory of a call, MiB.
 memory_mib = {call_memory}
+# What the traces of one request (debug_trace…, trace_…) may keep, MiB, about what they are as JSON.
+trace_mib = {call_trace}
 # How long connecting to a gateway may take, and again its answer, milliseconds.
 gateway_timeout_ms = {gateway_timeout}
 # How long eth_sendRawTransactionSync waits if it does not say, and at most, milliseconds.
@@ -213,6 +230,8 @@ max_subscribers_per_address = {flashblocks_per_address}
 buffer_mib = {flashblocks_buffer}
 # A subscriber that does not take a flashblock within this is dropped, milliseconds.
 slow_subscriber_ms = {flashblocks_slow}
+# A subscriber of which nothing is heard for this long, not even answers to pings, is dropped, seconds.
+idle_s = {flashblocks_idle}
 
 [metrics]
 # /metrics for Prometheus, /healthz, /readyz.
@@ -276,7 +295,14 @@ filter = "{filter}"
             fanout = leader.fanout,
             loss = leader.loss_per_hop,
             hand_over = leader.hand_over_ms,
+            substitute_after = leader.substitute_after_ms,
             unreached = <&str>::from(leader.unreached),
+            signer = leader.signer,
+            signer_api = leader.signer_api,
+            signer_timeout = leader.signer_timeout_ms,
+            gateway = leader.gateway,
+            delegation_blocks = leader.delegation_blocks,
+            delegation = leader.delegation,
             ingest_listen = ingest.listen,
             max_body = ingest.max_body_mib,
             chain = execution.chain,
@@ -303,6 +329,7 @@ filter = "{filter}"
             gas_cap = calls.gas_cap,
             time_limit = calls.time_limit_ms,
             call_memory = calls.memory_mib,
+            call_trace = calls.trace_mib,
             gateway_timeout = calls.gateway_timeout_ms,
             sync_timeout = calls.sync_timeout_ms,
             max_sync_timeout = calls.max_sync_timeout_ms,
@@ -311,6 +338,7 @@ filter = "{filter}"
             flashblocks_per_address = flashblocks.max_subscribers_per_address,
             flashblocks_buffer = flashblocks.buffer_mib,
             flashblocks_slow = flashblocks.slow_subscriber_ms,
+            flashblocks_idle = flashblocks.idle_s,
             metrics_listen = metrics.listen,
             url = engine.url,
             jwt = engine.jwt_secret,
@@ -322,8 +350,21 @@ filter = "{filter}"
 }
 
 /// The settings of `[rpc]` and their comments.
-const RPC: [(&str, &str); 21] = [
-    ("preconf_as_latest", "Reads of `latest` see the newest executed frag."),
+const RPC: [(&str, &str); 25] = [
+    (
+        "preconf_as_latest",
+        "The path / shows the preconfirmed view, as /preconf always does: state at `latest` is that \
+         of the newest executed frag.",
+    ),
+    (
+        "pending_max_age_ms",
+        "`pending` reads as `latest` when its newest frag is older than this; 0: never.",
+    ),
+    (
+        "safe_behind",
+        "Without an execution client: blocks that `safe` is behind `latest`. Not set: not known.",
+    ),
+    ("finalized_behind", "The same for `finalized`."),
     (
         "proxied",
         "Methods that are passed to the execution client; \"debug_*\" and \"trace_*\" stand for the \
@@ -349,7 +390,8 @@ const RPC: [(&str, &str); 21] = [
     ("slow_subscriber_ms", "A connection that is waited for so long is closed."),
     ("max_heavy_calls", "Calls at a time that go through many blocks."),
     ("max_log_blocks", "Blocks that eth_getLogs goes through."),
-    ("max_logs", "Logs that eth_getLogs gives."),
+    ("max_logs", "Logs that eth_getLogs gives of more than one block."),
+    ("max_log_time_ms", "How long eth_getLogs goes through blocks."),
     ("max_filter_values", "Addresses and topics in a filter of logs."),
     ("max_filters", "Filters that are polled, in all."),
     ("filter_timeout_s", "A filter that is not polled for so long is forgotten."),
@@ -359,8 +401,9 @@ const RPC: [(&str, &str); 21] = [
 /// The lines of `[rpc]`, each with its comment.
 fn rpc_lines(rpc: &EthConfig) -> String {
     let table = toml::Table::try_from(rpc).unwrap_or_default();
-    let line = |(key, meaning): &(&str, &str)| {
-        table.get(*key).map(|value| format!("# {meaning}\n{key} = {value}\n"))
+    let line = |(key, meaning): &(&str, &str)| match table.get(*key) {
+        Some(value) => format!("# {meaning}\n{key} = {value}\n"),
+        None => format!("# {meaning}\n# {key} = 32\n"),
     };
-    RPC.iter().filter_map(line).collect()
+    RPC.iter().map(line).collect()
 }

@@ -60,6 +60,32 @@ pub enum ProfileName {
     Fast,
 }
 
+/// How a remote signer is asked for a gateway's delegation.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+#[strum(parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<SignerApi>)]
+pub enum SignerApi {
+    /// Web3Signer's `POST /api/v1/eth1/sign/{public key}`, which hashes with keccak256 and signs.
+    Web3signer,
+    /// clef's JSON-RPC `account_signData`, of a text that people can read and approve.
+    Clef,
+    /// JSON-RPC `eth_sign` of the same text: Web3Signer's, a client's that has the account, …
+    EthSign,
+}
+
 /// Where the state comes from that blocks are executed on.
 #[derive(
     Debug,

@@ -24,6 +24,7 @@ use fragcast_upstream::http::{HttpClient, check_url};
 
 use super::{Config, ConfigError, Live, ProfileName, RouteName, read_toml};
 use crate::gateway::publish;
+use crate::gateway::signer::Signer;
 use crate::members::WeightsSource;
 use crate::multiaddr::{self, AddressError, Multiaddr};
 use crate::network::{Network, NetworkError, NetworkFile};
@@ -52,6 +53,7 @@ impl Config {
                 ProfileName::Fast => Profile::Fast,
             },
             hand_over: self.hand_over()?.is_some(),
+            substitute_after: Duration::from_millis(self.leader.substitute_after_ms),
             uplink_bps: self.p2p.uplink_mbit * 1_000_000,
             connections: self.p2p.max_connections,
             guests: self.p2p.max_guests,
@@ -175,6 +177,36 @@ impl Config {
             RouteName::Rotor => RoutePolicy::Fixed(Route::Rotor),
             RouteName::Regional => RoutePolicy::Regional,
         })
+    }
+
+    /// The signer of the gateway's delegation to this node, if there is one.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn signer(&self) -> Result<Option<Signer>, ConfigError> {
+        let leader = &self.leader;
+        let wrong = |key, problem: String| Err(ConfigError::Value { key, problem });
+        if leader.signer.is_empty() {
+            return match leader.gateway.is_empty() {
+                true => Ok(None),
+                false => wrong("leader.gateway", "is for leader.signer, which is empty".into()),
+            };
+        }
+        if leader.signer.contains(['@', '?', '#']) {
+            // It is named in the log and in the status.
+            let problem = "write no name or password into a URL, and nothing behind its path";
+            return wrong("leader.signer", problem.into());
+        }
+        if let Err(error) = check_url(&leader.signer) {
+            return wrong("leader.signer", error.to_string());
+        }
+        let Ok(gateway) = leader.gateway.parse() else {
+            let problem = "must be the address of the gateway that leader.signer signs for, 0x and \
+                           40 hex digits";
+            return wrong("leader.gateway", problem.into());
+        };
+        let timeout = Duration::from_millis(leader.signer_timeout_ms);
+        Ok(Some(Signer::new(&leader.signer, leader.signer_api, gateway, timeout)))
     }
 
     /// The QUIC driver.
@@ -362,6 +394,7 @@ impl Config {
             gas_cap: self.calls.gas_cap,
             time_limit: Duration::from_millis(self.calls.time_limit_ms),
             memory_limit: self.calls.memory_mib * 1024 * 1024,
+            max_trace: self.calls.trace_mib.saturating_mul(1024 * 1024),
         }
     }
 
@@ -385,6 +418,7 @@ impl Config {
             per_address: config.max_subscribers_per_address,
             buffer: config.buffer_mib * MIB,
             slow_after: Duration::from_millis(config.slow_subscriber_ms),
+            idle: Duration::from_secs(config.idle_s),
             ..flashblocks::Settings::default()
         }
     }

@@ -48,6 +48,17 @@ fn mistakes_are_told_by_name() {
         ("[log]\nformat = \"xml\"", "unknown variant `xml`, expected `text` or `json`"),
         ("[log]\nfilter = \"fragcast=loud\"", "log.filter"),
         ("[leader]\nunreached = \"hope\"", "unknown variant `hope`, expected `refuse` or `tell`"),
+        ("[leader]\nsigner = \"https://x\"", "leader.signer: `https://x`"),
+        ("[leader]\nsigner = \"http://me:secret@x\"", "no name or password"),
+        ("[leader]\nsigner = \"http://x\"", "leader.gateway: must be the address"),
+        ("[leader]\ngateway = \"0x01\"", "leader.gateway: is for leader.signer"),
+        (
+            "[leader]\nsigner_api = \"ledger\"",
+            "unknown variant `ledger`, expected one of `web3signer`, `clef`, `eth_sign`",
+        ),
+        ("[leader]\nsubstitute_after_ms = 0", "leader.substitute_after_ms"),
+        ("[leader]\nsigner_timeout_ms = 0", "leader.signer_timeout_ms"),
+        ("[leader]\ndelegation_blocks = 5", "leader.delegation_blocks"),
         ("[engine]\nurl = \"http://x\"", "engine.jwt_secret"),
         ("[p2p]\nreassembly_mib = 1", "reassembly_mib"),
         (
@@ -60,6 +71,8 @@ fn mistakes_are_told_by_name() {
         ("[client]\npoll_ms = 0", "client.poll_ms"),
         ("[calls]\nqueue = 0", "calls.queue"),
         ("[rpc]\nmax_batch = 0", "rpc.max_batch"),
+        ("[rpc]\nmax_logs = 0", "rpc.max_logs"),
+        ("[rpc]\nsafe_behind = 9\nfinalized_behind = 8", "rpc.finalized_behind"),
         ("[rpc]\nmax_bath = 1", "max_bath"),
         ("[flashblocks]\nlisten = \"here\"", "flashblocks.listen: `here`"),
         ("[flashblocks]\nmax_subscribers = 0", "flashblocks.max_subscribers"),
@@ -91,8 +104,8 @@ fn the_time_between_two_blocks_is_the_chain_s_or_the_network_file_s() {
     };
     let unknown = fragcast_turbine::Config::new(5).block_time.as_millis();
     assert_eq!(
-        [1, 10, 130, 20_261].map(|id| time(id, "").unwrap()),
-        [12_000, 2_000, 1_000, unknown]
+        [1, 10, 130, 57_073, 100, 20_261].map(|id| time(id, "").unwrap()),
+        [12_000, 2_000, 1_000, 1_000, 5_000, unknown]
     );
     assert_eq!(time(20_261, "block_time_ms = 250").unwrap(), 250);
     assert_eq!(time(10, "block_time_ms = 200").unwrap(), 200, "a fork of it may be faster");

@@ -1,14 +1,15 @@
 //! The gateway's interface: JSON-RPC `based_env`, `based_newFrag`, `based_sealFrag`. `GATEWAY.md`
 //! describes it.
 //!
-//! A message must be signed by the gateway that the schedule names for the block. The signature may
+//! A message must be signed by the gateway that the schedule names for the block, or by one of its
+//! substitutes, where there are any and when their time has come. The signature may
 //! have any form and goes out canonical. The answer is `"OK"` once every shred is queued, which
 //! paces a gateway that is faster than the uplink. While nobody is connected over any way messages
 //! are refused, or every answer tells how many peers there were ([`reach`](super::reach)).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alloy_primitives::hex;
 use fragcast_shredder::messages::json::{EnvJson, FragJson, JsonError, SealJson};
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc};
 
+use crate::gateway::delegating::DelegationStatus;
 use crate::gateway::journal::{Journal, JournalError};
 use crate::gateway::order::{Leading, OrderError, Step};
 use crate::gateway::reach::{Reach, Reached, Unreached};
@@ -51,7 +53,7 @@ pub enum IngestError {
     /// The signature is not 65 bytes of hex.
     #[error("the signature must be 65 bytes of hex")]
     SignatureForm,
-    /// It is not signed by the scheduled gateway.
+    /// It is not signed by the scheduled gateway, nor by a substitute.
     #[error(transparent)]
     Signature(#[from] SignatureError),
     /// It is out of order.
@@ -59,15 +61,25 @@ pub enum IngestError {
     Order(#[from] OrderError),
     /// The gateway has not delegated to this node.
     #[error(
-        "this node does not lead block {0}: the network file has no delegation of its gateway to this node's peer id and leader key"
+        "this node does not lead block {0}: no delegation of its gateway to this node's peer id and leader key covers it; put one into the network file, or see `delegation` in the status"
     )]
     NotLeader(u64),
     /// The journal forbids it.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// It is a substitute's, whose time has not come or is over.
+    #[error("{reason}")]
+    Substitute {
+        /// Why it is not taken.
+        reason: String,
+        /// How long to wait, if that helps.
+        wait: Option<Duration>,
+        /// The rank of who has opened the block instead.
+        overtaken_by: Option<u8>,
+    },
     /// It could not be sent.
     #[error(transparent)]
-    Broadcast(#[from] BroadcastError),
+    Broadcast(BroadcastError),
     /// There is nobody to send it to.
     #[error(
         "nobody is connected over the overlay or gossip, so the message was not sent: post it again \
@@ -86,6 +98,7 @@ impl IngestError {
             Self::NotLeader(_) => -32003,
             Self::Journal(_) => -32004,
             Self::Broadcast(_) | Self::Unreached => -32005,
+            Self::Substitute { .. } => -32006,
         }
     }
 
@@ -99,7 +112,24 @@ impl IngestError {
             Self::NotLeader(_) => Answer::NotLeader,
             Self::Journal(_) => Answer::Journal,
             Self::Broadcast(_) => Answer::Broadcast,
+            Self::Substitute { .. } => Answer::Substitute,
             Self::Unreached => Answer::Unreached,
+        }
+    }
+}
+
+impl From<BroadcastError> for IngestError {
+    fn from(error: BroadcastError) -> Self {
+        let reason = error.to_string();
+        match error {
+            BroadcastError::NotLeader(block) => Self::NotLeader(block),
+            BroadcastError::NotDue { wait, .. } => {
+                Self::Substitute { reason, wait, overtaken_by: None }
+            }
+            BroadcastError::Overtaken { rank, .. } => {
+                Self::Substitute { reason, wait: None, overtaken_by: Some(rank) }
+            }
+            other => Self::Broadcast(other),
         }
     }
 }
@@ -127,6 +157,8 @@ pub enum Answer {
     NotLeader,
     /// The journal forbids it.
     Journal,
+    /// A substitute's time has not come, or is over.
+    Substitute,
     /// It could not be sent.
     Broadcast,
     /// Nobody was connected.
@@ -145,7 +177,14 @@ impl Answer {
 
 impl From<IngestError> for ErrorObjectOwned {
     fn from(error: IngestError) -> Self {
-        Self::owned(error.code(), error.to_string(), None::<()>)
+        let data = match &error {
+            IngestError::Substitute { wait, overtaken_by, .. } => Some(json!({
+                "waitMs": wait.map(|wait| wait.as_micros().div_ceil(1_000)),
+                "overtakenBy": overtaken_by,
+            })),
+            _ => None,
+        };
+        Self::owned(error.code(), error.to_string(), data)
     }
 }
 
@@ -173,6 +212,8 @@ pub struct Ingest {
     own: mpsc::Sender<Arc<Delivered>>,
     state: Mutex<(Leading, Option<Journal>)>,
     reach: Arc<Reach>,
+    /// Who has the gateway delegate to this node, if anybody.
+    delegation: Option<Arc<DelegationStatus>>,
     /// Refusals are logged once a minute each.
     refusals: std::sync::Mutex<Limiter<(&'static str, Answer)>>,
     stats: Arc<IngestStats>,
@@ -186,10 +227,11 @@ impl Ingest {
         own: mpsc::Sender<Arc<Delivered>>,
         journal: Option<Journal>,
         reach: Arc<Reach>,
+        delegation: Option<Arc<DelegationStatus>>,
         stats: Arc<IngestStats>,
     ) -> Self {
         let state = Mutex::new((Leading::default(), journal));
-        Self { dialect, net, own, state, reach, refusals: Default::default(), stats }
+        Self { dialect, net, own, state, reach, delegation, refusals: Default::default(), stats }
     }
 
     /// Takes a message; returns whom it was handed to, `None` if it was not new.
@@ -206,8 +248,10 @@ impl Ingest {
     ) -> Result<Option<Reached>, IngestError> {
         let block = signed.message.block();
         // Before all epochs that this node knows nobody leads.
-        let gateway = self.net.epochs().gateway(block).ok_or(IngestError::NotLeader(block))?;
-        let message = signed.normalise_and_verify(gateway)?;
+        let epochs = self.net.epochs();
+        let epoch = epochs.at(block).ok_or(IngestError::NotLeader(block))?;
+        let may_lead = epoch.schedule().ranked(block).map(|(_, gateway)| gateway);
+        let message = signed.normalise_and_verify_among(may_lead)?;
         let ended = BroadcastError::Busy;
         tokio::spawn(async move { self.send(message).await }).await.map_err(|_| ended)?
     }
@@ -237,20 +281,28 @@ impl Ingest {
                 let Some(journal) = journal else {
                     return Err(IngestError::NotLeader(block));
                 };
-                if !self.net.leads(block).await {
-                    return Err(IngestError::NotLeader(block));
-                }
-                let attempt = tokio::task::block_in_place(|| journal.next_attempt(block))?;
+                let lead = match self.net.lead(block, message.gateway()).await {
+                    Ok(lead) => lead,
+                    Err(error) => {
+                        if let (BroadcastError::NotLeader(_), Some(delegation)) =
+                            (&error, &self.delegation)
+                        {
+                            delegation.want(block);
+                        }
+                        return Err(error.into());
+                    }
+                };
+                let attempt =
+                    tokio::task::block_in_place(|| journal.next_attempt(block, lead.attempts()))?;
                 MessageKey { block, attempt, message: 0 }
             }
         };
-        let sent = self.net.broadcast(key, message.clone()).await.map_err(|error| match error {
-            BroadcastError::NotLeader(block) => IngestError::NotLeader(block),
-            other => other.into(),
-        })?;
+        let sent = self.net.broadcast(key, message.clone()).await?;
         leading.commit(key, &message);
         let times = Times { sent_at: Some(sent), first_shred_at: arrived, complete_at: arrived };
-        let delivered = Delivered { key, message, times, via: Via::Own };
+        let rank =
+            self.net.epochs().at(block).map_or(0, |epoch| epoch.schedule().rank(key.attempt));
+        let delivered = Delivered { key, message, times, via: Via::Own, rank };
         // The receiver ends only with the node.
         let _ = self.own.send(Arc::new(delivered)).await;
         Ok(Some(reached))

@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use fragcast_shredder::shred::MAX_ATTEMPTS;
@@ -48,8 +49,13 @@ pub enum JournalError {
     )]
     Damaged(PathBuf),
     /// All attempts of the block are used up.
-    #[error("block {0} was opened {MAX_ATTEMPTS} times already: go on with the next block")]
-    Exhausted(u64),
+    #[error("block {block} was opened {attempts} times already: go on with the next block")]
+    Exhausted {
+        /// The block.
+        block: u64,
+        /// How often it can be opened.
+        attempts: u8,
+    },
     /// Nobody knows whether the block was opened before.
     #[error(
         "the journal was missing: block {0} is skipped, since it may have been opened before; later blocks go on"
@@ -144,11 +150,15 @@ impl Journal {
         self.unknown.is_some()
     }
 
-    /// Opens the next attempt of `block`, durably.
+    /// Opens the next attempt of `block`, durably, of those that its gateway may make.
     ///
     /// # Errors
     /// [`JournalError`]; nothing may be sent then.
-    pub fn next_attempt(&mut self, block: u64) -> Result<u8, JournalError> {
+    pub fn next_attempt(
+        &mut self,
+        block: u64,
+        may: RangeInclusive<u8>,
+    ) -> Result<u8, JournalError> {
         if let Some(floor) = &mut self.unknown
             && block <= *floor.get_or_insert(block.saturating_add(WINDOW_FUTURE))
         {
@@ -158,9 +168,10 @@ impl Journal {
         {
             return Err(JournalError::TooOld(block));
         }
-        let attempt = self.used.get(&block).map_or(0, |used| used + 1);
-        if attempt >= MAX_ATTEMPTS {
-            return Err(JournalError::Exhausted(block));
+        let attempt = self.used.get(&block).map_or(0, |used| used + 1).max(*may.start());
+        if attempt > *may.end() || attempt >= MAX_ATTEMPTS {
+            let attempts = (may.end() + 1).saturating_sub(*may.start());
+            return Err(JournalError::Exhausted { block, attempts });
         }
         self.append(block, attempt)
             .map_err(|source| JournalError::Io { path: self.path.clone(), source })?;
@@ -213,6 +224,8 @@ impl Journal {
 mod tests {
     use super::*;
 
+    const ALL: RangeInclusive<u8> = 0..=MAX_ATTEMPTS - 1;
+
     fn journal(dir: &Path) -> Journal {
         let path = dir.join("leader.journal");
         if !path.exists() {
@@ -224,15 +237,33 @@ mod tests {
     #[test]
     fn a_restart_in_mid_block_opens_the_next_attempt() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(journal(dir.path()).next_attempt(7).unwrap(), 0);
+        assert_eq!(journal(dir.path()).next_attempt(7, ALL).unwrap(), 0);
         let mut again = journal(dir.path());
-        assert_eq!(again.next_attempt(7).unwrap(), 1);
-        assert_eq!(again.next_attempt(8).unwrap(), 0);
+        assert_eq!(again.next_attempt(7, ALL).unwrap(), 1);
+        assert_eq!(again.next_attempt(8, ALL).unwrap(), 0);
         drop(again);
         for attempt in 2..8 {
-            assert_eq!(journal(dir.path()).next_attempt(7).unwrap(), attempt);
+            assert_eq!(journal(dir.path()).next_attempt(7, ALL).unwrap(), attempt);
         }
-        assert!(matches!(journal(dir.path()).next_attempt(7), Err(JournalError::Exhausted(7))));
+        assert!(matches!(
+            journal(dir.path()).next_attempt(7, ALL),
+            Err(JournalError::Exhausted { block: 7, attempts: 8 })
+        ));
+    }
+
+    #[test]
+    fn a_substitute_has_numbers_of_its_own_below_the_scheduled_gateway_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = journal(dir.path());
+        assert_eq!(journal.next_attempt(7, 0..=1).unwrap(), 0);
+        assert_eq!(journal.next_attempt(7, 0..=1).unwrap(), 1);
+        let told = journal.next_attempt(7, 0..=1).unwrap_err();
+        assert!(matches!(told, JournalError::Exhausted { block: 7, attempts: 2 }));
+        assert!(told.to_string().contains("opened 2 times"), "{told}");
+        // The same node for the scheduled gateway, which begins above and is then not gone below.
+        assert_eq!(journal.next_attempt(7, 2..=7).unwrap(), 2);
+        assert_eq!(journal.next_attempt(8, 2..=7).unwrap(), 2);
+        assert!(journal.next_attempt(8, 0..=1).is_err());
     }
 
     #[test]
@@ -244,17 +275,17 @@ mod tests {
             let mut journal = Journal::open(&path).unwrap();
             assert!(journal.was_missing());
             for block in [7, 7, 6, 14] {
-                assert!(matches!(journal.next_attempt(block), Err(JournalError::Unknown(_))));
+                assert!(matches!(journal.next_attempt(block, ALL), Err(JournalError::Unknown(_))));
             }
         }
         let mut journal = Journal::open(&path).unwrap();
-        assert!(journal.next_attempt(7).is_err());
-        assert_eq!(journal.next_attempt(15).unwrap(), 0);
-        assert_eq!(journal.next_attempt(16).unwrap(), 0);
+        assert!(journal.next_attempt(7, ALL).is_err());
+        assert_eq!(journal.next_attempt(15, ALL).unwrap(), 0);
+        assert_eq!(journal.next_attempt(16, ALL).unwrap(), 0);
         drop(journal);
         let mut journal = Journal::open(&path).unwrap();
         assert!(!journal.was_missing());
-        assert_eq!(journal.next_attempt(15).unwrap(), 1);
+        assert_eq!(journal.next_attempt(15, ALL).unwrap(), 1);
     }
 
     #[test]
@@ -272,14 +303,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leader.journal");
         let mut first = journal(dir.path());
-        first.next_attempt(7).unwrap();
-        first.next_attempt(8).unwrap();
+        first.next_attempt(7, ALL).unwrap();
+        first.next_attempt(8, ALL).unwrap();
         drop(first);
         let whole = std::fs::read(&path).unwrap();
         for cut in 17..32 {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let mut torn = journal(dir.path());
-            assert_eq!(torn.next_attempt(8).unwrap(), 0);
+            assert_eq!(torn.next_attempt(8, ALL).unwrap(), 0);
             assert_eq!(std::fs::read(&path).unwrap(), whole);
         }
         let mut bad = whole;
@@ -293,13 +324,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut long = journal(dir.path());
         for block in 0..3000 {
-            long.next_attempt(block).unwrap();
+            long.next_attempt(block, ALL).unwrap();
         }
         let size = std::fs::metadata(dir.path().join("leader.journal")).unwrap().len();
         assert!(size <= (4 * KEEP * RECORD) as u64, "{size}");
         drop(long);
         let mut again = journal(dir.path());
-        assert_eq!(again.next_attempt(2999).unwrap(), 1);
-        assert!(matches!(again.next_attempt(5), Err(JournalError::TooOld(5))));
+        assert_eq!(again.next_attempt(2999, ALL).unwrap(), 1);
+        assert!(matches!(again.next_attempt(5, ALL), Err(JournalError::TooOld(5))));
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use fragcast_shredder::{Message, MessageKey, VerifiedMessage};
 
 /// Blocks that may be open or remembered at a time; about 70 kB each at a thousand frags.
@@ -81,10 +81,10 @@ pub enum Step {
     Send(MessageKey),
 }
 
-/// The blocks this node leads.
+/// The blocks this node leads, each for one gateway: another one is its substitute.
 #[derive(Debug, Default)]
 pub struct Leading {
-    blocks: BTreeMap<u64, Open>,
+    blocks: BTreeMap<(u64, Address), Open>,
 }
 
 impl Leading {
@@ -96,11 +96,11 @@ impl Leading {
         let block = message.message().block();
         let root = message.root();
         if self.blocks.len() >= MAX_BLOCKS
-            && self.blocks.keys().next().is_some_and(|oldest| block < *oldest)
+            && self.blocks.keys().next().is_some_and(|(oldest, _)| block < *oldest)
         {
             return Err(OrderError::TooOld(block));
         }
-        let open = self.blocks.get(&block);
+        let open = self.blocks.get(&(block, message.gateway()));
         let Some(index) = message.message().index() else {
             return Err(OrderError::TooMany(block));
         };
@@ -146,23 +146,24 @@ impl Leading {
     /// Commits a message that [`check`](Self::check) allowed and that was sent under `key`.
     pub fn commit(&mut self, key: MessageKey, message: &VerifiedMessage) {
         let root = message.root();
+        let place = (key.block, message.gateway());
         match message.message() {
             Message::Env(_) => {
                 let attempt = key.attempt;
                 let open = Open { attempt, env: root, frags: Vec::new(), last: false, seal: None };
-                self.blocks.insert(key.block, open);
+                self.blocks.insert(place, open);
                 while self.blocks.len() > MAX_BLOCKS {
                     self.blocks.pop_first();
                 }
             }
             Message::Frag(frag) => {
-                if let Some(open) = self.blocks.get_mut(&key.block) {
+                if let Some(open) = self.blocks.get_mut(&place) {
                     open.frags.push(root);
                     open.last = frag.is_last;
                 }
             }
             Message::Seal(_) => {
-                if let Some(open) = self.blocks.get_mut(&key.block) {
+                if let Some(open) = self.blocks.get_mut(&place) {
                     open.seal = Some(root);
                 }
             }

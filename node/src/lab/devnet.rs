@@ -122,9 +122,12 @@ pub struct DevnetArgs {
     /// Prints where everything listens, as JSON, before the first block.
     #[arg(long)]
     pub addresses: bool,
-    /// Reads of `latest` see the newest executed frag.
+    /// The path / shows the preconfirmed view, as /preconf always does.
     #[arg(long)]
     pub preconf_as_latest: bool,
+    /// Origins of web pages that may read answers and open WebSockets; `*`: all.
+    #[arg(long = "http.cors", value_delimiter = ',')]
+    pub cors: Vec<String>,
     /// Keeps the nodes' directories here; otherwise they are deleted.
     #[arg(long)]
     pub dir: Option<PathBuf>,
@@ -186,6 +189,7 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         // One more registers later.
         gateways: gateways + usize::from(args.churn),
         blocks_per_term: if args.gateways > 1 { args.term } else { 30 },
+        substitutes: 0,
         chain_id: chain.chain_id,
         dialect: args.dialect,
         loss: args.loss,
@@ -196,6 +200,7 @@ pub async fn run(args: DevnetArgs) -> anyhow::Result<i32> {
         gateway_url: Some(format!("http://{gateway}")),
         http_port: args.http_port,
         preconf_as_latest: args.preconf_as_latest,
+        cors: args.cors.clone(),
         policy: args.policy(),
         mode: args.mode,
         gossip_port: args.gossip_port,

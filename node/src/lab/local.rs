@@ -317,6 +317,23 @@ impl LocalNetwork {
         self.call(self.leader(block), &verified).await
     }
 
+    /// Signs a message with the key of a gateway that is not the scheduled one, and posts it to that
+    /// gateway's node.
+    ///
+    /// # Errors
+    /// The node's error.
+    pub async fn post_as(&mut self, gateway: usize, message: Message) -> anyhow::Result<()> {
+        let block = message.block();
+        let verified = self.gateways[gateway].sign_verified(message);
+        self.call(gateway, &verified).await?;
+        let sent = self.sent.entry(block).or_default();
+        if verified.message().kind() == Kind::Env {
+            sent.clear();
+        }
+        sent.push(verified.root());
+        Ok(())
+    }
+
     async fn call(&self, node: usize, message: &VerifiedMessage) -> anyhow::Result<()> {
         let (method, param) = ingest::request(message);
         let body = Request::new(method, [param]).to_vec()?;

@@ -24,6 +24,12 @@ const WITH_WITHDRAWALS: [(u64, &str); 6] = [
     (10_200, "Chiado"),
 ];
 
+/// The name of a chain whose blocks cannot be executed from their messages.
+pub fn not_executed(spec: &ChainSpec) -> Option<&'static str> {
+    let listed = WITH_WITHDRAWALS.iter().find(|(id, _)| *id == spec.chain_id && !spec.is_op());
+    listed.map(|(_, name)| *name)
+}
+
 /// A node's execution: chain, state source, history.
 pub struct Execution {
     /// The chain.
@@ -155,21 +161,10 @@ pub fn chain(config: &Config, network: &Network) -> anyhow::Result<Option<Arc<Ch
             network.chain_id
         );
     }
-    let l1 = WITH_WITHDRAWALS.iter().find(|(id, _)| *id == spec.chain_id && !spec.is_op());
-    if let Some((_, name)) = l1 {
+    if let Some(name) = not_executed(&spec) {
         bail!(
             "execution.chain: blocks of {name} have withdrawals, which the messages do not carry, \
              so they cannot be executed; leave execution.chain empty to carry them"
-        );
-    }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = now.unwrap_or_default().as_secs();
-    for (time, fork) in spec.lacking() {
-        let when = if *time <= now { "is active" } else { "comes" };
-        tracing::warn!(
-            fork,
-            time,
-            "a fork {when} that this build lacks: blocks from then on are not verified; update"
         );
     }
     Ok(Some(Arc::new(spec)))

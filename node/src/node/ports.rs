@@ -45,6 +45,9 @@ pub(super) fn descriptors(config: &Config) -> Option<Descriptors> {
     Some(Descriptors::new(left))
 }
 
+/// The path of the preconfirmed view.
+const PRECONF: &str = "/preconf";
+
 /// Connections of the operator's JSON-RPC.
 const ADMIN: usize = 16;
 /// Connections of the gateway's interface.
@@ -69,6 +72,8 @@ pub(super) struct Opening<'a> {
     pub(super) ingest: Methods,
     /// The public JSON-RPC.
     pub(super) http: Methods,
+    /// What it serves at the path of the preconfirmed view, on a node that executes.
+    pub(super) preconf: Option<Methods>,
     /// What its connections hold.
     pub(super) memory: Arc<Memory>,
     pub(super) descriptors: Option<Descriptors>,
@@ -80,7 +85,7 @@ pub(super) struct Ports(Vec<Port>);
 impl Opening<'_> {
     /// Opens the four ports that every node has.
     pub(super) fn open(self, sockets: Listeners) -> anyhow::Result<Ports> {
-        let Self { config, runtimes, state, ingest, http, memory, descriptors } = self;
+        let Self { config, runtimes, state, ingest, http, preconf, memory, descriptors } = self;
         let here = Handle::current();
         let token = config.admin_token()?;
         let body = config.ingest.max_body_mib.saturating_mul(1024 * 1024);
@@ -109,7 +114,13 @@ impl Opening<'_> {
         let page = metrics::page(Arc::clone(state));
         let ports = vec![
             Port::open(sockets.ingest, ingest_settings, Service::Rpc(ingest), &here)?,
-            Port::open(sockets.http, http_settings, Service::Rpc(http), runtimes.serving())?,
+            Port::open_with(
+                sockets.http,
+                http_settings,
+                Service::Rpc(http),
+                preconf.map(|methods| (PRECONF, methods)),
+                runtimes.serving(),
+            )?,
             Port::open(sockets.admin, admin_settings, Service::Rpc(admin), &here)?,
             Port::open(sockets.metrics, metrics_settings, Service::Page(page), &here)?,
         ];

@@ -60,6 +60,10 @@ impl Pump {
     fn message(&mut self, delivered: Arc<Delivered>) -> Vec<Output> {
         let mut outputs = Vec::new();
         let via = delivered.via;
+        if delivered.rank == 0 && delivered.key.message == 0 {
+            // Nothing is handed on again if it is what a substitute has sent before.
+            self.state.note_opened(delivered.key.block, 0, delivered.message.gateway());
+        }
         let fate = self.sequencer.push(delivered, &mut outputs);
         let first = matches!(fate, Fate::Passed | Fate::Waiting);
         self.state.update(|p| {
@@ -219,6 +223,22 @@ impl Pump {
         for output in outputs {
             if let Output::Retracted { block, attempt, reason } = &output {
                 tracing::info!(block, attempt, reason = reason.name(), "retracted");
+            }
+            if let Output::Message(delivered) = &output
+                && delivered.key.message == 0
+            {
+                let (block, rank) = (delivered.key.block, delivered.rank);
+                let gateway = delivered.message.gateway();
+                self.state.note_opened(block, rank, gateway);
+                if rank > 0
+                    && let Some(left_out) =
+                        self.due("substitute", gateway.to_string(), Pace::MINUTE)
+                {
+                    tracing::warn!(
+                        block, rank, %gateway, left_out,
+                        "a substitute leads: no Env of the scheduled gateway came in time"
+                    );
+                }
             }
             if let Some(tap) = &mut self.tap {
                 tap(&output);

@@ -82,13 +82,14 @@ impl Beginning {
                 None
             })
         });
-        let mut schedules = saved.map(|saved| saved.schedules()).unwrap_or_default();
+        let mut schedules =
+            saved.map(|saved| saved.schedules(&network.schedule)).unwrap_or_default();
         let in_use = schedules.last().unwrap_or(&(0, network.schedule.clone())).clone();
         if schedules.is_empty() && !network.has_gateways {
             wait_for_answer(&settings, &status).await;
         }
         let told = status.vote(Instant::now(), in_use.1.gateways()).map(|vote| vote.list);
-        let told = told.and_then(|list| Schedule::new(list, term).ok());
+        let told = told.and_then(|list| in_use.1.with_gateways(list).ok());
         match (schedules.is_empty(), told) {
             (true, Some(told)) => schedules.push((0, told)),
             (true, None) => {
@@ -240,10 +241,9 @@ impl Follower {
     async fn change(&mut self, epochs: &EpochsView, change: Change) {
         let Change { from_block, instead, gateways, why } = change;
         let newest = epochs.newest();
-        let term = newest.schedule().blocks_per_term();
         let known: Vec<SignedDelegation> = of(&self.ours, &gateways).collect();
         let count = gateways.len();
-        let epoch = Schedule::new(gateways, term).map_err(|error| error.to_string());
+        let epoch = newest.schedule().with_gateways(gateways).map_err(|error| error.to_string());
         let epoch = epoch.and_then(|schedule| {
             let members = Arc::clone(newest.members());
             Epoch::new(newest.chain_id(), from_block, members, schedule, known)

@@ -112,10 +112,10 @@ impl Saved {
         Ok(std::fs::rename(&beside, path)?)
     }
 
-    /// The schedules, each with its first block.
-    pub fn schedules(&self) -> Vec<(u64, Schedule)> {
+    /// The schedules, each with its first block, by the rules of the network's own.
+    pub fn schedules(&self, rules: &Schedule) -> Vec<(u64, Schedule)> {
         let schedule = |list: &SavedList| {
-            let schedule = Schedule::new(list.gateways.clone(), self.blocks_per_term);
+            let schedule = rules.with_gateways(list.gateways.clone());
             Some((list.from_block, schedule.ok()?))
         };
         self.lists.iter().filter_map(schedule).collect()
@@ -144,7 +144,10 @@ mod tests {
         good.write(&path).unwrap();
         good.write(&path).unwrap();
         assert_eq!(Saved::read(&path, 901, 30).unwrap(), Some(good.clone()));
-        assert_eq!(good.schedules().iter().map(|(from, _)| *from).collect::<Vec<_>>(), [0, 60]);
+        let rules = Schedule::new(vec![Address::ZERO], 30).unwrap().with_substitutes(1).unwrap();
+        let schedules = good.schedules(&rules);
+        assert_eq!(schedules.iter().map(|(from, _)| *from).collect::<Vec<_>>(), [0, 60]);
+        assert!(schedules.iter().all(|(_, schedule)| schedule.substitutes() == 1));
         assert!(matches!(Saved::read(&path, 902, 30), Err(SavedError::Other)));
         assert!(matches!(Saved::read(&path, 901, 31), Err(SavedError::Other)));
         for wrong in [&[][..], &[(60, 2), (60, 3)], &[(0, 0)], &[(0, 1), (1, 1), (2, 1), (3, 1)]] {

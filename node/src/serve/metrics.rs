@@ -50,6 +50,7 @@ impl NodeState {
             ("blocks_answered_bytes", c.blocks_answered_bytes),
             ("handed_again", c.handed_again),
             ("window_moved", c.window_moved),
+            ("substituted", c.substituted),
             ("gossip", c.gossip),
             ("gossip_first", c.gossip_first),
             ("published", c.published),
@@ -179,6 +180,13 @@ impl NodeState {
                 metrics.counter("fragcast_engine_total", Some(("outcome", outcome)), n);
             }
             metrics.gauge("fragcast_engine_last_valid_block", None, s.last_valid_block as f64);
+        }
+        if let Some(delegation) = &self.delegation {
+            for (result, n) in delegation.asked() {
+                metrics.counter("fragcast_delegation_asked_total", Some(("result", result)), n);
+            }
+            let left = delegation.blocks_left();
+            metrics.gauge("fragcast_delegation_blocks_left", None, left as f64);
         }
         self.registry_metrics();
         self.gossip_metrics();
@@ -316,6 +324,11 @@ impl NodeState {
                     metrics.counter(name, Some((label, value)), *n);
                 }
             }
+            let now = super::forks::now() as f64;
+            for (time, fork) in executor.spec().lacking() {
+                let fork = Some(("fork", &**fork));
+                metrics.gauge("fragcast_fork_lacking_seconds", fork, *time as f64 - now);
+            }
             metrics.counter("fragcast_executor_overrun_total", None, s.overrun);
             metrics.counter("fragcast_executor_evicted_total", None, s.evicted);
             metrics.counter("fragcast_executor_held_back_total", None, s.held_back);
@@ -357,12 +370,24 @@ impl NodeState {
         }
         if let Some(forwarder) = self.forwarder.get() {
             metrics.gauge("fragcast_transactions_on_their_way", None, forwarder.len() as f64);
+            let stats = forwarder.stats();
+            for (outcome, n) in [
+                ("sent", &stats.sent),
+                ("refused", &stats.refused),
+                ("not_taken", &stats.not_taken),
+            ] {
+                metrics.counter("fragcast_transactions_total", Some(("outcome", outcome)), load(n));
+            }
+            for (reason, n) in stats.dropped() {
+                metrics.counter("fragcast_transactions_dropped_total", Some(("reason", reason)), n);
+            }
         }
         if let Some(stats) = self.flashblocks.get() {
             let kind = Some(("kind", "flashblocks"));
             metrics.gauge("fragcast_subscribers", kind, load(&stats.subscribers) as f64);
             for (kind, n) in [
                 ("published", &stats.published),
+                ("resumed", &stats.resumed),
                 ("sent", &stats.sent),
                 ("sent_bytes", &stats.sent_bytes),
             ] {
@@ -373,6 +398,13 @@ impl NodeState {
             let kind = Some(("kind", "eth"));
             metrics.gauge("fragcast_subscribers", kind, load(&eth.stats.subscribers) as f64);
             metrics.counter("fragcast_subscribers_dropped_total", kind, load(&eth.stats.slow));
+            let pending = eth.blocks.pending_age();
+            let age = pending.map_or(0.0, |(age, _)| age.as_secs_f64());
+            metrics.gauge("fragcast_pending_age_seconds", None, age);
+            let stale = f64::from(u8::from(pending.is_some_and(|(_, stale)| stale)));
+            metrics.gauge("fragcast_pending_stale", None, stale);
+            let fallbacks = eth.blocks.freshness().fallbacks();
+            metrics.counter("fragcast_pending_fallbacks_total", None, fallbacks);
             metrics.gauge("fragcast_rpc_filters", None, load(&eth.stats.filters) as f64);
             for (kind, n) in eth.stats.all() {
                 metrics.counter("fragcast_rpc_total", Some(("kind", kind)), n);
@@ -416,14 +448,20 @@ fn answer(state: &NodeState, request: &Parts) -> Response<Vec<u8>> {
         }
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
         "/readyz" => match state.not_ready() {
+            // Both are said to whoever asks why.
+            Some(reason) => {
+                let stale = state.stale_pending().map_or_else(String::new, |note| note + "\n");
+                text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n{stale}"))
+            }
             None => {
                 let registry =
                     state.registry.as_ref().and_then(|registry| registry.describe(Instant::now()));
-                let notes = state.survey().describe().into_iter().chain(registry);
+                let delegation = state.delegation.as_ref().and_then(|d| d.describe());
+                let notes = state.survey().describe().into_iter().chain(registry).chain(delegation);
+                let notes = notes.chain(state.stale_pending());
                 let note: String = notes.map(|text| text + "\n").collect();
                 text(StatusCode::OK, format!("ready, {}\n{note}", state.way()))
             }
-            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         },
         _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n".into()),
     }

@@ -127,6 +127,11 @@ impl Recorder {
         counter("fragcast_follow_total", "Following the execution client, by outcome of a round");
         counter("fragcast_rpc_total", "The Ethereum JSON-RPC, by kind");
         counter("fragcast_flashblocks_total", "Flashblocks: written, handed on, and their bytes");
+        counter("fragcast_transactions_total", "Transactions to forward, by outcome");
+        counter(
+            "fragcast_transactions_dropped_total",
+            "Forwarded transactions that were not executed, by reason",
+        );
         counter(
             "fragcast_flashblocks_dropped_total",
             "Subscribers of flashblocks dropped, or not let in, by reason",

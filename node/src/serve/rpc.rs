@@ -29,6 +29,8 @@ pub fn describe(output: &Output) -> Value {
             "kind": m.message.message().kind().name(),
             "block": m.key.block,
             "attempt": m.key.attempt,
+            "gateway": m.message.gateway(),
+            "rank": m.rank,
             "index": m.key.message,
             "root": m.message.root(),
             "signature": hex::encode_prefixed(m.message.signature().as_bytes()),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use alloy_primitives::Address;
 use fragcast_execution::executor::Executor;
 use fragcast_port::{Memory, PortStats};
 use fragcast_rpc::eth::EthContext;
@@ -23,6 +24,7 @@ use super::agreement::{Agreement, Survey};
 use super::live::Live;
 use super::races::Races;
 use super::recorder::Recorder;
+use crate::gateway::delegating::DelegationStatus;
 use crate::gateway::ingest::IngestStats;
 use crate::gateway::publish::PublishStats;
 use crate::gateway::reach::Reach;
@@ -47,6 +49,9 @@ const MAX_CHANGES: usize = 64;
 /// Ways in which blocks were sent that are remembered, 40 bytes each.
 const MAX_LED: usize = 1_024;
 
+/// Blocks of substitutes that are remembered, 64 bytes each.
+const MAX_SUBSTITUTED: usize = 64;
+
 /// The progress of a node.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -60,12 +65,23 @@ pub struct Progress {
     pub changes: VecDeque<Change>,
     /// How this node has sent the last blocks that it led, oldest first.
     pub led: VecDeque<Led>,
+    /// The last blocks whose Env was a substitute's, by rising number.
+    pub substituted: BTreeMap<u64, Substituted>,
     /// Changes by the new way and the reason.
     pub(crate) changed: BTreeMap<(&'static str, &'static str), u64>,
     /// Messages by the way that was first.
     pub(crate) first: BTreeMap<&'static str, u64>,
     pub(crate) fates: BTreeMap<&'static str, u64>,
     pub(crate) events: BTreeMap<EventKind, u64>,
+}
+
+/// Who has opened a block in place of the scheduled gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Substituted {
+    /// Its rank, 1 and more.
+    pub rank: u8,
+    /// Its address.
+    pub gateway: Address,
 }
 
 /// A kind of noteworthy events.
@@ -179,6 +195,8 @@ pub struct NodeState {
     pub registry: Option<Arc<RegistryStatus>>,
     /// Where members' weights come from, if not from the network file.
     pub weights: Option<Arc<WeightsStatus>>,
+    /// How it stands with the signer of its gateway's delegation, if there is one.
+    pub delegation: Option<Arc<DelegationStatus>>,
     /// In what its peers differ from it.
     pub(crate) agreement: Mutex<Agreement>,
     /// How far it has come.
@@ -208,6 +226,21 @@ impl NodeState {
 
     pub(crate) fn update(&self, write: impl FnOnce(&mut Progress)) {
         write(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Remembers by what right a block was opened. One that was a substitute's and is the scheduled
+    /// gateway's now is so no more.
+    pub(crate) fn note_opened(&self, block: u64, rank: u8, gateway: Address) {
+        self.update(|p| {
+            if rank == 0 {
+                p.substituted.remove(&block);
+                return;
+            }
+            p.substituted.insert(block, Substituted { rank, gateway });
+            if p.substituted.len() > MAX_SUBSTITUTED {
+                p.substituted.pop_first();
+            }
+        });
     }
 
     /// Remembers how a block was sent.

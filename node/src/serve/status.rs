@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 use fragcast_turbine::health::{Reason, State};
 use fragcast_turbine::net::Snapshot;
 use fragcast_turbine::net::gossip::GossipHandle;
-use fragcast_turbine::{AttachState, DelaysState, Lane, Led, MembersState, Mode, ReceiptsState};
+use fragcast_turbine::{
+    AttachState, DelaysState, Lane, Led, MembersState, Mode, ReceiptsState, Schedule,
+};
 use serde_json::{Value, json};
 
+use super::forks::{self, Stage};
 use super::hints;
 use super::state::NodeState;
 
@@ -15,10 +18,11 @@ use super::state::NodeState;
 const BEHIND: u64 = 16;
 
 /// How the node has sent the last message that it led.
-fn led_status(led: &Led) -> Value {
+fn led_status(led: &Led, schedule: &Schedule) -> Value {
     json!({
         "block": led.block,
         "attempt": led.attempt,
+        "rank": schedule.rank(led.attempt),
         "route": led.route.name(),
         "plan": format!("{:016x}", led.plan),
         "version": led.version,
@@ -107,6 +111,14 @@ impl NodeState {
             if executor.has_ended() {
                 return Some("the executor has ended: see the log and start again".into());
             }
+            let now = forks::now();
+            let active = |(time, _): &&(u64, String)| forks::stage(*time, now) == Stage::Active;
+            if let Some((time, fork)) = executor.spec().lacking().iter().find(active) {
+                return Some(format!(
+                    "the fork {fork} is active since {time}, which this build lacks, and no block is \
+                     verified any more: update fragcast"
+                ));
+            }
             if executor.view().heads().is_none() {
                 return Some("the state source has not told its head yet".into());
             }
@@ -155,6 +167,19 @@ impl NodeState {
             let hint = self.hint();
             format!(
                 "not connected to any of {others} peers, and nobody is heard on gossip either: {hint}"
+            )
+        })
+    }
+
+    /// What `/readyz` adds though the node is ready: that `pending` is too old to be told.
+    pub fn stale_pending(&self) -> Option<String> {
+        let eth = self.eth.get()?;
+        let (age, stale) = eth.blocks.pending_age()?;
+        stale.then(|| {
+            format!(
+                "pending is {:.1} s old and reads as latest: rpc.pending_max_age_ms is {}",
+                age.as_secs_f64(),
+                eth.config.pending_max_age_ms
             )
         })
     }
@@ -245,6 +270,7 @@ impl NodeState {
             "latest": latest.map(|(number, _)| number),
             "latestHash": latest.map(|(_, hash)| hash),
             "pending": heads.as_ref().and_then(|h| h.pending.as_ref()).map(|p| p.header.number),
+            "pendingStale": self.stale_pending(),
             "durable": stats.durable,
             "verified": stats.verdicts.get("verified").copied().unwrap_or(0),
             "rejected": stats.verdicts.get("rejected").copied().unwrap_or(0),
@@ -253,6 +279,7 @@ impl NodeState {
             "queued": executor.queued(),
             "overrun": stats.overrun,
             "evicted": stats.evicted,
+            "lacks": forks::status(executor.spec(), forks::now()),
             "storeFailure": self.store.as_ref().and_then(|s| s.failure().or_else(|| s.trouble())),
             "databaseBytes": store.map(|store| store.file_bytes),
         })
@@ -269,6 +296,18 @@ impl NodeState {
             "refused": state.refused,
             "reason": state.reason,
             "weights": self.weights.as_ref().map(|weights| weights.json()),
+        })
+    }
+
+    /// The last blocks that substitutes have opened, the newest first.
+    fn substituted_status(&self) -> Vec<Value> {
+        const SHOWN: usize = 16;
+        self.with_progress(|p| {
+            let newest = p.substituted.iter().rev().take(SHOWN);
+            let of = newest.map(
+                |(block, of)| json!({ "block": block, "rank": of.rank, "gateway": of.gateway }),
+            );
+            of.collect()
         })
     }
 
@@ -294,9 +333,12 @@ impl NodeState {
             "dialect": self.network.dialect.name(),
             "peer": self.peer,
             "leads": self.leads(),
+            "delegation": self.delegation.as_ref().map(|delegation| delegation.json()),
             "opened": opened,
             "sealed": sealed,
             "nextGateway": self.net.epochs().gateway(next),
+            "substitutes": self.network.schedule.substitutes(),
+            "substituted": self.substituted_status(),
             "members": net.members,
             "connected": net.connected,
             "guests": guests_status(&net),
@@ -314,7 +356,9 @@ impl NodeState {
                 "gap": net.catch_up.gap,
             },
             "delays": delays_status(&net.delays),
-            "led": self.with_progress(|p| p.led.back().map(led_status)),
+            "led": self.with_progress(|p| {
+                p.led.back().map(|led| led_status(led, &self.network.schedule))
+            }),
             "receipts": receipts_status(&net.receipts),
             "execution": self.execution_status(),
             "flashblocks": self.flashblocks.get().map(|stats| stats.status()),

@@ -9,15 +9,15 @@ use crate::common::run;
 use crate::running::{Devnet, packages, scripts};
 
 /// The well-known key of the devnet's first account for users.
-const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+pub(crate) const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 
 /// Runs a script that prints `ok` at its end.
-fn script(command: &mut Command, ok: &str) {
+pub(crate) fn script(command: &mut Command, ok: &str) {
     let ended = run(command).ok();
     assert!(ended.stdout.contains(ok), "{}\n{}", ended.stdout, ended.stderr);
 }
 
-fn python(name: &str) -> Command {
+pub(crate) fn python(name: &str) -> Command {
     let mut command = Command::new("python3");
     command.arg(scripts("clients").join(name));
     command
@@ -35,10 +35,9 @@ fn viem_and_ethers_read_send_wait_and_watch() {
     // Node 1 does not lead: it has everything from the network.
     script(&mut node("viem.mjs", devnet.http(1), ""), "viem: ok");
     script(&mut node("ethers.mjs", devnet.http(1), ""), "ethers: ok");
-    drop(devnet);
-    let devnet = Devnet::start(&["--preconf-as-latest"]);
-    script(&mut node("viem.mjs", devnet.http(1), "preconf"), "viem: ok");
-    script(&mut node("ethers.mjs", devnet.http(1), "preconf"), "ethers: ok");
+    let preconf = format!("{}/preconf", devnet.http(1));
+    script(&mut node("viem.mjs", &preconf, "preconf"), "viem: ok");
+    script(&mut node("ethers.mjs", &preconf, "preconf"), "ethers: ok");
 }
 
 #[test]

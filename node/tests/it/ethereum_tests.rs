@@ -1,5 +1,8 @@
 //! `fragcast replay --offline` on ethereum/tests, as a user runs it, if the suite is there.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use fragcast_shredder::testing::data;
 use serde_json::{Value, json};
 
@@ -37,6 +40,33 @@ fn the_suite_passes() {
         assert!(!valid || block["computed_hash"] == block["expected_hash"], "{block}");
         assert!(!valid || block["verdict"] == "verified", "{block}");
     }
+}
+
+/// Blocks that Ethereum's executable specification made (`spec/vectors.py`): requests, delegations,
+/// precompiles, floors of data, blobs up to the most of each fork and over the forks.
+#[test]
+fn blocks_of_the_specification_from_prague_on_pass() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/spec/blocks.json.gz");
+    let (code, said, report) = replay(&[file.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!((&report["executed"], &report["refused"]), (&json!(55), &json!(14)), "{said}");
+    assert_eq!((&report["failed"], &report["skipped"]), (&json!(0), &json!(0)), "{said}");
+    let mut refused = BTreeMap::<&str, u32>::new();
+    for block in report["blocks"].as_array().unwrap() {
+        if block["expected"] == "valid" {
+            assert_eq!(block["computed_hash"], block["expected_hash"], "{block}");
+            assert_eq!(block["verdict"], "verified", "{block}");
+            continue;
+        }
+        // Refused for the rule that it breaks: nothing else is wrong with it.
+        assert_eq!(block["verdict"], "rejected", "{block}");
+        let reason = block["reason"].as_str().unwrap();
+        let rules = ["blob gas", "floor", "cap", "too many blobs"];
+        let rule = rules.into_iter().find(|rule| reason.contains(rule));
+        *refused.entry(rule.unwrap_or_else(|| panic!("{block}"))).or_default() += 1;
+    }
+    let counts = [("blob gas", 4), ("floor", 4), ("cap", 3), ("too many blobs", 3)];
+    assert_eq!(refused, counts.into());
 }
 
 #[test]

@@ -18,14 +18,14 @@ use crate::common::{guarded, post_signed};
 use crate::running::serving;
 
 /// The directories of a network of two, of which none runs.
-async fn prepared(dir: &Path) {
+pub(crate) async fn prepared(dir: &Path) {
     let options =
         LocalOptions { chain_id: DevnetConfig::default().chain_id, ..LocalOptions::new(dir) };
     LocalNetwork::start(&options, None).await.unwrap().stop().await;
 }
 
 /// The first node, which leads and executes, as `change` makes it.
-async fn start(dir: &Path, change: impl FnOnce(&mut Parts)) -> (Node, GatewayKey) {
+pub(crate) async fn start(dir: &Path, change: impl FnOnce(&mut Parts)) -> (Node, GatewayKey) {
     let home = dir.join("node-0");
     let mut config = Config::load(&home.join("node.toml")).unwrap();
     // The ports that were written down were free then, and another test may have them by now.

@@ -4,9 +4,13 @@
 mod common;
 mod daemon;
 mod founding;
+mod joining;
 mod namespaces;
 mod ports;
 mod processes;
 mod restarts;
+mod sides;
+mod signer;
 mod store_kill;
+mod substitutes;
 mod wires;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use alloy_primitives::Address;
 use fragcast_shredder::{BlockBuilder, Frag, GatewayKey, Message};
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -41,7 +42,7 @@ fn port() -> u16 {
 /// One `fragcast run`.
 pub(crate) struct Process {
     pub(crate) dir: PathBuf,
-    p2p: u16,
+    pub(crate) p2p: u16,
     pub(crate) ingest: u16,
     pub(crate) http: u16,
     pub(crate) metrics: u16,
@@ -161,6 +162,29 @@ impl Process {
         }
     }
 
+    /// Waits until a line of the metrics has a value.
+    pub(crate) async fn until_metric(&self, line: &str, value: f64) {
+        let start = Instant::now();
+        loop {
+            let metrics = self.get("/metrics").await;
+            let found = metrics.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok());
+            if found == Some(value) {
+                return;
+            }
+            assert!(start.elapsed() < GUARD, "{line}{found:?}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// That it has barred nobody and suspects nobody of anything.
+    pub(crate) async fn assert_peace(&self) {
+        let metrics = self.get("/metrics").await;
+        for name in ["barred", "equivocation", "bad_message", "bad_parity"] {
+            let line = format!("fragcast_events_total{{kind=\"{name}\"}} 0");
+            assert!(metrics.contains(&line), "{line}\n{metrics}\n{}", self.log());
+        }
+    }
+
     /// Resident memory, KiB.
     fn resident(&self) -> Option<u64> {
         let pid = self.running.as_ref()?.0.id();
@@ -174,7 +198,7 @@ impl Process {
 pub(crate) struct Network {
     pub(crate) processes: Vec<Process>,
     gateway: GatewayKey,
-    _dir: tempfile::TempDir,
+    root: tempfile::TempDir,
 }
 
 impl Network {
@@ -202,7 +226,7 @@ impl Network {
             let config = process.dir.join("node.toml");
             fragcast(&["check-config", "--config", config.to_str().unwrap()]).ok();
         }
-        Self { processes, gateway, _dir: root }
+        Self { processes, gateway, root }
     }
 
     pub(crate) async fn all_connected(&self) {
@@ -211,9 +235,41 @@ impl Network {
         }
     }
 
+    /// A node of its own with `init`'s further arguments, which is in nobody's network file, and with
+    /// arguments of `run`.
+    pub(crate) fn stranger(&self, chain_id: u64, init: &[&str], run: &[&str]) -> Process {
+        let [p2p, ingest, http, metrics, admin, gossip] = std::array::from_fn(|_| port());
+        let dir = self.root.path().join(format!("stranger-{p2p}"));
+        let (chain, gossip) = (chain_id.to_string(), gossip.to_string());
+        let at = format!("127.0.0.1:{p2p}");
+        let args = ["init", "--dir", dir.to_str().unwrap(), "--chain-id", &chain];
+        let places = ["--listen", &at, "--advertise", &at, "--gossip-port", &gossip];
+        fragcast(&[&args[..], &places, init].concat()).ok();
+        let more = run.iter().map(|arg| (*arg).to_owned()).collect();
+        Process { dir, p2p, ingest, http, metrics, admin, more, running: None }
+    }
+
+    /// The gateway's address.
+    pub(crate) fn gateway_address(&self) -> Address {
+        self.gateway.address()
+    }
+
+    /// The gateway's key, whose file is taken away.
+    pub(crate) fn take_gateway_key(&self) -> GatewayKey {
+        let path = self.root.path().join("gateway.key");
+        let key = fragcast::gateway::keys::read_gateway(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        key
+    }
+
     /// Posts to the leader's node.
     pub(crate) async fn post(&self, message: impl Into<Message>) -> Value {
-        post_signed(&self.processes[0].ingest_url(), &self.gateway, message).await
+        self.post_at(0, message).await
+    }
+
+    /// Posts to a node.
+    pub(crate) async fn post_at(&self, node: usize, message: impl Into<Message>) -> Value {
+        post_signed(&self.processes[node].ingest_url(), &self.gateway, message).await
     }
 
     /// Posts to the leader's node until it takes the message: one that is busy, or that has lost its

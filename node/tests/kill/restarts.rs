@@ -18,27 +18,27 @@ use crate::processes::{Network, Process};
 const ROUNDS: &str = "FRAGCAST_RESTARTS";
 
 /// A network that executes, and the gateway that builds its blocks.
-struct Running {
-    net: Network,
+pub(crate) struct Running {
+    pub(crate) net: Network,
     gateway: DevnetGateway,
     sealed: Arc<AtomicU64>,
 }
 
 impl Running {
-    async fn start(nodes: usize) -> Self {
+    pub(crate) async fn start(nodes: usize) -> Self {
         let config = DevnetConfig::default();
         let gateway = DevnetGateway::new(&config, Dialect::V0).unwrap();
         let net = Network::of(nodes, config.chain_id, &["--chain", "dev"]);
         Self { net, gateway, sealed: Arc::default() }
     }
 
-    async fn start_all(&mut self) {
+    pub(crate) async fn start_all(&mut self) {
         self.net.processes.iter_mut().for_each(Process::start);
         self.net.all_connected().await;
     }
 
     /// Builds and posts a block.
-    async fn block(&mut self) {
+    pub(crate) async fn block(&mut self) {
         build(&self.net, &mut self.gateway, &self.sealed).await;
     }
 }
@@ -72,7 +72,7 @@ async fn executed(process: &Process) -> Option<u64> {
 }
 
 /// Waits until a node has executed `block`; how long that took.
-async fn until_executed(process: &Process, block: u64) -> Duration {
+pub(crate) async fn until_executed(process: &Process, block: u64) -> Duration {
     let start = Instant::now();
     loop {
         let latest = executed(process).await;
@@ -143,17 +143,69 @@ async fn a_follower_that_missed_a_hundred_blocks_catches_up() {
         running.block().await;
     }
     until_executed(&running.net.processes[2], 3).await;
-    stop(&mut running.net.processes[2]).await;
+    running.net.processes[2].kill();
     for _ in 0..100 {
         running.block().await;
     }
     let follower = &mut running.net.processes[2];
     follower.start();
     let took = until_executed(follower, 103).await;
+    // No client is configured: the blocks come from peers' windows alone.
     eprintln!("level with 100 blocks {took:?} after the start");
     running.block().await;
     until_executed(&running.net.processes[2], 104).await;
     let status = running.net.processes[2].status().await;
+    assert_eq!(status["execution"]["rejected"], 0, "{status:#}");
+    assert_eq!(status["execution"]["imported"], 0, "{status:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_starts_in_mid_block_is_complete_with_the_next() {
+    let mut running = Running::start(3).await;
+    for process in &mut running.net.processes[..2] {
+        process.start();
+    }
+    for process in &running.net.processes[..2] {
+        process.until("connected", 1).await;
+    }
+    for _ in 0..2 {
+        running.block().await;
+    }
+    // Block 3 is half sent when the node starts.
+    let Running { net, gateway, .. } = &mut running;
+    net.send(gateway.open(0).unwrap()).await;
+    net.send(gateway.frag(5, false).unwrap()).await;
+    net.processes[2].start();
+    net.all_connected().await;
+    net.send(gateway.frag(5, false).unwrap()).await;
+    let start = Instant::now();
+    let pending = async |net: &Network, block: u64| {
+        net.processes[2].status().await["execution"]["pending"] == block
+    };
+    // What it can lose are preconfirmations of this block.
+    while !pending(net, 3).await && start.elapsed() < Duration::from_secs(2) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    eprintln!("preconfirms the block in which it started: {}", pending(net, 3).await);
+    net.send(gateway.frag(5, true).unwrap()).await;
+    net.send(gateway.seal().unwrap()).await;
+    // Of the next it preconfirms a frag before there is more of it, and has verified the one before.
+    let env = gateway.open(0).unwrap();
+    assert_eq!(env.number, 4);
+    net.send(env).await;
+    net.send(gateway.frag(5, false).unwrap()).await;
+    let took = until_executed(&net.processes[2], 3).await;
+    guarded(async {
+        while !pending(net, 4).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    eprintln!("has verified the block in which it started {took:?} after the next began");
+    net.send(gateway.frag(5, true).unwrap()).await;
+    net.send(gateway.seal().unwrap()).await;
+    until_executed(&net.processes[2], 4).await;
+    let status = net.processes[2].status().await;
     assert_eq!(status["execution"]["rejected"], 0, "{status:#}");
 }
 

@@ -320,7 +320,7 @@ fn a_block_that_another_key_leads_begins_anew() {
     assert_eq!(whole.iter().filter_map(|s| message_of(reassembler.push(s).unwrap())).count(), 1);
     assert!(matches!(reassembler.push(&cut(&second, 1)[0]), Err(PushError::Conflict)));
     reassembler
-        .keep_signers(|block, signer| block != 7 || *signer == second.verifying_key().to_bytes());
+        .keep_signers(|key, signer| key.block != 7 || *signer == second.verifying_key().to_bytes());
     let again = cut(&second, 1);
     assert_eq!(again.iter().filter_map(|s| message_of(reassembler.push(s).unwrap())).count(), 1);
     assert!(matches!(reassembler.push(&cut(&second, 2)[0]), Ok(Push::Late)), "that one is done");

@@ -8,6 +8,7 @@ use super::{Epoch, EpochError, MAX_EPOCHS};
 use crate::delegation::Leader;
 use crate::membership::Member;
 use crate::peer::{PeerId, PeerKey, PeerTable};
+use crate::schedule::Lead;
 
 /// The living epochs and the peers that they name, at one moment.
 ///
@@ -96,12 +97,27 @@ impl EpochsView {
         self.at(block).map(|epoch| epoch.gateway(block))
     }
 
+    /// The gateway whose attempt of a block has this number: the scheduled one or a substitute.
+    pub fn gateway_of(&self, block: u64, attempt: u8) -> Option<Address> {
+        self.at(block)?.gateway_of(block, attempt)
+    }
+
+    /// By what right a gateway leads a block, if it may.
+    pub fn lead(&self, block: u64, gateway: &Address) -> Option<Lead> {
+        self.at(block)?.lead(block, gateway)
+    }
+
     /// Whether an address is a gateway of any epoch that lives.
     pub fn is_gateway(&self, gateway: &Address) -> bool {
         self.epochs.iter().any(|epoch| epoch.schedule.gateways().contains(gateway))
     }
 
-    /// Who leads a block, if a delegation says so.
+    /// Who leads an attempt of a block, if a delegation says so.
+    pub fn leader_of(&self, block: u64, attempt: u8) -> Option<&Leader> {
+        self.at(block)?.leader_of(block, attempt)
+    }
+
+    /// Who leads a block by the schedule, if a delegation says so.
     pub fn leader(&self, block: u64) -> Option<&Leader> {
         self.at(block)?.leader(block)
     }

@@ -7,7 +7,7 @@
 //!
 //! # Guarantees
 //! * What is forwarded or handed on was signed by the gateway that the schedule of its block's
-//!   epoch names. Every message is handed on at most once as long as its block is remembered.
+//!   epoch names, or by one of its substitutes. Every message is handed on at most once as long as its block is remembered.
 //! * The cheapest question comes first: length, layout, window, form of the signature; only
 //!   then the tree hash, and last of all one recovery, never a second.
 //! * A message that fails leaves nothing behind. Those that pass are remembered within the
@@ -145,27 +145,27 @@ impl Gate {
             return Err(GossipOutcome::Future);
         }
         // Of a block before the oldest epoch nobody knows who should have signed it.
-        let gateway = self.epochs.gateway(block).ok_or(GossipOutcome::Past)?;
+        let epoch = self.epochs.at(block).ok_or(GossipOutcome::Past)?;
         let (signature, is_canonical) = form(signature)?;
         if is_crowded(&message) {
             return Err(GossipOutcome::Crowded);
         }
         // Here the tree is hashed, which of a long message takes longer than all the rest.
         let signed = SignedMessage::new(message, signature);
-        let known = Known { kind, index: index.unwrap_or(0), root: signed.root(), signature };
+        let (index_or_0, root) = (index.unwrap_or(0), signed.root());
+        let known = Known { kind, rank: 0, index: index_or_0, root, signature };
         // The same signature over the same root needs no second recovery. Any other one does:
         // were a known root ignored whatever stands before it, junk would cost a peer nothing,
         // and the recovery that it saves is not more than any other junk costs.
-        if let Some(first) = self.seen.get(block, &known)
-            && first.r_s() == known.r_s()
-        {
+        if let Some(first) = self.seen.get(block, &known) {
             if first.signature != signature {
                 // The mirrored point: it is another key's signature, never the gateway's.
                 return Err(GossipOutcome::WrongSigner);
             }
-            return Err(self.seen.note(block, known, is_canonical));
+            return Err(self.seen.note(block, first, is_canonical));
         }
-        let message = match signed.verify(gateway) {
+        let gateways = epoch.schedule().ranked(block).map(|(_, gateway)| gateway);
+        let message = match signed.verify_among(gateways) {
             Ok(message) => message,
             Err(SignatureError::WrongSigner { found, .. }) if self.epochs.is_gateway(&found) => {
                 // Our schedule may be behind: a miss is ignored, not punished.
@@ -182,7 +182,8 @@ impl Gate {
             // without the gateway's signature nobody gets here.
             return Err(GossipOutcome::Index);
         }
-        let outcome = self.seen.note(block, known, is_canonical);
+        let rank = epoch.lead(block, &message.gateway()).map_or(0, |lead| lead.rank);
+        let outcome = self.seen.note(block, Known { rank, ..known }, is_canonical);
         let is_new = matches!(outcome, GossipOutcome::Accepted | GossipOutcome::OtherV);
         Ok((outcome, is_new.then_some(message)))
     }

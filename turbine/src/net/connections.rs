@@ -52,6 +52,8 @@ pub(super) enum Change {
         peer: PeerKey,
         id: usize,
     },
+    /// A peer has closed a connection because it has no place for this node.
+    Refused(PeerKey),
     /// A call of this node's to this address was answered by the key of a peer.
     Reached(PeerId, SocketAddr),
 }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::connections::{Change, REPLACED};
+use super::guests::NoGuest;
 use super::tls;
 use crate::epoch::EpochsView;
 use crate::peer::{PeerId, PeerKey};
@@ -81,6 +82,11 @@ fn is_replaced(why: &ConnectionError) -> bool {
     matches!(why, ConnectionError::ApplicationClosed(close) if close.reason == REPLACED)
 }
 
+/// Whether the peer closed a connection because it has no place for this node.
+fn has_no_room(why: &ConnectionError) -> bool {
+    matches!(why, ConnectionError::ApplicationClosed(close) if close.reason == NoGuest::Full.reason())
+}
+
 impl Dialler {
     /// Keeps calling a member while it is not connected. `patient` waits a little first, so
     /// that of two nodes that start together only one calls.
@@ -111,6 +117,9 @@ impl Dialler {
                 let why = connection.closed().await;
                 if is_replaced(&why) {
                     self.warn_of_twin(id);
+                }
+                if has_no_room(&why) && self.changes.send(Change::Refused(peer)).await.is_err() {
+                    return;
                 }
                 // A peer that closes the connection at once, such as one that has barred this node,
                 // is called as seldom as one that does not answer.

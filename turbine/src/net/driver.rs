@@ -315,6 +315,9 @@ impl Driver {
         match command {
             // Through the same queue as those that wait, so that order is kept.
             Command::Broadcast(broadcast) => self.pending.push_back(broadcast),
+            Command::Lead(block, gateway, reply) => {
+                let _ = reply.send(self.protocol.lead(self.clock.now(), block, &gateway));
+            }
             Command::Leads(block, reply) => {
                 let _ = reply.send(self.protocol.leads(block));
             }
@@ -397,6 +400,11 @@ impl Driver {
                     self.following.make_room(&self.protocol, &self.connections);
                 }
                 added
+            }
+            Change::Refused(peer) => {
+                self.protocol.handle_refused(self.clock.now(), peer);
+                self.following.follow(&self.protocol, &self.connections, &mut self.dials);
+                true
             }
             Change::Stranger { id, connection } => self.stranger(id, connection),
             Change::Down { peer, id } => {

@@ -14,6 +14,7 @@ use crate::gossip::{Mode, Policy};
 use crate::peer::PeerId;
 use crate::protocol::BroadcastError;
 use crate::rotation::Support;
+use crate::schedule::Lead;
 use crate::tables::Weights;
 use crate::time::Timestamp;
 
@@ -62,6 +63,7 @@ pub(super) enum Command {
     Head(u64),
     Verified(u64, Timestamp),
     Idle(bool),
+    Lead(u64, Address, oneshot::Sender<Result<Lead, BroadcastError>>),
     Leads(u64, oneshot::Sender<bool>),
     Held(MessageKey, oneshot::Sender<bool>),
     Delegation(Box<SignedDelegation>, oneshot::Sender<Result<(), DelegationError>>),
@@ -100,7 +102,19 @@ impl Handle {
         let _ = self.commands.send(Command::Shutdown).await;
     }
 
-    /// Whether this node leads `block`.
+    /// By what right this node leads `block` for a gateway at this moment; see
+    /// [`Protocol::lead`](crate::Protocol::lead).
+    ///
+    /// # Errors
+    /// [`BroadcastError`]; `Busy` if the driver has ended.
+    pub async fn lead(&self, block: u64, gateway: Address) -> Result<Lead, BroadcastError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::Lead(block, gateway, reply)).await;
+        sent.map_err(|_| BroadcastError::Busy)?;
+        answer.await.unwrap_or(Err(BroadcastError::Busy))
+    }
+
+    /// Whether this node leads `block` by the schedule.
     pub async fn leads(&self, block: u64) -> bool {
         let (reply, answer) = oneshot::channel();
         let sent = self.commands.send(Command::Leads(block, reply)).await;

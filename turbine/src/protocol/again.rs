@@ -180,8 +180,8 @@ impl Again {
     /// Hands one message to the application, past the order of messages.
     pub(super) fn hand(ctx: &mut Ctx, key: MessageKey, message: VerifiedMessage) {
         ctx.counters.handed_again += 1;
-        let times = Times::whole(ctx.now);
-        let delivered = Delivered { key, message, times, via: Via::Whole };
+        let (rank, times) = (ctx.rank(&key), Times::whole(ctx.now));
+        let delivered = Delivered { key, message, times, via: Via::Whole, rank };
         ctx.events.push_back(Event::Again(Arc::new(delivered)));
     }
 }

@@ -6,8 +6,10 @@
 //!                                                └──▶ the rest: measured, and let go
 //! ```
 //!
-//! A guest is connected to [`CANDIDATES`] members at a time: the nearest that it has found and others
-//! that are drawn, every round anew. The nearest sends it all sets (*primary*). The next two tell what
+//! A guest looks at [`CANDIDATES`] members at a time: the nearest that it has found and others that
+//! are drawn, every round anew, and let go after [`LOOK`]. In between it holds no more than the
+//! [`HELD`] nearest, since a connection takes a place at a member that another guest may need. While
+//! it has fewer, it draws again, after longer and longer pauses. The nearest sends it all sets (*primary*). The next two tell what
 //! they have (*standby*, *spare*), so the guest knows what it lacks and asks the nearest that has it:
 //! whatever the primary does, nothing is lost.
 //!
@@ -24,7 +26,8 @@
 //!
 //! # When it asks again
 //! A member that has granted less than it was asked for is asked for no more than that for [`FULL`],
-//! also where there is no other. Who has not answered after [`UNANSWERED`] is asked again.
+//! also where there is no other. One that lets nobody in any more is called no more for as long, and
+//! another is drawn in its place. Who has not answered after [`UNANSWERED`] is asked again.
 //!
 //! # Loss
 //! What comes of the primary's shreds is counted, and it is asked for as many more of each set as make
@@ -48,10 +51,17 @@ use crate::outcome::Outcome;
 use crate::peer::{PeerId, PeerKey};
 use crate::time::Timestamp;
 
-/// Members that a guest is connected to.
-const CANDIDATES: usize = 8;
-/// How long a round of candidates is: of the first ones, and of those after them.
+/// Members that a guest is connected to while it looks, and that it holds.
+const CANDIDATES: usize = 6;
+const HELD: usize = 3;
+/// How long a round of candidates is: of the first ones, and of those after them. A guest's own are a
+/// quarter shorter or longer, so that guests that began together do not go on so.
 const ROUNDS: (Duration, u64, Duration) = (Duration::from_secs(10), 6, Duration::from_secs(60));
+/// How long candidates are looked at: round trips are taken once a second.
+const LOOK: Duration = Duration::from_secs(3);
+/// After how long others are drawn if too few were found, for the first time, and how often that
+/// doubles.
+const AGAIN: (Duration, u32) = (Duration::from_secs(1), 5);
 /// A message that is whole so long after another has told of it is late. Tips come every 50 ms, so
 /// most are told of later than they were there.
 const LATE: Duration = Duration::from_millis(40);
@@ -147,6 +157,10 @@ pub(super) struct Attaching {
     /// Of connected members, how many of the messages that each told of have come, up to [`PROVED`].
     proved: BTreeMap<PeerKey, u8>,
     drawn: Vec<PeerKey>,
+    drawn_at: Timestamp,
+    /// How often was drawn, and how often in a row because too few were found.
+    draws: u64,
+    vain: u32,
     round: u64,
     round_at: Timestamp,
     seen: BTreeMap<MessageKey, Seen>,
@@ -171,6 +185,9 @@ impl Default for Attaching {
             avoided: BTreeMap::new(),
             proved: BTreeMap::new(),
             drawn: Vec::new(),
+            drawn_at: Timestamp::default(),
+            draws: 0,
+            vain: 0,
             round: 0,
             round_at: Timestamp::default(),
             seen: BTreeMap::new(),
@@ -188,50 +205,101 @@ impl Default for Attaching {
 impl Attaching {
     /// The members that this node, a guest, is to be connected to.
     pub(super) fn wanted(&self, ctx: &Ctx) -> Vec<PeerKey> {
-        let mut wanted: Vec<PeerKey> = self.primary.into_iter().collect();
-        wanted.extend(&self.others);
-        let more = self.drawn.iter().filter(|peer| ctx.peers.contains(**peer));
-        for peer in more {
-            if !wanted.contains(peer) {
-                wanted.push(*peer);
-            }
+        let mut wanted = self.held();
+        if self.drawn_at == Timestamp::default() || ctx.now < self.drawn_at + LOOK {
+            let drawn = |peer: &&PeerKey| {
+                ctx.peers.contains(**peer)
+                    && !self.held().contains(peer)
+                    && !self.is_full(ctx, **peer)
+            };
+            wanted.extend(self.drawn.iter().filter(drawn));
         }
         wanted.truncate(CANDIDATES);
         wanted
     }
 
-    /// Draws candidates, if a round is over.
+    /// Primary, standby and spare.
+    fn held(&self) -> Vec<PeerKey> {
+        self.primary.into_iter().chain(self.others.iter().copied()).collect()
+    }
+
+    /// Whether fewer members were found than this guest needs, or those that were say nothing.
+    fn lacks(&self, ctx: &Ctx) -> bool {
+        let grants = |peer: PeerKey| self.most(ctx.now, peer);
+        let serves = |peer: &PeerKey| {
+            ctx.peers.can_ask(*peer)
+                && (!self.is_avoided(ctx.now, *peer) || grants(*peer) == Share::Tips)
+        };
+        let primary = self.primary.filter(|peer| serves(peer) && grants(*peer) == Share::All);
+        let found =
+            usize::from(primary.is_some()) + self.others.iter().filter(|peer| serves(peer)).count();
+        found < HELD.min(ctx.epochs.newest().members()) || self.hears_nothing(ctx.now)
+    }
+
+    fn hears_nothing(&self, now: Timestamp) -> bool {
+        self.heard_at > Timestamp::default() && now >= self.heard_at + QUIET
+    }
+
+    /// Draws candidates, if a round is over or too few were found.
     pub(super) fn draw(&mut self, ctx: &Ctx) {
         let (now, (first, count, later)) = (ctx.now, ROUNDS);
-        if self.round == 1 && self.round_at == Timestamp::default() {
+        if self.draws == 1 && self.drawn_at == Timestamp::default() {
             // Drawn before there was any time.
-            self.round_at = now;
+            (self.round_at, self.drawn_at) = (now, now);
         }
-        let is_first = self.round == 0;
+        // By its id: the key that it has in its own table all guests have in theirs.
+        let id = ctx.peers.id(ctx.me()).unwrap_or(PeerId([0; 32]));
+        let me = u64::from_le_bytes(*id.0.first_chunk().expect("32 bytes"));
         let length = if self.round <= count { first } else { later };
-        if !is_first && now < self.round_at + length {
+        let percent = 75 + (mix(&[me, self.round]) % 51) as u32;
+        let is_over = self.round == 0 || now >= self.round_at + length * percent / 100;
+        let lacks = self.lacks(ctx);
+        if !lacks {
+            self.vain = 0;
+        }
+        let again = AGAIN.0 * (1 << self.vain.min(AGAIN.1));
+        if !is_over && !(lacks && now >= self.drawn_at + again) {
             return;
         }
-        (self.round, self.round_at) = (self.round + 1, now);
+        if is_over {
+            (self.round, self.round_at) = (self.round + 1, now);
+        }
+        self.vain += u32::from(lacks);
+        (self.draws, self.drawn_at) = (self.draws + 1, now);
+        self.drawn.clear();
         let living = ctx.epochs.newest();
         let members = living.members();
-        self.drawn.clear();
+        let held = self.held();
         if members <= CANDIDATES {
             let all = (0..members as u32).map(|index| living.key(index));
             self.drawn.extend(all.filter(|peer| *peer != ctx.me()));
             return;
         }
-        // By its id: the key that it has in its own table all guests have in theirs.
-        let id = ctx.peers.id(ctx.me()).unwrap_or(PeerId([0; 32]));
-        let me = u64::from_le_bytes(*id.0.first_chunk().expect("32 bytes"));
         for n in 0..4 * CANDIDATES as u64 {
-            let index = mix(&[me, self.round, n]) % members as u64;
+            let index = mix(&[me, self.draws, n]) % members as u64;
             let peer = living.key(index as u32);
-            let fits = peer != ctx.me() && !self.is_avoided(now, peer);
-            if fits && !self.drawn.contains(&peer) && self.drawn.len() < CANDIDATES {
+            let fits = peer != ctx.me() && !self.is_avoided(now, peer) && !held.contains(&peer);
+            if fits && !self.drawn.contains(&peer) && held.len() + self.drawn.len() < CANDIDATES {
                 self.drawn.push(peer);
             }
         }
+    }
+
+    /// A member has let this guest not in, or has sent it away, since it has no place.
+    pub(super) fn refused(&mut self, ctx: &mut Ctx, peer: PeerKey) {
+        if !ctx.is_guest {
+            return;
+        }
+        self.avoid(ctx.now, peer, FULL, false);
+        if let Some(avoided) = self.avoided.get_mut(&peer) {
+            avoided.grants = Some((Share::Nothing, ctx.now + FULL));
+        }
+        self.step(ctx);
+    }
+
+    /// Whether a member has no place at all.
+    fn is_full(&self, ctx: &Ctx, peer: PeerKey) -> bool {
+        self.most(ctx.now, peer) == Share::Nothing
     }
 
     fn is_avoided(&self, now: Timestamp, peer: PeerKey) -> bool {
@@ -278,7 +346,7 @@ impl Attaching {
         let mut near: Vec<PeerKey> =
             ctx.peers.iter_connected().filter(|peer| ctx.peers.can_ask(*peer)).collect();
         // Who is not measured yet will be within a second.
-        near.retain(|peer| far(*peer) < u32::MAX);
+        near.retain(|peer| far(*peer) < u32::MAX && !self.is_full(ctx, *peer));
         near.sort_by_key(|peer| (self.is_avoided(now, *peer), far(*peer), *peer));
         let fits = |peer: &PeerKey| ctx.peers.can_ask(*peer) && !self.is_avoided(now, *peer);
         let kept = self.primary.filter(fits);
@@ -299,13 +367,13 @@ impl Attaching {
             self.rotations += u64::from(rotates);
         }
         near.retain(|peer| Some(*peer) != primary);
-        if near.len() > 2 && self.heard_at > Timestamp::default() && now >= self.heard_at + QUIET {
+        if near.len() > 2 && self.hears_nothing(now) {
             // Nobody of them says anything: the spare takes turns.
             self.turn += 1;
             let last = near.len() - 1;
             near.swap(1, 1 + self.turn % last);
         }
-        near.truncate(2);
+        near.truncate(HELD - 1);
         self.others = near;
     }
 
@@ -380,7 +448,7 @@ impl Attaching {
 
     /// A connection came up.
     pub(super) fn connected(&mut self, ctx: &mut Ctx) {
-        if ctx.is_guest && (self.primary.is_none() || self.others.len() < 2) {
+        if ctx.is_guest && (self.primary.is_none() || self.others.len() < HELD - 1) {
             self.step(ctx);
         }
     }

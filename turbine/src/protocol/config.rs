@@ -72,6 +72,9 @@ pub struct Config {
     /// Look at blocks outside the window after this long without progress in it.
     /// An epoch is forgotten this long after the window has passed its last block.
     pub reanchor: Duration,
+    /// How long a substitute that this node leads for waits for an Env of a lower rank, times its own
+    /// rank: from the Seal of the block before on, or from the last message before the block.
+    pub substitute_after: Duration,
     /// The least time between two blocks of the chain. With the application's verified head it
     /// bounds how far ahead a block can be that is believed to exist.
     pub block_time: Duration,
@@ -108,6 +111,7 @@ impl Config {
             reassembly: Limits::default(),
             validator_capacity: Validator::DEFAULT_CAPACITY,
             reanchor: Duration::from_secs(5),
+            substitute_after: Duration::from_secs(1),
             block_time: Duration::from_millis(50),
             catch_up: CatchUpConfig::default(),
             repair: RepairConfig::default(),

@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use fragcast_shredder::MessageKey;
+
 use super::config::Config;
 use super::doubts::{Doubts, Suspect};
 use super::epochs::Epochs;
@@ -86,18 +88,47 @@ impl Ctx {
         self.egress.set_guest(peer, class == Class::Guest);
     }
 
-    /// Who leads a block, if a delegation says so.
+    /// Who leads the attempt of a message, if a delegation says so.
+    pub(super) fn leader_of(&self, key: &MessageKey) -> Option<&Leader> {
+        self.epochs.at(key.block)?.epoch().leader_of(key.block, key.attempt)
+    }
+
+    /// The peer that leads the attempt of a message, if it is a member of the block's epoch.
+    pub(super) fn leader_key_of(&self, key: &MessageKey) -> Option<PeerKey> {
+        let living = self.epochs.at(key.block)?;
+        let index = living.epoch().leader_index_of(key.block, key.attempt);
+        index.map(|index| living.key(index))
+    }
+
+    /// The rank by which the attempt of a message is led: 0 of the scheduled gateway.
+    pub(super) fn rank(&self, key: &MessageKey) -> u8 {
+        self.epochs.at(key.block).map_or(0, |living| living.epoch().schedule().rank(key.attempt))
+    }
+
+    /// Who leads a block by the schedule, if a delegation says so.
     pub(super) fn leader(&self, block: u64) -> Option<&Leader> {
         self.epochs.at(block)?.epoch().leader(block)
     }
 
-    /// The peer that leads a block, if it is a member of the block's epoch.
+    /// The peer that leads a block by the schedule, if it is a member of the block's epoch.
     pub(super) fn leader_key(&self, block: u64) -> Option<PeerKey> {
         let living = self.epochs.at(block)?;
         living.epoch().leader_index(block).map(|index| living.key(index))
     }
 
-    /// Whether this node leads a block.
+    /// Whether a peer leads a block by any rank.
+    pub(super) fn may_lead(&self, peer: PeerKey, block: u64) -> bool {
+        let Some(living) = self.epochs.at(block) else { return false };
+        let epoch = living.epoch();
+        let mut gateways = epoch.schedule().ranked(block).map(|(_, gateway)| gateway);
+        let id = self.peers.id(peer);
+        gateways.any(|gateway| {
+            let leader = epoch.delegations().leader(&gateway, block);
+            leader.is_some_and(|leader| Some(leader.peer) == id)
+        })
+    }
+
+    /// Whether this node leads a block by the schedule.
     pub(super) fn leads(&self, block: u64) -> bool {
         self.leader_key(block) == Some(self.me())
     }
@@ -142,10 +173,15 @@ impl Ctx {
         }
     }
 
-    /// What a shred that does not verify makes of its sender; `plan` is what it names.
-    pub(super) fn suspect(&self, peer: PeerKey, block: u64, plan: u64) -> Option<Suspect> {
+    /// What a shred of this attempt that does not verify makes of its sender; `plan` is what it names.
+    pub(super) fn suspect(
+        &self,
+        peer: PeerKey,
+        (block, attempt): (u64, u8),
+        plan: u64,
+    ) -> Option<Suspect> {
         let living = self.epochs.at(block)?;
-        let leader = living.epoch().leader(block)?;
+        let leader = living.epoch().leader_of(block, attempt)?;
         let ours = living.plans.is_of(plan, leader.key.as_bytes());
         Some(Suspect { peer, gateway: leader.gateway, ours })
     }
@@ -249,7 +285,7 @@ mod tests {
             let key = world.leader_keys[gateway].verifying_key().to_bytes();
             crate::plan::Plan::configured(CHAIN, key, &world.members).id()
         };
-        let suspect = |block, plan| ctx.suspect(peer(1), block, plan).unwrap();
+        let suspect = |block, plan| ctx.suspect(peer(1), (block, 0), plan).unwrap();
         let gateway = |gateway: usize| world.gateways[gateway].address();
         assert_eq!(suspect(7, plan(0)), Suspect { peer: peer(1), gateway: gateway(0), ours: true });
         assert!(suspect(17, plan(1)).ours && suspect(17, 0).gateway == gateway(1));

@@ -111,7 +111,7 @@ impl Delivery {
             return Step::Refused(Outcome::UnknownLeader);
         };
         let epoch = living.epoch();
-        let leader = epoch.leader(header.block);
+        let leader = epoch.leader_of(header.block, header.attempt);
         let leader = leader.and_then(|l| Some((l, epoch.members().index(&l.peer)?)));
         let Some((delegate, leader)) = leader else {
             return Step::Refused(Outcome::UnknownLeader);
@@ -198,7 +198,7 @@ impl Delivery {
         let Assembled { header, wire, repaired, .. } = assembled;
         let key = header.message_key();
         let first_shred_at = self.arrivals.remove(&key).unwrap_or(ctx.now);
-        let gateway = ctx.epochs.at(key.block).map(|living| living.epoch().gateway(key.block));
+        let gateway = ctx.epochs.view().gateway_of(key.block, key.attempt);
         let verified =
             SignedMessage::from_wire(header.message_kind(), ctx.config.dialect, &wire.into())
                 .map_err(|error| error.to_string())
@@ -222,6 +222,7 @@ impl Delivery {
                     complete_at: ctx.now,
                 },
                 via: if repaired { Via::Repair } else { Via::Turbine },
+                rank: ctx.rank(&key),
             }),
             Err(reason) => {
                 self.reassembler.refuse(&key);
@@ -266,11 +267,12 @@ impl Delivery {
         self.validator.set_open(low, high);
     }
 
-    /// Drops what has come of messages whose blocks are led by another key now than by the one
+    /// Drops what has come of messages whose attempts are led by another key now than by the one
     /// that signed them.
     pub(super) fn follow_leaders(&mut self, ctx: &Ctx) {
-        let leader = |block| ctx.leader(block).map(|leader| leader.key.to_bytes());
-        self.reassembler.keep_signers(|block, signer| leader(block).as_ref() == Some(signer));
+        self.reassembler.keep_signers(|key, signer| {
+            ctx.leader_of(key).is_some_and(|leader| leader.key.as_bytes() == signer)
+        });
     }
 
     /// Bytes that the reassembler holds.

@@ -203,6 +203,8 @@ pub struct Counters {
     pub stepped_over: u64,
     /// Messages delivered.
     pub delivered: u64,
+    /// Blocks that a substitute has opened.
+    pub substituted: u64,
     /// Sets that were complete only after recovery.
     pub recovered: u64,
     /// Delivered messages of which shreds came by repair.

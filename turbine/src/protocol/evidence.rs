@@ -36,10 +36,10 @@ pub(super) struct EvidenceBook {
 impl EvidenceBook {
     /// This node has proof of its own. Says whether it is new.
     ///
-    /// It is told under the delegation that counts for the block. Others may name the key as well,
+    /// It is told under the delegation that counts for the attempt. Others may name the key as well,
     /// for other blocks or by another gateway: under those it would convict whoever tells it.
     pub(super) fn report(&mut self, ctx: &mut Ctx, proof: EquivocationProof) -> bool {
-        let leader = ctx.leader(proof.first.header.block);
+        let leader = ctx.leader_of(&proof.first.header.message_key());
         let leader = leader.filter(|leader| leader.signed.delegation.key == proof.key);
         let leader = leader.map(|leader| (leader.gateway, leader.signed));
         leader.filter(|(gateway, _)| self.has_room(gateway)).is_some_and(|(gateway, delegation)| {

@@ -152,7 +152,8 @@ impl Fallback {
         forwarded: bool,
     ) -> Option<MessageKey> {
         let (block, kind) = (message.message().block(), message.message().kind());
-        let attempt = self.seen.guess(block, kind);
+        let lead = ctx.epochs.view().lead(block, &message.gateway())?;
+        let attempt = self.seen.guess(block, kind, message.gateway(), &lead);
         let key = MessageKey { block, attempt, message: message.message().index()? };
         let seen = self.seen.entry(key, message.root(), message.gateway())?;
         if seen.gossip_at.replace(ctx.now).is_some() {
@@ -205,7 +206,7 @@ impl Fallback {
     /// A message came by gossip first. Of a foreign gateway, and of its own, this node gets
     /// nothing over the overlay, so nothing is expected there.
     pub(super) fn note_first(&mut self, ctx: &Ctx, key: &MessageKey, message: &VerifiedMessage) {
-        let expected = ctx.leader_key(key.block).is_some_and(|leader| leader != ctx.me());
+        let expected = ctx.leader_key_of(key).is_some_and(|leader| leader != ctx.me());
         if expected && self.is_judging(ctx) {
             let place = (key.block, key.attempt, key.message);
             self.health.gossip(ctx.now, place, count_of(message));
@@ -389,7 +390,7 @@ pub(super) fn verify(
     }
     let signed = SignedMessage::new(message, Signature::from_bytes(*signature));
     let view = ctx.epochs.view();
-    let gateway = view.gateway(key.block).ok_or(Outcome::ControlStale)?;
+    let gateway = view.gateway_of(key.block, key.attempt).ok_or(Outcome::ControlStale)?;
     match signed.verify(gateway) {
         Ok(message) => Ok(message),
         // The peer's schedule may be another one than ours: that is no lie.

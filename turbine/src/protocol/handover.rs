@@ -78,7 +78,7 @@ impl HandOver {
         from: PeerKey,
         AckRequest { first, last }: AckRequest,
     ) -> Outcome {
-        let leads = |block| ctx.leader_key(block) == Some(from);
+        let leads = |block| ctx.may_lead(from, block);
         let follows = || next_leader(ctx, last).is_some_and(|(next, _)| next == ctx.me());
         // Who goes by another schedule asks in good faith.
         if first > last || !leads(first) || !leads(last) || !follows() {

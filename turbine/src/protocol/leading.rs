@@ -51,12 +51,48 @@ pub enum BroadcastError {
     /// This node does not lead the block.
     #[error("this node does not lead block {0}: no delegation to its peer id and key covers it")]
     NotLeader(u64),
+    /// This node may lead the block as a substitute, but not yet.
+    #[error("{}", not_due(*.block, *.rank, *.wait))]
+    NotDue {
+        /// The block.
+        block: u64,
+        /// As which substitute.
+        rank: u8,
+        /// How long from now, if nothing is heard of lower ranks; `None` if this node cannot tell.
+        wait: Option<Duration>,
+    },
+    /// A gateway of a lower rank has opened the block, so this node does not lead it any more.
+    #[error(
+        "block {block} was opened by {}: a substitute gives way to it",
+        if *.rank == 0 { "the scheduled gateway" } else { "a substitute of a lower rank" }
+    )]
+    Overtaken {
+        /// The block.
+        block: u64,
+        /// The rank of who has opened it.
+        rank: u8,
+    },
     /// The lanes are full: try again when some of it has left.
     #[error("the lanes are full, try again")]
     Busy,
     /// The message cannot be cut.
     #[error(transparent)]
     Shred(#[from] ShredderError),
+}
+
+fn not_due(block: u64, rank: u8, wait: Option<Duration>) -> String {
+    match wait {
+        Some(wait) => format!(
+            "block {block} is not to be led by substitute {rank} yet: post it again in {} ms if \
+             nobody else has opened it",
+            wait.as_micros().div_ceil(1000)
+        ),
+        None => format!(
+            "block {block} is not to be led by substitute {rank}: this node knows nothing of the \
+             blocks before it, or is not connected to most of its peers, so it cannot tell whether \
+             the scheduled gateway is silent"
+        ),
+    }
 }
 
 /// A plan of this node's own.
@@ -201,10 +237,17 @@ impl Leading {
         notice.sign(&self.key)
     }
 
-    /// Whether this node's key and peer id lead `block`.
+    /// Whether this node's key and peer id lead `block` by the schedule.
     pub(super) fn leads(&self, ctx: &Ctx, block: u64) -> bool {
         let key = self.shredder.verifying_key();
         ctx.leader(block).is_some_and(|leader| leader.key == key) && ctx.leads(block)
+    }
+
+    /// Whether this node's key and peer id lead the attempt of a message.
+    pub(super) fn leads_attempt(&self, ctx: &Ctx, key: &MessageKey) -> bool {
+        let own = self.shredder.verifying_key();
+        ctx.leader_of(key).is_some_and(|leader| leader.key == own)
+            && ctx.leader_key_of(key) == Some(ctx.me())
     }
 
     /// Cuts a message of this node's own and queues it to everybody.

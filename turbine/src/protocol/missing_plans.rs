@@ -92,7 +92,8 @@ impl MissingPlans {
         if wanted.tries >= TRIES || (wanted.tries > 0 && now.since(wanted.asked_at) < AGAIN) {
             return;
         }
-        let leader = ctx.leader_key(header.block).filter(|leader| ctx.peers.can_ask(*leader));
+        let leader = ctx.leader_key_of(&header.message_key());
+        let leader = leader.filter(|leader| ctx.peers.can_ask(*leader));
         let to = match wanted.tries % 2 {
             1 => leader.unwrap_or(from),
             _ => from,

@@ -20,6 +20,7 @@ mod window;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use alloy_primitives::Address;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use fragcast_shredder::{
@@ -48,6 +49,7 @@ use super::records::RecordBook;
 use super::relaying::Relaying;
 use super::repair::Repair;
 use super::spread::Newest;
+use super::substituting::Substituting;
 use super::tables::TableBook;
 use super::window::Place;
 use crate::control::{Control, Hello, Terms};
@@ -56,6 +58,7 @@ use crate::gossip::Mode;
 use crate::outcome::Outcome;
 use crate::output::{Delivered, Times, Via};
 use crate::peer::PeerKey;
+use crate::schedule::Lead;
 use crate::time::Timestamp;
 use looks::Looks;
 
@@ -81,6 +84,7 @@ pub(super) struct Parts {
     pub(super) delays: Delays,
     missing_plans: MissingPlans,
     pub(super) receipts: Receipts,
+    pub(super) substituting: Substituting,
     pub(super) hand_over: HandOver,
     pub(super) records: RecordBook,
     pub(super) tables: TableBook,
@@ -131,6 +135,7 @@ impl Parts {
             delays: Delays::default(),
             missing_plans: MissingPlans::default(),
             receipts: Receipts::default(),
+            substituting: Substituting::default(),
             hand_over: HandOver::default(),
             records: RecordBook::new(&ctx),
             tables: TableBook::default(),
@@ -259,13 +264,14 @@ impl Parts {
         let ctx = &self.ctx;
         !ctx.doubts.is_empty()
             && ctx
-                .suspect(from, header.block, header.plan)
+                .suspect(from, (header.block, header.attempt), header.plan)
                 .is_some_and(|suspect| ctx.doubts.is_spent(ctx.now, &suspect))
     }
 
     /// Takes what a verification has shown that was in vain, at its sender's cost.
     fn in_vain(&mut self, from: PeerKey, header: &SetHeader, claim: Option<Box<Commitment>>) {
-        let Some(suspect) = self.ctx.suspect(from, header.block, header.plan) else { return };
+        let of = (header.block, header.attempt);
+        let Some(suspect) = self.ctx.suspect(from, of, header.plan) else { return };
         match claim {
             Some(claim) => self.ctx.doubts.note(self.ctx.now, suspect, *claim),
             None => self.ctx.doubts.charge(self.ctx.now, suspect),
@@ -432,6 +438,7 @@ impl Parts {
 
     /// Keeps a message that is handed on, for peers and for the application itself.
     fn keep(&mut self, key: MessageKey, message: &VerifiedMessage, word: Word) {
+        self.substituting.note(&mut self.ctx, &key, message.message().kind());
         self.archive.insert(key, message, word);
         self.again.note(key.block);
     }
@@ -442,8 +449,12 @@ impl Parts {
         key: MessageKey,
         message: &VerifiedMessage,
     ) -> Result<(), BroadcastError> {
-        let leading = self.leading.as_mut().filter(|leading| leading.leads(&self.ctx, key.block));
+        let own = self.ctx.epochs.view().gateway_of(key.block, key.attempt);
+        let leading = self.leading.as_mut().filter(|leading| {
+            leading.leads_attempt(&self.ctx, &key) && own == Some(message.gateway())
+        });
         let leading = leading.ok_or(BroadcastError::NotLeader(key.block))?;
+        self.substituting.may_send(&self.ctx, &key, message.message().kind())?;
         if !self.ctx.egress.has_room() {
             return Err(BroadcastError::Busy);
         }
@@ -471,6 +482,18 @@ impl Parts {
             self.offer(&key, message);
         }
         Ok(())
+    }
+
+    /// By what right this node leads a block now for a gateway, and could open it.
+    pub(super) fn lead(&self, block: u64, gateway: &Address) -> Result<Lead, BroadcastError> {
+        let lead = self.ctx.epochs.view().lead(block, gateway);
+        let lead = lead.filter(|lead| {
+            let key = MessageKey { block, attempt: lead.first_attempt, message: 0 };
+            self.leading.as_ref().is_some_and(|leading| leading.leads_attempt(&self.ctx, &key))
+        });
+        let lead = lead.ok_or(BroadcastError::NotLeader(block))?;
+        self.substituting.may_open(&self.ctx, block, lead.rank)?;
+        Ok(lead)
     }
 
     /// Keeps a message for those who ask, and publishes it if it is up to this node.
@@ -521,7 +544,8 @@ impl Parts {
     fn hand_on(&mut self, key: MessageKey, message: VerifiedMessage, from: Option<PeerKey>) {
         self.hand_over.arrived(&mut self.ctx, key);
         let via = if from.is_some() { Via::Whole } else { Via::Gossip };
-        let delivered = Delivered { key, message, times: Times::whole(self.ctx.now), via };
+        let (rank, times) = (self.ctx.rank(&key), Times::whole(self.ctx.now));
+        let delivered = Delivered { key, message, times, via, rank };
         self.ctx.events.push_back(Event::Message { delivered: Arc::new(delivered), from });
     }
 

@@ -51,7 +51,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{SetHeader, ShreddedMessage};
+use fragcast_shredder::{MessageKey, SetHeader, ShreddedMessage};
 
 use super::ctx::Ctx;
 use super::epochs::Living;
@@ -179,7 +179,8 @@ impl Receipts {
         let Some(living) = ctx.epochs.at(receipt.block) else { return };
         let bytes_per_second = LEADER_BPS / 8 / living.members() as u64;
         let rate = Rate::new(bytes_per_second.max(1), Duration::from_secs(1), BURST);
-        let leader = ctx.leader_key(receipt.block).filter(|leader| ctx.peers.is_connected(*leader));
+        let key = MessageKey { block: receipt.block, attempt: receipt.attempt, message: 0 };
+        let leader = ctx.leader_key_of(&key).filter(|leader| ctx.peers.is_connected(*leader));
         let mut to = next_leaders(ctx, receipt.block);
         to.extend(leader.filter(|leader| *leader != ctx.me() && !to.contains(leader)));
         if self.budgets.len() + to.len() > MAX_BUDGETS {
@@ -206,7 +207,7 @@ impl Receipts {
         let at = (receipt.block, receipt.attempt);
         let Some(living) = ctx.epochs.at(receipt.block) else { return Outcome::ReceiptUnwanted };
         let (Some(member), Some(leader)) =
-            (living.index(from), living.epoch().leader_index(receipt.block))
+            (living.index(from), living.epoch().leader_index_of(at.0, at.1))
         else {
             return Outcome::ReceiptUnwanted;
         };

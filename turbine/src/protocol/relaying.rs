@@ -52,8 +52,9 @@ impl Relaying {
         told: &[PeerKey],
         late: bool,
     ) {
-        let leader = ctx.epochs.at(set.header.block);
-        let leader = leader.and_then(|living| living.epoch().leader_index(set.header.block));
+        let (block, attempt) = (set.header.block, set.header.attempt);
+        let leader = ctx.epochs.at(block);
+        let leader = leader.and_then(|living| living.epoch().leader_index_of(block, attempt));
         let Some(leader) = leader else { return };
         for index in set.missing() {
             self.find_hops(ctx, &set.header, &set.root, index, leader);

@@ -277,7 +277,7 @@ impl Repair {
             self.debts.truncate(MAX_DEBTS - 1);
             self.debts.push_front(Debt { message: *key, live, told: want.told() });
         } else if want.since < ctx.now
-            && let Some(leader) = ctx.leader_key(key.block)
+            && let Some(leader) = ctx.leader_key_of(key)
         {
             // What came in one moment says nothing of silence.
             self.silences.note(ctx.now, leader, want.silence);
@@ -332,7 +332,7 @@ impl Repair {
         let quiet = match hearsay || (draw >> 32).is_multiple_of(WAIT_LONG) {
             true => most,
             false => {
-                let leader = ctx.leader_key(key.block);
+                let leader = ctx.leader_key_of(key);
                 self.silences.quiet(leader, ctx.round_trips.farthest(), most)
             }
         };

@@ -13,6 +13,7 @@ mod members;
 mod network;
 mod planning;
 mod repair;
+mod substitutes;
 mod tables;
 mod window;
 

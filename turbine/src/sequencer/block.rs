@@ -17,7 +17,9 @@ use fragcast_shredder::{Kind, Message};
 
 use super::candidates::{Candidate, Held, MAX_CANDIDATES, bit};
 use super::openings::{MAX_UNSIGNED, Opening, Openings};
-use super::{Fate, MAX_ATTEMPTS, MAX_GUESSED, MAX_MESSAGES, MAX_NUMBERS, numbered};
+use super::{
+    Fate, MAX_ATTEMPTS, MAX_GUESSED, MAX_MESSAGES, MAX_NUMBERS, MAX_SUBSTITUTED, numbered,
+};
 use crate::output::{Delivered, Output, RetractReason};
 
 /// Where in its block a message goes.
@@ -33,6 +35,8 @@ enum Position {
 #[derive(Debug)]
 struct Handed {
     number: u8,
+    /// The rank of their gateway.
+    lead: u8,
     roots: Vec<B256>,
     sealed: bool,
 }
@@ -43,6 +47,8 @@ struct View {
     at: usize,
     number: u8,
     env: B256,
+    /// The rank of its gateway: what others have sent does not belong to it.
+    lead: u8,
     rank: u32,
     /// Whether no other opening can have been before it, so that messages before its Env are its
     /// own.
@@ -60,7 +66,13 @@ struct View {
 #[derive(Debug, Default)]
 pub(super) struct Block {
     number: u64,
+    /// The one of the lowest rank that has sent something, and its rank.
     gateway: Address,
+    lead: u8,
+    /// Whether gateways of several ranks have.
+    mixed: bool,
+    /// Messages of substitutes that were known.
+    substituted: usize,
     openings: Openings,
     /// Frags by message index.
     frags: BTreeMap<u16, Vec<Candidate>>,
@@ -81,8 +93,9 @@ pub(super) struct Block {
     guessed: bool,
     /// A place has had more than one candidate.
     contested: bool,
-    /// Handed on whole as the overlay says: nothing that gossip says of frags counts.
-    settled: bool,
+    /// Handed on whole as the overlay says, under this attempt: nothing that gossip says of its frags
+    /// counts.
+    settled: Option<u8>,
     /// The frags of Seals whose root was found.
     proofs: BTreeMap<B256, Vec<B256>>,
     /// For each Seal a hash of the options of the last search, if it failed.
@@ -91,9 +104,9 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// A block of a gateway's.
-    pub(super) fn new(number: u64, gateway: Address) -> Self {
-        Self { number, gateway, ..Self::default() }
+    /// A block of a gateway's, which leads it by the rank `lead`.
+    pub(super) fn new(number: u64, gateway: Address, lead: u8, substitutes: u8) -> Self {
+        Self { number, gateway, lead, openings: Openings::new(substitutes), ..Self::default() }
     }
 
     pub(super) const fn gateway(&self) -> Address {
@@ -139,13 +152,13 @@ impl Block {
     }
 
     fn all(&mut self) -> impl Iterator<Item = &mut Candidate> {
-        let envs = self.openings.0.iter_mut().map(|opening| &mut opening.env);
+        let envs = self.openings.all.iter_mut().map(|opening| &mut opening.env);
         envs.chain(self.frags.values_mut().flatten()).chain(&mut self.seals)
     }
 
     fn at(&self, place: Position) -> Box<dyn Iterator<Item = &Candidate> + '_> {
         match place {
-            Position::Env => Box::new(self.openings.0.iter().map(|opening| &opening.env)),
+            Position::Env => Box::new(self.openings.all.iter().map(|opening| &opening.env)),
             Position::Frag(index) => Box::new(self.frags.get(&index).into_iter().flatten()),
             Position::Seal => Box::new(self.seals.iter()),
         }
@@ -154,7 +167,7 @@ impl Block {
     fn find(&mut self, place: Position, root: B256) -> Option<&mut Candidate> {
         match place {
             Position::Env => {
-                self.openings.0.iter_mut().map(|o| &mut o.env).find(|c| c.root == root)
+                self.openings.all.iter_mut().map(|o| &mut o.env).find(|c| c.root == root)
             }
             Position::Frag(index) => {
                 self.frags.get_mut(&index)?.iter_mut().find(|c| c.root == root)
@@ -189,7 +202,7 @@ impl Block {
             }
             keep
         };
-        self.openings.0.retain(|opening| keep(&opening.env));
+        self.openings.all.retain(|opening| keep(&opening.env));
         self.frags.values_mut().for_each(|all| all.retain(&mut keep));
         self.seals.retain(keep);
         self.frags.retain(|_, all| !all.is_empty());
@@ -204,6 +217,11 @@ impl Block {
             Kind::Frag => Position::Frag(index),
             Kind::Seal => Position::Seal,
         };
+        let lead = delivered.rank;
+        self.mixed |= lead != self.lead;
+        if lead < self.lead {
+            (self.gateway, self.lead) = (delivered.message.gateway(), lead);
+        }
         let proven = delivered.via.proves_attempt();
         let signed = if proven { bit(delivered.key.attempt) } else { 0 };
         if signed == 0 && proven {
@@ -213,7 +231,8 @@ impl Block {
         if known.is_some_and(|has| signed != 0 && has & signed != 0) {
             return Fate::Duplicate;
         }
-        let fate = match (self.refused(place, index, signed, known.is_some()), known) {
+        let refused = self.refused(place, index, (signed, lead), known.is_some());
+        let fate = match (refused, known) {
             // It counts no more, but what it was tells what else may come.
             (Some(Fate::Stale), None) => match self.insert(&delivered, place, signed, false) {
                 Fate::Waiting => Fate::Stale,
@@ -225,7 +244,7 @@ impl Block {
             }
             (Some(fate), _) => return fate,
             (None, Some(_)) => {
-                let settled = self.settled && signed == 0;
+                let settled = self.is_closed_to(lead) && signed == 0;
                 if !self.learn(delivered, place, signed, !settled) {
                     return self.repeat_of(place, root);
                 }
@@ -252,14 +271,25 @@ impl Block {
     /// The fate of a known message: of an opening that does not count any more, or a repeat.
     fn repeat_of(&self, place: Position, root: B256) -> Fate {
         let current = self.openings.current(&self.seals);
-        let current = current.map(|(at, _)| self.openings.0[at].env.root);
+        let current = current.map(|(at, _)| self.openings.all[at].env.root);
         if place == Position::Env && current != Some(root) { Fate::Stale } else { Fate::Duplicate }
     }
 
+    /// Whether nothing that gossip says of this rank's frags counts.
+    fn is_closed_to(&self, lead: u8) -> bool {
+        self.settled.is_some() && self.handed.as_ref().is_some_and(|handed| handed.lead <= lead)
+    }
+
     /// Why a message does not count whatever else comes.
-    fn refused(&self, place: Position, index: u16, signed: u8, known: bool) -> Option<Fate> {
+    fn refused(
+        &self,
+        place: Position,
+        index: u16,
+        (signed, lead): (u8, u8),
+        known: bool,
+    ) -> Option<Fate> {
         if signed == 0 {
-            let closed = self.settled && place != Position::Env && !known;
+            let closed = self.is_closed_to(lead) && place != Position::Env && !known;
             return closed.then_some(Fate::Conflict);
         }
         if self.void & signed != 0 || self.openings.newest_signed() > Some(number_of(signed)) {
@@ -288,15 +318,23 @@ impl Block {
         wanted: bool,
     ) -> bool {
         let mut held = self.held;
+        let lead = delivered.rank;
         let Some(candidate) = self.find(place, delivered.message.root()) else { return false };
         let was = (candidate.signed, candidate.gossip, candidate.delivered.is_some());
+        let was_of = candidate.lead;
         candidate.signed |= signed;
         candidate.gossip |= signed == 0;
+        // A substitute has signed the same: from now on it is his who comes before.
+        candidate.lead = was_of.min(lead);
+        if lead < was_of && candidate.delivered.is_some() {
+            candidate.delivered = Some(Arc::clone(&delivered));
+        }
         if candidate.delivered.is_none() && wanted {
             candidate.delivered = Some(delivered);
             held.add(candidate);
         }
-        let new = was != (candidate.signed, candidate.gossip, candidate.delivered.is_some());
+        let new = lead < was_of
+            || was != (candidate.signed, candidate.gossip, candidate.delivered.is_some());
         self.held = held;
         self.attempts |= signed;
         if signed != 0 && wanted && place == Position::Env {
@@ -313,17 +351,20 @@ impl Block {
         signed: u8,
         whole: bool,
     ) -> Fate {
-        if self.count >= MAX_MESSAGES {
+        let lead = delivered.rank;
+        if self.count >= MAX_MESSAGES || lead > 0 && self.substituted >= MAX_SUBSTITUTED {
             return Fate::OutOfBounds;
         }
-        if signed == 0 && !self.make_room(place) {
+        if signed == 0 && !self.make_room(place, lead) {
             return Fate::Conflict;
         }
+        self.substituted += usize::from(lead > 0);
         let candidate = Candidate {
             root: delivered.message.root(),
             delivered: whole.then(|| Arc::clone(delivered)),
             signed,
             gossip: signed == 0,
+            lead,
             rank: self.ranks,
             kept: false,
         };
@@ -335,7 +376,7 @@ impl Block {
         match delivered.message.message() {
             Message::Env(env) => {
                 let (parent_hash, gas_limit) = (env.parent_hash, env.gas_limit);
-                self.openings.0.push(Opening { env: candidate, parent_hash, gas_limit });
+                self.openings.all.push(Opening { env: candidate, parent_hash, gas_limit });
                 if signed != 0 && whole {
                     self.forget_below(number_of(signed));
                 }
@@ -365,21 +406,22 @@ impl Block {
         Fate::Waiting
     }
 
-    /// Makes room for one more candidate of gossip's.
-    fn make_room(&mut self, place: Position) -> bool {
+    /// Makes room for one more candidate of gossip's of this rank.
+    fn make_room(&mut self, place: Position, lead: u8) -> bool {
         let handed = self.handed.as_ref().map_or(&[][..], |handed| &handed.roots);
         let all = match place {
-            Position::Env => return self.openings.unsigned() < MAX_UNSIGNED,
+            Position::Env => return self.openings.unsigned(lead) < MAX_UNSIGNED,
             Position::Frag(index) => match self.frags.get_mut(&index) {
                 Some(all) => all,
                 None => return true,
             },
             Position::Seal => &mut self.seals,
         };
-        if all.iter().filter(|c| c.signed == 0).count() < MAX_CANDIDATES {
+        let unsigned = |c: &Candidate| c.signed == 0 && c.lead == lead;
+        if all.iter().filter(|c| unsigned(c)).count() < MAX_CANDIDATES {
             return true;
         }
-        let oldest = all.iter().position(|c| c.signed == 0 && !handed.contains(&c.root));
+        let oldest = all.iter().position(|c| unsigned(c) && !handed.contains(&c.root));
         if let Some(oldest) = oldest {
             self.held.sub(&all.remove(oldest));
             self.count -= 1;
@@ -422,23 +464,24 @@ impl Block {
     /// The opening that counts.
     fn view(&mut self, out: &mut Vec<Output>) -> Option<View> {
         let (mut at, mut number) = self.openings.current(&self.seals)?;
-        let is_handed = |handed: &Handed| handed.roots[0] == self.openings.0[at].env.root;
+        let is_handed = |handed: &Handed| handed.roots[0] == self.openings.all[at].env.root;
         if self.void & bit(number) != 0 {
             if self.handed.as_ref().is_some_and(is_handed) {
                 self.retract(RetractReason::BadParity, out);
             }
             // Void before anything of it was handed on: what was there before stays.
             let handed = self.handed.as_ref()?;
-            at = self.openings.0.iter().position(|o| o.env.root == handed.roots[0])?;
-            number = self.openings.0[at].env.signed.checked_ilog2().unwrap_or(0) as u8;
+            at = self.openings.all.iter().position(|o| o.env.root == handed.roots[0])?;
+            number = self.openings.all[at].env.signed.checked_ilog2().unwrap_or(0) as u8;
         }
-        let env = &self.openings.0[at].env;
+        let env = &self.openings.all[at].env;
         Some(View {
             at,
             number,
             env: env.root,
+            lead: env.lead,
             rank: env.rank,
-            lone: self.openings.0.len() == 1 && number == 0,
+            lone: self.openings.is_lone(env.lead) && number == self.openings.first_of(env.lead),
             strict: self.last >= Some(MAX_ATTEMPTS),
             certain: self.last >= Some(MAX_GUESSED),
             reorder: self.next_number(number) < MAX_ATTEMPTS && !self.is_sealed(),
@@ -453,17 +496,19 @@ impl Block {
         if let Some(handed) = self.handed.take() {
             out.push(Output::Retracted { block: self.number, attempt: handed.number, reason });
         }
-        self.settled = false;
+        self.settled = None;
     }
 
     fn settle(&mut self, out: &mut Vec<Output>) {
         let Some(view) = self.view(out) else { return };
-        let plain = self.openings.0.len() == 1
+        let plain = self.openings.all.len() == 1
             && !self.contested
+            && !self.mixed
             && self.attempts & !bit(view.number) == 0
             && (view.lone || !self.guessed);
         let handed = self.handed.as_ref().map(|handed| handed.roots[0]);
-        if self.settled && handed == Some(view.env) {
+        let is_settled = self.settled == Some(view.number) && self.is_closed_to(view.lead);
+        if is_settled && handed == Some(view.env) {
             return;
         }
         if plain && handed.is_none_or(|env| env == view.env) {
@@ -501,10 +546,10 @@ impl Block {
     /// Hands on the Env under the next number.
     fn start(&mut self, view: &View, out: &mut Vec<Output>) -> bool {
         let number = self.next_number(view.number);
-        if number >= MAX_NUMBERS || self.openings.0[view.at].env.delivered.is_none() {
+        if number >= MAX_NUMBERS || self.openings.all[view.at].env.delivered.is_none() {
             return false;
         }
-        self.handed = Some(Handed { number, roots: Vec::new(), sealed: false });
+        self.handed = Some(Handed { number, lead: view.lead, roots: Vec::new(), sealed: false });
         self.last = Some(number);
         self.hand_on(Position::Env, view.env, out)
     }
@@ -539,7 +584,12 @@ impl Block {
                 // What the overlay says: the Env, or else the first that differs.
                 let (place, root) = wanted[common];
                 let certain = self.at(place).any(|c| c.root == root && c.is_of(view.number));
-                let limit = if certain { MAX_NUMBERS } else { MAX_GUESSED };
+                let limit = match view.lead {
+                    _ if certain => MAX_NUMBERS,
+                    0 => MAX_GUESSED,
+                    // Whatever substitutes send, some are left for the scheduled gateway.
+                    _ => MAX_ATTEMPTS,
+                };
                 if next >= limit || !here {
                     return;
                 }
@@ -563,10 +613,12 @@ impl Block {
 
     /// Drops what cannot change any more: all of it was handed on, and the overlay confirms it.
     fn close(&mut self, view: &View) {
-        let Some(handed) = self.handed.as_ref().filter(|h| h.sealed && !self.settled) else {
+        let Some(handed) =
+            self.handed.as_ref().filter(|h| h.sealed && self.settled != Some(view.number))
+        else {
             return;
         };
-        if handed.roots[0] != view.env || !self.openings.0[view.at].env.is_of(view.number) {
+        if handed.roots[0] != view.env || !self.openings.all[view.at].env.is_of(view.number) {
             return;
         }
         let last = handed.roots.len() - 1;
@@ -575,10 +627,10 @@ impl Block {
             self.at(place).any(|c| c.root == *root && c.is_of(view.number))
         });
         if signed {
-            self.settled = true;
-            // Those of higher attempts wait for their Env.
+            self.settled = Some(view.number);
+            // Those of higher attempts, and of gateways that come before, wait for their Env.
             let above = !(bit(view.number) | (bit(view.number) - 1));
-            self.release(|c| c.signed & above == 0);
+            self.release(|c| c.signed & above == 0 && c.lead >= view.lead);
             self.proofs.clear();
             self.failed.clear();
         }

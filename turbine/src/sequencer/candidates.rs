@@ -25,6 +25,9 @@ pub(super) struct Candidate {
     pub(super) signed: u8,
     /// Whether gossip has brought it.
     pub(super) gossip: bool,
+    /// The rank of its gateway: 0 if that is the scheduled one. Of two that have signed the same the
+    /// lower one.
+    pub(super) lead: u8,
     /// Its place in the order of arrival, by either way.
     pub(super) rank: u32,
     /// Whether it does not wait any more: it was handed on, or its attempt is superseded. It may be

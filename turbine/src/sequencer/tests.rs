@@ -11,7 +11,7 @@ fn by(via: Via, message: &VerifiedMessage, attempt: u8) -> Arc<Delivered> {
     let (block, index) = (message.message().block(), message.message().index().unwrap());
     let key = MessageKey { block, attempt, message: index };
     let message = message.clone();
-    Arc::new(Delivered { key, message, times: Times::default(), via })
+    Arc::new(Delivered { key, message, times: Times::default(), via, rank: 0 })
 }
 
 fn delivered(message: &VerifiedMessage, attempt: u8) -> Arc<Delivered> {
@@ -220,6 +220,7 @@ proptest! {
 }
 
 mod gossip;
+mod substitutes;
 
 #[test]
 fn a_window_that_moves_takes_what_is_above_it_along() {

@@ -85,7 +85,8 @@ impl Drive {
         self.digest.event(now, 0, leader, key.message.into(), key.block);
         let kind = message.message().kind();
         self.lies.record_wire(kind, message.to_wire().into());
-        let delivered = Delivered { key, message, times: Times::whole(time), via: Via::Own };
+        let delivered =
+            Delivered { key, message, times: Times::whole(time), via: Via::Own, rank: 0 };
         self.sequence(leader, Arc::new(delivered));
         self.dirty.insert(leader);
         true

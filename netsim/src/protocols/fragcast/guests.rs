@@ -1,8 +1,8 @@
 //! Guests: nodes that no table names, and that take messages from a few members.
 //!
 //! They are the last nodes of the world. Each asks its protocol once a second to whom it is to be
-//! connected, as the daemon does; calls succeed at once, unless the member has no place, and who is
-//! not wanted any more is let go. Round trips are measured as those of members, but to all of the few.
+//! connected, as the daemon does; calls succeed at once, unless the member has no place and says so,
+//! and who is not wanted any more is let go. Round trips are measured as those of members, but to all of the few.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,11 @@ pub(super) fn follow(
             touched.extend([*member, guest]);
         }
         for member in wanted.difference(&before).filter(|member| is_up(**member)) {
-            let Some(key) = nodes[*member as usize].handle_guest(now, id) else { continue };
+            let Some(key) = nodes[*member as usize].handle_guest(now, id) else {
+                nodes[guest as usize].handle_refused(now, (*member).into());
+                touched.insert(guest);
+                continue;
+            };
             let known = &mut known[*member as usize];
             known.keys.insert(guest, key);
             known.nodes.insert(key, guest);

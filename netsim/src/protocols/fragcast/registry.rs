@@ -6,7 +6,7 @@
 //! knows.
 
 use alloy_primitives::Address;
-use fragcast_turbine::{Epoch, Protocol, Rotation, Schedule, SignedDelegation};
+use fragcast_turbine::{Epoch, Protocol, Rotation, SignedDelegation};
 
 use super::{Packet, timestamp};
 use crate::engine::Context;
@@ -77,8 +77,8 @@ impl Registry {
         if let Some(change) = change {
             let newest = protocol.epochs().newest();
             let (chain, members) = (newest.chain_id(), newest.members().clone());
-            let term = newest.schedule().blocks_per_term();
-            let schedule = Schedule::new(change.gateways, term).expect("there are gateways");
+            let schedule = newest.schedule().with_gateways(change.gateways);
+            let schedule = schedule.expect("there are gateways");
             let own = Some(self.delegation).filter(|_| node == self.registration.leader);
             let epoch = Epoch::new(chain, change.from_block, members, schedule, own);
             let epoch = epoch.expect("the new gateway signed it");

@@ -8,7 +8,9 @@
 mod genesis;
 mod header;
 mod parse;
+mod presets;
 
+use std::fmt;
 use std::sync::Arc;
 
 use alloy_consensus::{BlockHeader, Header};
@@ -27,6 +29,7 @@ pub(crate) use genesis::MESSAGE_PASSER;
 pub use genesis::genesis_header;
 pub use header::{Extras, HeaderError};
 pub use parse::ChainError;
+pub use presets::{Preset, block_time, presets};
 
 /// Blob parameters by fork (EIP-7840), and those that change between forks (EIP-7892).
 #[derive(Debug, Clone)]
@@ -34,8 +37,8 @@ pub(crate) struct BlobSchedule {
     cancun: BlobParams,
     prague: BlobParams,
     osaka: BlobParams,
-    /// By time, in order.
-    scheduled: Vec<(u64, BlobParams)>,
+    /// By time, in order, with the fork's name.
+    scheduled: Vec<(u64, &'static str, BlobParams)>,
 }
 
 /// Base fee parameters of an OP chain.
@@ -50,6 +53,8 @@ pub(crate) struct OpFees {
 pub(crate) struct OpRules {
     forks: OpChainHardforks,
     fees: OpFees,
+    /// Delta changes batches and nothing that is executed; it is kept to be told.
+    delta: Option<u64>,
 }
 
 /// A chain.
@@ -74,6 +79,8 @@ pub struct ChainSpec {
     pub(crate) deposit_contract: Option<Address>,
     /// Forks that this build lacks, by time.
     pub(crate) lacking: Vec<(u64, String)>,
+    /// Seconds from block to block, where the chain has a name.
+    pub block_time: Option<u64>,
     /// Block 0 and its state, where it is known.
     pub genesis: Option<Arc<Genesis>>,
 }
@@ -96,6 +103,24 @@ impl OpHardforks for ChainSpec {
 impl EthExecutorSpec for ChainSpec {
     fn deposit_contract_address(&self) -> Option<Address> {
         self.deposit_contract
+    }
+}
+
+/// When a fork becomes active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Activation {
+    /// From a block on.
+    Block(u64),
+    /// From a time on, Unix seconds.
+    Time(u64),
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Block(number) => write!(f, "block {number}"),
+            Self::Time(time) => write!(f, "{time}"),
+        }
     }
 }
 
@@ -124,14 +149,70 @@ impl ChainSpec {
         &self.lacking
     }
 
+    /// The fork that the block at `time` activates, whose parent is of `parent_time`, if only
+    /// deposits may be in such a block: from Jovian on.
+    pub(crate) fn activates(&self, parent_time: u64, time: u64) -> Option<OpHardfork> {
+        [OpHardfork::Jovian, OpHardfork::Karst].into_iter().find(|fork| {
+            let at = self.op_fork_activation(*fork);
+            at.active_at_timestamp(time) && !at.active_at_timestamp(parent_time)
+        })
+    }
+
+    /// The forks that have a time, by the names that genesis files have, in order; of an OP chain
+    /// all of them. Those that this build lacks are in [`lacking`](Self::lacking).
+    pub fn forks(&self) -> Vec<(&'static str, Activation)> {
+        let at = |condition: ForkCondition| match condition {
+            ForkCondition::Block(number) => Some(Activation::Block(number)),
+            ForkCondition::Timestamp(time) => Some(Activation::Time(time)),
+            _ => None,
+        };
+        let mut forks: Vec<(&'static str, Activation)> = match &self.op {
+            Some(op) => {
+                use OpHardfork as F;
+                let of = |fork| at(self.op_fork_activation(fork));
+                [
+                    ("bedrock", of(F::Bedrock)),
+                    ("regolith", of(F::Regolith)),
+                    ("canyon", of(F::Canyon)),
+                    ("delta", op.delta.map(Activation::Time)),
+                    ("ecotone", of(F::Ecotone)),
+                    ("fjord", of(F::Fjord)),
+                    ("granite", of(F::Granite)),
+                    ("holocene", of(F::Holocene)),
+                    ("isthmus", of(F::Isthmus)),
+                    ("jovian", of(F::Jovian)),
+                    ("karst", of(F::Karst)),
+                ]
+                .into_iter()
+                .filter_map(|(name, at)| Some((name, at?)))
+                .collect()
+            }
+            None => {
+                use EthereumHardfork as F;
+                [
+                    ("shanghai", F::Shanghai),
+                    ("cancun", F::Cancun),
+                    ("prague", F::Prague),
+                    ("osaka", F::Osaka),
+                ]
+                .into_iter()
+                .filter_map(|(name, fork)| Some((name, at(self.ethereum_fork_activation(fork))?)))
+                .collect()
+            }
+        };
+        let blobs = self.blobs.scheduled.iter();
+        forks.extend(blobs.map(|(time, name, _)| (*name, Activation::Time(*time))));
+        forks
+    }
+
     /// Blob parameters at a time; `None` before Cancun and on OP chains, which have no blobs.
     pub fn blob_params(&self, timestamp: u64) -> Option<BlobParams> {
         if self.is_op() || !self.is_cancun_active_at_timestamp(timestamp) {
             return None;
         }
         if self.is_osaka_active_at_timestamp(timestamp) {
-            let scheduled = self.blobs.scheduled.iter().rev().find(|(time, _)| *time <= timestamp);
-            return Some(scheduled.map_or(self.blobs.osaka, |(_, params)| *params));
+            let scheduled = self.blobs.scheduled.iter().rev().find(|(time, ..)| *time <= timestamp);
+            return Some(scheduled.map_or(self.blobs.osaka, |(.., params)| *params));
         }
         Some(if self.is_prague_active_at_timestamp(timestamp) {
             self.blobs.prague

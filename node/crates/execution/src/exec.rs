@@ -4,11 +4,13 @@
 //! immutable [`Snapshot`]s. The executor's service decides about the order of blocks, attempts,
 //! retractions and reorganisations.
 
+pub mod admission;
 mod allowance;
 pub mod block;
 pub mod hashes;
 pub mod memory;
 pub mod message;
+pub mod op;
 pub mod overlay;
 pub mod parent;
 pub mod receipt;
@@ -22,6 +24,7 @@ pub mod witness;
 
 pub use allowance::{Allowance, Watch};
 pub use block::{Decoded, OpenBlock};
+pub use hashes::BlockHashes;
 pub use message::{env_of, seal_of};
 pub use overlay::{Layer, State};
 pub use parent::Parent;

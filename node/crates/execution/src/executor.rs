@@ -6,10 +6,12 @@
 //! message that finds no room leaves its block unverified. Senders are recovered on all cores as
 //! soon as a frag is handed in.
 
+mod frags;
 mod heads;
 mod import;
 mod open;
 mod parents;
+mod past;
 mod queue;
 mod service;
 mod stats;
@@ -81,7 +83,7 @@ pub struct Executor {
     gate: Gate,
     queued: Arc<AtomicUsize>,
     config: ExecutorConfig,
-    op: bool,
+    spec: Arc<ChainSpec>,
     view: Arc<ChainView>,
     stats: Arc<ExecutorStats>,
     withdrawals: Withdrawals,
@@ -116,11 +118,10 @@ impl Executor {
         let queued = Arc::new(AtomicUsize::new(0));
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let withdrawals = Withdrawals::default();
-        let op = spec.is_op();
         let ending = Arc::new(AtomicBool::new(false));
         let (pending, free) = (Arc::<Pending>::default(), Arc::<AtomicBool>::default());
         let service = Service::new(service::Parts {
-            spec,
+            spec: Arc::clone(&spec),
             source: Arc::clone(&source),
             view: Arc::clone(&view),
             stats: Arc::clone(&stats),
@@ -140,7 +141,7 @@ impl Executor {
             gate,
             queued,
             config,
-            op,
+            spec,
             view,
             stats,
             withdrawals,
@@ -150,6 +151,11 @@ impl Executor {
             free,
             thread: Some(thread),
         })
+    }
+
+    /// The chain's rules.
+    pub const fn spec(&self) -> &Arc<ChainSpec> {
+        &self.spec
     }
 
     /// The chain as readers see it.
@@ -208,7 +214,7 @@ impl Executor {
             return false;
         }
         let room = Room::take(bytes, &self.queued, &self.gate.queued_bytes);
-        let txs = frag.map(|txs| recover(txs.clone(), self.op));
+        let txs = frag.map(|txs| recover(txs.clone(), self.spec.is_op()));
         let delivered = Arc::clone(delivered);
         self.send(Command::Message(Queued { delivered, txs, _room: room }));
         true

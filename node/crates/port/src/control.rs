@@ -10,6 +10,7 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use crate::deflate::Plain;
 use crate::memory::Charge;
 
 /// Bytes of control frames that wait to be written; beyond, nothing is read.
@@ -52,6 +53,8 @@ pub(crate) struct Half<R> {
     pub(crate) most: usize,
     /// Since when there have been any.
     pub(crate) since: Option<Instant>,
+    /// Reads along if messages may be compressed.
+    pub(crate) plain: Option<Plain>,
 }
 
 impl<R: AsyncRead + Unpin> AsyncRead for Half<R> {
@@ -63,6 +66,9 @@ impl<R: AsyncRead + Unpin> AsyncRead for Half<R> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.read).poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
+        if let Some(plain) = &mut self.plain {
+            plain.pass(&mut buf.filled_mut()[before..]);
+        }
         if read > 0 {
             let room = self.most.saturating_sub(self.partial.bytes());
             self.partial.grow(read.min(room));

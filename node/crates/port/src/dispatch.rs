@@ -1,22 +1,27 @@
-//! JSON-RPC over the methods of jsonrpsee: what its server does with one message, byte for byte.
+//! JSON-RPC over the methods of jsonrpsee: what is answered to one message.
+//!
+//! The methods are jsonrpsee's, the rules of a message are ours, and follow geth where jsonrpsee is
+//! stricter or says less: an id comes back as it was given, whatever number it is; a notification is
+//! carried out and has no answer; an error has its reason in `message`, where people and libraries
+//! look, and not in `data` alone.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use jsonrpsee::Extensions;
 use jsonrpsee::core::server::{
-    BatchResponseBuilder, ConnectionId, MethodCallback, MethodResponse, MethodSink, Methods,
-    SubscriptionState,
+    ConnectionId, MethodCallback, MethodResponse, MethodSink, Methods, SubscriptionState,
 };
 use jsonrpsee::core::traits::IdProvider;
 use jsonrpsee::types::error::{
     BATCHES_NOT_SUPPORTED_CODE, BATCHES_NOT_SUPPORTED_MSG, reject_too_big_batch_request,
-    reject_too_many_subscriptions,
+    reject_too_big_batch_response, reject_too_many_subscriptions,
 };
-use jsonrpsee::types::{ErrorCode, ErrorObject, Id, InvalidRequest, Notification, Params, Request};
+use jsonrpsee::types::{ErrorCode, ErrorObject, Params};
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
+use crate::envelope::{Broken, Request, echo, explain, id_of};
 use crate::memory::{Charge, Memory};
 
 /// The methods, and the limits of one message.
@@ -35,6 +40,12 @@ const FREE: usize = 64 * 1024;
 /// The error of a limit (EIP-1474).
 pub(crate) const LIMIT: i32 = -32_005;
 
+/// The error of what is neither an object nor an array.
+pub(crate) fn no_request() -> ErrorObject<'static> {
+    let text = "parse error: a request is a JSON object, a batch an array of them";
+    ErrorObject::borrowed(ErrorCode::ParseError.code(), text, None)
+}
+
 /// What subscriptions need of a WebSocket connection.
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
@@ -50,7 +61,21 @@ pub(crate) fn first(message: &[u8]) -> Option<u8> {
     message.iter().take(128).copied().find(|byte| !byte.is_ascii_whitespace())
 }
 
-type Note<'a> = Notification<'a, Option<Cow<'a, RawValue>>>;
+/// What a message is answered with; `None`: nothing, because it was a notification, or a
+/// subscription, which answers through its sink.
+pub(crate) type Answer = Option<Box<RawValue>>;
+
+/// An error as an answer; `id` as it was given.
+pub(crate) fn error(id: Option<&RawValue>, error: ErrorObject<'_>) -> Box<RawValue> {
+    let answer = MethodResponse::error(id_of(id), error);
+    let code = answer.as_error_code();
+    explain(echo(answer.into_json()), code)
+}
+
+/// An error of a message that is no request.
+pub(crate) fn broken(broken: &Broken<'_>) -> Box<RawValue> {
+    error(broken.id, ErrorObject::owned(broken.code.code(), broken.reason.clone(), None::<()>))
+}
 
 impl Dispatch {
     /// Answers a message that begins with `{` or `[`, whose bytes are in `charge`; `connection`: it
@@ -61,20 +86,13 @@ impl Dispatch {
         extensions: &Extensions,
         connection: Option<&Connection>,
         charge: &mut Charge,
-    ) -> MethodResponse {
+    ) -> Answer {
         if first(message) == Some(b'[') {
             return self.batch(message, extensions, connection, charge).await;
         }
-        if let Ok(request) = serde_json::from_slice::<Request<'_>>(message) {
-            self.call(request, extensions, connection).await
-        } else if serde_json::from_slice::<Note<'_>>(message).is_ok() {
-            MethodResponse::notification()
-        } else {
-            let (id, code) = match serde_json::from_slice::<InvalidRequest<'_>>(message) {
-                Ok(InvalidRequest { id }) => (id, ErrorCode::InvalidRequest),
-                Err(_) => (Id::Null, ErrorCode::ParseError),
-            };
-            MethodResponse::error(id, ErrorObject::from(code))
+        match Request::read(message) {
+            Ok(request) => self.call(request, extensions, connection).await,
+            Err(problem) => Some(broken(&problem)),
         }
     }
 
@@ -84,86 +102,113 @@ impl Dispatch {
         extensions: &Extensions,
         connection: Option<&Connection>,
         charge: &mut Charge,
-    ) -> MethodResponse {
+    ) -> Answer {
         let Some(most) = self.max_batch else {
             let (code, text) = (BATCHES_NOT_SUPPORTED_CODE, BATCHES_NOT_SUPPORTED_MSG);
-            return MethodResponse::error(Id::Null, ErrorObject::borrowed(code, text, None));
+            return Some(error(None, ErrorObject::borrowed(code, text, None)));
         };
-        let Ok(entries) = serde_json::from_slice::<Vec<&RawValue>>(message) else {
-            return MethodResponse::error(Id::Null, ErrorObject::from(ErrorCode::ParseError));
+        let entries = match serde_json::from_slice::<Vec<&RawValue>>(message) {
+            Ok(entries) => entries,
+            Err(problem) => return Some(broken(&Broken::unreadable(&problem))),
         };
-        if entries.len() > most {
-            return MethodResponse::error(Id::Null, reject_too_big_batch_request(most));
+        if entries.is_empty() {
+            let code = ErrorCode::InvalidRequest.code();
+            return Some(error(None, ErrorObject::borrowed(code, "empty batch", None)));
         }
-        let mut answers = BatchResponseBuilder::new_with_limit(self.max_response);
-        let mut notified = false;
+        if entries.len() > most {
+            return Some(error(None, reject_too_big_batch_request(most)));
+        }
+        let mut answers = String::new();
         for entry in entries {
-            let answer = if let Ok(request) = serde_json::from_str::<Request<'_>>(entry.get()) {
-                self.call(request, extensions, connection).await
-            } else if serde_json::from_str::<Note<'_>>(entry.get()).is_ok() {
-                notified = true;
-                continue;
-            } else {
-                let id = serde_json::from_str::<InvalidRequest<'_>>(entry.get());
-                let id = id.map_or(Id::Null, |invalid| invalid.id);
-                MethodResponse::error(id, ErrorObject::from(ErrorCode::InvalidRequest))
+            let answer = match Request::read(entry.get().as_bytes()) {
+                Ok(request) => self.call(request, extensions, connection).await,
+                Err(problem) => Some(broken(&problem)),
             };
+            let Some(answer) = answer else { continue };
             // The answers of a batch wait for one another, so they count from now on. This one may
             // not wait for room itself: it might be what takes it.
-            charge.grow(answer.as_ref().len());
+            charge.grow(answer.get().len());
             if charge.bytes() > FREE && !self.memory.has_room() {
                 let text = "as much memory as may be is taken by answers: ask for less at a time";
-                return MethodResponse::error(Id::Null, ErrorObject::borrowed(LIMIT, text, None));
+                return Some(error(None, ErrorObject::borrowed(LIMIT, text, None)));
             }
-            if let Err(too_long) = answers.append(answer) {
-                return too_long;
+            // One more byte for what stands before it, and one for the end.
+            if answers.len() + answer.get().len() + 2 > self.max_response {
+                return Some(error(None, reject_too_big_batch_response(self.max_response)));
             }
+            answers.push(if answers.is_empty() { '[' } else { ',' });
+            answers.push_str(answer.get());
         }
-        match answers.is_empty() && notified {
-            true => MethodResponse::notification(),
-            false => MethodResponse::from_batch(answers.finish()),
+        if answers.is_empty() {
+            return None;
         }
+        answers.push(']');
+        // Parts that are JSON, put together as JSON.
+        Some(RawValue::from_string(answers).unwrap_or_else(|_| RawValue::NULL.to_owned()))
     }
 
+    /// Carries out a request, or a notification.
     async fn call(
         &self,
         request: Request<'_>,
         extensions: &Extensions,
         connection: Option<&Connection>,
-    ) -> MethodResponse {
-        let Request { id, method, params, .. } = request;
-        let params = Params::new(params.as_ref().map(|params| RawValue::get(params)));
+    ) -> Answer {
+        let Request { id, method: name, params } = request;
+        let notification = id.is_none();
+        let refuse = |problem: ErrorObject<'_>| (!notification).then(|| error(id, problem));
+        let params = Params::new(params.map(RawValue::get));
         let extensions = extensions.clone();
         let connection_id = connection.map_or(ConnectionId(0), |connection| connection.id);
-        let Some((_, method)) = self.methods.method_with_name(&method) else {
-            return MethodResponse::error(id, ErrorObject::from(ErrorCode::MethodNotFound));
+        let Some((_, method)) = self.methods.method_with_name(&name) else {
+            let text = format!("the method {} does not exist/is not available", shown(&name));
+            let code = ErrorCode::MethodNotFound.code();
+            return refuse(ErrorObject::owned(code, text, None::<()>));
         };
-        match (method, connection) {
-            (MethodCallback::Sync(call), _) => call(id, params, self.max_response, extensions),
+        let answer = match (method, connection) {
+            (MethodCallback::Sync(call), _) => {
+                call(id_of(id), params, self.max_response, extensions)
+            }
             (MethodCallback::Async(call), _) => {
-                let (id, params) = (id.into_owned(), params.into_owned());
+                let (id, params) = (id_of(id).into_owned(), params.into_owned());
                 call(id, params, connection_id, self.max_response, extensions).await
             }
+            // Nobody could tell what it subscribed to.
+            (MethodCallback::Subscription(_), Some(_)) if notification => return None,
             (MethodCallback::Subscription(call), Some(connection)) => {
                 let permit = Arc::clone(&connection.subscriptions).try_acquire_owned();
                 let Ok(subscription_permit) = permit else {
-                    let most = connection.max_subscriptions;
-                    return MethodResponse::error(id, reject_too_many_subscriptions(most));
+                    return refuse(reject_too_many_subscriptions(connection.max_subscriptions));
                 };
                 let state = SubscriptionState {
                     conn_id: connection.id,
                     id_provider: &*connection.ids,
                     subscription_permit,
                 };
-                let answer = call(id, params, connection.sink.clone(), state, extensions);
-                answer.await
+                let sink = connection.sink.clone();
+                call(id_of(id), params, sink, state, extensions).await
             }
             (MethodCallback::Unsubscription(call), Some(_)) => {
-                call(id, params, connection_id, self.max_response, extensions)
+                call(id_of(id), params, connection_id, self.max_response, extensions)
             }
             (MethodCallback::Subscription(_) | MethodCallback::Unsubscription(_), None) => {
-                MethodResponse::error(id, ErrorObject::from(ErrorCode::InternalError))
+                let code = ErrorCode::MethodNotFound.code();
+                return refuse(ErrorObject::borrowed(code, "notifications not supported", None));
             }
+        };
+        if notification || answer.is_subscription() || answer.is_notification() {
+            return None;
         }
+        let code = answer.as_error_code();
+        Some(explain(echo(answer.into_json()), code))
+    }
+}
+
+/// A name as it is shown in an error: not as long as a client likes.
+fn shown(name: &str) -> Cow<'_, str> {
+    const MOST: usize = 64;
+    match name.char_indices().nth(MOST) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &name[..end])),
+        None => Cow::Borrowed(name),
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
+use hyper::Uri;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_tungstenite::WebSocketStream;
@@ -37,10 +38,27 @@ pub enum Frames {
     Text,
 }
 
+/// What a connection asked for.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The path and the query.
+    pub uri: Uri,
+    /// Whether messages are sent compressed, as [`deflate`](crate::deflate()) does it.
+    pub deflate: bool,
+}
+
 /// What a port streams.
 pub trait Feed: Send + Sync {
-    /// A subscription for a new connection, by the path that it asked for.
-    fn subscribe(&self, path: &str) -> Box<dyn Subscription>;
+    /// Looks at what a connection asks for, before it is opened.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    fn check(&self, _uri: &Uri) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// A subscription for a new connection, by what it asked for.
+    fn subscribe(&self, asked: &Asked) -> Box<dyn Subscription>;
 }
 
 /// What one connection is sent.
@@ -48,7 +66,7 @@ pub trait Subscription: Send {
     /// The kind of frames.
     fn frames(&self) -> Frames;
 
-    /// The next message, the first of the texts. To drop the future loses none.
+    /// The next message, the first of the texts, compressed if that was asked for. To drop the future loses none.
     ///
     /// # Errors
     /// It has missed some, and the reason for people, of at most 123 bytes.
@@ -73,6 +91,8 @@ pub(crate) struct Stream<'a> {
     /// A message must be taken within this.
     pub(crate) slow_after: Duration,
     pub(crate) ping: Duration,
+    /// Whether messages are compressed.
+    pub(crate) deflate: bool,
 }
 
 impl Stream<'_> {
@@ -154,7 +174,7 @@ impl Stream<'_> {
                 Next::Message(Err(reason)) => return End::Lagged(Cow::Owned(reason)),
                 Next::Message(Ok(notices)) => {
                     let body = Hold::new(&notices, self.client).text(0);
-                    let Ok(head) = frame(opcode, body.len()) else { continue };
+                    let Ok(head) = frame(opcode, body.len(), self.deflate) else { continue };
                     let length = body.len();
                     ((Bytes::from(head), body), length)
                 }

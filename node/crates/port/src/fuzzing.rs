@@ -21,8 +21,8 @@ use crate::dispatch::Dispatch;
 use crate::port::{Inner, connection};
 use crate::seats::Seats;
 use crate::{
-    Feed, Frames, Guard, Memory, Notices, PortStats, Service, Settings, Shared, Subscriber,
-    Subscription, WebSocket,
+    Asked, Feed, Frames, Guard, Memory, Notices, PortStats, Service, Settings, Shared, Subscriber,
+    Subscription, WebSocket, deflate,
 };
 
 /// A named fuzz target.
@@ -84,12 +84,15 @@ struct Left {
     memory: Arc<Memory>,
     frames: Frames,
     left: usize,
+    deflate: bool,
 }
 
 impl Feed for Few {
-    fn subscribe(&self, path: &str) -> Box<dyn Subscription> {
-        let frames = if path.ends_with("text") { Frames::Text } else { Frames::Binary };
-        Box::new(Left { memory: Arc::clone(&self.0), frames, left: MESSAGES })
+    fn subscribe(&self, asked: &Asked) -> Box<dyn Subscription> {
+        let text = asked.uri.path().ends_with("text");
+        let frames = if text { Frames::Text } else { Frames::Binary };
+        let (memory, deflate) = (Arc::clone(&self.0), asked.deflate);
+        Box::new(Left { memory, frames, left: MESSAGES, deflate })
     }
 }
 
@@ -104,6 +107,7 @@ impl Subscription for Left {
             left => {
                 self.left = left - 1;
                 let text = format!("\"{}\"", "x".repeat(left * 100)).into_bytes();
+                let text = if self.deflate { deflate(&text) } else { text };
                 std::future::ready(Ok(self.memory.share(vec![text]))).boxed()
             }
         }
@@ -151,7 +155,14 @@ fn exchange(how: u8, input: &[u8]) -> Vec<u8> {
     let stats = Arc::<PortStats>::default();
     let seats = Seats::new(1, 1, true, None, Arc::clone(&memory), Arc::clone(&stats));
     let (stop, stopped) = watch::channel(false);
-    let port = Arc::new(Inner { settings, service, dispatch, stats: Arc::clone(&stats), stopped });
+    let port = Arc::new(Inner {
+        settings,
+        service,
+        dispatch,
+        at: None,
+        stats: Arc::clone(&stats),
+        stopped,
+    });
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().expect("it needs nothing");
     let (answer, highest) = runtime.block_on(async move {
@@ -203,7 +214,8 @@ pub fn http(data: &[u8]) {
 fn frames(mut sent: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
     while let [first, second, rest @ ..] = sent {
-        assert_eq!((first & 0xf0, second & 0x80), (0x80, 0), "whole messages, unmasked");
+        // The second bit marks what is compressed.
+        assert_eq!((first & 0xb0, second & 0x80), (0x80, 0), "whole messages, unmasked");
         let (length, rest) = match second {
             126 => match rest.split_first_chunk() {
                 Some((length, rest)) => (u64::from(u16::from_be_bytes(*length)), rest),
@@ -227,7 +239,13 @@ fn frames(mut sent: &[u8]) -> Vec<(u8, Vec<u8>)> {
 pub fn websocket(data: &[u8]) {
     let Some((how, mut rest)) = data.split_first() else { return };
     let feed = how % 2 == 1;
-    let mut input = HANDSHAKE.as_bytes().to_vec();
+    // Compression is offered in bit 5, and taken by a feed.
+    let offer = "\r\nsec-websocket-extensions: permessage-deflate\r\n\r\n";
+    let mut input = match how & 32 {
+        0 => HANDSHAKE.to_owned(),
+        _ => HANDSHAKE.replace("\r\n\r\n", offer),
+    }
+    .into_bytes();
     if how & 2 == 0 {
         input.extend_from_slice(rest);
     } else {
@@ -247,9 +265,12 @@ pub fn websocket(data: &[u8]) {
         return;
     };
     let (head, sent) = answer.split_at(end + 4);
-    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(head));
+    let head = String::from_utf8_lossy(head);
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let compressed = head.contains("permessage-deflate");
     for (opcode, payload) in frames(sent) {
         match opcode {
+            1 if compressed => {}
             1 => {
                 let answer: Value = serde_json::from_slice(&payload).expect("JSON");
                 let one = |answer: &Value| {

@@ -143,9 +143,23 @@ fn name(authority: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
+/// Whether `pattern`, with one `*` in it, stands for `origin`, as in geth:
+/// `https://*.app.example`. What the star stands for is a part of a host's name.
+fn covers(pattern: &str, origin: &str) -> bool {
+    let Some((front, back)) = pattern.split_once('*') else { return false };
+    let middle = origin.strip_prefix(front).and_then(|rest| rest.strip_suffix(back));
+    middle.is_some_and(|middle| {
+        !middle.is_empty()
+            && middle
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+    })
+}
+
 impl Guard {
     /// Answers `localhost`, IP addresses and `hosts`, lets pages of `origins` read answers and open
-    /// WebSockets, and wants `token` if there is one. `*` among the names stands for all.
+    /// WebSockets, and wants `token` if there is one. `*` among the names stands for all; in an origin
+    /// it stands for a part of the host, as in `https://*.app.example`.
     pub fn new(hosts: &[String], origins: &[String], token: Option<Token>) -> Self {
         Self { hosts: set(hosts), origins: set(origins), token }
     }
@@ -211,7 +225,8 @@ impl Guard {
             None => Some(HeaderValue::from_static("*")),
             Some(origins) => {
                 let asked = origin.to_str().ok()?.to_ascii_lowercase();
-                origins.contains(&asked).then(|| origin.clone())
+                let may = origins.contains(&asked) || origins.iter().any(|o| covers(o, &asked));
+                may.then(|| origin.clone())
             }
         }
     }

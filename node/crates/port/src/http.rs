@@ -9,18 +9,20 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, CONTENT_LENGTH,
-    CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, UPGRADE, VARY,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ALLOW,
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN,
+    UPGRADE, VARY,
 };
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use jsonrpsee::Extensions;
-use jsonrpsee::core::server::MethodResponse;
 use jsonrpsee::types::error::reject_too_big_request;
-use jsonrpsee::types::{ErrorCode, ErrorObject, ErrorObjectOwned, Id};
+use jsonrpsee::types::{ErrorObject, ErrorObjectOwned};
 use tokio::time::Instant;
 
 use crate::client::{Client, Doing};
-use crate::dispatch::{LIMIT, first};
+use crate::dispatch::{LIMIT, error, first, no_request};
+use crate::encoding;
 use crate::guard::Refusal;
 use crate::memory::Charge;
 use crate::port::{Inner, Service};
@@ -108,43 +110,83 @@ impl Http {
         }
         match &self.port.service {
             Service::Page(page) => {
-                self.client.set(Doing::Something);
                 let (parts, _) = request.into_parts();
-                let (parts, body) = page(&parts).into_parts();
-                Response::from_parts(parts, Full::new(self.body(body)))
+                self.page(&parts, page(&parts)).await
             }
             Service::Rpc(_) | Service::Feed(_) if upgrade(request.headers()) => {
                 self.upgrade(request)
             }
-            Service::Rpc(_) if matches!(*request.method(), Method::GET | Method::HEAD) => {
-                let (parts, _) = request.into_parts();
-                let pages = self.port.settings.pages.as_ref();
-                match pages.and_then(|pages| pages(&parts)) {
-                    Some(page) => {
-                        self.client.set(Doing::Something);
-                        let (parts, body) = page.into_parts();
-                        Response::from_parts(parts, Full::new(self.body(body)))
+            Service::Rpc(_) => match *request.method() {
+                Method::POST => self.call(request).await,
+                Method::GET | Method::HEAD => {
+                    let (parts, _) = request.into_parts();
+                    let page = self.port.settings.pages.as_ref().and_then(|pages| pages(&parts));
+                    match page {
+                        Some(page) => self.page(&parts, page).await,
+                        None => self.text(StatusCode::OK, HERE),
                     }
-                    None => self.text(StatusCode::METHOD_NOT_ALLOWED, NOT_POST),
                 }
-            }
-            Service::Rpc(_) => self.call(request).await,
+                Method::OPTIONS => self.methods(StatusCode::NO_CONTENT, ""),
+                _ => self.methods(StatusCode::METHOD_NOT_ALLOWED, NOT_POST),
+            },
             Service::Feed(_) => self.text(StatusCode::UPGRADE_REQUIRED, NOT_WEBSOCKET),
         }
     }
 
-    fn preflight(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        let allowed =
-            headers.get(ORIGIN).and_then(|origin| self.port.settings.guard.allowed(origin));
-        if allowed.is_none() {
-            return self.text(StatusCode::METHOD_NOT_ALLOWED, NOT_POST);
+    /// A page, compressed if the client takes that.
+    async fn page(&self, request: &Parts, page: Response<Vec<u8>>) -> Response<Full<Bytes>> {
+        self.client.set(Doing::Something);
+        let (mut parts, body) = page.into_parts();
+        let gzip = encoding::takes_gzip(&request.headers);
+        let body = self.encode(gzip, &mut parts.headers, body).await;
+        Response::from_parts(parts, Full::new(self.body(body)))
+    }
+
+    /// Compresses a body if that is worth it and the client takes it.
+    async fn encode(&self, gzip: bool, headers: &mut HeaderMap, body: Vec<u8>) -> Vec<u8> {
+        if body.len() < encoding::LEAST || headers.contains_key(CONTENT_ENCODING) {
+            return body;
         }
-        let mut response = self.text(StatusCode::NO_CONTENT, "");
+        headers.append(VARY, HeaderValue::from_static("accept-encoding"));
+        if !gzip {
+            return body;
+        }
+        // Both are there for a moment.
+        let _held = self.port.settings.memory.charge(Some(&self.client), body.capacity());
+        match encoding::gzip(body).await {
+            Ok(short) => {
+                headers.remove(CONTENT_LENGTH);
+                headers.insert(CONTENT_ENCODING, encoding::GZIP);
+                short
+            }
+            Err(body) => body,
+        }
+    }
+
+    /// Tells which methods there are.
+    fn methods(&self, status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+        let mut response = self.text(status, text);
+        let methods = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
+        response.headers_mut().insert(ALLOW, methods);
+        if text.is_empty() {
+            response.headers_mut().remove(CONTENT_TYPE);
+        }
+        response
+    }
+
+    fn preflight(&self, asked: &HeaderMap) -> Response<Full<Bytes>> {
+        let allowed = asked.get(ORIGIN).and_then(|origin| self.port.settings.guard.allowed(origin));
+        let mut response = self.methods(StatusCode::NO_CONTENT, "");
+        if allowed.is_none() {
+            return response;
+        }
         let headers = response.headers_mut();
-        headers.remove(CONTENT_TYPE);
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
-        let names = HeaderValue::from_static("content-type, authorization");
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+        // Whatever a page wants to send: which pages may is said by their origin.
+        let names = asked.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+        let names = names.unwrap_or(HeaderValue::from_static("content-type, authorization"));
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names);
+        headers.append(VARY, HeaderValue::from_static("access-control-request-headers"));
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
         response
     }
@@ -156,6 +198,11 @@ impl Http {
         if let Err(refusal) = self.port.settings.guard.check_origin(request.headers()) {
             return self.refuse(refusal);
         }
+        if let Service::Feed(feed) = &self.port.service
+            && let Err(problem) = feed.check(request.uri())
+        {
+            return self.text(StatusCode::BAD_REQUEST, &format!("{problem}\n"));
+        }
         match websocket::upgrade(self, request) {
             Ok(response) => response,
             Err(problem) => self.text(StatusCode::BAD_REQUEST, &format!("{problem}\n")),
@@ -163,15 +210,18 @@ impl Http {
     }
 
     async fn call(self: &Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        if *request.method() != Method::POST {
-            return self.text(StatusCode::METHOD_NOT_ALLOWED, NOT_POST);
-        }
         if !is_json(request.headers().get(CONTENT_TYPE)) {
             let wanted = "Supplied content type is not allowed. Content-Type: application/json is \
                           required\n";
             return self.text(StatusCode::UNSUPPORTED_MEDIA_TYPE, wanted);
         }
+        if encoded(request.headers()) {
+            let wanted = "a request with a Content-Encoding is not read: send it as it is\n";
+            return self.text(StatusCode::UNSUPPORTED_MEDIA_TYPE, wanted);
+        }
+        let gzip = encoding::takes_gzip(request.headers());
         let settings = &self.port.settings;
+        let dispatch = Arc::clone(self.port.dispatch(request.uri().path()));
         let read = self.read(request).await;
         self.client.mark_not_sent(None);
         let (body, mut charge) = match read {
@@ -203,13 +253,18 @@ impl Http {
         };
         self.client.set(Doing::Something);
         if !matches!(first(&body), Some(b'{' | b'[')) {
-            let error = ErrorObject::from(ErrorCode::ParseError).into_owned();
-            return self.failed(StatusCode::BAD_REQUEST, error);
+            return self.failed(StatusCode::BAD_REQUEST, no_request());
         }
         let extensions = Extensions::new();
-        let answer = self.port.dispatch.answer(&body, &extensions, None, &mut charge).await;
-        let text = String::from(Box::<str>::from(answer.into_json()));
-        self.response(StatusCode::OK, JSON, text)
+        let answer = dispatch.answer(&body, &extensions, None, &mut charge).await;
+        // There were notifications alone.
+        let Some(answer) = answer else { return self.response(StatusCode::OK, JSON, Vec::new()) };
+        let mut headers = HeaderMap::new();
+        let body = String::from(Box::<str>::from(answer)).into_bytes();
+        let body = self.encode(gzip, &mut headers, body).await;
+        let mut response = self.response(StatusCode::OK, JSON, body);
+        response.headers_mut().extend(headers);
+        response
     }
 
     /// Reads a body, chunk by chunk, as far as it may be and as fast as it must be.
@@ -267,22 +322,22 @@ impl Http {
         room.map_err(|_| Unread::NoRoom)
     }
 
-    fn failed(&self, status: StatusCode, error: ErrorObjectOwned) -> Response<Full<Bytes>> {
-        let text = MethodResponse::error(Id::Null, error).into_json();
-        self.response(status, JSON, String::from(Box::<str>::from(text)))
+    fn failed(&self, status: StatusCode, problem: ErrorObjectOwned) -> Response<Full<Bytes>> {
+        let text = String::from(Box::<str>::from(error(None, problem)));
+        self.response(status, JSON, text.into_bytes())
     }
 
     fn text(&self, status: StatusCode, text: &str) -> Response<Full<Bytes>> {
-        self.response(status, TEXT, text.to_owned())
+        self.response(status, TEXT, text.as_bytes().to_vec())
     }
 
     fn response(
         &self,
         status: StatusCode,
         kind: HeaderValue,
-        text: String,
+        body: Vec<u8>,
     ) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(self.body(text.into_bytes())));
+        let mut response = Response::new(Full::new(self.body(body)));
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, kind);
         response
@@ -296,6 +351,8 @@ impl Http {
 }
 
 const NOT_WEBSOCKET: &str = "a WebSocket is served here\n";
+/// For load balancers, and people.
+const HERE: &str = "JSON-RPC is served here: POST it, or open a WebSocket\n";
 const NOT_POST: &str = "Used HTTP Method is not allowed. POST is required\n";
 
 fn preflight(request: &Request<Incoming>) -> bool {
@@ -309,13 +366,20 @@ fn upgrade(headers: &HeaderMap) -> bool {
     asked.eq_ignore_ascii_case(b"websocket")
 }
 
-/// The content types that jsonrpsee takes. All of them make browsers ask before they send.
+/// Whether a body is not what is meant but a coding of it.
+fn encoded(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(CONTENT_ENCODING).iter();
+    codings.map(HeaderValue::as_bytes).any(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+}
+
+/// The content types that geth takes. All of them make browsers ask before they send.
 fn is_json(kind: Option<&HeaderValue>) -> bool {
     let Some(kind) = kind.and_then(|kind| kind.to_str().ok()) else { return false };
     let mut parts = kind.split(';').map(str::trim);
     let json = parts.next().is_some_and(|kind| {
         kind.eq_ignore_ascii_case("application/json")
             || kind.eq_ignore_ascii_case("application/json-rpc")
+            || kind.eq_ignore_ascii_case("application/jsonrequest")
     });
     json && parts.all(|part| part.eq_ignore_ascii_case("charset=utf-8"))
 }

@@ -33,8 +33,11 @@
 mod accept;
 mod client;
 mod control;
+mod deflate;
 mod descriptors;
 mod dispatch;
+mod encoding;
+mod envelope;
 mod feed;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -55,9 +58,11 @@ mod writing;
 
 pub use accept::{Backoff, tune};
 pub use client::Client;
+pub use deflate::deflate;
 pub use descriptors::{Descriptor, Descriptors, raise_limit};
-pub use feed::{Feed, Frames, Subscription};
+pub use feed::{Asked, Feed, Frames, Subscription};
 pub use guard::{Guard, Refusal, Token, TokenError};
+pub use hyper::Uri;
 pub use memory::{Charge, Memory};
 pub use notices::Notices;
 pub use port::{Page, Pages, Port, Service, Settings, WebSocket};

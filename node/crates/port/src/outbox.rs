@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::client::Client;
+use crate::envelope::echo;
 use crate::memory::Memory;
 
 /// A message: the parts one after the other. The body may be shared with other connections.
@@ -33,7 +34,8 @@ struct Queue {
     bytes: usize,
     /// Their number.
     number: usize,
-    /// What jsonrpsee's sinks send: answers to subscriptions, and their ends.
+    /// What jsonrpsee's sinks send: answers to subscriptions, and their ends. Ids that jsonrpsee has no
+    /// room for are still as it was given them.
     sinks: mpsc::Receiver<Box<RawValue>>,
     /// Nothing more comes in.
     finished: bool,
@@ -112,7 +114,7 @@ impl Outbox {
     /// Adds what the sinks have sent before.
     fn catch_up(&self, queue: &mut Queue) {
         while let Ok(text) = queue.sinks.try_recv() {
-            let item = self.own(text);
+            let item = self.own(echo(text));
             self.add(queue, item);
         }
     }
@@ -173,7 +175,7 @@ impl Outbox {
         while self.limit.allows(&queue) && !queue.finished {
             match queue.sinks.poll_recv(cx) {
                 Poll::Ready(Some(text)) => {
-                    let item = self.own(text);
+                    let item = self.own(echo(text));
                     self.add(&mut queue, item);
                 }
                 Poll::Ready(None) | Poll::Pending => break,

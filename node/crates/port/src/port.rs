@@ -133,8 +133,21 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) service: Service,
     pub(crate) dispatch: Arc<Dispatch>,
+    /// The methods of one path, if it has its own.
+    pub(crate) at: Option<(&'static str, Arc<Dispatch>)>,
     pub(crate) stats: Arc<PortStats>,
     pub(crate) stopped: watch::Receiver<bool>,
+}
+
+impl Inner {
+    /// The methods that are served at a path.
+    pub(crate) fn dispatch(&self, path: &str) -> &Arc<Dispatch> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        match &self.at {
+            Some((at, dispatch)) if *at == path => dispatch,
+            _ => &self.dispatch,
+        }
+    }
 }
 
 /// A running port.
@@ -164,6 +177,21 @@ impl Port {
         service: Service,
         runtime: &Handle,
     ) -> std::io::Result<Self> {
+        Self::open_with(listener, settings, service, None, runtime)
+    }
+
+    /// Likewise; what is served over JSON-RPC at one path, given without a slash at its end, is
+    /// something else, over HTTP and WebSocket.
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub fn open_with(
+        listener: std::net::TcpListener,
+        settings: Settings,
+        service: Service,
+        at: Option<(&'static str, Methods)>,
+        runtime: &Handle,
+    ) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let _entered = runtime.enter();
@@ -174,15 +202,19 @@ impl Port {
             Service::Rpc(methods) => methods.clone(),
             Service::Page(_) | Service::Feed(_) => Methods::new(),
         };
-        let dispatch = Arc::new(Dispatch {
-            methods,
-            max_response: settings.max_response as usize,
-            max_batch: settings.max_batch.map(|most| most as usize),
-            memory: Arc::clone(&settings.memory),
-        });
+        let dispatch = |methods| {
+            Arc::new(Dispatch {
+                methods,
+                max_response: settings.max_response as usize,
+                max_batch: settings.max_batch.map(|most| most as usize),
+                memory: Arc::clone(&settings.memory),
+            })
+        };
+        let at = at.map(|(path, methods)| (path, dispatch(methods)));
+        let dispatch = dispatch(methods);
         let (name, memory) = (settings.name, Arc::clone(&settings.memory));
         let inner =
-            Arc::new(Inner { settings, service, dispatch, stats: Arc::clone(&stats), stopped });
+            Arc::new(Inner { settings, service, dispatch, at, stats: Arc::clone(&stats), stopped });
         let task = runtime.spawn(serve(listener, inner));
         Ok(Self { name, address, stats, memory, stop, task })
     }

@@ -8,9 +8,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use jsonrpsee::Extensions;
-use jsonrpsee::core::server::MethodResponse;
 use jsonrpsee::types::error::reject_too_big_request;
-use jsonrpsee::types::{ErrorCode, ErrorObject, Id};
 use tokio::io::AsyncRead;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_tungstenite::WebSocketStream;
@@ -20,7 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::client::{Client, Doing};
 use crate::control::{Control, Half};
-use crate::dispatch::{Connection, first};
+use crate::dispatch::{Answer, Connection, Dispatch, error, first, no_request};
 use crate::memory::Charge;
 use crate::outbox::Outbox;
 use crate::port::Inner;
@@ -43,6 +41,7 @@ pub(crate) struct Reading<R> {
     pub(crate) control: Arc<Control>,
     pub(crate) connection: Arc<Connection>,
     pub(crate) extensions: Extensions,
+    pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) ping: Duration,
 }
 
@@ -52,8 +51,7 @@ impl<R: AsyncRead + Unpin> Reading<R> {
         let settings = &self.port.settings;
         let (memory, slow_after) = (Arc::clone(&settings.memory), settings.slow_after);
         let concurrent = settings.concurrent.max(1);
-        let mut calls: FuturesUnordered<BoxFuture<'static, MethodResponse>> =
-            FuturesUnordered::new();
+        let mut calls: FuturesUnordered<BoxFuture<'static, Answer>> = FuturesUnordered::new();
         let period = (slow_after / 4).max(Duration::from_millis(10));
         let mut tick = interval_at(Instant::now() + period, period);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -150,21 +148,19 @@ impl<R: AsyncRead + Unpin> Reading<R> {
         }
     }
 
-    fn answered(&self, answer: MethodResponse) {
-        // Subscriptions are answered through their sink, notifications not at all.
-        if answer.is_method_call() || answer.is_batch() {
-            self.outbox.answer(answer.into_json());
+    fn answered(&self, answer: Answer) {
+        if let Some(answer) = answer {
+            self.outbox.answer(answer);
         }
     }
 
     /// Begins to answer a message. What is answered at once is queued at once.
-    fn begin(&self, message: Bytes, charge: Charge) -> Option<BoxFuture<'static, MethodResponse>> {
+    fn begin(&self, message: Bytes, charge: Charge) -> Option<BoxFuture<'static, Answer>> {
         if !matches!(first(&message), Some(b'{' | b'[')) {
-            let error = ErrorObject::from(ErrorCode::ParseError);
-            self.answered(MethodResponse::error(Id::Null, error));
+            self.answered(Some(error(None, no_request())));
             return None;
         }
-        let dispatch = Arc::clone(&self.port.dispatch);
+        let dispatch = Arc::clone(&self.dispatch);
         let connection = Arc::clone(&self.connection);
         let extensions = self.extensions.clone();
         let mut charge = charge;
@@ -181,12 +177,12 @@ impl<R: AsyncRead + Unpin> Reading<R> {
         }
     }
 
-    fn failed(&self, error: &Error) -> End {
-        match error {
-            error if is_gone(error) => End::Left,
+    fn failed(&self, failure: &Error) -> End {
+        match failure {
+            failure if is_gone(failure) => End::Left,
             Error::Capacity(_) => {
-                let error = reject_too_big_request(self.port.settings.max_request);
-                self.answered(MethodResponse::error(Id::Null, error));
+                let problem = reject_too_big_request(self.port.settings.max_request);
+                self.answered(Some(error(None, problem)));
                 End::TooLong
             }
             _ => End::Dropped(Dropped::Misbehaved),

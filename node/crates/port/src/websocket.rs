@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{HeaderValue, SEC_WEBSOCKET_EXTENSIONS};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
@@ -25,11 +26,12 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 
 use crate::client::{Client, Doing};
 use crate::control::{Control, Half};
-use crate::dispatch::Connection;
-use crate::feed::Stream;
+use crate::deflate::{Plain, TAKEN, is_offered};
+use crate::dispatch::{Connection, Dispatch};
+use crate::feed::{Asked, Stream};
 use crate::http::Http;
 use crate::outbox::{Limit, Outbox};
-use crate::port::{Inner, Service, WebSocket, until};
+use crate::port::{Inner, Service, until};
 use crate::reading::Reading;
 use crate::stats::Dropped;
 use crate::wire::Wire;
@@ -89,7 +91,7 @@ impl End {
 /// A request to upgrade that was answered.
 pub(crate) struct Upgraded {
     upgrade: OnUpgrade,
-    path: String,
+    asked: Asked,
 }
 
 /// Answers a request to upgrade; the connection's task finds the rest in `http.upgraded`.
@@ -97,9 +99,16 @@ pub(crate) fn upgrade(
     http: &Http,
     mut request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, tokio_tungstenite::tungstenite::Error> {
-    let response = create_response_with_body(&request, Full::default)?;
+    let mut response = create_response_with_body(&request, Full::default)?;
+    let offers = request.headers().get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
+    let deflate = matches!(http.port.service, Service::Feed(_))
+        && is_offered(offers.filter_map(|line| line.to_str().ok()));
+    if deflate {
+        let taken = HeaderValue::from_static(TAKEN);
+        response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, taken);
+    }
     let upgrade = hyper::upgrade::on(&mut request);
-    let upgraded = Upgraded { upgrade, path: request.uri().path().to_owned() };
+    let upgraded = Upgraded { upgrade, asked: Asked { uri: request.uri().clone(), deflate } };
     *http.upgraded.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgraded);
     Ok(response)
 }
@@ -112,7 +121,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     from: SocketAddr,
 ) {
     let Some(settings) = &port.settings.websocket else { return };
-    let Upgraded { upgrade, path } = upgraded;
+    let Upgraded { upgrade, asked } = upgraded;
     let Ok(Ok(parts)) = upgrade.await.map(|upgraded| upgraded.downcast::<TokioIo<Wire<S>>>())
     else {
         return;
@@ -121,12 +130,13 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let (read, mut write) = tokio::io::split(parts.io.into_inner());
     let limits = &port.settings;
     let control = Arc::new(Control::default());
-    let half = Half {
+    let mut half = Half {
         read,
         control: Arc::clone(&control),
         partial: limits.memory.charge(Some(client), 0),
         most: 2 * limits.max_request as usize + READ_BUFFER,
         since: None,
+        plain: asked.deflate.then(Plain::default),
     };
     let most = limits.max_request as usize;
     let config = WebSocketConfig::default()
@@ -134,16 +144,21 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .write_buffer_size(0)
         .max_message_size(Some(most))
         .max_frame_size(Some(most));
-    let early = parts.read_buf.to_vec();
+    let mut early = parts.read_buf.to_vec();
+    if let Some(plain) = &mut half.plain {
+        plain.pass(&mut early);
+    }
     let mut socket =
         WebSocketStream::from_partially_read(half, early, Role::Server, Some(config)).await;
     tracing::debug!(port = limits.name, %from, "a WebSocket is open");
     let whole = AtomicBool::new(true);
     let (end, unread) = match &port.service {
         Service::Feed(feed) => {
-            let mut subscription = feed.subscribe(&path);
+            let mut subscription = feed.subscribe(&asked);
             let (slow_after, ping) = (limits.slow_after, settings.ping);
-            let stream = Stream { client, control: &control, whole: &whole, slow_after, ping };
+            let deflate = asked.deflate;
+            let stream =
+                Stream { client, control: &control, whole: &whole, slow_after, ping, deflate };
             let mut stopped = port.stopped.clone();
             let end = tokio::select! {
                 end = stream.run(&mut socket, &mut write, &mut *subscription) => end,
@@ -152,7 +167,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             };
             (end, Some(socket))
         }
-        _ => (rpc(socket, &mut write, &control, &whole, settings, client, port).await, None),
+        _ => {
+            let dispatch = Arc::clone(port.dispatch(asked.uri.path()));
+            let end = rpc(socket, &mut write, &control, &whole, client, port, dispatch);
+            (end.await, None)
+        }
     };
     if let Some(reason) = end.dropped() {
         port.stats.drop_for(reason);
@@ -182,11 +201,12 @@ async fn rpc<R: AsyncRead + Unpin>(
     write: &mut (impl AsyncWrite + Unpin),
     control: &Arc<Control>,
     whole: &AtomicBool,
-    settings: &WebSocket,
     client: &Arc<Client>,
     port: &Arc<Inner>,
+    dispatch: Arc<Dispatch>,
 ) -> End {
     let limits = &port.settings;
+    let Some(settings) = &limits.websocket else { return End::Left };
     let (sink, sinks) = mpsc::channel(SINKS);
     let memory = Arc::clone(&limits.memory);
     let limit = Limit { bytes: limits.unsent.max(1), messages: limits.messages.max(1) };
@@ -210,6 +230,7 @@ async fn rpc<R: AsyncRead + Unpin>(
         control: Arc::clone(control),
         connection: Arc::new(connection),
         extensions,
+        dispatch,
         ping: settings.ping,
     };
     let mut stopped = port.stopped.clone();

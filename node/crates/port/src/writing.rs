@@ -65,16 +65,16 @@ pub(crate) async fn write(
     }
 }
 
-/// The header of a frame with `length` bytes.
-pub(crate) fn frame(opcode: OpCode, length: usize) -> std::io::Result<Vec<u8>> {
-    let header = FrameHeader { opcode, ..FrameHeader::default() };
+/// The header of a frame with `length` bytes, of a compressed message (RFC 7692, 6) or another.
+pub(crate) fn frame(opcode: OpCode, length: usize, compressed: bool) -> std::io::Result<Vec<u8>> {
+    let header = FrameHeader { opcode, rsv1: compressed, ..FrameHeader::default() };
     let mut head = Vec::with_capacity(10);
     header.format(length as u64, &mut head).map_err(std::io::Error::other)?;
     Ok(head)
 }
 
 async fn message(to: &mut (impl AsyncWrite + Unpin), item: Item) -> std::io::Result<()> {
-    let head = frame(OpCode::Data(Data::Text), item.len())?;
+    let head = frame(OpCode::Data(Data::Text), item.len(), false)?;
     let Item { head: front, body, tail, .. } = item;
     let mut parts = Bytes::from(head).chain(front).chain(body).chain(tail);
     to.write_all_buf(&mut parts).await

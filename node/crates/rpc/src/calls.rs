@@ -1,6 +1,4 @@
-//! The methods of Ethereum's JSON-RPC that execute and send: `eth_call`, `eth_estimateGas`,
-//! `eth_createAccessList`, `eth_simulateV1`, `eth_sendRawTransaction` and
-//! `eth_sendRawTransactionSync`.
+//! The methods of Ethereum's JSON-RPC that execute, trace and send ([`METHODS`]).
 //!
 //! Invariants: every answer comes from one [`Snapshot`], its block environment included. Nothing
 //! executes outside the [`CallPool`]. Gas, time, memory and waiting room of a call have limits
@@ -11,40 +9,49 @@
 //! it came ([`Upstream`]).
 
 mod access_list;
+mod check;
 mod error;
 mod estimate;
 mod evm;
 mod guard;
+mod many;
 mod outcome;
+mod overrides;
 mod pool;
 mod simulate;
+mod trace;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_eips::{BlockId, BlockNumberOrTag};
-use alloy_primitives::{Bytes, U64};
-use alloy_rpc_types_eth::simulate::SimulatePayload;
+use alloy_eips::BlockId;
+use alloy_primitives::{B256, Bytes, U64};
+use alloy_rpc_types_eth::TransactionRequest;
 use alloy_rpc_types_eth::state::StateOverride;
-use alloy_rpc_types_eth::{BlockOverrides, TransactionRequest};
 use jsonrpsee::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use revm::inspector::NoOpInspector;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use error::CallError;
 use fragcast_execution::chain::ChainSpec;
-use fragcast_execution::exec::Snapshot;
+use fragcast_execution::exec::{SealedBlock, Snapshot};
 
 pub use pool::{CallPool, default_threads};
 
+use crate::error::Failure;
+use crate::eth::Answer;
 use crate::forward::Forwarder;
-use crate::resolve::Blocks;
+use crate::params::{
+    BlockChanges, Count, Kind, Params as Strict, ParamsSequence, SimPayload, Wrong,
+};
+use crate::resolve::{BlockTag, Blocks, StateId};
 use crate::stats::EthStats;
 use crate::upstream::{Upstream, pass_on};
 use evm::{Ground, Limits};
+use many::{Bundle, Place};
+use trace::{CallOptions, Kinds, Options, Replayed};
 
 /// Limits of calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +68,8 @@ pub struct CallConfig {
     /// EVM memory of one execution in bytes, all frames together: with the default 50 Mgas the
     /// limit of gas is reached at 160 MiB, in a thousand nested frames.
     pub memory_limit: u64,
+    /// Bytes that the traces of one request may keep, about what they are as JSON.
+    pub max_trace: usize,
 }
 
 impl Default for CallConfig {
@@ -71,6 +80,7 @@ impl Default for CallConfig {
             gas_cap: 50_000_000,
             time_limit: Duration::from_secs(5),
             memory_limit: 64 * 1024 * 1024,
+            max_trace: 32 * 1024 * 1024,
         }
     }
 }
@@ -103,66 +113,56 @@ pub struct CallContext {
     pub stats: Arc<EthStats>,
 }
 
-/// Positional parameters, of which the last ones may be missing or null.
-struct Args(std::vec::IntoIter<Value>);
-
-impl Args {
-    fn new(params: &Params<'_>) -> Result<Self, CallError> {
-        let values = match params.as_str().map(serde_json::from_str) {
-            None => Vec::new(),
-            Some(Ok(Value::Array(values))) => values,
-            Some(Ok(_)) => return Err(CallError::Params("they must be an array".into())),
-            Some(Err(e)) => return Err(CallError::Params(e.to_string())),
-        };
-        Ok(Self(values.into_iter()))
-    }
-
-    fn optional<T: DeserializeOwned>(&mut self) -> Result<Option<T>, CallError> {
-        match self.0.next() {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => {
-                let value = serde_json::from_value(value);
-                value.map(Some).map_err(|e| CallError::Params(e.to_string()))
-            }
-        }
-    }
-
-    fn required<T: DeserializeOwned>(&mut self, what: &str) -> Result<T, CallError> {
-        self.optional()?.ok_or_else(|| CallError::Params(format!("missing {what}")))
-    }
-
-    fn block(&mut self) -> Result<BlockId, CallError> {
-        Ok(self.optional()?.unwrap_or(BlockId::Number(BlockNumberOrTag::Latest)))
-    }
-}
-
 /// Parameters of `eth_call` and similar methods.
 struct CallArgs {
     request: TransactionRequest,
-    block: BlockId,
+    block: StateId,
     state: Option<StateOverride>,
-    overrides: Option<BlockOverrides>,
+    overrides: Option<BlockChanges>,
 }
 
 impl CallArgs {
-    fn new(args: &mut Args) -> Result<Self, CallError> {
+    fn new(params: &mut ParamsSequence<'_>) -> Result<Self, Failure> {
         Ok(Self {
-            request: args.required("the transaction")?,
-            block: args.block()?,
-            state: args.optional()?,
-            overrides: args.optional()?,
+            request: params.next()?,
+            block: block(params)?,
+            state: params.optional_next()?,
+            overrides: params.optional_next()?,
         })
     }
 }
 
+/// The state named by the next parameter; `latest` if there is none.
+fn block(params: &mut ParamsSequence<'_>) -> Result<StateId, Failure> {
+    Ok(params.optional_next()?.unwrap_or_default())
+}
+
 /// What a call runs on.
+#[derive(Clone)]
 struct CallSite {
     spec: Arc<ChainSpec>,
+    /// The block with its trie, if it is sealed and kept in memory.
+    sealed: Option<Arc<SealedBlock>>,
+    /// The state.
     snapshot: Arc<Snapshot>,
     config: CallConfig,
 }
 
 impl CallSite {
+    /// A state, with its block.
+    fn of(context: &CallContext, snapshot: Arc<Snapshot>) -> Self {
+        let sealed = snapshot.is_sealed().then(|| context.blocks.view().recent(snapshot.hash));
+        let (spec, config) = (Arc::clone(&context.spec), context.config.clone());
+        Self { spec, sealed: sealed.flatten(), snapshot, config }
+    }
+
+    /// The same with less time.
+    fn within(&self, time: Option<Duration>) -> Self {
+        let mut site = self.clone();
+        site.config.time_limit = site.config.time_limit.min(time.unwrap_or(Duration::MAX));
+        site
+    }
+
     fn limits(&self) -> Limits {
         let gas = if self.config.gas_cap == 0 { u64::MAX } else { self.config.gas_cap };
         Limits { gas, memory: self.config.memory_limit, time: self.config.time_limit }
@@ -170,7 +170,7 @@ impl CallSite {
 
     fn ground(
         &self,
-        block: Option<BlockOverrides>,
+        block: Option<BlockChanges>,
         state: Option<StateOverride>,
     ) -> Result<Ground, CallError> {
         Ground::new(&self.spec, &self.snapshot, block, state, self.limits())
@@ -182,10 +182,11 @@ impl CallContext {
     fn args<T>(
         &self,
         params: &Params<'_>,
-        read: impl FnOnce(&mut Args) -> Result<T, CallError>,
+        read: impl FnOnce(&mut ParamsSequence<'_>) -> Result<T, Failure>,
     ) -> Result<T, ErrorObjectOwned> {
-        let args = Args::new(params).and_then(|mut args| read(&mut args));
-        args.map_err(Into::into).inspect_err(|error| self.stats.refused(error))
+        let params = Strict::new(params);
+        let args = read(&mut params.sequence()).and_then(|args| params.finish().map(|()| args));
+        args.map_err(Failure::into_error).inspect_err(|error| self.stats.refused(error))
     }
 
     /// Runs `call` on a thread of the pool, on the state of `block`; passes the request on to the
@@ -194,52 +195,52 @@ impl CallContext {
         &self,
         method: &'static str,
         params: &Params<'_>,
-        block: BlockId,
+        block: StateId,
         call: impl FnOnce(&CallSite) -> Result<T, CallError> + Send + 'static,
-    ) -> Result<Value, ErrorObjectOwned> {
-        let snapshot = match self.blocks.snapshot(block) {
-            Ok(snapshot) => snapshot,
+    ) -> Result<Answer, ErrorObjectOwned> {
+        let site = self.blocks.snapshot(block).map(|snapshot| CallSite::of(self, snapshot));
+        self.on_site(method, params, site, call).await
+    }
+
+    /// Runs `call` on a thread of the pool, or passes the request on if the state that it needs is
+    /// not kept here.
+    async fn on_site<T: serde::Serialize + Send + 'static>(
+        &self,
+        method: &'static str,
+        params: &Params<'_>,
+        site: Result<CallSite, Failure>,
+        call: impl FnOnce(&CallSite) -> Result<T, CallError> + Send + 'static,
+    ) -> Result<Answer, ErrorObjectOwned> {
+        let site = match site {
+            Ok(site) => site,
             Err(failure) => {
                 let upstream = self.upstream.as_deref();
                 let passed_on = pass_on(upstream, &self.stats, &failure, method, params).await;
                 return match passed_on {
-                    Some(answer) => answer,
-                    None => self.stats.outcome(Err(failure.into_error())),
+                    Some(answer) => crate::eth::answer(&answer?).map_err(Failure::into_error),
+                    None => self.stats.outcome(Err(trace::not_found(failure))),
                 };
             }
         };
-        let (spec, config) = (Arc::clone(&self.spec), self.config.clone());
-        let site = CallSite { spec, snapshot, config };
         // The answer is put into JSON there too: it may be long.
-        let run = move || serde_json::to_value(call(&site)?).map_err(|_| CallError::Internal);
+        let run =
+            move || serde_json::value::to_raw_value(&call(&site)?).map_err(|_| CallError::Internal);
         self.stats.outcome(self.pool.run(run).await.map_err(Into::into))
     }
 }
 
 fn call(site: &CallSite, args: CallArgs) -> Result<Bytes, CallError> {
     let mut ground = site.ground(args.overrides, args.state)?;
-    let tx = ground.tx(args.request)?;
-    ground.check_funds(&tx)?;
-    ground.transact(tx, &mut NoOpInspector)?.into_output()
+    let asked = ground.tx(args.request)?;
+    ground.transact(&asked, &mut NoOpInspector)?.into_output()
 }
 
-/// A time in milliseconds, as a JSON number or as hex.
-#[derive(serde::Deserialize)]
-#[serde(untagged)]
-enum Millis {
-    Number(u64),
-    Hex(U64),
-    /// An invalid time counts as absent (EIP-7966).
-    Invalid(serde::de::IgnoredAny),
-}
+/// A time in milliseconds, as a JSON number or as hex; an invalid one counts as absent (EIP-7966).
+struct Millis(Option<Duration>);
 
-impl Millis {
-    fn duration(&self) -> Option<Duration> {
-        match self {
-            Self::Number(millis) => Some(Duration::from_millis(*millis)),
-            Self::Hex(millis) => Some(Duration::from_millis(millis.to())),
-            Self::Invalid(_) => None,
-        }
+impl Kind for Millis {
+    fn read(value: Value) -> Result<Self, Wrong> {
+        Ok(Self(Count::read(value).ok().map(|Count(millis)| Duration::from_millis(millis))))
     }
 }
 
@@ -247,10 +248,38 @@ fn forwarder(context: &CallContext) -> Result<&Arc<Forwarder>, CallError> {
     context.forwarder.as_ref().ok_or(CallError::NoForwarder)
 }
 
+/// The names of all methods here, which no other module may have.
+pub const METHODS: &[&str] = &[
+    "eth_call",
+    "eth_estimateGas",
+    "eth_createAccessList",
+    "eth_simulateV1",
+    "eth_callMany",
+    "eth_sendRawTransaction",
+    "eth_sendRawTransactionConditional",
+    "eth_sendRawTransactionSync",
+    "debug_traceCall",
+    "debug_traceTransaction",
+    "debug_traceBlockByNumber",
+    "debug_traceBlockByHash",
+    "trace_call",
+    "trace_transaction",
+    "trace_block",
+];
+
+const UNIQUE: &str = "a name of its own";
+
 /// The methods.
 pub fn module(context: Arc<CallContext>) -> RpcModule<Arc<CallContext>> {
-    const UNIQUE: &str = "a name of its own";
     let mut module = RpcModule::new(context);
+    executing(&mut module);
+    many(&mut module);
+    sending(&mut module);
+    tracing(&mut module);
+    module
+}
+
+fn executing(module: &mut RpcModule<Arc<CallContext>>) {
     module
         .register_async_method("eth_call", |params, context, _| async move {
             let args = context.args(&params, CallArgs::new)?;
@@ -277,35 +306,211 @@ pub fn module(context: Arc<CallContext>) -> RpcModule<Arc<CallContext>> {
         .expect(UNIQUE);
     module
         .register_async_method("eth_simulateV1", |params, context, _| async move {
-            let read = |args: &mut Args| {
-                let payload: SimulatePayload = args.required("the payload")?;
-                Ok((payload, args.block()?))
+            let read = |params: &mut ParamsSequence<'_>| {
+                let payload: SimPayload = params.next()?;
+                Ok((payload, block(params)?))
             };
             let (payload, block) = context.args(&params, read)?;
             let run = |site: &CallSite| simulate::simulate(site, payload);
             context.on_block("eth_simulateV1", &params, block, run).await
         })
         .expect(UNIQUE);
+}
+
+fn many(module: &mut RpcModule<Arc<CallContext>>) {
+    module
+        .register_async_method("eth_callMany", |params, context, _| async move {
+            let read = |params: &mut ParamsSequence<'_>| {
+                let bundles: Vec<Bundle> = params.next()?;
+                let place: Place = params.optional_next()?.unwrap_or_default();
+                let state: Option<StateOverride> = params.optional_next()?;
+                let timeout = params.optional_next::<Count>()?;
+                let timeout = timeout.map(|Count(millis)| Duration::from_millis(millis));
+                Ok((bundles, place, state, timeout))
+            };
+            let (bundles, place, state, timeout) = context.args(&params, read)?;
+            let Some(index) = place.index else {
+                let run =
+                    move |site: &CallSite| many::call(&site.within(timeout), None, bundles, state);
+                return context.on_block("eth_callMany", &params, place.block, run).await;
+            };
+            let found = whole_block(place.block).and_then(|block| named(&context, block));
+            let (site, replayed) = replay(&context, found, timeout);
+            let run = move |site: &CallSite| {
+                let replayed = replayed.ok_or(CallError::Internal)?;
+                many::call(site, Some((&replayed, replayed.index(index)?)), bundles, state)
+            };
+            context.on_site("eth_callMany", &params, site, run).await
+        })
+        .expect(UNIQUE);
+}
+
+fn sending(module: &mut RpcModule<Arc<CallContext>>) {
     module
         .register_async_method("eth_sendRawTransaction", |params, context, _| async move {
-            let raw: Bytes = context.args(&params, |args| args.required("the transaction"))?;
+            let raw: Bytes = context.args(&params, |params| params.next())?;
             let sent = async { forwarder(&context)?.send(&raw).await };
             context.stats.outcome(sent.await)
         })
         .expect(UNIQUE);
     module
+        .register_async_method(
+            "eth_sendRawTransactionConditional",
+            |params, context, _| async move {
+                let read = |params: &mut ParamsSequence<'_>| {
+                    let raw: Bytes = params.next()?;
+                    let conditions: Option<Value> = params.optional_next()?;
+                    Ok((raw, conditions.unwrap_or_else(|| Value::Object(Default::default()))))
+                };
+                let (raw, conditions) = context.args(&params, read)?;
+                let sent = async { forwarder(&context)?.send_conditional(&raw, conditions).await };
+                context.stats.outcome(sent.await)
+            },
+        )
+        .expect(UNIQUE);
+    module
         .register_async_method("eth_sendRawTransactionSync", |params, context, _| async move {
-            let read = |args: &mut Args| {
-                let raw: Bytes = args.required("the transaction")?;
-                let timeout: Option<Millis> = args.optional()?;
-                Ok((raw, timeout.and_then(|timeout| timeout.duration())))
+            let read = |params: &mut ParamsSequence<'_>| {
+                let raw: Bytes = params.next()?;
+                let timeout: Option<Millis> = params.optional_next()?;
+                Ok((raw, timeout.and_then(|Millis(timeout)| timeout)))
             };
             let (raw, timeout) = context.args(&params, read)?;
             let sent = async { forwarder(&context)?.send_sync(&raw, timeout).await };
             context.stats.outcome(sent.await)
         })
         .expect(UNIQUE);
+}
+
+/// The block of a state, where a place within it is named otherwise.
+fn whole_block(id: StateId) -> Result<BlockId, Failure> {
+    match id.frag {
+        None => Ok(id.block),
+        Some(_) => Err(Failure::params("a transaction's index or a fragIndex, not both")),
+    }
+}
+
+/// The block that a request names, to be replayed.
+fn named(context: &CallContext, id: BlockId) -> Result<Replayed, Failure> {
+    let heads = context.blocks.heads()?;
+    let block = context.blocks.find(&heads, id)?;
+    context.replayed(&heads, block)
+}
+
+fn tracing(module: &mut RpcModule<Arc<CallContext>>) {
     module
+        .register_async_method("debug_traceTransaction", |params, context, _| async move {
+            let read = |params: &mut ParamsSequence<'_>| {
+                Ok((params.next::<B256>()?, params.optional_next::<Options>()?.unwrap_or_default()))
+            };
+            let (hash, options) = context.args(&params, read)?;
+            let found = context.replayed_tx(hash);
+            let index = found.as_ref().map_or(0, |(_, index)| *index);
+            let found = found.map(|(replayed, _)| replayed);
+            let (site, replayed) = replay(&context, found, options.timeout);
+            let run = move |site: &CallSite| {
+                replayed.ok_or(CallError::Internal)?.one(site, index, &options)
+            };
+            context.on_site("debug_traceTransaction", &params, site, run).await
+        })
+        .expect(UNIQUE);
+    for name in ["debug_traceBlockByNumber", "debug_traceBlockByHash"] {
+        module
+            .register_async_method(name, move |params, context, _| async move {
+                let read = |params: &mut ParamsSequence<'_>| {
+                    let id = match name {
+                        "debug_traceBlockByHash" => BlockId::from(params.next::<B256>()?),
+                        _ => {
+                            let BlockTag(number) = params.next()?;
+                            BlockId::Number(number)
+                        }
+                    };
+                    Ok((id, params.optional_next::<Options>()?.unwrap_or_default()))
+                };
+                let (id, options) = context.args(&params, read)?;
+                let (site, replayed) = replay(&context, named(&context, id), options.timeout);
+                let run =
+                    move |site: &CallSite| replayed.ok_or(CallError::Internal)?.all(site, &options);
+                context.on_site(name, &params, site, run).await
+            })
+            .expect(UNIQUE);
+    }
+    module
+        .register_async_method("debug_traceCall", |params, context, _| async move {
+            let read = |params: &mut ParamsSequence<'_>| {
+                let (request, block) = (params.next()?, block(params)?);
+                let options: CallOptions = params.optional_next()?.unwrap_or_default();
+                let CallOptions { options, state, block: overrides, index } = options;
+                Ok((CallArgs { request, block, state, overrides }, options, index))
+            };
+            let (args, options, index) = context.args(&params, read)?;
+            let Some(index) = index else {
+                let (block, timeout) = (args.block, options.timeout);
+                let run =
+                    move |site: &CallSite| trace::call(&site.within(timeout), None, args, &options);
+                return context.on_block("debug_traceCall", &params, block, run).await;
+            };
+            let replayed = whole_block(args.block).and_then(|block| named(&context, block));
+            let (site, replayed) = replay(&context, replayed, options.timeout);
+            let run = move |site: &CallSite| {
+                let replayed = replayed.ok_or(CallError::Internal)?;
+                trace::call(site, Some((&replayed, replayed.index(index)?)), args, &options)
+            };
+            context.on_site("debug_traceCall", &params, site, run).await
+        })
+        .expect(UNIQUE);
+    parity(module);
+}
+
+/// The site of a block that is replayed, and the block.
+fn replay(
+    context: &CallContext,
+    found: Result<Replayed, Failure>,
+    timeout: Option<Duration>,
+) -> (Result<CallSite, Failure>, Option<Replayed>) {
+    match found {
+        Ok(replayed) => (Ok(replayed.site(context, timeout)), Some(replayed)),
+        Err(failure) => (Err(failure), None),
+    }
+}
+
+fn parity(module: &mut RpcModule<Arc<CallContext>>) {
+    module
+        .register_async_method("trace_transaction", |params, context, _| async move {
+            let hash: B256 = context.args(&params, |params| params.next())?;
+            let found = context.replayed_tx(hash);
+            let index = found.as_ref().map_or(0, |(_, index)| *index);
+            let (site, replayed) = replay(&context, found.map(|(replayed, _)| replayed), None);
+            let run = move |site: &CallSite| {
+                trace::localized(site, &replayed.ok_or(CallError::Internal)?, Some(index))
+            };
+            context.on_site("trace_transaction", &params, site, run).await
+        })
+        .expect(UNIQUE);
+    module
+        .register_async_method("trace_block", |params, context, _| async move {
+            let id: BlockId = context.args(&params, |params| params.next())?;
+            let (site, replayed) = replay(&context, named(&context, id), None);
+            let run = move |site: &CallSite| {
+                trace::localized(site, &replayed.ok_or(CallError::Internal)?, None)
+            };
+            context.on_site("trace_block", &params, site, run).await
+        })
+        .expect(UNIQUE);
+    module
+        .register_async_method("trace_call", |params, context, _| async move {
+            let read = |params: &mut ParamsSequence<'_>| {
+                let (request, kinds) = (params.next()?, params.next::<Kinds>()?);
+                let block = block(params)?;
+                let (state, overrides) = (params.optional_next()?, params.optional_next()?);
+                Ok((CallArgs { request, block, state, overrides }, kinds))
+            };
+            let (args, kinds) = context.args(&params, read)?;
+            let block = args.block;
+            let run = move |site: &CallSite| trace::parity_call(site, args, kinds);
+            context.on_block("trace_call", &params, block, run).await
+        })
+        .expect(UNIQUE);
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! | -32000 | it exists, but is not kept here and there is no execution client to ask; also "filter not found", which is geth's code for it |
 //! | -32002 | not available now: the chain is not known yet, the state source or the execution client does not answer (EIP-1474) |
 //! | -32005 | a limit of this node is exceeded (EIP-1474) |
-//! | -39001 | there is no such block (execution-apis) |
+//! | -32001 | there is no such block, or no such frag of it (EIP-1898, EIP-1474) |
 
 use std::fmt::Display;
 
@@ -26,7 +26,7 @@ pub const UNAVAILABLE: i32 = -32_002;
 /// A limit is exceeded.
 pub const LIMIT: i32 = -32_005;
 /// There is no such block.
-pub const UNKNOWN_BLOCK: i32 = -39_001;
+pub const UNKNOWN_BLOCK: i32 = -32_001;
 
 /// Why a method has no answer of its own.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub enum Failure {
     Unknown(String),
     /// It does not exist.
     Absent(String),
+    /// It does not exist; what is nearest to it goes along as data.
+    AbsentAt(String, serde_json::Value),
     /// Anything else.
     Error(ErrorObjectOwned),
 }
@@ -49,6 +51,11 @@ impl Failure {
     /// Wrong parameters.
     pub fn invalid(what: &impl Display) -> Self {
         Self::Error(error(INVALID_PARAMS, format!("invalid params: {what}")))
+    }
+
+    /// Wrong parameters, in words that clients look for.
+    pub fn params(what: impl Into<String>) -> Self {
+        Self::Error(error(INVALID_PARAMS, what))
     }
 
     /// A fault of this node.
@@ -71,6 +78,14 @@ impl Failure {
         Self::Error(error(UNKNOWN_BLOCK, what))
     }
 
+    /// There is no subscription of that name; geth's code and text.
+    pub(crate) fn no_subscription(name: &str) -> Self {
+        Self::Error(error(
+            jsonrpsee::types::error::METHOD_NOT_FOUND_CODE,
+            format!("no {name:?} subscription in eth namespace"),
+        ))
+    }
+
     /// "filter not found", geth's text, which clients look for.
     pub(crate) fn filter_not_found() -> Self {
         Self::Error(error(NOT_HERE, "filter not found"))
@@ -83,7 +98,7 @@ impl Failure {
 
     /// Whether it does not exist, as far as can be told here.
     pub(crate) const fn is_absence(&self) -> bool {
-        matches!(self, Self::Unknown(_) | Self::Absent(_))
+        matches!(self, Self::Unknown(_) | Self::Absent(_) | Self::AbsentAt(..))
     }
 
     /// Turns it into a JSON-RPC error.
@@ -93,6 +108,7 @@ impl Failure {
                 error(NOT_HERE, format!("{what}; configure an execution client"))
             }
             Self::Unknown(what) | Self::Absent(what) => error(UNKNOWN_BLOCK, what),
+            Self::AbsentAt(what, data) => ErrorObjectOwned::owned(UNKNOWN_BLOCK, what, Some(data)),
             Self::Error(error) => error,
         }
     }

@@ -5,8 +5,10 @@
 //! same parameters, to the execution client ([`Upstream`]); without one it is an error that says
 //! so ([`error`](crate::error) has the codes).
 //!
-//! A block that is not sealed has the zero hash where a hash belongs, never null: clients' decoders
-//! refuse null in a receipt or a log. Filters that clients poll ([`filters`]) and subscriptions
+//! There are two views of the chain ([`resolve`](crate::resolve)), each with a context of its own
+//! ([`EthContext::showing`]). A receipt, a log or a transaction of a block that is not verified names
+//! it by its provisional hash, because some clients' decoders refuse null there; the block itself, asked
+//! for by the tag `pending`, has null for its hash and nonce, as geth has it. Filters that clients poll ([`filters`]) and subscriptions
 //! (`subscribe.rs`) both read the view's ring of events. A reader that does not keep up costs
 //! nothing and is dropped, never waited for.
 
@@ -14,9 +16,12 @@ mod blocks;
 pub mod config;
 mod fees;
 pub mod filters;
+mod forks;
 mod l1;
 mod logs;
 mod proof;
+mod ranges;
+mod raw;
 mod state;
 mod subscribe;
 mod types;
@@ -40,7 +45,8 @@ use fragcast_upstream::client::FollowStats;
 pub use config::EthConfig;
 
 use crate::error::Failure;
-use crate::resolve::{Blocks, Found};
+use crate::params::Params as Strict;
+use crate::resolve::{Blocks, Ends, Found, Freshness, View};
 use crate::stats::EthStats;
 use crate::upstream::{Upstream, pass_on};
 use filters::Filters;
@@ -88,9 +94,9 @@ pub struct EthContext {
     pub state_waits: bool,
     /// Counters of following the execution client, if there is one.
     pub follow: Option<Arc<FollowStats>>,
-    shared: Shared<subscribe::Key>,
-    filters: Filters,
-    fees: fees::Tips,
+    shared: Arc<Shared<subscribe::Key>>,
+    filters: Arc<Filters>,
+    fees: Arc<fees::Tips>,
     heavy: Arc<Semaphore>,
     reads: Arc<Semaphore>,
 }
@@ -102,8 +108,13 @@ const MAX_WAITING_READS: usize = 64;
 const SHARED: usize = 16 * 1024 * 1024;
 
 /// Methods that read the state.
-const STATE: [&str; 4] =
-    ["eth_getBalance", "eth_getTransactionCount", "eth_getCode", "eth_getStorageAt"];
+const STATE: [&str; 5] = [
+    "eth_getBalance",
+    "eth_getTransactionCount",
+    "eth_getCode",
+    "eth_getStorageAt",
+    "eth_getAccountInfo",
+];
 
 impl EthContext {
     /// A context without filters or subscriptions.
@@ -115,24 +126,48 @@ impl EthContext {
         forwarded: Arc<dyn Forwarded>,
     ) -> Self {
         let memory = config.memory();
+        let ends = Ends { safe: config.safe_behind, finalized: config.finalized_behind };
+        let fresh = Arc::new(Freshness::new(config.pending_max_age()));
         Self {
             spec,
-            blocks: Blocks::new(Arc::clone(&view), config.preconf_as_latest),
+            blocks: Blocks::new(Arc::clone(&view), config.preconf_as_latest).with(ends, fresh),
             view,
             upstream,
             forwarded,
             stats: Arc::default(),
-            shared: Shared::new(SHARED, Arc::clone(&memory)),
+            shared: Arc::new(Shared::new(SHARED, Arc::clone(&memory))),
             memory,
             state_waits: false,
             follow: None,
             reads: Arc::new(Semaphore::new(MAX_WAITING_READS)),
-            filters: Filters::default(),
-            fees: fees::Tips::default(),
+            filters: Arc::default(),
+            fees: Arc::default(),
             heavy: Arc::new(Semaphore::new(
                 config.max_heavy_calls.clamp(1, Semaphore::MAX_PERMITS),
             )),
             config,
+        }
+    }
+
+    /// The context of another view of the same chain; limits, counters and filters are shared.
+    #[must_use]
+    pub fn showing(&self, shows: View) -> Self {
+        Self {
+            spec: Arc::clone(&self.spec),
+            view: Arc::clone(&self.view),
+            blocks: self.blocks.showing(shows),
+            config: self.config.clone(),
+            upstream: self.upstream.clone(),
+            forwarded: Arc::clone(&self.forwarded),
+            stats: Arc::clone(&self.stats),
+            memory: Arc::clone(&self.memory),
+            state_waits: self.state_waits,
+            follow: self.follow.clone(),
+            shared: Arc::clone(&self.shared),
+            filters: Arc::clone(&self.filters),
+            fees: Arc::clone(&self.fees),
+            heavy: Arc::clone(&self.heavy),
+            reads: Arc::clone(&self.reads),
         }
     }
 }
@@ -145,7 +180,19 @@ pub(crate) fn answer<T: Serialize + ?Sized>(value: &T) -> Result<Answer, Failure
     serde_json::value::to_raw_value(value).map_err(|e| Failure::internal(&e))
 }
 
-type Read = fn(&EthContext, &Params<'_>) -> Result<Answer, Failure>;
+type Read = fn(&EthContext, &Strict<'_>) -> Result<Answer, Failure>;
+
+/// Answers, unless there are parameters that the method does not have.
+fn asked(ctx: &EthContext, params: &Params<'_>, read: Read) -> Result<Answer, Failure> {
+    let params = Strict::new(params);
+    let answer = read(ctx, &params);
+    // Parameters are read before anything is looked up.
+    let read = |failure: &Failure| failure.may_be_elsewhere() || failure.is_absence();
+    if answer.as_ref().err().is_none_or(read) {
+        params.finish()?;
+    }
+    answer
+}
 
 /// The answer for a block that does not exist.
 #[derive(Clone, Copy)]
@@ -163,6 +210,7 @@ const LIGHT: &[(&str, Absent, Read)] = &[
     ("eth_chainId", Absent::Error, |ctx, _| answer(&U64::from(ctx.spec.chain_id))),
     ("eth_syncing", Absent::Error, state::syncing),
     ("eth_blockNumber", Absent::Error, state::block_number),
+    ("fragcast_fragHeight", Absent::Error, state::frag_height),
     ("eth_getBalance", Absent::Error, state::balance),
     ("eth_getTransactionCount", Absent::Error, state::nonce),
     ("eth_getCode", Absent::Error, state::code),
@@ -178,7 +226,16 @@ const LIGHT: &[(&str, Absent, Read)] = &[
     ("eth_getTransactionByBlockNumberAndIndex", Absent::Null, blocks::tx_at),
     ("eth_getTransactionByBlockHashAndIndex", Absent::Null, blocks::tx_at_hash),
     ("eth_getTransactionByHash", Absent::Null, blocks::tx),
-    ("eth_getRawTransactionByHash", Absent::Null, blocks::raw_tx),
+    ("eth_getRawTransactionByHash", Absent::Null, raw::tx),
+    ("eth_getRawTransactionByBlockNumberAndIndex", Absent::Null, raw::tx_by_number),
+    ("eth_getRawTransactionByBlockHashAndIndex", Absent::Null, raw::tx_by_hash),
+    ("eth_getHeaderByNumber", Absent::Null, raw::header_by_number),
+    ("eth_getHeaderByHash", Absent::Null, raw::header_by_hash),
+    ("eth_getAccountInfo", Absent::Error, raw::account_info),
+    ("debug_getRawBlock", Absent::Error, raw::block),
+    ("debug_getRawHeader", Absent::Error, raw::header),
+    ("debug_getRawReceipts", Absent::Error, raw::receipts),
+    ("debug_getRawTransaction", Absent::Null, raw::tx),
     ("eth_getTransactionReceipt", Absent::Null, blocks::receipt),
     ("eth_getBlockReceipts", Absent::Null, blocks::receipts),
     ("eth_newFilter", Absent::Error, filters::new_logs),
@@ -198,6 +255,7 @@ const HEAVY: &[(&str, Absent, Read)] = &[
     ("eth_getFilterChanges", Absent::Error, filters::changes),
     ("eth_feeHistory", Absent::Error, fees::history),
     ("eth_getProof", Absent::Error, proof::proof),
+    ("eth_config", Absent::Error, forks::config),
 ];
 
 const CLIENT_VERSION: &str = concat!("fragcast/v", env!("CARGO_PKG_VERSION"));
@@ -218,7 +276,7 @@ pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
             continue;
         }
         let handler = move |params: Params<'static>, ctx: Arc<EthContext>, _| async move {
-            let result = read(&ctx, &params);
+            let result = asked(&ctx, &params, *read);
             finish(&ctx, name, &params, *absent, result).await
         };
         module.register_async_method(name, handler).expect("a name of its own");
@@ -233,7 +291,8 @@ pub fn module(ctx: Arc<EthContext>) -> RpcModule<EthContext> {
     }
     subscribe::register(&mut module);
     for name in proxied {
-        if module.method(&name).is_some() {
+        let elsewhere = [crate::calls::METHODS, crate::about::METHODS];
+        if module.method(&name).is_some() || elsewhere.iter().any(|all| all.contains(&&*name)) {
             tracing::warn!(method = %name, "it is answered here and not proxied");
             continue;
         }
@@ -261,6 +320,11 @@ pub fn receipt_json(
     receipt.and_then(Result::ok).unwrap_or(Value::Null)
 }
 
+/// A forwarded transaction that is in no frag yet, as `eth_getTransactionByHash` gives it.
+pub(crate) fn waiting_json(tx: &Tx) -> Value {
+    serde_json::to_value(types::RpcTx::waiting(tx)).unwrap_or(Value::Null)
+}
+
 /// Reads on a thread that may block, if there is a slot.
 async fn elsewhere(
     ctx: &Arc<EthContext>,
@@ -276,7 +340,7 @@ async fn elsewhere(
     let ctx = Arc::clone(ctx);
     let run = move || {
         let _permit = permit;
-        let result = read(&ctx, &params);
+        let result = asked(&ctx, &params, read);
         (params, result)
     };
     match tokio::task::spawn_blocking(run).await {

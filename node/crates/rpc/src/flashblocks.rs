@@ -26,8 +26,16 @@
 //! **Frames.** By default frames are binary with plain JSON inside, which Base's node and every
 //! version of op-reth read; Base's refuses text frames. A path that ends in `/text` gets text
 //! frames, for rollup-boost's websocket proxy, which refuses binary ones, and for browsers. Every
-//! other path is the same as `/`. Nothing is compressed: consumers accept brotli and plain JSON
-//! alike, by the first byte.
+//! other path is the same as `/`.
+//!
+//! **Compression.** Consumers that offer permessage-deflate (RFC 7692) in their handshake, as browsers
+//! and Node.js do, get compressed frames; a flashblock is compressed once for all of them. Others get
+//! plain JSON: those that know brotli tell it from JSON by the first byte, and no handshake says which
+//! do.
+//!
+//! **Going on.** `?block_number=N&flashblock_index=M`, which Base's builder and proxy take, continues
+//! after that flashblock, if it is still here and block N was not begun again since; else with the
+//! first flashblock of block N's newest attempt, or of the first later block that is here.
 //!
 //! **Retractions** have no message in Flashblocks. An attempt that supersedes another starts again
 //! at index 0 under another payload id, which op-reth accepts. Base's node goes by number and index
@@ -45,8 +53,8 @@
 //! Flashblocks are written once for all subscribers, into a ring of [`Settings::buffer`] bytes and
 //! 1,024 flashblocks that drops the oldest first. A subscriber is a position in it, at most one
 //! flashblock that is being sent, and 8 KiB of buffers. What the ring has dropped and slow
-//! subscribers still hold is bounded by as much again (32 MiB at least): beyond, those who are late go
-//! first.
+//! subscribers still hold is bounded by as much again (32 MiB at least), and so is what is compressed:
+//! beyond, those who are late go first.
 //!
 //! The port is one of `fragcast-port`: who opens no WebSocket, or does not read, gives its place to
 //! who comes; places are bounded in all and by address, messages from a subscriber in length and
@@ -96,8 +104,8 @@ pub struct Settings {
     pub handshake: Duration,
     /// How long the end may take.
     pub closing: Duration,
-    /// Interval of pings; a subscriber that sends nothing for three intervals is dropped.
-    pub ping: Duration,
+    /// A subscriber of which nothing is heard for this long is dropped; it is pinged three times in it.
+    pub idle: Duration,
     /// Whom it answers.
     pub guard: Arc<Guard>,
     /// File descriptors for its connections; `None`: they are set aside.
@@ -113,7 +121,7 @@ impl Default for Settings {
             slow_after: Duration::from_secs(5),
             handshake: Duration::from_secs(5),
             closing: Duration::from_secs(2),
-            ping: Duration::from_secs(15),
+            idle: Duration::from_secs(45),
             guard: Arc::default(),
             descriptors: None,
         }
@@ -123,7 +131,7 @@ impl Default for Settings {
 /// The longest message that a subscriber may send, bytes. None is used; pings have up to 125.
 const MAX_INCOMING: u32 = 4096;
 
-/// Half of what may be held at least: a long flashblock that is on its way to all subscribers makes
+/// A third of what may be held at least: a long flashblock that is on its way to all subscribers makes
 /// nobody late.
 const LEAST_HELD: usize = 32 * 1024 * 1024;
 
@@ -137,11 +145,11 @@ impl Settings {
             websocket: Some(WebSocket {
                 subscriptions: 0,
                 ids: Arc::new(RandomIntegerIdProvider),
-                ping: self.ping,
+                ping: (self.idle / 3).max(Duration::from_millis(1)),
             }),
             slow_after: self.slow_after,
             idle: self.handshake,
-            memory: Memory::new(self.buffer.max(LEAST_HELD).saturating_mul(2)),
+            memory: Memory::new(self.buffer.max(LEAST_HELD).saturating_mul(3)),
             descriptors: self.descriptors.clone(),
             ..PortSettings::small("flashblocks", Arc::clone(&self.guard))
         }
@@ -242,9 +250,9 @@ async fn feed(mut events: broadcast::Receiver<ChainEvent>, hub: Arc<Hub>) {
         match step {
             Step::Nothing => {}
             Step::Ended => hub.ring.end(),
-            Step::Payload { text, first, last } => {
+            Step::Payload { text, at, last } => {
                 FlashblocksStats::count(&hub.stats.published);
-                hub.ring.push(text, first);
+                hub.ring.push(text, at);
                 if last {
                     hub.ring.end();
                 }

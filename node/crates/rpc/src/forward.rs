@@ -8,14 +8,20 @@
 //!
 //! Invariants: a transaction is in the table, and a request that waits for it is among the waiters,
 //! *before* it is sent, because its frag can arrive before the gateway's answer. Both are bounded.
-//! An entry of the table ends when it is executed, when its nonce has passed, or after a time.
+//! An entry of the table ends when it is executed, or when it cannot be executed any more: its nonce
+//! has passed, its sender cannot pay, four blocks that could have included it did not, or a time is
+//! over. From then on nobody is told that it is on its way, and why can be asked ([`Dropped`]).
 
 mod check;
+mod conditions;
+mod dropped;
+mod look;
 mod post;
 mod table;
 mod wait;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +33,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use check::SendError;
+pub use dropped::{Dropped, ForwardStats};
 use fragcast_execution::chain::ChainSpec;
 use fragcast_execution::exec::{ExecutedBlock, Snapshot, Tx};
 use fragcast_execution::executor::{ChainEvent, ChainView};
@@ -35,7 +42,10 @@ pub use table::TableLimits;
 pub use wait::Inclusion;
 
 use crate::eth::Forwarded;
-use check::Checked;
+use check::{Checked, TxLimits};
+use conditions::Conditions;
+use dropped::Reasons;
+use post::Sending;
 use table::{Table, TableFull};
 use wait::Waiters;
 
@@ -101,7 +111,11 @@ pub struct Forwarder {
     http: HttpClient,
     slots: Arc<Semaphore>,
     table: Mutex<Table>,
+    reasons: Mutex<Reasons>,
     waiters: Arc<Waiters>,
+    stats: ForwardStats,
+    /// Whether entries are being looked through.
+    looking: AtomicBool,
 }
 
 impl Forwarder {
@@ -118,6 +132,9 @@ impl Forwarder {
             http: HttpClient { timeout: config.timeout, max_response: MAX_ANSWER },
             slots: Arc::new(Semaphore::new(config.in_flight.clamp(1, Semaphore::MAX_PERMITS))),
             table: Mutex::new(Table::new(config.table)),
+            reasons: Mutex::default(),
+            stats: ForwardStats::default(),
+            looking: AtomicBool::new(false),
             waiters: Arc::new(Waiters::new(config.waiters)),
             config,
             epochs,
@@ -148,6 +165,25 @@ impl Forwarder {
         self.len() == 0
     }
 
+    /// Its counters.
+    pub const fn stats(&self) -> &ForwardStats {
+        &self.stats
+    }
+
+    /// Why a forwarded transaction was dropped, if it was one of the newest to be.
+    pub fn dropped(&self, hash: B256) -> Option<Dropped> {
+        self.reasons().get(hash).cloned()
+    }
+
+    /// Forwarded transactions, by sender and nonce.
+    pub fn all(&self) -> Vec<(Address, Vec<Tx>)> {
+        self.table().all().map(|(sender, txs)| (sender, txs.cloned().collect())).collect()
+    }
+
+    fn reasons(&self) -> std::sync::MutexGuard<'_, Reasons> {
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,7 +199,7 @@ impl Forwarder {
             let event = tokio::select! {
                 event = events.recv() => event,
                 _ = tick.tick() => {
-                    self.table().expire(Instant::now());
+                    self.change(|table| table.expire(Instant::now()));
                     continue;
                 }
             };
@@ -172,7 +208,10 @@ impl Forwarder {
                     let first = snapshot.frags.last().map_or(0, |frag| frag.first_index);
                     self.executed(&snapshot, first);
                 }
-                Ok(ChainEvent::Verified(block)) => self.executed(&block.snapshot, 0),
+                Ok(ChainEvent::Verified(block)) => {
+                    self.executed(&block.snapshot, 0);
+                    self.look_through();
+                }
                 // What was preconfirmed there is for its sender to send again.
                 Ok(ChainEvent::Retracted { .. } | ChainEvent::Unwound(_)) => {}
                 Err(RecvError::Lagged(_)) => self.catch_up(),
@@ -196,13 +235,13 @@ impl Forwarder {
     }
 
     fn executed(&self, snapshot: &Arc<Snapshot>, first: usize) {
-        let mut table = self.table();
         let frags = snapshot.frags.iter().filter(|frag| frag.first_index >= first);
         for placed in frags.flat_map(|frag| frag.txs()) {
             let tx = &placed.executed.tx;
-            table.executed(tx.hash, tx.sender, tx.envelope.nonce());
             let inclusion = Inclusion { snapshot: Arc::clone(snapshot), index: placed.index };
             self.waiters.resolve(tx.hash, &inclusion);
+            self.change(|table| table.executed(tx.hash, tx.sender, tx.envelope.nonce()));
+            self.reasons().forget(tx.hash);
         }
     }
 
@@ -223,10 +262,18 @@ impl Forwarder {
     /// Checks a transaction outside the async threads, because that recovers a signature and reads
     /// state.
     async fn check(&self, raw: &Bytes) -> Result<Checked, SendError> {
-        let limits = (self.config.max_tx_bytes, self.config.max_blob_tx_bytes);
+        let limits = TxLimits {
+            bytes: self.config.max_tx_bytes,
+            with_blobs: self.config.max_blob_tx_bytes,
+            remembered: self.config.table.ttl,
+        };
         let (raw, spec, view) = (raw.clone(), Arc::clone(&self.spec), Arc::clone(&self.view));
         let check = move || check::check(&raw, &spec, &view, limits);
-        tokio::task::spawn_blocking(check).await.unwrap_or(Err(SendError::Busy))
+        let checked = tokio::task::spawn_blocking(check).await.unwrap_or(Err(SendError::Busy));
+        if checked.is_err() {
+            count(&self.stats.refused);
+        }
+        checked
     }
 
     fn slot(&self) -> Result<OwnedSemaphorePermit, SendError> {
@@ -240,7 +287,25 @@ impl Forwarder {
     pub async fn send(self: &Arc<Self>, raw: &Bytes) -> Result<B256, ErrorObjectOwned> {
         let slot = self.slot()?;
         let checked = self.check(raw).await?;
-        self.forward(checked, raw, slot).await
+        self.forward(checked, raw, None, slot).await
+    }
+
+    /// Checks a transaction and its conditions, and sends both. Returns its hash.
+    ///
+    /// # Errors
+    /// Those of [`Self::send`]; -32003 if a condition does not hold now, -32005 if there are too many.
+    pub async fn send_conditional(
+        self: &Arc<Self>,
+        raw: &Bytes,
+        conditions: Value,
+    ) -> Result<B256, ErrorObjectOwned> {
+        let slot = self.slot()?;
+        let parsed = Conditions::read(&conditions)?;
+        let checked = self.check(raw).await?;
+        let view = Arc::clone(&self.view);
+        let hold = tokio::task::spawn_blocking(move || parsed.check(&view));
+        hold.await.unwrap_or(Err(SendError::Busy)).inspect_err(|_| count(&self.stats.refused))?;
+        self.forward(checked, raw, Some(conditions), slot).await
     }
 
     /// Sends in a task of its own, so that the outcome is recorded even if the request is dropped.
@@ -248,18 +313,36 @@ impl Forwarder {
         self: &Arc<Self>,
         checked: Checked,
         raw: &Bytes,
+        conditions: Option<Value>,
         slot: OwnedSemaphorePermit,
     ) -> Result<B256, ErrorObjectOwned> {
         let hash = checked.tx.hash;
-        self.table().insert(checked.tx, Instant::now()).map_err(|full| match full {
-            TableFull::Known => SendError::AlreadyKnown,
-            TableFull::Sender => SendError::SenderFull(self.config.table.per_sender),
+        // The block that is being built may be all but whole.
+        let from_block =
+            self.view.heads().map_or(0, |heads| heads.pending().header.number.saturating_add(1));
+        let inserted = self.change(|table| table.insert(checked.tx, from_block, Instant::now()));
+        inserted.map_err(|full| {
+            count(&self.stats.refused);
+            match full {
+                TableFull::Known => SendError::AlreadyKnown,
+                TableFull::Sender => SendError::SenderFull(self.config.table.per_sender),
+                TableFull::Underpriced(text) => SendError::Invalid(text),
+            }
         })?;
-        let (forwarder, raw) = (Arc::clone(self), raw.clone());
+        self.reasons().forget(hash);
+        let sending = Sending { raw: raw.clone(), hash, conditions };
+        let forwarder = Arc::clone(self);
         let sent = tokio::spawn(async move {
-            let result = forwarder.post(&raw, hash).await;
-            if result.is_err() {
-                forwarder.table().remove(hash);
+            let result = forwarder.post(&sending).await;
+            match &result {
+                Ok(()) => {
+                    count(&forwarder.stats.sent);
+                    forwarder.change(|table| table.taken(hash));
+                }
+                Err(_) => {
+                    count(&forwarder.stats.not_taken);
+                    forwarder.table().remove(hash);
+                }
             }
             drop(slot);
             result
@@ -310,15 +393,16 @@ impl Forwarder {
             if nonce > expected {
                 return Err(SendError::NonceGap { expected, nonce }.into());
             }
-            match self.forward(checked, raw, slot).await {
+            match self.forward(checked, raw, None, slot).await {
                 // Somebody else may have just sent the same.
                 Err(error) if self.get(hash).is_none() => Err(error),
                 _ => Ok(()),
             }
         };
         let executed_or_timeout = async {
-            match tokio::time::timeout_at(deadline, waiting.inclusion()).await {
-                Ok(Some(inclusion)) => Ok(inclusion),
+            match tokio::time::timeout_at(deadline, waiting.outcome()).await {
+                Ok(Some(Ok(inclusion))) => Ok(inclusion),
+                Ok(Some(Err(why))) => Err(SendError::Dropped(why.to_string())),
                 Ok(None) | Err(_) => Err(SendError::TimedOut { hash, timeout }),
             }
         };
@@ -335,6 +419,10 @@ impl Forwarder {
     }
 }
 
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
 impl Forwarded for Forwarder {
     fn pending_nonce(&self, address: Address, state_nonce: u64) -> u64 {
         Self::pending_nonce(self, address, state_nonce)
@@ -346,4 +434,4 @@ impl Forwarded for Forwarder {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -72,15 +72,17 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":2,"method":"eth_getLogs","params":[{"fromBlock":"0x0"}]}"#,
             r#"{"jsonrpc":"2.0","id":3,"method":"eth_feeHistory","params":["0x2","latest",[9]]}"#,
             r#"{"jsonrpc":"2.0","id":"a","method":"eth_getBalance","params":["0x00","0x1"]}"#,
+            r#"{"jsonrpc":"2.0","id":5,"method":"eth_getCode","params":["0x7070707070707070707070707070707070707070",{"blockNumber":"0x1","fragIndex":"0x0"}]}"#,
+            r#"{"jsonrpc":"2.0","id":6,"method":"eth_getLogs","params":[{"fromBlock":"pending","toBlock":"0x2","topics":[null]}]}"#,
         ];
         fragcast_shredder::fuzzing::run_on_seeded_bytes(
             super::TARGETS,
             "fuzz rpc",
             (300, 200),
             |round, data| {
-                let Some(request) = requests.get(round % 5) else { return };
+                let Some(request) = requests.get(round % 7) else { return };
                 let mut changed = request.as_bytes().to_vec();
-                for change in data.chunks_exact(2).take(round / 5 % 4) {
+                for change in data.chunks_exact(2).take(round / 7 % 4) {
                     let at = usize::from(change[0]) % changed.len();
                     changed[at] = change[1] % 128;
                 }

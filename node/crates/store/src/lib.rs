@@ -73,7 +73,7 @@ use redb::{Database, DatabaseError};
 
 pub use error::StoreError;
 use fragcast_execution::chain::ChainSpec;
-use fragcast_execution::exec::{Anchor, ExecutedBlock, SealedBlock, StateSource, StateView};
+use fragcast_execution::exec::{Anchor, ExecutedBlock, SealedBlock, State, StateSource, StateView};
 use fragcast_execution::executor::History;
 use fragcast_execution::state::SourceError;
 use fragcast_execution::trie::{StateTrie, TrieNodes};
@@ -87,7 +87,7 @@ use writer::Command;
 /// Settings of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// The number of blocks that can be unwound.
+    /// The number of blocks that can be unwound, and whose state can be read.
     pub reorg_depth: u64,
     /// Verified blocks that may wait to be written, at least 1; about 2 MB each.
     pub queue: usize,
@@ -492,6 +492,22 @@ impl History for Store {
 
     fn block(&self, hash: B256) -> Result<Option<Arc<ExecutedBlock>>, SourceError> {
         Ok(self.shared.view.load_full().block(hash)?.map(Arc::new))
+    }
+
+    fn header_of(&self, hash: B256) -> Result<Option<Header>, SourceError> {
+        Ok(self.shared.view.load().header(hash)?)
+    }
+
+    /// The state after one of the last [`StoreConfig::reorg_depth`] blocks: the newest durable one, with
+    /// what later blocks overwrote laid over it.
+    fn state(&self, hash: B256) -> Result<Option<State>, SourceError> {
+        let view = self.shared.view.load_full();
+        let Some(header) = view.header(hash)? else { return Ok(None) };
+        if header.number > view.head.number || view.hash(header.number)? != Some(hash) {
+            return Ok(None);
+        }
+        let Some(layer) = view.taken_back(header.number)? else { return Ok(None) };
+        Ok(Some(State::new(view).with(Arc::new(layer))))
     }
 
     fn tx(&self, hash: B256) -> Result<Option<(B256, usize)>, SourceError> {

@@ -55,16 +55,26 @@ impl Undo {
         out
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Bad> {
+    /// Only accounts and slots, which are what a state is read from.
+    pub(super) fn decode_flat(bytes: &[u8]) -> Result<Self, Bad> {
+        Self::read_flat(&mut Reader::new(bytes))
+    }
+
+    fn read_flat(reader: &mut Reader<'_>) -> Result<Self, Bad> {
         // No account and no slot is stored as nothing.
         let optional = |value: &[u8]| (!value.is_empty()).then(|| value.to_vec());
-        let mut reader = Reader::new(bytes);
         let accounts = (0..reader.count(21)?)
             .map(|_| Ok((reader.array()?, optional(reader.short()?))))
             .collect::<Result<_, Bad>>()?;
         let slots = (0..reader.count(53)?)
             .map(|_| Ok((reader.array()?, optional(reader.short()?))))
             .collect::<Result<_, Bad>>()?;
+        Ok(Self { accounts, slots, nodes: Vec::new() })
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Bad> {
+        let mut reader = Reader::new(bytes);
+        let flat = Self::read_flat(&mut reader)?;
         let nodes = (0..reader.count(2)?)
             .map(|_| {
                 let key = reader.short()?.to_vec();
@@ -73,6 +83,6 @@ impl Undo {
             })
             .collect::<Result<_, Bad>>()?;
         reader.end()?;
-        Ok(Self { accounts, slots, nodes })
+        Ok(Self { nodes, ..flat })
     }
 }

@@ -12,7 +12,7 @@ use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_rlp::Decodable;
 use alloy_trie::Nibbles;
 use arc_swap::ArcSwap;
-use fragcast_execution::exec::{ExecutedBlock, StateView};
+use fragcast_execution::exec::{ExecutedBlock, Layer, StateView};
 use fragcast_execution::state::{Account, SourceError};
 use fragcast_execution::trie::{TrieId, TrieNodes};
 use redb::{ReadOnlyTable, ReadableDatabase};
@@ -21,6 +21,7 @@ use super::StoreError;
 use super::body::{assemble, decode_body, decode_receipts};
 use super::codec::{self, Bad, Head};
 use super::tables::{self, meta};
+use super::undo::Undo;
 
 /// Makes an error that says what is damaged.
 pub(super) fn corrupt(what: impl std::fmt::Display) -> impl FnOnce(Bad) -> StoreError {
@@ -112,6 +113,30 @@ impl StoreView {
         let Some(place) = self.txs.get(&hash.0)? else { return Ok(None) };
         let (number, index) = place.value();
         Ok(self.hash(number)?.map(|block| (block, index as usize)))
+    }
+
+    /// The values that were overwritten after block `number`, as a layer over this state; `None` if the
+    /// undo record of a block is gone.
+    pub(super) fn taken_back(&self, number: u64) -> Result<Option<Layer>, StoreError> {
+        let mut layer = Layer::default();
+        for undone in number.saturating_add(1)..=self.head.number {
+            let Some(record) = self.undo.get(undone)? else { return Ok(None) };
+            let wrong = || corrupt(format!("the undo record of block {undone}"));
+            let undo = Undo::decode_flat(record.value()).map_err(wrong())?;
+            // The first to have overwritten a value knows what it was.
+            for (address, value) in undo.accounts {
+                let account = value.as_deref().map(codec::decode_account).transpose();
+                let account = account.map_err(wrong())?;
+                layer.accounts.entry(address.into()).or_insert(account);
+            }
+            for (key, value) in undo.slots {
+                let (address, slot) = codec::split_slot_key(&key);
+                let value = value.as_deref().map(codec::decode_slot).transpose();
+                let value = value.map_err(wrong())?.unwrap_or_default();
+                layer.storage.entry(address).or_default().slots.entry(slot).or_insert(value);
+            }
+        }
+        Ok(Some(layer))
     }
 
     fn read_account(&self, address: Address) -> Result<Option<Account>, StoreError> {

@@ -6,18 +6,21 @@
 //! decides which chain is canonical.
 //!
 //! [`Client`] is the transport, [`RpcSource`] a source of state, [`follow()`] follows the client's
-//! canonical chain, [`probe()`] collects what `check-config` shows.
+//! canonical chain, [`probe()`] collects what `check-config` shows, [`forks()`] the fork times that it
+//! compares.
 
 mod block;
 mod blocking;
 mod cache;
 pub mod follow;
+pub mod forks;
 pub mod probe;
 pub mod rpc;
 pub mod source;
 
 pub use blocking::BlockingClient;
 pub use follow::{FollowConfig, FollowStats, follow};
+pub use forks::{ClientForks, Differences, differences, forks};
 pub use probe::{ProbeReport, probe};
 pub use rpc::{Client, ClientConfig, ClientError};
 pub use source::{RpcSource, SourceLimits};

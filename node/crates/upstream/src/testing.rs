@@ -84,6 +84,8 @@ pub struct State {
     pub asked: BTreeMap<String, u64>,
     /// HTTP requests.
     pub requests: u64,
+    /// Answers of methods that it has besides.
+    pub more: BTreeMap<String, Value>,
     /// Transactions that were sent to it.
     pub sent: Vec<Bytes>,
 }

@@ -81,6 +81,7 @@ impl Building<'_> {
             let number = loop {
                 let env = gateway.open(timestamp)?;
                 let number = env.number;
+                self.pool.follow(&gateway);
                 // The Env of a block that is built again must be another one.
                 timestamp = env.timestamp + 1;
                 if let Some(churn) = self.churn.as_deref_mut() {
@@ -122,6 +123,7 @@ impl Building<'_> {
             let (message, outcomes) = tokio::task::block_in_place(|| {
                 gateway.frag_with(&users, self.args.txs.into(), frag + 1 == frags)
             })?;
+            self.pool.follow(gateway);
             self.pool.offered(&users, &outcomes);
             let included = users.iter().zip(&outcomes);
             let included =

@@ -18,6 +18,8 @@ pub struct LocalOptions {
     pub gateways: usize,
     /// Blocks that a gateway leads at a time.
     pub blocks_per_term: u64,
+    /// Gateways that may lead a block beside the scheduled one.
+    pub substitutes: u8,
     /// Chain id.
     pub chain_id: u64,
     /// Dialect.
@@ -38,6 +40,8 @@ pub struct LocalOptions {
     pub http_port: u16,
     /// Reads of `latest` see the newest executed frag.
     pub preconf_as_latest: bool,
+    /// Origins of web pages that may use the public JSON-RPC.
+    pub cors: Vec<String>,
     /// How much the nodes use gossip.
     pub policy: Policy,
     /// How messages travel.
@@ -68,6 +72,7 @@ impl LocalOptions {
             guests: 0,
             gateways: 1,
             blocks_per_term: 30,
+            substitutes: 0,
             chain_id: 901,
             dialect: Dialect::V0,
             loss: 0.0,
@@ -78,6 +83,7 @@ impl LocalOptions {
             gateway_url: None,
             http_port: 0,
             preconf_as_latest: false,
+            cors: Vec::new(),
             policy: Policy::Off,
             mode: Mode::Turbine,
             gossip_port: 0,

@@ -19,6 +19,9 @@ use crate::node::Sockets;
 /// Blocks of a laboratory come as fast as they are made, whatever the chain's own pace.
 const BLOCK_TIME_MS: u64 = 50;
 
+/// Nor does a substitute wait a second.
+const SUBSTITUTE_AFTER_MS: u64 = 300;
+
 /// Nor does anybody wait a second for a registration.
 const REGISTRY_POLL_MS: u64 = 50;
 
@@ -46,6 +49,7 @@ pub(super) fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Pr
     config.leader.journal = dir.join("leader.journal");
     config.leader.route = options.route;
     config.leader.hand_over_ms = options.hand_over_ms;
+    config.leader.substitute_after_ms = SUBSTITUTE_AFTER_MS;
     config.leader.loss_per_hop = options.loss.clamp(0.02, 0.5);
     config.p2p.uplink_mbit = options.uplink_mbit;
     // Everybody has the same address here.
@@ -71,6 +75,7 @@ pub(super) fn prepare(options: &LocalOptions, index: usize) -> anyhow::Result<Pr
     config.registry.poll_ms = REGISTRY_POLL_MS;
     config.registry.saved = dir.join("schedule.json");
     config.rpc.preconf_as_latest = options.preconf_as_latest;
+    config.http.cors.clone_from(&options.cors);
     if let Some(port) = options.flashblocks_port {
         let port = if index == 0 { port } else { 0 };
         config.flashblocks.listen = SocketAddr::new(any.ip(), port).to_string();
@@ -140,6 +145,7 @@ pub(super) fn network_file(
         chain_id,
         dialect: options.dialect,
         blocks_per_term: options.blocks_per_term,
+        substitutes: options.substitutes,
         block_time_ms: Some(BLOCK_TIME_MS),
         gateways: gateways.iter().map(GatewayKey::address).collect(),
         bootstrap: Vec::new(),

@@ -2,7 +2,8 @@
 //!
 //! A flat list a block: a block has a dozen messages, and comparing an index is faster than
 //! any tree at that size. The bounds are a block's own, so that a gateway that signs without
-//! end fills its own blocks and nobody else's.
+//! end fills its own blocks and nobody else's. Of a block that substitutes may lead as well each of
+//! them has an eighth.
 
 use std::collections::BTreeMap;
 
@@ -14,17 +15,21 @@ use crate::gossip::GossipOutcome;
 /// Blocks of which messages are remembered. The protocol's window has 72.
 pub const MAX_BLOCKS: usize = 128;
 
-/// Messages of a block: eight attempts at 64 messages each. With 102 bytes a message all blocks
+/// Messages of a block: eight attempts at 64 messages each. With 104 bytes a message all blocks
 /// together take 7 MB, and a chain of ten frags a block 160 kB.
 pub const MAX_OF_BLOCK: usize = 512;
 
 /// Messages of one place in a block: as often as a block can be opened.
 pub const MAX_VERSIONS: usize = 8;
 
-/// A message that the scheduled gateway signed.
+/// Messages of a block that a substitute may have.
+const MAX_OF_SUBSTITUTE: usize = MAX_OF_BLOCK / 8;
+
+/// A message that the gateway of a rank signed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
     pub(super) kind: Kind,
+    pub(super) rank: u8,
     pub(super) index: u16,
     pub(super) root: B256,
     /// The signature in canonical form.
@@ -38,7 +43,7 @@ impl Known {
     }
 
     fn is_same_place(&self, other: &Self) -> bool {
-        self.index == other.index && self.kind == other.kind
+        self.index == other.index && self.kind == other.kind && self.rank == other.rank
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -74,10 +79,14 @@ impl Seen {
         self.blocks.retain(|block, _| (low..=high).contains(block));
     }
 
-    /// The message of the same root in the same place.
-    pub(super) fn get(&self, block: u64, message: &Known) -> Option<&Known> {
+    /// The message of the same root in the same place and with the same signature but for its v.
+    pub(super) fn get(&self, block: u64, message: &Known) -> Option<Known> {
         let entries = self.blocks.get(&block)?;
-        entries.iter().map(|entry| &entry.known).find(|known| known.is_same(message))
+        let mut known = entries.iter().map(|entry| entry.known);
+        known.find(|known| {
+            let message = Known { rank: known.rank, ..*message };
+            known.is_same(&message) && known.r_s() == message.r_s()
+        })
     }
 
     /// Remembers a verified message that came in canonical form or not, if there is room for it,
@@ -97,7 +106,9 @@ impl Seen {
             if entries.iter().filter(same_place).count() >= MAX_VERSIONS {
                 return GossipOutcome::Conflict;
             }
-            if entries.len() >= MAX_OF_BLOCK {
+            let of_rank = || entries.iter().filter(|entry| entry.known.rank == message.rank);
+            let is_over = message.rank > 0 && of_rank().count() >= MAX_OF_SUBSTITUTE;
+            if entries.len() >= MAX_OF_BLOCK || is_over {
                 return GossipOutcome::Full;
             }
         } else if self.blocks.len() >= MAX_BLOCKS {
@@ -119,6 +130,6 @@ mod tests {
 
     #[test]
     fn an_entry_is_as_large_as_the_bound_says() {
-        assert!(size_of::<Entry>() <= 102, "{}", size_of::<Entry>());
+        assert!(size_of::<Entry>() <= 104, "{}", size_of::<Entry>());
     }
 }

@@ -190,13 +190,13 @@ impl Fallback {
         key: &MessageKey,
         message: &VerifiedMessage,
     ) {
-        let leads = ctx.leads(key.block);
+        let leads = ctx.leader_key_of(key) == Some(ctx.me());
         let everything = self.policy == Policy::Always
             || ctx.mode == Mode::Gossip
             || self.health.state() != State::Turbine;
         let mut listeners = self.publishing.listeners.keys();
         let mine = (leads && everything)
-            || listeners.any(|l| leads || self.is_holder(ctx, key.block, message, *l));
+            || listeners.any(|l| leads || self.is_holder(ctx, key, message, *l));
         if mine {
             self.publish(ctx, message);
         }
@@ -207,13 +207,13 @@ impl Fallback {
     fn is_holder(
         &self,
         ctx: &Ctx,
-        block: u64,
+        key: &MessageKey,
         message: &VerifiedMessage,
         listener: Listener,
     ) -> bool {
-        let Some(living) = ctx.epochs.at(block) else { return false };
+        let Some(living) = ctx.epochs.at(key.block) else { return false };
         let Some(me) = living.me() else { return false };
-        let leader = ctx.leader_key(block);
+        let leader = ctx.leader_key_of(key);
         let mine = links::rank(&message.root(), me);
         // Others who are connected to the listener. Who listens itself is taken not to get much
         // over the overlay, unless this node does both as well.
@@ -252,8 +252,8 @@ impl Fallback {
             .recent
             .from(from)
             .filter(|(key, message)| {
-                let mine =
-                    ctx.leads(key.block) || self.is_holder(ctx, key.block, message, listener);
+                let leads = ctx.leader_key_of(key) == Some(ctx.me());
+                let mine = leads || self.is_holder(ctx, key, message, listener);
                 mine && !self.seen.is_unpublished(key, message.root())
             })
             .map(|(_, message)| message.clone())

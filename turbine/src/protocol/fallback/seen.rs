@@ -5,18 +5,20 @@ use std::collections::BTreeMap;
 use alloy_primitives::{Address, B256};
 use fragcast_shredder::{Kind, MessageKey, Owner, Shares};
 
+use crate::schedule::Lead;
 use crate::time::Timestamp;
 
 /// Messages whose arrivals are remembered, about 200 bytes each; half of them at most are of one
 /// gateway.
 const MAX_SEEN: usize = 32_768;
-/// Messages of one place in a block: as often as a block can be opened.
+/// Messages of one place in a block that a gateway may have: as often as a block can be opened.
 const MAX_VERSIONS: usize = 8;
 
 /// One message as it arrived.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
     root: B256,
+    gateway: Address,
     pub(super) attempt: u8,
     pub(super) overlay_at: Option<Timestamp>,
     pub(super) gossip_at: Option<Timestamp>,
@@ -65,13 +67,14 @@ impl Seen {
         all.any(|seen| by_gossip(seen) || answered(seen) & 1 == 1)
     }
 
-    /// The attempt that a message of gossip most likely belongs to: an Env opens the next one,
-    /// the rest goes with the newest Env that is known.
-    pub(super) fn guess(&self, block: u64, kind: Kind) -> u8 {
-        let newest = self.at((block, 0)).iter().map(|seen| seen.attempt).max();
+    /// The attempt of its gateway's that a message of gossip most likely belongs to: an Env opens the
+    /// next one, the rest goes with the newest Env that is known.
+    pub(super) fn guess(&self, block: u64, kind: Kind, gateway: Address, lead: &Lead) -> u8 {
+        let envs = self.at((block, 0)).iter().filter(|seen| seen.gateway == gateway);
+        let newest = envs.map(|seen| seen.attempt).max();
         match (kind, newest) {
-            (_, None) => 0,
-            (Kind::Env, Some(newest)) => newest.saturating_add(1).min(MAX_VERSIONS as u8 - 1),
+            (_, None) => lead.first_attempt,
+            (Kind::Env, Some(newest)) => newest.saturating_add(1).min(lead.last_attempt),
             (_, Some(newest)) => newest,
         }
     }
@@ -84,9 +87,11 @@ impl Seen {
         gateway: Address,
     ) -> Option<&mut Arrival> {
         let at = (key.block, key.message);
-        let known = self.at(at).iter().position(|seen| seen.root == root);
+        let of_gateway = |seen: &&Arrival| seen.gateway == gateway;
+        let known =
+            self.at(at).iter().position(|seen| seen.root == root && seen.gateway == gateway);
         if known.is_none() {
-            if self.at(at).len() >= MAX_VERSIONS {
+            if self.at(at).iter().filter(of_gateway).count() >= MAX_VERSIONS {
                 return None;
             }
             let owner = self.places.get(&at).map_or(Owner::from(gateway), |place| place.owner);
@@ -97,6 +102,7 @@ impl Seen {
             let new = Place { owner, arrivals: Vec::new() };
             self.places.entry(at).or_insert(new).arrivals.push(Arrival {
                 root,
+                gateway,
                 attempt: key.attempt,
                 overlay_at: None,
                 gossip_at: None,
@@ -167,14 +173,24 @@ mod tests {
     #[test]
     fn attempts_are_guessed_from_the_envs_that_are_known() {
         let mut seen = Seen::default();
-        assert_eq!((seen.guess(1, Kind::Env), seen.guess(1, Kind::Seal)), (0, 0));
+        let lead = Lead { rank: 0, first_attempt: 0, last_attempt: 7 };
+        let guess = |seen: &Seen, kind| seen.guess(1, kind, GATEWAY, &lead);
+        assert_eq!((guess(&seen, Kind::Env), guess(&seen, Kind::Seal)), (0, 0));
         for attempt in 0..8 {
-            assert_eq!(seen.guess(1, Kind::Env), attempt);
+            assert_eq!(guess(&seen, Kind::Env), attempt);
             seen.entry(key(1, attempt, 0), root(attempt.into()), GATEWAY).unwrap();
-            assert_eq!(seen.guess(1, Kind::Frag), attempt);
+            assert_eq!(guess(&seen, Kind::Frag), attempt);
         }
-        assert_eq!(seen.guess(1, Kind::Env), 7, "as often as a block can be opened");
+        assert_eq!(guess(&seen, Kind::Env), 7, "as often as a block can be opened");
         assert!(seen.entry(key(1, 7, 0), root(99), GATEWAY).is_none());
+        // What one gateway has sent says nothing of another's attempts, and leaves them their room.
+        let substitute = Address::repeat_byte(2);
+        let lead = Lead { rank: 1, first_attempt: 0, last_attempt: 1 };
+        for (root, attempt) in [(1_u64, 0), (100, 1), (101, 1)] {
+            assert_eq!(seen.guess(1, Kind::Env, substitute, &lead), attempt);
+            let entry = seen.entry(key(1, attempt, 0), self::root(root), substitute).unwrap();
+            assert_eq!(entry.attempt, attempt, "though another has signed the same content");
+        }
         assert!(seen.entry(key(1, 0, 0), root(3), GATEWAY).is_some(), "known already");
     }
 

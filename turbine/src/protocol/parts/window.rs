@@ -116,8 +116,7 @@ impl Parts {
             None => Age::Unknown,
         };
         let block = message.message().block();
-        let gateway = self.ctx.epochs.view().gateway(block).unwrap_or_default();
-        Sight { block, kind: message.message().kind(), gateway, age }
+        Sight { block, kind: message.message().kind(), gateway: message.gateway(), age }
     }
 
     /// A message of the overlay was taken.
@@ -315,6 +314,7 @@ impl Parts {
 
     fn part_of_block(&mut self, from: PeerKey, key: MessageKey, message: VerifiedMessage) {
         self.again.note(key.block);
+        self.substituting.note(&mut self.ctx, &key, message.message().kind());
         if self.ctx.window.place(self.ctx.now, key.block) == Place::Inside {
             self.fallback.note_answer(key, &message);
             self.repair.settled(here!(self), &key);

@@ -174,7 +174,8 @@ impl Samples {
 /// Who is to send this node each shred of a set; `None` where that is not known.
 fn parents(ctx: &Ctx, header: &SetHeader, root: &[u8; 32]) -> Option<Vec<PeerKey>> {
     let living = ctx.epochs.at(header.block)?;
-    let (me, leader) = (living.me()?, living.epoch().leader_index(header.block)?);
+    let (me, leader) =
+        (living.me()?, living.epoch().leader_index_of(header.block, header.attempt)?);
     let paths = Known::of(header, root).paths(living.plans.get(header.plan)?, leader)?;
     let parent = |index| Some(living.key(paths.of(me, index)?.parent().unwrap_or(leader)));
     (0..paths.shards()).map(parent).collect()

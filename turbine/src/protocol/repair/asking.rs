@@ -45,7 +45,7 @@ impl Repair {
             let key = MessageKey { block: tip.block, attempt: tip.attempt, message: 0 };
             let theirs = |leader| leader != ctx.me();
             let may_be = tip.attempt < MAX_ATTEMPTS && here.admits(&key);
-            if may_be && ctx.leader_key(tip.block).is_some_and(theirs) {
+            if may_be && ctx.leader_key_of(&key).is_some_and(theirs) {
                 let due = self.quiet_until(ctx, &key, true);
                 self.wants.told(ctx.now, teller, tip, due, |key| here.has(key));
             }
@@ -79,7 +79,7 @@ impl Repair {
     /// anybody was asked.
     fn ask(&mut self, ctx: &mut Ctx, here: Here<'_>, key: MessageKey, waiting: AllWaiting) -> bool {
         let now = ctx.now;
-        let leader = ctx.leader_key(key.block).filter(|leader| *leader != ctx.me());
+        let leader = ctx.leader_key_of(&key).filter(|leader| *leader != ctx.me());
         let Some(leader) = leader.filter(|_| here.admits(&key)) else {
             // Not ours to ask for any more.
             self.wants.remove(&key);

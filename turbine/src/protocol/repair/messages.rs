@@ -58,7 +58,7 @@ impl Repair {
         let tells = ctx.config.repair.enabled && ctx.mode != Mode::Gossip;
         if tells
             && recent.get(key).is_some()
-            && ctx.leader(key.block).is_some()
+            && ctx.leader_of(key).is_some()
             && self.store.mark(ctx.now, key, kind == Kind::Seal)
         {
             self.tell(ctx);

@@ -55,7 +55,11 @@ fn follow(net: &mut Net, members: usize) {
             let up = net.nodes[guest].is_connected(key);
             let can = !net.dead[member] || net.cut[member];
             if wanted.contains(&key) && !up && can {
-                let of = net.nodes[member].handle_guest(net.now, net.ids[guest]).expect("room");
+                let (now, id) = (net.now, net.ids[guest]);
+                let Some(of) = net.nodes[member].handle_guest(now, id) else {
+                    net.nodes[guest].handle_refused(now, key);
+                    continue;
+                };
                 net.nodes[member].handle_connected(of);
                 net.nodes[guest].handle_connected(key);
             } else if up && !wanted.contains(&key) {
@@ -413,6 +417,59 @@ fn a_guest_asks_again_who_has_not_answered() {
     assert!((4..=5).contains(&asked.len()), "{asked:?}");
     assert!(asked.iter().all(|(_, share)| *share == Share::All), "{asked:?}");
     assert!(asked.windows(2).all(|pair| pair[1].0 - pair[0].0 >= Duration::from_secs(5)));
+}
+
+/// Members let in twelve each; each guest looked for the nearest of six, and as many have three.
+#[test]
+fn guests_give_back_the_places_that_they_do_not_need() {
+    let mut net = network(&[1; 10], 30, 0.0, &config(TREES[0], 0.0));
+    net.nodes[..10].iter_mut().for_each(|node| node.parts.ctx.config.guests = 12);
+    let connections = |net: &Net| {
+        (10..40).map(|guest| net.nodes[guest].connected_peers().count()).collect::<Vec<_>>()
+    };
+    follow(&mut net, 10);
+    assert!(connections(&net).contains(&0), "120 places, and 30 guests that look at six members");
+    let mut most = 0;
+    for _ in 0..90 {
+        net.run_for(Duration::from_secs(1));
+        follow(&mut net, 10);
+        most = most.max(connections(&net).into_iter().max().unwrap());
+    }
+    assert!(most <= 6, "{most}");
+    let held = connections(&net);
+    assert!(held.iter().all(|count| *count >= 3), "{held:?}");
+    assert!(held.iter().filter(|count| **count == 3).count() > 20, "{held:?}");
+    for guest in 10..40 {
+        let state = net.nodes[guest].attached().unwrap();
+        assert!(state.granted && state.others.len() == 2, "{state:?}");
+    }
+    net.block(1, 4, 20_000);
+    net.assert_complete(0, 6);
+}
+
+#[test]
+fn a_member_without_a_place_is_called_no_more_for_a_minute_and_another_is_drawn() {
+    let mut net = network(&[1; 40], 1, 0.0, &config(TREES[0], 0.0));
+    follow(&mut net, 40);
+    let guest = 40;
+    let [first, kept] = [0, 1].map(|_| net.nodes[guest].wanted_connections().unwrap());
+    assert_eq!((first.len(), &first), (6, &kept));
+    let refused = first[0];
+    let of = net.nodes[refused.number() as usize].epochs().peers().key(&net.ids[guest]).unwrap();
+    net.nodes[refused.number() as usize].handle_disconnected(of);
+    net.nodes[guest].handle_disconnected(refused);
+    let now = net.now;
+    net.nodes[guest].handle_refused(now, refused);
+    let mut wanted = std::collections::BTreeSet::new();
+    for _ in 0..58 {
+        let now_wanted = net.nodes[guest].wanted_connections().unwrap();
+        assert!(!now_wanted.contains(&refused), "{now_wanted:?}");
+        wanted.extend(now_wanted);
+        net.run_for(Duration::from_secs(1));
+        follow(&mut net, 40);
+    }
+    assert!(wanted.len() > 8, "{wanted:?}");
+    assert!(net.nodes[guest].attached().unwrap().granted);
 }
 
 /// All guests drew the same eight members, which have places for a few: the others were served by

@@ -7,6 +7,7 @@
 use alloy_primitives::B256;
 
 use super::super::candidates::Candidate;
+use super::super::openings::Opening;
 use super::super::search::search;
 use super::{Block, Position, View, index_of};
 
@@ -36,11 +37,12 @@ impl Block {
         }
         let handed = self.handed.as_ref().filter(|handed| handed.roots[0] == view.env);
         let root = handed.and_then(|handed| handed.roots.get(usize::from(index)));
-        let handed = root.and_then(|root| all.iter().find(|c| c.root == *root));
+        let own = |c: &&Candidate| c.lead == view.lead;
+        let handed = root.and_then(|root| all.iter().filter(own).find(|c| c.root == *root));
         if handed.is_some() && !view.reorder {
             return handed;
         }
-        let mut guesses = all.iter().filter(|c| c.signed == 0 && c.delivered.is_some());
+        let mut guesses = all.iter().filter(own).filter(|c| c.signed == 0 && c.delivered.is_some());
         let best = if view.strict {
             None
         } else if view.lone {
@@ -53,14 +55,16 @@ impl Block {
 
     /// The messages that should be handed on.
     pub(super) fn wanted(&mut self, view: &View) -> Vec<(Position, B256)> {
-        let opening = &self.openings.0[view.at];
+        let opening = &self.openings.all[view.at];
         let handed = self.handed.as_ref().map_or(&[][..], |handed| &handed.roots);
         let signed: Option<usize> = self.seals.iter().position(|seal| seal.is_of(view.number));
         // A Seal that came before the Env is an older opening's if it fits one.
         let mine = |seal: &Candidate| {
-            let others = || self.openings.0.iter().filter(|o| o.env.root != view.env);
+            let other = |o: &&Opening| o.env.root != view.env && o.env.lead == view.lead;
+            let others = || self.openings.all.iter().filter(other);
             let before = seal.rank < view.rank && others().any(|other| other.fits(seal));
             seal.signed == 0
+                && seal.lead == view.lead
                 && !view.certain
                 && seal.delivered.is_some()
                 && (view.lone || opening.fits(seal) && !before)
@@ -121,7 +125,7 @@ impl Block {
             let mut these: Vec<&Candidate> = preferred.into_iter().collect();
             if !these.iter().any(|c| c.is_of(view.number)) {
                 let chosen = preferred.map(|c| c.root);
-                let others = all.iter().rev();
+                let others = all.iter().rev().filter(|c| c.lead == view.lead);
                 these.extend(others.filter(|c| Some(c.root) != chosen && c.delivered.is_some()));
             }
             if these.is_empty() {

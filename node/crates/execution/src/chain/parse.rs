@@ -12,6 +12,7 @@ use alloy_hardforks::{EthereumChainHardforks, EthereumHardfork, ForkCondition};
 use alloy_op_hardforks::{OpChainHardforks, OpHardfork};
 use alloy_primitives::U256;
 
+use super::presets::named;
 use super::{BlobSchedule, ChainSpec, OpFees, OpRules};
 
 /// Why a chain cannot be loaded.
@@ -19,8 +20,8 @@ use super::{BlobSchedule, ChainSpec, OpFees, OpRules};
 pub enum ChainError {
     /// Neither a name nor a file.
     #[error(
-        "`{0}` is neither a chain's name (dev, op-sepolia, op-mainnet) nor a file that can be \
-         read: {1}; give a geth genesis JSON"
+        "`{0}` is neither a chain's name or id (dev, op-mainnet, op-sepolia and what `fragcast \
+         chains` prints) nor a file that can be read: {1}; give a geth genesis JSON"
     )]
     Unknown(String, std::io::Error),
     /// The file is no genesis.
@@ -42,7 +43,7 @@ pub enum ChainError {
 }
 
 /// OP's forks in their order, by the key of their time in the genesis file.
-const OP_FORKS: [(&str, OpHardfork); 7] = [
+const OP_FORKS: [(&str, OpHardfork); 9] = [
     ("regolithTime", OpHardfork::Regolith),
     ("canyonTime", OpHardfork::Canyon),
     ("ecotoneTime", OpHardfork::Ecotone),
@@ -50,32 +51,26 @@ const OP_FORKS: [(&str, OpHardfork); 7] = [
     ("graniteTime", OpHardfork::Granite),
     ("holoceneTime", OpHardfork::Holocene),
     ("isthmusTime", OpHardfork::Isthmus),
+    ("jovianTime", OpHardfork::Jovian),
+    ("karstTime", OpHardfork::Karst),
 ];
-/// Parsed separately, because the array above lists the forks that must be present without a gap.
-const JOVIAN: (&str, OpHardfork) = ("jovianTime", OpHardfork::Jovian);
 
-/// Times in a genesis file that change nothing here: Delta is about batches, the Pectra blob
-/// schedule about the fee of L1, Verkle was never scheduled under this name on a chain with a
-/// time of zero.
-const HARMLESS: [&str; 2] = ["deltaTime", "pectraBlobScheduleTime"];
+/// A time in a genesis file that changes nothing here: the Pectra blob schedule is about the fee
+/// of L1.
+const HARMLESS: &str = "pectraBlobScheduleTime";
 
-fn schedule(config: &ChainConfig) -> BlobSchedule {
+pub(super) fn schedule(config: &ChainConfig) -> BlobSchedule {
     let given = |name: &str| config.blob_schedule.get(name).copied();
     let modern = |params: BlobParams| {
         params
             .with_blob_base_cost(eip7840::BLOB_BASE_COST)
             .with_max_blobs_per_tx(eip7594::MAX_BLOBS_PER_TX_FUSAKA)
     };
-    let times = [
-        ("bpo1", config.bpo1_time),
-        ("bpo2", config.bpo2_time),
-        ("bpo3", config.bpo3_time),
-        ("bpo4", config.bpo4_time),
-        ("bpo5", config.bpo5_time),
-    ];
-    let mut scheduled: Vec<_> =
-        times.into_iter().filter_map(|(name, time)| Some((time?, modern(given(name)?)))).collect();
-    scheduled.sort_by_key(|(time, _)| *time);
+    let mut scheduled: Vec<_> = blob_forks(config)
+        .into_iter()
+        .filter_map(|(name, time)| Some((time?, name, modern(given(name)?))))
+        .collect();
+    scheduled.sort_by_key(|(time, ..)| *time);
     BlobSchedule {
         cancun: given("cancun").unwrap_or_else(BlobParams::cancun),
         prague: given("prague").unwrap_or_else(BlobParams::prague),
@@ -84,7 +79,18 @@ fn schedule(config: &ChainConfig) -> BlobSchedule {
     }
 }
 
-fn ethereum(config: &ChainConfig) -> EthereumChainHardforks {
+/// Times of the forks that change blob parameters alone (EIP-7892).
+const fn blob_forks(config: &ChainConfig) -> [(&'static str, Option<u64>); 5] {
+    [
+        ("bpo1", config.bpo1_time),
+        ("bpo2", config.bpo2_time),
+        ("bpo3", config.bpo3_time),
+        ("bpo4", config.bpo4_time),
+        ("bpo5", config.bpo5_time),
+    ]
+}
+
+pub(super) fn ethereum(config: &ChainConfig) -> EthereumChainHardforks {
     use EthereumHardfork as F;
     let block = |at: Option<u64>| at.map_or(ForkCondition::Never, ForkCondition::Block);
     let time = |at: Option<u64>| at.map_or(ForkCondition::Never, ForkCondition::Timestamp);
@@ -140,16 +146,14 @@ fn times(config: &ChainConfig) -> BTreeMap<String, u64> {
 }
 
 impl ChainSpec {
-    /// Loads a chain by its name (`op-sepolia`, `op-mainnet`) or from a genesis file.
+    /// Loads a chain by its name or id ([`presets`](super::presets)) or from a genesis file.
     /// [`devnet::load_chain`](crate::devnet::load_chain) has the devnet's.
     ///
     /// # Errors
     /// [`ChainError`].
     pub fn load(chain: &str) -> Result<Self, ChainError> {
-        match chain {
-            "op-mainnet" | "optimism" => return Ok(Self::op_mainnet()),
-            "op-sepolia" | "optimism-sepolia" => return Ok(Self::op_sepolia()),
-            _ => {}
+        if let Some(spec) = named(chain) {
+            return Ok(spec);
         }
         let path = Path::new(chain);
         let text = std::fs::read(path).map_err(|e| ChainError::Unknown(chain.to_owned(), e))?;
@@ -158,36 +162,9 @@ impl ChainSpec {
         Self::from_genesis(chain, genesis)
     }
 
-    /// OP Mainnet. No genesis gives its state, which begins at Bedrock.
-    pub fn op_mainnet() -> Self {
-        Self::superchain("op-mainnet", 10, OpChainHardforks::op_mainnet(), 50)
-    }
-
-    /// OP Sepolia.
-    pub fn op_sepolia() -> Self {
-        Self::superchain("op-sepolia", 11_155_420, OpChainHardforks::op_sepolia(), 50)
-    }
-
-    fn superchain(name: &str, chain_id: u64, forks: OpChainHardforks, before: u128) -> Self {
-        let fees = OpFees {
-            before_canyon: BaseFeeParams::new(before, 6),
-            from_canyon: BaseFeeParams::new(250, 6),
-        };
-        let config = ChainConfig::default();
-        Self {
-            name: name.to_owned(),
-            chain_id,
-            eth: ethereum(&config),
-            op: Some(OpRules { forks, fees }),
-            blobs: schedule(&config),
-            deposit_contract: None,
-            lacking: Vec::new(),
-            genesis: None,
-        }
-    }
-
-    /// A chain whose OP forks are those of `times` (name of the fork → Unix seconds), with the fee
-    /// parameters of the OP chains.
+    /// A chain whose OP forks are those of `times` (name of the fork, or its key in a rollup
+    /// configuration, which ends in `_time` → Unix seconds), with the fee parameters of the OP
+    /// chains.
     ///
     /// # Errors
     /// A fork is missing before one that is present.
@@ -201,11 +178,12 @@ impl ChainSpec {
         // The forks of before the first that is named were there from the start.
         config.extra_fields.insert("regolithTime".into(), 0.into());
         for (fork, time) in times {
-            let words =
-                fork.split('_').enumerate().map(|(i, word)| match word.split_at_checked(1) {
+            let words = fork.trim_end_matches("_time").split('_').enumerate().map(|(i, word)| {
+                match word.split_at_checked(1) {
                     Some((first, rest)) if i > 0 => first.to_uppercase() + rest,
                     _ => word.to_owned(),
-                });
+                }
+            });
             let key = words.collect::<String>() + "Time";
             config.extra_fields.insert(key, (*time).into());
         }
@@ -234,15 +212,18 @@ impl ChainSpec {
     fn from_config(name: &str, config: &ChainConfig) -> Result<Self, ChainError> {
         let error = |problem: String| ChainError::Forks { chain: name.to_owned(), problem };
         let mut times = times(config);
-        for harmless in HARMLESS {
-            times.remove(harmless);
+        times.remove(HARMLESS);
+        for (fork, time) in blob_forks(config) {
+            if time.is_some() && !config.blob_schedule.contains_key(fork) {
+                return Err(error(format!("{fork}Time needs its entry in blobSchedule")));
+            }
         }
         let op = match op_fees(config) {
             None => None,
             Some(fees) => {
                 let mut forks = vec![(OpHardfork::Bedrock, ForkCondition::Block(0))];
                 let mut before = Some(0);
-                for (key, fork) in OP_FORKS.into_iter().chain([JOVIAN]) {
+                for (key, fork) in OP_FORKS {
                     let time = times.remove(key);
                     if time.is_some_and(|time| before.is_none_or(|before| time < before)) {
                         return Err(error(format!("{key} comes before the fork it builds on")));
@@ -250,7 +231,10 @@ impl ChainSpec {
                     before = time;
                     forks.push((fork, time.map_or(ForkCondition::Never, ForkCondition::Timestamp)));
                 }
-                Some(OpRules { forks: OpChainHardforks::new(forks), fees })
+                // Without a gap: the crate looks forks up by their position.
+                forks.push((OpHardfork::Interop, ForkCondition::Never));
+                let delta = times.remove("deltaTime");
+                Some(OpRules { forks: OpChainHardforks::new(forks), fees, delta })
             }
         };
         let mut lacking: Vec<(u64, String)> = times
@@ -275,6 +259,7 @@ impl ChainSpec {
             blobs: schedule(config),
             deposit_contract: config.deposit_contract_address,
             lacking,
+            block_time: None,
             genesis: None,
         })
     }

@@ -14,7 +14,7 @@ use super::genesis::{DevnetConfig, Genesis};
 use super::transactions::{MAX_TX_GAS, Mark, Workload};
 use crate::chain::ChainSpec;
 use crate::exec::memory::{MemorySource, MemoryState};
-use crate::exec::{BlockError, OnInvalid, OpenBlock, Parent, StateSource, Tx};
+use crate::exec::{BlockError, OnInvalid, OpenBlock, Parent, Snapshot, StateSource, Tx};
 
 /// The fee recipient: the fee vault of OP Stack chains.
 pub const BENEFICIARY: Address = address!("4200000000000000000000000000000000000011");
@@ -117,6 +117,11 @@ impl DevnetGateway {
     /// The header of the last sealed block, or of block 0.
     pub const fn parent(&self) -> &Header {
         &self.parent.header
+    }
+
+    /// The block that is being built, as far as it is; `None`: no block is open.
+    pub fn pending(&self) -> Option<Arc<Snapshot>> {
+        self.open.as_ref().map(|open| open.block.snapshot())
     }
 
     fn derive(&self, what: &str, number: u64) -> B256 {

@@ -300,7 +300,7 @@ impl OpenBlock {
     }
 
     /// Checks the order of OP blocks: the L1-attributes deposit first, deposits before everything
-    /// else.
+    /// else; nothing else where a fork becomes active, from Jovian on.
     fn check_place(&mut self, seq: u64, index: usize, tx: &Tx) -> Result<(), BlockError> {
         if !self.spec.is_op() {
             return Ok(());
@@ -320,6 +320,11 @@ impl OpenBlock {
             return invalid("a deposit must come before all other transactions");
         }
         if !deposit {
+            let parent_time = self.parent.header.timestamp;
+            if let Some(fork) = self.spec.activates(parent_time, self.env.timestamp) {
+                let reason = format!("the first block of {fork:?} holds deposits only");
+                return invalid(&reason);
+            }
             self.past_deposits = true;
         }
         Ok(())

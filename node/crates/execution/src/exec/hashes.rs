@@ -25,6 +25,11 @@ impl BlockHashes {
         Self { known: Mutex::new(known), parent, source }
     }
 
+    /// The hashes that a block of this number, with that parent, sees.
+    pub fn of(&self, number: u64, parent_hash: B256) -> Self {
+        Self::new(number.saturating_sub(1), vec![parent_hash], Arc::clone(&self.source))
+    }
+
     /// The hash of block `number`; zero if it is out of reach (revm never asks for one).
     ///
     /// # Errors

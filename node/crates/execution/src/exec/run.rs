@@ -25,6 +25,7 @@ use revm::inspector::NoOpInspector;
 use revm::primitives::hardfork::SpecId;
 
 use super::allowance::{self, Watch};
+use super::op;
 use super::overlay::OverlayDb;
 use super::receipt::{DepositFields, Receipt};
 use super::tx::{Envelope, EthTx, Tx};
@@ -132,7 +133,8 @@ pub(super) fn run(
     match block.spec.block_env(block.header) {
         BlockEnv::Eth(env) => {
             let mut executor = eth(block, eth_evm(db, env), None);
-            let (receipts, passed_over) = drive(block, &mut executor, txs, on_invalid, eth_tx)?;
+            let (receipts, passed_over) =
+                drive(block, &mut executor, txs, on_invalid, |_, tx| eth_tx(tx))?;
             let counters = Counters {
                 gas_used: executor.cumulative_tx_gas_used,
                 regular_gas: executor.block_regular_gas_used,
@@ -142,8 +144,10 @@ pub(super) fn run(
             Ok(Ran { db: executor.evm.into_db(), counters, receipts, passed_over })
         }
         BlockEnv::Op(env) => {
+            let fork = env.cfg_env.spec;
             let mut evm = OpEvmFactory::<OpTx>::default().create_evm(db, env).into_inner();
             allowance::install(&mut evm.0.instruction);
+            op::mend_precompiles(&mut evm.0.precompiles, fork);
             let evm = OpEvm::<_, _, _, OpTx>::new(evm, false);
             let context = OpBlockExecutionCtx {
                 parent_hash: block.header.parent_hash,
@@ -153,7 +157,12 @@ pub(super) fn run(
             let mut executor = OpBlockExecutor::new(evm, context, &**block.spec, Receipts);
             executor.gas_used = block.counters.gas_used;
             executor.da_footprint_used = block.counters.blob_gas;
-            let (receipts, passed_over) = drive(block, &mut executor, txs, on_invalid, op_tx)?;
+            let (receipts, passed_over) =
+                drive(block, &mut executor, txs, on_invalid, |executor, tx| {
+                    let cap = op::gas_cap(tx.envelope.is_deposit());
+                    executor.evm.ctx_mut().cfg.tx_gas_limit_cap = cap;
+                    op_tx(tx)
+                })?;
             let counters = Counters {
                 gas_used: executor.gas_used,
                 blob_gas: executor.da_footprint_used,
@@ -213,7 +222,7 @@ fn drive<'t, X, T>(
     executor: &mut X,
     txs: &'t [Tx],
     on_invalid: OnInvalid,
-    convert: impl Fn(&'t Tx) -> Option<T>,
+    convert: impl Fn(&mut X, &'t Tx) -> Option<T>,
 ) -> Result<Driven, RunError>
 where
     X: BlockExecutor<Receipt = Receipt>,
@@ -230,7 +239,7 @@ where
             return Err(RunError { index: Some(index), error });
         }
         let foreign = || BlockExecutionError::msg("a transaction of another kind of chain");
-        let done = convert(tx)
+        let done = convert(executor, tx)
             .ok_or_else(foreign)
             .and_then(|tx| executor.execute_transaction(tx).map(drop));
         match done {

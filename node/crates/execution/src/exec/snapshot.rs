@@ -9,6 +9,7 @@ use alloy_primitives::{Address, B256};
 use super::hashes::BlockHashes;
 use super::overlay::{Layer, State};
 use super::receipt::Receipt;
+use super::trie_build::TrieBuild;
 use super::tx::Tx;
 use super::verdict::Unverified;
 use crate::trie::{StateTrie, TrieNodes};
@@ -168,5 +169,15 @@ impl SealedBlock {
     /// Its hash.
     pub fn hash(&self) -> B256 {
         self.snapshot.hash
+    }
+
+    /// The state root after these changes of its state.
+    ///
+    /// # Errors
+    /// Its trie is not known, or not the part of it that changes.
+    pub fn root_with(&self, changes: &Layer) -> Result<B256, Unverified> {
+        let mut build = TrieBuild::new(self.trie.clone()?, Arc::clone(&self.nodes));
+        build.apply(changes)?;
+        Ok(build.finish()?.root())
     }
 }

@@ -77,6 +77,26 @@ impl Envelope {
         each!(self, tx => tx.effective_gas_price(Some(base_fee)))
     }
 
+    /// The most that it pays for a unit of gas, wei.
+    pub fn max_fee(&self) -> u128 {
+        each!(self, tx => tx.max_fee_per_gas())
+    }
+
+    /// The most of that which goes to the block's beneficiary; of old types all of it.
+    pub fn max_tip(&self) -> u128 {
+        each!(self, tx => tx.max_priority_fee_per_gas().unwrap_or_else(|| tx.max_fee_per_gas()))
+    }
+
+    /// The most that it pays for a unit of blob gas, wei; 0 without blobs.
+    pub fn max_blob_fee(&self) -> u128 {
+        each!(self, tx => tx.max_fee_per_blob_gas()).unwrap_or_default()
+    }
+
+    /// The chain that its signature is for; `None` before EIP-155, and for deposits.
+    pub fn chain_id(&self) -> Option<u64> {
+        each!(self, tx => tx.chain_id())
+    }
+
     /// Blob gas it uses (EIP-4844).
     pub fn blob_gas_used(&self) -> u64 {
         each!(self, tx => tx.blob_gas_used()).unwrap_or_default()

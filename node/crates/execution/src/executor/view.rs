@@ -5,12 +5,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
+use alloy_consensus::Header;
 use alloy_primitives::B256;
 use arc_swap::ArcSwapOption;
 use tokio::sync::broadcast;
 
-use crate::exec::{ExecutedBlock, SealedBlock, Snapshot};
+use super::frags::FragStates;
+use super::past::Past;
+use crate::exec::{ExecutedBlock, SealedBlock, Snapshot, State};
 use crate::state::SourceError;
 
 /// Verified blocks that are kept in memory with their state: four minutes of blocks of 2 s. A block of 23
@@ -38,14 +42,6 @@ impl Heads {
     pub fn pending(&self) -> &Arc<Snapshot> {
         self.pending.as_ref().unwrap_or(&self.latest.snapshot)
     }
-
-    /// The block in execution with this number. The topmost one is found by number only if the tag
-    /// `latest` reads it (`preconf_as_latest`).
-    pub fn numbered(&self, number: u64, preconf_as_latest: bool) -> Option<&Arc<Snapshot>> {
-        let hidden = usize::from(!preconf_as_latest && !self.open.is_empty());
-        let named = &self.open[..self.open.len() - hidden];
-        named.iter().find(|open| open.header.number == number)
-    }
 }
 
 /// Blocks that are no longer in memory.
@@ -60,6 +56,21 @@ pub trait History: Send + Sync {
     /// # Errors
     /// [`SourceError`].
     fn block(&self, hash: B256) -> Result<Option<Arc<ExecutedBlock>>, SourceError>;
+    /// The header of the canonical block with this hash.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    fn header_of(&self, hash: B256) -> Result<Option<Header>, SourceError> {
+        Ok(self.block(hash)?.map(|block| block.header.clone()))
+    }
+    /// The state after the canonical block with this hash; `None` if it cannot be told any more. May
+    /// take long.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    fn state(&self, _hash: B256) -> Result<Option<State>, SourceError> {
+        Ok(None)
+    }
     /// The place of a transaction: the hash of its block, and its index there.
     ///
     /// # Errors
@@ -94,10 +105,20 @@ struct Recent {
     txs: HashMap<B256, (B256, usize)>,
 }
 
+/// The heads, and since when the newest frag is the newest.
+struct Now {
+    heads: Arc<Heads>,
+    since: Instant,
+    /// Time that passed without the clock, in tests.
+    aged: Duration,
+}
+
 /// The chain as readers see it.
 pub struct ChainView {
-    heads: ArcSwapOption<Heads>,
+    now: ArcSwapOption<Now>,
     recent: RwLock<Recent>,
+    frags: RwLock<FragStates>,
+    past: Past,
     history: Option<Arc<dyn History>>,
     events: broadcast::Sender<ChainEvent>,
 }
@@ -106,12 +127,36 @@ impl ChainView {
     /// An empty chain. A reader may be `queue` events behind.
     pub fn new(history: Option<Arc<dyn History>>, queue: usize) -> Self {
         let (events, _) = broadcast::channel(queue.max(1));
-        Self { heads: ArcSwapOption::empty(), recent: RwLock::default(), history, events }
+        Self {
+            now: ArcSwapOption::empty(),
+            recent: RwLock::default(),
+            frags: RwLock::default(),
+            past: Past::default(),
+            history,
+            events,
+        }
     }
 
     /// The heads; `None` until the state source has given its own.
     pub fn heads(&self) -> Option<Arc<Heads>> {
-        self.heads.load_full()
+        self.now.load().as_ref().map(|now| Arc::clone(&now.heads))
+    }
+
+    /// The heads, and how long ago the newest frag of a block in execution was executed; no age if
+    /// no block is in execution.
+    pub fn heads_and_age(&self) -> Option<(Arc<Heads>, Option<Duration>)> {
+        let now = self.now.load();
+        let now = now.as_ref()?;
+        let age = now.heads.pending.as_ref().map(|_| now.since.elapsed() + now.aged);
+        Some((Arc::clone(&now.heads), age))
+    }
+
+    /// Makes the newest frag older, for tests that do not wait.
+    #[doc(hidden)]
+    pub fn age(&self, by: Duration) {
+        let Some(now) = self.now.load_full() else { return };
+        let (heads, since, aged) = (Arc::clone(&now.heads), now.since, now.aged + by);
+        self.now.store(Some(Arc::new(Now { heads, since, aged })));
     }
 
     /// Events from now on. A reader that lags loses events, and the channel reports it.
@@ -167,13 +212,60 @@ impl ChainView {
         self.recent.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The header of a canonical block, from memory or from history.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn header(&self, hash: B256) -> Result<Option<Header>, SourceError> {
+        if let Some(block) = self.recent(hash) {
+            return Ok(Some(block.snapshot.header.clone()));
+        }
+        self.history.as_ref().map_or(Ok(None), |history| history.header_of(hash))
+    }
+
+    /// A canonical block that is not in memory any more, with its state, if history still knows that.
+    /// May take long the first time.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn past(&self, block: &ExecutedBlock) -> Result<Option<Arc<Snapshot>>, SourceError> {
+        let Some(history) = &self.history else { return Ok(None) };
+        let Some(heads) = self.heads() else { return Ok(None) };
+        self.past.get(block, &heads.latest.snapshot.hashes, || history.state(block.hash))
+    }
+
+    /// The block of that number and attempt as it was after its frag `frag`, if that is still known.
+    pub fn after_frag(&self, number: u64, attempt: u8, frag: u64) -> Option<Arc<Snapshot>> {
+        let frags = self.frags.read().unwrap_or_else(PoisonError::into_inner);
+        frags.get(number, attempt, frag).cloned()
+    }
+
+    fn frags(&self) -> std::sync::RwLockWriteGuard<'_, FragStates> {
+        self.frags.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Sets the heads.
     pub fn set_heads(&self, heads: Heads) {
-        self.heads.store(Some(Arc::new(heads)));
+        self.frags().note(&heads);
+        let before = self.now.load();
+        let same = before.as_ref().filter(|before| {
+            let pending = before.heads.pending.as_ref().zip(heads.pending.as_ref());
+            pending.is_some_and(|(before, now)| Arc::ptr_eq(before, now))
+        });
+        let (since, aged) =
+            same.map_or_else(|| (Instant::now(), Duration::ZERO), |now| (now.since, now.aged));
+        self.now.store(Some(Arc::new(Now { heads: Arc::new(heads), since, aged })));
     }
 
     /// Sends an event.
     pub fn tell(&self, event: ChainEvent) {
+        match &event {
+            ChainEvent::Retracted { snapshot, .. } => {
+                self.frags().forget(snapshot.header.number, snapshot.attempt);
+            }
+            ChainEvent::Unwound(block) => self.frags().forget(block.header.number, block.attempt),
+            ChainEvent::Frag(_) | ChainEvent::Verified(_) => {}
+        }
         // Nobody may be listening.
         let _ = self.events.send(event);
     }
@@ -195,6 +287,7 @@ impl ChainView {
 
     /// Forgets all blocks in memory; what history has stays.
     pub fn clear(&self) {
+        *self.frags() = FragStates::default();
         *self.recent.write().unwrap_or_else(PoisonError::into_inner) = Recent::default();
     }
 

@@ -204,11 +204,18 @@ async fn shake(port: &Port, request: &str) -> String {
 async fn pages_of_other_sites_neither_read_nor_open_websockets() {
     let memory = Memory::new(64 << 20);
     let fixture = Fixture::new(&memory, 10);
-    let origins = ["https://app.example".to_owned()];
+    let origins = ["https://app.example", "https://*.wide.example"].map(str::to_owned);
     let guard = Arc::new(Guard::new(&[], &origins, None));
     let port = open(Settings { guard, ..settings(&memory) }, fixture.methods(GUARD));
     for (origin, opened) in [
         ("https://app.example", true),
+        ("https://a.wide.example", true),
+        ("https://a.b-c.WIDE.example", true),
+        ("https://wide.example", false),
+        ("http://a.wide.example", false),
+        ("https://a.wide.example:8443", false),
+        ("https://evil.example/.wide.example", false),
+        ("https://evil.example:1.wide.example", false),
         ("http://localhost:3000", true),
         ("http://127.0.0.1", true),
         ("http://192.0.2.1:9320", true),
@@ -229,8 +236,15 @@ async fn pages_of_other_sites_neither_read_nor_open_websockets() {
     let allowed = exchange(port.address(), &preflight("https://app.example")).await;
     assert_eq!(status(&allowed), "204");
     assert!(allowed.contains("access-control-allow-origin: https://app.example\r\n"), "{allowed}");
+    assert!(allowed.contains("access-control-allow-methods: GET, POST\r\n"), "{allowed}");
+    let asks = preflight("https://app.example").replace(
+        "connection: close",
+        "access-control-request-headers: content-type,x-key\r\nconnection: close",
+    );
+    let allowed = exchange(port.address(), &asks).await;
+    assert!(allowed.contains("access-control-allow-headers: content-type,x-key\r\n"), "{allowed}");
     let refused = exchange(port.address(), &preflight("https://evil.example")).await;
-    assert_eq!(status(&refused), "405");
+    assert_eq!(status(&refused), "204");
     assert!(!refused.contains("access-control"), "{refused}");
     let body = call(1, "blob", json!([2]));
     let headers = "host: localhost\r\norigin: https://app.example\r\n";

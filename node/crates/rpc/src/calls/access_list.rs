@@ -22,10 +22,9 @@ pub(super) fn create(site: &CallSite, args: CallArgs) -> Result<AccessListResult
     let mut rounds = 0;
     loop {
         request.access_list = Some(list.clone());
-        let tx = ground.tx(request.clone())?;
-        ground.check_funds(&tx)?;
+        let asked = ground.tx(request.clone())?;
         let mut inspector = AccessListInspector::new(list.clone());
-        let outcome = ground.transact(tx, &mut inspector)?;
+        let outcome = ground.transact(&asked, &mut inspector)?;
         let found = sorted(inspector.into_access_list());
         rounds += 1;
         if found != list && rounds < MAX_ROUNDS {

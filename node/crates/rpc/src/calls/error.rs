@@ -12,6 +12,8 @@ use fragcast_execution::state::SourceError;
 pub(super) const SERVER_ERROR: i32 = -32000;
 /// A limit of this server was reached.
 pub(super) const LIMIT_EXCEEDED: i32 = -32005;
+/// A fault of this server.
+pub(super) const INTERNAL: i32 = -32603;
 /// The parameters are not what the method takes.
 pub(super) const INVALID_PARAMS: i32 = -32602;
 /// The call reverted; the error's data is what it returned.
@@ -39,6 +41,9 @@ pub enum CallError {
     /// It took too long.
     #[error("execution aborted (timeout = {0:?})")]
     TimedOut(Duration),
+    /// What was asked for is longer than may be kept.
+    #[error("the trace is too long: trace less at a time, or with a tracer that keeps less")]
+    TooLong,
     /// Too many calls wait already.
     #[error("too many calls; try again later")]
     Busy,
@@ -59,7 +64,9 @@ impl From<CallError> for ErrorObjectOwned {
         match error {
             CallError::Reverted(data) => Self::owned(REVERTED, message, Some(data)),
             CallError::Params(_) => Self::owned::<()>(INVALID_PARAMS, message, None),
-            CallError::Busy => Self::owned::<()>(LIMIT_EXCEEDED, message, None),
+            CallError::Busy | CallError::TooLong => {
+                Self::owned::<()>(LIMIT_EXCEEDED, message, None)
+            }
             CallError::Coded(code, _) => Self::owned::<()>(code, message, None),
             _ => Self::owned::<()>(SERVER_ERROR, message, None),
         }
@@ -150,5 +157,21 @@ pub(super) fn invalid(error: &InvalidTransaction) -> String {
             format!("insufficient funds for gas * price + value: have {balance} want {fee}")
         }
         other => other.to_string(),
+    }
+}
+
+/// The specification's code for why a simulated transaction is invalid.
+pub(super) const fn number(error: &InvalidTransaction) -> i32 {
+    use InvalidTransaction as T;
+    match error {
+        T::NonceTooLow { .. } => -38010,
+        T::NonceTooHigh { .. } => -38011,
+        T::GasPriceLessThanBasefee => -38012,
+        T::CallGasCostMoreThanGasLimit { .. } => -38013,
+        T::LackOfFundForMaxFee { .. } => -38014,
+        T::RejectCallerWithCode => -38024,
+        T::CreateInitCodeSizeLimit => -38025,
+        T::PriorityFeeGreaterThanMaxFee => INVALID_PARAMS,
+        _ => INTERNAL,
     }
 }

@@ -9,7 +9,7 @@ use revm::inspector::NoOpInspector;
 use revm::primitives::{KECCAK_EMPTY, TxKind, U256};
 
 use super::error::CallError;
-use super::evm::Ground;
+use super::evm::{Asked, Ground};
 use super::outcome::{Failure, Outcome, Status};
 use super::{CallArgs, CallSite};
 
@@ -17,16 +17,21 @@ use super::{CallArgs, CallSite};
 const TRANSFER_GAS: u64 = 21_000;
 /// Gas that a callee gets for free with a value.
 const CALL_STIPEND: u64 = 2_300;
+/// Gas of one blob (EIP-4844).
+const GAS_PER_BLOB: u64 = 131_072;
 /// The search ends when the bounds are this close: 1.5 %, geth's.
 const ERROR_RATIO: f64 = 0.015;
 
 /// Runs the transaction; `None` if the gas did not cover its intrinsic cost.
 fn run(ground: &mut Ground, tx: &TxEnv, gas: u64) -> Result<Option<Outcome>, CallError> {
     let tx = TxEnv { gas_limit: gas, ..tx.clone() };
-    match ground.transact(tx, &mut NoOpInspector) {
+    match ground.transact(&Asked { tx, poor: false }, &mut NoOpInspector) {
         Ok(outcome) => Ok(Some(outcome)),
-        Err(failure @ Failure::Invalid(..)) if failure.is_gas_too_low() => Ok(None),
-        Err(failure) => Err(failure.into()),
+        Err(failure) if failure.is_gas_too_low() => Ok(None),
+        Err(Failure::Invalid(invalid)) => {
+            Err(CallError::Invalid(format!("failed with {gas} gas: {}", invalid.text)))
+        }
+        Err(Failure::Other(error)) => Err(error),
     }
 }
 
@@ -34,22 +39,28 @@ fn succeeds(ground: &mut Ground, tx: &TxEnv, gas: u64) -> Result<bool, CallError
     Ok(run(ground, tx, gas)?.is_some_and(|outcome| outcome.status == Status::Success))
 }
 
-/// The least gas with which the transaction succeeds, within 1.5 %.
-pub(super) fn estimate(site: &CallSite, args: CallArgs) -> Result<u64, CallError> {
-    let mut ground = site.ground(args.overrides, args.state)?;
-    let given = args.request.gas.filter(|gas| *gas >= TRANSFER_GAS);
-    let block_limit = ground.block().gas_limit;
-    let tx = ground.tx(args.request)?;
-    let mut high = given.unwrap_or(block_limit);
+/// The most gas that there is for the transaction.
+fn most(ground: &mut Ground, tx: &TxEnv, given: Option<u64>) -> Result<u64, CallError> {
+    let mut high = given.unwrap_or(ground.block().gas_limit).min(ground.fork_gas());
     let balance = ground.balance(tx.caller)?;
     if balance < tx.value {
         return Err(CallError::Invalid("insufficient funds for transfer".into()));
     }
     if tx.gas_price > 0 {
-        let allowance = (balance - tx.value) / U256::from(tx.gas_price);
+        let blobs = U256::from(GAS_PER_BLOB * tx.blob_hashes.len() as u64);
+        let blobs = blobs * U256::from(tx.max_fee_per_blob_gas);
+        let allowance = (balance - tx.value).saturating_sub(blobs) / U256::from(tx.gas_price);
         high = high.min(allowance.saturating_to());
     }
-    high = high.min(ground.gas_cap());
+    Ok(high.min(ground.gas_cap()))
+}
+
+/// The least gas with which the transaction succeeds, within 1.5 %.
+pub(super) fn estimate(site: &CallSite, args: CallArgs) -> Result<u64, CallError> {
+    let mut ground = site.ground(args.overrides, args.state)?;
+    let given = args.request.gas.filter(|gas| *gas >= TRANSFER_GAS);
+    let Asked { tx, .. } = ground.tx(args.request)?;
+    let mut high = most(&mut ground, &tx, given)?;
 
     if let TxKind::Call(to) = tx.kind
         && tx.data.is_empty()

@@ -2,36 +2,48 @@
 //!
 //! Everything that a call sees comes from its snapshot and from overrides. As in geth, a call
 //! without a gas price runs in a block whose base fee is 0, so that no invariant between the two is
-//! broken. Nonces, and whether the sender has code, do not matter. The sender must own the value
-//! that it sends.
+//! broken; nonces, and whether the sender has code, do not matter, but the sender must own what it
+//! sends and what it offers for gas. A simulated block keeps its base fee. What a block has executed
+//! is replayed by the rules of the block.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use alloy_consensus::Header;
-use alloy_evm::eth::{EthEvmContext, EthEvmFactory};
-use alloy_evm::overrides::apply_state_overrides;
+use alloy_eips::eip7685::Requests;
+use alloy_evm::block::{BlockExecutionError, SystemCaller};
+use alloy_evm::eth::{EthEvm, EthEvmContext, EthEvmFactory, eip6110};
 use alloy_evm::precompiles::PrecompilesMap;
-use alloy_evm::rpc::TryIntoTxEnv;
-use alloy_evm::{Evm, EvmFactory};
-use alloy_op_evm::{OpEvmContext, OpEvmFactory, OpTx};
-use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_evm::{Evm, EvmFactory, FromRecoveredTx, FromTxWithEncoded};
+use alloy_op_evm::{OpEvm, OpEvmContext, OpEvmFactory, OpTx};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use alloy_rpc_types_eth::state::StateOverride;
 use alloy_rpc_types_eth::{BlockOverrides, TransactionRequest};
 use fragcast_execution::chain::{BlockEnv, ChainSpec};
-use fragcast_execution::exec::Snapshot;
 use fragcast_execution::exec::overlay::OverlayDb;
+use fragcast_execution::exec::{Envelope, Layer, Receipt, Snapshot, Tx, op};
 use fragcast_execution::state::SourceError;
 use op_revm::{OpHaltReason, OpTransaction};
 use revm::bytecode::Bytecode;
 use revm::context::TxEnv;
+use revm::context_interface::Cfg;
 use revm::context_interface::block::BlobExcessGasAndPrice;
+use revm::context_interface::either::Either;
+use revm::context_interface::result::{HaltReasonTr, ResultAndState};
+use revm::handler::EthPrecompiles;
+use revm::inspector::NoOpInspector;
 use revm::state::{AccountInfo, EvmState};
-use revm::{Database, DatabaseCommit, Inspector};
+use revm::{Database, DatabaseCommit, DatabaseRef, Inspector};
 
+use super::check;
 use super::error::CallError;
 use super::guard::Guard;
 use super::outcome::{Failure, Outcome, outcome};
+use super::overrides::{self, Changed, Table};
+use crate::params::BlockChanges;
+
+/// Gas of the cheapest transaction.
+const LEAST_GAS: u64 = 21_000;
 
 /// Limits of one request.
 #[derive(Debug, Clone, Copy)]
@@ -44,12 +56,30 @@ pub(super) struct Limits {
     pub(super) time: Duration,
 }
 
+/// By which rules transactions run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rules {
+    /// A call: neither nonces nor fees matter that are not given.
+    Call,
+    /// A block that is made up; with validation its nonces and fees are checked.
+    Simulate { validation: bool },
+    /// What was executed before: those of consensus.
+    Replay,
+}
+
 /// A snapshot's state with the changes of this request over it.
 #[derive(Debug)]
 pub(super) struct CallDb {
     inner: OverlayDb,
     /// Block hashes that the request overrides.
     pub(super) hashes: BTreeMap<u64, B256>,
+}
+
+impl CallDb {
+    /// The changes.
+    pub(super) const fn layer(&mut self) -> &mut Layer {
+        &mut self.inner.layer
+    }
 }
 
 impl Database for CallDb {
@@ -75,11 +105,81 @@ impl Database for CallDb {
     }
 }
 
+/// For tracers, which look at the state beside the execution.
+impl DatabaseRef for CallDb {
+    type Error = SourceError;
+
+    fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, SourceError> {
+        let account = match self.inner.layer.accounts.get(&address) {
+            Some(account) => *account,
+            None => self.inner.state.account(address)?,
+        };
+        Ok(account.map(|account| {
+            let (nonce, balance) = (account.nonce, account.balance);
+            let info = AccountInfo { nonce, balance, ..AccountInfo::default() };
+            AccountInfo { code_hash: account.code_hash, ..info.without_code() }
+        }))
+    }
+
+    fn code_by_hash_ref(&self, hash: B256) -> Result<Bytecode, SourceError> {
+        match self.inner.layer.codes.get(&hash) {
+            Some(code) => Ok(code.clone()),
+            None => self.inner.state.code(hash),
+        }
+    }
+
+    fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, SourceError> {
+        if let Some(change) = self.inner.layer.storage.get(&address) {
+            if let Some(value) = change.slots.get(&slot) {
+                return Ok(*value);
+            }
+            if change.wiped {
+                return Ok(U256::ZERO);
+            }
+        }
+        self.inner.state.storage(address, slot)
+    }
+
+    fn block_hash_ref(&self, number: u64) -> Result<B256, SourceError> {
+        match self.hashes.get(&number) {
+            Some(hash) => Ok(*hash),
+            None => self.inner.hashes.get(number),
+        }
+    }
+}
+
 impl DatabaseCommit for CallDb {
     fn commit(&mut self, changes: EvmState) {
         self.inner.commit(changes);
     }
 }
+
+/// Looks on while a transaction runs.
+pub(super) trait Watcher:
+    for<'a> Inspector<EthEvmContext<&'a mut CallDb>> + for<'a> Inspector<OpEvmContext<&'a mut CallDb>>
+{
+    /// The transaction has run; its changes are not in the state yet.
+    ///
+    /// # Errors
+    /// What it has seen cannot be told.
+    fn done<H: HaltReasonTr>(
+        &mut self,
+        _result: &ResultAndState<H>,
+        _tx: &TxEnv,
+        _block: &revm::context::BlockEnv,
+        _db: &mut CallDb,
+    ) -> Result<(), CallError> {
+        Ok(())
+    }
+
+    /// Whether it has seen more than it may keep.
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
+impl Watcher for NoOpInspector {}
+impl Watcher for revm_inspectors::access_list::AccessListInspector {}
 
 macro_rules! each_env {
     ($env:expr, $inner:ident => $do:expr) => {
@@ -90,14 +190,26 @@ macro_rules! each_env {
     };
 }
 
+/// A transaction as a request asks for it.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    /// The transaction. Its `gas_price` is the most that it pays.
+    pub(super) tx: TxEnv,
+    /// Its gas is not what it was to have: the sender cannot pay for more.
+    pub(super) poor: bool,
+}
+
 /// The EVM environment in which the transactions of one request run.
 pub(super) struct Ground {
     /// The block's environment.
     env: BlockEnv,
     /// The state.
     pub(super) db: CallDb,
-    /// Precompiles that were moved.
-    moved: Vec<(Address, Address)>,
+    /// Precompiles that are elsewhere.
+    changed: Changed,
+    rules: Rules,
+    /// The most gas that the fork lets a transaction have (EIP-7825).
+    fork_gas: u64,
     limits: Limits,
     deadline: Instant,
 }
@@ -107,45 +219,51 @@ impl Ground {
     pub(super) fn new(
         spec: &ChainSpec,
         snapshot: &Snapshot,
-        block: Option<BlockOverrides>,
+        block: Option<BlockChanges>,
         state: Option<StateOverride>,
         limits: Limits,
     ) -> Result<Self, CallError> {
+        let overrides = block.unwrap_or_default().for_call()?;
         let inner = OverlayDb::new(snapshot.state.clone(), snapshot.hashes.clone());
         let db = CallDb { inner, hashes: BTreeMap::new() };
         let header = &snapshot.header;
         let deadline = Instant::now() + limits.time;
-        let env = spec.block_env(header);
-        let mut ground = Self { env, db, moved: Vec::new(), limits, deadline };
-        ground.enter(spec, header.clone(), block.unwrap_or_default(), true)?;
+        let (env, changed) = (spec.block_env(header), Changed::default());
+        let (rules, fork_gas) = (Rules::Call, u64::MAX);
+        let mut ground = Self { env, db, changed, rules, fork_gas, limits, deadline };
+        ground.enter(spec, header.clone(), overrides, Rules::Call)?;
         ground.override_state(state.unwrap_or_default())?;
         Ok(ground)
     }
 
-    /// Enters a block: that of `header` with `overrides`. With `lenient`, checks that only
-    /// consensus needs are left out.
+    /// Enters a block: that of `header` with `overrides`, its precompiles in their places.
     pub(super) fn enter(
         &mut self,
         spec: &ChainSpec,
         mut header: Header,
         overrides: BlockOverrides,
-        lenient: bool,
+        rules: Rules,
     ) -> Result<(), CallError> {
         override_header(&mut header, &overrides)?;
         if let Some(fork) = spec.lacks(header.timestamp) {
             return Err(CallError::Invalid(format!("the fork {fork} is not supported")));
         }
         self.env = spec.block_env(&header);
+        self.rules = rules;
+        self.fork_gas = each_env!(&self.env, env => env.cfg_env.tx_gas_limit_cap());
+        self.changed = Changed::default();
         self.db.hashes.extend(overrides.block_hash.unwrap_or_default());
+        if rules == Rules::Replay {
+            return Ok(());
+        }
         let memory = self.limits.memory;
         each_env!(&mut self.env, env => {
             env.cfg_env.memory_limit = memory;
-            env.cfg_env.disable_nonce_check = lenient;
-            env.cfg_env.disable_eip3607 = lenient;
+            env.cfg_env.disable_nonce_check = rules != Rules::Simulate { validation: true };
+            env.cfg_env.disable_eip3607 = true;
             env.cfg_env.disable_block_gas_limit = true;
-            if lenient {
-                env.cfg_env.tx_gas_limit_cap = Some(u64::MAX);
-            }
+            // The cap of a transaction's gas (EIP-7825) is the default of a request and no limit.
+            env.cfg_env.tx_gas_limit_cap = Some(u64::MAX);
             if let Some(price) = overrides.blob_base_fee {
                 let excess_blob_gas = header.excess_blob_gas.unwrap_or(0);
                 let blob_gasprice = price.saturating_to();
@@ -158,32 +276,29 @@ impl Ground {
 
     /// Changes state before anything runs.
     pub(super) fn override_state(&mut self, state: StateOverride) -> Result<(), CallError> {
-        for (address, account) in &state {
-            if let Some(to) = account.move_precompile_to {
-                if to == *address {
-                    return Err(CallError::Coded(
-                        -38022,
-                        format!("account {address} moves its precompile to itself"),
-                    ));
-                }
-                if self.moved.iter().any(|(_, taken)| *taken == to) {
-                    return Err(CallError::Coded(
-                        -38023,
-                        format!("two precompiles move to account {to}"),
-                    ));
-                }
-                self.moved.push((*address, to));
-            }
-        }
-        apply_state_overrides(state, &mut self.db).map_err(|error| match error {
-            alloy_evm::overrides::StateOverrideError::Database(error) => error.into(),
-            other => CallError::Params(other.to_string()),
-        })
+        let fork = precompiles(&self.env);
+        let is_precompile = |address: &Address| fork.get(address).is_some();
+        overrides::apply(&mut self.db, &mut self.changed, state, is_precompile)
     }
 
     /// The block that it is in.
     pub(super) fn block(&self) -> &revm::context::BlockEnv {
         each_env!(&self.env, env => &env.block_env)
+    }
+
+    /// By which rules it runs.
+    pub(super) const fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// The chain's id.
+    pub(super) fn chain_id(&self) -> u64 {
+        each_env!(&self.env, env => env.cfg_env.chain_id)
+    }
+
+    /// The most gas that the fork lets a transaction have.
+    pub(super) const fn fork_gas(&self) -> u64 {
+        self.fork_gas
     }
 
     /// The most gas that an execution may have.
@@ -196,89 +311,250 @@ impl Ground {
         Ok(self.db.basic(address)?.map(|account| account.balance).unwrap_or_default())
     }
 
-    /// A transaction from a request; its gas is the request's, or all that is left.
-    pub(super) fn tx(&mut self, mut request: TransactionRequest) -> Result<TxEnv, CallError> {
-        let given = request.gas.is_some();
+    /// A transaction from a request; its gas is the request's, or all that may be had and that the
+    /// sender can pay.
+    pub(super) fn tx(&mut self, request: TransactionRequest) -> Result<Asked, CallError> {
+        let (price, tip) = check::fees(&request)?;
+        let chain_id = check::chain_id(&request, self.chain_id())?;
         let cap =
             if self.limits.gas == u64::MAX { self.block().gas_limit } else { self.limits.gas };
-        request.gas = Some(request.gas.unwrap_or(cap).min(cap));
-        let tx: Result<TxEnv, _> = each_env!(&self.env, env => request.try_into_tx_env(env));
-        let mut tx = tx.map_err(|error| CallError::Invalid(error.to_string()))?;
-        if tx.gas_price == 0 {
-            each_env!(&mut self.env, env => env.block_env.basefee = 0);
-        } else if !given {
+        let given = request.gas;
+        let ty = match &request {
+            TransactionRequest { authorization_list: Some(_), .. } => 4,
+            TransactionRequest { blob_versioned_hashes: Some(_), .. } => 3,
+            TransactionRequest { gas_price: None, .. } => 2,
+            TransactionRequest { access_list: Some(_), .. } => 1,
+            _ => 0,
+        };
+        let input = request.input.try_into_unique_input();
+        let authorizations = request.authorization_list.unwrap_or_default();
+        let mut tx = TxEnv {
+            tx_type: ty,
+            caller: request.from.unwrap_or_default(),
+            gas_limit: given.unwrap_or(cap).min(cap),
+            gas_price: price,
+            gas_priority_fee: (ty > 1).then_some(tip),
+            kind: request.to.unwrap_or(TxKind::Create),
+            value: request.value.unwrap_or_default(),
+            data: input.map_err(|e| CallError::Invalid(e.to_string()))?.unwrap_or_default(),
+            nonce: request.nonce.unwrap_or_default(),
+            chain_id: Some(chain_id),
+            access_list: request.access_list.unwrap_or_default(),
+            blob_hashes: request.blob_versioned_hashes.unwrap_or_default(),
+            max_fee_per_blob_gas: request.max_fee_per_blob_gas.unwrap_or_default(),
+            authorization_list: authorizations.into_iter().map(Either::Left).collect(),
+        };
+        let mut poor = false;
+        if price > 0 && given.is_none() && self.rules == Rules::Call {
             let spendable = self.balance(tx.caller)?.saturating_sub(tx.value);
-            let allowance = spendable / U256::from(tx.gas_price);
-            tx.gas_limit = tx.gas_limit.min(allowance.saturating_to());
+            let allowance = (spendable / U256::from(price)).saturating_to::<u64>();
+            // What does not even pay for a transfer is a lack of funds, not of gas.
+            poor = (LEAST_GAS..tx.gas_limit).contains(&allowance);
+            if poor {
+                tx.gas_limit = allowance;
+            }
         }
-        if !tx.blob_hashes.is_empty() && tx.max_fee_per_blob_gas == 0 {
-            each_env!(&mut self.env, env => {
-                if let Some(price) = &mut env.block_env.blob_excess_gas_and_price {
-                    price.blob_gasprice = 0;
-                }
-            });
-        }
-        Ok(tx)
+        Ok(Asked { tx, poor })
     }
 
-    /// geth's check of the sender's balance.
-    pub(super) fn check_funds(&mut self, tx: &TxEnv) -> Result<(), CallError> {
-        let want = (U256::from(tx.gas_limit) * U256::from(tx.gas_price)).saturating_add(tx.value);
-        let have = self.balance(tx.caller)?;
-        if have < want {
-            return Err(CallError::Invalid(format!(
-                "insufficient funds for gas * price + value: address {} have {have} want {want}",
-                tx.caller
-            )));
+    /// Runs a transaction after the checks that geth makes before; its changes are in the outcome and
+    /// not in the state.
+    pub(super) fn transact<I: Watcher>(
+        &mut self,
+        asked: &Asked,
+        inspector: &mut I,
+    ) -> Result<Outcome, Failure> {
+        check::before(self, &asked.tx)?;
+        let ran = self.run(asked.tx.clone(), inspector);
+        match ran {
+            Err(failure) if asked.poor && failure.is_gas_too_low() => {
+                Err(check::poor(self, &asked.tx, &failure))
+            }
+            ran => ran,
         }
-        Ok(())
     }
 
-    /// Runs a transaction; its changes are in the outcome and not in the state.
-    pub(super) fn transact<I>(&mut self, tx: TxEnv, inspector: &mut I) -> Result<Outcome, Failure>
-    where
-        I: for<'a> Inspector<EthEvmContext<&'a mut CallDb>>
-            + for<'a> Inspector<OpEvmContext<&'a mut CallDb>>,
-    {
-        let mut guard = Guard::new(self.deadline);
-        let (db, moved) = (&mut self.db, &self.moved);
-        let outcome = if guard.expired {
-            Err(Failure::Other(CallError::Internal))
-        } else {
-            let inspectors = (&mut guard, inspector);
-            match &self.env {
-                BlockEnv::Eth(env) => {
-                    let factory = EthEvmFactory::default();
-                    let mut evm = factory.create_evm_with_inspector(db, env.clone(), inspectors);
-                    move_precompiles(evm.precompiles_mut(), moved)?;
-                    outcome(evm.transact_raw(tx), |reason| Some(reason))
-                }
-                BlockEnv::Op(env) => {
-                    let mut env = env.clone();
-                    // A call pays neither for data on L1 nor the operator: `enveloped_tx` is what
-                    // both are computed from, and the type of a deposit makes them zero.
-                    // The operator's refund is not computed from it, so fees are off
-                    // altogether where there are none.
-                    env.cfg_env.disable_fee_charge = tx.gas_price == 0;
-                    let tx = OpTx(OpTransaction {
-                        base: tx,
-                        enveloped_tx: Some(Bytes::from_static(&[0x7e])),
-                        deposit: Default::default(),
-                    });
-                    let factory = OpEvmFactory::<OpTx>::default();
-                    let mut evm = factory.create_evm_with_inspector(db, env, inspectors);
-                    move_precompiles(evm.precompiles_mut(), moved)?;
-                    outcome(evm.transact_raw(tx), |reason| match reason {
-                        OpHaltReason::Base(reason) => Some(reason),
-                        OpHaltReason::FailedDeposit => None,
-                    })
-                }
+    fn run<I: Watcher>(&mut self, tx: TxEnv, inspector: &mut I) -> Result<Outcome, Failure> {
+        let mut env = self.env.clone();
+        let free = tx.gas_price == 0 && tx.gas_priority_fee.unwrap_or(0) == 0;
+        let rules = self.rules;
+        each_env!(&mut env, env => {
+            match rules {
+                Rules::Call if free => env.block_env.basefee = 0,
+                Rules::Simulate { validation: false } => env.cfg_env.disable_base_fee = free,
+                _ => {}
+            }
+            let lenient = rules != Rules::Simulate { validation: true };
+            if lenient && !tx.blob_hashes.is_empty() && tx.max_fee_per_blob_gas == 0
+                && let Some(price) = &mut env.block_env.blob_excess_gas_and_price
+            {
+                price.blob_gasprice = 0;
+            }
+        });
+        match env {
+            BlockEnv::Eth(env) => self.eth(env, tx, inspector),
+            BlockEnv::Op(mut env) => {
+                // A call pays neither for data on L1 nor the operator: `enveloped_tx` is what both are
+                // computed from, and the type of a deposit makes them zero. The operator's refund is
+                // not computed from it, so fees are off altogether where there are none.
+                env.cfg_env.disable_fee_charge = free;
+                let tx = OpTx(OpTransaction {
+                    base: tx,
+                    enveloped_tx: Some(Bytes::from_static(&[0x7e])),
+                    deposit: Default::default(),
+                });
+                self.op(env, tx, inspector)
+            }
+        }
+    }
+
+    /// Runs a transaction of a block as the block did; its changes are in the outcome and not in the
+    /// state.
+    pub(super) fn replay<I: Watcher>(
+        &mut self,
+        tx: &Tx,
+        inspector: &mut I,
+    ) -> Result<Outcome, Failure> {
+        match (self.env.clone(), &tx.envelope) {
+            (BlockEnv::Eth(env), Envelope::Eth(envelope)) => {
+                self.eth(env, TxEnv::from_recovered_tx(envelope, tx.sender), inspector)
+            }
+            (BlockEnv::Op(mut env), Envelope::Op(envelope)) => {
+                env.cfg_env.tx_gas_limit_cap = op::gas_cap(tx.envelope.is_deposit());
+                let tx = OpTx::from_encoded_tx(envelope, tx.sender, tx.bytes.clone());
+                self.op(env, tx, inspector)
+            }
+            _ => Err(Failure::Other(CallError::Internal)),
+        }
+    }
+
+    fn eth<I: Watcher>(
+        &mut self,
+        env: alloy_evm::EvmEnv<revm::primitives::hardfork::SpecId>,
+        tx: TxEnv,
+        inspector: &mut I,
+    ) -> Result<Outcome, Failure> {
+        let mut guard = self.guard()?;
+        let (block, kept) = (env.block_env.clone(), tx.clone());
+        let fork = precompiles(&BlockEnv::Eth(env.clone()));
+        let result = {
+            let table = Table { fork, changed: &self.changed };
+            let inspectors = (&mut guard, &mut *inspector);
+            let factory = EthEvmFactory::default();
+            let evm = factory.create_evm_with_inspector(&mut self.db, env, inspectors);
+            EthEvm::new(evm.into_inner().with_precompiles(table), true).transact_raw(tx)
+        };
+        self.ended(&guard, inspector)?;
+        if let Ok(result) = &result {
+            inspector.done(result, &kept, &block, &mut self.db).map_err(Failure::Other)?;
+        }
+        outcome(result, kept.gas_limit, |reason| Some(reason))
+    }
+
+    fn op<I: Watcher>(
+        &mut self,
+        env: alloy_evm::EvmEnv<op_revm::OpSpecId>,
+        tx: OpTx,
+        inspector: &mut I,
+    ) -> Result<Outcome, Failure> {
+        let mut guard = self.guard()?;
+        let (block, kept) = (env.block_env.clone(), tx.0.base.clone());
+        let fork = precompiles(&BlockEnv::Op(env.clone()));
+        let result = {
+            let table = Table { fork, changed: &self.changed };
+            let inspectors = (&mut guard, &mut *inspector);
+            let factory = OpEvmFactory::<OpTx>::default();
+            let evm = factory.create_evm_with_inspector(&mut self.db, env, inspectors);
+            let evm = evm.into_inner().with_precompiles(table);
+            OpEvm::<_, _, _, OpTx>::new(evm, true).transact_raw(tx)
+        };
+        self.ended(&guard, inspector)?;
+        if let Ok(result) = &result {
+            inspector.done(result, &kept, &block, &mut self.db).map_err(Failure::Other)?;
+        }
+        outcome(result, kept.gas_limit, |reason| match reason {
+            OpHaltReason::Base(reason) => Some(reason),
+            OpHaltReason::FailedDeposit => None,
+        })
+    }
+
+    fn guard(&self) -> Result<Guard, Failure> {
+        let guard = Guard::new(self.deadline);
+        if guard.expired { Err(self.too_late()) } else { Ok(guard) }
+    }
+
+    fn ended(&self, guard: &Guard, inspector: &impl Watcher) -> Result<(), Failure> {
+        if inspector.is_full() {
+            return Err(Failure::Other(CallError::TooLong));
+        }
+        if guard.expired { Err(self.too_late()) } else { Ok(()) }
+    }
+
+    fn too_late(&self) -> Failure {
+        Failure::Other(CallError::TimedOut(self.limits.time))
+    }
+
+    /// The system calls at the beginning of a block (EIP-2935, EIP-4788).
+    pub(super) fn open_block(
+        &mut self,
+        spec: &ChainSpec,
+        header: &Header,
+    ) -> Result<(), CallError> {
+        let db = &mut self.db;
+        let mut caller = SystemCaller::new(spec);
+        let ran = match self.env.clone() {
+            BlockEnv::Eth(env) => {
+                let mut evm = EthEvmFactory::default().create_evm(db, env);
+                caller.apply_pre_execution_changes(header, &mut evm)
+            }
+            BlockEnv::Op(env) => {
+                let mut evm = OpEvmFactory::<OpTx>::default().create_evm(db, env);
+                caller.apply_pre_execution_changes(header, &mut evm)
             }
         };
-        if guard.expired {
-            return Err(Failure::Other(CallError::TimedOut(self.limits.time)));
+        ran.map_err(|error| self.system_error(&error))
+    }
+
+    /// The requests at the end of a block (EIP-7685): deposits of these receipts, withdrawals,
+    /// consolidations.
+    pub(super) fn requests(
+        &mut self,
+        spec: &ChainSpec,
+        receipts: &[Receipt],
+    ) -> Result<Requests, CallError> {
+        let BlockEnv::Eth(env) = self.env.clone() else { return Ok(Requests::default()) };
+        let mut requests = Requests::default();
+        let ran = eip6110::parse_deposits_from_receipts(spec, receipts);
+        let deposits = ran.map_err(|error| CallError::Invalid(error.to_string()))?;
+        if !deposits.is_empty() {
+            requests.push_request_with_type(eip6110::DEPOSIT_REQUEST_TYPE, deposits);
         }
-        outcome
+        let mut evm = EthEvmFactory::default().create_evm(&mut self.db, env);
+        let ran = SystemCaller::new(spec).append_post_execution_changes(&mut evm, &mut requests);
+        drop(evm);
+        ran.map_err(|error| self.system_error(&error))?;
+        Ok(requests)
+    }
+
+    fn system_error(&self, error: &BlockExecutionError) -> CallError {
+        match self.db.inner.fault.get() {
+            Some(fault) => fault.clone().into(),
+            None => CallError::Invalid(error.to_string()),
+        }
+    }
+}
+
+/// The precompiles of a block's fork.
+fn precompiles(env: &BlockEnv) -> PrecompilesMap {
+    match env {
+        BlockEnv::Eth(env) => PrecompilesMap::from(EthPrecompiles::new(env.cfg_env.spec)),
+        BlockEnv::Op(env) => {
+            let fork = env.cfg_env.spec;
+            let all = op_revm::precompiles::OpPrecompiles::new_with_spec(fork).precompiles();
+            let mut all = PrecompilesMap::from_static(all);
+            op::mend_precompiles(&mut all, fork);
+            all
+        }
     }
 }
 
@@ -299,14 +575,4 @@ fn override_header(header: &mut Header, overrides: &BlockOverrides) -> Result<()
     header.mix_hash = overrides.random.unwrap_or(header.mix_hash);
     header.difficulty = overrides.difficulty.unwrap_or(header.difficulty);
     Ok(())
-}
-
-fn move_precompiles(
-    precompiles: &mut PrecompilesMap,
-    moved: &[(Address, Address)],
-) -> Result<(), Failure> {
-    let moves = moved.iter().copied();
-    precompiles
-        .move_precompiles(moves)
-        .map_err(|error| Failure::Other(CallError::Params(error.to_string())))
 }

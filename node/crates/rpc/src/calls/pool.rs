@@ -24,7 +24,8 @@ const NICE: i32 = 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A bounded pool of threads for calls.
+/// A bounded pool of threads for calls, which copies share.
+#[derive(Clone)]
 pub struct CallPool {
     jobs: SyncSender<Job>,
     /// The longest that a call may wait.

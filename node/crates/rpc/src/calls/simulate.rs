@@ -1,31 +1,42 @@
-//! `eth_simulateV1`: calls in blocks that build on one another and on a real one.
+//! `eth_simulateV1`: calls in blocks that build on one another and on a real one, as geth simulates
+//! them: with the system calls of a block, withdrawals and requests, and with a state root where the
+//! base block's trie is known here; elsewhere the state root is zero.
 //!
-//! The simulated blocks lack what only consensus needs: their state root is zero, and they contain
-//! no system calls, withdrawals or requests. Their hashes are the hashes of the headers shown.
+//! Nonces and fees are checked only with `validation`. Without it the base fee is 0 unless it is
+//! overridden, and a transaction that offers nothing for gas pays nothing.
 
+mod transfers;
+
+use std::sync::Arc;
+
+use alloy_consensus::proofs::calculate_withdrawals_root;
 use alloy_consensus::transaction::Recovered;
-use alloy_consensus::{BlockBody, EMPTY_OMMER_ROOT_HASH, Header, Transaction as _};
-use alloy_evm::eth::EthEvmContext;
+use alloy_consensus::{BlockBody, EMPTY_OMMER_ROOT_HASH, Header, Transaction as _, Typed2718};
+use alloy_eips::eip4895::Withdrawal;
 use alloy_hardforks::EthereumHardforks;
-use alloy_primitives::{B256, Bytes, U256};
+use alloy_primitives::{B256, Bytes, KECCAK256_EMPTY, Log as PlainLog, U256};
 use alloy_rlp::Encodable;
 use alloy_rpc_types_eth::simulate::{
-    MAX_SIMULATE_BLOCKS, SimBlock, SimCallResult, SimulateError, SimulatePayload, SimulatedBlock,
+    MAX_SIMULATE_BLOCKS, SimCallResult, SimulateError, SimulatedBlock,
 };
 use alloy_rpc_types_eth::{
-    Block, BlockTransactions, Header as RpcHeader, Log, Transaction, TransactionRequest,
+    Block, BlockOverrides, BlockTransactions, Header as RpcHeader, Log, Transaction,
+    TransactionRequest,
 };
 use fragcast_execution::exec::Receipt;
 use fragcast_execution::exec::tx::EthTx;
-use revm::context_interface::result::InvalidTransaction as T;
+use fragcast_execution::state::Account;
+use revm::Database;
 use revm::database_interface::DatabaseCommit;
-use revm::{Database, Inspector};
-use revm_inspectors::transfer::TransferInspector;
+use revm::inspector::NoOpInspector;
 
 use super::CallSite;
 use super::error::CallError;
-use super::evm::{CallDb, Ground};
-use super::outcome::{Failure, Status};
+use super::evm::{Ground, Rules};
+use super::outcome::{Failure, Outcome, Status};
+use crate::params::{SimBlock, SimPayload};
+use crate::resolve::told_hash;
+use transfers::Transfers;
 
 /// Seconds from one block to the next unless overridden, geth's.
 const BLOCK_TIME: u64 = 12;
@@ -41,27 +52,24 @@ fn coded<R>(code: i32, message: impl Into<String>) -> Result<R, CallError> {
 }
 
 /// Runs the payload's blocks.
-pub(super) fn simulate(
-    site: &CallSite,
-    payload: SimulatePayload,
-) -> Result<Vec<Simulated>, CallError> {
-    if payload.block_state_calls.is_empty() {
+pub(super) fn simulate(site: &CallSite, payload: SimPayload) -> Result<Vec<Simulated>, CallError> {
+    if payload.blocks.is_empty() {
         return Err(CallError::Params("empty input".into()));
     }
     let base = &site.snapshot.header;
-    let blocks = filled(base, payload.block_state_calls)?;
+    let blocks = filled(base, payload.blocks)?;
     let mut ground = site.ground(None, None)?;
     let limits = site.limits();
     let mut simulation = Simulation {
         site,
         validation: payload.validation,
         trace: payload.trace_transfers,
-        full: payload.return_full_transactions,
+        full: payload.full,
         gas_left: limits.gas,
         output: 0,
     };
     let mut parent = base.clone();
-    let mut parent_hash = site.snapshot.hash;
+    let mut parent_hash = told_hash(&site.snapshot);
     let mut done = Vec::with_capacity(blocks.len());
     for block in blocks {
         ground.db.hashes.insert(parent.number, parent_hash);
@@ -78,7 +86,7 @@ fn filled(base: &Header, blocks: Vec<SimBlock>) -> Result<Vec<SimBlock>, CallErr
     let (mut number, mut time) = (base.number, base.timestamp);
     let mut filled = Vec::with_capacity(blocks.len());
     for mut block in blocks {
-        let mut overrides = block.block_overrides.take().unwrap_or_default();
+        let overrides = &mut block.block.overrides;
         let wanted = overrides.number.unwrap_or_else(|| U256::from(number) + U256::ONE);
         if wanted <= U256::from(number) {
             return coded(-38020, format!("block numbers must be in order: {wanted} <= {number}"));
@@ -91,8 +99,8 @@ fn filled(base: &Header, blocks: Vec<SimBlock>) -> Result<Vec<SimBlock>, CallErr
             number += 1;
             time = time.saturating_add(BLOCK_TIME);
             let mut empty = SimBlock::default();
-            empty.block_overrides.get_or_insert_default().number = Some(U256::from(number));
-            empty.block_overrides.get_or_insert_default().time = Some(time);
+            empty.block.overrides.number = Some(U256::from(number));
+            empty.block.overrides.time = Some(time);
             filled.push(empty);
         }
         let at = overrides.time.unwrap_or_else(|| time.saturating_add(BLOCK_TIME));
@@ -101,7 +109,6 @@ fn filled(base: &Header, blocks: Vec<SimBlock>) -> Result<Vec<SimBlock>, CallErr
         }
         (number, time) = (wanted, at);
         (overrides.number, overrides.time) = (Some(U256::from(number)), Some(time));
-        block.block_overrides = Some(overrides);
         filled.push(block);
     }
     Ok(filled)
@@ -123,6 +130,8 @@ struct Simulation<'a> {
 struct Progress {
     gas_used: u64,
     blob_gas_used: u64,
+    /// Logs in the answer, those of transfers included.
+    logs: u64,
     txs: Vec<Recovered<EthTx>>,
     receipts: Vec<Receipt>,
     calls: Vec<SimCallResult>,
@@ -133,12 +142,14 @@ impl Simulation<'_> {
         &self,
         parent: &Header,
         parent_hash: B256,
-        overrides: &alloy_rpc_types_eth::BlockOverrides,
+        overrides: &BlockOverrides,
+        withdrawals: &[Withdrawal],
     ) -> Result<Header, CallError> {
         let spec = &self.site.spec;
         let timestamp = overrides.time.unwrap_or(parent.timestamp);
         let base_fee = match overrides.base_fee {
-            Some(fee) => fee.saturating_to(),
+            Some(fee) => u64::try_from(fee)
+                .map_err(|_| CallError::Params(format!("baseFeePerGas is too high: {fee}")))?,
             // Without validation prices do not matter, so nothing may depend on the base fee.
             None if !self.validation => 0,
             None => spec
@@ -146,16 +157,17 @@ impl Simulation<'_> {
                 .map_err(|error| CallError::Invalid(error.to_string()))?,
         };
         let cancun = spec.is_cancun_active_at_timestamp(timestamp);
-        let excess_blob_gas = cancun.then(|| {
-            let params = spec.blob_params(timestamp);
-            params.map_or(0, |params| {
-                params.next_block_excess_blob_gas_osaka(
-                    parent.excess_blob_gas.unwrap_or(0),
-                    parent.blob_gas_used.unwrap_or(0),
-                    parent.base_fee_per_gas.unwrap_or(0),
-                )
-            })
-        });
+        let shanghai = spec.is_shanghai_active_at_timestamp(timestamp);
+        if !cancun && overrides.beacon_root.is_some() {
+            return Err(CallError::Params("beaconRoot: there is none before Cancun".into()));
+        }
+        if (spec.is_op() || !shanghai) && !withdrawals.is_empty() {
+            let what = "withdrawals: blocks of this chain have none at that time";
+            return Err(CallError::Params(what.into()));
+        }
+        // On OP it is the root of a contract's storage, which only the real chain has.
+        let of_parent = parent.withdrawals_root.filter(|_| spec.is_op());
+        let withdrawals_root = of_parent.unwrap_or_else(|| calculate_withdrawals_root(withdrawals));
         Ok(Header {
             parent_hash,
             ommers_hash: EMPTY_OMMER_ROOT_HASH,
@@ -166,13 +178,11 @@ impl Simulation<'_> {
             mix_hash: overrides.random.unwrap_or_default(),
             difficulty: overrides.difficulty.unwrap_or_default(),
             base_fee_per_gas: Some(base_fee),
-            excess_blob_gas,
+            excess_blob_gas: spec.next_excess_blob_gas(parent, timestamp),
             // On OP it has the parameters of the next base fee.
             extra_data: if spec.is_op() { parent.extra_data.clone() } else { Bytes::new() },
-            withdrawals_root: parent.withdrawals_root.map(|_| alloy_trie::EMPTY_ROOT_HASH),
+            withdrawals_root: shanghai.then_some(withdrawals_root),
             parent_beacon_block_root: cancun.then(|| overrides.beacon_root.unwrap_or_default()),
-            requests_hash: parent.requests_hash,
-            state_root: B256::ZERO,
             ..Header::default()
         })
     }
@@ -184,24 +194,40 @@ impl Simulation<'_> {
         parent_hash: B256,
         block: SimBlock,
     ) -> Result<Simulated, CallError> {
-        let overrides = block.block_overrides.unwrap_or_default();
-        let mut header = self.header(parent, parent_hash, &overrides)?;
-        let spec = &self.site.spec;
-        ground.enter(spec, header.clone(), overrides.clone(), !self.validation)?;
-        ground.override_state(block.state_overrides.unwrap_or_default())?;
+        let overrides = block.block.overrides;
+        let withdrawals = block.block.withdrawals.unwrap_or_default();
+        let mut header = self.header(parent, parent_hash, &overrides, &withdrawals)?;
+        let spec = Arc::clone(&self.site.spec);
+        let rules = Rules::Simulate { validation: self.validation };
+        ground.enter(&spec, header.clone(), overrides, rules)?;
+        ground.override_state(block.state)?;
+        ground.open_block(&spec, &header)?;
         let mut progress = Progress::default();
         for request in block.calls {
-            if self.trace {
-                let mut inspector = TransferInspector::new(false).with_logs(true);
-                self.call(ground, &header, &mut progress, request, &mut inspector)?;
-            } else {
-                let mut inspector = revm::inspector::NoOpInspector;
-                self.call(ground, &header, &mut progress, request, &mut inspector)?;
-            }
-            // A call without a price has put the base fee to zero.
-            ground.enter(spec, header.clone(), overrides.clone(), !self.validation)?;
+            self.call(ground, &header, &mut progress, request)?;
         }
-        let Progress { gas_used, blob_gas_used, txs, receipts, mut calls } = progress;
+        if spec.is_prague_active_at_timestamp(header.timestamp) {
+            let requests = ground.requests(&spec, &progress.receipts)?;
+            header.requests_hash = Some(requests.requests_hash());
+        }
+        for withdrawal in &withdrawals {
+            pay(ground, withdrawal)?;
+        }
+        if let Some(sealed) = &self.site.sealed {
+            // Where the trie is not known, or not this part of it, there is no root to show.
+            header.state_root = sealed.root_with(ground.db.layer()).unwrap_or_default();
+        }
+        self.assembled(header, progress, withdrawals)
+    }
+
+    /// The block, its header complete.
+    fn assembled(
+        &self,
+        mut header: Header,
+        progress: Progress,
+        withdrawals: Vec<Withdrawal>,
+    ) -> Result<Simulated, CallError> {
+        let Progress { gas_used, blob_gas_used, txs, receipts, mut calls, .. } = progress;
         header.gas_used = gas_used;
         header.blob_gas_used = header.excess_blob_gas.map(|_| blob_gas_used);
         header.transactions_root = alloy_consensus::proofs::calculate_transaction_root(
@@ -216,7 +242,7 @@ impl Simulation<'_> {
         for log in calls.iter_mut().flat_map(|call| &mut call.logs) {
             log.block_hash = Some(hash);
         }
-        let withdrawals = header.withdrawals_root.map(|_| Default::default());
+        let withdrawals = header.withdrawals_root.map(|_| withdrawals.into());
         let body = BlockBody {
             transactions: txs.iter().map(|tx| tx.inner().clone()).collect(),
             ommers: Vec::<Header>::new(),
@@ -249,71 +275,90 @@ impl Simulation<'_> {
         Ok(SimulatedBlock { inner, calls })
     }
 
-    fn call<I>(
-        &mut self,
+    /// Gives a request the nonce and the gas that it has not.
+    fn complete(
+        &self,
         ground: &mut Ground,
         header: &Header,
-        progress: &mut Progress,
-        mut request: TransactionRequest,
-        inspector: &mut I,
-    ) -> Result<(), CallError>
-    where
-        I: for<'a> Inspector<EthEvmContext<&'a mut CallDb>>
-            + for<'a> Inspector<alloy_op_evm::OpEvmContext<&'a mut CallDb>>,
-    {
-        let spec = &self.site.spec;
+        gas_used: u64,
+        request: &mut TransactionRequest,
+    ) -> Result<(), CallError> {
         let from = request.from.unwrap_or_default();
         if request.nonce.is_none() {
             request.nonce = Some(ground.db.basic(from)?.map_or(0, |account| account.nonce));
         }
-        let left = header.gas_limit.saturating_sub(progress.gas_used);
-        let gas = request.gas.unwrap_or(left);
+        let left = header.gas_limit.saturating_sub(gas_used);
+        let gas = request.gas.unwrap_or(left.min(ground.fork_gas()));
         if gas > left {
-            let (used, limit) = (progress.gas_used, header.gas_limit);
-            return coded(-38015, format!("block gas limit reached: {used} + {gas} > {limit}"));
+            let what = format!("block gas limit reached: remaining: {left}, required: {gas}");
+            return coded(-38015, what);
         }
         if self.gas_left == 0 {
             return coded(LIMIT_EXCEEDED, "RPC gas cap exhausted");
         }
         request.gas = Some(gas.min(self.gas_left));
-        request.chain_id.get_or_insert(spec.chain_id);
-        let offer = request.gas_price.or(request.max_fee_per_gas).unwrap_or(0);
-        if self.validation && offer < ground.block().basefee.into() {
-            return coded(-38012, "max fee per gas less than block base fee");
+        request.chain_id.get_or_insert(self.site.spec.chain_id);
+        if request.blob_versioned_hashes.is_some() {
+            request.max_fee_per_blob_gas.get_or_insert(0);
         }
-        let mut tx = ground.tx(request.clone())?;
-        let price = tx.gas_price;
-        if let Err(error) = ground.check_funds(&tx) {
-            return coded(-38014, error.to_string());
-        }
+        Ok(())
+    }
+
+    fn call(
+        &mut self,
+        ground: &mut Ground,
+        header: &Header,
+        progress: &mut Progress,
+        mut request: TransactionRequest,
+    ) -> Result<(), CallError> {
+        self.complete(ground, header, progress.gas_used, &mut request)?;
+        let asked = ground.tx(request.clone())?;
         // The block shows it as the transaction that it would be.
-        let signed = envelope(request, price)?;
-        tx.nonce = signed.nonce();
-        let (hash, ty) = (*signed.tx_hash(), tx.tx_type);
-        let index = progress.txs.len() as u64;
-        let outcome = ground.transact(tx, inspector).map_err(numbered)?;
-        ground.db.commit(outcome.state);
-        self.gas_left = self.gas_left.saturating_sub(outcome.gas_used);
-        progress.gas_used += outcome.gas_used;
-        progress.blob_gas_used += signed.blob_gas_used().unwrap_or(0);
-        let bytes: usize = outcome.logs.iter().map(|log| log.data.data.len() + 160).sum();
+        let signed = envelope(request)?;
+        let (outcome, logs) = if self.trace {
+            let mut transfers = Transfers::default();
+            let outcome = ground.transact(&asked, &mut transfers).map_err(numbered)?;
+            (outcome, transfers.into_logs())
+        } else {
+            let outcome = ground.transact(&asked, &mut NoOpInspector).map_err(numbered)?;
+            let logs = outcome.logs.clone();
+            (outcome, logs)
+        };
+        let bytes: usize = logs.iter().map(|log| log.data.data.len() + 160).sum();
         self.output = self.output.saturating_add(bytes + outcome.output.len());
         if self.output > MAX_OUTPUT {
             return coded(LIMIT_EXCEEDED, "the answer would be too long");
         }
-        let first_log: usize = progress.receipts.iter().map(|receipt| receipt.logs.len()).sum();
+        self.gas_left = self.gas_left.saturating_sub(outcome.gas_used);
+        ground.db.commit(outcome.state.clone());
+        progress.gas_used += outcome.gas_used;
+        progress.blob_gas_used += signed.blob_gas_used().unwrap_or(0);
+        progress.take(header, &signed, outcome, logs);
+        let from = asked.tx.caller;
+        progress.txs.push(Recovered::new_unchecked(signed, from));
+        Ok(())
+    }
+}
+
+impl Progress {
+    /// Takes a transaction's receipt, and what the answer shows of it.
+    fn take(&mut self, header: &Header, tx: &EthTx, outcome: Outcome, logs: Vec<PlainLog>) {
         let success = outcome.status == Status::Success;
-        let logs = if success { outcome.logs } else { Vec::new() };
-        let shown = logs.iter().enumerate().map(|(at, log)| Log {
-            inner: log.clone(),
+        let (logs, own) = if success { (logs, outcome.logs) } else { Default::default() };
+        let at = Log {
+            inner: PlainLog::default(),
             block_hash: None,
             block_number: Some(header.number),
             block_timestamp: Some(header.timestamp),
-            transaction_hash: Some(hash),
-            transaction_index: Some(index),
-            log_index: Some((first_log + at) as u64),
+            transaction_hash: Some(*tx.tx_hash()),
+            transaction_index: Some(self.txs.len() as u64),
+            log_index: None,
             removed: false,
-        });
+        };
+        let first = self.logs;
+        self.logs += logs.len() as u64;
+        let logs = (first..).zip(logs);
+        let logs = logs.map(|(index, inner)| Log { inner, log_index: Some(index), ..at.clone() });
         let error = match &outcome.status {
             Status::Success => None,
             Status::Reverted => Some(SimulateError {
@@ -327,50 +372,59 @@ impl Simulation<'_> {
                 data: None,
             }),
         };
-        progress.calls.push(SimCallResult {
-            logs: shown.collect(),
+        self.calls.push(SimCallResult {
+            logs: logs.collect(),
             return_data: outcome.output,
             gas_used: outcome.gas_used,
             max_used_gas: Some(outcome.gas_spent),
             status: success,
             error,
         });
-        progress.receipts.push(Receipt::new(ty, success, progress.gas_used, logs));
-        progress.txs.push(Recovered::new_unchecked(signed, from));
-        Ok(())
+        self.receipts.push(Receipt::new(tx.ty(), success, self.gas_used, own));
     }
+}
+
+/// Pays a withdrawal (EIP-4895).
+fn pay(ground: &mut Ground, withdrawal: &Withdrawal) -> Result<(), CallError> {
+    if withdrawal.amount == 0 {
+        return Ok(());
+    }
+    let account = ground.db.basic(withdrawal.address)?;
+    let (nonce, code_hash) =
+        account.as_ref().map_or((0, KECCAK256_EMPTY), |a| (a.nonce, a.code_hash));
+    let balance = account.map_or(U256::ZERO, |account| account.balance);
+    let balance = balance.saturating_add(withdrawal.amount_wei());
+    let account = Account { nonce, balance, code_hash };
+    ground.db.layer().accounts.insert(withdrawal.address, Some(account));
+    Ok(())
 }
 
 /// A transaction without a signature. As in geth it is an EIP-1559 one unless the request says
-/// otherwise.
-fn envelope(mut request: TransactionRequest, price: u128) -> Result<EthTx, CallError> {
+/// otherwise, and a legacy one, whatever else it has, if it has a gas price.
+fn envelope(mut request: TransactionRequest) -> Result<EthTx, CallError> {
     if request.to.is_none() {
         request.to = Some(alloy_primitives::TxKind::Create);
     }
-    if request.gas_price.is_none() {
-        request.max_fee_per_gas.get_or_insert(price);
+    if request.gas_price.is_some() {
+        request.access_list = None;
+        request.blob_versioned_hashes = None;
+        request.max_fee_per_blob_gas = None;
+        request.authorization_list = None;
+    } else {
+        request.max_fee_per_gas.get_or_insert(0);
         request.max_priority_fee_per_gas.get_or_insert(0);
     }
-    if request.blob_versioned_hashes.is_some() {
-        request.max_fee_per_blob_gas.get_or_insert(0);
+    if request.blob_versioned_hashes.is_none() {
+        request.max_fee_per_blob_gas = None;
     }
+    request.transaction_type = None;
     request.build_typed_simulate_transaction().map_err(|error| CallError::Params(error.to_string()))
 }
 
-/// Maps a failure to the specification's error code.
+/// A failure with the specification's code.
 fn numbered(failure: Failure) -> CallError {
-    let code = match &failure {
-        Failure::Invalid(Some(error), _) => match error {
-            T::NonceTooLow { .. } => -38010,
-            T::NonceTooHigh { .. } | T::NonceOverflowInTransaction => -38011,
-            T::GasPriceLessThanBasefee => -38012,
-            T::CallGasCostMoreThanGasLimit { .. } | T::GasFloorMoreThanGasLimit { .. } => -38013,
-            T::LackOfFundForMaxFee { .. } => -38014,
-            T::RejectCallerWithCode => -38024,
-            T::CreateInitCodeSizeLimit => -38025,
-            _ => super::error::INVALID_PARAMS,
-        },
-        _ => return failure.into(),
-    };
-    CallError::Coded(code, CallError::from(failure).to_string())
+    match failure {
+        Failure::Invalid(invalid) => CallError::Coded(invalid.code, invalid.told()),
+        Failure::Other(error) => error,
+    }
 }

@@ -4,7 +4,10 @@ mod calls;
 mod executor;
 mod limits;
 mod op;
+mod overrides;
 mod simulate;
+mod suite;
+mod trace;
 
 use alloy_primitives::{Address, Bytes, U256, hex};
 use fragcast_execution::devnet::genesis::account_key;

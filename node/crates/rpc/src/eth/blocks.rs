@@ -1,44 +1,56 @@
 //! Blocks, transactions and receipts.
 
-use std::sync::Arc;
-
-use alloy_eips::{BlockId, BlockNumberOrTag};
-use alloy_primitives::{B256, Bytes, U64};
-use fragcast_execution::exec::Placed;
-use jsonrpsee::types::Params;
-use jsonrpsee::types::params::ParamsSequence;
+use alloy_primitives::{B256, U64};
+use fragcast_execution::exec::{Placed, Tx};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::types::{Receipts, RpcBlock, RpcTx};
 use super::{Answer, EthContext, Failure, Found, answer};
+use crate::params::{Params, ParamsSequence};
+use crate::resolve::{BlockTag, StateId};
 
-fn null() -> Answer {
+pub(super) fn null() -> Answer {
     RawValue::NULL.to_owned()
 }
 
-fn by_number(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Found, Failure> {
-    let number: BlockNumberOrTag = params.next()?;
+pub(super) fn by_number(
+    ctx: &EthContext,
+    params: &mut ParamsSequence<'_>,
+) -> Result<Found, Failure> {
+    let BlockTag(number) = params.next()?;
     ctx.blocks.find_number(&*ctx.blocks.heads()?, number)
 }
 
-fn by_hash(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Found, Failure> {
+pub(super) fn by_hash(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Found, Failure> {
     let hash: B256 = params.next()?;
     ctx.blocks.find_hash(&*ctx.blocks.heads()?, hash)
 }
 
-fn shown(block: Found, params: &mut ParamsSequence<'_>) -> Result<Answer, Failure> {
-    let full = params.optional_next()?.unwrap_or(false);
+fn shown(block: Found, full: bool) -> Result<Answer, Failure> {
     answer(&RpcBlock::new(&*block.whole()?, full))
 }
 
 pub(super) fn block(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let mut params = params.sequence();
-    shown(by_number(ctx, &mut params)?, &mut params)
+    let BlockTag(number) = params.next()?;
+    let full = params.optional_next::<bool>()?.unwrap_or(false);
+    let block = ctx.blocks.find_number(&*ctx.blocks.heads()?, number)?;
+    let Found::Open(open) = &block else { return shown(block, full) };
+    // By number only the tag `pending` finds it: hash and nonce are null then, as geth has it, and
+    // clients know that of this tag.
+    let mut block = serde_json::to_value(RpcBlock::new(open, full))
+        .map_err(|error| Failure::internal(&error))?;
+    block["hash"] = Value::Null;
+    block["nonce"] = Value::Null;
+    answer(&block)
 }
 
 pub(super) fn block_by_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let mut params = params.sequence();
-    shown(by_hash(ctx, &mut params)?, &mut params)
+    let hash: B256 = params.next()?;
+    let full = params.optional_next::<bool>()?.unwrap_or(false);
+    shown(ctx.blocks.find_hash(&*ctx.blocks.heads()?, hash)?, full)
 }
 
 pub(super) fn tx_count(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
@@ -72,50 +84,62 @@ pub(super) fn uncle_by_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Ans
     Ok(null())
 }
 
-fn indexed(block: Found, params: &mut ParamsSequence<'_>) -> Result<Answer, Failure> {
-    let index: U64 = params.next()?;
+fn indexed(block: Found, index: U64) -> Result<Answer, Failure> {
     let block = block.whole()?;
     let placed = usize::try_from(index.to::<u64>()).ok().and_then(|index| block.tx(index));
     placed.map_or_else(|| Ok(null()), |placed| answer(&RpcTx::new(&block, &placed)))
 }
 
-pub(super) fn tx_at(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+/// A block by its number, and an index in it.
+pub(super) fn at_number(ctx: &EthContext, params: &Params<'_>) -> Result<(Found, U64), Failure> {
     let mut params = params.sequence();
-    indexed(by_number(ctx, &mut params)?, &mut params)
+    let (BlockTag(number), index) = (params.next()?, params.next()?);
+    Ok((ctx.blocks.find_number(&*ctx.blocks.heads()?, number)?, index))
+}
+
+/// A block by its hash, and an index in it.
+pub(super) fn at_hash(ctx: &EthContext, params: &Params<'_>) -> Result<(Found, U64), Failure> {
+    let mut params = params.sequence();
+    let (hash, index) = (params.next::<B256>()?, params.next()?);
+    Ok((ctx.blocks.find_hash(&*ctx.blocks.heads()?, hash)?, index))
+}
+
+pub(super) fn tx_at(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+    let (block, index) = at_number(ctx, params)?;
+    indexed(block, index)
 }
 
 pub(super) fn tx_at_hash(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
-    let mut params = params.sequence();
-    indexed(by_hash(ctx, &mut params)?, &mut params)
+    let (block, index) = at_hash(ctx, params)?;
+    indexed(block, index)
 }
 
-/// Finds a transaction in the pending block or in a canonical one, and passes it to `show`.
-fn with_tx(
+/// Finds a transaction where this view shows it, and passes it to `show`.
+pub(super) fn with_tx(
     ctx: &EthContext,
-    params: &Params<'_>,
+    hash: B256,
     show: impl Fn(&Found, &Placed<'_>) -> Result<Answer, Failure>,
 ) -> Result<Answer, Failure> {
-    let hash: B256 = params.sequence().next()?;
-    let heads = ctx.blocks.heads()?;
-    for open in heads.open.iter().rev() {
-        let open = Found::Open(Arc::clone(open));
-        if let Some(placed) = open.tx_by_hash(hash) {
-            return show(&open, &placed);
-        }
-    }
     let unknown = || Failure::Unknown(format!("no transaction {hash} is known here"));
-    let (block, index) = ctx.view.tx(hash)?.ok_or_else(unknown)?;
-    let block = ctx.blocks.find_hash(&heads, block)?;
-    // An index that is wrong would show somebody else's transaction.
-    let placed = block.tx(index).filter(|placed| placed.executed.tx.hash == hash);
-    show(&block, &placed.ok_or_else(unknown)?)
+    let (block, index) = ctx.blocks.tx(&*ctx.blocks.heads()?, hash)?.ok_or_else(unknown)?;
+    let placed = block.tx(index).ok_or_else(unknown)?;
+    show(&block, &placed)
+}
+
+/// A transaction that is in no block of this view yet: preconfirmed, or forwarded. To be asked for
+/// before the heads are: what leaves the one is in the other by then.
+pub(super) fn waiting(ctx: &EthContext, hash: B256) -> Option<Tx> {
+    let forwarded = ctx.forwarded.get(hash);
+    let preconfirmed = ctx.blocks.preconfirmed(hash);
+    let executed =
+        preconfirmed.and_then(|(block, index)| Some(block.tx(index)?.executed.tx.clone()));
+    executed.or(forwarded)
 }
 
 pub(super) fn tx(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let hash: B256 = params.sequence().next()?;
-    // Before the heads: what leaves that table is in a block by then.
-    let waiting = ctx.forwarded.get(hash);
-    match with_tx(ctx, params, |block, placed| answer(&RpcTx::new(block, placed))) {
+    let waiting = waiting(ctx, hash);
+    match with_tx(ctx, hash, |block, placed| answer(&RpcTx::new(block, placed))) {
         Err(failure) => match waiting {
             Some(tx) => answer(&RpcTx::waiting(&tx)),
             None => Err(failure),
@@ -124,20 +148,26 @@ pub(super) fn tx(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failur
     }
 }
 
-pub(super) fn raw_tx(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
-    with_tx(ctx, params, |_, placed| answer::<Bytes>(&placed.executed.tx.bytes))
-}
-
 pub(super) fn receipt(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
-    with_tx(ctx, params, |block, placed| {
+    let hash: B256 = params.sequence().next()?;
+    let preconfirmed = ctx.blocks.preconfirmed(hash).is_some();
+    let receipt = with_tx(ctx, hash, |block, placed| {
         // Found anew, so that it lives as long as the block.
         let placed = block.tx(placed.index).ok_or_else(|| Failure::internal(&"an index"))?;
         answer(&Receipts::new(&ctx.spec, block).one(&placed))
-    })
+    });
+    match receipt {
+        // It is known here and has no receipt yet: nobody else is asked.
+        Err(Failure::Unknown(what)) if preconfirmed => Err(Failure::Absent(what)),
+        receipt => receipt,
+    }
 }
 
 pub(super) fn receipts(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
-    let id: BlockId = params.sequence().next()?;
-    let block = ctx.blocks.find(&*ctx.blocks.heads()?, id)?.whole()?;
+    let id: StateId = params.sequence().next()?;
+    if id.frag.is_some() {
+        return Err(Failure::invalid(&"receipts are those of a block, without fragIndex"));
+    }
+    let block = ctx.blocks.find(&*ctx.blocks.heads()?, id.block)?.whole()?;
     answer(&Receipts::new(&ctx.spec, &block).all())
 }

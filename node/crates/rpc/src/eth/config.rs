@@ -10,31 +10,16 @@ use jsonrpsee::types::SubscriptionId;
 use serde::{Deserialize, Serialize};
 
 /// `debug_*` stands for these.
-const DEBUG: &[&str] = &[
-    "debug_getRawBlock",
-    "debug_getRawHeader",
-    "debug_getRawReceipts",
-    "debug_getRawTransaction",
-    "debug_storageRangeAt",
-    "debug_traceBlock",
-    "debug_traceBlockByHash",
-    "debug_traceBlockByNumber",
-    "debug_traceCall",
-    "debug_traceCallMany",
-    "debug_traceTransaction",
-];
+const DEBUG: &[&str] = &["debug_storageRangeAt", "debug_traceBlock", "debug_traceCallMany"];
 
 /// `trace_*` stands for these.
 const TRACE: &[&str] = &[
-    "trace_block",
-    "trace_call",
     "trace_callMany",
     "trace_filter",
     "trace_get",
     "trace_rawTransaction",
     "trace_replayBlockTransactions",
     "trace_replayTransaction",
-    "trace_transaction",
 ];
 
 /// How often a WebSocket is pinged.
@@ -47,8 +32,18 @@ const IDLE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EthConfig {
-    /// The tag `latest` reads what `pending` reads.
+    /// The path `/` shows the preconfirmed view, as `/preconf` does: for methods that read state,
+    /// `latest` is the newest executed frag.
     pub preconf_as_latest: bool,
+    /// `pending` reads as `latest` when its newest frag is older than this, in milliseconds; 0: never.
+    pub pending_max_age_ms: u64,
+    /// Without an execution client: how many blocks `safe` is behind `latest`. Not set: it is not
+    /// known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub safe_behind: Option<u64>,
+    /// The same for `finalized`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finalized_behind: Option<u64>,
     /// Methods that are passed to the execution client as they are; `debug_*` and `trace_*`
     /// stand for the usual ones.
     pub proxied: Vec<String>,
@@ -85,8 +80,10 @@ pub struct EthConfig {
     pub max_heavy_calls: usize,
     /// Blocks that `eth_getLogs` goes through.
     pub max_log_blocks: u64,
-    /// Logs that `eth_getLogs` gives.
+    /// Logs that `eth_getLogs` gives of more than one block.
     pub max_logs: usize,
+    /// How long `eth_getLogs` goes through blocks, in milliseconds; one it always reads.
+    pub max_log_time_ms: u64,
     /// Addresses and topics in a filter of logs, together; about 50 bytes each.
     pub max_filter_values: usize,
     /// Filters that are polled, in all: at most 50 MB with 1,000 values each.
@@ -116,8 +113,11 @@ impl Default for EthConfig {
     fn default() -> Self {
         Self {
             preconf_as_latest: false,
+            pending_max_age_ms: 3_000,
+            safe_behind: None,
+            finalized_behind: None,
             proxied: Vec::new(),
-            max_batch: 100,
+            max_batch: 1_000,
             max_request: 5 * 1024 * 1024,
             max_response: 64 * 1024 * 1024,
             max_connections: 500,
@@ -130,8 +130,9 @@ impl Default for EthConfig {
             max_subscriptions: 4_096,
             slow_subscriber_ms: 5_000,
             max_heavy_calls: 16,
-            max_log_blocks: 1_000,
+            max_log_blocks: 100_000,
             max_logs: 10_000,
+            max_log_time_ms: 10_000,
             max_filter_values: 1_000,
             max_filters: 1_024,
             filter_timeout_s: 300,
@@ -195,6 +196,16 @@ impl EthConfig {
     /// How long one waits for a connection that takes nothing.
     pub const fn slow_after(&self) -> Duration {
         Duration::from_millis(self.slow_subscriber_ms)
+    }
+
+    /// How old `pending` may be; zero: however old.
+    pub const fn pending_max_age(&self) -> Duration {
+        Duration::from_millis(self.pending_max_age_ms)
+    }
+
+    /// How long a query of logs goes through blocks.
+    pub const fn log_time(&self) -> Duration {
+        Duration::from_millis(self.max_log_time_ms)
     }
 
     pub(super) const fn filter_timeout(&self) -> Duration {

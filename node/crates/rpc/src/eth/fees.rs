@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use alloy_eips::BlockNumberOrTag;
-use alloy_primitives::{B256, U64, U128};
+use alloy_primitives::{B256, U128};
 use alloy_rpc_types_eth::FeeHistory;
 use arc_swap::ArcSwapOption;
 use fragcast_execution::exec::{ExecutedBlock, SealedBlock};
 use fragcast_execution::executor::Heads;
-use jsonrpsee::types::Params;
 
 use super::types::paid;
 use super::{Answer, EthContext, Failure, Found, answer};
+use crate::params::{Count, Params};
+use crate::resolve::BlockTag;
 
 /// Blocks that a suggestion considers: geth's number.
 const TIP_BLOCKS: usize = 20;
@@ -107,11 +107,11 @@ pub(super) fn blob_base_fee(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, 
 
 pub(super) fn history(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let mut params = params.sequence();
-    let count: U64 = params.next()?;
-    let newest: BlockNumberOrTag = params.next()?;
+    let Count(count) = params.next()?;
+    let BlockTag(newest) = params.next()?;
     let percentiles: Option<Vec<f64>> = params.optional_next()?;
     check(percentiles.as_deref().unwrap_or_default())?;
-    let count = count.to::<u64>().min(ctx.config.max_fee_history);
+    let count = count.min(ctx.config.max_fee_history);
     let heads = ctx.blocks.heads()?;
     let newest = ctx.blocks.find_number(&heads, newest)?;
     if count == 0 {
@@ -147,7 +147,7 @@ pub(super) fn history(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
         }
         // Below a block in execution there may be others, which have no hash yet.
         let below = heads.open.iter().find(|open| open.header.number + 1 == header.number);
-        let parent = match below.filter(|_| block.hash.is_zero()) {
+        let parent = match below.filter(|_| !block.is_sealed()) {
             Some(open) => Ok(Found::Open(Arc::clone(open))),
             None => ctx.blocks.find_hash(&heads, header.parent_hash),
         };

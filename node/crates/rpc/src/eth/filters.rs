@@ -14,13 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use alloy_primitives::{B256, U128};
 use alloy_rpc_types_eth::{Filter, Log};
 use fragcast_execution::executor::ChainEvent;
-use jsonrpsee::types::Params;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::Instant;
 
-use super::logs::{filter, matching, matching_frag, select, wants_pending};
+use super::logs::{matching, matching_frag, select};
+use super::ranges::{Coming, filter};
 use super::{Answer, EthContext, EthStats, Failure, answer};
+use crate::params::Params;
 
 /// What a filter returns.
 enum Kind {
@@ -29,7 +30,7 @@ enum Kind {
     /// Hashes of executed transactions.
     Txs,
     /// Logs.
-    Logs(Box<Filter>),
+    Logs(Box<Filter>, Coming),
 }
 
 struct Polled {
@@ -122,14 +123,19 @@ fn get(ctx: &EthContext, params: &Params<'_>) -> Result<(U128, Arc<Mutex<Polled>
 
 pub(super) fn new_logs(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let filter = filter(ctx, &mut params.sequence())?;
-    install(ctx, Kind::Logs(Box::new(filter)))
+    let coming = Coming::new(&filter)?;
+    install(ctx, Kind::Logs(Box::new(filter), coming))
 }
 
 pub(super) fn new_blocks(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
     install(ctx, Kind::Blocks)
 }
 
-pub(super) fn new_txs(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
+pub(super) fn new_txs(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+    if params.sequence().optional_next::<bool>()? == Some(true) {
+        let what = "a filter gives hashes; for whole transactions subscribe to them";
+        return Err(Failure::params(format!("invalid argument 0: {what}")));
+    }
     install(ctx, Kind::Txs)
 }
 
@@ -141,7 +147,7 @@ pub(super) fn uninstall(ctx: &EthContext, params: &Params<'_>) -> Result<Answer,
 pub(super) fn logs(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
     let (_, filter) = get(ctx, params)?;
     let selected = match &lock(&filter).kind {
-        Kind::Logs(selected) => selected.clone(),
+        Kind::Logs(selected, _) => selected.clone(),
         _ => return Err(Failure::filter_not_found()),
     };
     answer(&select(ctx, &selected)?)
@@ -169,33 +175,27 @@ pub(super) fn changes(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
                 let txs = snapshot.frags.last().into_iter().flat_map(|frag| &frag.txs);
                 hashes.extend(txs.map(|executed| executed.tx.hash));
             }
-            (Kind::Logs(filter), event) => {
-                changed(filter, wants_pending(ctx, filter), &event, &mut logs);
-            }
+            (Kind::Logs(filter, coming), event) => changed(filter, *coming, &event, &mut logs),
             _ => {}
         }
     }
     match filter.kind {
-        Kind::Logs(_) => answer(&logs),
+        Kind::Logs(..) => answer(&logs),
         _ => answer(&hashes),
     }
 }
 
-/// The logs that an event adds or takes back. A filter that includes the pending block returns logs
-/// twice: when they are executed, with the zero hash, and with their block, which may have come
-/// whole.
-fn changed(filter: &Filter, preconfirmed: bool, event: &ChainEvent, logs: &mut Vec<Log>) {
-    let number = match event {
+/// The logs that an event adds or takes back. A filter that waits for both returns logs twice: when
+/// they are executed, with the provisional hash, and with their block, which may have come whole.
+fn changed(filter: &Filter, coming: Coming, event: &ChainEvent, logs: &mut Vec<Log>) {
+    let (number, wanted) = match event {
         ChainEvent::Frag(snapshot) | ChainEvent::Retracted { snapshot, .. } => {
-            if !preconfirmed {
-                return;
-            }
-            snapshot.header.number
+            (snapshot.header.number, coming.preconfirmed)
         }
-        ChainEvent::Verified(block) => block.number(),
-        ChainEvent::Unwound(block) => block.header.number,
+        ChainEvent::Verified(block) => (block.number(), coming.verified),
+        ChainEvent::Unwound(block) => (block.header.number, coming.verified),
     };
-    if !filter.matches_block_range(number) {
+    if !wanted || !coming.has(number) {
         return;
     }
     match event {

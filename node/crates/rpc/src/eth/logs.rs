@@ -1,16 +1,22 @@
 //! `eth_getLogs`.
+//!
+//! A range is resolved once ([`ranges`](super::ranges)) and then read, block by block. Of a block
+//! that is not in memory only the header is read, unless its bloom says that there may be something.
+//!
+//! Limits: blocks of a range, logs and bytes of an answer, time. The error of each names a range that
+//! is answered when it is asked for: it ends with the last block that is within the limit, and one
+//! block alone is always answered, whatever it has, as long as it is not longer than an answer may
+//! be.
 
-use std::sync::Arc;
-
-use alloy_eips::BlockNumberOrTag;
-use alloy_primitives::B256;
 use alloy_rpc_types_eth::{Filter, FilterBlockOption, Log};
 use fragcast_execution::exec::{ExecutedBlock, Placed};
 use fragcast_execution::executor::Heads;
-use jsonrpsee::types::Params;
+use tokio::time::Instant;
 
+use super::ranges::{Range, filter};
 use super::types::logs_of;
-use super::{Answer, EthContext, Failure, Found, answer};
+use super::{Answer, EthContext, Failure, answer};
+use crate::params::Params;
 
 /// How often a range is read again if its blocks do not follow one another, because the chain was
 /// reorganised meanwhile.
@@ -23,139 +29,122 @@ pub(super) fn logs(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Fail
     answer(&select(ctx, &filter)?)
 }
 
-/// Reads the next parameter as a filter, within limits.
-pub(super) fn filter(
-    ctx: &EthContext,
-    params: &mut jsonrpsee::types::params::ParamsSequence<'_>,
-) -> Result<Filter, Failure> {
-    let filter: Filter = params.optional_next()?.unwrap_or_default();
-    let values = filter.address.len() + filter.topics.iter().map(|t| t.len()).sum::<usize>();
-    let limit = ctx.config.max_filter_values;
-    if values > limit {
-        let what = format!("{values} addresses and topics, the limit is {limit}; split the query");
-        return Err(Failure::limit(what));
-    }
-    Ok(filter)
-}
-
 /// All logs that a filter selects.
 pub(super) fn select(ctx: &EthContext, filter: &Filter) -> Result<Vec<Log>, Failure> {
+    let mut heads = ctx.blocks.heads()?;
+    let mut logs = Logs::new(ctx, filter);
     match filter.block_option {
         FilterBlockOption::AtBlockHash(hash) => {
-            let heads = ctx.blocks.heads()?;
-            let mut logs = Logs::new(ctx, filter);
             logs.take(&*ctx.blocks.find_hash(&heads, hash)?.whole()?)?;
             Ok(logs.found)
         }
         FilterBlockOption::Range { from_block, to_block } => {
+            let range = Range::new(ctx, &heads, from_block, to_block)?;
             for _ in 0..ATTEMPTS {
-                let heads = ctx.blocks.heads()?;
-                let from = edge(ctx, &heads, from_block)?;
-                // `latest` would be before a beginning that is pending.
-                let pending = from_block.filter(|from| from.is_pending());
-                let to = edge(ctx, &heads, to_block.or(pending))?;
-                if let Some(logs) = range(ctx, &heads, filter, from, to)? {
-                    return Ok(logs);
+                if logs.read(&heads, range)? {
+                    return Ok(logs.found);
+                }
+                logs = Logs::new(ctx, filter);
+                heads = ctx.blocks.heads()?;
+                if heads.latest.number() < range.to {
+                    break;
                 }
             }
-            let what = "the chain is being reorganised; ask again".to_owned();
-            Err(Failure::unavailable(what))
+            Err(Failure::unavailable("the chain is being reorganised; ask again"))
         }
     }
-}
-
-/// The block number of one end of a range.
-fn edge(ctx: &EthContext, heads: &Heads, edge: Option<BlockNumberOrTag>) -> Result<u64, Failure> {
-    match edge.unwrap_or_default() {
-        BlockNumberOrTag::Number(number) => Ok(number),
-        BlockNumberOrTag::Earliest => Ok(0),
-        BlockNumberOrTag::Safe if heads.safe.is_some() => Ok(heads.safe.map_or(0, |end| end.0)),
-        BlockNumberOrTag::Finalized if heads.finalized.is_some() => {
-            Ok(heads.finalized.map_or(0, |end| end.0))
-        }
-        tag => Ok(ctx.blocks.find_number(heads, tag)?.header.number),
-    }
-}
-
-/// Logs of a range; `None` if its blocks do not follow one another.
-fn range(
-    ctx: &EthContext,
-    heads: &Heads,
-    filter: &Filter,
-    from: u64,
-    to: u64,
-) -> Result<Option<Vec<Log>>, Failure> {
-    if from > to {
-        return Err(Failure::invalid(&format!("fromBlock {from} is after toBlock {to}")));
-    }
-    // A range may reach into the future, but must not begin there: as geth.
-    let pending = heads.pending.as_ref().filter(|_| wants_pending(ctx, filter));
-    let newest = pending.map_or(heads.latest.number(), |snapshot| snapshot.header.number);
-    if from > newest {
-        return Ok(Some(Vec::new()));
-    }
-    let to = to.min(newest);
-    let (blocks, limit) = ((to - from).saturating_add(1), ctx.config.max_log_blocks);
-    if blocks > limit {
-        let what = format!("the range has {blocks} blocks, the limit is {limit}; split the query");
-        return Err(Failure::limit(what));
-    }
-    let mut logs = Logs::new(ctx, filter);
-    let mut parent: Option<B256> = None;
-    for number in from..=to {
-        let open = heads.open.iter().find(|open| open.header.number == number);
-        let block = match open.filter(|_| pending.is_some()) {
-            Some(snapshot) => Found::Open(Arc::clone(snapshot)),
-            _ if number == heads.latest.number() => Found::Sealed(Arc::clone(&heads.latest)),
-            _ => ctx.blocks.numbered(heads, number)?,
-        };
-        // Blocks in execution have no hash yet; they are of one moment with the head.
-        if parent.is_some_and(|parent| parent != block.header.parent_hash) {
-            return Ok(None);
-        }
-        parent = Some(block.hash).filter(|hash| !hash.is_zero());
-        logs.take(&*block.whole()?)?;
-    }
-    Ok(Some(logs.found))
-}
-
-/// Whether a filter reaches into the block that is being executed.
-pub(super) fn wants_pending(ctx: &EthContext, filter: &Filter) -> bool {
-    if ctx.config.preconf_as_latest {
-        return true;
-    }
-    let pending = |edge| edge == Some(&BlockNumberOrTag::Pending);
-    pending(filter.block_option.get_to_block()) || pending(filter.block_option.get_from_block())
 }
 
 /// Collects logs within limits.
-pub(super) struct Logs<'a> {
+struct Logs<'a> {
     ctx: &'a EthContext,
     filter: &'a Filter,
     found: Vec<Log>,
     bytes: usize,
+    begun: Instant,
+    /// The range; `None`: one block.
+    range: Option<Range>,
 }
 
 impl<'a> Logs<'a> {
     fn new(ctx: &'a EthContext, filter: &'a Filter) -> Self {
-        Self { ctx, filter, found: Vec::new(), bytes: 0 }
+        let begun = Instant::now();
+        Self { ctx, filter, found: Vec::new(), bytes: 0, begun, range: None }
+    }
+
+    /// Reads a range; `false` if its blocks do not follow one another.
+    fn read(&mut self, heads: &Heads, range: Range) -> Result<bool, Failure> {
+        let (ctx, time) = (self.ctx, self.ctx.config.log_time());
+        self.range = Some(range);
+        let mut parent = None;
+        for number in range.from..=range.to {
+            if number > range.from && self.begun.elapsed() >= time {
+                let what = format!("query takes longer than {} ms", time.as_millis());
+                return Err(beyond(&what, range, number));
+            }
+            let hash = if number == heads.latest.number() {
+                heads.latest.hash()
+            } else {
+                ctx.view.hash(number)?.ok_or_else(|| not_kept(number))?
+            };
+            let Some(header) = ctx.view.header(hash)? else { return Err(not_kept(number)) };
+            if parent.is_some_and(|parent| parent != header.parent_hash) {
+                return Ok(false);
+            }
+            parent = Some(hash);
+            if self.filter.matches_bloom(header.logs_bloom) {
+                let block = match ctx.blocks.find_hash(heads, hash) {
+                    // It was unwound meanwhile, or its transactions are gone.
+                    Err(Failure::Unknown(_)) => return Err(not_kept(number)),
+                    block => block?.whole()?,
+                };
+                self.take(&block)?;
+            }
+        }
+        if range.pending {
+            for open in &heads.open {
+                self.take(open)?;
+            }
+        }
+        Ok(true)
     }
 
     fn take(&mut self, block: &ExecutedBlock) -> Result<(), Failure> {
         let number = block.header.number;
         let (max, bytes) = (self.ctx.config.max_logs, self.ctx.config.max_response as usize);
+        let alone = self.range.is_none_or(|range| range.from == number || range.len() == 0);
         for log in matching(self.filter, block, false) {
             self.bytes = self.bytes.saturating_add(LOG_LEN + 2 * log.inner.data.data.len());
-            if self.found.len() >= max || self.bytes > bytes {
-                let what = format!(
-                    "more than {max} logs or {bytes} bytes, up to block {number}; narrow the query"
-                );
-                return Err(Failure::limit(what));
+            let Some(range) = self.range.filter(|_| !alone) else {
+                if self.bytes <= bytes {
+                    self.found.push(log);
+                    continue;
+                }
+                return Err(Failure::limit(format!(
+                    "the logs of block {number} alone are longer than {bytes} bytes: name \
+                     addresses or topics"
+                )));
+            };
+            if self.bytes > bytes {
+                return Err(beyond(&format!("query exceeds max bytes {bytes}"), range, number));
+            }
+            if self.found.len() >= max {
+                return Err(beyond(&format!("query exceeds max results {max}"), range, number));
             }
             self.found.push(log);
         }
         Ok(())
     }
+}
+
+/// The error of a limit that was reached at a block, which is not the first of the range.
+fn beyond(what: &str, range: Range, number: u64) -> Failure {
+    let (first, last) = (range.from, number.saturating_sub(1).min(range.to));
+    Failure::limit(format!("{what}, retry with the range {first}-{last}"))
+}
+
+fn not_kept(number: u64) -> Failure {
+    Failure::Elsewhere(format!("block {number} is not kept here"))
 }
 
 /// The logs of a block that a filter's addresses and topics select.

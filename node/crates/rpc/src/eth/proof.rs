@@ -1,16 +1,13 @@
 //! `eth_getProof` (EIP-1186).
 
-use std::sync::Arc;
-
-use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
 use alloy_rpc_types_eth::{EIP1186AccountProofResponse, EIP1186StorageProof};
 use alloy_serde::JsonStorageKey;
 use alloy_trie::EMPTY_ROOT_HASH;
-use jsonrpsee::types::Params;
 
-use super::state::block_id;
+use super::state::state_id;
 use super::{Answer, EthContext, Failure, Found, answer};
+use crate::params::Params;
 
 /// Slots in one proof: geth's limit.
 const MAX_KEYS: usize = 1_024;
@@ -20,11 +17,14 @@ pub(super) fn proof(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Fai
     let address: Address = params.next()?;
     let keys: Vec<JsonStorageKey> = params.optional_next()?.unwrap_or_default();
     let heads = ctx.blocks.heads()?;
-    let block = match block_id(&mut params)? {
-        // Only a sealed block has a root, whatever else `latest` reads.
-        BlockId::Number(BlockNumberOrTag::Latest) => Found::Sealed(Arc::clone(&heads.latest)),
-        id => ctx.blocks.find(&heads, id)?,
-    };
+    let id = state_id(&mut params)?;
+    if id.frag.is_some() {
+        return Err(Failure::unavailable(
+            "a frag has no state root to prove anything against; ask for its block, once verified",
+        ));
+    }
+    // Only a verified block has a root, so `latest` is the newest of them in both views.
+    let block = ctx.blocks.find(&heads, id.block)?;
     if keys.len() > MAX_KEYS {
         return Err(Failure::limit(format!("{} slots, the limit is {MAX_KEYS}", keys.len())));
     }
@@ -39,8 +39,8 @@ pub(super) fn proof(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Fai
             )));
         }
         Found::Old(_) => {
-            block.state()?;
-            return Err(Failure::internal(&"an old block with a state"));
+            let number = block.header.number;
+            return Err(Failure::Elsewhere(format!("the trie of block {number} is not kept here")));
         }
     };
     let trie = block.trie.as_ref().map_err(|why| {

@@ -3,13 +3,17 @@
 //! | kind | parameter | a notification |
 //! |---|---|---|
 //! | `newHeads` | | header of a verified block |
-//! | `logs` | address, topics | log of a verified block; again with `removed` if it is unwound |
+//! | `logs` | a filter | log of a verified block, with `toBlock` `pending` of an executed frag too, with both bounds `pending` of executed frags alone; again with `removed` if the block is void |
+//! | `syncing` | | `false`, or how far the node is behind its execution client; at once, and when it changes |
 //! | `newPendingTransactions` | full? | hash (or all) of an executed transaction |
 //! | `newFlashblocks` | | the pending block after an executed frag, with all transactions |
-//! | `newFlashblockTransactions` | full? | hash (or all) of an executed transaction |
+//! | `newFlashblockTransactions` | nothing, `true`, or a filter | hash of an executed transaction; or all of it with what its receipt says, of the transactions with a log that the filter selects |
 //! | `pendingLogs` | address, topics | log of an executed frag |
 //! | `frags` | | an executed frag: its place and the hashes of its transactions |
+//! | `fragHeights` | | the place of an executed frag alone, as a block parameter names its state |
 //! | `retractions` | | a block whose preconfirmations, or itself, are void |
+//!
+//! What is not verified carries its block's provisional hash. The kinds are the same in both views.
 //!
 //! What an event says to a kind of subscription is encoded once and shared by all subscribers who
 //! want the same; logs are the same for filters that are equal.
@@ -20,23 +24,32 @@
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use alloy_primitives::{B256, U64, keccak256};
-use alloy_rpc_types_eth::{Filter, Log};
-use fragcast_execution::exec::{ExecutedBlock, Snapshot};
+use alloy_rpc_types_eth::{Filter, FilterBlockOption, Log};
+use fragcast_execution::chain::ChainSpec;
+use fragcast_execution::exec::{ExecutedBlock, Placed, Snapshot};
 use fragcast_execution::executor::ChainEvent;
 use fragcast_port::{Notices, Subscriber, Unsent};
 use jsonrpsee::core::SubscriptionError;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use jsonrpsee::{Extensions, PendingSubscriptionSink, RpcModule};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::logs::{filter, matching, matching_frag};
-use super::types::{RpcBlock, RpcTx, header};
+use super::logs::{matching, matching_frag};
+use super::ranges::{Coming, filter, of_value};
+use super::state::sync_state;
+use super::types::{ExecutedTx, Receipts, RpcBlock, RpcTx, header};
 use super::{Answer, EthContext, EthStats, Failure, answer};
+use crate::params::ParamsSequence;
+use crate::resolve::told_hash;
+
+/// How often it is looked whether the node is behind.
+const SYNC_TICK: Duration = Duration::from_secs(1);
 
 /// What notifications depend on beside the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,10 +60,14 @@ enum Kind {
     Txs {
         full: bool,
     },
+    /// With their receipts; of a filter, by its hash.
+    Receipts(Option<B256>),
     Flashblocks,
     PendingLogs(B256),
     Frags,
+    Heights,
     Retractions,
+    Syncing,
 }
 
 /// Names the notifications of an event for a kind of subscription: which event, by the address of
@@ -96,50 +113,71 @@ fn hash(filter: &Filter) -> B256 {
 #[derive(Clone)]
 enum Stream {
     Heads,
-    Logs(Arc<Filter>, B256),
+    Logs(Arc<Filter>, Coming, B256),
     Txs { full: bool },
+    Receipts(Option<(Arc<Filter>, B256)>),
     Flashblocks,
     PendingLogs(Arc<Filter>, B256),
     Frags,
+    Heights,
     Retractions,
+    Syncing,
 }
 
 impl Stream {
     fn parse(ctx: &EthContext, params: &Params<'_>) -> Result<Self, Failure> {
-        let mut params = params.sequence();
+        let all = crate::params::Params::new(params);
+        let stream = Self::read(ctx, &mut all.sequence())?;
+        all.finish()?;
+        Ok(stream)
+    }
+
+    fn read(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Self, Failure> {
         let kind: &str = &params.next::<String>()?;
         Ok(match kind {
             "newHeads" => Self::Heads,
             "logs" => {
-                let filter = filter(ctx, &mut params)?;
-                let hash = hash(&filter);
-                Self::Logs(Arc::new(filter), hash)
+                let filter = filter(ctx, params)?;
+                let (coming, hash) = (Coming::new(&filter)?, hash(&filter));
+                Self::Logs(Arc::new(filter), coming, hash)
             }
-            "newPendingTransactions" | "newFlashblockTransactions" => {
-                Self::Txs { full: params.optional_next()?.unwrap_or(false) }
+            "newPendingTransactions" => {
+                Self::Txs { full: params.optional_next::<bool>()?.unwrap_or(false) }
             }
+            "newFlashblockTransactions" => match params.optional_next::<Value>()? {
+                None | Some(Value::Null | Value::Bool(false)) => Self::Txs { full: false },
+                Some(Value::Bool(true)) => Self::Receipts(None),
+                Some(value) => {
+                    let filter = frag_filter(of_value(ctx, value)?)?;
+                    let hash = hash(&filter);
+                    Self::Receipts(Some((Arc::new(filter), hash)))
+                }
+            },
             "newFlashblocks" => Self::Flashblocks,
             "pendingLogs" => {
-                let filter = filter(ctx, &mut params)?;
+                let filter = frag_filter(filter(ctx, params)?)?;
                 let hash = hash(&filter);
                 Self::PendingLogs(Arc::new(filter), hash)
             }
             "frags" => Self::Frags,
+            "fragHeights" => Self::Heights,
             "retractions" => Self::Retractions,
-            other => {
-                return Err(Failure::invalid(&format!("there is no subscription {other:?}")));
-            }
+            "syncing" => Self::Syncing,
+            other => return Err(Failure::no_subscription(other)),
         })
     }
 
-    const fn kind(&self) -> Kind {
+    fn kind(&self) -> Kind {
         match self {
             Self::Heads => Kind::Heads,
-            Self::Logs(_, hash) => Kind::Logs(*hash),
+            Self::Syncing => Kind::Syncing,
+            Self::Logs(_, _, hash) => Kind::Logs(*hash),
             Self::Txs { full } => Kind::Txs { full: *full },
+            Self::Receipts(filter) => Kind::Receipts(filter.as_ref().map(|(_, hash)| *hash)),
             Self::Flashblocks => Kind::Flashblocks,
             Self::PendingLogs(_, hash) => Kind::PendingLogs(*hash),
             Self::Frags => Kind::Frags,
+            Self::Heights => Kind::Heights,
             Self::Retractions => Kind::Retractions,
         }
     }
@@ -147,11 +185,17 @@ impl Stream {
     /// Whether the event may have notifications for this subscription.
     const fn wants(&self, event: &ChainEvent) -> bool {
         match self {
-            Self::Heads => matches!(event, ChainEvent::Verified(_)),
-            Self::Logs(..) => matches!(event, ChainEvent::Verified(_) | ChainEvent::Unwound(_)),
-            Self::Txs { .. } | Self::Flashblocks | Self::PendingLogs(..) | Self::Frags => {
-                matches!(event, ChainEvent::Frag(_))
-            }
+            Self::Heads | Self::Syncing => matches!(event, ChainEvent::Verified(_)),
+            Self::Logs(_, coming, _) => match event {
+                ChainEvent::Frag(_) | ChainEvent::Retracted { .. } => coming.preconfirmed,
+                ChainEvent::Verified(_) | ChainEvent::Unwound(_) => coming.verified,
+            },
+            Self::Txs { .. }
+            | Self::Receipts(_)
+            | Self::Flashblocks
+            | Self::PendingLogs(..)
+            | Self::Frags
+            | Self::Heights => matches!(event, ChainEvent::Frag(_)),
             Self::Retractions => {
                 matches!(event, ChainEvent::Retracted { .. } | ChainEvent::Unwound(_))
             }
@@ -160,7 +204,7 @@ impl Stream {
 
     /// Whether the notifications are long enough to be written on a thread that may block.
     const fn long(&self) -> bool {
-        matches!(self, Self::Flashblocks | Self::Txs { full: true })
+        matches!(self, Self::Flashblocks | Self::Receipts(_) | Self::Txs { full: true })
     }
 
     /// The notifications of an event for this subscription, shared with others.
@@ -170,9 +214,9 @@ impl Stream {
         event: ChainEvent,
     ) -> Result<Arc<Notices>, ErrorObjectOwned> {
         let (key, kept) = Key::new(&event, self.kind());
-        let stream = self.clone();
+        let (stream, spec) = (self.clone(), Arc::clone(&ctx.spec));
         let encode = move || {
-            let messages = stream.messages(&event).map_err(Failure::into_error)?;
+            let messages = stream.messages(&spec, &event).map_err(Failure::into_error)?;
             let text = |json: Answer| String::from(Box::<str>::from(json)).into_bytes();
             Ok(messages.into_iter().map(text).collect())
         };
@@ -180,15 +224,23 @@ impl Stream {
     }
 
     /// The notifications of an event for this subscription.
-    fn messages(&self, event: &ChainEvent) -> Result<Vec<Answer>, Failure> {
+    fn messages(&self, spec: &ChainSpec, event: &ChainEvent) -> Result<Vec<Answer>, Failure> {
         match (self, event) {
             (Self::Heads, ChainEvent::Verified(block)) => one(&header(&block.snapshot)),
-            (Self::Logs(filter, _), ChainEvent::Verified(block)) => {
-                each(matching(filter, &block.snapshot, false))
+            (Self::Logs(filter, coming, _), event) => logs(filter, *coming, event),
+            (Self::Receipts(filter), ChainEvent::Frag(snapshot)) => {
+                let receipts = Receipts::new(spec, snapshot);
+                let filter = filter.as_ref().map(|(filter, _)| &**filter);
+                let txs = snapshot.frags.last().into_iter().flat_map(|frag| frag.txs());
+                let selected = |placed: &Placed<'_>| {
+                    let mut logs = placed.executed.receipt.logs.iter();
+                    filter.is_none_or(|filter| logs.any(|log| filter.matches(log)))
+                };
+                txs.filter(selected)
+                    .map(|placed| answer(&ExecutedTx::new(&receipts, snapshot, &placed)))
+                    .collect()
             }
-            (Self::Logs(filter, _), ChainEvent::Unwound(block)) => {
-                each(matching(filter, block, true))
-            }
+            (Self::Heights, ChainEvent::Frag(snapshot)) => height(snapshot),
             (Self::PendingLogs(filter, _), ChainEvent::Frag(snapshot)) => {
                 each(matching_frag(filter, snapshot))
             }
@@ -211,6 +263,42 @@ impl Stream {
     }
 }
 
+/// A filter of logs of executed frags, which has no use for blocks.
+fn frag_filter(filter: Filter) -> Result<Filter, Failure> {
+    let frags = match filter.block_option {
+        FilterBlockOption::AtBlockHash(_) => false,
+        FilterBlockOption::Range { from_block, to_block } => {
+            [from_block, to_block].into_iter().flatten().all(|bound| bound.is_pending())
+        }
+    };
+    if frags {
+        return Ok(filter);
+    }
+    Err(Failure::params(
+        "only logs of executed frags are told: the bounds must be pending, or none",
+    ))
+}
+
+/// The logs that an event adds or takes back.
+fn logs(filter: &Filter, coming: Coming, event: &ChainEvent) -> Result<Vec<Answer>, Failure> {
+    let number = match event {
+        ChainEvent::Frag(snapshot) | ChainEvent::Retracted { snapshot, .. } => {
+            snapshot.header.number
+        }
+        ChainEvent::Verified(block) => block.number(),
+        ChainEvent::Unwound(block) => block.header.number,
+    };
+    if !coming.has(number) {
+        return Ok(Vec::new());
+    }
+    match event {
+        ChainEvent::Frag(snapshot) => each(matching_frag(filter, snapshot)),
+        ChainEvent::Retracted { snapshot, .. } => each(matching(filter, snapshot, true)),
+        ChainEvent::Verified(block) => each(matching(filter, &block.snapshot, false)),
+        ChainEvent::Unwound(block) => each(matching(filter, block, true)),
+    }
+}
+
 fn one(value: &impl Serialize) -> Result<Vec<Answer>, Failure> {
     Ok(vec![answer(value)?])
 }
@@ -225,11 +313,12 @@ fn frag(snapshot: &Snapshot) -> Result<Vec<Answer>, Failure> {
     let hashes: Vec<B256> = frag.txs.iter().map(|executed| executed.tx.hash).collect();
     one(&json!({
         "blockNumber": U64::from(snapshot.header.number),
-        "blockHash": snapshot.hash,
+        "blockHash": told_hash(snapshot),
         "parentHash": snapshot.header.parent_hash,
         "timestamp": U64::from(snapshot.header.timestamp),
         "attempt": U64::from(snapshot.attempt),
         "seq": U64::from(frag.seq),
+        "fragIndex": U64::from(frag.seq),
         "firstTransactionIndex": U64::from(frag.first_index),
         "transactionCount": U64::from(frag.txs.len()),
         "firstLogIndex": U64::from(frag.first_log),
@@ -240,10 +329,19 @@ fn frag(snapshot: &Snapshot) -> Result<Vec<Answer>, Failure> {
     }))
 }
 
+fn height(snapshot: &Snapshot) -> Result<Vec<Answer>, Failure> {
+    let Some(frag) = snapshot.frags.last() else { return Ok(Vec::new()) };
+    one(&json!({
+        "blockNumber": U64::from(snapshot.header.number),
+        "fragIndex": U64::from(frag.seq),
+        "attempt": U64::from(snapshot.attempt),
+    }))
+}
+
 fn retraction(snapshot: &ExecutedBlock, reason: &str) -> Result<Vec<Answer>, Failure> {
     one(&json!({
         "blockNumber": U64::from(snapshot.header.number),
-        "blockHash": snapshot.hash,
+        "blockHash": told_hash(snapshot),
         "attempt": U64::from(snapshot.attempt),
         "reason": reason,
         "frags": U64::from(snapshot.frags.len()),
@@ -309,6 +407,9 @@ async fn serve(
 ) -> Result<(), SubscriptionError> {
     let subscriber = Subscriber::accept(pending, extensions, ctx.config.slow_after()).await?;
     EthStats::count(&ctx.stats.answered);
+    if matches!(stream, Stream::Syncing) {
+        return syncing(ctx, &subscriber, events).await;
+    }
     loop {
         let event = tokio::select! {
             () = subscriber.closed() => return Ok(()),
@@ -333,6 +434,47 @@ async fn serve(
             Ok(()) => {}
             Err(Unsent::Gone) => return Ok(()),
             Err(Unsent::Slow) => return Err(slow(ctx, "nothing is taken")),
+        }
+    }
+}
+
+/// Tells whether the node is behind its execution client: at once, and whenever it changes.
+async fn syncing(
+    ctx: &EthContext,
+    subscriber: &Subscriber,
+    mut events: Receiver<ChainEvent>,
+) -> Result<(), SubscriptionError> {
+    let mut tick = tokio::time::interval(SYNC_TICK);
+    let mut told = None;
+    loop {
+        let state = sync_state(ctx);
+        if told.as_ref() != Some(&state) {
+            let message = state.as_ref().map_or(json!(false), |state| {
+                // geth's form and reth's in one: clients read either.
+                let mut message = state.clone();
+                message["syncing"] = json!(true);
+                message["status"] = state.clone();
+                message
+            });
+            let kept = Arc::new(message);
+            let key = Key(4, Arc::as_ptr(&kept).addr(), Kind::Syncing);
+            let text = kept.to_string().into_bytes();
+            let encode = move || Ok::<_, ErrorObjectOwned>(vec![text]);
+            let messages = ctx.shared.get(key, kept, false, encode).await;
+            let messages = messages.map_err(|e| SubscriptionError::from(e.message().to_owned()))?;
+            match subscriber.send(&messages).await {
+                Ok(()) => told = Some(state),
+                Err(Unsent::Gone) => return Ok(()),
+                Err(Unsent::Slow) => return Err(slow(ctx, "nothing is taken")),
+            }
+        }
+        tokio::select! {
+            () = subscriber.closed() => return Ok(()),
+            // Which one, and whether some were lost, does not matter.
+            event = events.recv() => if matches!(event, Err(RecvError::Closed)) {
+                return Ok(());
+            },
+            _ = tick.tick() => {}
         }
     }
 }

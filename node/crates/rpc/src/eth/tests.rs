@@ -2,9 +2,12 @@
 
 mod filters;
 mod proofs;
+mod ranges;
+mod raw;
 mod reading;
 mod subscriptions;
 mod torn;
+mod views;
 
 use std::num::NonZeroU32;
 use std::sync::Mutex;
@@ -18,6 +21,7 @@ use serde_json::json;
 
 use super::*;
 use crate::error;
+use crate::resolve::told_hash;
 
 const ZERO: &str = "0x0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -53,7 +57,11 @@ impl Forwarded for Two {
 }
 
 impl Fixture {
-    fn with(config: EthConfig, upstream: Option<Arc<dyn Upstream>>) -> Self {
+    /// With the default bound on the age of `pending`, however slow the machine is, nothing is too old.
+    fn with(mut config: EthConfig, upstream: Option<Arc<dyn Upstream>>) -> Self {
+        if config.pending_max_age_ms == EthConfig::default().pending_max_age_ms {
+            config.pending_max_age_ms = 0;
+        }
         let accounts = NonZeroU32::new(20).unwrap();
         let chain = TestChain::new(&DevnetConfig { accounts, ..DevnetConfig::default() });
         let (spec, view) = (Arc::clone(&chain.spec), Arc::clone(&chain.view));
@@ -77,17 +85,17 @@ impl Fixture {
     }
 
     async fn try_call(&self, method: &str, params: Value) -> Result<Value, (i64, String)> {
-        let request =
-            json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
-        let (response, _) = self.module.raw_json_request(&request, 1).await.unwrap();
-        let mut response: Value = serde_json::from_str(response.get()).unwrap();
-        match response.get("error") {
-            None => Ok(response["result"].take()),
-            Some(error) => Err((
-                error["code"].as_i64().unwrap(),
-                error["message"].as_str().unwrap().to_owned(),
-            )),
-        }
+        ask(&self.module, method, params).await
+    }
+
+    /// The methods of the preconfirmed view.
+    fn preconfirmed(&self) -> RpcModule<EthContext> {
+        module(Arc::new(self.ctx.showing(View::Preconfirmed)))
+    }
+
+    /// The hash by which the newest open block is told.
+    fn provisional(&self) -> Value {
+        json!(told_hash(self.chain.view.heads().unwrap().pending()))
     }
 
     async fn call(&self, method: &str, params: Value) -> Value {
@@ -97,6 +105,23 @@ impl Fixture {
     async fn code(&self, method: &str, params: Value) -> i32 {
         let error = self.try_call(method, params).await;
         i32::try_from(error.expect_err(method).0).unwrap()
+    }
+}
+
+async fn ask(
+    module: &RpcModule<EthContext>,
+    method: &str,
+    params: Value,
+) -> Result<Value, (i64, String)> {
+    let request =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
+    let (response, _) = module.raw_json_request(&request, 1).await.unwrap();
+    let mut response: Value = serde_json::from_str(response.get()).unwrap();
+    match response.get("error") {
+        None => Ok(response["result"].take()),
+        Some(error) => {
+            Err((error["code"].as_i64().unwrap(), error["message"].as_str().unwrap().to_owned()))
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use op_alloy_consensus::OpTxEnvelope;
 use serde::Serialize;
 
 use super::l1::{L1, OpReceiptFields};
+use crate::resolve::told_hash;
 
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -24,7 +25,7 @@ enum Body<'a> {
     Op(&'a OpTxEnvelope),
 }
 
-/// A transaction in a block, or a forwarded one, whose place is `null`.
+/// A transaction in a block, or one that waits for a block and whose place is `null`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RpcTx<'a> {
@@ -33,6 +34,7 @@ pub(super) struct RpcTx<'a> {
     block_hash: Option<B256>,
     block_number: Option<U64>,
     transaction_index: Option<U64>,
+    block_timestamp: Option<U64>,
     /// The sender; of a deposit it is in the body.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<Address>,
@@ -57,9 +59,10 @@ impl<'a> RpcTx<'a> {
                 Envelope::Eth(tx) => Body::Eth(tx),
                 Envelope::Op(tx) => Body::Op(tx),
             },
-            block_hash: Some(block.hash),
+            block_hash: Some(told_hash(block)),
             block_number: Some(U64::from(block.header.number)),
             transaction_index: Some(U64::from(placed.index)),
+            block_timestamp: Some(U64::from(block.header.timestamp)),
             from: (!deposit).then_some(tx.sender),
             gas_price: (!has_price).then(|| U128::from(paid(block, placed))),
             nonce: deposit.then(|| U64::from(fields.and_then(|f| f.nonce).unwrap_or(0))),
@@ -67,7 +70,7 @@ impl<'a> RpcTx<'a> {
         }
     }
 
-    /// A forwarded transaction that is in no executed frag yet.
+    /// A transaction that is in no block of this view yet: forwarded, or preconfirmed.
     pub(super) fn waiting(tx: &'a Tx) -> Self {
         // What it would pay where there is no base fee: as geth shows it, the most it may.
         let price = match &tx.envelope {
@@ -83,9 +86,10 @@ impl<'a> RpcTx<'a> {
             block_hash: None,
             block_number: None,
             transaction_index: None,
-            from: Some(tx.sender),
+            block_timestamp: None,
+            from: (!tx.envelope.is_deposit()).then_some(tx.sender),
             gas_price: (!has_price).then(|| U128::from(price)),
-            nonce: None,
+            nonce: tx.envelope.is_deposit().then_some(U64::ZERO),
             deposit_receipt_version: None,
         }
     }
@@ -129,7 +133,7 @@ impl<'a> RpcBlock<'a> {
     }
 }
 
-fn withdrawals(block: &ExecutedBlock) -> Option<&[Withdrawal]> {
+pub(super) fn withdrawals(block: &ExecutedBlock) -> Option<&[Withdrawal]> {
     match &block.withdrawals {
         Some(withdrawals) => Some(withdrawals),
         // OP blocks have none, but say so from Canyon on.
@@ -140,7 +144,7 @@ fn withdrawals(block: &ExecutedBlock) -> Option<&[Withdrawal]> {
 /// A header, with the size of its block.
 pub(super) fn header(block: &ExecutedBlock) -> Header {
     Header {
-        hash: block.hash,
+        hash: told_hash(block),
         inner: block.header.clone(),
         total_difficulty: None,
         size: Some(U256::from(size(block))),
@@ -172,7 +176,7 @@ pub(super) fn logs_of<'a>(
 ) -> impl Iterator<Item = Log> + use<'a> {
     let at = Log {
         inner: alloy_primitives::Log::default(),
-        block_hash: Some(block.hash),
+        block_hash: Some(told_hash(block)),
         block_number: Some(block.header.number),
         block_timestamp: Some(block.header.timestamp),
         transaction_hash: Some(placed.executed.tx.hash),
@@ -215,9 +219,41 @@ pub(super) struct RpcReceipt<'a> {
     op: Option<OpReceiptFields>,
 }
 
+/// An executed transaction with what its receipt says beside.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ExecutedTx<'a> {
+    #[serde(flatten)]
+    tx: RpcTx<'a>,
+    status: U64,
+    gas_used: U64,
+    cumulative_gas_used: U64,
+    effective_gas_price: U128,
+    contract_address: Option<Address>,
+    logs_bloom: &'a Bloom,
+    logs: Vec<Log>,
+}
+
+impl<'a> ExecutedTx<'a> {
+    pub(super) fn new(receipts: &Receipts<'a>, block: &ExecutedBlock, placed: &Placed<'a>) -> Self {
+        let receipt = receipts.one(placed);
+        Self {
+            tx: RpcTx::new(block, placed),
+            status: receipt.status,
+            gas_used: receipt.gas_used,
+            cumulative_gas_used: receipt.cumulative_gas_used,
+            effective_gas_price: receipt.effective_gas_price,
+            contract_address: receipt.contract_address,
+            logs_bloom: receipt.logs_bloom,
+            logs: receipt.logs,
+        }
+    }
+}
+
 /// Fields that the receipts of one block share.
 pub(super) struct Receipts<'a> {
     block: &'a ExecutedBlock,
+    hash: B256,
     l1: Option<L1>,
     blob_gas_price: Option<u128>,
 }
@@ -227,6 +263,7 @@ impl<'a> Receipts<'a> {
         let blobs = spec.blob_params(block.header.timestamp);
         Self {
             block,
+            hash: told_hash(block),
             l1: spec.is_op().then(|| L1::of(spec, block)),
             blob_gas_price: blobs.and_then(|params| block.header.blob_fee(params)),
         }
@@ -241,7 +278,7 @@ impl<'a> Receipts<'a> {
         RpcReceipt {
             transaction_hash: tx.hash,
             transaction_index: U64::from(placed.index),
-            block_hash: block.hash,
+            block_hash: self.hash,
             block_number: U64::from(block.header.number),
             from: tx.sender,
             to: tx.envelope.kind().to().copied(),

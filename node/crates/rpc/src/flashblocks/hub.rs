@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fragcast_port::{Feed, Frames, Memory, Notices, Subscription};
+use fragcast_port::{Asked, Feed, Frames, Memory, Notices, Subscription, Uri};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::ring::{Cursor, Missed, Ring};
+use super::ring::{Cursor, Missed, Position, Ring};
 use super::stats::FlashblocksStats;
 
 /// The ring and those who read it.
@@ -28,11 +28,43 @@ pub(super) fn frames(path: &str) -> Frames {
     if path.trim_end_matches('/').ends_with("/text") { Frames::Text } else { Frames::Binary }
 }
 
+/// The position that a query asks to go on after, `?block_number=…&flashblock_index=…`; what else is
+/// in a query is other servers'.
+pub(super) fn position(query: Option<&str>) -> Result<Option<Position>, String> {
+    let number = |name: &str| {
+        let mut pairs = query.unwrap_or_default().split('&').filter_map(|p| p.split_once('='));
+        let value = pairs.find(|(key, _)| *key == name);
+        value
+            .map(|(_, value)| {
+                value
+                    .parse::<u64>()
+                    .map_err(|_| format!("{name} must be a decimal number: {value:?}"))
+            })
+            .transpose()
+    };
+    match (number("block_number")?, number("flashblock_index")?) {
+        (None, None) => Ok(None),
+        (Some(block), Some(index)) => Ok(Some(Position { block, index })),
+        _ => Err("to go on after a flashblock give both block_number and flashblock_index".into()),
+    }
+}
+
 impl Feed for Hub {
-    fn subscribe(&self, path: &str) -> Box<dyn Subscription> {
+    fn check(&self, uri: &Uri) -> Result<(), String> {
+        position(uri.query()).map(drop)
+    }
+
+    fn subscribe(&self, asked: &Asked) -> Box<dyn Subscription> {
         let (ring, stats) = (Arc::clone(&self.ring), Arc::clone(&self.stats));
         stats.subscribers.fetch_add(1, Ordering::Relaxed);
-        Box::new(Subscriber { cursor: ring.subscribe(), frames: frames(path), ring, stats })
+        // It was checked before.
+        let after = position(asked.uri.query()).ok().flatten();
+        if after.is_some() {
+            FlashblocksStats::count(&stats.resumed);
+        }
+        let cursor = ring.subscribe(after);
+        let (frames, deflate) = (frames(asked.uri.path()), asked.deflate);
+        Box::new(Subscriber { cursor, frames, deflate, ring, stats })
     }
 }
 
@@ -42,6 +74,7 @@ struct Subscriber {
     stats: Arc<FlashblocksStats>,
     cursor: Cursor,
     frames: Frames,
+    deflate: bool,
 }
 
 impl Subscription for Subscriber {
@@ -53,7 +86,10 @@ impl Subscription for Subscriber {
         async {
             loop {
                 match self.ring.take(&mut self.cursor) {
-                    Ok(Some(flashblock)) => return Ok(flashblock),
+                    Ok(Some(flashblock)) if self.deflate => {
+                        return Ok(flashblock.deflated(self.ring.memory()).await);
+                    }
+                    Ok(Some(flashblock)) => return Ok(flashblock.plain()),
                     // The ring outlives its subscribers.
                     Ok(None) => drop(self.cursor.news.changed().await),
                     Err(Missed(n)) => {

@@ -8,21 +8,54 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fragcast_port::{Memory, Notices};
-use tokio::sync::watch;
+use fragcast_port::{Memory, Notices, deflate};
+use tokio::sync::{OnceCell, watch};
 
 /// The most flashblocks that are kept, however small.
 pub(super) const MOST: usize = 1024;
 
-struct Item {
+/// Which flashblock one is: its block's number and its index in the block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Position {
+    pub(super) block: u64,
+    pub(super) index: u64,
+}
+
+/// A flashblock, plain and, once somebody has asked for that, compressed.
+#[derive(Debug)]
+pub(super) struct Flashblock {
+    at: Position,
     text: Arc<Notices>,
-    /// Whether its index is 0.
-    first: bool,
+    short: OnceCell<Arc<Notices>>,
+}
+
+impl Flashblock {
+    /// Its JSON.
+    pub(super) fn plain(&self) -> Arc<Notices> {
+        Arc::clone(&self.text)
+    }
+
+    /// Its JSON, compressed once for all who ask, on a thread that may block.
+    pub(super) async fn deflated(&self, memory: &Arc<Memory>) -> Arc<Notices> {
+        let make = || async {
+            let text = Arc::clone(&self.text);
+            let short = tokio::task::spawn_blocking(move || {
+                deflate(text.texts().first().map_or(&[], Vec::as_slice))
+            });
+            // It fails when the runtime ends, and then nobody reads what is missing.
+            memory.share(vec![short.await.unwrap_or_default()])
+        };
+        Arc::clone(self.short.get_or_init(make).await)
+    }
+
+    const fn is_first(&self) -> bool {
+        self.at.index == 0
+    }
 }
 
 #[derive(Default)]
 struct Inner {
-    items: VecDeque<Item>,
+    items: VecDeque<Arc<Flashblock>>,
     /// The number of the oldest.
     oldest: u64,
     bytes: usize,
@@ -33,6 +66,39 @@ struct Inner {
 impl Inner {
     fn next(&self) -> u64 {
         self.oldest + self.items.len() as u64
+    }
+
+    /// The place of one that has everything up to `after`: the next number, whether it is in mid-block
+    /// there, and what it passes over.
+    ///
+    /// A block that was begun again has the same positions twice, so it is sent again from its newest
+    /// beginning. What is not here any more cannot be made up for: then the next block that is here
+    /// whole comes next, and its number tells of the gap.
+    fn go_on(&self, after: Position) -> (u64, bool, Option<Position>) {
+        let number = |at: usize| self.oldest + at as u64;
+        let place = |is: &dyn Fn(&Flashblock) -> bool| self.items.iter().position(|item| is(item));
+        let beginnings = || {
+            let first = |item: &Flashblock| item.at.block == after.block && item.is_first();
+            self.items.iter().enumerate().filter(move |(_, item)| first(item))
+        };
+        if beginnings().count() > 1 {
+            let newest = beginnings().last().map_or(0, |(at, _)| at);
+            return (number(newest), false, None);
+        }
+        if let Some(at) = place(&|item| item.at == after) {
+            return (number(at + 1), true, None);
+        }
+        let newest = self.items.back().map(|item| item.at);
+        if newest.is_some_and(|newest| newest.block == after.block && newest.index < after.index) {
+            // It had more of this block from somebody else.
+            return (self.next(), true, Some(after));
+        }
+        let follows = Position { index: after.index.saturating_add(1), ..after };
+        if self.items.front().is_some_and(|item| item.at == follows) {
+            return (self.oldest, true, None);
+        }
+        let later = place(&|item| item.at.block > after.block && item.is_first());
+        (later.map_or(self.next(), number), false, None)
     }
 }
 
@@ -49,6 +115,8 @@ pub(super) struct Cursor {
     next: u64,
     /// Whether it has had an index 0; before that, others are of no use to it.
     started: bool,
+    /// What it has already: nothing of this block up to here, unless that begins anew.
+    after: Option<Position>,
     /// Changes when there is more.
     pub(super) news: watch::Receiver<u64>,
 }
@@ -68,16 +136,22 @@ impl Ring {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a flashblock; `first`: it is the first of its block.
-    pub(super) fn push(&self, text: String, first: bool) {
+    /// What its flashblocks count in.
+    pub(super) const fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// Adds a flashblock; with the index 0 its block begins.
+    pub(super) fn push(&self, text: String, at: Position) {
         let text = self.memory.share(vec![text.into_bytes()]);
         let next = {
             let mut inner = self.lock();
-            if first {
+            if at.index == 0 {
                 inner.open = Some(inner.next());
             }
             inner.bytes += text.bytes();
-            inner.items.push_back(Item { text, first });
+            let flashblock = Flashblock { at, text, short: OnceCell::new() };
+            inner.items.push_back(Arc::new(flashblock));
             while inner.items.len() > 1
                 && (inner.items.len() > MOST || inner.bytes > self.max_bytes)
             {
@@ -95,17 +169,26 @@ impl Ring {
         self.lock().open = None;
     }
 
-    /// A position for a new subscriber: the first flashblock of the open block if it is still here,
-    /// else the first of the next block.
-    pub(super) fn subscribe(&self) -> Cursor {
+    /// A place for a new subscriber: the first flashblock of the open block if it is still here, else
+    /// the first of the next block. One that has everything up to `after` goes on from there.
+    pub(super) fn subscribe(&self, after: Option<Position>) -> Cursor {
         let news = self.news.subscribe();
         let inner = self.lock();
-        let open = inner.open.filter(|open| *open >= inner.oldest);
-        Cursor { next: open.unwrap_or(inner.next()), started: false, news }
+        let Some(after) = after else {
+            let open = inner.open.filter(|open| *open >= inner.oldest);
+            return Cursor {
+                next: open.unwrap_or(inner.next()),
+                started: false,
+                after: None,
+                news,
+            };
+        };
+        let (next, started, after) = inner.go_on(after);
+        Cursor { next, started, after, news }
     }
 
     /// The next flashblock for a subscriber, `None` if it has all.
-    pub(super) fn take(&self, cursor: &mut Cursor) -> Result<Option<Arc<Notices>>, Missed> {
+    pub(super) fn take(&self, cursor: &mut Cursor) -> Result<Option<Arc<Flashblock>>, Missed> {
         let inner = self.lock();
         if cursor.next < inner.oldest {
             let missed = inner.oldest - cursor.next;
@@ -118,9 +201,11 @@ impl Ring {
             let at = usize::try_from(cursor.next - inner.oldest).unwrap_or(usize::MAX);
             let Some(item) = inner.items.get(at) else { return Ok(None) };
             cursor.next += 1;
-            cursor.started |= item.first;
-            if cursor.started {
-                return Ok(Some(Arc::clone(&item.text)));
+            if item.is_first() {
+                (cursor.started, cursor.after) = (true, None);
+            }
+            if cursor.started && cursor.after.is_none_or(|after| item.at > after) {
+                return Ok(Some(Arc::clone(item)));
             }
         }
     }

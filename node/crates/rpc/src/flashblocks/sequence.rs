@@ -14,14 +14,15 @@ use fragcast_execution::exec::{ExecutedBlock, Layer, SealedBlock, Snapshot};
 use fragcast_execution::executor::ChainEvent;
 
 use super::payload::{Base, Diff, Metadata, Payload, TaggedReceipt, payload_id};
+use super::ring::Position;
 
 /// What is to be sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Nothing is to be sent.
     Nothing,
-    /// A flashblock: the first of its block, the last, or neither.
-    Payload { text: String, first: bool, last: bool },
+    /// A flashblock, and whether it is the last of its block.
+    Payload { text: String, at: Position, last: bool },
     /// The block gets no more flashblocks.
     Ended,
 }
@@ -143,9 +144,8 @@ impl Sequences {
         if new == 0 {
             return Step::Nothing;
         }
-        let first = current.index == 0;
         let balances = balances(snapshot.state.newest(new));
-        self.told(|current| current.write(snapshot, balances), first, false)
+        self.told(|current| current.write(snapshot, balances), false)
     }
 
     /// One more flashblock, with the header's roots and hash, if the block is still the one that is
@@ -155,9 +155,9 @@ impl Sequences {
         let Some(current) = self.current.as_ref().filter(|current| current.is_of(snapshot)) else {
             return Step::Nothing;
         };
-        let (first, all) = (current.index == 0, snapshot.frags.len() == current.frags);
+        let all = snapshot.frags.len() == current.frags;
         let balances = if all { BTreeMap::new() } else { balances([&*block.layer]) };
-        let step = self.told(|current| current.write(snapshot, balances), first, true);
+        let step = self.told(|current| current.write(snapshot, balances), true);
         self.current = None;
         step
     }
@@ -173,12 +173,12 @@ impl Sequences {
     fn told(
         &mut self,
         write: impl FnOnce(&mut Sequence) -> serde_json::Result<String>,
-        first: bool,
         last: bool,
     ) -> Step {
         let Some(current) = &mut self.current else { return Step::Nothing };
+        let at = Position { block: current.number, index: current.index };
         match write(current) {
-            Ok(text) => Step::Payload { text, first, last },
+            Ok(text) => Step::Payload { text, at, last },
             Err(error) => {
                 // Every key is a string, so this does not happen; a gap would be worse than an end.
                 tracing::error!(%error, "a flashblock could not be written");

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 pub struct FlashblocksStats {
     /// Open subscriptions.
     pub subscribers: AtomicU64,
+    /// Subscriptions that went on after a flashblock they named.
+    pub resumed: AtomicU64,
     /// Flashblocks written.
     pub published: AtomicU64,
     /// Flashblocks handed to subscribers' sockets.
@@ -37,6 +39,7 @@ impl FlashblocksStats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         json!({
             "subscribers": load(&self.subscribers),
+            "resumed": load(&self.resumed),
             "published": load(&self.published),
             "sent": load(&self.sent),
             "dropped": self.dropped().map(|(_, n)| n).sum::<u64>(),

@@ -1,5 +1,6 @@
 //! Flashblocks of executed chains, and the server.
 
+mod consumers;
 mod format;
 mod op;
 mod serving;
@@ -49,8 +50,11 @@ fn verified(block: &Arc<SealedBlock>) -> ChainEvent {
 /// The flashblock of a step, parsed by op-alloy's types; and whether it is the first or the last.
 fn read(step: Step) -> (OpFlashblockPayload, bool, bool) {
     match step {
-        Step::Payload { text, first, last } => {
-            (serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")), first, last)
+        Step::Payload { text, at, last } => {
+            let payload: OpFlashblockPayload =
+                serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+            assert_eq!((at.block, at.index), (payload.block_number(), payload.index));
+            (payload, at.index == 0, last)
         }
         other => panic!("{other:?} is no flashblock"),
     }

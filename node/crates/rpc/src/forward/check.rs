@@ -2,27 +2,21 @@
 
 use std::time::Duration;
 
-use alloy_consensus::{EthereumTxEnvelope, Transaction, TxEip4844Variant};
+use alloy_consensus::{EthereumTxEnvelope, TxEip4844Variant};
 use alloy_eips::eip2718::{Decodable2718, Encodable2718};
-use alloy_evm::FromRecoveredTx;
-use alloy_hardforks::EthereumHardforks;
-use alloy_primitives::{B256, Bytes, KECCAK256_EMPTY, U256};
+use alloy_eips::eip4844::kzg_to_versioned_hash;
+use alloy_eips::eip7594::BlobTransactionSidecarVariant;
+use alloy_primitives::{B256, Bytes};
 use jsonrpsee::types::ErrorObjectOwned;
-use op_alloy_consensus::OpTxEnvelope;
-use revm::context::TxEnv;
-use revm::context_interface::cfg::gas::calculate_initial_tx_gas_for_tx;
-use revm::primitives::hardfork::SpecId;
 
-use fragcast_execution::chain::{BlockEnv, ChainSpec};
+use fragcast_execution::chain::ChainSpec;
+use fragcast_execution::exec::admission::{Fees, NotAdmitted, admit, lowest_base_fee};
 use fragcast_execution::exec::tx::TxError;
 use fragcast_execution::exec::{Envelope, Tx};
-use fragcast_execution::executor::ChainView;
+use fragcast_execution::executor::{ChainView, Heads};
 use fragcast_execution::state::SourceError;
+use op_alloy_consensus::OpTxEnvelope;
 
-/// The most gas of one transaction (EIP-7825).
-const MAX_TX_GAS: u64 = 1 << 24;
-/// The longest init code (EIP-3860).
-const MAX_INIT_CODE: usize = 49_152;
 const BLOB_TX: u8 = 3;
 
 /// Why a transaction is not sent.
@@ -55,6 +49,18 @@ pub enum SendError {
     /// The sender's state could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A condition of it does not hold.
+    #[error("transaction rejected: {0}")]
+    Condition(String),
+    /// Its conditions cannot be read.
+    #[error("invalid params: {0}")]
+    Params(String),
+    /// It has more than may be.
+    #[error("{0}")]
+    Limit(String),
+    /// It had been sent, and cannot be executed any more.
+    #[error("the transaction was dropped: {0}")]
+    Dropped(String),
     /// A transaction before it is missing.
     #[error("nonce gap: next nonce {expected}, tx nonce {nonce}")]
     NonceGap {
@@ -73,6 +79,15 @@ pub enum SendError {
     },
 }
 
+impl From<NotAdmitted> for SendError {
+    fn from(error: NotAdmitted) -> Self {
+        match error {
+            NotAdmitted::Invalid(_, text) => Self::Invalid(text),
+            NotAdmitted::Source(error) => Self::Source(error),
+        }
+    }
+}
+
 impl From<SendError> for ErrorObjectOwned {
     fn from(error: SendError) -> Self {
         let message = error.to_string();
@@ -82,7 +97,9 @@ impl From<SendError> for ErrorObjectOwned {
             SendError::NonceGap { expected, .. } => {
                 Self::owned(6, message, Some(format!("{expected:#x}")))
             }
-            SendError::Busy => Self::owned::<()>(-32005, message, None),
+            SendError::Busy | SendError::Limit(_) => Self::owned::<()>(-32005, message, None),
+            SendError::Condition(_) => Self::owned::<()>(-32003, message, None),
+            SendError::Params(_) => Self::owned::<()>(-32602, message, None),
             _ => Self::owned::<()>(-32000, message, None),
         }
     }
@@ -115,6 +132,9 @@ pub(super) fn without_blobs(raw: &Bytes, spec: &ChainSpec) -> Result<Bytes, Send
     if matches!(signed.tx(), TxEip4844Variant::TxEip4844(_)) {
         return invalid("missing sidecar in blob transaction");
     }
+    if let TxEip4844Variant::TxEip4844WithSidecar(tx) = signed.tx() {
+        check_blobs(&tx.tx.blob_versioned_hashes, &tx.sidecar)?;
+    }
     let bare = signed.clone().map(|tx| match tx {
         TxEip4844Variant::TxEip4844(tx) => tx,
         TxEip4844Variant::TxEip4844WithSidecar(tx) => tx.tx,
@@ -122,30 +142,81 @@ pub(super) fn without_blobs(raw: &Bytes, spec: &ChainSpec) -> Result<Bytes, Send
     Ok(bare.encoded_2718().into())
 }
 
-/// Checks a transaction by itself and against the pending state.
+/// Whether the blobs beside a transaction are those that it names. Their proofs are the gateway's to
+/// verify, which takes milliseconds.
+fn check_blobs(hashes: &[B256], sidecar: &BlobTransactionSidecarVariant) -> Result<(), SendError> {
+    let (blobs, commitments) = match sidecar {
+        BlobTransactionSidecarVariant::Eip4844(sidecar) => {
+            if sidecar.proofs.len() != sidecar.blobs.len() {
+                return invalid("invalid number of blob proofs: one for each blob is needed");
+            }
+            (sidecar.blobs.len(), &sidecar.commitments)
+        }
+        BlobTransactionSidecarVariant::Eip7594(sidecar) => {
+            (sidecar.blobs.len(), &sidecar.commitments)
+        }
+    };
+    if blobs != hashes.len() || commitments.len() != hashes.len() {
+        return invalid(format!(
+            "invalid number of {blobs} blobs and {} blob commitments compared to {} blob hashes",
+            commitments.len(),
+            hashes.len()
+        ));
+    }
+    for (index, (hash, commitment)) in hashes.iter().zip(commitments).enumerate() {
+        let computed = kzg_to_versioned_hash(commitment.as_slice());
+        if computed != *hash {
+            return invalid(format!(
+                "blob {index}: computed hash {computed} mismatches transaction one {hash}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What a transaction's fees must reach: the lowest base fee that a block can have as long as the
+/// transaction is remembered. Blocks follow one another as the pending one follows the latest.
+pub(super) fn lowest(spec: &ChainSpec, heads: &Heads, remembered: Duration) -> Fees {
+    let (pending, latest) = (&heads.pending().header, &heads.latest.snapshot.header);
+    let interval = pending.timestamp.saturating_sub(latest.timestamp);
+    Fees::Lowest(lowest_base_fee(spec, pending, remembered.as_secs(), interval))
+}
+
+/// Limits of a transaction.
+#[derive(Clone, Copy)]
+pub(super) struct TxLimits {
+    /// Its bytes.
+    pub(super) bytes: usize,
+    /// With its blobs.
+    pub(super) with_blobs: usize,
+    /// How long it is remembered.
+    pub(super) remembered: Duration,
+}
+
+/// Checks a transaction by itself and against the pending state, as the executor of a gateway does.
 pub(super) fn check(
     raw: &Bytes,
     spec: &ChainSpec,
     view: &ChainView,
-    (max_bytes, max_blob_bytes): (usize, usize),
+    limits: TxLimits,
 ) -> Result<Checked, SendError> {
     let blobs = raw.first() == Some(&BLOB_TX) && !spec.is_op();
-    if raw.len() > if blobs { max_blob_bytes } else { max_bytes } {
-        return invalid(format!("oversized data: transaction size {}", raw.len()));
+    let too_long = |length: usize, most: usize| {
+        invalid(format!("oversized data: transaction size {length}, limit {most}"))
+    };
+    let most = if blobs { limits.with_blobs } else { limits.bytes };
+    if raw.len() > most {
+        return too_long(raw.len(), most);
     }
     let bytes = without_blobs(raw, spec)?;
-    if bytes.len() > max_bytes {
-        return invalid(format!("oversized data: transaction size {}", bytes.len()));
+    if bytes.len() > limits.bytes {
+        return too_long(bytes.len(), limits.bytes);
     }
     let tx = Tx::decode(&bytes, spec.is_op()).map_err(|e| SendError::Invalid(e.to_string()))?;
-    let (chain_id, fields) = match &tx.envelope {
-        Envelope::Op(OpTxEnvelope::Deposit(_) | OpTxEnvelope::PostExec(_)) => {
-            return invalid("transaction type not supported");
-        }
-        Envelope::Eth(e) => (e.chain_id(), Fields::of(e)),
-        Envelope::Op(e) => (e.chain_id(), Fields::of(e)),
-    };
-    match chain_id {
+    if matches!(&tx.envelope, Envelope::Op(OpTxEnvelope::Deposit(_) | OpTxEnvelope::PostExec(_))) {
+        return invalid("transaction type not supported");
+    }
+    match tx.envelope.chain_id() {
         None => return invalid("only replay-protected (EIP-155) transactions allowed over RPC"),
         Some(id) if id != spec.chain_id => {
             return invalid(format!(
@@ -156,102 +227,7 @@ pub(super) fn check(
         Some(_) => {}
     }
     let heads = view.heads().ok_or(SendError::NotReady)?;
-    let pending = heads.pending();
-    let header = &pending.header;
-    if fields.tip > fields.max_fee {
-        return invalid("max priority fee per gas higher than max fee per gas");
-    }
-    if fields.gas > header.gas_limit {
-        return invalid("exceeds block gas limit");
-    }
-    if !spec.is_op()
-        && spec.is_osaka_active_at_timestamp(header.timestamp)
-        && fields.gas > MAX_TX_GAS
-    {
-        return invalid(format!(
-            "transaction gas limit too high (cap: {MAX_TX_GAS}, tx: {})",
-            fields.gas
-        ));
-    }
-    if tx.envelope.kind().is_create() && tx.envelope.input().len() > MAX_INIT_CODE {
-        return invalid("max initcode size exceeded");
-    }
-    intrinsic_gas(&tx, spec, pending)?;
-
-    let account = pending.state.account(tx.sender)?;
-    let (state_nonce, balance) = account.map_or((0, U256::ZERO), |a| (a.nonce, a.balance));
-    if let Some(account) = account
-        && account.code_hash != KECCAK256_EMPTY
-        && !pending.state.code(account.code_hash)?.is_eip7702()
-    {
-        return invalid("sender not an eoa");
-    }
-    let nonce = tx.envelope.nonce();
-    if nonce < state_nonce {
-        return invalid(format!("nonce too low: next nonce {state_nonce}, tx nonce {nonce}"));
-    }
-    let cost = fields.cost(tx.envelope.value());
-    if balance < cost {
-        return invalid(format!(
-            "insufficient funds for gas * price + value: balance {balance}, tx cost {cost}, \
-             overshot {}",
-            cost - balance
-        ));
-    }
+    let fees = lowest(spec, &heads, limits.remembered);
+    let state_nonce = admit(spec, heads.pending(), &tx, fees)?;
     Ok(Checked { tx, state_nonce })
-}
-
-/// The fee fields of a transaction.
-struct Fields {
-    gas: u64,
-    max_fee: u128,
-    tip: u128,
-    blob_gas: u64,
-    max_blob_fee: u128,
-}
-
-impl Fields {
-    fn of(tx: &impl Transaction) -> Self {
-        Self {
-            gas: tx.gas_limit(),
-            max_fee: tx.max_fee_per_gas(),
-            tip: tx.max_priority_fee_per_gas().unwrap_or(0),
-            blob_gas: tx.blob_gas_used().unwrap_or(0),
-            max_blob_fee: tx.max_fee_per_blob_gas().unwrap_or(0),
-        }
-    }
-
-    fn cost(&self, value: U256) -> U256 {
-        // 64 by 128 bits do not overflow.
-        let fee = U256::from(self.gas) * U256::from(self.max_fee);
-        let blobs = U256::from(self.blob_gas) * U256::from(self.max_blob_fee);
-        fee.saturating_add(blobs).saturating_add(value)
-    }
-}
-
-fn intrinsic_gas(
-    tx: &Tx,
-    spec: &ChainSpec,
-    pending: &fragcast_execution::exec::Snapshot,
-) -> Result<(), SendError> {
-    let fork: SpecId = match spec.block_env(&pending.header) {
-        BlockEnv::Eth(env) => env.cfg_env.spec,
-        BlockEnv::Op(env) => env.cfg_env.spec.into_eth_spec(),
-    };
-    let env = match &tx.envelope {
-        Envelope::Eth(envelope) => TxEnv::from_recovered_tx(envelope, tx.sender),
-        Envelope::Op(envelope) => alloy_op_evm::OpTx::from_recovered_tx(envelope, tx.sender).0.base,
-    };
-    let (have, gas) = (tx.envelope.gas_limit(), calculate_initial_tx_gas_for_tx(&env, fork));
-    if have < gas.initial_total_gas {
-        let want = gas.initial_total_gas;
-        return invalid(format!("intrinsic gas too low: gas {have}, minimum needed {want}"));
-    }
-    if fork.is_enabled_in(SpecId::PRAGUE) && have < gas.floor_gas {
-        let want = gas.floor_gas;
-        return invalid(format!(
-            "insufficient gas for floor data gas cost: gas {have}, minimum needed {want}"
-        ));
-    }
-    Ok(())
 }

@@ -15,6 +15,13 @@ use crate::error::NOT_HERE;
 /// How much of a gateway's error message is passed on.
 const MAX_ERROR_CHARS: usize = 1_000;
 
+/// What is sent.
+pub(super) struct Sending {
+    pub(super) raw: Bytes,
+    pub(super) hash: B256,
+    pub(super) conditions: Option<Value>,
+}
+
 impl Forwarder {
     /// The addresses to try, in order.
     fn targets(&self) -> Vec<&str> {
@@ -37,10 +44,17 @@ impl Forwarder {
         targets
     }
 
-    /// Sends a transaction to the first target that answers.
-    pub(super) async fn post(&self, raw: &Bytes, hash: B256) -> Result<(), ErrorObjectOwned> {
-        let request = Request::new("eth_sendRawTransaction", [raw]);
-        let body = request.to_vec().map_err(|_| SendError::Nobody)?;
+    /// Sends a transaction to the first target that answers; with conditions by the method that has
+    /// them.
+    pub(super) async fn post(&self, sending: &Sending) -> Result<(), ErrorObjectOwned> {
+        let Sending { raw, hash, conditions } = sending;
+        let body = match conditions {
+            None => Request::new("eth_sendRawTransaction", [raw]).to_vec(),
+            Some(conditions) => {
+                Request::new("eth_sendRawTransactionConditional", (raw, conditions)).to_vec()
+            }
+        };
+        let body = body.map_err(|_| SendError::Nobody)?;
         if self.urls.is_empty() && self.config.fallback.is_none() {
             return Err(SendError::NoAddress.into());
         }
@@ -69,7 +83,7 @@ impl Forwarder {
                     return Err(ErrorObjectOwned::owned(code, message, error.data));
                 }
                 Ok(Reply { result: Some(Value::String(answered)), .. }) => {
-                    if answered.parse() != Ok(hash) {
+                    if answered.parse() != Ok(*hash) {
                         tracing::warn!(url, answered, %hash, "a gateway answered another hash");
                     }
                     return Ok(());

@@ -1,5 +1,6 @@
 //! Forwarding to gateways that behave as the test says.
 
+mod dropping;
 mod gateway;
 mod sending;
 mod sync;
@@ -20,19 +21,19 @@ use serde_json::json;
 use super::*;
 use gateway::Gateway;
 
-pub(super) const GUARD: Duration = Duration::from_secs(60);
+pub(crate) const GUARD: Duration = Duration::from_secs(60);
 
 /// One account sends all, so nonces follow one another.
-pub(super) fn devnet() -> TestChain {
+pub(crate) fn devnet() -> TestChain {
     TestChain::new(&DevnetConfig { accounts: NonZeroU32::MIN, ..DevnetConfig::default() })
 }
 
-pub(super) fn sender() -> Address {
+pub(crate) fn sender() -> Address {
     account_key(0, 0).address()
 }
 
 /// A transfer that is valid as the first of account 0.
-pub(super) fn plain(chain: &TestChain) -> TxEip1559 {
+pub(crate) fn plain(chain: &TestChain) -> TxEip1559 {
     TxEip1559 {
         chain_id: chain.spec.chain_id,
         nonce: 0,
@@ -46,7 +47,7 @@ pub(super) fn plain(chain: &TestChain) -> TxEip1559 {
     }
 }
 
-pub(super) fn sign<T>(tx: T) -> Bytes
+pub(crate) fn sign<T>(tx: T) -> Bytes
 where
     T: SignableTransaction<Signature>,
     TxEnvelope: From<alloy_consensus::Signed<T>>,
@@ -54,23 +55,23 @@ where
     TxEnvelope::from(fragcast_execution::devnet::sign(&account_key(0, 0), tx)).encoded_2718().into()
 }
 
-pub(super) fn first() -> Address {
+pub(crate) fn first() -> Address {
     Address::with_last_byte(1)
 }
 
-pub(super) fn second() -> Address {
+pub(crate) fn second() -> Address {
     Address::with_last_byte(2)
 }
 
 /// A forwarder over two gateways that take turns every ten blocks, following the chain.
-pub(super) fn forwarder(chain: &TestChain, config: ForwardConfig) -> Arc<Forwarder> {
+pub(crate) fn forwarder(chain: &TestChain, config: ForwardConfig) -> Arc<Forwarder> {
     let schedule = Schedule::new(vec![first(), second()], 10).unwrap();
     // What was published last stays readable without its sender.
     forwarder_in(chain, config, watch::channel(epochs(schedule)).1)
 }
 
 /// A forwarder in a network whose epochs are published as the test says.
-pub(super) fn forwarder_in(
+pub(crate) fn forwarder_in(
     chain: &TestChain,
     config: ForwardConfig,
     epochs: watch::Receiver<Arc<EpochsView>>,
@@ -85,7 +86,12 @@ pub(super) fn forwarder_in(
     forwarder
 }
 
-pub(super) fn to(gateways: &[(Address, &Gateway)]) -> ForwardConfig {
+/// A gateway that takes everything.
+pub(crate) fn good_gateway() -> Gateway {
+    Gateway::good()
+}
+
+pub(crate) fn to(gateways: &[(Address, &Gateway)]) -> ForwardConfig {
     ForwardConfig {
         gateways: gateways.iter().map(|(address, g)| (*address, g.url.clone())).collect(),
         // Nobody gives up, unless a test says so.
@@ -95,7 +101,7 @@ pub(super) fn to(gateways: &[(Address, &Gateway)]) -> ForwardConfig {
     }
 }
 
-pub(super) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let poll = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;

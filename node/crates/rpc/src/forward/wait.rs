@@ -8,6 +8,8 @@ use tokio::sync::oneshot;
 
 use fragcast_execution::exec::Snapshot;
 
+use super::dropped::Dropped;
+
 /// Where a transaction was executed.
 #[derive(Clone)]
 pub struct Inclusion {
@@ -17,11 +19,14 @@ pub struct Inclusion {
     pub index: usize,
 }
 
+/// What became of a transaction.
+type Outcome = Result<Inclusion, Dropped>;
+
 #[derive(Default)]
 struct Inner {
     next: u64,
     count: usize,
-    by_hash: HashMap<B256, Vec<(u64, oneshot::Sender<Inclusion>)>>,
+    by_hash: HashMap<B256, Vec<(u64, oneshot::Sender<Outcome>)>>,
 }
 
 /// All waiting requests.
@@ -35,7 +40,7 @@ pub(super) struct Waiting {
     waiters: Arc<Waiters>,
     hash: B256,
     id: u64,
-    inclusion: oneshot::Receiver<Inclusion>,
+    outcome: oneshot::Receiver<Outcome>,
 }
 
 impl Waiters {
@@ -53,32 +58,43 @@ impl Waiters {
         if inner.count >= self.capacity {
             return None;
         }
-        let (sender, inclusion) = oneshot::channel();
+        let (sender, outcome) = oneshot::channel();
         let id = inner.next;
         inner.next += 1;
         inner.count += 1;
         inner.by_hash.entry(hash).or_default().push((id, sender));
-        Some(Waiting { waiters: Arc::clone(self), hash, id, inclusion })
+        Some(Waiting { waiters: Arc::clone(self), hash, id, outcome })
     }
 
     pub(super) fn hashes(&self) -> Vec<B256> {
         self.inner().by_hash.keys().copied().collect()
     }
 
+    /// It was executed.
     pub(super) fn resolve(&self, hash: B256, inclusion: &Inclusion) {
+        self.tell(hash, &Ok(inclusion.clone()));
+    }
+
+    /// It was dropped.
+    pub(super) fn fail(&self, hash: B256, why: &Dropped) {
+        self.tell(hash, &Err(why.clone()));
+    }
+
+    fn tell(&self, hash: B256, outcome: &Outcome) {
         let mut inner = self.inner();
         let Some(waiting) = inner.by_hash.remove(&hash) else { return };
         inner.count -= waiting.len();
         for (_, sender) in waiting {
             // It may have given up.
-            let _ = sender.send(inclusion.clone());
+            let _ = sender.send(outcome.clone());
         }
     }
 }
 
 impl Waiting {
-    pub(super) async fn inclusion(&mut self) -> Option<Inclusion> {
-        (&mut self.inclusion).await.ok()
+    /// `None`: nobody will tell.
+    pub(super) async fn outcome(&mut self) -> Option<Outcome> {
+        (&mut self.outcome).await.ok()
     }
 }
 

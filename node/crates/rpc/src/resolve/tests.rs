@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use alloy_primitives::{Address, U256};
 use fragcast_execution::devnet::{DevnetConfig, token};
 use fragcast_execution::exec::OpenBlock;
+use fragcast_execution::executor::History;
+use fragcast_execution::state::SourceError;
 use fragcast_execution::testing::TestChain;
 use futures_util::future::BoxFuture;
 use jsonrpsee::Methods;
@@ -44,7 +46,8 @@ impl Fixture {
     fn on(chain: TestChain, view: &Arc<ChainView>, latest: bool, client: bool) -> Self {
         let client = client.then(Arc::<Client>::default);
         let upstream = || client.clone().map(|client| client as Arc<dyn Upstream>);
-        let config = EthConfig { preconf_as_latest: latest, ..EthConfig::default() };
+        let (preconf_as_latest, pending_max_age_ms) = (latest, 0);
+        let config = EthConfig { preconf_as_latest, pending_max_age_ms, ..EthConfig::default() };
         let spec = || Arc::clone(&chain.spec);
         let eth =
             EthContext::new(spec(), Arc::clone(view), config, upstream(), Arc::new(NoForwarded));
@@ -107,6 +110,8 @@ impl Fixture {
             .chain(["0x0", "0x1", "0x2", "0x3", "0x4", "0x5", "0xffffffffffffffff"])
             .map(Value::from)
             .collect();
+        let frag = |block: &str| json!({ "blockNumber": block, "fragIndex": "0x0" });
+        ids.extend(["0x3", "0x4", "0x5"].map(frag));
         ids.extend([self.chain.head.hash(), forgotten, B256::repeat_byte(9)].map(hash));
         ids
     }
@@ -126,6 +131,10 @@ async fn reading_and_calling_mean_the_same_block() {
             |id: &str| &values.iter().find(|(name, _)| name == &json!(id).to_string()).unwrap().1;
         assert_ne!(value("0x2"), value("0x3"), "the balance changes");
         assert_eq!(value("latest") == value("pending"), latest);
+        let frag = json!({ "blockNumber": "0x4", "fragIndex": "0x0" });
+        let frag = frag.to_string();
+        let after = &values.iter().find(|(id, _)| *id == frag).unwrap().1;
+        assert_eq!(after, value("pending"));
         assert_eq!(value(if latest { "0x4" } else { "0x3" }), value("latest"));
         if let Some(client) = &f.client {
             // Both methods asked for what is forgotten, by number and hash, and for the unknown
@@ -140,7 +149,7 @@ async fn reading_and_calling_mean_the_same_block() {
 #[tokio::test]
 async fn a_block_after_the_head_does_not_exist_whatever_the_client_has() {
     let (f, ..) = Fixture::new(false, true);
-    let after = "header not found: block 5 is after the head, which is 3";
+    let after = "header not found: block 5 is after the newest verified block, which is 3";
     let expected = Err((i64::from(error::UNKNOWN_BLOCK), after.to_owned()));
     assert_eq!(f.both(&json!("0x5")).await, (expected.clone(), expected));
     for end in ["safe", "finalized"] {
@@ -170,4 +179,66 @@ async fn what_is_passed_on_is_counted_alike() {
     assert_eq!(answer, (client(), client()));
     let count = |name| f.stats.all().iter().find(|(each, _)| *each == name).unwrap().1;
     assert_eq!((count("forwarded"), count("answered"), count("failed")), (2, 0, 0));
+}
+
+/// Blocks that are not in memory any more; the state of those from `kept` on is known.
+struct Past {
+    blocks: Vec<Arc<SealedBlock>>,
+    kept: u64,
+    made: Mutex<Vec<u64>>,
+}
+
+impl Past {
+    fn of(&self, hash: B256) -> Option<&Arc<SealedBlock>> {
+        self.blocks.iter().find(|block| block.hash() == hash)
+    }
+}
+
+impl History for Past {
+    fn hash(&self, number: u64) -> Result<Option<B256>, SourceError> {
+        let found = self.blocks.iter().find(|block| block.number() == number);
+        Ok(found.map(|block| block.hash()))
+    }
+    fn block(&self, hash: B256) -> Result<Option<Arc<ExecutedBlock>>, SourceError> {
+        Ok(self.of(hash).map(|block| Arc::new(block.snapshot.block.clone())))
+    }
+    fn state(&self, hash: B256) -> Result<Option<State>, SourceError> {
+        let block = self.of(hash).filter(|block| block.number() >= self.kept);
+        self.made.lock().unwrap().extend(block.map(|block| block.number()));
+        Ok(block.map(|block| block.snapshot.state.clone()))
+    }
+    fn tx(&self, _: B256) -> Result<Option<(B256, usize)>, SourceError> {
+        Ok(None)
+    }
+}
+
+#[tokio::test]
+async fn states_that_only_history_keeps_are_read_and_called_on() {
+    let mut chain = TestChain::new(&DevnetConfig::default());
+    let blocks: Vec<_> = (0..5).map(|_| chain.block(1, 50)).collect();
+    let past = Arc::new(Past { blocks, kept: 2, made: Mutex::default() });
+    let view = Arc::new(ChainView::new(Some(Arc::clone(&past) as _), 8));
+    view.add(&chain.head);
+    view.set_heads((*chain.view.heads().unwrap()).clone());
+    let f = Fixture::on(chain, &view, false, false);
+    for block in &past.blocks {
+        let hash = json!({ "blockHash": block.hash() });
+        for id in [json!(format!("{:#x}", block.number())), hash] {
+            let (read, called) = f.both(&id).await;
+            assert_eq!(read, called, "{id}");
+            if block.number() < past.kept {
+                let why = "the state of block 1 is not kept here; configure an execution client";
+                assert_eq!(read, Err((i64::from(error::NOT_HERE), why.to_owned())));
+                continue;
+            }
+            let slot = token::balance_slot(f.owner).into();
+            let expected = block.snapshot.state.storage(token::ADDRESS, slot).unwrap();
+            assert_eq!(read, Ok(json!(B256::from(expected))), "{id}");
+        }
+    }
+    // Made once for all who ask, as long as they are among the last ones.
+    assert_eq!(*past.made.lock().unwrap(), [2, 3, 4]);
+    f.both(&json!("0x4")).await.0.unwrap();
+    f.both(&json!("0x2")).await.0.unwrap();
+    assert_eq!(*past.made.lock().unwrap(), [2, 3, 4, 2]);
 }

@@ -72,3 +72,35 @@ fn old_blocks_are_forgotten_if_so_configured() {
     store.verify().unwrap();
     assert_eq!(store.durable(), Some((6, blocks[5].hash())));
 }
+
+#[test]
+fn the_state_of_every_block_that_can_be_taken_back_is_known() {
+    let spec = spec();
+    for seed in 0..10 {
+        let mut rng = Rng(seed);
+        let backend = TearingBackend::default();
+        let store = Store::on(backend.clone(), &spec, small(6)).unwrap();
+        let mut chain = vec![genesis_step(&spec)];
+        let mut tip = Tip::of(&store, chain[0].clone());
+        for _ in 0..20 {
+            store.persist(&tip.block(&store, &mut rng));
+            chain.push(tip.step.clone());
+        }
+        drain(&store);
+        // After a start as well: nothing of it is in memory then.
+        drop(store);
+        let store = Store::on(backend, &spec, small(6)).unwrap();
+        for step in &chain {
+            let (number, state) = (step.header.number, store.state(step.hash).unwrap());
+            assert_eq!(state.is_some(), number >= 14, "block {number}");
+            if let Some(state) = state {
+                step.model.check(&state);
+            }
+        }
+        // Only of blocks that are canonical.
+        store.unwind(chain[17].hash).unwrap();
+        assert!(store.state(chain[18].hash).unwrap().is_none());
+        chain[15].model.check(&store.state(chain[15].hash).unwrap().unwrap());
+        assert!(store.state(B256::repeat_byte(9)).unwrap().is_none());
+    }
+}

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod follower;
+mod forks;
 mod node;
 mod probe;
 mod source;

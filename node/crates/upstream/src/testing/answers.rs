@@ -62,7 +62,7 @@ impl State {
                 self.sent.push(raw);
                 Ok(json!(hash))
             }
-            _ => Err((-32601, "the method does not exist")),
+            other => self.more.get(other).cloned().ok_or((-32601, "the method does not exist")),
         }
     }
 

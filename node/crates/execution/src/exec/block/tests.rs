@@ -293,4 +293,5 @@ fn snapshots_of_frags_stay_as_they_were() {
     }
 }
 
+mod karst;
 mod op;

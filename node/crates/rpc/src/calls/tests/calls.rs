@@ -28,8 +28,8 @@ async fn a_call_reads_the_block_that_it_names() {
         assert_eq!(ask(&module, "eth_call", params).await.unwrap(), latest);
     }
     let answer = ask(&module, "eth_call", json!([balance_of(owner), "0x63"])).await;
-    let after = "header not found: block 99 is after the head, which is 3";
-    assert_eq!(answer.unwrap_err(), (-39001, after.into(), Value::Null));
+    let after = "header not found: block 99 is after the newest verified block, which is 3";
+    assert_eq!(answer.unwrap_err(), (-32001, after.into(), Value::Null));
     let answer = ask(&module, "eth_call", json!([balance_of(owner), "safe"])).await;
     assert_eq!(answer.unwrap_err().1, "safe block not found");
 }
@@ -108,14 +108,15 @@ async fn errors_are_geths() {
     let error = ask(&module, "eth_call", json!([{ "from": place, "to": place, "value": "0x1" }]));
     let (number, message, _) = error.await.unwrap_err();
     assert_eq!(number, -32000);
-    let expected = "insufficient funds for gas * price + value: address 0x";
+    let expected = "err: insufficient funds for gas * price + value: address 0x";
     assert!(message.starts_with(expected), "{message}");
     let both = json!({ "to": place, "gasPrice": "0x1", "maxFeePerGas": "0x1" });
     let (_, message, _) = ask(&module, "eth_call", json!([both])).await.unwrap_err();
     assert!(message.contains("both gasPrice and"), "{message}");
     let cheap = json!({ "from": account(0), "to": place, "gasPrice": "0x1" });
     let (_, message, _) = ask(&module, "eth_call", json!([cheap])).await.unwrap_err();
-    assert_eq!(message, "max fee per gas less than block base fee");
+    let expected = "err: max fee per gas less than block base fee: address 0x";
+    assert!(message.starts_with(expected), "{message}");
     for params in [json!([]), json!({ "to": place }), json!([{ "to": 7 }]), json!([{}, "never"])] {
         let (number, ..) = ask(&module, "eth_call", params).await.unwrap_err();
         assert_eq!(number, -32602);
@@ -252,4 +253,49 @@ async fn an_access_list_has_what_a_transfer_touches() {
     poor["from"] = json!(Address::repeat_byte(0xcc));
     let answer = ask(&module, "eth_createAccessList", json!([poor])).await.unwrap();
     assert_eq!(answer["error"], "execution reverted");
+}
+
+#[tokio::test]
+async fn calls_of_bundles_build_on_one_another() {
+    let mut chain = devnet();
+    let block = chain.block(1, 20);
+    let module = serve(&chain);
+    let (middle, last) = (Address::repeat_byte(0xaa), Address::repeat_byte(0xbb));
+    let moves = |from: Address, to: Address, value: u64| json!({ "from": from, "to": token::ADDRESS, "data": token::transfer_call(to, U256::from(value)) });
+    let place = Address::repeat_byte(0xcc);
+    let number = hex::encode_prefixed([0x43, 0x5f, 0x52, 0x60, 0x20, 0x5f, 0xf3]);
+    let state = json!({ place.to_string(): { "code": number } });
+    let bundles = json!([
+        { "transactions": [moves(account(0), middle, 9), moves(middle, last, 10), { "to": place }] },
+        {
+            "transactions": [moves(middle, last, 7), balance_of(last), { "to": place }],
+            "blockOverride": { "number": "0x64" },
+        },
+        { "transactions": [{ "to": place }] },
+    ]);
+    let answer = ask(&module, "eth_callMany", json!([bundles, null, state])).await.unwrap();
+    assert_eq!(answer[0][0]["value"], word(U256::ONE));
+    assert_eq!(answer[0][1]["error"], "execution reverted");
+    assert_eq!(answer[0][2]["value"], word(U256::ONE));
+    assert_eq!(answer[1][1]["value"], word(U256::from(7)));
+    assert_eq!(answer[1][2]["value"], word(U256::from(100)));
+    assert_eq!(answer[2][0]["value"], word(U256::from(3)));
+    // Before a transaction of a block, and after all.
+    let moved = |placed: &fragcast_execution::exec::Placed<'_>| {
+        placed.executed.tx.envelope.kind().to() == Some(&token::ADDRESS)
+    };
+    let placed = block.snapshot.txs().find(moved).unwrap();
+    let bundles = json!([{ "transactions": [balance_of(placed.executed.tx.sender)] }]);
+    let mut values = Vec::new();
+    for index in [json!(placed.index), json!(placed.index + 1), json!(-1)] {
+        let place = json!({ "blockNumber": "0x1", "transactionIndex": index });
+        let answer = ask(&module, "eth_callMany", json!([bundles, place])).await.unwrap();
+        values.push(answer[0][0]["value"].clone());
+    }
+    assert_ne!(values[0], values[1]);
+    let last = ask(&module, "eth_call", json!([balance_of(placed.executed.tx.sender)])).await;
+    assert_eq!(values[2], last.unwrap());
+    for wrong in [json!([[{}]]), json!([[{ "transactions": [], "foo": 1 }]]), json!([{}])] {
+        assert_eq!(ask(&module, "eth_callMany", wrong).await.unwrap_err().0, -32602);
+    }
 }

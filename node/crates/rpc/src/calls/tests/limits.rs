@@ -90,6 +90,6 @@ async fn a_block_that_is_not_in_memory_is_asked_for_elsewhere() {
     assert_eq!(answer, json!(["eth_call", params]));
     let module = serve(&chain);
     let (number, message, _) = ask(&module, "eth_call", params).await.unwrap_err();
-    assert_eq!(number, -39001);
-    assert!(message.starts_with("header for hash not found"), "{message}");
+    assert_eq!(number, -32001);
+    assert!(message.starts_with("header not found: no block 0x00"), "{message}");
 }

@@ -59,7 +59,7 @@ async fn calls_on_an_op_chain_pay_nothing_for_l1() {
     assert_eq!((code, message.as_str()), (3, "execution reverted"));
     let much = json!({ "from": owner, "to": account(1), "value": "0xb" });
     let (_, message, _) = ask(&module, "eth_call", json!([much])).await.unwrap_err();
-    assert!(message.starts_with("insufficient funds"), "{message}");
+    assert!(message.starts_with("err: insufficient funds"), "{message}");
     // Fjord's precompile P256VERIFY is there: an invalid signature gives nothing.
     let verify = json!({ "to": "0x0000000000000000000000000000000000000100" });
     assert_eq!(ask(&module, "eth_call", json!([verify])).await, Ok(json!("0x")));

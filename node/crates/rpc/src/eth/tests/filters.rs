@@ -20,12 +20,15 @@ async fn filters_tell_what_is_new() {
     let txs = f.call("eth_newPendingTransactionFilter", json!([])).await;
     let logs = f.call("eth_newFilter", json!([{ "fromBlock": "0x1" }])).await;
     let pending = f.call("eth_newFilter", json!([{ "toBlock": "pending" }])).await;
+    let only = json!([{ "fromBlock": "pending", "toBlock": "pending" }]);
+    let only = f.call("eth_newFilter", only).await;
     assert!(poll(&f, &blocks).await.is_empty());
     let block = f.open(2);
     assert_eq!(poll(&f, &txs).await.len(), 20);
     assert!(poll(&f, &logs).await.is_empty());
     let early = poll(&f, &pending).await;
-    assert!(!early.is_empty() && early.iter().all(|log| log["blockHash"] == ZERO));
+    let provisional = f.provisional();
+    assert!(!early.is_empty() && early.iter().all(|log| log["blockHash"] == provisional));
     let mut block = block;
     f.chain.frag(&mut block, &[], true);
     let sealed = f.chain.seal(block);
@@ -34,6 +37,7 @@ async fn filters_tell_what_is_new() {
     assert_eq!(sure.len(), early.len());
     assert!(sure.iter().all(|log| log["blockHash"] == json!(sealed.hash())));
     assert_eq!(poll(&f, &pending).await, sure);
+    assert_eq!(poll(&f, &only).await, early);
     assert!(poll(&f, &logs).await.is_empty());
     // Unwound: the same logs, removed.
     f.chain.view.tell(ChainEvent::Unwound(Arc::new(sealed.snapshot.block.clone())));
@@ -54,7 +58,7 @@ async fn filters_tell_what_is_new() {
     assert_eq!(f.call("eth_uninstallFilter", json!([logs])).await, false);
     let (code, message) = f.try_call("eth_getFilterChanges", json!([logs])).await.unwrap_err();
     assert_eq!((code, message.as_str()), (-32_000, "filter not found"));
-    assert_eq!(f.ctx.stats.filters.load(Ordering::Relaxed), 3);
+    assert_eq!(f.ctx.stats.filters.load(Ordering::Relaxed), 4);
 }
 
 #[tokio::test]

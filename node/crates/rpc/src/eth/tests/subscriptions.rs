@@ -44,34 +44,47 @@ async fn each_kind_tells_its_events() {
     let mut flashblocks = subscribe(&f, json!(["newFlashblocks"])).await;
     let mut pending_logs = subscribe(&f, json!(["pendingLogs"])).await;
     let mut frags = subscribe(&f, json!(["frags"])).await;
+    let mut heights = subscribe(&f, json!(["fragHeights"])).await;
     let mut retractions = subscribe(&f, json!(["retractions"])).await;
-    assert_eq!(f.ctx.stats.subscribers.load(Ordering::Relaxed), 8);
+    assert_eq!(f.ctx.stats.subscribers.load(Ordering::Relaxed), 9);
     let mut block = f.open(2);
     f.chain.frag(&mut block, &[], true);
     let snapshot = Arc::clone(f.chain.view.heads().unwrap().pending());
+    let provisional = f.provisional();
     let sealed = f.chain.seal(block);
 
     for frag in 0..2_u64 {
         let block = next(&mut flashblocks).await;
         let typed: Block<Transaction<TxEnvelope>> = serde_json::from_value(block.clone()).unwrap();
         assert_eq!(
-            (block["hash"].as_str(), typed.transactions.len() as u64),
-            (Some(ZERO), 10 * (frag + 1))
+            (&block["hash"], typed.transactions.len() as u64),
+            (&provisional, 10 * (frag + 1))
         );
         let frag_event = next(&mut frags).await;
         assert_eq!(quantity(&frag_event["firstTransactionIndex"]), 10 * frag);
         assert_eq!(frag_event["transactions"].as_array().unwrap().len(), 10);
-        assert_eq!(frag_event["blockHash"], ZERO);
+        assert_eq!(frag_event["blockHash"], provisional);
+        assert_eq!(quantity(&frag_event["fragIndex"]), frag);
+        let height =
+            json!({ "blockNumber": "0x2", "fragIndex": U64::from(frag), "attempt": "0x0" });
+        assert_eq!(next(&mut heights).await, height);
     }
     for placed in sealed.snapshot.txs() {
         let hash = json!(placed.executed.tx.hash);
         assert_eq!(next(&mut hashes).await, hash);
         let tx = next(&mut txs).await;
-        assert_eq!((&tx["hash"], &tx["blockHash"]), (&hash, &json!(ZERO)));
+        assert_eq!((&tx["hash"], &tx["blockHash"]), (&hash, &provisional));
+        // With what the receipt says.
+        let receipt = &placed.executed.receipt;
+        assert_eq!(tx["logs"].as_array().unwrap().len(), receipt.logs.len());
+        assert_eq!(quantity(&tx["gasUsed"]), placed.executed.gas_used);
+        assert_eq!(quantity(&tx["cumulativeGasUsed"]), receipt.cumulative_gas_used);
+        assert_eq!((&tx["status"], &tx["logsBloom"]), (&json!("0x1"), &json!(receipt.bloom)));
+        assert_eq!(tx["contractAddress"], json!(placed.executed.created()));
         for _ in &placed.executed.receipt.logs {
             let early: Log = serde_json::from_value(next(&mut pending_logs).await).unwrap();
             let sure: Log = serde_json::from_value(next(&mut logs).await).unwrap();
-            assert_eq!(early.block_hash, Some(alloy_primitives::B256::ZERO));
+            assert_eq!(json!(early.block_hash), provisional);
             assert_eq!(sure.block_hash, Some(sealed.hash()));
             assert_eq!((early.log_index, early.inner), (sure.log_index, sure.inner));
         }
@@ -83,7 +96,7 @@ async fn each_kind_tells_its_events() {
     let retraction = next(&mut retractions).await;
     assert_eq!(
         (&retraction["reason"], &retraction["blockHash"]),
-        (&json!("superseded"), &json!(ZERO))
+        (&json!("superseded"), &provisional)
     );
     assert_eq!(retraction["frags"], "0x3");
     f.chain.view.tell(ChainEvent::Unwound(Arc::new(sealed.snapshot.block.clone())));
@@ -95,7 +108,7 @@ async fn each_kind_tells_its_events() {
     assert_eq!(next(&mut logs).await["removed"], true);
 
     drop(heads);
-    until_left(&f, 7).await;
+    until_left(&f, 8).await;
 }
 
 #[tokio::test]
@@ -140,7 +153,7 @@ async fn subscriptions_are_bounded_and_named() {
     let f = Fixture::with(config, None);
     let _one = subscribe(&f, json!(["frags"])).await;
     assert_eq!(f.code("eth_subscribe", json!(["frags"])).await, error::LIMIT);
-    assert_eq!(f.code("eth_subscribe", json!(["syncs"])).await, error::INVALID_PARAMS);
+    assert_eq!(f.code("eth_subscribe", json!(["syncs"])).await, -32_601);
     assert_eq!(f.ctx.stats.subscribers.load(Ordering::Relaxed), 1);
 }
 
@@ -186,4 +199,99 @@ async fn until(what: &str, done: impl Fn() -> bool) {
         }
     };
     tokio::time::timeout(GUARD, wait).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+#[tokio::test]
+async fn logs_with_pending_bounds_are_those_of_frags() {
+    let mut f = Fixture::new();
+    f.chain.block(1, 10);
+    let bounds = |from: &str, to: &str| json!(["logs", { "fromBlock": from, "toBlock": to }]);
+    let mut only = subscribe(&f, bounds("pending", "pending")).await;
+    let mut both = subscribe(&f, bounds("latest", "pending")).await;
+    let mut far = subscribe(&f, bounds("0x3", "0x5")).await;
+    let block = f.open(1);
+    let snapshot = Arc::clone(f.chain.view.heads().unwrap().pending());
+    let logs: usize = snapshot.txs().map(|placed| placed.executed.receipt.logs.len()).sum();
+    let provisional = f.provisional();
+    let mut block = block;
+    f.chain.frag(&mut block, &[], true);
+    let sealed = f.chain.seal(block);
+    for _ in 0..logs {
+        assert_eq!(next(&mut only).await["blockHash"], provisional);
+        assert_eq!(next(&mut both).await["blockHash"], provisional);
+    }
+    for _ in 0..logs {
+        assert_eq!(next(&mut both).await["blockHash"], json!(sealed.hash()));
+    }
+    // Void preconfirmations are taken back for those who heard of them.
+    f.chain.view.tell(ChainEvent::Retracted { snapshot, reason: "superseded" });
+    for _ in 0..logs {
+        assert_eq!(next(&mut only).await["removed"], true);
+        assert_eq!(next(&mut both).await["removed"], true);
+    }
+    // Blocks outside the bounds are not told.
+    f.chain.block(1, 10);
+    assert_eq!(next(&mut far).await["blockNumber"], "0x3");
+    // What can never be is refused.
+    for params in [bounds("pending", "latest"), bounds("0x5", "0x4"), bounds("0x1", "safe")] {
+        let refused = f.try_call("eth_subscribe", params).await.unwrap_err();
+        assert_eq!(refused, (-32_602, "invalid block range params".to_owned()));
+    }
+    let by_hash = json!(["logs", { "blockHash": sealed.hash() }]);
+    assert_eq!(f.code("eth_subscribe", by_hash).await, error::INVALID_PARAMS);
+    let past = json!(["pendingLogs", { "fromBlock": "0x1" }]);
+    assert_eq!(f.code("eth_subscribe", past).await, error::INVALID_PARAMS);
+}
+
+#[tokio::test]
+async fn flashblock_transactions_may_be_selected_by_their_logs() {
+    let mut f = Fixture::new();
+    f.chain.block(1, 10);
+    let filter = json!({ "topics": [fragcast_execution::devnet::token::TRANSFER_EVENT] });
+    let mut some = subscribe(&f, json!(["newFlashblockTransactions", filter])).await;
+    let mut hashes = subscribe(&f, json!(["newFlashblockTransactions", false])).await;
+    let _block = f.open(3);
+    let snapshot = Arc::clone(f.chain.view.heads().unwrap().pending());
+    let mut told = 0;
+    for placed in snapshot.txs() {
+        assert_eq!(next(&mut hashes).await, json!(placed.executed.tx.hash));
+        if placed.executed.receipt.logs.is_empty() {
+            continue;
+        }
+        let tx = next(&mut some).await;
+        assert_eq!(tx["hash"], json!(placed.executed.tx.hash));
+        assert_eq!(tx["logs"][0]["transactionHash"], tx["hash"]);
+        told += 1;
+    }
+    assert!(told > 0 && told < snapshot.tx_count());
+    for wrong in [json!("all"), json!({ "address": 7 }), json!({ "fromBlock": "latest" })] {
+        let params = json!(["newFlashblockTransactions", wrong]);
+        assert_eq!(f.code("eth_subscribe", params).await, error::INVALID_PARAMS);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn syncing_is_told_at_once_and_when_it_changes() {
+    let f = Fixture::new();
+    let follow = Arc::new(FollowStats::default());
+    let (spec, view) = (Arc::clone(&f.chain.spec), Arc::clone(&f.chain.view));
+    let mut ctx = EthContext::new(spec, view, EthConfig::default(), None, Arc::new(NoForwarded));
+    ctx.follow = Some(Arc::clone(&follow));
+    let ctx = Arc::new(ctx);
+    let mut f = Fixture { module: module(Arc::clone(&ctx)), ctx, ..f };
+    let mut syncing = subscribe(&f, json!(["syncing"])).await;
+    assert_eq!(next(&mut syncing).await, json!(false));
+    follow.head.store(5, Ordering::Relaxed);
+    let behind = next(&mut syncing).await;
+    // geth's form, and reth's.
+    assert_eq!((&behind["syncing"], &behind["currentBlock"]), (&json!(true), &json!("0x0")));
+    assert_eq!(
+        (&behind["status"]["highestBlock"], &behind["highestBlock"]),
+        (&json!("0x5"), &json!("0x5"))
+    );
+    assert_eq!(f.call("eth_syncing", json!([])).await["highestBlock"], "0x5");
+    f.chain.block(1, 1);
+    assert_eq!(next(&mut syncing).await["currentBlock"], "0x1");
+    follow.head.store(2, Ordering::Relaxed);
+    assert_eq!(next(&mut syncing).await, json!(false));
 }

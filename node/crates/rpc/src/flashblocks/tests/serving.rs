@@ -15,21 +15,25 @@ use tokio_tungstenite::{WebSocketStream, client_async, client_async_with_config}
 
 use super::*;
 use crate::flashblocks::hub::Hub;
-use crate::flashblocks::ring::{Cursor, MOST, Missed, Ring};
+use crate::flashblocks::ring::{Cursor, MOST, Missed, Position, Ring};
 use crate::flashblocks::{Door, Server, Settings};
 
 /// Guards against hanging.
-const GUARD: Duration = Duration::from_secs(60);
+pub(super) const GUARD: Duration = Duration::from_secs(60);
 
-type Client = WebSocketStream<TcpStream>;
+pub(super) type Client = WebSocketStream<TcpStream>;
 
-fn settings() -> Settings {
+/// The first flashblock of a block, and one of its later ones.
+const FIRST: Position = Position { block: 1, index: 0 };
+const LATER: Position = Position { block: 1, index: 1 };
+
+pub(super) fn settings() -> Settings {
     // Nothing happens because time passes, unless a test says so.
     Settings {
         slow_after: GUARD,
         handshake: GUARD,
         closing: GUARD,
-        ping: GUARD * 60,
+        idle: GUARD * 180,
         ..Settings::default()
     }
 }
@@ -69,7 +73,7 @@ impl Fixture {
     }
 }
 
-async fn until(what: impl Fn() -> bool) {
+pub(super) async fn until(what: impl Fn() -> bool) {
     let wait = async {
         while !what() {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -78,18 +82,18 @@ async fn until(what: impl Fn() -> bool) {
     tokio::time::timeout(GUARD, wait).await.expect("it did not happen");
 }
 
-async fn connect(address: SocketAddr, path: &str) -> Result<Client, Error> {
+pub(super) async fn connect(address: SocketAddr, path: &str) -> Result<Client, Error> {
     let stream = TcpStream::connect(address).await.unwrap();
     let url = format!("ws://{address}/{path}");
     Ok(client_async(url, stream).await?.0)
 }
 
-async fn next(client: &mut Client) -> Message {
+pub(super) async fn next(client: &mut Client) -> Message {
     let next = tokio::time::timeout(GUARD, client.next()).await.expect("nothing came");
     next.expect("open").unwrap()
 }
 
-async fn payload(client: &mut Client) -> OpFlashblockPayload {
+pub(super) async fn payload(client: &mut Client) -> OpFlashblockPayload {
     match next(client).await {
         Message::Binary(bytes) => serde_json::from_slice(&bytes).unwrap(),
         other => panic!("{other:?} is not binary"),
@@ -104,7 +108,7 @@ async fn farewell(client: &mut Client) -> (CloseCode, String) {
     }
 }
 
-async fn open(chain: &TestChain) -> (Door, SocketAddr) {
+pub(super) async fn open(chain: &TestChain) -> (Door, SocketAddr) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     (Door::open(listener, &chain.view, &settings()).unwrap(), address)
@@ -165,12 +169,12 @@ async fn one_that_misses_flashblocks_is_told_how_many_and_dropped() {
     // Room for one flashblock.
     let f = Fixture::new(Settings { buffer: 1, ..settings() }).await;
     let (mut slow, mut fresh) = (f.served().await, f.served().await);
-    f.hub.ring.push("first".into(), true);
+    f.hub.ring.push("first".into(), FIRST);
     assert_eq!(next(&mut slow).await, Message::Binary("first".into()));
     assert_eq!(next(&mut fresh).await, Message::Binary("first".into()));
     // Nobody else runs in between.
     for text in ["second", "third", "fourth"] {
-        f.hub.ring.push(text.into(), false);
+        f.hub.ring.push(text.into(), LATER);
     }
     let (code, reason) = farewell(&mut slow).await;
     assert_eq!(code, CloseCode::Policy);
@@ -180,8 +184,8 @@ async fn one_that_misses_flashblocks_is_told_how_many_and_dropped() {
     assert_eq!(f.subscribers(), 0);
     // The open block's first is gone: a new one waits for the next block.
     let mut late = f.served().await;
-    f.hub.ring.push("fifth".into(), false);
-    f.hub.ring.push("next".into(), true);
+    f.hub.ring.push("fifth".into(), LATER);
+    f.hub.ring.push("next".into(), FIRST);
     assert_eq!(next(&mut late).await, Message::Binary("next".into()));
 }
 
@@ -193,7 +197,7 @@ async fn one_that_takes_nothing_is_dropped() {
     let url = format!("ws://{}/", f.address);
     let (mut stuck, _) = client_async_with_config(url, stream, Some(config)).await.unwrap();
     // More than sockets hold.
-    f.hub.ring.push("x".repeat(32 << 20), true);
+    f.hub.ring.push("x".repeat(32 << 20), FIRST);
     until(|| f.dropped("slow") == 1).await;
     until(|| f.subscribers() == 0).await;
     // It ends in the middle of a flashblock, so nothing can be told.
@@ -208,7 +212,7 @@ async fn unread_flashblocks_are_held_once() {
     for _ in 0..16 {
         stuck.push(f.served().await);
     }
-    f.hub.ring.push("x".repeat(16 << 20), true);
+    f.hub.ring.push("x".repeat(16 << 20), FIRST);
     until(|| f.dropped("slow") + f.dropped("shed") == 16).await;
     // One copy for all of them; one each would be 256 MiB.
     let highest = f.server.port.memory().highest();
@@ -230,7 +234,7 @@ async fn who_opens_no_websocket_or_does_not_read_gives_its_place_away() {
             silent.push(stream);
         }
         let mut used = vec![f.served().await, f.served().await, f.served().await];
-        f.hub.ring.push("x".repeat(8 << 20), true);
+        f.hub.ring.push("x".repeat(8 << 20), FIRST);
         // All of it is taken before anybody else comes: on a slow machine one of these would have taken
         // nothing for a second, too, and would lose its place.
         for client in &mut used {
@@ -249,7 +253,7 @@ async fn who_opens_no_websocket_or_does_not_read_gives_its_place_away() {
         };
         used.push(tokio::time::timeout(GUARD, late).await.expect("it is let in"));
         until(|| f.dropped("slow") == 1).await;
-        f.hub.ring.push("more".into(), true);
+        f.hub.ring.push("more".into(), FIRST);
         for client in &mut used {
             let text = loop {
                 match next(client).await {
@@ -323,7 +327,7 @@ async fn a_handshake_that_is_none_or_takes_too_long_gives_its_seat_back() {
 
 #[tokio::test]
 async fn one_of_whom_nothing_comes_is_dropped() {
-    let f = Fixture::new(Settings { ping: Duration::from_millis(10), ..settings() }).await;
+    let f = Fixture::new(Settings { idle: Duration::from_millis(30), ..settings() }).await;
     // It reads nothing, and so answers no ping. It may be dropped before it is seen to be served, or
     // even before it has read the answer to its handshake.
     let silent = connect(f.address, "").await;
@@ -374,7 +378,7 @@ async fn what_subscribers_send_is_bounded() {
 
     // One that goes without a word was not dropped, and the others are served.
     drop(f.served().await);
-    f.hub.ring.push("first".into(), true);
+    f.hub.ring.push("first".into(), FIRST);
     assert_eq!(next(&mut polite).await, Message::Binary("first".into()));
     // Else the server would wait for them to close in their turn.
     drop((raw, long, chatty));
@@ -389,7 +393,7 @@ async fn what_subscribers_send_is_bounded() {
 /// What a subscriber takes next.
 fn take(ring: &Ring, cursor: &mut Cursor) -> Result<Option<String>, Missed> {
     let taken = ring.take(cursor)?;
-    Ok(taken.map(|notices| String::from_utf8(notices.texts()[0].clone()).unwrap()))
+    Ok(taken.map(|item| String::from_utf8(item.plain().texts()[0].clone()).unwrap()))
 }
 
 #[test]
@@ -397,36 +401,89 @@ fn the_ring_is_bounded_in_bytes_and_in_number() {
     let memory = fragcast_port::Memory::new(1 << 20);
     let some = |text: &str| Ok(Some(text.to_owned()));
     let ring = Ring::new(10, Arc::clone(&memory));
-    let mut started = ring.subscribe();
-    let mut waiting = ring.subscribe();
-    ring.push("0123".into(), true);
+    let mut started = ring.subscribe(None);
+    let mut waiting = ring.subscribe(None);
+    ring.push("0123".into(), FIRST);
     assert_eq!(take(&ring, &mut started), some("0123"));
     assert_eq!(take(&ring, &mut started), Ok(None));
-    ring.push("4567".into(), false);
-    ring.push("89".into(), false);
+    ring.push("4567".into(), LATER);
+    ring.push("89".into(), LATER);
     // Ten bytes: all are there still.
     assert_eq!(memory.used(), 10);
-    let mut late = ring.subscribe();
+    let mut late = ring.subscribe(None);
     assert_eq!(take(&ring, &mut late), some("0123"));
-    ring.push("longer than the ring".into(), false);
+    ring.push("longer than the ring".into(), LATER);
     assert_eq!(take(&ring, &mut started), Err(Missed(2)));
     // The one that had not started lost nothing that was of use to it.
     assert_eq!(take(&ring, &mut waiting), Ok(None));
-    ring.push("x".into(), true);
+    ring.push("x".into(), FIRST);
     assert_eq!(take(&ring, &mut waiting), some("x"));
     assert_eq!(memory.used(), 1);
     ring.end();
-    assert_eq!(take(&ring, &mut ring.subscribe()), Ok(None));
+    assert_eq!(take(&ring, &mut ring.subscribe(None)), Ok(None));
 
     let ring = Ring::new(usize::MAX, memory);
-    let mut cursor = ring.subscribe();
+    let mut cursor = ring.subscribe(None);
     for i in 0..MOST + 1 {
-        ring.push("x".into(), i == 0);
+        ring.push("x".into(), Position { block: 1, index: i as u64 });
     }
     // Its first is gone, so the rest of the block is of no use.
     assert_eq!(take(&ring, &mut cursor), Ok(None));
-    ring.push("y".into(), true);
+    ring.push("y".into(), FIRST);
     assert_eq!(take(&ring, &mut cursor), some("y"));
+}
+
+/// Everything that a subscriber gets who goes on after a flashblock.
+fn after(ring: &Ring, block: u64, index: u64) -> String {
+    let mut cursor = ring.subscribe(Some(Position { block, index }));
+    let mut all = Vec::new();
+    while let Some(text) = take(ring, &mut cursor).unwrap() {
+        all.push(text);
+    }
+    all.join(" ")
+}
+
+#[test]
+fn one_that_comes_back_goes_on_where_it_was() {
+    let memory = fragcast_port::Memory::new(1 << 20);
+    let ring = Ring::new(36, memory);
+    let push = |block, index| {
+        // As many bytes as it has.
+        let text = format!("{block}:{index}").into_boxed_str().into_string();
+        ring.push(text, Position { block, index });
+    };
+    for (block, index) in [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)] {
+        push(block, index);
+    }
+    assert_eq!(after(&ring, 1, 1), "1:2 2:0 2:1");
+    assert_eq!(after(&ring, 1, 2), "2:0 2:1");
+    assert_eq!(after(&ring, 2, 1), "");
+    assert_eq!(after(&ring, 0, 9), "1:0 1:1 1:2 2:0 2:1");
+    assert_eq!(after(&ring, u64::MAX, u64::MAX), "");
+    // It has had more of a whole block than there was: the next one is next.
+    assert_eq!(after(&ring, 1, 7), "2:0 2:1");
+    // It is ahead in the open block: what it has is not sent again.
+    let mut ahead = ring.subscribe(Some(Position { block: 2, index: 3 }));
+    for index in 2..5 {
+        push(2, index);
+    }
+    assert_eq!(take(&ring, &mut ahead), Ok(Some("2:4".into())));
+    // The oldest are gone; what is left of their block continues what it had, or is of no use.
+    for index in 0..5 {
+        push(3, index);
+    }
+    assert!(after(&ring, 1, 1).starts_with("1:2 2:0 2:1"), "{}", after(&ring, 1, 1));
+    push(3, 5);
+    assert!(after(&ring, 1, 1).starts_with("1:2 2:0 2:1"), "{}", after(&ring, 1, 1));
+    assert!(after(&ring, 1, 0).starts_with("2:0 2:1"), "{}", after(&ring, 1, 0));
+    // A block that was begun again is sent from its newest beginning.
+    push(3, 0);
+    push(3, 1);
+    assert_eq!(after(&ring, 3, 0), "3:0 3:1");
+    assert_eq!(after(&ring, 3, 4), "3:0 3:1");
+    // One that is ahead learns of a new beginning too.
+    let mut ahead = ring.subscribe(Some(Position { block: 3, index: 9 }));
+    assert_eq!(take(&ring, &mut ahead), Ok(Some("3:0".into())));
 }
 
 /// The status of the answer to a handshake with this host and origin.

@@ -5,7 +5,7 @@ use fragcast_upstream::testing::http::{Answered, Asked, HttpServer};
 use super::*;
 
 /// Its answer to a transaction.
-pub(in super::super) enum Answer {
+pub(crate) enum Answer {
     /// Answers with its hash.
     Hash,
     /// Answers with an error.
@@ -16,42 +16,51 @@ pub(in super::super) enum Answer {
     Silence,
 }
 
-pub(in super::super) struct Gateway {
-    pub(in super::super) url: String,
+pub(crate) struct Gateway {
+    pub(crate) url: String,
     arrived: Arc<Mutex<Vec<Bytes>>>,
+    conditions: Arc<Mutex<Vec<Value>>>,
     http: HttpServer,
 }
 
 impl Gateway {
-    pub(in super::super) fn start(
-        answer: impl Fn(&Bytes) -> Answer + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Bytes) -> Answer + Send + Sync + 'static) -> Self {
         let arrived = Arc::<Mutex<Vec<Bytes>>>::default();
-        let state = Arc::new((Arc::clone(&arrived), answer));
+        let conditions = Arc::<Mutex<Vec<Value>>>::default();
+        let state = Arc::new((Arc::clone(&arrived), answer, Arc::clone(&conditions)));
         let http = HttpServer::up(move |asked| serve(Arc::clone(&state), asked));
-        Self { url: http.url() + "/", arrived, http }
+        Self { url: http.url() + "/", arrived, conditions, http }
     }
 
-    pub(in super::super) fn good() -> Self {
+    pub(crate) fn good() -> Self {
         Self::start(|_| Answer::Hash)
     }
 
     /// Stops the server: nobody listens at its port any more.
-    pub(in super::super) async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.http.stop().await;
     }
 
-    pub(in super::super) fn arrived(&self) -> Vec<Bytes> {
+    pub(crate) fn arrived(&self) -> Vec<Bytes> {
         self.arrived.lock().unwrap().clone()
+    }
+
+    /// The conditions that came with transactions.
+    pub(crate) fn conditions(&self) -> Vec<Value> {
+        self.conditions.lock().unwrap().clone()
     }
 }
 
 async fn serve<F: Fn(&Bytes) -> Answer>(
-    state: Arc<(Arc<Mutex<Vec<Bytes>>>, F)>,
+    state: Arc<(Arc<Mutex<Vec<Bytes>>>, F, Arc<Mutex<Vec<Value>>>)>,
     asked: Asked,
 ) -> Answered {
     let request: Value = serde_json::from_slice(&asked.body).unwrap();
-    assert_eq!(request["method"], "eth_sendRawTransaction");
+    if request["method"] == "eth_sendRawTransactionConditional" {
+        state.2.lock().unwrap().push(request["params"][1].clone());
+    } else {
+        assert_eq!(request["method"], "eth_sendRawTransaction");
+    }
     let raw: Bytes = serde_json::from_value(request["params"][0].clone()).unwrap();
     state.0.lock().unwrap().push(raw.clone());
     let mut answer = json!({ "jsonrpc": "2.0", "id": request["id"] });

@@ -1,6 +1,7 @@
 use alloy_consensus::{
     BlobTransactionSidecar, TxEip4844, TxEip4844Variant, TxEip4844WithSidecar, TxLegacy,
 };
+use alloy_eips::eip4844::kzg_to_versioned_hash;
 use alloy_eips::eip7594::BlobTransactionSidecarVariant;
 
 use super::gateway::Answer;
@@ -162,7 +163,7 @@ async fn blobs_are_sent_and_not_remembered() {
         gas_limit: 21_000,
         max_fee_per_gas: 100_000_000_000,
         max_fee_per_blob_gas: 1_000,
-        blob_versioned_hashes: vec![B256::with_last_byte(1)],
+        blob_versioned_hashes: vec![kzg_to_versioned_hash(&[0; 48])],
         ..Default::default()
     };
     let sidecar = BlobTransactionSidecar {
@@ -170,10 +171,23 @@ async fn blobs_are_sent_and_not_remembered() {
         commitments: vec![Default::default()],
         proofs: vec![Default::default()],
     };
+    let other =
+        TxEip4844 { blob_versioned_hashes: vec![kzg_to_versioned_hash(&[1; 48])], ..tx.clone() };
     let bare = sign(Variant::TxEip4844(tx.clone()));
     let error = forwarder.send(&bare).await.unwrap_err();
     assert_eq!(error.message(), "missing sidecar in blob transaction");
     let sidecar = BlobTransactionSidecarVariant::Eip4844(sidecar);
+    let two =
+        TxEip4844 { blob_versioned_hashes: vec![kzg_to_versioned_hash(&[0; 48]); 2], ..tx.clone() };
+    for (tx, text) in [
+        (other, "blob 0: computed hash "),
+        (two, "invalid number of 1 blobs and 1 blob commitments compared to 2 blob hashes"),
+    ] {
+        let sidecar = sidecar.clone();
+        let raw = sign(Variant::TxEip4844WithSidecar(TxEip4844WithSidecar { tx, sidecar }));
+        let error = forwarder.send(&raw).await.unwrap_err();
+        assert!(error.message().starts_with(text), "{error}");
+    }
     let full = sign(Variant::TxEip4844WithSidecar(TxEip4844WithSidecar { tx, sidecar }));
     assert!(full.len() > 131_072);
     let hash = forwarder.send(&full).await.unwrap();

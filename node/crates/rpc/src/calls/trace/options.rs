@@ -1,0 +1,210 @@
+//! What a trace is to show: a tracer and its options, as geth names them.
+
+use std::time::Duration;
+
+use alloy_primitives::U64;
+use alloy_rpc_types_eth::state::StateOverride;
+use alloy_rpc_types_trace::geth::{
+    GethDebugBuiltInTracerType, GethDebugTracerType, GethDebugTracingOptions, GethTrace,
+};
+use revm_inspectors::tracing::{DebugInspector, DebugInspectorError, TransactionContext};
+use serde_json::{Map, Value};
+
+use super::super::error::CallError;
+use super::tracer::{Inner, Steps, Tracer};
+use crate::params::{BlockChanges, Kind, Wrong, field};
+
+/// The tracers that there are.
+const TRACERS: [&str; 7] = [
+    "callTracer",
+    "prestateTracer",
+    "4byteTracer",
+    "noopTracer",
+    "muxTracer",
+    "flatCallTracer",
+    "structLogger",
+];
+
+/// The options of a trace.
+#[derive(Debug, Clone, Default)]
+pub(in super::super) struct Options {
+    geth: GethDebugTracingOptions,
+    /// The longest that it may take, if that is less than a call may.
+    pub(in super::super) timeout: Option<Duration>,
+}
+
+/// The options of the trace of a call.
+#[derive(Debug, Clone, Default)]
+pub(in super::super) struct CallOptions {
+    pub(in super::super) options: Options,
+    pub(in super::super) state: Option<StateOverride>,
+    pub(in super::super) block: Option<BlockChanges>,
+    /// The transaction of the block before which the call is.
+    pub(in super::super) index: Option<u64>,
+}
+
+const FLAGS: [&str; 7] = [
+    "enableMemory",
+    "disableMemory",
+    "disableStack",
+    "disableStorage",
+    "enableReturnData",
+    "disableReturnData",
+    "debug",
+];
+
+impl Options {
+    /// Reads the options from an object, whose other fields are left.
+    fn take(object: &mut Map<String, Value>) -> Result<Self, Wrong> {
+        let mut geth = Map::new();
+        for name in FLAGS {
+            if let Some(value) = taken(object, name) {
+                field::<bool>(name, value.clone())?;
+                geth.insert(name.to_owned(), value);
+            }
+        }
+        if let Some(value) = taken(object, "limit") {
+            let limit = value.as_u64().ok_or("limit: a number is wanted")?;
+            geth.insert("limit".to_owned(), limit.into());
+        }
+        // How far back geth may execute to get a state, which is not needed here.
+        if let Some(value) = taken(object, "reexec") {
+            value.as_u64().ok_or("reexec: a number is wanted")?;
+        }
+        if let Some(value) = taken(object, "tracer") {
+            let name: String = field("tracer", value)?;
+            known(&name)?;
+            if name != "structLogger" && !name.is_empty() {
+                geth.insert("tracer".to_owned(), name.into());
+            }
+        }
+        if let Some(value) = taken(object, "tracerConfig") {
+            if !value.is_object() {
+                return Err("tracerConfig: an object is wanted".into());
+            }
+            for name in value.as_object().into_iter().flatten().map(|(name, _)| name) {
+                if geth.get("tracer").is_some_and(|tracer| tracer == "muxTracer") {
+                    known(name)?;
+                }
+            }
+            geth.insert("tracerConfig".to_owned(), value);
+        }
+        let timeout = match taken(object, "timeout") {
+            Some(value) => Some(duration(&field::<String>("timeout", value)?)?),
+            None => None,
+        };
+        let geth: GethDebugTracingOptions =
+            serde_json::from_value(Value::Object(geth)).map_err(|e| e.to_string())?;
+        // What is wrong with the tracer's own options is known now.
+        DebugInspector::new(geth.clone()).map_err(|error| wrong(&error))?;
+        Ok(Self { geth, timeout })
+    }
+
+    /// A tracer of one transaction, which may keep `most` bytes.
+    pub(super) fn tracer(
+        &self,
+        context: TransactionContext,
+        most: usize,
+    ) -> Result<Tracer, CallError> {
+        use GethDebugBuiltInTracerType as T;
+        let inspector = DebugInspector::new(self.geth.clone())
+            .map_err(|error| CallError::Params(wrong(&error)))?;
+        let config = &self.geth.config;
+        let memory = config.enable_memory.or(config.disable_memory.map(|not| !not));
+        let steps = self.geth.tracer.is_none().then(|| Steps {
+            stack: !config.disable_stack.unwrap_or(false),
+            memory: memory.unwrap_or(false),
+            storage: !config.disable_storage.unwrap_or(false),
+        });
+        let accounts = matches!(
+            self.geth.tracer,
+            Some(GethDebugTracerType::BuiltInTracer(T::PreStateTracer | T::MuxTracer))
+        );
+        Ok(Tracer::new(Inner::Geth(Box::new(inspector)), context, steps, accounts, most))
+    }
+
+    /// What a tracer has seen.
+    pub(super) fn shown(&self, tracer: Tracer) -> Result<Value, CallError> {
+        let mut trace = tracer.geth.ok_or(CallError::Internal)?;
+        if let (GethTrace::Default(frame), Some(limit)) = (&mut trace, self.geth.config.limit)
+            && limit > 0
+        {
+            frame.struct_logs.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        }
+        serde_json::to_value(trace).map_err(|_| CallError::Internal)
+    }
+}
+
+fn wrong(error: &DebugInspectorError) -> Wrong {
+    match error {
+        DebugInspectorError::InvalidTracerConfig => {
+            "tracerConfig: it is not what this tracer takes".into()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn known(name: &str) -> Result<(), Wrong> {
+    if name.is_empty() || TRACERS.contains(&name) {
+        return Ok(());
+    }
+    let name: String = name.chars().take(40).collect();
+    Err(format!(
+        "tracer {name:?} is not supported, nor is JavaScript; there are {}",
+        TRACERS.join(", ")
+    ))
+}
+
+fn taken(object: &mut Map<String, Value>, name: &str) -> Option<Value> {
+    object.remove(name).filter(|value| !value.is_null())
+}
+
+/// A time as Go writes it, of one unit: `300ms`, `5s`.
+fn duration(text: &str) -> Result<Duration, Wrong> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == 'µ');
+    let wrong = || format!("timeout: a time such as \"500ms\" or \"5s\" is wanted, not {text:?}");
+    let number: f64 = digits.parse().map_err(|_| wrong())?;
+    let unit = match &text[digits.len()..] {
+        "ns" => 1e-9,
+        "us" | "µs" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        _ => return Err(wrong()),
+    };
+    Duration::try_from_secs_f64(number * unit).map_err(|_| wrong())
+}
+
+fn nothing_left(object: &Map<String, Value>) -> Result<(), Wrong> {
+    match object.keys().next() {
+        Some(name) => Err(format!("unknown option {name}")),
+        None => Ok(()),
+    }
+}
+
+impl Kind for Options {
+    fn read(value: Value) -> Result<Self, Wrong> {
+        let Value::Object(mut object) = value else { return Err("an object is wanted".into()) };
+        let options = Self::take(&mut object)?;
+        nothing_left(&object)?;
+        Ok(options)
+    }
+}
+
+impl Kind for CallOptions {
+    fn read(value: Value) -> Result<Self, Wrong> {
+        let Value::Object(mut object) = value else { return Err("an object is wanted".into()) };
+        let options = Options::take(&mut object)?;
+        let state = taken(&mut object, "stateOverrides");
+        let block = taken(&mut object, "blockOverrides");
+        let index = taken(&mut object, "txIndex");
+        nothing_left(&object)?;
+        Ok(Self {
+            options,
+            state: state.map(|value| field("stateOverrides", value)).transpose()?,
+            block: block.map(|value| field("blockOverrides", value)).transpose()?,
+            index: index.map(|value| field::<U64>("txIndex", value)).transpose()?.map(|i| i.to()),
+        })
+    }
+}

@@ -1,0 +1,150 @@
+//! The blocks that a filter of logs names: a range of the past for `eth_getLogs` ([`Range`]), what is
+//! to come for filters and subscriptions ([`Coming`]).
+//!
+//! | bound | in a range | for what is to come |
+//! |---|---|---|
+//! | a number | must not be after the newest verified block | from or up to it |
+//! | `latest` (default) | the newest verified block, in both views | verified blocks |
+//! | `pending` | blocks in execution: as the first bound nothing else, as the last one they too | their logs as they are executed; as the last bound those of verified blocks too |
+//! | `earliest`, `safe`, `finalized` | the number they have now | as the first bound like `latest`; refused as the last |
+//!
+//! A range is resolved once, from one moment's heads. `pending` is always after `latest`, even when no
+//! block is in execution: a range from `pending` to `latest` is wrong at every moment.
+
+use alloy_eips::BlockNumberOrTag as Tag;
+use alloy_rpc_types_eth::{Filter, FilterBlockOption};
+use fragcast_execution::executor::Heads;
+use serde_json::Value;
+
+use super::{EthContext, Failure};
+use crate::params::{Kind, ParamsSequence};
+
+/// geth's text, and that of execution-apis' tests.
+pub(super) fn reversed() -> Failure {
+    Failure::params("invalid block range params")
+}
+
+/// Reads the next parameter as a filter, within limits.
+pub(super) fn filter(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Filter, Failure> {
+    bounded(ctx, params.optional_next()?.unwrap_or_default())
+}
+
+/// A filter that is the second parameter, within limits.
+pub(super) fn of_value(ctx: &EthContext, value: Value) -> Result<Filter, Failure> {
+    let filter = Filter::read(value);
+    bounded(ctx, filter.map_err(|why| Failure::params(format!("invalid argument 1: {why}")))?)
+}
+
+fn bounded(ctx: &EthContext, filter: Filter) -> Result<Filter, Failure> {
+    let values = filter.address.len() + filter.topics.iter().map(|t| t.len()).sum::<usize>();
+    let limit = ctx.config.max_filter_values;
+    if values > limit {
+        let what = format!("{values} addresses and topics, the limit is {limit}; split the query");
+        return Err(Failure::limit(what));
+    }
+    Ok(filter)
+}
+
+/// A range of blocks, resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Range {
+    /// The first verified block.
+    pub(super) from: u64,
+    /// The last verified block; before `from` if there is none in it.
+    pub(super) to: u64,
+    /// Whether blocks in execution follow.
+    pub(super) pending: bool,
+}
+
+impl Range {
+    /// The range from one bound to the other, as it is now.
+    ///
+    /// # Errors
+    /// It ends before it begins, goes beyond the newest verified block, or is too long; a bound is
+    /// not known.
+    pub(super) fn new(
+        ctx: &EthContext,
+        heads: &Heads,
+        from: Option<Tag>,
+        to: Option<Tag>,
+    ) -> Result<Self, Failure> {
+        let head = heads.latest.number();
+        let from = from.unwrap_or_default();
+        let to = to.unwrap_or(if from.is_pending() { Tag::Pending } else { Tag::Latest });
+        let number = |bound: Tag| match bound {
+            Tag::Number(number) => Ok(number),
+            Tag::Earliest => Ok(0),
+            Tag::Latest => Ok(head),
+            Tag::Pending => Ok(head.saturating_add(1)),
+            end @ (Tag::Safe | Tag::Finalized) => ctx.blocks.end(heads, end),
+        };
+        let (first, last) = (number(from)?, number(to)?);
+        if first > last {
+            return Err(reversed());
+        }
+        if [from, to].iter().any(|bound| matches!(bound, Tag::Number(n) if *n > head)) {
+            return Err(Failure::params("block range extends beyond current head block"));
+        }
+        let range = Self { from: first, to: last.min(head), pending: to.is_pending() };
+        let limit = ctx.config.max_log_blocks;
+        if range.len() > limit {
+            let end = first.saturating_add(limit.max(1) - 1);
+            return Err(Failure::limit(format!(
+                "query exceeds max block range {limit}, retry with the range {first}-{end}"
+            )));
+        }
+        Ok(range)
+    }
+
+    /// How many verified blocks it has.
+    pub(super) const fn len(&self) -> u64 {
+        (self.to + 1).saturating_sub(self.from)
+    }
+}
+
+/// What a filter or a subscription waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Coming {
+    /// Logs of frags as they are executed.
+    pub(super) preconfirmed: bool,
+    /// Logs of verified blocks.
+    pub(super) verified: bool,
+    from: u64,
+    to: u64,
+}
+
+impl Coming {
+    /// What a filter waits for.
+    ///
+    /// # Errors
+    /// It ends before it begins, or names what has been.
+    pub(super) fn new(filter: &Filter) -> Result<Self, Failure> {
+        let (from, to) = match filter.block_option {
+            FilterBlockOption::AtBlockHash(_) => {
+                return Err(Failure::params(
+                    "blockHash names a block that is there: ask eth_getLogs for its logs",
+                ));
+            }
+            FilterBlockOption::Range { from_block, to_block } => (from_block, to_block),
+        };
+        let from = from.unwrap_or_default();
+        let to = to.unwrap_or(if from.is_pending() { Tag::Pending } else { Tag::Latest });
+        let first = if let Tag::Number(first) = from { first } else { 0 };
+        let (last, preconfirmed) = match to {
+            Tag::Number(last) => (last, false),
+            Tag::Latest => (u64::MAX, false),
+            Tag::Pending => (u64::MAX, true),
+            Tag::Earliest | Tag::Safe | Tag::Finalized => return Err(reversed()),
+        };
+        let verified = !from.is_pending();
+        if first > last || !verified && !preconfirmed {
+            return Err(reversed());
+        }
+        Ok(Self { preconfirmed, verified, from: first, to: last })
+    }
+
+    /// Whether a block is among those it waits for.
+    pub(super) const fn has(&self, number: u64) -> bool {
+        self.from <= number && number <= self.to
+    }
+}

@@ -1,0 +1,128 @@
+//! When a delegation is asked for, and what for.
+
+use alloy_primitives::Address;
+
+use super::*;
+use crate::config::SignerApi;
+
+const ME: PeerId = PeerId([1; 32]);
+const OTHER: PeerId = PeerId([2; 32]);
+const KEY: [u8; 32] = [3; 32];
+const NOW: u64 = 1_700_000_000;
+const LONG: Duration = Duration::from_secs(1_000);
+
+fn settings(blocks: Option<u64>) -> Settings {
+    let timeout = Duration::from_secs(1);
+    let signer = Signer::new("http://x", SignerApi::Clef, Address::repeat_byte(9), timeout);
+    Settings { signer, chain_id: 5, peer: ME, key: KEY, blocks, saved: "none".into() }
+}
+
+fn mine(first: u64, last: u64, sequence: u64) -> Delegation {
+    Delegation { chain_id: 5, first, last, sequence, peer: ME, key: KEY }
+}
+
+fn step(
+    blocks: Option<u64>,
+    head: Option<u64>,
+    up: Duration,
+    known: &[Delegation],
+    own: Option<Delegation>,
+) -> Step {
+    decide(&settings(blocks), &View { head, up, known, own, unix: NOW })
+}
+
+#[test]
+fn the_first_is_for_all_blocks_or_for_so_many_and_comes_after_the_greetings() {
+    let soon = Duration::from_millis(10);
+    assert!(matches!(step(None, None, soon, &[], None), Step::Wait(_)), "peers may know one");
+    assert_eq!(step(None, None, LONG, &[], None), Step::Ask(mine(0, u64::MAX, NOW)));
+    assert_eq!(step(None, Some(41), soon, &[], None), Step::Ask(mine(42, u64::MAX, NOW)));
+    assert_eq!(step(Some(100), Some(41), soon, &[], None), Step::Ask(mine(42, 141, NOW)));
+}
+
+#[test]
+fn one_that_holds_is_not_asked_for_again_until_its_last_quarter() {
+    let held = mine(42, 141, 7);
+    for head in [41, 42, 100, 115] {
+        assert_eq!(step(Some(100), Some(head), LONG, &[held], None), Step::Held(held), "{head}");
+        // Nor while the network does not know it yet.
+        assert_eq!(step(Some(100), Some(head), LONG, &[], Some(held)), Step::Held(held));
+    }
+    let renewed = step(Some(100), Some(117), LONG, &[held], Some(held));
+    assert_eq!(renewed, Step::Ask(mine(118, 217, NOW)));
+    // Until it is signed, and then there is nothing to do for long.
+    let Step::Ask(new) = renewed else { panic!("{renewed:?}") };
+    assert_eq!(step(Some(100), Some(117), LONG, &[held], Some(new)), Step::Held(new));
+    // One that was prepared by hand goes on where it ends.
+    let prepared = mine(142, 300, 6);
+    assert_eq!(step(Some(100), Some(140), LONG, &[held, prepared], None), Step::Held(held));
+    // The signer was away for too long: it has ended.
+    assert_eq!(
+        step(Some(100), Some(150), LONG, &[held], Some(held)),
+        Step::Ask(mine(151, 250, NOW))
+    );
+}
+
+#[test]
+fn another_key_is_taken_over_from_the_first_block_that_nobody_has_open() {
+    let old = Delegation { key: [4; 32], ..mine(0, u64::MAX, 7) };
+    for old in [old, Delegation { peer: OTHER, ..old }] {
+        assert_eq!(step(None, Some(41), LONG, &[old], None), Step::Ask(mine(49, u64::MAX, NOW)));
+        assert!(matches!(step(None, None, Duration::ZERO, &[old], None), Step::Wait(_)));
+        assert_eq!(step(None, None, LONG, &[old], None), Step::Ask(mine(0, u64::MAX, NOW)));
+        // Above what it replaces, whatever the clock says.
+        let high = Delegation { sequence: NOW + 9, ..old };
+        let expected = Step::Ask(mine(49, u64::MAX, NOW + 10));
+        assert_eq!(step(None, Some(41), LONG, &[high], None), expected);
+        // Until it begins the old one holds, and nothing is to be done.
+        let new = mine(49, u64::MAX, NOW);
+        for known in [&[old, new][..], &[old]] {
+            assert_eq!(step(None, Some(45), LONG, known, Some(new)), Step::Held(new));
+            assert_eq!(step(None, Some(48), LONG, known, Some(new)), Step::Held(new));
+        }
+    }
+}
+
+#[test]
+fn two_nodes_of_a_gateway_do_not_take_over_from_one_another_for_ever() {
+    let (first, second) =
+        (mine(0, u64::MAX, 7), Delegation { peer: OTHER, ..mine(49, u64::MAX, 8) });
+    assert_eq!(step(None, Some(48), LONG, &[first, second], Some(first)), Step::Elsewhere(OTHER));
+    assert_eq!(step(None, Some(40), LONG, &[first, second], Some(first)), Step::Held(first));
+    // Without what it had before, a node is one that is to take over.
+    assert!(matches!(step(None, Some(48), LONG, &[first, second], None), Step::Ask(_)));
+}
+
+#[test]
+fn while_no_block_is_known_what_was_obtained_is_kept() {
+    let own = mine(48, 111, 7);
+    assert_eq!(step(Some(64), None, LONG, &[own], Some(own)), Step::Held(own));
+    let newer = Delegation { peer: OTHER, ..mine(100, 200, 8) };
+    assert_eq!(step(Some(64), None, LONG, &[newer], Some(own)), Step::Elsewhere(OTHER));
+    let older = Delegation { sequence: 6, ..newer };
+    assert_eq!(step(Some(64), None, LONG, &[older], Some(own)), Step::Held(own));
+    // The gateway's own Env tells where the chain is.
+    assert_eq!(step(Some(64), Some(999), LONG, &[], Some(own)), Step::Ask(mine(1000, 1063, NOW)));
+}
+
+#[test]
+fn what_is_saved_is_read_and_of_others_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = fragcast_shredder::GatewayKey::from_bytes([0x11; 32]).unwrap();
+    let timeout = Duration::from_secs(1);
+    let signer = Signer::new("http://x", SignerApi::Clef, key.address(), timeout);
+    let saved = dir.path().join("leader.delegation");
+    let ours = Settings { signer, saved: saved.clone(), ..settings(None) };
+    assert_eq!(read(&ours), None);
+    let signed = mine(0, 9, 1).sign(&key);
+    write(&saved, &signed).unwrap();
+    write(&saved, &signed).unwrap();
+    assert_eq!(read(&ours), Some(signed));
+    assert_eq!(read(&Settings { chain_id: 6, ..ours.clone() }), None);
+    assert_eq!(read(&Settings { peer: OTHER, ..ours.clone() }), None);
+    assert_eq!(read(&Settings { key: [4; 32], ..ours.clone() }), None);
+    let stranger = Signer::new("http://x", SignerApi::Clef, Address::repeat_byte(8), timeout);
+    assert_eq!(read(&Settings { signer: stranger, ..ours.clone() }), None);
+    std::fs::write(&saved, "0xjunk").unwrap();
+    assert_eq!(read(&ours), None);
+}
