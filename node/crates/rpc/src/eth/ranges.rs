@@ -26,7 +26,7 @@ pub(super) fn reversed() -> Failure {
 
 /// Reads the next parameter as a filter, within limits.
 pub(super) fn filter(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Result<Filter, Failure> {
-    bounded(ctx, params.optional_next()?.unwrap_or_default())
+    bounded(ctx, params.next()?)
 }
 
 /// A filter that is the second parameter, within limits.
