@@ -29,6 +29,14 @@ pub(super) fn filter(ctx: &EthContext, params: &mut ParamsSequence<'_>) -> Resul
     bounded(ctx, params.next()?)
 }
 
+/// Reads the next parameter, if there is one, as a filter within limits; without one, everything is selected.
+pub(super) fn filter_or_all(
+    ctx: &EthContext,
+    params: &mut ParamsSequence<'_>,
+) -> Result<Filter, Failure> {
+    bounded(ctx, params.optional_next()?.unwrap_or_default())
+}
+
 /// A filter that is the second parameter, within limits.
 pub(super) fn of_value(ctx: &EthContext, value: Value) -> Result<Filter, Failure> {
     let filter = Filter::read(value);

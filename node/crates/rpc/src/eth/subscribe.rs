@@ -41,7 +41,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::logs::{matching, matching_frag};
-use super::ranges::{Coming, filter, of_value};
+use super::ranges::{Coming, filter_or_all, of_value};
 use super::state::sync_state;
 use super::types::{ExecutedTx, Receipts, RpcBlock, RpcTx, header};
 use super::{Answer, EthContext, EthStats, Failure, answer};
@@ -137,7 +137,7 @@ impl Stream {
         Ok(match kind {
             "newHeads" => Self::Heads,
             "logs" => {
-                let filter = filter(ctx, params)?;
+                let filter = filter_or_all(ctx, params)?;
                 let (coming, hash) = (Coming::new(&filter)?, hash(&filter));
                 Self::Logs(Arc::new(filter), coming, hash)
             }
@@ -155,7 +155,7 @@ impl Stream {
             },
             "newFlashblocks" => Self::Flashblocks,
             "pendingLogs" => {
-                let filter = frag_filter(filter(ctx, params)?)?;
+                let filter = frag_filter(filter_or_all(ctx, params)?)?;
                 let hash = hash(&filter);
                 Self::PendingLogs(Arc::new(filter), hash)
             }

@@ -396,7 +396,7 @@ const METHODS: &[(&str, &[P], &[P])] = &[
     ("debug_traceCall", &[P::Request], &[P::Block, P::TraceCall]),
     ("trace_transaction", &[P::Hash], &[]),
     ("trace_block", &[P::Block], &[]),
-    ("trace_call", &[P::Request, P::Kinds], &[P::Block]),
+    ("trace_call", &[P::Request, P::Kinds], &[P::Block, P::State, P::Overrides]),
 ];
 
 fn methods() -> Methods {
