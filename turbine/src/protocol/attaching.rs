@@ -258,7 +258,7 @@ impl Attaching {
             self.vain = 0;
         }
         let again = AGAIN.0 * (1 << self.vain.min(AGAIN.1));
-        if !is_over && !(lacks && now >= self.drawn_at + again) {
+        if !(is_over || lacks && now >= self.drawn_at + again) {
             return;
         }
         if is_over {
