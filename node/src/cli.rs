@@ -9,6 +9,8 @@ mod run;
 mod setup;
 #[cfg(unix)]
 mod signals;
+#[cfg(unix)]
+mod top;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,6 +48,9 @@ enum Command {
     Chains(chains::ChainsArgs),
     /// Asks a running node how it is.
     Status(check::StatusArgs),
+    /// Shows a running node in the terminal, as its live page does.
+    #[cfg(unix)]
+    Top(top::TopArgs),
     /// Runs a whole network on this machine, with a built-in gateway.
     Devnet(DevnetArgs),
     /// Sends recorded blocks through a network on this machine.
@@ -224,6 +229,8 @@ impl Cli {
             Command::Chains(args) => chains::chains(&args).map(|()| 0),
             Command::CheckConfig(args) => check::check_config(&args),
             Command::Status(args) => runtime()?.block_on(check::status(args)),
+            #[cfg(unix)]
+            Command::Top(args) => runtime()?.block_on(top::top(args)),
             Command::Devnet(args) => {
                 quiet()?;
                 runtime()?.block_on(crate::lab::devnet::run(args))

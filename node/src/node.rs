@@ -16,7 +16,7 @@ mod sockets;
 use std::net::TcpListener;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ed25519_dalek::SigningKey;
 use fragcast_execution::executor::Executor;
@@ -42,12 +42,13 @@ use crate::members::{bootstrap, weights};
 use crate::network::Network;
 use crate::registry::Beginning;
 use crate::serve::forks;
+use crate::serve::latency::Latencies;
 use crate::serve::live::{self, Live};
 use crate::serve::metrics;
 use crate::serve::races::Races;
 use crate::serve::recorder::Recorder;
 use crate::serve::rpc;
-use crate::serve::state::{NodeState, RpcStats};
+use crate::serve::state::{Experiments, NodeState, RpcStats};
 
 use execution::Executing;
 pub use execution::Execution;
@@ -254,6 +255,7 @@ impl Node {
             rpc: RpcStats::default(),
             metrics: Recorder::default(),
             engine: engine.as_ref().map(|_| engine_stats),
+            chain: executing.as_ref().map(|e| Arc::clone(&e.spec)),
             executor: executing.as_ref().map(|e| Arc::clone(&e.executor)),
             store: executing.as_ref().and_then(|e| e.store.clone()),
             follow: executing
@@ -265,6 +267,9 @@ impl Node {
             gossip: gossip.as_ref().map(|(handle, _)| handle.clone()),
             races: Races::default(),
             live: noted,
+            latencies: Latencies::default(),
+            started: SystemTime::now(),
+            experiments: Experiments::default(),
             flashblocks: OnceLock::new(),
             ports: OnceLock::new(),
             network,

@@ -1,11 +1,12 @@
 //! What a node answers about itself: the `fragcast_*` JSON-RPC, its status, and its metrics.
 //!
-//! [`state`] is what there is to read; [`rpc`], [`metrics`], [`live`] and `status.rs` read it. [`page`]
-//! shows in a browser what [`live`] tells.
+//! [`state`] is what there is to read; [`rpc`], [`metrics`], [`latency`], [`live`] and `status.rs` read
+//! it. [`page`] shows in a browser what [`live`] tells.
 
 pub mod agreement;
 pub(crate) mod forks;
 pub mod hints;
+pub mod latency;
 pub mod live;
 pub mod metrics;
 pub mod page;

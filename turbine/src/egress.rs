@@ -144,6 +144,12 @@ impl Egress {
         Self { guests_nanos_per_byte, guests_capacity, ..self }
     }
 
+    /// From now on lanes hold `capacity` bytes and leave at `bits_per_second`. What is in them stays.
+    pub(crate) const fn set_rate(&mut self, capacity: usize, bits_per_second: u64) {
+        self.capacity = capacity;
+        self.nanos_per_byte = nanos_per_byte(bits_per_second);
+    }
+
     /// Whether a peer is a guest from now on.
     pub(crate) fn set_guest(&mut self, peer: PeerKey, is_guest: bool) {
         match is_guest {
@@ -300,6 +306,26 @@ mod tests {
         egress.forget(PeerKey::from(0));
         assert_eq!(egress.queued(Lane::Data), 0);
         assert_eq!(egress.next_at(Timestamp::default()), None);
+    }
+
+    #[test]
+    fn a_choked_uplink_drops_and_a_free_one_does_not() {
+        let mut egress = Egress::new(1 << 20, 1_000_000_000, Duration::from_millis(1));
+        egress.set_rate(3_000, 8_000);
+        let taken = (0..10).filter(|n| egress.push(transmit(Lane::Data, *n))).count();
+        assert_eq!((taken, egress.dropped(Lane::Data)), (3, 7));
+        // A kilobyte a second.
+        let mut now = Timestamp::default();
+        assert!(egress.pop(now).is_some() && egress.pop(now).is_none());
+        now = now + Duration::from_secs(1);
+        assert!(egress.pop(now).is_some());
+        egress.set_rate(1 << 20, 1_000_000_000);
+        now = now + Duration::from_secs(1);
+        assert!((0..10).all(|n| egress.push(transmit(Lane::Data, n))));
+        assert_eq!(
+            (std::iter::from_fn(|| egress.pop(now)).count(), egress.dropped(Lane::Data)),
+            (11, 7)
+        );
     }
 
     #[test]

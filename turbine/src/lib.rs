@@ -64,8 +64,9 @@ pub use plan::{Exclusions, Plan, PlanView, SignedExclusions, SignedPlan};
 pub use planner::{PlanDraft, PlanJob, Profile};
 pub use protocol::{
     AttachState, BroadcastError, CatchUpConfig, CatchUpState, Config, DelaysState, EpochChange,
-    Event, GossipConfig, HopLatency, Led, MembersConfig, MembersState, OwnRecord, Probe, Protocol,
-    Race, ReceiptsState, RegionLatency, RepairConfig, RoutePolicy, Setup, SetupError, TableNews,
+    Event, GossipConfig, HopLatency, LatencySpread, Led, MembersConfig, MembersState, OwnRecord,
+    Probe, Protocol, Race, ReceiptsState, RegionLatency, RepairConfig, RoutePolicy, Setup,
+    SetupError, TableNews,
 };
 pub use rotation::{Change, Rotation, Support};
 pub use route::Route;

@@ -82,7 +82,7 @@ use std::time::Duration;
 use alloy_primitives::Address;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use fragcast_shredder::{MessageKey, VerifiedMessage};
+use fragcast_shredder::{EquivocationProof, MessageKey, VerifiedMessage};
 
 use crate::delays::DelayMatrix;
 use crate::delegation::{DelegationError, SignedDelegation};
@@ -105,7 +105,7 @@ pub use config::{CatchUpConfig, Config, GossipConfig, MembersConfig, RepairConfi
 pub use delays::DelaysState;
 pub use event::{Counters, EpochChange, Event, Led, Race, TableNews};
 pub use leading::BroadcastError;
-pub use receipts::{HopLatency, LEADER_BPS, ReceiptsState, RegionLatency};
+pub use receipts::{HopLatency, LEADER_BPS, LatencySpread, ReceiptsState, RegionLatency};
 pub use records::OwnRecord;
 pub use setup::{Setup, SetupError};
 pub use spread::Spread;
@@ -442,6 +442,27 @@ impl Protocol {
         message: &VerifiedMessage,
     ) -> Result<(), BroadcastError> {
         self.at(now).broadcast(key, message)
+    }
+
+    /// Takes proof that a leader signed two contradictory things, from elsewhere than a peer; checks it
+    /// and tells all peers. Says whether it is true, of a leader of its block, and new here.
+    pub fn handle_proof(&mut self, now: Timestamp, proof: EquivocationProof) -> bool {
+        if proof.chain_id != self.parts.ctx.config.chain_id || proof.verify().is_err() {
+            return false;
+        }
+        let parts = self.at(now);
+        parts.evidence.report(&mut parts.ctx, proof)
+    }
+
+    /// For experiments: from now on the uplink carries so few bits a second, and lanes hold what it
+    /// carries in half a second; `None`: both as configured.
+    pub fn choke(&mut self, bits_per_second: Option<u64>) {
+        let config = &self.parts.ctx.config;
+        let (capacity, rate) = match bits_per_second {
+            None => (config.lane_capacity, config.uplink_bps),
+            Some(rate) => (usize::try_from(rate / 16).unwrap_or(usize::MAX), rate),
+        };
+        self.parts.ctx.egress.set_rate(capacity.min(config.lane_capacity), rate);
     }
 
     /// The operator says which way messages travel.

@@ -4,6 +4,7 @@
 //! accepts users' transactions over JSON-RPC (`pool.rs`), so a wallet or a library can be tried
 //! against any node.
 
+mod breaks;
 mod building;
 mod buttons;
 mod churn;
@@ -283,12 +284,15 @@ fn announce(
             .collect();
         let doors = network.nodes().into_iter().filter_map(|node| node.addresses().flashblocks);
         let doors: Vec<String> = doors.map(|door| format!("ws://{door}")).collect();
+        let metrics = network.nodes().into_iter().map(|node| node.addresses().metrics.to_string());
+        let metrics: Vec<String> = metrics.collect();
         let gateway = format!("http://{gateway}");
         let all = json!({
             "http": http,
             "gateway": gateway,
             "gossip": gossip,
             "flashblocks": doors,
+            "metrics": metrics,
             "page": page.map(Buttons::url),
         });
         writeln!(out, "{all}")?;

@@ -1,6 +1,7 @@
 //! A whole network on this machine: complete nodes over loopback QUIC, each with its own key,
 //! endpoint and directory, and an observer of all of them. `devnet` and `replay` run on it.
 
+mod faults;
 mod options;
 mod prepare;
 mod seat;

@@ -1,7 +1,7 @@
 //! Turns the overlay's events into outputs in order, for all consumers.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use alloy_primitives::hex;
 use fragcast_turbine::health::{Change, Reason, State};
@@ -80,8 +80,8 @@ impl Pump {
         let kind = match event {
             Event::Message { delivered, .. } => {
                 if let Some(took) = delivered.times.latency() {
-                    let kind = delivered.message.message().kind().name();
-                    self.state.metrics.latency(kind, took);
+                    let kind = delivered.message.message().kind();
+                    self.state.note_latency(kind, delivered.via, took);
                 }
                 return self.message(delivered);
             }
@@ -216,8 +216,12 @@ impl Pump {
         let retracted = outputs.iter().filter(|o| matches!(o, Output::Retracted { .. })).count();
         let (opened, sealed) = (self.sequencer.opened(), self.sequencer.sealed());
         let waiting = self.sequencer.waiting();
+        let has_message = outputs.iter().any(|o| matches!(o, Output::Message(_)));
         self.state.update(|p| {
             (p.opened, p.sealed, p.waiting) = (opened, sealed, waiting);
+            if has_message {
+                p.last_message = Some(SystemTime::now());
+            }
             *p.events.entry(EventKind::Retracted).or_default() += retracted as u64;
         });
         for output in outputs {

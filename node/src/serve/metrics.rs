@@ -1,8 +1,14 @@
 //! The server of `/metrics`, `/healthz` and `/readyz`. Counters are kept where they happen and copied
-//! into the [recorder](super::recorder) when somebody asks.
+//! into the [recorder](super::recorder) when somebody asks. Whatever is copied must be in the
+//! [catalogue].
+
+pub mod catalogue;
+mod host;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fragcast_port::Page;
 use fragcast_turbine::health::State;
@@ -11,52 +17,60 @@ use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
+use super::latency;
 use super::state::NodeState;
+use catalogue::PEERS;
 
-/// How often samples are folded into their histograms; until then each takes memory.
+/// How often filters that nobody polls are looked for.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 impl NodeState {
     /// Copies all numbers and writes them in Prometheus' text format.
     pub fn metrics(&self) -> String {
         let metrics = &self.metrics;
+        let scrape = metrics.begin();
         let net = self.net.snapshot();
         for (outcome, n) in net.outcomes.iter() {
             metrics.counter("fragcast_datagrams_total", Some(("outcome", outcome.label())), n);
         }
         let c = net.counters;
-        for (kind, n) in [
-            ("forwarded", c.forwarded),
-            ("owed", c.owed),
-            ("originated", c.originated),
-            ("unknown_plan", c.unknown_plan),
-            ("plans_asked", c.plans_asked),
-            ("plans_answered", c.plans_answered),
-            ("plans_made", c.plans_made),
-            ("stepped_over", c.stepped_over),
-            ("delivered", c.delivered),
-            ("recovered", c.recovered),
-            ("repaired", c.repaired),
-            ("tips", c.tips),
-            ("repair_requested", c.repair_requested),
-            ("repair_useful", c.repair_useful),
-            ("repair_given_up", c.repair_given_up),
-            ("repair_answered_shreds", c.repair_answered_shreds),
-            ("repair_answered_bytes", c.repair_answered_bytes),
-            ("repair_messages", c.repair_messages),
-            ("repair_answered_messages", c.repair_answered_messages),
-            ("blocks_requested", c.blocks_requested),
-            ("blocks_messages", c.blocks_messages),
-            ("blocks_answered_bytes", c.blocks_answered_bytes),
-            ("handed_again", c.handed_again),
-            ("window_moved", c.window_moved),
-            ("substituted", c.substituted),
-            ("gossip", c.gossip),
-            ("gossip_first", c.gossip_first),
-            ("published", c.published),
-            ("publish_dropped", c.publish_dropped),
+        for (name, n) in [
+            ("fragcast_shreds_forwarded_total", c.forwarded),
+            ("fragcast_shreds_owed_total", c.owed),
+            ("fragcast_shreds_to_guests_total", c.to_guests),
+            ("fragcast_shreds_originated_total", c.originated),
+            ("fragcast_shreds_unknown_plan_total", c.unknown_plan),
+            ("fragcast_plans_asked_total", c.plans_asked),
+            ("fragcast_plans_answered_total", c.plans_answered),
+            ("fragcast_plans_made_total", c.plans_made),
+            ("fragcast_shreds_stepped_over_total", c.stepped_over),
+            ("fragcast_messages_delivered_total", c.delivered),
+            ("fragcast_sets_recovered_total", c.recovered),
+            ("fragcast_messages_repaired_total", c.repaired),
+            ("fragcast_tips_sent_total", c.tips),
+            ("fragcast_repair_requests_total", c.repair_requested),
+            ("fragcast_repair_useful_shreds_total", c.repair_useful),
+            ("fragcast_repair_given_up_messages_total", c.repair_given_up),
+            ("fragcast_repair_answered_shreds_total", c.repair_answered_shreds),
+            ("fragcast_repair_answered_bytes_total", c.repair_answered_bytes),
+            ("fragcast_repair_messages_total", c.repair_messages),
+            ("fragcast_repair_answered_messages_total", c.repair_answered_messages),
+            ("fragcast_catch_up_requests_total", c.blocks_requested),
+            ("fragcast_catch_up_messages_total", c.blocks_messages),
+            ("fragcast_catch_up_answered_bytes_total", c.blocks_answered_bytes),
+            ("fragcast_messages_handed_again_total", c.handed_again),
+            ("fragcast_window_moves_total", c.window_moved),
+            ("fragcast_blocks_substituted_total", c.substituted),
+            ("fragcast_gossip_new_messages_total", c.gossip),
+            ("fragcast_gossip_first_messages_total", c.gossip_first),
+            ("fragcast_gossip_handed_messages_total", c.published),
+            ("fragcast_gossip_handed_dropped_total", c.publish_dropped),
+            ("fragcast_member_records_pulled_total", c.records_pulled),
+            ("fragcast_member_records_learnt_total", c.records_learnt),
+            ("fragcast_table_parts_asked_total", c.table_parts_asked),
+            ("fragcast_table_parts_answered_total", c.table_parts_answered),
         ] {
-            metrics.counter("fragcast_protocol_total", Some(("kind", kind)), n);
+            metrics.counter(name, None, n);
         }
         for (lane, queued, sent, dropped) in &net.lanes {
             metrics.gauge("fragcast_lane_queued_bytes", Some(("lane", lane)), *queued as f64);
@@ -75,7 +89,7 @@ impl NodeState {
         for (how, n) in self.published.iter() {
             metrics.counter("fragcast_hand_over_total", Some(("published", how)), n);
         }
-        for (peer, rtt) in &net.round_trips {
+        for (peer, rtt) in net.round_trips.iter().take(PEERS) {
             metrics.gauge(
                 "fragcast_peer_rtt_seconds",
                 Some(("peer", &peer.to_string())),
@@ -83,48 +97,44 @@ impl NodeState {
             );
         }
         let delays = &net.delays;
-        for (kind, n) in [
-            ("measured_peers", delays.measured),
-            ("reporters", delays.reporters),
-            ("pairs", delays.pairs),
-        ] {
-            metrics.gauge("fragcast_delays", Some(("kind", kind)), n as f64);
-        }
+        metrics.gauge("fragcast_delays_measured_peers", None, delays.measured as f64);
+        metrics.gauge("fragcast_delays_reporters", None, delays.reporters as f64);
+        metrics.gauge("fragcast_delays_known_pairs", None, delays.pairs as f64);
         if let Some(micros) = delays.median_micros {
             metrics.gauge("fragcast_delays_median_seconds", None, f64::from(micros) / 1e6);
         }
         if let Some(error) = delays.coordinates_error {
-            metrics.gauge("fragcast_delays_coordinates_error", None, error);
+            metrics.gauge("fragcast_delays_coordinates_error_ratio", None, error);
         }
         let receipts = &net.receipts;
         for (kind, n) in [("sent", receipts.sent), ("taken", receipts.taken)] {
             metrics.counter("fragcast_receipts_total", Some(("kind", kind)), n);
         }
         if let Some(loss) = receipts.loss {
-            metrics.gauge("fragcast_receipts_loss", None, loss);
+            metrics.gauge("fragcast_receipts_loss_ratio", None, loss);
         }
         for (kind, n) in [("relay", receipts.excluded.len()), ("head", receipts.no_heads.len())] {
             metrics.gauge("fragcast_relays_excluded", Some(("as", kind)), n as f64);
         }
-        let seconds = |micros: u32| f64::from(micros) / 1e6;
         for hop in &receipts.hops {
             let hops = Some(("hops", &*hop.hops.to_string()));
-            metrics.gauge("fragcast_hop_latency_seconds", hops, seconds(hop.median_micros));
+            let sum = hop.spread.sum_micros as f64 / 1e6;
+            metrics.histogram("fragcast_hop_latency_seconds", hops, &hop.spread.counts, sum);
         }
         for of in &receipts.regions {
             let region = Some(("region", &*of.region.to_string()));
-            metrics.gauge("fragcast_region_latency_seconds", region, seconds(of.median_micros));
+            let sum = of.spread.sum_micros as f64 / 1e6;
+            metrics.histogram("fragcast_region_latency_seconds", region, &of.spread.counts, sum);
         }
         metrics.gauge("fragcast_peers_connected", None, net.connected as f64);
-        let guests = [("connected", net.guests), ("served", net.guests_served)];
-        for (kind, n) in guests.into_iter().chain([("places", net.guest_places)]) {
-            metrics.gauge("fragcast_guests", Some(("kind", kind)), n as f64);
-        }
+        metrics.gauge("fragcast_guests_connected", None, net.guests as f64);
+        metrics.gauge("fragcast_guests_served", None, net.guests_served as f64);
+        metrics.gauge("fragcast_guest_places", None, net.guest_places as f64);
         if let Some(attached) = &net.attached {
             let has = f64::from(u8::from(attached.granted));
             metrics.gauge("fragcast_guest_attached", None, has);
             metrics.gauge("fragcast_guest_late_seconds", None, attached.lateness.as_secs_f64());
-            metrics.gauge("fragcast_guest_loss", None, attached.loss);
+            metrics.gauge("fragcast_guest_loss_ratio", None, attached.loss);
             let rtt = attached.round_trip.unwrap_or_default().as_secs_f64();
             metrics.gauge("fragcast_guest_rtt_seconds", None, rtt);
             metrics.counter("fragcast_guest_rotations_total", None, attached.rotations);
@@ -154,6 +164,9 @@ impl NodeState {
                 metrics.counter("fragcast_events_total", Some(("kind", kind)), n);
             }
             metrics.gauge("fragcast_sequencer_waiting_bytes", None, progress.waiting as f64);
+            let last = progress.last_message.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            let last = last.unwrap_or_default().as_secs_f64();
+            metrics.gauge("fragcast_last_message_timestamp_seconds", None, last);
             if let Some(block) = progress.opened {
                 metrics.gauge("fragcast_block_opened", None, block as f64);
             }
@@ -169,7 +182,6 @@ impl NodeState {
         if let Some(engine) = &self.engine {
             let s = engine.snapshot();
             for (outcome, n) in [
-                ("sent", s.sent),
                 ("valid", s.valid),
                 ("refused", s.refused),
                 ("retried", s.retried),
@@ -179,6 +191,7 @@ impl NodeState {
             ] {
                 metrics.counter("fragcast_engine_total", Some(("outcome", outcome)), n);
             }
+            metrics.gauge("fragcast_engine_connected", None, f64::from(u8::from(s.connected)));
             metrics.gauge("fragcast_engine_last_valid_block", None, s.last_valid_block as f64);
         }
         if let Some(delegation) = &self.delegation {
@@ -191,7 +204,8 @@ impl NodeState {
         self.registry_metrics();
         self.gossip_metrics();
         self.execution_metrics();
-        metrics.text()
+        self.host_metrics();
+        scrape.text()
     }
 
     /// Copies the numbers of the registry.
@@ -225,7 +239,7 @@ impl NodeState {
     fn gossip_metrics(&self) {
         let metrics = &self.metrics;
         self.with_progress(|progress| {
-            for (way, n) in progress.first() {
+            for (way, n) in latency::first(progress) {
                 metrics.counter("fragcast_first_total", Some(("way", way)), n);
             }
             for (to, reason, n) in progress.changed() {
@@ -251,16 +265,16 @@ impl NodeState {
         for (topic, n) in ["envs", "fragments", "seals"].into_iter().zip(net.mesh) {
             metrics.gauge("fragcast_gossip_mesh", Some(("topic", topic)), n as f64);
         }
-        let kinds = [
-            ("published", net.published),
-            ("caught_up", net.caught_up),
-            ("overrun", net.overrun),
-            ("slow_peers", net.slow_peers),
-            ("handshakes_failed", net.handshakes_failed),
-            ("dial_failures", net.dial_failures),
-        ];
-        for (kind, n) in kinds {
-            metrics.counter("fragcast_gossip_total", Some(("kind", kind)), n);
+        for (when, n) in [("at_once", net.published), ("later", net.caught_up)] {
+            metrics.counter("fragcast_gossip_published_total", Some(("when", when)), n);
+        }
+        for (name, n) in [
+            ("fragcast_gossip_overrun_total", net.overrun),
+            ("fragcast_gossip_slow_peers_total", net.slow_peers),
+            ("fragcast_gossip_handshakes_failed_total", net.handshakes_failed),
+            ("fragcast_gossip_dial_failures_total", net.dial_failures),
+        ] {
+            metrics.counter(name, None, n);
         }
         for (name, all) in [
             ("fragcast_gossip_not_published_total", &net.not_published),
@@ -284,7 +298,7 @@ impl NodeState {
             let port = Some(("port", *name));
             metrics.gauge("fragcast_port_connections", port, load(&stats.connections) as f64);
             metrics.gauge("fragcast_port_held_bytes", port, memory.used() as f64);
-            metrics.gauge("fragcast_port_held_bytes_max", port, memory.highest() as f64);
+            metrics.gauge("fragcast_port_held_max_bytes", port, memory.highest() as f64);
             metrics.counter("fragcast_port_accepted_total", port, load(&stats.accepted));
             metrics.counter("fragcast_port_accept_failed_total", port, load(&stats.accept_failed));
             for (reason, n) in stats.dropped() {
@@ -306,17 +320,24 @@ impl NodeState {
         let load = |n: &std::sync::atomic::AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
         if let Some(executor) = &self.executor {
             let s = executor.stats().snapshot();
-            let kinds =
-                [("frags", s.frags), ("txs", s.txs), ("gas", s.gas), ("imported", s.imported)];
-            for (kind, n) in kinds {
-                metrics.counter("fragcast_executor_total", Some(("kind", kind)), n);
+            for (name, n) in [
+                ("fragcast_executed_frags_total", s.frags),
+                ("fragcast_executed_transactions_total", s.txs),
+                ("fragcast_executed_gas_total", s.gas),
+                ("fragcast_executor_imported_blocks_total", s.imported),
+            ] {
+                metrics.counter(name, None, n);
             }
             for (step, ns) in [("frags", s.exec_ns), ("seals", s.seal_ns)] {
-                let ms = ns / 1_000_000;
-                metrics.counter("fragcast_executor_ms_total", Some(("step", step)), ms);
+                let busy = Duration::from_nanos(ns);
+                metrics.seconds("fragcast_executor_busy_seconds_total", Some(("step", step)), busy);
+            }
+            // From the first scrape on, so that the first rejected block is an increase.
+            for verdict in ["verified", "rejected", "unverified"] {
+                let n = s.verdicts.get(verdict).copied().unwrap_or(0);
+                metrics.counter("fragcast_verdicts_total", Some(("verdict", verdict)), n);
             }
             for (name, label, all) in [
-                ("fragcast_verdicts_total", "verdict", &s.verdicts),
                 ("fragcast_not_verified_total", "reason", &s.reasons),
                 ("fragcast_retractions_total", "reason", &s.retractions),
             ] {
@@ -354,7 +375,6 @@ impl NodeState {
         }
         if let Some(follow) = &self.follow {
             for (outcome, n) in [
-                ("rounds", &follow.rounds),
                 ("unavailable", &follow.unavailable),
                 ("refused", &follow.refused),
                 ("corrupt", &follow.corrupt),
@@ -362,10 +382,11 @@ impl NodeState {
                 ("out_of_reach", &follow.out_of_reach),
                 ("not_taken", &follow.not_taken),
                 ("reorgs", &follow.reorgs),
-                ("blocks", &follow.blocks),
             ] {
                 metrics.counter("fragcast_follow_total", Some(("outcome", outcome)), load(n));
             }
+            metrics.counter("fragcast_follow_rounds_total", None, load(&follow.rounds));
+            metrics.counter("fragcast_follow_blocks_total", None, load(&follow.blocks));
             metrics.gauge("fragcast_client_head", None, load(&follow.head) as f64);
         }
         if let Some(forwarder) = self.forwarder.get() {
@@ -385,13 +406,13 @@ impl NodeState {
         if let Some(stats) = self.flashblocks.get() {
             let kind = Some(("kind", "flashblocks"));
             metrics.gauge("fragcast_subscribers", kind, load(&stats.subscribers) as f64);
-            for (kind, n) in [
-                ("published", &stats.published),
-                ("resumed", &stats.resumed),
-                ("sent", &stats.sent),
-                ("sent_bytes", &stats.sent_bytes),
+            for (name, n) in [
+                ("fragcast_flashblocks_published_total", &stats.published),
+                ("fragcast_flashblocks_resumed_total", &stats.resumed),
+                ("fragcast_flashblocks_sent_total", &stats.sent),
+                ("fragcast_flashblocks_sent_bytes_total", &stats.sent_bytes),
             ] {
-                metrics.counter("fragcast_flashblocks_total", Some(("kind", kind)), load(n));
+                metrics.counter(name, None, load(n));
             }
         }
         if let Some(eth) = self.eth.get() {
@@ -418,12 +439,11 @@ pub fn page(state: Arc<NodeState>) -> Page {
     Arc::new(move |request| answer(&state, request))
 }
 
-/// Keeps the numbers small, and forgets filters that nobody polls, until the task is aborted.
+/// Forgets filters that nobody polls, until the task is aborted.
 pub async fn upkeep(state: Arc<NodeState>) {
     let mut upkeep = tokio::time::interval(UPKEEP);
     loop {
         upkeep.tick().await;
-        state.metrics.upkeep();
         if let Some(eth) = state.eth.get() {
             eth.tick();
         }

@@ -37,6 +37,24 @@ impl Races {
         }
     }
 
+    /// Of each way how often it was first, and by how much, in milliseconds.
+    pub(super) fn lead(&self) -> Value {
+        let leads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |histogram: &Histogram<u64>| {
+            let ms = |quantile| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
+            match histogram.is_empty() {
+                true => json!({ "count": 0 }),
+                false => json!({
+                    "count": histogram.len(),
+                    "p50Ms": ms(0.5),
+                    "p90Ms": ms(0.9),
+                    "p99Ms": ms(0.99),
+                }),
+            }
+        };
+        json!({ "overlay": of(&leads.turbine), "gossip": of(&leads.gossip) })
+    }
+
     /// Counts, and percentiles of the leads in milliseconds.
     pub fn status(&self) -> Value {
         let leads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,5 +96,8 @@ mod tests {
         assert_eq!(status["gossip"]["first"], 1);
         let p50 = status["turbine"]["leadMs"]["p50"].as_f64().unwrap();
         assert!((9.0..11.0).contains(&p50), "{p50}");
+        let lead = races.lead();
+        assert_eq!((&lead["overlay"]["count"], &lead["gossip"]["count"]), (&json!(2), &json!(1)));
+        assert_eq!(lead["overlay"]["p50Ms"], p50);
     }
 }

@@ -1,222 +1,327 @@
-//! One node's Prometheus metrics: their names, and how they are set.
+//! One node's Prometheus metrics: what is observed, and the text of a scrape.
 //!
-//! A recorder of its own for each node, not the process's global one: devnet runs many nodes in
-//! one process.
+//! A recorder of its own for each node, not one for the process: devnet runs many nodes in one
+//! process. Counters and gauges are kept where they happen and copied here for each scrape, which
+//! begins with nothing: what has gone, such as a peer's round trip, is not told any more. Histograms
+//! are kept here. Whatever the [catalogue](super::metrics::catalogue) does not have is left out,
+//! counted, and told to the log once.
+//!
+//! **Memory.** The time series of the catalogue at most; a histogram is 200 bytes.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fragcast_turbine::Timestamp;
-use metrics::{Key, Label, Level, Metadata, Recorder as _};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-/// Histogram buckets in seconds, from a loopback hop to a message that should have been given up.
-const BUCKETS: [f64; 14] =
-    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0];
+use super::metrics::catalogue::{self, Kind, Metric, Refused};
 
-static METADATA: Metadata<'static> = Metadata::new("fragcast", Level::INFO, None);
+/// A label and its value.
+type Pair<'a> = (&'static str, &'a str);
 
-/// One node's recorder.
-pub struct Recorder {
-    recorder: PrometheusRecorder,
-    handle: PrometheusHandle,
+/// The values of a metric's time series by their labels as text.
+type Series<T> = BTreeMap<&'static str, BTreeMap<String, T>>;
+
+/// Observations counted by size.
+#[derive(Debug, Clone, Default)]
+struct Histogram {
+    /// One for each bucket, and one for what is beyond.
+    counts: Vec<u64>,
+    sum: f64,
 }
 
-impl Default for Recorder {
-    fn default() -> Self {
-        let recorder = PrometheusBuilder::new()
-            .set_buckets(&BUCKETS)
-            .expect("the buckets are not empty")
-            .build_recorder();
-        let handle = recorder.handle();
-        let recorder = Self { recorder, handle };
-        recorder.describe();
-        recorder
+impl Histogram {
+    fn observe(&mut self, value: f64, bounds: &[f64]) {
+        self.counts.resize(bounds.len() + 1, 0);
+        let bucket = bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len());
+        self.counts[bucket] += 1;
+        self.sum += value;
     }
 }
 
-fn key(name: &'static str, label: Option<(&'static str, &str)>) -> Key {
-    let labels = label.map(|(name, value)| Label::new(name, value.to_owned()));
-    Key::from_parts(name, labels.into_iter().collect::<Vec<_>>())
+/// What was left out.
+#[derive(Debug, Default)]
+struct Left {
+    count: u64,
+    told: BTreeSet<&'static str>,
+}
+
+/// One node's recorder.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    /// The counters and gauges of the scrape that is being written.
+    samples: Mutex<Series<f64>>,
+    /// Histograms that are copied for a scrape.
+    copied: Mutex<Series<Histogram>>,
+    observed: Mutex<Series<Histogram>>,
+    left: Mutex<Left>,
+    /// Held while a scrape is written.
+    scrape: Mutex<()>,
+}
+
+/// A scrape that is being written; others wait for it.
+pub(super) struct Scrape<'a> {
+    recorder: &'a Recorder,
+    _alone: MutexGuard<'a, ()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Labels in the text format, braces aside.
+fn written(labels: &[Pair<'_>]) -> String {
+    let mut text = String::new();
+    for (name, value) in labels {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+        let _ = write!(text, "{name}=\"{value}\"");
+    }
+    text
+}
+
+/// A sample of a metric, if the catalogue takes it; `series` are the metric's so far.
+fn admit<T>(
+    name: &'static str,
+    kind: &'static str,
+    labels: &[Pair<'_>],
+    all: &Series<T>,
+) -> Result<(&'static Metric, String), Refused> {
+    let metric = catalogue::get(name).ok_or(Refused::Unknown)?;
+    metric.admit(kind, labels)?;
+    let text = written(labels);
+    let series = all.get(name);
+    if series.is_some_and(|series| series.len() >= metric.most() && !series.contains_key(&text)) {
+        return Err(Refused::Full);
+    }
+    Ok((metric, text))
 }
 
 impl Recorder {
-    fn describe(&self) {
-        let counter = |name: &'static str, text: &'static str| {
-            self.recorder.describe_counter(name.into(), None, text.into());
-        };
-        let gauge = |name: &'static str, text: &'static str| {
-            self.recorder.describe_gauge(name.into(), None, text.into());
-        };
-        counter("fragcast_datagrams_total", "Datagrams and control frames by what became of them");
-        counter("fragcast_protocol_total", "What the protocol did, by kind");
-        counter("fragcast_lane_bytes_total", "Bytes that left, framing included, by lane");
-        counter("fragcast_lane_dropped_total", "Transmits dropped by a full lane");
-        counter("fragcast_transport_dropped_total", "What the transport dropped, by reason");
-        counter("fragcast_calls_total", "Incoming connection attempts by what became of them");
-        counter("fragcast_ingest_total", "Messages of the gateway by answer");
-        counter(
-            "fragcast_hand_over_total",
-            "Own messages whose publication waited for the next leader, by what ended it",
-        );
-        counter("fragcast_sequencer_total", "Verified messages by what became of them");
-        counter("fragcast_events_total", "Noteworthy events by kind");
-        counter("fragcast_engine_total", "Forwarding to the execution client by outcome");
-        counter("fragcast_subscribers_dropped_total", "Subscribers dropped for being slow");
-        counter("fragcast_first_total", "Messages by the way that was first");
-        counter("fragcast_changes_total", "Changes of the way this node counts on, by reason");
-        counter("fragcast_gossip_messages_total", "Gossip messages by what became of them");
-        counter("fragcast_gossip_total", "What gossip's driver did, by kind");
-        counter("fragcast_gossip_not_published_total", "Messages not published, by reason");
-        counter("fragcast_gossip_barred_total", "Peers that were barred, by reason");
-        counter("fragcast_gossip_refused_total", "Connections that were refused, by reason");
-        counter("fragcast_gossip_bytes_total", "Bytes over TCP, by direction");
-        gauge(
-            "fragcast_registry_age_seconds",
-            "Since a source last confirmed the list of gateways",
-        );
-        gauge("fragcast_registry_gateways", "Gateways of the newest list");
-        gauge("fragcast_registry_sources_differ", "1 while sources have different lists");
-        gauge("fragcast_registry_pending_block", "First block of a list that is announced, or 0");
-        gauge("fragcast_registry_source_failing", "1 while a source gives no list");
-        counter("fragcast_registry_answers_total", "Lists that a source has given");
-        counter("fragcast_registry_failures_total", "Tries of a source that came to nothing");
-        counter("fragcast_registry_changes_total", "Lists that were announced, by why then");
-        counter("fragcast_registry_refused_total", "Lists that the overlay did not take");
-        gauge("fragcast_way", "1 for the way this node counts on");
-        gauge("fragcast_gossip_connections", "Peers connected over TCP");
-        gauge("fragcast_gossip_mesh", "Peers in the mesh, by topic");
-        gauge("fragcast_gossip_listeners", "Connected peers that have subscribed to our topics");
-        gauge("fragcast_gossip_recent_bytes", "Recent messages kept for those who listen or ask");
-        gauge("fragcast_lane_queued_bytes", "Bytes that wait, by lane");
-        gauge("fragcast_peers_connected", "Peers connected, guests aside");
-        gauge("fragcast_guests", "Guests of this node: connected, served, places");
-        gauge("fragcast_guest_attached", "Of a guest: 1 while a member sends it everything");
-        gauge("fragcast_guest_late_seconds", "Of a guest: how late messages are by others' tips");
-        gauge("fragcast_guest_loss", "Of a guest: the share of its member's shreds that is lost");
-        gauge("fragcast_guest_rtt_seconds", "Of a guest: round trip to its member");
-        counter("fragcast_guest_rotations_total", "Of a guest: changes to another member");
-        gauge("fragcast_members", "Members of the network");
-        gauge("fragcast_member_records", "Records of members that are alive");
-        gauge("fragcast_block_opened", "Newest block whose Env was handed on");
-        gauge("fragcast_block_sealed", "Newest block whose Seal was handed on");
-        gauge("fragcast_reassembly_bytes", "Bytes of messages in the making");
-        gauge("fragcast_repair_bytes", "Bytes of recent messages kept to answer repair requests");
-        gauge("fragcast_sequencer_waiting_bytes", "Bytes of messages that wait for earlier ones");
-        gauge("fragcast_subscribers", "Open subscriptions");
-        gauge("fragcast_peer_rtt_seconds", "Round-trip time by peer");
-        gauge(
-            "fragcast_delays",
-            "Peers measured; where this node leads: members that reported, pairs known",
-        );
-        gauge("fragcast_delays_median_seconds", "Median round trip over the known pairs");
-        gauge("fragcast_delays_coordinates_error", "Median error of coordinates, as a share");
-        gauge("fragcast_engine_last_valid_block", "Newest block sealed in the execution client");
-        counter("fragcast_executor_total", "What was executed, by kind: frags, transactions, gas");
-        counter("fragcast_executor_ms_total", "Time spent, milliseconds, by step: frags, seals");
-        counter("fragcast_verdicts_total", "Blocks by verdict");
-        counter("fragcast_not_verified_total", "Rejected and unverified blocks by reason");
-        counter("fragcast_retractions_total", "Blocks taken back, by reason");
-        counter("fragcast_executor_overrun_total", "Messages the executor had no room for");
-        counter("fragcast_executor_evicted_total", "Blocks dropped since too many were open");
-        counter("fragcast_executor_held_back_total", "Messages of blocks too far ahead to execute");
-        counter("fragcast_store_retries_total", "Tries to write to the database that failed");
-        counter("fragcast_log_dropped_total", "Lines of the log that could not be written");
-        gauge("fragcast_store_failing", "1 while the database cannot be written");
-        gauge("fragcast_peers_differing", "Connected peers that differ from this node, by what");
-        counter("fragcast_store_commits_total", "Blocks written to the database");
-        counter("fragcast_follow_total", "Following the execution client, by outcome of a round");
-        counter("fragcast_rpc_total", "The Ethereum JSON-RPC, by kind");
-        counter("fragcast_flashblocks_total", "Flashblocks: written, handed on, and their bytes");
-        counter("fragcast_transactions_total", "Transactions to forward, by outcome");
-        counter(
-            "fragcast_transactions_dropped_total",
-            "Forwarded transactions that were not executed, by reason",
-        );
-        counter(
-            "fragcast_flashblocks_dropped_total",
-            "Subscribers of flashblocks dropped, or not let in, by reason",
-        );
-        gauge("fragcast_executor_queued", "Messages that wait for the executor");
-        gauge("fragcast_executor_open_blocks", "Blocks in execution or waiting");
-        gauge("fragcast_block_verified", "Newest verified block");
-        gauge("fragcast_block_durable", "Newest block that survives a crash");
-        gauge("fragcast_store_queued", "Verified blocks that wait to be written");
-        gauge("fragcast_store_bytes", "Length of the database");
-        gauge("fragcast_store_commit_seconds", "What the last block took to write");
-        gauge("fragcast_rpc_filters", "Filters that are polled");
-        gauge("fragcast_transactions_on_their_way", "Forwarded and not executed yet");
-        gauge("fragcast_client_head", "The execution client's head");
-        self.recorder.describe_histogram(
-            "fragcast_message_latency_seconds".into(),
-            None,
-            "From the leader's sending to verified, by the two nodes' clocks".into(),
-        );
-        self.recorder.describe_histogram(
-            "fragcast_lead_seconds".into(),
-            None,
-            "How much earlier the first way was, of messages that came both ways".into(),
-        );
+    fn refuse(&self, name: &'static str, why: Refused) {
+        let mut left = lock(&self.left);
+        left.count += 1;
+        if left.told.insert(name) {
+            tracing::error!(metric = name, "a sample is left out of the metrics: {why}");
+        }
+    }
+
+    fn sample(&self, name: &'static str, kind: Kind, labels: &[Pair<'_>], value: f64) {
+        let mut samples = lock(&self.samples);
+        match admit(name, kind.name(), labels, &samples) {
+            Ok((metric, text)) => {
+                samples.entry(metric.name).or_default().insert(text, value);
+            }
+            Err(why) => self.refuse(name, why),
+        }
     }
 
     /// Sets a counter that is kept elsewhere.
-    pub(super) fn counter(
-        &self,
-        name: &'static str,
-        label: Option<(&'static str, &str)>,
-        value: u64,
-    ) {
-        self.recorder.register_counter(&key(name, label), &METADATA).absolute(value);
+    pub(super) fn counter(&self, name: &'static str, label: Option<Pair<'_>>, value: u64) {
+        self.sample(name, Kind::Counter, label.as_slice(), value as f64);
+    }
+
+    /// Sets a counter of seconds.
+    pub(super) fn seconds(&self, name: &'static str, label: Option<Pair<'_>>, value: Duration) {
+        self.sample(name, Kind::Counter, label.as_slice(), value.as_secs_f64());
     }
 
     /// Sets a gauge.
-    pub(super) fn gauge(
-        &self,
-        name: &'static str,
-        label: Option<(&'static str, &str)>,
-        value: f64,
-    ) {
-        self.recorder.register_gauge(&key(name, label), &METADATA).set(value);
-    }
-
-    /// Records a message's latency.
-    pub fn latency(&self, kind: &'static str, took: Duration) {
-        self.recorder
-            .register_histogram(
-                &key("fragcast_message_latency_seconds", Some(("kind", kind))),
-                &METADATA,
-            )
-            .record(took.as_secs_f64());
-    }
-
-    /// Records a message that came both ways: a positive lead is the overlay's.
-    pub fn race(&self, kind: &'static str, turbine_at: Timestamp, gossip_at: Timestamp) {
-        let lead = |later: Timestamp, earlier: Timestamp| later.since(earlier).as_secs_f64();
-        let (first, lead) = if turbine_at <= gossip_at {
-            ("turbine", lead(gossip_at, turbine_at))
-        } else {
-            ("gossip", lead(turbine_at, gossip_at))
-        };
-        let labels = vec![Label::new("first", first), Label::new("kind", kind)];
-        self.recorder
-            .register_histogram(&Key::from_parts("fragcast_lead_seconds", labels), &METADATA)
-            .record(lead);
+    pub(super) fn gauge(&self, name: &'static str, label: Option<Pair<'_>>, value: f64) {
+        self.sample(name, Kind::Gauge, label.as_slice(), value);
     }
 
     /// Sets the counter of changes of the way this node counts on.
     pub(super) fn changes(&self, to: &'static str, reason: &'static str, n: u64) {
-        let labels = vec![Label::new("to", to), Label::new("reason", reason)];
-        let key = Key::from_parts("fragcast_changes_total", labels);
-        self.recorder.register_counter(&key, &METADATA).absolute(n);
+        let labels = [("to", to), ("reason", reason)];
+        self.sample("fragcast_changes_total", Kind::Counter, &labels, n as f64);
     }
 
-    /// Folds samples into their histograms; until then each takes memory.
-    pub(super) fn upkeep(&self) {
-        self.handle.run_upkeep();
+    /// Sets a histogram that is kept elsewhere: how many are in each bucket of the catalogue and how
+    /// many beyond, and their sum.
+    pub(super) fn histogram(
+        &self,
+        name: &'static str,
+        label: Option<Pair<'_>>,
+        counts: &[u64],
+        sum: f64,
+    ) {
+        let mut copied = lock(&self.copied);
+        match admit(name, Kind::Histogram(&[]).name(), label.as_slice(), &copied) {
+            Ok((metric, text)) => {
+                let histogram = Histogram { counts: counts.to_vec(), sum };
+                copied.entry(metric.name).or_default().insert(text, histogram);
+            }
+            Err(why) => self.refuse(name, why),
+        }
     }
 
+    fn observe(&self, name: &'static str, labels: &[Pair<'_>], value: f64) {
+        let mut observed = lock(&self.observed);
+        match admit(name, Kind::Histogram(&[]).name(), labels, &observed) {
+            Ok((metric, text)) => {
+                let Kind::Histogram(bounds) = metric.kind else { return };
+                let series = observed.entry(metric.name).or_default();
+                series.entry(text).or_default().observe(value, bounds);
+            }
+            Err(why) => self.refuse(name, why),
+        }
+    }
+
+    /// Records the latency of a message that came `via` a way.
+    pub fn latency(&self, kind: &'static str, via: &'static str, took: Duration) {
+        let labels = [("kind", kind), ("via", via)];
+        self.observe("fragcast_message_latency_seconds", &labels, took.as_secs_f64());
+    }
+
+    /// Records a message that came both ways.
+    pub fn race(&self, kind: &'static str, overlay_at: Timestamp, gossip_at: Timestamp) {
+        let lead = |later: Timestamp, earlier: Timestamp| later.since(earlier).as_secs_f64();
+        let (first, lead) = if overlay_at <= gossip_at {
+            ("overlay", lead(gossip_at, overlay_at))
+        } else {
+            ("gossip", lead(overlay_at, gossip_at))
+        };
+        self.observe("fragcast_lead_seconds", &[("first", first), ("kind", kind)], lead);
+    }
+
+    /// Begins a scrape, with nothing copied yet.
+    pub(super) fn begin(&self) -> Scrape<'_> {
+        let alone = lock(&self.scrape);
+        lock(&self.samples).clear();
+        lock(&self.copied).clear();
+        Scrape { recorder: self, _alone: alone }
+    }
+}
+
+impl Scrape<'_> {
     /// Everything in Prometheus' text format.
-    pub(super) fn text(&self) -> String {
-        self.upkeep();
-        self.handle.render()
+    pub(super) fn text(self) -> String {
+        let recorder = self.recorder;
+        let left = lock(&recorder.left).count;
+        recorder.counter("fragcast_metrics_refused_total", None, left);
+        let (samples, copied) = (lock(&recorder.samples), lock(&recorder.copied));
+        let observed = lock(&recorder.observed);
+        let mut text = String::new();
+        for metric in catalogue::all() {
+            let name = metric.name;
+            let histograms = copied.get(name).into_iter().chain(observed.get(name)).flatten();
+            let mut histograms = histograms.peekable();
+            let samples = samples.get(name);
+            if samples.is_none() && histograms.peek().is_none() {
+                continue;
+            }
+            let _ = writeln!(text, "# HELP {name} {}", metric.help);
+            let _ = writeln!(text, "# TYPE {name} {}", metric.kind.name());
+            for (labels, value) in samples.into_iter().flatten() {
+                line(&mut text, name, labels, *value);
+            }
+            let Kind::Histogram(bounds) = metric.kind else { continue };
+            for (labels, histogram) in histograms {
+                buckets(&mut text, name, labels, bounds, histogram);
+            }
+        }
+        text
+    }
+}
+
+/// One line of the text format.
+fn line(text: &mut String, name: &str, labels: &str, value: f64) {
+    let _ = match labels {
+        "" => write!(text, "{name} "),
+        labels => write!(text, "{name}{{{labels}}} "),
+    };
+    let _ = match value {
+        value if value.is_nan() => writeln!(text, "NaN"),
+        f64::INFINITY => writeln!(text, "+Inf"),
+        f64::NEG_INFINITY => writeln!(text, "-Inf"),
+        value => writeln!(text, "{value}"),
+    };
+}
+
+/// The lines of a histogram.
+fn buckets(text: &mut String, name: &str, labels: &str, bounds: &[f64], histogram: &Histogram) {
+    let comma = if labels.is_empty() { "" } else { "," };
+    let bounds = bounds.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+    let mut count = 0;
+    for (place, bound) in bounds.enumerate() {
+        count += histogram.counts.get(place).copied().unwrap_or(0);
+        let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}");
+    }
+    line(text, &format!("{name}_sum"), labels, histogram.sum);
+    line(text, &format!("{name}_count"), labels, count as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(recorder: &Recorder, copy: impl FnOnce(&Recorder)) -> String {
+        let scrape = recorder.begin();
+        copy(recorder);
+        scrape.text()
+    }
+
+    #[test]
+    fn what_the_catalogue_does_not_have_is_left_out_and_counted() {
+        let recorder = Recorder::default();
+        let told = text(&recorder, |recorder| {
+            recorder.counter("fragcast_made_up_total", None, 1);
+            recorder.gauge("fragcast_datagrams_total", Some(("outcome", "stored")), 1.0);
+            recorder.counter("fragcast_datagrams_total", None, 1);
+            recorder.counter("fragcast_datagrams_total", Some(("outcome", "made_up")), 1);
+            recorder.counter("fragcast_datagrams_total", Some(("outcome", "stored")), 7);
+            recorder.histogram("fragcast_members", None, &[1], 1.0);
+        });
+        assert!(!told.contains("made_up"), "{told}");
+        assert!(told.contains("\nfragcast_datagrams_total{outcome=\"stored\"} 7\n"), "{told}");
+        assert!(told.contains("\nfragcast_metrics_refused_total 5\n"), "{told}");
+    }
+
+    #[test]
+    fn a_label_with_too_many_values_is_cut_off_where_the_catalogue_says() {
+        let recorder = Recorder::default();
+        let most = catalogue::get("fragcast_peer_rtt_seconds").unwrap().most();
+        let told = text(&recorder, |recorder| {
+            for peer in 0..most + 3 {
+                let peer = peer.to_string();
+                recorder.gauge("fragcast_peer_rtt_seconds", Some(("peer", &peer)), 0.1);
+            }
+        });
+        assert_eq!(told.matches("\nfragcast_peer_rtt_seconds{").count(), most);
+        assert!(told.contains("\nfragcast_metrics_refused_total 3\n"), "{told}");
+    }
+
+    #[test]
+    fn what_has_gone_is_not_told_any_more() {
+        let recorder = Recorder::default();
+        let peer = Some(("peer", "gone"));
+        let first = text(&recorder, |r| r.gauge("fragcast_peer_rtt_seconds", peer, 0.25));
+        assert!(first.contains("fragcast_peer_rtt_seconds{peer=\"gone\"} 0.25\n"), "{first}");
+        assert!(!text(&recorder, |_| ()).contains("gone"));
+    }
+
+    #[test]
+    fn histograms_are_cumulative_and_labels_are_escaped() {
+        let recorder = Recorder::default();
+        recorder.latency("frag", "overlay", Duration::from_millis(3));
+        recorder.latency("frag", "overlay", Duration::from_millis(5));
+        recorder.latency("frag", "overlay", Duration::from_secs(9));
+        let told = text(&recorder, |recorder| {
+            let source = Some(("source", "a\"b\\c\nd"));
+            recorder.counter("fragcast_registry_answers_total", source, 1);
+        });
+        let of = "fragcast_message_latency_seconds";
+        let labels = "kind=\"frag\",via=\"overlay\"";
+        for (bound, count) in [("0.002", 0), ("0.005", 2), ("2", 2), ("+Inf", 3)] {
+            let line = format!("\n{of}_bucket{{{labels},le=\"{bound}\"}} {count}\n");
+            assert!(told.contains(&line), "{line} in {told}");
+        }
+        assert!(told.contains(&format!("\n{of}_count{{{labels}}} 3\n")), "{told}");
+        assert!(told.contains(&format!("\n{of}_sum{{{labels}}} 9.008")), "{told}");
+        assert!(told.contains("{source=\"a\\\"b\\\\c\\nd\"} 1\n"), "{told}");
     }
 }

@@ -1,4 +1,4 @@
-//! The public JSON-RPC: status and the subscription to verified messages.
+//! The public JSON-RPC: status, latencies and the subscription to verified messages.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -85,7 +85,7 @@ async fn relay(mut outputs: broadcast::Receiver<Output>, to: broadcast::Sender<R
     }
 }
 
-/// `fragcast_status` and `fragcast_subscribe`, which are served on the threads of `runtime`.
+/// `fragcast_status`, `fragcast_latency` and `fragcast_subscribe`, which are served on the threads of `runtime`.
 ///
 /// At most `queue` outputs wait for a slow subscriber, one ring for all; one that takes nothing for
 /// `patience` is dropped. What subscribers are sent is written
@@ -105,6 +105,11 @@ pub fn module(
     module
         .register_method("fragcast_status", |_, feed, _| {
             Ok::<_, ErrorObjectOwned>(feed.state.status())
+        })
+        .expect("a name of its own");
+    module
+        .register_method("fragcast_latency", |_, feed, _| {
+            Ok::<_, ErrorObjectOwned>(feed.state.latency())
         })
         .expect("a name of its own");
     module

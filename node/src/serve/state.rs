@@ -1,15 +1,18 @@
 //! The state of a running node that its servers read.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use alloy_primitives::Address;
+use fragcast_execution::chain::ChainSpec;
 use fragcast_execution::executor::Executor;
 use fragcast_port::{Memory, PortStats};
 use fragcast_rpc::eth::EthContext;
 use fragcast_rpc::flashblocks::FlashblocksStats;
 use fragcast_rpc::forward::Forwarder;
+use fragcast_shredder::Kind;
 use fragcast_store::Store;
 use fragcast_turbine::health::Change;
 use fragcast_turbine::net::Handle;
@@ -21,6 +24,7 @@ use fragcast_upstream::client::FollowStats;
 use fragcast_upstream::engine::EngineStats;
 
 use super::agreement::{Agreement, Survey};
+use super::latency::{Latencies, way};
 use super::live::Live;
 use super::races::Races;
 use super::recorder::Recorder;
@@ -59,6 +63,8 @@ pub struct Progress {
     pub opened: Option<u64>,
     /// Newest block whose Seal was handed on.
     pub sealed: Option<u64>,
+    /// When the newest message was handed on, by this node's clock.
+    pub last_message: Option<SystemTime>,
     /// Bytes of messages that wait for earlier ones.
     pub waiting: usize,
     /// The last changes of the way that this node relies on, oldest first.
@@ -121,6 +127,38 @@ pub enum EventKind {
     Gap,
 }
 
+/// For experiments: what a node is made to believe of the world around it, so that what it tells of
+/// that can be seen without filling a disk or waiting for a fork.
+#[derive(Debug, Default)]
+pub struct Experiments {
+    /// Room on the disk, plus 1; 0: the system is asked.
+    room: AtomicU64,
+    /// When a fork begins that this build lacks, in Unix seconds; 0: there is none.
+    fork: AtomicU64,
+}
+
+impl Experiments {
+    /// Lets the node believe that its disk has so much room; `None`: lets it ask the system.
+    pub fn set_room(&self, bytes: Option<u64>) {
+        self.room.store(bytes.map_or(0, |bytes| bytes.saturating_add(1)), Ordering::Relaxed);
+    }
+
+    /// The room that it believes to have, if it does not ask the system.
+    pub fn room(&self) -> Option<u64> {
+        self.room.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// Lets the node believe that a fork begins then that this build lacks, or that there is none.
+    pub fn set_fork(&self, unix_seconds: Option<u64>) {
+        self.fork.store(unix_seconds.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// When that fork begins.
+    pub fn fork(&self) -> Option<u64> {
+        Some(self.fork.load(Ordering::Relaxed)).filter(|time| *time > 0)
+    }
+}
+
 impl Progress {
     /// Verified messages by their fate in the sequencer.
     pub fn fates(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
@@ -165,6 +203,8 @@ pub struct NodeState {
     pub metrics: Recorder,
     /// Counters of forwarding to the engine API, if configured.
     pub engine: Option<Arc<EngineStats>>,
+    /// The chain that is executed, if one is.
+    pub chain: Option<Arc<ChainSpec>>,
     /// The executor, if there is one.
     pub executor: Option<Arc<Executor>>,
     /// The database, if there is one.
@@ -181,6 +221,12 @@ pub struct NodeState {
     pub races: Races,
     /// What of its live picture is noted as it happens.
     pub live: Arc<Live>,
+    /// How long messages took.
+    pub latencies: Latencies,
+    /// When the node was started.
+    pub started: SystemTime,
+    /// What an experiment makes the node believe.
+    pub experiments: Experiments,
     /// The Flashblocks WebSocket, if there is one.
     pub flashblocks: OnceLock<Arc<FlashblocksStats>>,
     /// The TCP ports: name, counters, what their connections hold.
@@ -262,6 +308,12 @@ impl NodeState {
             }
             p.changes.push_back(change);
         });
+    }
+
+    /// Records how long a message of another took that came `via` a way.
+    pub(crate) fn note_latency(&self, kind: Kind, via: Via, took: Duration) {
+        self.metrics.latency(kind.name(), way(via), took);
+        self.latencies.record(kind, via, took);
     }
 
     /// Records which way was first for a message that came both ways.

@@ -13,6 +13,7 @@ mod gossip;
 mod guests;
 mod hand_over;
 mod members;
+mod monitoring;
 mod page;
 mod peers;
 mod ports;

@@ -81,6 +81,12 @@ impl Devnet {
     }
 
     /// The page that shows the whole network.
+    /// Where the metrics of each node are: address and port.
+    pub(crate) fn metrics(&self) -> Vec<String> {
+        let addresses = self.addresses["metrics"].as_array().unwrap().iter();
+        addresses.map(|address| address.as_str().unwrap().to_owned()).collect()
+    }
+
     pub(crate) fn page(&self) -> &str {
         self.pages().expect("there is a page")
     }

@@ -125,7 +125,7 @@ async fn a_substitute_leads_for_a_leader_that_is_dead_and_gives_way_to_one_that_
         assert_eq!(blocks, (TERM..2 * TERM).rev().collect::<Vec<_>>(), "{status:#}");
         let third: Value = serde_json::to_value(net.keys[2].address()).unwrap();
         assert!(marks.iter().all(|mark| mark["rank"] == 1 && mark["gateway"] == third));
-        process.until_metric("fragcast_protocol_total{kind=\"substituted\"} ", 4.0).await;
+        process.until_metric("fragcast_blocks_substituted_total ", 4.0).await;
         process.assert_peace().await;
     }
     // Who was killed gets the substitute's blocks as any others, and the third leads its own term.

@@ -359,6 +359,11 @@ impl Driver {
                 self.protocol.handle_verified(self.clock.now(), block, built_at);
             }
             Command::Idle(idle) => self.protocol.handle_idle(self.clock.now(), idle),
+            Command::Proof(proof, reply) => {
+                // Who asked may have gone.
+                let _ = reply.send(self.protocol.handle_proof(self.clock.now(), *proof));
+            }
+            Command::Choke(bits_per_second) => self.protocol.choke(bits_per_second),
             Command::Mode(mode) => {
                 tracing::info!(%mode, "the operator says which way messages travel");
                 self.protocol.set_mode(self.clock.now(), mode);

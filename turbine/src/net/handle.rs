@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use alloy_primitives::Address;
-use fragcast_shredder::{MessageKey, VerifiedMessage};
+use fragcast_shredder::{EquivocationProof, MessageKey, VerifiedMessage};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Clock, Snapshot};
@@ -67,6 +67,8 @@ pub(super) enum Command {
     Leads(u64, oneshot::Sender<bool>),
     Held(MessageKey, oneshot::Sender<bool>),
     Delegation(Box<SignedDelegation>, oneshot::Sender<Result<(), DelegationError>>),
+    Proof(Box<EquivocationProof>, oneshot::Sender<bool>),
+    Choke(Option<u64>),
     Mode(Mode),
     Policy(Policy),
     Shutdown,
@@ -221,6 +223,20 @@ impl Handle {
     /// The operator says where the chain's head is.
     pub async fn head(&self, block: u64) {
         let _ = self.commands.send(Command::Head(block)).await;
+    }
+
+    /// Hands in proof that a leader signed two contradictory things; all peers are told. Says whether it
+    /// is true, of the leader of its block, and new to this node.
+    pub async fn proof(&self, proof: EquivocationProof) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Proof(Box::new(proof), reply)).await;
+        answer.await.unwrap_or(false)
+    }
+
+    /// For experiments: from now on this node's uplink carries so few bits a second, and what its lanes
+    /// have no room for is dropped; `None`: as configured.
+    pub async fn choke(&self, bits_per_second: Option<u64>) {
+        let _ = self.commands.send(Command::Choke(bits_per_second)).await;
     }
 
     /// The operator says which way messages travel.

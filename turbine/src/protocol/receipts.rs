@@ -68,7 +68,7 @@ use crate::route::Path;
 use crate::time::Timestamp;
 use book::SetBook;
 use latency::Latencies;
-pub use latency::{HopLatency, RegionLatency};
+pub use latency::{HopLatency, LatencySpread, RegionLatency};
 use samples::Samples;
 pub(super) use tallies::Verdict;
 use tallies::{Edge, Role, Tallies};

@@ -361,6 +361,17 @@ impl Store {
         self.shared.view.load_full()
     }
 
+    /// The database's file, if it has one.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// For experiments: from now on the disk takes nothing, as if it were full, or takes everything
+    /// again.
+    pub fn pretend_full(&self, full: bool) {
+        self.shared.disk.pretend_full(full);
+    }
+
     /// Why the disk takes nothing at the moment; it is tried again.
     pub fn trouble(&self) -> Option<String> {
         self.shared.disk.trouble()

@@ -44,12 +44,28 @@ pub(super) struct Disk {
     trouble: Mutex<Option<String>>,
     /// Tries that failed.
     retries: AtomicU64,
+    /// For experiments: whether it takes nothing, as if it were full.
+    full: AtomicBool,
 }
 
 impl Disk {
     /// From now on errors of writing are waited out.
     pub(super) fn be_patient(&self) {
         self.patient.store(true, Ordering::Relaxed);
+    }
+
+    /// For experiments: from now on the disk takes nothing, or takes everything again.
+    pub(super) fn pretend_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
+    /// An error while the disk is pretended to be full.
+    fn room(&self) -> io::Result<()> {
+        if self.full.load(Ordering::Relaxed) {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
     }
 
     /// Why nothing can be written at the moment.
@@ -204,6 +220,7 @@ impl<B: StorageBackend> Patient<B> {
     }
 
     fn apply(&self, change: &Change) -> io::Result<()> {
+        self.disk.room()?;
         match change {
             Change::Write(offset, data) => self.inner.write(*offset, data),
             Change::SetLen(len) => self.inner.set_len(*len),
@@ -259,7 +276,8 @@ impl<B: StorageBackend> StorageBackend for Patient<B> {
         let mut again = self.behind.load(Ordering::Acquire);
         loop {
             let written = if again { self.write_again() } else { Ok(()) };
-            let Err(error) = written.and_then(|()| self.inner.sync_data()) else {
+            let synced = written.and_then(|()| self.disk.room());
+            let Err(error) = synced.and_then(|()| self.inner.sync_data()) else {
                 *lock(&self.log) = Log::default();
                 self.disk.recovered();
                 return Ok(());

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::breaks::{Break, Breaks, Of};
 use super::scene::{Fault, Scene};
 use crate::lab::MAX_LOSS;
 use crate::lab::local::{ExecutionFactory, LocalNetwork};
@@ -60,6 +61,20 @@ pub(super) enum Action {
     Resume,
     /// The open block gets a Seal whose roots are wrong, and is built again.
     BadSeal,
+    /// The leader signs two contradictory sets of the newest block.
+    Equivocate,
+    /// A node's database finds its disk full.
+    StoreFull(Of),
+    /// A node's disk has little room left.
+    DiskLow(Of),
+    /// A fork comes that a node's build lacks.
+    Fork(Of),
+    /// A node is cut off.
+    Isolate(Of),
+    /// A node's uplink carries next to nothing.
+    Choke(Of),
+    /// Most of a node's shreds are lost.
+    Lossy(Of),
 }
 
 #[derive(Deserialize)]
@@ -82,6 +97,7 @@ pub(super) struct Desk {
     pub(super) paused: bool,
     /// Whether the next Seal is to be wrong.
     pub(super) bad_seal: bool,
+    breaks: Breaks,
 }
 
 /// The page's port and the task that makes its pictures.
@@ -118,7 +134,13 @@ impl Buttons {
         let here = tokio::runtime::Handle::current();
         let port = Port::open(listener, settings, Service::Rpc(methods.into()), &here)?;
         let pictures = tokio::spawn(hub.run());
-        let desk = Desk { requests: waiting, scene, paused: false, bad_seal: false };
+        let desk = Desk {
+            requests: waiting,
+            scene,
+            paused: false,
+            bad_seal: false,
+            breaks: Breaks::default(),
+        };
         Ok((Self { address, port, pictures }, desk))
     }
 
@@ -188,7 +210,10 @@ impl Desk {
             label: "Send a wrong Seal",
             on: self.bad_seal.then_some(true),
         };
-        self.scene.look(network, self.paused, vec![seal]);
+        let equivocate =
+            Fault { action: "equivocate", label: "Let the leader equivocate", on: None };
+        let faults = [seal, equivocate].into_iter().chain(self.breaks.faults());
+        self.scene.look(network, self.paused, faults.collect());
     }
 
     /// Does what is asked for, and answers.
@@ -231,6 +256,7 @@ impl Desk {
             }
             Action::Start { node } => {
                 network.start_node(node, Some(execution)).await?;
+                self.breaks.forget(node);
                 format!("node {node} is started again")
             }
             Action::KillLeader => {
@@ -262,6 +288,16 @@ impl Desk {
                 self.bad_seal = true;
                 "the open block gets a wrong Seal and is built again".into()
             }
+            Action::Equivocate => {
+                network.equivocate().await?;
+                "the leader signed two contradictory sets".into()
+            }
+            Action::StoreFull(of) => self.breaks.act(Break::StoreFull, of, network).await?,
+            Action::DiskLow(of) => self.breaks.act(Break::DiskLow, of, network).await?,
+            Action::Fork(of) => self.breaks.act(Break::Fork, of, network).await?,
+            Action::Isolate(of) => self.breaks.act(Break::Isolate, of, network).await?,
+            Action::Choke(of) => self.breaks.act(Break::Choke, of, network).await?,
+            Action::Lossy(of) => self.breaks.act(Break::Lossy, of, network).await?,
         })
     }
 }

@@ -201,10 +201,11 @@ const REASONS = [
   [/receipt/i, /blobGasPrice: only at anvil/, "the specification has it for blob transactions alone"],
   [/receipt/i, /blockTimestamp: only at anvil/, "the specification has it in logs and transactions alone"],
   [/./, /error\.data: only here/, "what is wrong with the parameters, as text"],
-  [/nonce|funds|chain|gas|sender/, /error\.code: -32003 at anvil, -32000 here/, "geth's code"],
+  [/nonce|funds|chain|gas|sender|fee/, /error\.code: -32003 at anvil, -32000 here/, "geth's code"],
   [/future/, /error\.code: -32602 at anvil, -3(2001|9001) here/, "EIP-1898's code of an unknown block"],
   [/^no transaction at all/, /error\.code: -32602 at anvil, -32000 here/, "geth's code"],
   [/^no JSON/, /error\.code: -32600 at anvil, -32700 here/, "JSON-RPC's code"],
+  [/^a number/, /-32600 at anvil, -32700 here/, "JSON that is no request: -32600 would be better"],
   [/^logs from the future/, /only (here|at anvil)/, "there are none: geth's answer"],
   [/^logs backwards/, /only (here|at anvil)/, "geth's error"],
 ];

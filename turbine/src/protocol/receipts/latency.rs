@@ -4,6 +4,8 @@
 //! taken to be the least that its shreds ever took beyond what the measured delays of their ways
 //! explain. So a shred that met no queue is taken for the measure, and what is told is the way by
 //! the measured delays with all queues and hops in it. Without measured delays, clocks are believed.
+//!
+//! Of each hop and each region there are the last few times, and a [`LatencySpread`] of all of them.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +19,30 @@ const HOPS: usize = 3;
 /// After so many times of a member its clock is looked at anew.
 const ANEW: u32 = 64;
 
+/// Times since the start, counted by how long they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LatencySpread {
+    /// How many took at most as long as each of [`LatencySpread::BOUNDS`], and how many longer than the last.
+    pub counts: [u64; 15],
+    /// Their sum, µs.
+    pub sum_micros: u64,
+}
+
+impl LatencySpread {
+    /// The longest times that are counted in each of the counts but the last, µs: from a hop on loopback
+    /// to a shred that nobody waits for any more.
+    pub const BOUNDS: [u32; 14] = [
+        500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 150_000, 200_000, 300_000,
+        500_000, 1_000_000, 2_000_000,
+    ];
+
+    fn note(&mut self, micros: u32) {
+        let place = Self::BOUNDS.partition_point(|bound| *bound < micros);
+        self.counts[place] += 1;
+        self.sum_micros = self.sum_micros.saturating_add(micros.into());
+    }
+}
+
 /// How long shreds take from the leader to members at some number of hops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HopLatency {
@@ -24,8 +50,14 @@ pub struct HopLatency {
     pub hops: u8,
     /// The median of the last times from the leader's start of sending to arrival, in µs.
     pub median_micros: u32,
+    /// What 90 and what 99 of a hundred of them take at most, in µs.
+    pub p90_micros: u32,
+    /// See `p90_micros`.
+    pub p99_micros: u32,
     /// How many they are.
     pub samples: usize,
+    /// All times since the start.
+    pub spread: LatencySpread,
 }
 
 /// How long shreds take from the leader to the members of a region.
@@ -35,8 +67,14 @@ pub struct RegionLatency {
     pub region: u16,
     /// The median of the last times, in µs.
     pub median_micros: u32,
+    /// What 90 and what 99 of a hundred of them take at most, in µs.
+    pub p90_micros: u32,
+    /// See `p90_micros`.
+    pub p99_micros: u32,
     /// How many they are.
     pub samples: usize,
+    /// All times since the start.
+    pub spread: LatencySpread,
 }
 
 /// The last of many numbers.
@@ -44,10 +82,12 @@ pub struct RegionLatency {
 struct Ring {
     values: Vec<u32>,
     next: usize,
+    spread: LatencySpread,
 }
 
 impl Ring {
     fn push(&mut self, value: u32, most: usize) {
+        self.spread.note(value);
         match self.values.get_mut(self.next) {
             Some(place) => *place = value,
             None => self.values.push(value),
@@ -55,10 +95,13 @@ impl Ring {
         self.next = (self.next + 1) % most;
     }
 
-    fn median(&self) -> Option<u32> {
+    /// The median, and what 90 and what 99 of a hundred are at most.
+    fn percentiles(&self) -> Option<[u32; 3]> {
         let mut sorted = self.values.clone();
         sorted.sort_unstable();
-        sorted.get(sorted.len() / 2).copied()
+        let last = sorted.len().checked_sub(1)?;
+        let at = |place: usize| sorted[place.min(last)];
+        Some([at(sorted.len() / 2), at(sorted.len() * 9 / 10), at(sorted.len() * 99 / 100)])
     }
 }
 
@@ -115,16 +158,19 @@ impl Latencies {
 
     pub(super) fn hops(&self) -> Vec<HopLatency> {
         let medians = (1..).zip(&self.hops).filter_map(|(hops, ring)| {
-            let median_micros = ring.median()?;
-            Some(HopLatency { hops, median_micros, samples: ring.values.len() })
+            let [median_micros, p90_micros, p99_micros] = ring.percentiles()?;
+            let (samples, spread) = (ring.values.len(), ring.spread);
+            Some(HopLatency { hops, median_micros, p90_micros, p99_micros, samples, spread })
         });
         medians.collect()
     }
 
     pub(super) fn regions(&self) -> Vec<RegionLatency> {
         let medians = self.regions.iter().filter_map(|(region, ring)| {
-            let median_micros = ring.median()?;
-            Some(RegionLatency { region: *region, median_micros, samples: ring.values.len() })
+            let [median_micros, p90_micros, p99_micros] = ring.percentiles()?;
+            let (samples, spread) = (ring.values.len(), ring.spread);
+            let region = *region;
+            Some(RegionLatency { region, median_micros, p90_micros, p99_micros, samples, spread })
         });
         medians.collect()
     }
@@ -150,7 +196,11 @@ mod tests {
         );
         assert_eq!(hops.iter().map(|hop| hop.median_micros).collect::<Vec<_>>(), [15_000, 35_000]);
         let regions = latencies.regions();
-        assert_eq!(regions[1], RegionLatency { region: 8, median_micros: 35_000, samples: 32 });
+        let RegionLatency { region, median_micros, p90_micros, samples, spread, .. } = regions[1];
+        assert_eq!((region, median_micros, samples), (8, 35_000, 32));
+        assert_eq!(p90_micros, 38_000);
+        // All that there were, and not the last few: 40 times 30 to 39 ms.
+        assert_eq!((spread.counts[6], spread.sum_micros), (40, 40 * 34_500));
     }
 
     #[test]
@@ -161,10 +211,9 @@ mod tests {
         (0..640).for_each(|_| latencies.note(1, 0, 2, 2_010_000, Some(10_000)));
         assert_eq!(latencies.hops()[0].median_micros, 10_000);
         (0..600).for_each(|_| latencies.note(2, 1, 1, 42_000, None));
-        assert_eq!(
-            latencies.hops()[0],
-            HopLatency { hops: 1, median_micros: 42_000, samples: 512 }
-        );
+        let hop = latencies.hops()[0];
+        assert_eq!((hop.hops, hop.median_micros, hop.samples), (1, 42_000, 512));
+        assert_eq!(hop.spread.counts.iter().sum::<u64>(), 600);
     }
 
     #[test]

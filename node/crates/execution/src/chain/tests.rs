@@ -50,6 +50,8 @@ fn op_forks_of_a_genesis_count() {
     assert!(!spec.is_osaka_active_at_timestamp(79) && spec.is_osaka_active_at_timestamp(80));
     assert!(!spec.is_karst_active_at_timestamp(79) && spec.is_karst_active_at_timestamp(80));
     assert_eq!((spec.lacks(89), spec.lacks(90)), (None, Some("interop")));
+    // The crate would execute it by the rules of Prague.
+    assert!(!spec.is_interop_active_at_timestamp(90));
     assert!(spec.blob_params(70).is_none());
     // Canyon changes the denominator of the base fee.
     let parent = Header { gas_limit: 6, base_fee_per_gas: Some(1_000_000), ..Header::default() };

@@ -269,7 +269,7 @@ async fn fees_follow_the_blocks() {
 #[tokio::test]
 async fn what_is_not_here_is_asked_elsewhere() {
     let echo = Arc::new(Echo::default());
-    let proxied = vec!["debug_*".to_owned(), "net_peerCount".to_owned(), "eth_chainId".to_owned()];
+    let proxied = vec!["debug_*".to_owned(), "admin_nodeInfo".to_owned(), "eth_chainId".to_owned()];
     let config = EthConfig { proxied, ..EthConfig::default() };
     let mut f = Fixture::with(config, Some(Arc::clone(&echo) as _));
     f.chain.block(1, 5);
@@ -281,7 +281,7 @@ async fn what_is_not_here_is_asked_elsewhere() {
         ("eth_getBlockByHash", json!([B256::repeat_byte(1), false])),
         ("eth_getLogs", json!([{ "blockHash": B256::repeat_byte(1) }])),
         ("debug_storageRangeAt", json!([B256::repeat_byte(1), 0, address, "0x0", 1])),
-        ("net_peerCount", json!([])),
+        ("admin_nodeInfo", json!([])),
     ] {
         let answer = f.call(method, params.clone()).await;
         assert_eq!(answer, json!({ "method": method, "params": params }));

@@ -1,0 +1,139 @@
+//! `fragcast top`: a running node in the terminal, as its live page shows it.
+//!
+//! It asks the node for its picture (`fragcast_live`) again and again, and draws what it is told. A
+//! node that does not answer is said to be away, with the last picture that it gave.
+
+mod screen;
+
+use std::io::{IsTerminal as _, stdin, stdout};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use fragcast_upstream::http::{self, HttpClient};
+use fragcast_upstream::jsonrpc::Request;
+use ratatui_core::terminal::Terminal;
+use ratatui_termion::TermionBackend;
+use ratatui_termion::termion::event::Key;
+use ratatui_termion::termion::input::TermRead as _;
+use ratatui_termion::termion::raw::IntoRawMode as _;
+use ratatui_termion::termion::screen::IntoAlternateScreen as _;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use screen::Seen;
+
+/// The longest picture that is read: one of 1,024 members is 200 kB.
+const MAX_PICTURE: usize = 4 * 1024 * 1024;
+
+/// Arguments of `fragcast top`.
+#[derive(Debug, clap::Args)]
+pub(super) struct TopArgs {
+    /// The node's public JSON-RPC.
+    #[arg(long, env = "FRAGCAST_RPC", default_value = "http://127.0.0.1:9320")]
+    rpc: String,
+    /// Milliseconds between two looks at the node.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    interval_ms: u64,
+}
+
+/// Asks a node for its picture.
+async fn ask(client: &HttpClient, rpc: &str) -> Result<Value, String> {
+    let body =
+        Request::new("fragcast_live", [(); 0]).to_vec().map_err(|error| error.to_string())?;
+    let (code, answer) =
+        client.post_json(rpc, None, body).await.map_err(|error| error.to_string())?;
+    let answer: Value = serde_json::from_slice(&answer)
+        .map_err(|_| format!("it answers {code}, and no JSON: is that a node's JSON-RPC?"))?;
+    match (answer.get("result"), answer.get("error")) {
+        (Some(picture @ Value::Object(_)), _) => Ok(picture.clone()),
+        (_, Some(error)) if error["code"] == -32_601 => {
+            Err("it does not know fragcast_live: it is an older build, or no node".into())
+        }
+        (_, Some(error)) => Err(format!("it answers: {}", error["message"])),
+        _ => Err("its answer has no result: is that a node?".into()),
+    }
+}
+
+/// What a key or a signal asks for.
+enum Wish {
+    End,
+    Pause,
+    Redraw,
+}
+
+/// Reads keys on a thread of their own, which waits for the terminal.
+fn keys(wishes: mpsc::UnboundedSender<Wish>) {
+    for key in stdin().keys() {
+        let wish = match key {
+            Ok(Key::Char('q') | Key::Esc | Key::Ctrl('c' | 'd')) | Err(_) => Wish::End,
+            Ok(Key::Char('p' | ' ')) => Wish::Pause,
+            Ok(_) => Wish::Redraw,
+        };
+        if wishes.send(wish).is_err() {
+            return;
+        }
+    }
+    // The terminal has gone.
+    let _ = wishes.send(Wish::End);
+}
+
+/// Resolves when the process is told to end; keys do not come as signals here.
+async fn ended() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut hang_up) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = hang_up.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Shows a node until it is told to end.
+pub(super) async fn top(args: TopArgs) -> anyhow::Result<i32> {
+    http::check_url(&args.rpc).context("--rpc")?;
+    if !stdout().is_terminal() || !stdin().is_terminal() {
+        bail!("top needs a terminal: `fragcast status --rpc {}` writes to a pipe", args.rpc);
+    }
+    let screen = stdout().into_raw_mode()?.into_alternate_screen()?;
+    let mut terminal = Terminal::new(TermionBackend::new(screen))?;
+    let (sender, mut wishes) = mpsc::unbounded_channel();
+    std::thread::Builder::new().name("keys".into()).spawn(|| keys(sender))?;
+    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let client = HttpClient { timeout: Duration::from_secs(2), max_response: MAX_PICTURE };
+    let mut seen = Seen::new(&args.rpc, colours);
+    let ended = ended();
+    tokio::pin!(ended);
+    loop {
+        if !seen.is_paused {
+            let answer = tokio::select! {
+                answer = ask(&client, &args.rpc) => Some(answer),
+                _ = &mut ended => return leave(terminal),
+            };
+            if let Some(answer) = answer {
+                seen.take(answer, Instant::now());
+            }
+        }
+        terminal.draw(|frame| seen.draw(frame.area(), frame.buffer_mut(), Instant::now()))?;
+        let wish = tokio::select! {
+            wish = wishes.recv() => wish.unwrap_or(Wish::End),
+            () = tokio::time::sleep(Duration::from_millis(args.interval_ms)) => Wish::Redraw,
+            _ = &mut ended => Wish::End,
+        };
+        match wish {
+            Wish::End => return leave(terminal),
+            Wish::Pause => seen.is_paused = !seen.is_paused,
+            Wish::Redraw => {}
+        }
+    }
+}
+
+/// Gives the terminal back as it was.
+fn leave<B: ratatui_core::backend::Backend>(mut terminal: Terminal<B>) -> anyhow::Result<i32>
+where
+    B::Error: Send + Sync + 'static,
+{
+    terminal.show_cursor()?;
+    Ok(0)
+}
