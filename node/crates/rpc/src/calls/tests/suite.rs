@@ -33,7 +33,9 @@ fn on_a_block(osaka: bool) -> RpcModule<Arc<CallContext>> {
     let genesis = json!({ "config": config, "gasLimit": "0x1", "difficulty": "0x0", "alloc": {} });
     let genesis = serde_json::from_value(genesis).unwrap();
     let spec = Arc::new(ChainSpec::from_genesis("suite", genesis).unwrap());
-    let state = MemoryState::default();
+    // Their blocks pay the zero address, so it is there.
+    let mut state = MemoryState::default();
+    state.insert(Address::ZERO, 0, U256::ONE, &Bytes::new(), std::iter::empty());
     let trie = state.trie().unwrap();
     // Half full, so that the next block has the same base fee.
     let header = Header {
@@ -63,7 +65,8 @@ fn on_a_block(osaka: bool) -> RpcModule<Arc<CallContext>> {
     let view = Arc::new(ChainView::new(None, 16));
     view.add(&latest);
     view.set_heads(Heads { latest, pending: None, open: Vec::new(), safe: None, finalized: None });
-    module(Arc::new(context(&spec, &view, CallConfig::default())))
+    let config = CallConfig { time_limit: GUARD, ..CallConfig::default() };
+    module(Arc::new(context(&spec, &view, config)))
 }
 
 /// A block of an answer with what all cases have alike.

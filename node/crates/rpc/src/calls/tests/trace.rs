@@ -44,7 +44,8 @@ async fn a_block_runs_again_as_it_ran() {
             let frame = &trace["result"];
             assert_eq!(number(&frame["gasUsed"]), executed.gas_used);
             assert_eq!(frame["from"], json!(executed.tx.sender));
-            assert_eq!(frame["to"], json!(executed.tx.envelope.kind().to()));
+            let created = executed.created();
+            assert_eq!(frame["to"], json!(executed.tx.envelope.kind().to().copied().or(created)));
             assert_eq!(frame["input"], json!(executed.tx.envelope.input()));
             assert!(frame.get("error").is_none());
             let own = frame.get("logs").and_then(Value::as_array).map_or(0, Vec::len);

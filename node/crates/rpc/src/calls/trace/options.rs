@@ -78,13 +78,16 @@ impl Options {
                 geth.insert("tracer".to_owned(), name.into());
             }
         }
-        if let Some(value) = taken(object, "tracerConfig") {
-            if !value.is_object() {
+        if let Some(mut value) = taken(object, "tracerConfig") {
+            let mux = geth.get("tracer").is_some_and(|tracer| tracer == "muxTracer");
+            let Some(fields) = value.as_object_mut() else {
                 return Err("tracerConfig: an object is wanted".into());
-            }
-            for name in value.as_object().into_iter().flatten().map(|(name, _)| name) {
-                if geth.get("tracer").is_some_and(|tracer| tracer == "muxTracer") {
-                    known(name)?;
+            };
+            for (name, config) in fields.iter_mut().filter(|_| mux) {
+                known(name)?;
+                // These have no options.
+                if matches!(name.as_str(), "4byteTracer" | "noopTracer") {
+                    *config = Value::Null;
                 }
             }
             geth.insert("tracerConfig".to_owned(), value);
