@@ -84,8 +84,8 @@ scenarios! {
     terms_and_hand_over: "terms" = "d818935f6610550d",
     the_next_leader_acknowledges: "hand-over" = "2c7585411ce9dae1",
     a_registration_in_mid_term: "registration" = "d23a13baccb1370e",
-    a_registry_that_is_partitioned: "registry-partition" = "",
-    members_who_come_and_go: "churn" = "",
-    guests_beside_members: "guests" = "",
-    substitutes_for_a_dead_leader: "substitutes" = "",
+    a_registry_that_is_partitioned: "registry-partition" = "052ab9b05f528ce9",
+    members_who_come_and_go: "churn" = "0935817920536e42",
+    guests_beside_members: "guests" = "d934d56e6bb06bfd",
+    substitutes_for_a_dead_leader: "substitutes" = "e5b060b358fa960d",
 }
