@@ -45,14 +45,7 @@ fn world(members: usize, guests: usize) -> World {
         ..WorldConfig::default()
     };
     let mut world = topology::build(&config).expect("the built-in cities").world;
-    // Members are spread over all of them.
-    let step = world.nodes.len() / members;
-    let (first, rest): (Vec<_>, Vec<_>) =
-        world.nodes.drain(..).enumerate().partition(|(i, _)| i % step == 0 && i / step < members);
-    world.nodes = first.into_iter().chain(rest).map(|(_, node)| node).collect();
-    for guest in &mut world.nodes[members..] {
-        guest.weight = 0;
-    }
+    world.part_guests(guests);
     world
 }
 

@@ -60,6 +60,7 @@ fn plan() -> Plan {
             Contender::Fragcast(fragcast),
             Contender::Gossip(GossipConfig::with_mesh(8)),
         ],
+        guests: 0,
         patience: 10 * SECONDS,
         settings: Vec::new(),
         notes: Vec::new(),

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use crate::engine::{self, Setup};
 use crate::fault::Faults;
 use crate::link::LinkConfig;
-use crate::load::Load;
+use crate::load::{Broadcast, Load};
 use crate::measurement::Measurement;
 use crate::outcome::Outcome;
 use crate::protocols::fragcast::{self, Fragcast, FragcastConfig, Network};
@@ -26,6 +26,7 @@ use crate::protocols::limit;
 use crate::protocols::shreds::{Shreds, ShredsConfig};
 use crate::random::stream;
 use crate::results::{Comparison, LIMIT, PlaceRow, RELAYED_LIMIT, Table};
+use crate::scenario::Scenario;
 use crate::world::World;
 use crate::{Nanos, NodeId};
 
@@ -70,6 +71,8 @@ impl Contender {
 pub struct Plan {
     /// Worlds with the titles of their tables. The first is the main one.
     pub worlds: Vec<(String, World)>,
+    /// How many of the nodes, the last ones, are guests.
+    pub guests: NodeId,
     /// Links between the nodes.
     pub links: LinkConfig,
     /// The cases that every contender runs.
@@ -107,7 +110,7 @@ impl Plan {
             .contenders
             .iter()
             .any(|c| matches!(c, Contender::Fragcast(_)))
-            .then(|| Network::new(&self.worlds[0].1));
+            .then(|| self.network(&self.worlds[0].1));
         let mut jobs = Vec::with_capacity(self.jobs());
         for world in 0..self.worlds.len() {
             for contender in 0..self.contenders.len() {
@@ -131,6 +134,55 @@ impl Plan {
             .collect();
         runs.sort_by_key(|run| (run.world, run.contender, run.case));
         runs
+    }
+
+    /// The members and guests of a world.
+    fn network(&self, world: &World) -> Network {
+        match self.guests {
+            0 => Network::new(world),
+            guests => Network::with_guests(world, world.len() as NodeId - guests),
+        }
+    }
+
+    /// The mean time of fragcast's pairs in `runs`, which are this plan's, over that of the same pairs
+    /// without faults; `None` if there is none, or if without faults other messages are sent.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn over_still(
+        &self,
+        scenario: &Scenario,
+        options: &PlanOptions,
+        runs: &[Run],
+    ) -> Result<Option<f64>, PlanError> {
+        let options = PlanOptions { protocols: vec!["fragcast".into()], ..options.clone() };
+        let still = Self::of(&scenario.still(), &options)?;
+        let without = still.run(|_| {});
+        let keys = |load: &Load| load.broadcasts.iter().map(|b| b.key).collect::<Vec<_>>();
+        let (mut here, mut there) = (Mean::default(), Mean::default());
+        let ours = |run: &&Run| {
+            run.world == 0 && matches!(self.contenders[run.contender], Contender::Fragcast(_))
+        };
+        for run in runs.iter().filter(ours) {
+            let case = &self.cases[run.case];
+            let other = without.iter().find(|other| other.world == 0 && other.case == run.case);
+            let Some(other) = other else { return Ok(None) };
+            if keys(&case.load) != keys(&still.cases[run.case].load) {
+                return Ok(None);
+            }
+            let completions = run.outcome.completions.iter().zip(&other.outcome.completions);
+            for (broadcast, (with, without)) in case.load.broadcasts.iter().zip(completions) {
+                if !broadcast.expected {
+                    continue;
+                }
+                for node in counted(with.after.len(), &case.load, broadcast, &case.faults) {
+                    let end = run.outcome.end.max(other.outcome.end) - broadcast.at;
+                    here.add(with.after[node as usize].min(end));
+                    there.add(without.after[node as usize].min(end));
+                }
+            }
+        }
+        Ok(here.get().zip(there.get()).map(|(here, there)| here / there))
     }
 
     /// Number of runs.
@@ -184,6 +236,9 @@ impl Plan {
         let setup = Setup { world, links, faults, load, seed: *seed, patience };
         match (&self.contenders[contender], network) {
             (Contender::Fragcast(config), Some(network)) => {
+                let own = (!load.tables.is_empty())
+                    .then(|| Network::with_tables(world, load.tables.clone()));
+                let network = own.as_ref().unwrap_or(network);
                 let mut fragcast = Fragcast::in_world(config, network, load, *seed, Some(world));
                 engine::run(setup, &mut fragcast)
             }
@@ -217,7 +272,7 @@ impl Plan {
         case: usize,
     ) -> Option<Arc<DelayMatrix>> {
         let Case { load, seed, .. } = &self.cases[case];
-        let mut fragcast = Fragcast::new(config, &Network::new(world), load, *seed);
+        let mut fragcast = Fragcast::new(config, &self.network(world), load, *seed);
         fragcast.warm_up(world, &self.links, *seed);
         let block = load.broadcasts.first()?.key.block;
         let (matrix, _) = fragcast.node(load.leader(block)).delays_at(block)?;
@@ -329,10 +384,36 @@ impl Plan {
     }
 }
 
-/// The nodes whose times count for a broadcast: all except its leader and those that crash.
-pub(crate) fn counted(n: usize, leader: NodeId, faults: &Faults) -> Vec<NodeId> {
+/// A mean in the making.
+#[derive(Debug, Default, Clone, Copy)]
+struct Mean {
+    sum: u128,
+    count: u64,
+}
+
+impl Mean {
+    fn add(&mut self, time: Nanos) {
+        (self.sum, self.count) = (self.sum + u128::from(time), self.count + 1);
+    }
+
+    fn get(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum as f64 / self.count as f64)
+    }
+}
+
+/// The nodes whose times count for a broadcast of a load: all members except its leader and those
+/// that crash.
+pub(crate) fn counted(
+    n: usize,
+    load: &Load,
+    broadcast: &Broadcast,
+    faults: &Faults,
+) -> Vec<NodeId> {
     let crashed = faults.crashed();
-    (0..n as NodeId).filter(|node| *node != leader && !crashed.contains(node)).collect()
+    let (leader, block) = (broadcast.leader, broadcast.key.block);
+    let counts =
+        |node: &NodeId| *node != leader && !crashed.contains(node) && load.counts(*node, block);
+    (0..n as NodeId).filter(counts).collect()
 }
 
 #[cfg(test)]

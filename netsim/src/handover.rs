@@ -39,7 +39,7 @@ impl HandOver {
                     seals.push(completion.after[load.leader(block + 1) as usize]);
                 }
                 Kind::Env => {
-                    let nodes = counted(completion.after.len(), broadcast.leader, faults);
+                    let nodes = counted(completion.after.len(), load, broadcast, faults);
                     let times = nodes.iter().map(|node| completion.after[*node as usize]);
                     // The first block of a run has no predecessor.
                     let sealed = load.broadcasts.iter().any(|other| other.key.block < block);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fragcast_shredder::{Kind, MessageKey};
+use fragcast_turbine::schedule::first_attempt;
 
 use crate::{Nanos, NodeId};
 
@@ -42,6 +43,17 @@ pub struct Registration {
     pub late_at: Nanos,
 }
 
+/// A membership table of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// The first block for which it holds.
+    pub from_block: u64,
+    /// When nodes learn of it; the first table is known from the beginning.
+    pub known_at: Nanos,
+    /// Nodes of the world that are not its members.
+    pub absent: BTreeSet<NodeId>,
+}
+
 /// The messages of a run.
 ///
 /// ```
@@ -62,6 +74,10 @@ pub struct Load {
     pub blocks_per_term: u64,
     /// A leader more, from some block on.
     pub registration: Option<Registration>,
+    /// Gateways that may lead a block beside the scheduled one.
+    pub substitutes: u8,
+    /// The membership tables in the order of their blocks; none if all nodes are members all the time.
+    pub tables: Vec<Table>,
 }
 
 impl Load {
@@ -75,6 +91,27 @@ impl Load {
             }
             _ => self.leaders[term % self.leaders.len()],
         }
+    }
+
+    /// The nodes that may lead a block, each once and with the number of the first attempt that is
+    /// its own: the scheduled leader, then its substitutes.
+    pub fn ranked(&self, block: u64) -> Vec<(NodeId, u8)> {
+        let term = block / self.blocks_per_term;
+        let mut ranked: Vec<NodeId> = vec![self.leader(block)];
+        for ahead in 1..=self.leaders.len() as u64 {
+            let next = self.leader((term + ahead) * self.blocks_per_term);
+            if ranked.len() <= usize::from(self.substitutes) && !ranked.contains(&next) {
+                ranked.push(next);
+            }
+        }
+        let first = |rank| first_attempt(self.substitutes, rank);
+        (0..).zip(ranked).map(|(rank, node)| (node, first(rank))).collect()
+    }
+
+    /// Whether a node is a member at a block, and so is to have its messages.
+    pub fn counts(&self, node: NodeId, block: u64) -> bool {
+        let table = self.tables.iter().rev().find(|table| table.from_block <= block);
+        table.is_none_or(|table| !table.absent.contains(&node))
     }
 
     /// Whether a node leads at some time.
@@ -125,7 +162,14 @@ impl Load {
             equivocal: false,
         };
         // One term covers blocks 0 and 1.
-        Self { broadcasts: vec![broadcast], leaders, blocks_per_term: 2, registration: None }
+        Self {
+            broadcasts: vec![broadcast],
+            leaders,
+            blocks_per_term: 2,
+            registration: None,
+            substitutes: 0,
+            tables: Vec::new(),
+        }
     }
 }
 
@@ -140,5 +184,30 @@ mod tests {
         assert_eq!(load.next_leader(1), Some(9));
         assert_eq!(load.next_leader(4), Some(4));
         assert_eq!(Load::single(vec![4], 500).next_leader(1), None);
+    }
+
+    #[test]
+    fn substitutes_are_the_next_leaders_and_number_from_below() {
+        let load = Load { leaders: vec![4, 4, 9, 7], ..Load::single(vec![4], 500) };
+        assert_eq!(load.ranked(1), [(4, 0)]);
+        let two = Load { substitutes: 2, ..load };
+        assert_eq!(two.ranked(1), [(4, 4), (9, 2), (7, 0)]);
+        assert_eq!(two.ranked(7), [(7, 4), (4, 2), (9, 0)]);
+        let few = Load { leaders: vec![4, 9], substitutes: 3, ..two };
+        assert_eq!(few.ranked(0), [(4, 6), (9, 4)]);
+    }
+
+    #[test]
+    fn who_is_no_member_does_not_count() {
+        let table = |from_block, absent: &[NodeId]| Table {
+            from_block,
+            known_at: 0,
+            absent: absent.iter().copied().collect(),
+        };
+        let load = Load::single(vec![4], 500);
+        assert!(load.counts(9, 5));
+        let load = Load { tables: vec![table(0, &[2]), table(10, &[3])], ..load };
+        assert_eq!([9, 10].map(|block| load.counts(2, block)), [false, true]);
+        assert_eq!([9, 10].map(|block| load.counts(3, block)), [true, false]);
     }
 }

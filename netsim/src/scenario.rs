@@ -129,12 +129,15 @@ pub struct Network {
     pub pair_factor: f64,
     /// Properties of all hosts and paths.
     pub links: LinkConfig,
+    /// How many of the nodes are no members, but guests of some.
+    pub guests: u32,
 }
 
 impl Default for Network {
     fn default() -> Self {
         let WorldConfig { source, latency, latency_p90, pair_factor, .. } = WorldConfig::default();
-        Self { source, latency, latency_p90, pair_factor, links: LinkConfig::default() }
+        let links = LinkConfig::default();
+        Self { source, latency, latency_p90, pair_factor, links, guests: 0 }
     }
 }
 
@@ -264,6 +267,10 @@ pub struct FragcastOptions {
     pub oracle: bool,
     /// Whether leaders ask the next leader to acknowledge their messages.
     pub hand_over: bool,
+    /// Gateways that may lead a block beside the scheduled one.
+    pub substitutes: u8,
+    /// How long a substitute waits for an Env of who comes before it, times its rank.
+    pub substitute_after: Nanos,
     /// The most connections of a node.
     pub connections: u32,
     /// Whether nodes ask for missing shreds.
@@ -284,6 +291,8 @@ impl Default for FragcastOptions {
             profile: Profile::Lean,
             oracle: false,
             hand_over: false,
+            substitutes: 0,
+            substitute_after: 1_000 * MILLIS,
             connections: 1_024,
             repair: true,
             gossip: Policy::Off,
@@ -398,6 +407,12 @@ impl Scenario {
     /// fault names a block that does not exist, or the run would be too large.
     pub fn load(&self, world: &World) -> Result<Vec<Run>, ScenarioError> {
         resolve::runs(self, world)
+    }
+
+    /// The same without faults.
+    #[must_use]
+    pub fn still(&self) -> Self {
+        Self { faults: Vec::new(), ..self.clone() }
     }
 
     /// All settings by the names of their keys, for reports.

@@ -122,6 +122,22 @@ impl World {
         })
     }
 
+    /// Makes some of the nodes guests: the last ones, without weight. Members and guests are spread
+    /// over all places.
+    pub fn part_guests(&mut self, guests: usize) {
+        let members = self.nodes.len().saturating_sub(guests).max(1);
+        let step = self.nodes.len() / members;
+        let (first, rest): (Vec<_>, Vec<_>) = self
+            .nodes
+            .drain(..)
+            .enumerate()
+            .partition(|(i, _)| i % step == 0 && i / step < members);
+        self.nodes = first.into_iter().chain(rest).map(|(_, node)| node).collect();
+        for guest in &mut self.nodes[members..] {
+            guest.weight = 0;
+        }
+    }
+
     /// Number of nodes.
     pub fn len(&self) -> usize {
         self.nodes.len()

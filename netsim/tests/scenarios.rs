@@ -27,6 +27,13 @@ fn ends_as_it_says(name: &str, digest: &str) {
         let failures = scenario.expect[contender].failures(&shares);
         assert!(failures.is_empty(), "{name}, {contender}, seed {}: {failures:?}", scenario.seed);
     }
+    if scenario.expect["fragcast"].over_still.is_some() {
+        let ratio =
+            plan.over_still(&scenario, &options, &runs).unwrap().expect("the same messages");
+        println!("{name}: x {ratio:.4} of the mean without faults");
+        let failure = scenario.expect["fragcast"].over_still_failure(ratio);
+        assert!(failure.is_none(), "{name}, seed {}: {failure:?}", scenario.seed);
+    }
     let found = plan.compare(&runs).digest;
     assert_eq!(&found[..16], digest, "{name}.toml (seed {}) runs differently", scenario.seed);
 }
@@ -77,4 +84,8 @@ scenarios! {
     terms_and_hand_over: "terms" = "d818935f6610550d",
     the_next_leader_acknowledges: "hand-over" = "2c7585411ce9dae1",
     a_registration_in_mid_term: "registration" = "d23a13baccb1370e",
+    a_registry_that_is_partitioned: "registry-partition" = "052ab9b05f528ce9",
+    members_who_come_and_go: "churn" = "0935817920536e42",
+    guests_beside_members: "guests" = "d934d56e6bb06bfd",
+    substitutes_for_a_dead_leader: "substitutes" = "e5b060b358fa960d",
 }

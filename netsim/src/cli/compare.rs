@@ -316,8 +316,8 @@ fn messages(out: &mut impl std::io::Write, plan: &Plan, runs: &[Run]) -> anyhow:
             "block attempt index kind  at, ms  leader  complete  by repair  by gossip  mean, ms  last, ms"
         )?;
         for (broadcast, completion) in case.load.broadcasts.iter().zip(&run.outcome.completions) {
-            let nodes =
-                crate::compare::counted(completion.after.len(), broadcast.leader, &case.faults);
+            let count = completion.after.len();
+            let nodes = crate::compare::counted(count, &case.load, broadcast, &case.faults);
             let mut times: Vec<u64> = nodes
                 .iter()
                 .map(|node| completion.after[*node as usize])
@@ -415,7 +415,13 @@ fn expectations(
             for run in runs.iter().filter(|run| run.world == 0 && run.contender == index) {
                 let case = &plan.cases[run.case];
                 let shares = Shares::of(&run.outcome, &case.load, &case.faults);
-                let failures = expectation.failures(&shares);
+                let mut failures = expectation.failures(&shares);
+                if expectation.over_still.is_some() && run.case == 0 {
+                    let options = PlanOptions { repeat_plain: false, ..PlanOptions::default() };
+                    let ratio = plan.over_still(scenario, &options, runs)?.unwrap_or(f64::NAN);
+                    writeln!(out, "{name}: x {ratio:.4} of the mean without faults")?;
+                    failures.extend(expectation.over_still_failure(ratio));
+                }
                 if plan.cases.len() == 1 || !failures.is_empty() {
                     writeln!(out, "{name}: {shares}")?;
                 }

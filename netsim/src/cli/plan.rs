@@ -62,7 +62,7 @@ pub(super) fn plan(args: &PlanArgs) -> anyhow::Result<bool> {
         let regions = draft.contents.entries.iter().map(|entry| entry.region).max();
         for (broadcast, completion) in case.load.broadcasts.iter().zip(&run.outcome.completions) {
             let Some(shape) = shape_for(&draft.shapes, broadcast.bytes as usize) else { continue };
-            let nodes = counted(completion.after.len(), broadcast.leader, &case.faults);
+            let nodes = counted(completion.after.len(), &case.load, broadcast, &case.faults);
             let mut times: Vec<f64> =
                 nodes.iter().map(|node| completion.after[*node as usize] as f64 / 1e6).collect();
             times.sort_by(f64::total_cmp);

@@ -91,6 +91,7 @@ fn modelled(emulation: &Emulation) -> Result<Vec<Vec<Nanos>>, EmulateError> {
         profile: Config::new(0).profile,
         oracle: false,
         hand_over: false,
+        substitute_after: crate::SECONDS,
         hop: emulation.links.hop,
         connections: 1024,
         repair: true,

@@ -109,7 +109,7 @@ fn counting(plan: &Plan, all: &[Vec<Vec<Nanos>>]) -> Sample {
     for (c, (case, times)) in plan.cases.iter().zip(all).enumerate() {
         for (broadcast, times) in case.load.broadcasts.iter().zip(times) {
             if broadcast.expected {
-                for node in counted(times.len(), broadcast.leader, &case.faults) {
+                for node in counted(times.len(), &case.load, broadcast, &case.faults) {
                     let time = times[node as usize];
                     sample.push(c, broadcast.leader, time, time);
                 }
@@ -203,7 +203,7 @@ impl<'a> Aggregator<'a> {
             case.load.broadcasts.iter().enumerate().filter(|(_, b)| b.expected).flat_map(
                 move |(b, broadcast)| {
                     let after = after.clone();
-                    counted(n, broadcast.leader, &case.faults)
+                    counted(n, &case.load, broadcast, &case.faults)
                         .into_iter()
                         .map(move |node| (c, b, node, after(c, b, node)))
                 },

@@ -51,7 +51,12 @@ impl Plan {
     /// # Errors
     /// [`PlanError`].
     pub fn of(scenario: &Scenario, options: &PlanOptions) -> Result<Self, PlanError> {
-        let built = topology::build(&scenario.world())?;
+        let mut built = topology::build(&scenario.world())?;
+        let guests = scenario.network.guests;
+        if guests > 0 {
+            built.world.part_guests(guests as usize);
+            built.plain.iter_mut().for_each(|plain| plain.part_guests(guests as usize));
+        }
         let mut cases = Vec::new();
         for seed in 0..options.seeds {
             let seed = scenario.seed.wrapping_add(seed);
@@ -89,6 +94,7 @@ impl Plan {
         }
         Ok(Self {
             worlds,
+            guests,
             links: scenario.network.links,
             cases,
             contenders,
@@ -117,6 +123,7 @@ fn fragcast(scenario: &Scenario) -> FragcastConfig {
         loss: scenario.code_loss(),
         coding: options.coding,
         hand_over: options.hand_over,
+        substitute_after: options.substitute_after,
         connections: options.connections,
         repair: options.repair,
         uplink_bps: scenario.network.links.uplink_bps,

@@ -34,6 +34,7 @@ fn plan(faults: &Faults) -> Plan {
             Contender::Gossip(GossipConfig::with_mesh(6)),
             Contender::Gossip(GossipConfig::with_mesh(8)),
         ],
+        guests: 0,
         patience: 2 * SECONDS,
         settings: vec![("seed".into(), "1".into())],
         notes: Vec::new(),

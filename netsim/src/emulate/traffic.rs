@@ -99,6 +99,8 @@ impl Traffic {
             leaders: vec![leader],
             blocks_per_term: BLOCKS_PER_TERM,
             registration: None,
+            substitutes: 0,
+            tables: Vec::new(),
         })
     }
 }

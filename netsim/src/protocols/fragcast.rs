@@ -27,6 +27,7 @@ use fragcast_turbine::{
 
 use crate::engine::{Class, Context, Overlay};
 use crate::link::LinkConfig;
+pub use crate::load::Table;
 use crate::load::{Broadcast, Load};
 use crate::measurement::Measurement;
 use crate::outcome::How;
@@ -51,7 +52,6 @@ use super::gossip;
 use connections::{Connections, Ends};
 use door::Door;
 use epochs::Keys;
-pub use epochs::Table;
 pub use measuring::{WARM_UP, WarmUp};
 pub use network::Network;
 use network::{gateway_key, leader_key};
@@ -89,6 +89,8 @@ pub struct FragcastConfig {
     pub hop: Nanos,
     /// Whether leaders ask the next leader to acknowledge their messages.
     pub hand_over: bool,
+    /// How long a substitute waits for an Env, times its rank.
+    pub substitute_after: Nanos,
     /// The most connections of a node.
     pub connections: u32,
     /// Whether nodes ask for missing shreds.
@@ -117,6 +119,7 @@ impl Default for FragcastConfig {
             oracle: options.oracle,
             hop: links.hop,
             hand_over: options.hand_over,
+            substitute_after: options.substitute_after,
             connections: options.connections,
             repair: options.repair,
             uplink_bps: links.uplink_bps,
@@ -312,6 +315,7 @@ impl Fragcast {
             hop: Duration::from_nanos(config.hop),
             uplink_bps: config.uplink_bps,
             hand_over: config.hand_over,
+            substitute_after: Duration::from_nanos(config.substitute_after),
             connections: config.connections as usize,
             // Virtual timers are exact, so the burst need not cover their resolution. Half a
             // millisecond keeps the link's queue short enough for the lanes to take effect.

@@ -40,11 +40,14 @@ pub struct Expectation {
     /// The longest time, in ms, from the sending of a message that the overlay did not bring until
     /// the fallback; see [`Change::missing_for`](crate::outcome::Change::missing_for).
     pub fall_back_ms: Option<(f64, f64)>,
+    /// The mean time of the pairs, over that of the same pairs without any fault.
+    pub over_still: Option<(f64, f64)>,
 }
 
 /// The counts behind the shares of an [`Expectation`]. Those of several runs can be added.
 ///
-/// A *pair* is an expected message and a node that never crashes and is not its leader.
+/// A *pair* is an expected message and a node that never crashes, is a member at the message's block
+/// or a guest, and is not its leader.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Shares {
     /// All pairs.
@@ -144,7 +147,8 @@ impl Shares {
             }
             for (node, after) in completion.after.iter().enumerate() {
                 let id = node as NodeId;
-                if id == broadcast.leader || crashed.contains(&id) {
+                let member = load.counts(id, broadcast.key.block);
+                if id == broadcast.leader || crashed.contains(&id) || !member {
                     continue;
                 }
                 shares.pairs += 1;
@@ -258,6 +262,14 @@ impl Expectation {
         let shares = Shares::of(outcome, load, faults);
         let failures = self.failures(&shares);
         if failures.is_empty() { Ok(shares) } else { Err(failures) }
+    }
+
+    /// A sentence if the ratio of [`Plan::over_still`](crate::compare::Plan::over_still) is out of its
+    /// bounds.
+    pub fn over_still_failure(&self, ratio: f64) -> Option<String> {
+        let (low, high) = self.over_still?;
+        let told = || format!("over_still is {ratio:.4}, expected {low} to {high}");
+        (!(low..=high).contains(&ratio)).then(told)
     }
 
     /// A sentence for every share that is out of its bounds, for the counts of several runs.

@@ -100,6 +100,14 @@ pub enum FaultKind {
         /// From the registration until the registry is there for them again.
         span: Span,
     },
+    /// Members leave without a word and others join, all the time: a table in which the ones are not
+    /// any more and the others are follows with a term that begins half a period later.
+    Churn {
+        /// Members that leave in a minute, as a share of all nodes; as many join.
+        share_a_minute: f64,
+        /// Time between two tables.
+        every: Nanos,
+    },
 }
 
 /// The nodes that a fault affects.
@@ -141,12 +149,15 @@ impl FaultKind {
             Self::Equivocate { block, message } => (*block, *message, load.seal()),
             Self::LeaderDies { block, after_message } => (*block, *after_message, load.seal()),
             Self::Rebuild { block, after_message } => (*block, *after_message, load.frags),
-            Self::Registration { .. } => (1, 0, load.frags),
+            Self::Registration { .. } | Self::Churn { .. } => (1, 0, load.frags),
             _ => return None,
         };
         let name = self.name();
         match (load.shape, self) {
-            (Shape::Frag, Self::Rebuild { .. } | Self::Registration { .. }) => Some(format!(
+            (
+                Shape::Frag,
+                Self::Rebuild { .. } | Self::Registration { .. } | Self::Churn { .. },
+            ) => Some(format!(
                 "a fault of kind `{name}` needs whole blocks; set `load.shape` to \"blocks\""
             )),
             (Shape::Frag, _) if (block, message) != (1, 1) => Some(format!(
@@ -204,6 +215,7 @@ impl FaultOptions {
                         bps,
                     })
                 }
+                Kind::Churn => churn(&mut section),
                 Kind::Equivocate => at_message(&mut section, "message")
                     .map(|(block, message)| FaultKind::Equivocate { block, message }),
                 Kind::Rebuild => at_message(&mut section, "after_message")
@@ -220,6 +232,16 @@ fn require(section: &mut Section<'_, '_, '_>, key: &str, what: &str) {
     if !section.has(key) {
         section.missing(key, what);
     }
+}
+
+/// Reads how many members come and go.
+fn churn(section: &mut Section<'_, '_, '_>) -> Option<FaultKind> {
+    require(section, "share_a_minute", "members that leave in a minute, as a share of all nodes");
+    require(section, "every_ms", "the time between two tables");
+    let (mut share_a_minute, mut every) = (f64::NAN, 0);
+    section.number("share_a_minute", 0.0..=1.0, &mut share_a_minute);
+    section.scaled("every_ms", 1_000.0..=MAX_MS, 1e6, &mut every);
+    (every > 0 && share_a_minute > 0.0).then_some(FaultKind::Churn { share_a_minute, every })
 }
 
 /// Reads the block and message of a fault of a leader.

@@ -3,6 +3,7 @@
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
+use fragcast_turbine::schedule::MAX_SUBSTITUTES;
 use fragcast_turbine::{Mode, Policy, Profile};
 use toml::de::DeTable;
 
@@ -55,6 +56,19 @@ pub(super) fn scenario(text: &str, file: &str, folder: &Path) -> Result<Scenario
             for more in registrations {
                 let message = "a second registration; a run has one at most";
                 problems.add_at(more.position.clone(), message.into());
+            }
+            let churns = |fault: &&FaultOptions| matches!(fault.kind, FaultKind::Churn { .. });
+            let mut churning = scenario.faults.iter().filter(churns);
+            let churn = churning.next();
+            if let Some(more) = churning.next() {
+                let message = "a second churn; a run has one at most";
+                problems.add_at(more.position.clone(), message.into());
+            }
+            let alone = scenario.fragcast.gossip == Policy::Off && scenario.network.guests == 0;
+            if let Some(churn) = churn.filter(|_| !alone) {
+                let message = "churn with `fragcast.gossip` or `network.guests`: the models of these \
+                               have one membership table; leave them out";
+                problems.add_at(churn.position.clone(), message.into());
             }
             if let Some(first) = first.filter(|_| scenario.fragcast.gossip != Policy::Off) {
                 let message = "a registration with `fragcast.gossip`: the model of gossip has one \
@@ -170,6 +184,7 @@ fn network(network: &mut Network, mut section: Section<'_, '_, '_>, folder: &Pat
             section.problems.add(&value.span(), message.into());
         }
     }
+    section.whole("guests", 0..=MAX_NODES_U64, &mut network.guests);
     section.number("pair_factor", 0.0..=1.0, &mut network.pair_factor);
     links(network, &mut section);
     section.finish();
@@ -283,6 +298,8 @@ fn protocols(scenario: &mut Scenario, section: &mut Section<'_, '_, '_>) {
         inner.choice_of("profile", &PROFILES, &mut options.profile);
         inner.whole("connections", 1..=MAX_NODES_U64, &mut options.connections);
         inner.flag("hand_over", &mut options.hand_over);
+        inner.whole("substitutes", 0..=u64::from(MAX_SUBSTITUTES), &mut options.substitutes);
+        inner.scaled("substitute_after_ms", PAUSE_MS, 1e6, &mut options.substitute_after);
         inner.flag("repair", &mut options.repair);
         inner.choice_of("gossip", &POLICIES, &mut options.gossip);
         inner.choice_of("mode", &MODES, &mut options.mode);
@@ -329,6 +346,7 @@ fn expectation(mut section: Section<'_, '_, '_>) -> Expectation {
     section.pair("returns", &count, &mut expectation.returns);
     section.pair("flaps", &count, &mut expectation.flaps);
     section.pair("fall_back_ms", &count, &mut expectation.fall_back_ms);
+    section.pair("over_still", &count, &mut expectation.over_still);
     section.finish();
     expectation
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 
 use fragcast_shredder::shred::MAX_ATTEMPTS;
 use fragcast_shredder::{Kind, MessageKey};
+use fragcast_turbine::schedule::first_attempt;
 
 use super::reader::{nearest, shortened};
 use super::{
@@ -19,9 +20,14 @@ use super::{
     ScenarioError, Shape, Who,
 };
 use crate::fault::{Fault, Faults, Span};
-use crate::load::{Broadcast, Load, Registration};
+use crate::load::{Broadcast, Load, Registration, Table};
 use crate::world::World;
 use crate::{MILLIS, Nanos, NodeId, random};
+
+/// How much later than it may a substitute opens a block: the Seal before takes so long to come.
+const SUBSTITUTE_LATE: Nanos = 300 * MILLIS;
+/// Blocks before a table's first that nodes learn of it.
+const TABLE_AHEAD: u64 = 8;
 
 /// How long a leader that dies still sends its last message.
 const LAST_BREATH: Nanos = MILLIS;
@@ -47,6 +53,17 @@ enum Mismatch {
     Misspelt { what: &'static str, name: String, nearest: String },
     #[error("there is no {what} `{name}` in this network; it has {some}, …")]
     Unknown { what: &'static str, name: String, some: String },
+    #[error(
+        "{wanted} nodes that come or go are more than the {left} that never lead; set a smaller \
+         `share_a_minute` or fewer blocks"
+    )]
+    Churn { wanted: usize, left: usize },
+    #[error(
+        "the run is over after {run_ms} ms, before the first table of `every_ms`; set more blocks"
+    )]
+    NoTable { run_ms: u64 },
+    #[error("`network.guests` is {guests} of {nodes} nodes; leave some as members")]
+    Guests { guests: u32, nodes: usize },
     #[error("block {block} would have more than {MAX_ATTEMPTS} attempts")]
     Attempts { block: u64 },
 }
@@ -68,12 +85,25 @@ pub(super) fn runs(scenario: &Scenario, world: &World) -> Result<Vec<Run>, Scena
             return Err(ScenarioError::wrong(&scenario.file, problems));
         }
     };
-    let (mut faults, mut registration) = (Vec::new(), None);
+    let (guests, nodes) = (scenario.network.guests, world.len());
+    if guests as usize >= nodes {
+        problems.push(nowhere(Mismatch::Guests { guests, nodes }));
+    }
+    let (mut faults, mut registration, mut tables) = (Vec::new(), None, Vec::new());
     for (index, fault) in scenario.faults.iter().enumerate() {
         let draw = Draw { seed: scenario.seed, index: index as u64, world, leaders: &leaders };
         match draw.fault(fault) {
             Ok(resolved) => faults.extend(resolved),
             Err(error) => problems.push(told(fault, error.to_string())),
+        }
+        if let FaultKind::Churn { share_a_minute, every } = fault.kind {
+            match draw.churn(&scenario.load, share_a_minute, every) {
+                Ok((changed, gone)) => {
+                    tables = changed;
+                    faults.extend(gone);
+                }
+                Err(error) => problems.push(told(fault, error.to_string())),
+            }
         }
         if let (FaultKind::Registration { who, span }, Some(leader)) = (&fault.kind, registers) {
             match draw.who(who) {
@@ -88,7 +118,8 @@ pub(super) fn runs(scenario: &Scenario, world: &World) -> Result<Vec<Run>, Scena
     for (index, fault) in scenario.faults.iter().enumerate() {
         let before = scenario.faults.iter().take(index + 1);
         if let FaultKind::Rebuild { block, .. } = fault.kind
-            && cuts(before, block).count() >= usize::from(MAX_ATTEMPTS)
+            && cuts(before, block).count()
+                >= usize::from(MAX_ATTEMPTS - attempts_of_others(scenario))
         {
             problems.push(told(fault, Mismatch::Attempts { block }.to_string()));
         }
@@ -101,7 +132,11 @@ pub(super) fn runs(scenario: &Scenario, world: &World) -> Result<Vec<Run>, Scena
         Shape::Frag => {
             (0..leaders.len()).map(|i| frag_run(scenario, &leaders, i, &faults)).collect()
         }
-        Shape::Blocks => vec![blocks_run(scenario, leaders, registration, faults)],
+        Shape::Blocks => {
+            let mut run = blocks_run(scenario, leaders, registration, faults);
+            run.load.tables = tables;
+            vec![run]
+        }
     })
 }
 
@@ -161,7 +196,8 @@ impl Draw<'_> {
             FaultKind::Equivocate { .. }
             | FaultKind::Rebuild { .. }
             | FaultKind::LeaderDies { .. }
-            | FaultKind::Registration { .. } => return Ok(None),
+            | FaultKind::Registration { .. }
+            | FaultKind::Churn { .. } => return Ok(None),
         }))
     }
 
@@ -196,6 +232,53 @@ impl Draw<'_> {
         let mut rng = random::stream(self.seed, "faults", self.index);
         let drawn = random::weighted_sample(&mut rng, &weights, wanted);
         Ok(drawn.into_iter().map(|node| node as NodeId).collect())
+    }
+
+    /// Who comes and goes: the tables, and the crashes of those that leave.
+    fn churn(
+        &self,
+        load: &LoadOptions,
+        share_a_minute: f64,
+        every: Nanos,
+    ) -> Result<(Vec<Table>, Vec<Fault>), Mismatch> {
+        let nodes = self.world.len();
+        let (time, term) = (load.block_time().max(1), load.blocks_per_term);
+        let run = load.blocks * time;
+        // A table begins with a term: blocks are counted from the first of term 1.
+        let first = |table: u64| term + (table * every / time).next_multiple_of(term);
+        let begins = |table: u64| (first(table) - term) * time;
+        let count = (1..).take_while(|table| begins(*table) < run).count() as u64;
+        if count == 0 {
+            return Err(Mismatch::NoTable { run_ms: run / MILLIS });
+        }
+        let minutes = every as f64 / (60_000.0 * MILLIS as f64);
+        let each = ((share_a_minute * nodes as f64 * minutes).round() as usize).max(1);
+        let wanted = 2 * each * count as usize;
+        let mut weights = self.world.weights();
+        self.leaders.iter().for_each(|leader| weights[*leader as usize] = 0);
+        weights.iter_mut().for_each(|weight| *weight = (*weight).min(1));
+        let mut rng = random::stream(self.seed, "faults", self.index);
+        let drawn = random::weighted_sample(&mut rng, &weights, wanted);
+        if drawn.len() < wanted {
+            return Err(Mismatch::Churn { wanted, left: drawn.len() });
+        }
+        let drawn: Vec<NodeId> = drawn.into_iter().map(|node| node as NodeId).collect();
+        let (leave, join) = drawn.split_at(wanted / 2);
+        let table = |number: u64| {
+            let before = each * number as usize;
+            let known_at = begins(number).saturating_sub(TABLE_AHEAD * time);
+            let absent = leave[..before].iter().chain(&join[before..]).copied().collect();
+            let (from_block, known_at) =
+                if number == 0 { (0, 0) } else { (first(number), known_at) };
+            Table { from_block, known_at, absent }
+        };
+        let gone = |number: u64| {
+            let at = begins(number).saturating_sub(every / 2);
+            let of = each * (number as usize - 1)..each * number as usize;
+            let nodes = leave[of].iter().copied().collect();
+            Fault::Crash { nodes, span: (at, Nanos::MAX) }
+        };
+        Ok(((0..=count).map(table).collect(), (1..=count).map(gone).collect()))
     }
 
     fn node(&self, name: &NodeName) -> Result<NodeId, Mismatch> {
@@ -269,11 +352,18 @@ fn crash(broadcast: &Broadcast) -> Fault {
     Fault::Crash { nodes, span: (broadcast.at + LAST_BREATH, Nanos::MAX) }
 }
 
+/// The attempts of a block that are its substitutes'.
+fn attempts_of_others(scenario: &Scenario) -> u8 {
+    first_attempt(scenario.fragcast.substitutes, 0)
+}
+
 /// The run of leader number `i`, followed by the others in turn.
 fn frag_run(scenario: &Scenario, leaders: &[NodeId], i: usize, faults: &Faults) -> Run {
     let mut turn = leaders.to_vec();
     turn.rotate_left(i);
-    let mut load = Load::single(turn, scenario.load.frag(i));
+    let substitutes = scenario.fragcast.substitutes;
+    let mut load = Load { substitutes, ..Load::single(turn, scenario.load.frag(i)) };
+    load.broadcasts[0].key.attempt = attempts_of_others(scenario);
     let mut faults = faults.clone();
     load.broadcasts[0].equivocal = equivocal(&scenario.faults, (1, 1));
     if death(&scenario.faults, 1).is_some() {
@@ -309,12 +399,20 @@ fn blocks_run(
         leaders,
         blocks_per_term: options.blocks_per_term,
         registration: registers.map(|registers| registration(options, registers)),
+        substitutes: scenario.fragcast.substitutes,
+        tables: Vec::new(),
     };
     let mut faults = faults;
     let mut start = 0;
     for block in 1..=options.blocks {
         let number = options.blocks_per_term + block - 1;
         let leader = load.leader(number);
+        if faults.is_down(leader, start) {
+            let by = Late { number, start };
+            let sent = substituted(scenario, &load, &faults, by);
+            load.broadcasts.extend(sent);
+        }
+        let own = attempts_of_others(scenario);
         let cuts: Vec<u16> = cuts(all.iter(), block).collect();
         for (attempt, cut) in cuts.iter().map(|cut| Some(*cut)).chain([None]).enumerate() {
             let death = death(all, block).filter(|_| cut.is_none());
@@ -322,7 +420,7 @@ fn blocks_run(
             let messages = (0..=last).map(|message| Broadcast {
                 at: start + options.offset(message),
                 leader,
-                key: MessageKey { block: number, attempt: attempt as u8, message },
+                key: MessageKey { block: number, attempt: own + attempt as u8, message },
                 kind: kind(options, message),
                 bytes: bytes(options, message),
                 expected: cut.is_none(),
@@ -339,6 +437,45 @@ fn blocks_run(
         start += options.block_time();
     }
     without_the_dead(load, faults)
+}
+
+/// A block whose leader is down when it begins.
+#[derive(Clone, Copy)]
+struct Late {
+    number: u64,
+    start: Nanos,
+}
+
+/// What the first substitute that is up sends of a block: as many frags as there is time for.
+fn substituted(scenario: &Scenario, load: &Load, faults: &Faults, late: Late) -> Vec<Broadcast> {
+    let (Late { number, start }, options) = (late, &scenario.load);
+    let ranked = load.ranked(number);
+    let up = (0u64..).zip(ranked).skip(1).find(|(_, (node, _))| !faults.is_down(*node, start));
+    let Some((rank, (leader, attempt))) = up else { return Vec::new() };
+    let waits = rank * scenario.fragcast.substitute_after + SUBSTITUTE_LATE;
+    // The Seal comes before the next block's Env.
+    let fits = |frags: &u16| {
+        waits + Nanos::from(*frags) * options.interval + options.seal_after < options.block_time()
+    };
+    let Some(frags) = (1..=options.frags).rev().find(fits) else { return Vec::new() };
+    let message = |message: u16| {
+        let is_seal = message > frags;
+        let after = match is_seal {
+            true => Nanos::from(frags) * options.interval + options.seal_after,
+            false => options.offset(message),
+        };
+        let of = if is_seal { options.seal() } else { message };
+        Broadcast {
+            at: start + waits + after,
+            leader,
+            key: MessageKey { block: number, attempt, message },
+            kind: kind(options, of),
+            bytes: bytes(options, of),
+            expected: true,
+            equivocal: false,
+        }
+    };
+    (0..=frags + 1).map(message).collect()
 }
 
 fn kind(options: &LoadOptions, message: u16) -> Kind {

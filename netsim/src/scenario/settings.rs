@@ -68,6 +68,7 @@ fn network(scenario: &Scenario, rows: &mut Rows) {
         ("network.hop_us", us(links.hop)),
         ("network.packet_cpu_ns", links.packet_cpu.to_string()),
     ]);
+    rows.push(("network.guests", network.guests.to_string()));
 }
 
 fn load(scenario: &Scenario, rows: &mut Rows) {
@@ -115,6 +116,10 @@ fn protocols(scenario: &Scenario, rows: &mut Rows) {
         ("gossip.idontwant", gossip.idontwant.to_string()),
         ("gossip.validation_us", us(gossip.validation)),
     ]);
+    rows.extend([
+        ("fragcast.substitutes", fragcast.substitutes.to_string()),
+        ("fragcast.substitute_after_ms", ms(fragcast.substitute_after)),
+    ]);
 }
 
 /// A short description of a fault.
@@ -127,6 +132,12 @@ fn told(kind: &FaultKind) -> String {
         | FaultKind::Registration { who, span } => format!("{}, {}", whom(who), when(*span)),
         FaultKind::SlowUplink { who, span, bps } => {
             format!("{}, {}, at {} Mbit/s", whom(who), when(*span), mbit(*bps))
+        }
+        FaultKind::Churn { share_a_minute, every } => {
+            format!(
+                "a share of {share_a_minute} of the nodes a minute, a table in {} ms",
+                ms(*every)
+            )
         }
         FaultKind::Equivocate { block, message } => format!("block {block}, message {message}"),
         FaultKind::Rebuild { block, after_message }

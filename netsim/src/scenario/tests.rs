@@ -6,10 +6,10 @@ use fragcast_shredder::Kind;
 use proptest::prelude::*;
 
 use super::*;
-use crate::NodeId;
 use crate::fault::Fault;
 use crate::topology::build;
 use crate::world::sample::line;
+use crate::{NodeId, SECONDS};
 
 fn scenarios() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
@@ -57,7 +57,9 @@ fn every_file_parses_and_resolves_in_its_own_world() {
         let runs = scenario.load(&world).unwrap_or_else(|e| panic!("{e}"));
         for Run { load, faults } in &runs {
             assert!(load.broadcasts.iter().any(|b| b.expected), "{}", path.display());
-            let honest = |b: &crate::load::Broadcast| load.leader(b.key.block) == b.leader;
+            let honest = |b: &crate::load::Broadcast| {
+                load.ranked(b.key.block).iter().any(|(leader, _)| *leader == b.leader)
+            };
             assert!(load.broadcasts.iter().all(honest), "{}", path.display());
             assert!(load.broadcasts.is_sorted_by_key(|b| b.at), "{}", path.display());
             assert!(faults.crashed().len() < world.len());
@@ -66,7 +68,7 @@ fn every_file_parses_and_resolves_in_its_own_world() {
         assert!(scenario.expect.contains_key("fragcast"), "{}", path.display());
         names.insert(scenario.name);
     }
-    assert_eq!(names.len(), 30, "{names:?}: each has a name of its own");
+    assert_eq!(names.len(), 34, "{names:?}: each has a name of its own");
 }
 
 #[test]
@@ -121,7 +123,7 @@ fn the_reference_has_examples_of_all_that_it_does_not_set() {
         .replace("\nnodes = 1000", "")
         .replace("\nshape = \"frag\"", "\nshape = \"blocks\"");
     let scenario = Scenario::parse(&all, "all.toml", dir.path()).unwrap();
-    assert_eq!(scenario.faults.len(), 9);
+    assert_eq!(scenario.faults.len(), 10);
     assert_eq!(scenario.load.block, Some(LoadOptions::default().block_time()));
     assert_eq!(scenario.network.latency, Some(dir.path().join("rtt.json")));
     let expectation = scenario.expect["fragcast"];
@@ -508,4 +510,56 @@ fn a_registration_needs_whole_blocks_and_one_list_and_comes_once() {
     let leaders = [29, 30, 40].map(|block| load.leader(block));
     assert_eq!(leaders, [load.leaders[2], new.leader, load.leaders[0]]);
     assert_eq!(load.next_leader(20), Some(new.leader));
+}
+
+#[test]
+fn a_dead_leaders_blocks_are_its_substitutes_if_there_are_any() {
+    let text = "[load]\nshape = \"blocks\"\nleaders = 3\nblocks = 5\nblocks_per_term = 1\nfrags = 9\n\
+                [fragcast]\nsubstitutes = 1\n[[fault]]\nkind = \"leader_dies\"\nblock = 1\nafter_message = 10\n";
+    let world = line(8, 2, MILLIS);
+    let load = |text: &str| runs(text, &world).remove(0).load;
+    let with = load(text);
+    assert!(with.broadcasts.iter().filter(|b| b.key.block != 4).all(|b| b.key.attempt == 2));
+    // The leader of block 1 of the chain would lead block 4 again.
+    let of: Vec<_> = with.broadcasts.iter().filter(|b| b.key.block == 4).collect();
+    let (next, _) = with.ranked(4)[1];
+    assert!(of.iter().all(|b| b.leader == next && b.key.attempt == 0), "{of:?}");
+    // 2 s of a block, less 1.3: three frags 200 ms apart, and the Seal.
+    let kinds: Vec<_> = of.iter().map(|b| (b.key.message, b.kind, b.at / MILLIS)).collect();
+    let at = 3 * 2_000 + 1_300;
+    let frag = |n: u16| (n, Kind::Frag, at + 200 * u64::from(n));
+    let expected = [(0, Kind::Env, at), frag(1), frag(2), frag(3), (4, Kind::Seal, at + 620)];
+    assert_eq!(kinds, expected);
+    let without = load(&text.replace("substitutes = 1", "substitutes = 0"));
+    assert!(without.broadcasts.iter().all(|b| b.key.block != 4 && b.key.attempt == 0));
+}
+
+#[test]
+fn churn_makes_tables_and_who_leaves_is_down_before() {
+    let fault = "[[fault]]\nkind = \"churn\"\nshare_a_minute = 0.06\nevery_ms = 10000\n";
+    let text = format!(
+        "[load]\nshape = \"blocks\"\nleaders = 2\nblocks = 12\nblocks_per_term = 2\nframes\n{fault}"
+    );
+    let text = text.replace("frames", "frags = 9");
+    let world = line(100, 4, MILLIS);
+    let run = runs(&text, &world).remove(0);
+    // Blocks of 2 s from block 2 on, terms of two: a table from 10 s is one from 12 s, block 8.
+    let of = |t: &crate::load::Table| (t.from_block, t.known_at / SECONDS, t.absent.len());
+    let tables: Vec<_> = run.load.tables.iter().map(of).collect();
+    assert_eq!(tables, [(0, 0, 2), (8, 0, 2), (12, 4, 2)]);
+    let crashed = run.faults.crashed();
+    assert_eq!(crashed.len(), 2);
+    assert!(!run.load.leaders.iter().any(|leader| crashed.contains(leader)));
+    let down =
+        |at: u64| crashed.iter().filter(|node| run.faults.is_down(**node, at * SECONDS)).count();
+    assert_eq!([6, 8, 16].map(down), [0, 1, 2]);
+    let wrong = |text: &str| Scenario::parse(&with_head(text), "t.toml", "".as_ref());
+    let told = |text: &str| wrong(text).unwrap_err().to_string();
+    assert!(told(fault).contains("needs whole blocks"), "{}", told(fault));
+    assert!(told(&format!("{text}{fault}")).contains("a second churn"));
+    let guests = told(&format!("[network]\nguests = 5\n{text}"));
+    assert!(guests.contains("one membership table"), "{guests}");
+    let short = text.replace("blocks = 12", "blocks = 4");
+    let error = wrong(&short).unwrap().load(&world).unwrap_err().to_string();
+    assert!(error.contains("before the first table"), "{error}");
 }

@@ -8,29 +8,19 @@
 //! Every node numbers its peers itself. With one table all number them alike, by their index in
 //! the world; with several, [`Keys`] translates.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fragcast_turbine::{EpochChange, EpochsView, Membership, PeerId, PeerKey, Protocol};
 
 use super::Packet;
 use super::guests::Known;
+use crate::NodeId;
 use crate::engine::Context;
-use crate::{Nanos, NodeId};
+use crate::load::Table;
 
 /// Bit that marks the tokens of these timers. The number of the table is added.
 pub(super) const TIMERS: u64 = 1 << 61;
-
-/// A membership table of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
-    /// The first block for which it holds.
-    pub from_block: u64,
-    /// When nodes learn of it; the first table is known from the beginning.
-    pub known_at: Nanos,
-    /// Nodes of the world that are not its members.
-    pub absent: BTreeSet<NodeId>,
-}
 
 /// The keys by which nodes name one another.
 #[derive(Debug)]

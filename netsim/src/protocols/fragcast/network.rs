@@ -9,9 +9,9 @@ use fragcast_turbine::membership::{Membership, sample};
 use fragcast_turbine::{Delegation, Epoch, Schedule, SignedDelegation};
 
 use super::CHAIN;
-use super::epochs::{self, Table};
+use super::epochs;
 use crate::NodeId;
-use crate::load::Load;
+use crate::load::{Load, Table};
 use crate::world::World;
 
 /// The membership tables of a world. Runs share them, since signing 10,000 records takes a
@@ -58,6 +58,7 @@ impl Network {
     pub(super) fn epochs(&self, load: &Load) -> Vec<Epoch> {
         let gateways = load.leaders.iter().map(|leader| gateway_key(*leader).address()).collect();
         let schedule = Schedule::new(gateways, load.blocks_per_term).expect("there are leaders");
+        let schedule = schedule.with_substitutes(load.substitutes).expect("a few");
         let delegations = load.leaders.iter().map(|leader| self.delegation(*leader));
         let delegations: Vec<_> = delegations.collect();
         let epoch = |(table, members): (&Table, &Arc<Membership>)| {
