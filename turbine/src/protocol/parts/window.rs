@@ -223,6 +223,7 @@ impl Parts {
         self.move_window();
         self.archive.forget_above(high);
         self.catch_up.forget_above(high);
+        self.substituting.forget_above(high);
         // What was looked at is now to be taken.
         for (from, hashed) in std::mem::take(&mut self.looked_at) {
             if self.ctx.window.place(self.ctx.now, hashed.shred().header().block) == Place::Inside {
