@@ -308,7 +308,8 @@ impl Parts {
                 Again::hand(&mut self.ctx, key, message);
             }
         }
-        self.archive.insert_whole((block, attempt), &places);
+        let rank = self.ctx.rank(&MessageKey { block, attempt, message: 0 });
+        self.archive.insert_whole((block, attempt, rank), &places);
         // Even if there is no room for it: it need not come again.
         self.archive.note_whole(block);
     }
