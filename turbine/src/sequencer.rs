@@ -52,8 +52,9 @@
 //! of messages that were handed on and may be again, the oldest block is let go first, and one that
 //! is complete as the overlay says at once. Of both a gateway has half before others make room for
 //! it, and who has an eighth or less makes none for those who have more. Of one place at
-//! most 4 messages and of one block 8 Envs of one gateway that gossip alone has brought, and a quarter
-//! of a block's messages are of substitutes. A block is handed on at
+//! most 4 messages and of one block 8 Envs of one gateway that gossip alone has brought, and an eighth
+//! of a block's messages are of each substitute. What waits of others than the gateway that a block
+//! counts for, which are those of higher ranks, makes room before all else. A block is handed on at
 //! most 32 times: for the later of two frags of gossip's only while the number is below 8, from
 //! there on gossip's frags need a Seal that proves them, and from 16 on the overlay alone counts. 64 choices are tried for a Seal.
 
@@ -82,8 +83,8 @@ pub const MAX_WAITING: usize = 64 * 1024 * 1024;
 pub const MAX_KEPT: usize = 64 * 1024 * 1024;
 /// Messages that are remembered of a block, all attempts together: ten minutes of frags.
 pub const MAX_MESSAGES: usize = 4096;
-/// Of these, what substitutes have sent.
-const MAX_SUBSTITUTED: usize = MAX_MESSAGES / 4;
+/// Of these, what one substitute has sent.
+const MAX_SUBSTITUTED: usize = MAX_MESSAGES / 8;
 /// Blocks that are handed on again at a time.
 const MAX_REPEATED: usize = 64;
 /// Numbers that the leader has for the attempts of a block.
@@ -175,7 +176,7 @@ impl Sequencer {
         if sealed {
             self.sealed = self.sealed.max(Some(number));
         }
-        let dropped = self.shrink(number);
+        let dropped = self.shrink((number, lead));
         if dropped && fate == Fate::Waiting { Fate::OutOfBounds } else { fate }
     }
 
@@ -276,11 +277,19 @@ impl Sequencer {
         }
     }
 
-    /// Drops waiting messages of the farthest blocks while too much waits, and kept messages of the
-    /// oldest while too much is kept; says whether any waiting message of `number` was dropped.
-    fn shrink(&mut self, number: u64) -> bool {
+    /// Drops waiting messages of the farthest blocks while too much waits, before all others those of
+    /// ranks that their block does not count for, and kept messages of the oldest while too much is
+    /// kept; says whether any waiting message of block `number` and of `rank` was dropped.
+    fn shrink(&mut self, (number, rank): (u64, u8)) -> bool {
         let mut dropped = false;
         while self.held.waiting > MAX_WAITING {
+            // They would be charged to the gateway that they were to stand in for.
+            let others = self.blocks.iter().rfind(|(_, block)| block.has_others());
+            if let Some((&farthest, _)) = others {
+                let gone = self.with(farthest, |block| block.drop_waiting_of_others(rank));
+                dropped |= gone == Some(true) && farthest == number;
+                continue;
+            }
             let gives = self.who_gives_way(|held| held.waiting, MAX_WAITING);
             let farthest = self.blocks.iter().rfind(|(_, block)| gives(block));
             let Some((&farthest, block)) = farthest else { break };

@@ -4,13 +4,14 @@
 //! [`decide`] says what to do. The rules:
 //!
 //! * The one that was obtained is saved and told again after a restart; the signer is asked for
-//!   nothing that is there already.
+//!   nothing that is there already. One that came by another way (the network file, a peer) is taken
+//!   for obtained once it holds and a block is known.
 //! * One for so many blocks is renewed in its last quarter, from the next block on: the key is the
 //!   same, so two that overlap are no two leaders.
 //! * Where another peer or key speaks for the gateway, it is taken over from the first block that no
 //!   node has open. But a node that has spoken for the gateway and sees a higher sequence for somebody
 //!   else leaves it at that: two nodes that took over from one another would never end.
-//! * The sequence is the time in seconds, or one more than the highest that is known. So it grows
+//! * The sequence is the time in milliseconds, or one more than the highest that is known. So it grows
 //!   without anything being remembered, and stays above what people number by hand.
 //!
 //! While the signer is away what there is holds; it is asked again after 1 to 64 s.
@@ -68,7 +69,7 @@ struct View<'a> {
     known: &'a [Delegation],
     /// The one that this node obtained last.
     own: Option<Delegation>,
-    /// The time, seconds since the Unix epoch.
+    /// The time, milliseconds since the Unix epoch.
     unix: u64,
 }
 
@@ -136,6 +137,13 @@ fn decide(settings: &Settings, view: &View<'_>) -> Step {
     }
 }
 
+/// Whether this node takes a delegation that holds for the one that it has obtained: from then on a
+/// higher sequence of somebody else's takes it over. While no block is known nobody can say which
+/// of them counts.
+fn takes(view: &View<'_>, held: &Delegation) -> bool {
+    view.head.is_some() && view.own.is_none_or(|own| own.sequence < held.sequence)
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     signer: String,
@@ -169,6 +177,10 @@ impl DelegationStatus {
             Step::Ask(_) => ("asking", inner.held, None),
         };
         (inner.state, inner.held, inner.elsewhere, inner.head) = (state, held, elsewhere, head);
+        // Where nothing is asked for, nothing that was refused is missing.
+        if !matches!(step, Step::Ask(_)) {
+            inner.error = None;
+        }
     }
 
     /// The gateway has posted a message of a block that this node does not lead: where no block is
@@ -317,12 +329,13 @@ impl Keeper {
             up: self.started.elapsed(),
             known: &known,
             own: self.own.map(|own| own.delegation),
-            unix: now.as_secs(),
+            unix: u64::try_from(now.as_millis()).unwrap_or_default(),
         };
         let step = decide(&self.settings, &view);
         self.status.note(&step, head);
         match step {
-            Step::Held(_) => self.status.lock().error = None,
+            Step::Held(held) if takes(&view, &held) => self.take(&epochs, held).await,
+            Step::Held(_) => {}
             Step::Wait(why) => self.say(why),
             Step::Elsewhere(peer) => self.leave_to(peer),
             Step::Ask(delegation) if Instant::now() >= self.ask_at => self.ask(delegation).await,
@@ -336,6 +349,25 @@ impl Keeper {
         let gateway = self.settings.signer.gateway();
         let all = epochs.newest().delegations().iter().filter(|leader| leader.gateway == gateway);
         all.map(|leader| leader.signed.delegation).collect()
+    }
+
+    /// Takes over a delegation that came by another way than from the signer.
+    async fn take(&mut self, epochs: &EpochsView, held: Delegation) {
+        let mut all = epochs.newest().delegations().iter().map(|leader| leader.signed);
+        let Some(signed) = all.find(|signed| signed.delegation == held) else { return };
+        self.own = Some(signed);
+        self.save(signed).await;
+    }
+
+    /// Saves a delegation for the next start.
+    async fn save(&self, signed: SignedDelegation) {
+        let path = self.settings.saved.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            write(&path, &signed).map_err(|error| format!("{}: {error}", path.display()))
+        });
+        if let Ok(Err(error)) = written.await {
+            tracing::warn!("the delegation could not be saved for the next start: {error}");
+        }
     }
 
     fn say(&mut self, why: &'static str) {
@@ -392,13 +424,7 @@ impl Keeper {
                 (self.failures, self.told_at, self.said) = (0, None, "");
                 self.own = Some(signed);
                 self.status.lock().error = None;
-                let path = self.settings.saved.clone();
-                let written = tokio::task::spawn_blocking(move || {
-                    write(&path, &signed).map_err(|error| format!("{}: {error}", path.display()))
-                });
-                if let Ok(Err(error)) = written.await {
-                    tracing::warn!("the delegation could not be saved for the next start: {error}");
-                }
+                self.save(signed).await;
                 let epochs = self.net.epochs();
                 self.tell(&epochs).await;
             }

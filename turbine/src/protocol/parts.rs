@@ -439,7 +439,7 @@ impl Parts {
     /// Keeps a message that is handed on, for peers and for the application itself.
     fn keep(&mut self, key: MessageKey, message: &VerifiedMessage, word: Word) {
         self.substituting.note(&mut self.ctx, &key, message.message().kind());
-        self.archive.insert(key, message, word);
+        self.archive.insert((key, self.ctx.rank(&key)), message, word);
         self.again.note(key.block);
     }
 

@@ -36,7 +36,7 @@ impl Newest {
         Some(Spread {
             key: header.message_key(),
             route: Route::from_wire(header.route, header.route_param)?,
-            leader: living.epoch().leader_index(header.block)?,
+            leader: living.epoch().leader_index_of(header.block, header.attempt)?,
             members: Arc::clone(living.epoch().members()),
             plan: Arc::clone(living.plans.get(header.plan)?),
             root: *root,
@@ -130,6 +130,23 @@ mod tests {
                 hops += 1;
                 assert!(hops < 6, "a circle");
             }
+        }
+    }
+
+    #[test]
+    fn the_tree_of_a_substitutes_message_begins_with_the_substitute() {
+        let mut world = World::new(&[1; 6], 4);
+        world.schedule = world.schedule.with_substitutes(1).unwrap();
+        let ctx = ctx(&world, 3, Config::new(CHAIN));
+        let mut newest = Newest::default();
+        // Attempts 0 and 1 are the substitute's.
+        for (attempt, leader) in [(0, 1), (1, 1), (2, 0)] {
+            let (header, root) = set(&world, 1);
+            newest.note(&SetHeader { attempt, ..header }, &root);
+            let spread = newest.spread(&ctx).unwrap();
+            assert_eq!((spread.leader, spread.key.attempt), (leader, attempt));
+            let alone = (0..).zip(spread.parents()).filter(|(_, parent)| parent.is_none());
+            assert_eq!(alone.map(|(at, _)| at).collect::<Vec<PeerIndex>>(), [leader]);
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! The substitute alone judges, by its own clock: whoever receives takes every rank and prefers the
 //! lower ones, so who was wrong about the silence has cost others a block that they drop again. Time
-//! runs from the Seal of the block before, or where there is none from the last message before, and
+//! runs from the Seal of the block before, or where there is none from the last message of ranks up
+//! to the one that counts for it (the lowest that has opened it, else the lowest that was heard), and
 //! rank r waits r times [`Config::substitute_after`](super::Config::substitute_after). Whoever sends
 //! *something* of the block is not silent.
 //!
@@ -43,6 +44,12 @@ impl Heard {
     /// The lowest rank that has opened the block.
     fn opened_by(&self) -> Option<u8> {
         (0..).zip(self.opened).find(|(_, opened)| *opened).map(|(rank, _)| rank)
+    }
+
+    /// The rank that counts: the lowest that has opened the block, else the lowest that was heard.
+    fn counts(&self) -> Option<usize> {
+        let opened = self.opened.iter().position(|opened| *opened);
+        opened.or_else(|| self.last.iter().position(Option::is_some))
     }
 
     /// The last message of a rank below `rank`.
@@ -89,6 +96,11 @@ impl Substituting {
         }
     }
 
+    /// The chain stands elsewhere: of blocks above `high` nothing was heard.
+    pub(super) fn forget_above(&mut self, high: u64) {
+        self.blocks.retain(|block, _| *block <= high);
+    }
+
     /// Whether this node may send a message of its own.
     ///
     /// # Errors
@@ -130,7 +142,8 @@ impl Substituting {
             return Err(not_due(None));
         }
         let sealed = before.sealed.filter(|_| number.checked_add(1) == Some(block));
-        let silent = sealed.or_else(|| before.last_below(RANKS));
+        // What higher ranks send of a block that is not theirs makes nobody less silent.
+        let silent = sealed.or_else(|| before.last_below(before.counts()? + 1));
         let begun = self.blocks.get(&block).and_then(|heard| heard.last_below(rank.into()));
         let since = silent.max(begun).ok_or(not_due(None))?;
         let due = since + ctx.config.substitute_after * u32::from(rank);
@@ -219,6 +232,43 @@ mod tests {
         assert_eq!(wait(substituting.may_open(&ctx, 5, 2)), Some(0), "two of 3, 4 and 5 are here");
         ctx.peers.disconnect(peer(4));
         assert_eq!(wait(substituting.may_open(&ctx, 5, 2)), None);
+    }
+
+    #[test]
+    fn what_higher_ranks_send_of_the_block_before_does_not_shift_the_time() {
+        let (mut ctx, mut substituting) = (second(), Substituting::default());
+        let start = ctx.now;
+        let at = |ctx: &mut Ctx, millis| ctx.now = start + Duration::from_millis(millis);
+        // Rank 1 has opened and sealed block 4, and then rank 0 opens it, and falls silent.
+        substituting.note(&mut ctx, &key(4, 2), Kind::Env);
+        substituting.note(&mut ctx, &key(4, 2), Kind::Seal);
+        at(&mut ctx, 100);
+        substituting.note(&mut ctx, &key(4, 4), Kind::Env);
+        at(&mut ctx, 1_000);
+        for (attempt, kind) in [(2, Kind::Frag), (2, Kind::Seal), (0, Kind::Env), (0, Kind::Seal)] {
+            substituting.note(&mut ctx, &key(4, attempt), kind);
+        }
+        assert_eq!(wait(substituting.may_open(&ctx, 5, 2)), Some(1_100));
+        substituting.note(&mut ctx, &key(4, 4), Kind::Frag);
+        assert_eq!(wait(substituting.may_open(&ctx, 5, 2)), Some(2_000));
+        // Where nobody has opened it the lowest that was heard counts.
+        let mut substituting = Substituting::default();
+        substituting.note(&mut ctx, &key(4, 2), Kind::Frag);
+        at(&mut ctx, 1_500);
+        substituting.note(&mut ctx, &key(4, 0), Kind::Frag);
+        assert_eq!(wait(substituting.may_open(&ctx, 5, 2)), Some(1_500));
+    }
+
+    #[test]
+    fn where_the_chain_stands_elsewhere_what_was_heard_above_is_forgotten() {
+        let (mut ctx, mut substituting) = (second(), Substituting::default());
+        for block in [4, 5, 900] {
+            substituting.note(&mut ctx, &key(block, 4), Kind::Env);
+        }
+        substituting.forget_above(4);
+        assert_eq!(substituting.blocks.keys().copied().collect::<Vec<_>>(), [4]);
+        ctx.now = ctx.now + Duration::from_secs(2);
+        assert_eq!(wait(substituting.may_open(&ctx, 5, 2)), Some(0), "5 was another chain's");
     }
 
     #[test]

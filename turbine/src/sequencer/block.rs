@@ -21,6 +21,9 @@ use super::{
     Fate, MAX_ATTEMPTS, MAX_GUESSED, MAX_MESSAGES, MAX_NUMBERS, MAX_SUBSTITUTED, numbered,
 };
 use crate::output::{Delivered, Output, RetractReason};
+use crate::schedule::MAX_SUBSTITUTES;
+
+const RANKS: usize = MAX_SUBSTITUTES as usize + 1;
 
 /// Where in its block a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +74,10 @@ pub(super) struct Block {
     lead: u8,
     /// Whether gateways of several ranks have.
     mixed: bool,
-    /// Messages of substitutes that were known.
-    substituted: usize,
+    /// Whether something may wait of higher ranks than `lead`.
+    others: bool,
+    /// Messages of substitutes that were known, by rank.
+    substituted: [usize; RANKS],
     openings: Openings,
     /// Frags by message index.
     frags: BTreeMap<u16, Vec<Candidate>>,
@@ -193,12 +198,32 @@ impl Block {
 
     /// Lets everything go that waits.
     pub(super) fn drop_waiting(&mut self) {
-        let (mut held, mut count) = (self.held, self.count);
+        self.drop_waiting_from(0);
+    }
+
+    /// Whether something may wait of gateways of higher ranks than the one that it counts for.
+    pub(super) const fn has_others(&self) -> bool {
+        self.others
+    }
+
+    /// Lets go what waits of these; says whether one of rank `rank` is of them.
+    pub(super) fn drop_waiting_of_others(&mut self, rank: u8) -> bool {
+        self.others = false;
+        self.drop_waiting_from(self.lead.saturating_add(1));
+        rank > self.lead
+    }
+
+    /// Lets everything go that waits of gateways of rank `lowest` and higher ones.
+    fn drop_waiting_from(&mut self, lowest: u8) {
+        let (mut held, mut count, mut substituted) = (self.held, self.count, self.substituted);
         let mut keep = |candidate: &Candidate| {
-            let keep = candidate.kept || candidate.delivered.is_none();
+            let keep = candidate.kept || candidate.delivered.is_none() || candidate.lead < lowest;
             if !keep {
                 held.sub(candidate);
                 count -= 1;
+                if let Some(of_rank) = substituted.get_mut(usize::from(candidate.lead)) {
+                    *of_rank = of_rank.saturating_sub(1);
+                }
             }
             keep
         };
@@ -206,7 +231,7 @@ impl Block {
         self.frags.values_mut().for_each(|all| all.retain(&mut keep));
         self.seals.retain(keep);
         self.frags.retain(|_, all| !all.is_empty());
-        (self.held, self.count) = (held, count);
+        (self.held, self.count, self.substituted) = (held, count, substituted);
     }
 
     /// Takes a message and appends to `out` what can be handed on.
@@ -219,6 +244,7 @@ impl Block {
         };
         let lead = delivered.rank;
         self.mixed |= lead != self.lead;
+        self.others |= lead != self.lead;
         if lead < self.lead {
             (self.gateway, self.lead) = (delivered.message.gateway(), lead);
         }
@@ -352,13 +378,17 @@ impl Block {
         whole: bool,
     ) -> Fate {
         let lead = delivered.rank;
-        if self.count >= MAX_MESSAGES || lead > 0 && self.substituted >= MAX_SUBSTITUTED {
+        let has_room = match self.substituted.get(usize::from(lead)) {
+            Some(of_rank) => lead == 0 || *of_rank < MAX_SUBSTITUTED,
+            None => false,
+        };
+        if self.count >= MAX_MESSAGES || !has_room {
             return Fate::OutOfBounds;
         }
         if signed == 0 && !self.make_room(place, lead) {
             return Fate::Conflict;
         }
-        self.substituted += usize::from(lead > 0);
+        self.substituted[usize::from(lead)] += usize::from(lead > 0);
         let candidate = Candidate {
             root: delivered.message.root(),
             delivered: whole.then(|| Arc::clone(delivered)),

@@ -8,7 +8,7 @@ use crate::config::SignerApi;
 const ME: PeerId = PeerId([1; 32]);
 const OTHER: PeerId = PeerId([2; 32]);
 const KEY: [u8; 32] = [3; 32];
-const NOW: u64 = 1_700_000_000;
+const NOW: u64 = 1_700_000_000_000;
 const LONG: Duration = Duration::from_secs(1_000);
 
 fn settings(blocks: Option<u64>) -> Settings {
@@ -91,6 +91,37 @@ fn two_nodes_of_a_gateway_do_not_take_over_from_one_another_for_ever() {
     assert_eq!(step(None, Some(40), LONG, &[first, second], Some(first)), Step::Held(first));
     // Without what it had before, a node is one that is to take over.
     assert!(matches!(step(None, Some(48), LONG, &[first, second], None), Step::Ask(_)));
+}
+
+#[test]
+fn a_node_that_did_not_get_its_delegation_from_the_signer_gives_way_as_well() {
+    let (given, second) =
+        (mine(0, u64::MAX, 7), Delegation { peer: OTHER, ..mine(49, u64::MAX, 8) });
+    let view = |head, own| View { head, up: LONG, known: &[], own, unix: NOW };
+    assert_eq!(step(None, Some(40), LONG, &[given], None), Step::Held(given));
+    assert!(takes(&view(Some(40), None), &given), "from now on it is its own");
+    assert!(!takes(&view(None, None), &given), "no block is known");
+    assert!(!takes(&view(Some(40), Some(given)), &given));
+    let renewed = mine(60, 123, 9);
+    assert!(takes(&view(Some(70), Some(given)), &renewed));
+    assert!(!takes(&view(Some(40), Some(renewed)), &given));
+    assert_eq!(step(None, Some(48), LONG, &[given, second], Some(given)), Step::Elsewhere(OTHER));
+}
+
+#[test]
+fn an_error_of_the_signers_is_told_until_nothing_is_asked_for() {
+    let status = DelegationStatus::default();
+    for (step, told) in [
+        (Step::Ask(mine(0, 9, 1)), true),
+        (Step::Held(mine(0, 9, 1)), false),
+        (Step::Wait("somebody else"), false),
+        (Step::Elsewhere(OTHER), false),
+    ] {
+        status.lock().error = Some("refused".into());
+        status.note(&step, Some(1));
+        assert_eq!(status.describe().is_some(), told, "{step:?}");
+        assert_eq!(status.json()["error"].is_string(), told, "{step:?}");
+    }
 }
 
 #[test]

@@ -10,11 +10,17 @@
 //! * An attempt that is whole, but not by shreds alone, counts only if its Seal
 //!   [says so](super::content); else what others have said of it is dropped.
 //!
+//! # Substitutes
+//! Each rank has attempts of its own. Of two that are whole the one of the lower rank is the block,
+//! whoever's word they are: a scheduled gateway's own signature says more than that its substitute's
+//! shreds came.
+//!
 //! # Who makes room
 //! The lowest block. But what may not be the chain at all pushes out little of what is: blocks above
 //! the newest that is open have a [quarter](FUTURE) of the bytes, and of blocks that nobody has
 //! executed yet a gateway has [half](SHARE).
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, B256};
@@ -67,6 +73,8 @@ struct Opening {
     signed: usize,
     /// It is here from Env to the Seal at this place.
     whole: Option<u16>,
+    /// Of the gateway that leads it; 0 of the scheduled one.
+    rank: u8,
 }
 
 impl Opening {
@@ -110,7 +118,8 @@ impl Opening {
         };
         self.whole = all.iter().copied().find(counts);
         if self.whole.is_none() && !all.is_empty() {
-            let messages = std::mem::take(self).messages.into_iter();
+            let empty = Self { rank: self.rank, ..Self::default() };
+            let messages = std::mem::replace(self, empty).messages.into_iter();
             messages.filter(|(_, kept)| kept.is_signed()).for_each(|(at, kept)| self.put(at, kept));
         }
     }
@@ -128,10 +137,17 @@ impl Block {
         self.openings.values().map(|opening| opening.bytes).sum()
     }
 
-    /// The newest attempt that is whole, by the leader's word if there is one.
+    /// Of the lowest rank the newest attempt for which `which` holds, by the leader's word if there is
+    /// one.
+    fn best(&self, which: impl Fn(&Opening) -> bool) -> Option<(u8, &Opening)> {
+        let all = self.openings.iter().filter(|(_, opening)| which(opening));
+        all.map(|(at, opening)| (*at, opening))
+            .max_by_key(|(attempt, o)| (Reverse(o.rank), o.signed > 0, *attempt))
+    }
+
+    /// The attempt that is whole and counts.
     fn whole(&self) -> Option<(u8, &Opening)> {
-        let whole = self.openings.iter().filter(|(_, opening)| opening.whole.is_some());
-        whole.map(|(at, o)| (*at, o)).max_by_key(|(attempt, o)| (o.signed > 0, *attempt))
+        self.best(|opening| opening.whole.is_some())
     }
 
     /// Makes room for an attempt, or says that there is none.
@@ -184,10 +200,10 @@ impl Archive {
         }
     }
 
-    /// Keeps a message of a gateway's if there is room for it.
+    /// Keeps a message of a gateway's, which leads by this rank, if there is room for it.
     pub(in crate::protocol) fn insert(
         &mut self,
-        key: MessageKey,
+        (key, rank): (MessageKey, u8),
         message: &VerifiedMessage,
         word: Word,
     ) {
@@ -205,7 +221,7 @@ impl Archive {
             }
             _ => {}
         }
-        self.put((key.block, key.attempt), word, &[(key.message, message.clone())]);
+        self.put((key.block, key.attempt, rank), word, &[(key.message, message.clone())]);
         let Some(opening) = self.opening_mut(&key) else { return };
         let (bytes, was_whole) = (opening.bytes, opening.whole.is_some());
         opening.judge();
@@ -219,10 +235,10 @@ impl Archive {
     }
 
     /// Keeps a block that a peer has sent from Env to Seal, which [agree](agrees), if there is room
-    /// for it.
+    /// for it: its number, attempt, and the rank of its gateway.
     pub(in crate::protocol) fn insert_whole(
         &mut self,
-        (block, attempt): (u64, u8),
+        (block, attempt, rank): (u64, u8, u8),
         messages: &[(u16, VerifiedMessage)],
     ) {
         let key = MessageKey { block, attempt, message: 0 };
@@ -234,7 +250,7 @@ impl Archive {
         };
         // The attempt is the peer's word: under that number the leader has sent something else.
         if self.opening(&key).is_none_or(|opening| !differs(opening)) {
-            self.put((block, attempt), Word::Told, messages);
+            self.put((block, attempt, rank), Word::Told, messages);
             let end = messages.last().map(|(at, _)| *at);
             let opening = self.opening_mut(&key);
             if let Some(opening) = opening.filter(|o| end.is_some_and(|end| o.is_full(end))) {
@@ -246,7 +262,7 @@ impl Archive {
     /// Keeps messages of one attempt, all or none.
     fn put(
         &mut self,
-        (number, attempt): (u64, u8),
+        (number, attempt, rank): (u64, u8, u8),
         word: Word,
         messages: &[(u16, VerifiedMessage)],
     ) {
@@ -260,6 +276,7 @@ impl Archive {
         let before = block.bytes();
         if block.admit(attempt, word) {
             let opening = block.openings.entry(attempt).or_default();
+            opening.rank = rank;
             for (at, message) in messages {
                 let signed = opening.messages.get(at).is_some_and(Kept::is_signed);
                 if word == Word::Leader || !signed {
@@ -402,12 +419,12 @@ impl Archive {
     }
 
     /// The messages of the newest attempt of a block, from the Env on, as far as they follow one
-    /// another without a gap: the newest by the leader's word, or else one that is whole.
+    /// another without a gap: of the lowest rank of which there is such a one, the newest by the
+    /// leader's word, or else one that is whole.
     pub(in crate::protocol) fn newest(&self, block: u64) -> Vec<(MessageKey, VerifiedMessage)> {
         let Some(of) = self.blocks.get(&block) else { return Vec::new() };
-        let all = || of.openings.iter().rev().map(|(attempt, opening)| (*attempt, opening));
-        let newest = all().find(|(_, opening)| opening.signed > 0);
-        let newest = newest.or_else(|| of.whole()).or_else(|| all().next());
+        let newest = of.best(|opening| opening.signed > 0 || opening.whole.is_some());
+        let newest = newest.or_else(|| of.best(|_| true));
         let Some((attempt, opening)) = newest else { return Vec::new() };
         let end = opening.whole.unwrap_or(u16::MAX);
         let places = (0..=end).zip(opening.messages.range(..=end));

@@ -254,7 +254,7 @@ impl Fallback {
             .filter(|(key, message)| {
                 let leads = ctx.leader_key_of(key) == Some(ctx.me());
                 let mine = leads || self.is_holder(ctx, key, message, listener);
-                mine && !self.seen.is_unpublished(key, message.root())
+                mine && !self.seen.is_unpublished(key, message.root(), message.gateway())
             })
             .map(|(_, message)| message.clone())
             .collect();

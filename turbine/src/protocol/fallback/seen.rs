@@ -71,7 +71,9 @@ impl Seen {
     /// next one, the rest goes with the newest Env that is known.
     pub(super) fn guess(&self, block: u64, kind: Kind, gateway: Address, lead: &Lead) -> u8 {
         let envs = self.at((block, 0)).iter().filter(|seen| seen.gateway == gateway);
+        // Of what a peer said of its own accord nothing counts that the gateway cannot have.
         let newest = envs.map(|seen| seen.attempt).max();
+        let newest = newest.map(|newest| newest.clamp(lead.first_attempt, lead.last_attempt));
         match (kind, newest) {
             (_, None) => lead.first_attempt,
             (Kind::Env, Some(newest)) => newest.saturating_add(1).min(lead.last_attempt),
@@ -121,10 +123,10 @@ impl Seen {
         }
     }
 
-    /// Whether a message must not be published by this node.
-    pub(super) fn is_unpublished(&self, key: &MessageKey, root: B256) -> bool {
+    /// Whether a message of a gateway's must not be published by this node.
+    pub(super) fn is_unpublished(&self, key: &MessageKey, root: B256, gateway: Address) -> bool {
         let mut all = self.at((key.block, key.message)).iter();
-        all.any(|seen| seen.root == root && seen.unpublished)
+        all.any(|seen| seen.root == root && seen.gateway == gateway && seen.unpublished)
     }
 
     /// Drops the blocks below `low`.
@@ -192,6 +194,10 @@ mod tests {
             assert_eq!(entry.attempt, attempt, "though another has signed the same content");
         }
         assert!(seen.entry(key(1, 0, 0), root(3), GATEWAY).is_some(), "known already");
+        // Nor is an attempt guessed that it cannot have.
+        let lead = Lead { rank: 1, first_attempt: 2, last_attempt: 3 };
+        assert_eq!(seen.guess(1, Kind::Frag, substitute, &lead), 2);
+        assert_eq!(seen.guess(1, Kind::Frag, GATEWAY, &lead), 3);
     }
 
     #[test]
@@ -219,7 +225,11 @@ mod tests {
         let mut seen = Seen::default();
         seen.entry(key(1, 0, 1), root(1), GATEWAY).unwrap().unpublished = true;
         seen.entry(key(1, 1, 1), root(2), GATEWAY).unwrap();
-        let unpublished = |n| seen.is_unpublished(&key(1, 0, 1), root(n));
+        let unpublished = |n| seen.is_unpublished(&key(1, 0, 1), root(n), GATEWAY);
         assert_eq!([1, 2, 3].map(unpublished), [true, false, false]);
+        // Who has signed the same with the usual one.
+        let substitute = Address::repeat_byte(2);
+        seen.entry(key(1, 0, 1), root(1), substitute).unwrap();
+        assert!(!seen.is_unpublished(&key(1, 0, 1), root(1), substitute));
     }
 }

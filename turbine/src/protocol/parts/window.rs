@@ -223,6 +223,7 @@ impl Parts {
         self.move_window();
         self.archive.forget_above(high);
         self.catch_up.forget_above(high);
+        self.substituting.forget_above(high);
         // What was looked at is now to be taken.
         for (from, hashed) in std::mem::take(&mut self.looked_at) {
             if self.ctx.window.place(self.ctx.now, hashed.shred().header().block) == Place::Inside {
@@ -307,7 +308,8 @@ impl Parts {
                 Again::hand(&mut self.ctx, key, message);
             }
         }
-        self.archive.insert_whole((block, attempt), &places);
+        let rank = self.ctx.rank(&MessageKey { block, attempt, message: 0 });
+        self.archive.insert_whole((block, attempt, rank), &places);
         // Even if there is no room for it: it need not come again.
         self.archive.note_whole(block);
     }

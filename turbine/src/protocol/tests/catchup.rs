@@ -823,7 +823,7 @@ fn time_for(questions: usize, count: u64, len: usize) -> Duration {
         let all: Vec<_> = (0..).zip(all.map(|message| net.world.sign(message))).collect();
         for node in &mut net.nodes[..LAST] {
             node.parts.archive.set_open(Some(number));
-            node.parts.archive.insert_whole((number, 0), &all);
+            node.parts.archive.insert_whole((number, 0, 0), &all);
         }
     }
     let now = net.now;

@@ -111,6 +111,56 @@ fn a_later_env_of_gossips_is_newer_than_the_first_attempt_of_the_scheduled_gatew
 }
 
 #[test]
+fn a_substitute_that_signs_without_end_takes_nothing_of_another() {
+    let mut sequencer = Sequencer::new(3);
+    let mut push = |via, message: &VerifiedMessage, attempt, rank| {
+        let delivered = Delivered { rank, ..(*by(via, message, attempt)).clone() };
+        let mut out = Vec::new();
+        let fate = sequencer.push(Arc::new(delivered), &mut out);
+        (fate, out.iter().map(describe).collect::<Vec<_>>())
+    };
+    let third = GatewayKey::from_bytes([0x33; 32]).unwrap();
+    let by_third = |message: VerifiedMessage| third.sign_verified(message.message().clone());
+    let fates: Vec<Fate> = (0..MAX_SUBSTITUTED as u64 + 1)
+        .map(|seq| push(Via::Turbine, &by_third(frag(7, seq)), 0, 3).0)
+        .collect();
+    let (last, before) = fates.split_last().unwrap();
+    assert!(before.iter().all(|fate| *fate == Fate::Waiting));
+    assert_eq!(*last, Fate::OutOfBounds);
+    // Attempts 4 and 5 are those of the first substitute.
+    let block = [env_at(7, 1), frag_with(7, 0, false, 1), seal(7, 1)].map(|m| substitute(&m));
+    let out: Vec<String> =
+        block.iter().flat_map(|message| push(Via::Turbine, message, 4, 1).1).collect();
+    assert_eq!(out, ["7.4.0", "7.4.1", "7.4.2"]);
+}
+
+#[test]
+fn what_waits_of_a_substitute_is_not_charged_to_who_leads() {
+    let tx = vec![1; 8 * 1024 * 1024];
+    let big = |block, seq| BlockBuilder::new(block).frag_at(seq, [tx.clone()]);
+    let key = GatewayKey::from_bytes([0x22; 32]).unwrap();
+    let mut bench = Bench::new();
+    // The scheduled gateway's frags wait for their Env; of block 9 only its substitute's are here.
+    for block in [7, 8] {
+        bench.turbine(&sign(big(block, 0)), 2);
+    }
+    bench.turbine(&key.sign_verified(big(9, 0)), 0);
+    for seq in 1..12 {
+        bench.turbine(&key.sign_verified(big(8, seq)), 0);
+        assert!(bench.sequencer.waiting() <= MAX_WAITING);
+    }
+    for block in [7, 8, 9] {
+        let waiting = bench.sequencer.blocks[&block].held().waiting;
+        assert!(waiting > tx.len(), "it is where it was, in block {block}");
+    }
+    // What was dropped may come again.
+    let again = key.sign_verified(big(8, 1));
+    assert_eq!(bench.push(Via::Turbine, &again, 0).0, Fate::Waiting);
+    assert_eq!(bench.turbine(&env(8), 2), ["8.2.0", "8.2.1"]);
+    assert_eq!(bench.turbine(&env(7), 2), ["7.2.0", "7.2.1"]);
+}
+
+#[test]
 fn a_substitute_that_signs_without_end_leaves_room() {
     let mut bench = Bench::new();
     for n in 0..2 * MAX_SUBSTITUTED as u64 {

@@ -9,11 +9,11 @@ fn key(block: u64, attempt: u8, message: u16) -> MessageKey {
 }
 
 fn put(archive: &mut Archive, key: MessageKey, message: &VerifiedMessage) {
-    archive.insert(key, message, Word::Leader);
+    archive.insert((key, 0), message, Word::Leader);
 }
 
 fn tell(archive: &mut Archive, key: MessageKey, message: &VerifiedMessage) {
-    archive.insert(key, message, Word::Told);
+    archive.insert((key, 0), message, Word::Told);
 }
 
 fn keep(archive: &mut Archive, block: u64, attempt: u8) {
@@ -60,6 +60,41 @@ fn blocks_are_whole_from_env_to_seal_and_come_in_order() {
     assert_eq!(from(8, 2), [(8, 2)]);
     archive.forget_above(6);
     assert_eq!((archive.range(), archive.is_whole(8)), ((5, 6), false));
+}
+
+#[test]
+fn a_whole_block_of_the_scheduled_gateway_comes_before_one_of_its_substitute() {
+    let mut archive = Archive::new(usize::MAX, 100);
+    let other = GatewayKey::from_bytes([7; 32]).unwrap();
+    let block = [env(5), frag_with(5, 0, false, 1), true_seal(5, 1)];
+    // Shreds have brought the substitute's, of attempt 0; with one substitute the scheduled gateway
+    // begins with attempt 2.
+    for (at, message) in (0..).zip(&block) {
+        let message = other.sign_verified(message.message().clone());
+        archive.insert((key(5, 0, at), 1), &message, Word::Leader);
+    }
+    assert_eq!(attempts(&archive, 5), [0, 0, 0]);
+    for (at, message) in (0..).zip(&block[..2]) {
+        tell(&mut archive, key(5, 2, at), message);
+    }
+    assert_eq!(attempts(&archive, 5), [0, 0, 0], "it is not whole");
+    let newest = |archive: &Archive| {
+        archive.newest(5).iter().map(|(key, _)| key.attempt).collect::<Vec<_>>()
+    };
+    assert_eq!(newest(&archive), [0, 0, 0]);
+    tell(&mut archive, key(5, 2, 2), &block[2]);
+    assert_eq!(attempts(&archive, 5), [2, 2, 2]);
+    assert_eq!(newest(&archive), [2, 2, 2]);
+    assert!(archive.from(5, 0, 5).all(|(_, message)| message.gateway() == block[0].gateway()));
+    // The other way round, and as a block that a peer has sent.
+    let mut archive = Archive::new(usize::MAX, 100);
+    let whole: Vec<_> = (0..).zip(block.iter().cloned()).collect();
+    archive.insert_whole((5, 2, 0), &whole);
+    for (at, message) in (0..).zip(&block) {
+        let message = other.sign_verified(message.message().clone());
+        archive.insert((key(5, 1, at), 1), &message, Word::Leader);
+    }
+    assert_eq!(attempts(&archive, 5), [2, 2, 2]);
 }
 
 #[test]
@@ -172,7 +207,7 @@ fn what_shreds_bring_takes_the_place_of_what_was_told() {
     assert_eq!(messages, [env(7), frag(7, 0), seal(7, 1)]);
     // And nothing that is told takes the place of that.
     tell(&mut archive, key(7, 0, 1), &frag_with(7, 0, false, 9));
-    archive.insert_whole((7, 0), &[(0, env_at(7, 99)), (1, seal(7, 0))]);
+    archive.insert_whole((7, 0, 0), &[(0, env_at(7, 99)), (1, seal(7, 0))]);
     let messages: Vec<_> = archive.from(7, 0, 7).map(|(_, message)| message.clone()).collect();
     assert_eq!(messages, [env(7), frag(7, 0), seal(7, 1)]);
     let count = archive.blocks[&7].openings[&0].signed;
