@@ -100,7 +100,8 @@ class Network {
       focus: node.i === this.focus, share: node.have / most, region: tree && node.member !== null ? tree.regions[node.member] : 0,
     })), parents);
     setText(byId('legend'), `Lines: the tree of the newest message${tree ? ` (${tree.route})` : ''}. Dots: shreds, as nodes counted them on their connections. `
-      + 'A full ring: the leader; a dashed one: the next.');
+      + 'A full ring: the leader; a dashed one: the next. Blue: on the overlay; brown: probing gossip; orange: on gossip; crossed out: stopped. '
+      + 'Green arc: its share of the open block.');
   }
 
   buttons({ loss, udpBlocked, paused, faults }) {
