@@ -62,7 +62,7 @@ enum Wish {
 }
 
 /// Reads keys on a thread of their own, which waits for the terminal.
-fn keys(wishes: mpsc::UnboundedSender<Wish>) {
+fn keys(wishes: &mpsc::UnboundedSender<Wish>) {
     for key in stdin().keys() {
         let wish = match key {
             Ok(Key::Char('q') | Key::Esc | Key::Ctrl('c' | 'd')) | Err(_) => Wish::End,
@@ -99,7 +99,7 @@ pub(super) async fn top(args: TopArgs) -> anyhow::Result<i32> {
     let screen = stdout().into_raw_mode()?.into_alternate_screen()?;
     let mut terminal = Terminal::new(TermionBackend::new(screen))?;
     let (sender, mut wishes) = mpsc::unbounded_channel();
-    std::thread::Builder::new().name("keys".into()).spawn(|| keys(sender))?;
+    std::thread::Builder::new().name("keys".into()).spawn(move || keys(&sender))?;
     let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let client = HttpClient { timeout: Duration::from_secs(2), max_response: MAX_PICTURE };
     let mut seen = Seen::new(&args.rpc, colours);

@@ -37,7 +37,7 @@ async fn published(gateways: usize) -> Vec<(&'static str, u64)> {
         }
     }
     let of = |node: &fragcast::node::Node| node.state().published.iter().collect::<Vec<_>>();
-    let mut all = of(&network.nodes()[0]);
+    let mut all = of(network.nodes()[0]);
     for node in &network.nodes()[1..] {
         all.iter_mut().zip(of(node)).for_each(|(sum, (_, count))| sum.1 += count);
     }

@@ -305,8 +305,9 @@ async fn latencies(devnet: &running::Devnet) {
     }
     let messages = other["messages"].as_array().unwrap();
     assert!(messages.iter().all(is_told), "{other:#}");
+    // What came by gossip alone has no time of sending, so not every way has latencies.
+    assert!(messages.iter().any(|of| of["via"] == "overlay"), "{other:#}");
     for via in ["overlay", "repair", "gossip"] {
-        assert!(messages.iter().any(|of| of["via"] == via), "{via}: {other:#}");
         assert!(other["first"][via].as_u64().is_some_and(|n| n > 0), "{via}: {other:#}");
     }
     assert!(["overlay", "gossip"].iter().any(|way| is_told(&other["lead"][*way])), "{other:#}");

@@ -108,7 +108,7 @@ pub fn admit(
             });
             checked.map_err(|error| match error {
                 EVMError::Transaction(error) => refused(&error, tx, &header),
-                other => failed(other, |error| form(error)),
+                other => failed(other, form),
             })
         }
         (BlockEnv::Op(mut env), Envelope::Op(envelope)) if !tx.envelope.is_deposit() => {
@@ -129,7 +129,7 @@ pub fn admit(
                 EVMError::Transaction(OpTransactionError::Base(error)) => {
                     refused(&error, tx, &header)
                 }
-                other => failed(other, |error| form(error)),
+                other => failed(other, form),
             })
         }
         _ => return Err(NotAdmitted::Invalid(Why::Type, "transaction type not supported".into())),

@@ -82,7 +82,7 @@ impl Inner {
             self.items.iter().enumerate().filter(move |(_, item)| first(item))
         };
         if beginnings().count() > 1 {
-            let newest = beginnings().last().map_or(0, |(at, _)| at);
+            let newest = beginnings().next_back().map_or(0, |(at, _)| at);
             return (number(newest), false, None);
         }
         if let Some(at) = place(&|item| item.at == after) {

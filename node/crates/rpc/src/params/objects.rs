@@ -46,8 +46,7 @@ fn checked(
             continue;
         }
         let is = |other: &&str| name.eq_ignore_ascii_case(other);
-        let found =
-            fields.iter().find(|(main, others, _)| is(main) || others.iter().any(|o| is(o)));
+        let found = fields.iter().find(|(main, others, _)| is(main) || others.iter().any(is));
         let Some((main, _, check)) = found else {
             if unknown == Unknown::Refuse {
                 let names: Vec<_> = fields.iter().map(|(main, ..)| *main).collect();

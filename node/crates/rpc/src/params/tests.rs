@@ -46,8 +46,8 @@ fn never() -> Vec<Value> {
     hex.iter().map(|text| json!(text)).chain(others.as_array().unwrap().clone()).collect()
 }
 
-fn with(mut values: Vec<Value>, more: Value) -> Vec<Value> {
-    values.extend(more.as_array().unwrap().clone());
+fn with(mut values: Vec<Value>, more: impl Into<Value>) -> Vec<Value> {
+    values.extend(more.into().as_array().unwrap().iter().cloned());
     values
 }
 

@@ -182,7 +182,8 @@ fn cases(chain: &TestChain, prague: bool, osaka: bool) -> Vec<(Tx, Option<(Why, 
 
 #[test]
 fn what_is_admitted_is_what_the_executor_includes() {
-    let forks: [(&[(&str, u64)], bool, bool); 3] = [
+    type Forks = &'static [(&'static str, u64)];
+    let forks: [(Forks, bool, bool); 3] = [
         (&[], false, false),
         (&[("prague", 0)], true, false),
         (&[("prague", 0), ("osaka", 0)], true, true),

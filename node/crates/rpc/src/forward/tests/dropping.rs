@@ -67,7 +67,7 @@ async fn whoever_waits_for_what_is_dropped_is_told_why() {
     let other = transfer(&chain, 1, 2);
     let hash = forwarder.send(&transfer(&chain, 1, 1)).await.unwrap();
     let mut block = chain.open();
-    chain.frag(&mut block, &[other.clone()], false);
+    chain.frag(&mut block, std::slice::from_ref(&other), false);
     eventually("taken out", || forwarder.is_empty()).await;
     assert_eq!(forwarder.dropped(hash), Some(Dropped::Replaced(keccak256(&other))));
 }

@@ -51,10 +51,10 @@ impl Gateway {
     }
 }
 
-async fn serve<F: Fn(&Bytes) -> Answer>(
-    state: Arc<(Arc<Mutex<Vec<Bytes>>>, F, Arc<Mutex<Vec<Value>>>)>,
-    asked: Asked,
-) -> Answered {
+/// What was sent, what is answered, and the conditions that were told.
+type State<F> = (Arc<Mutex<Vec<Bytes>>>, F, Arc<Mutex<Vec<Value>>>);
+
+async fn serve<F: Fn(&Bytes) -> Answer>(state: Arc<State<F>>, asked: Asked) -> Answered {
     let request: Value = serde_json::from_slice(&asked.body).unwrap();
     if request["method"] == "eth_sendRawTransactionConditional" {
         state.2.lock().unwrap().push(request["params"][1].clone());

@@ -147,7 +147,7 @@ fn what_blocks_leave_out_is_dropped_and_what_waits_is_not() {
     table.stands(second.hash, broke, 21);
     assert_eq!(table.take_dropped()[0].1.label(), "funds");
     // Nonces that have passed.
-    table.insert(first.clone(), 10, now).unwrap();
+    table.insert(first, 10, now).unwrap();
     assert_eq!(table.advance(A, 6, 22), None);
     assert_eq!(table.take_dropped()[0].1.to_string(), "nonce too low: next nonce 6, tx nonce 5");
     assert_eq!(table.len(), 0);

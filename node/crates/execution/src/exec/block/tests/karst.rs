@@ -271,7 +271,7 @@ fn the_first_block_of_a_fork_holds_deposits_only_from_jovian_on() {
         // The parent is the last block before the fork.
         for before in [1, 2] {
             let first = Ground::new(fork, FORK - before);
-            assert!(first.block(LIMIT, &[other.clone()]).is_ok());
+            assert!(first.block(LIMIT, std::slice::from_ref(&other)).is_ok());
             let reason = refusal(first.block(LIMIT, &[other.clone(), transfer(0, 21_000)]), 2);
             assert!(reason.contains("deposits only"), "{reason}");
         }
