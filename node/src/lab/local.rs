@@ -53,6 +53,8 @@ pub struct LocalNetwork {
     sent: BTreeMap<u64, Vec<B256>>,
     /// While true, no UDP packet passes.
     cut: bool,
+    /// What every node throws away, but for those that lose most.
+    loss: Loss,
     /// The times when no UDP packet passed, with the first message handed in during each.
     cuts: Vec<Cut>,
 }
@@ -134,8 +136,8 @@ impl LocalNetwork {
         }
         let http = HttpClient { timeout: Duration::from_secs(60), ..HttpClient::default() };
         let (sent, cuts) = (BTreeMap::new(), Vec::new());
-        let options = options.clone();
-        Ok(Self { seats, gateways, network, options, news, http, sent, cut: false, cuts })
+        let (options, loss) = (options.clone(), Loss::new(options.loss, 0));
+        Ok(Self { seats, gateways, network, options, news, http, sent, cut: false, loss, cuts })
     }
 
     /// Starts another node, which knows a bootstrap address, that of node `first`, and the registry. It
@@ -201,17 +203,19 @@ impl LocalNetwork {
         let around = Around { news: &self.news, execution };
         let seat =
             self.seats.get_mut(index).with_context(|| format!("there is no node {index}"))?;
+        seat.loss.set(self.loss.share());
         seat.start(index, self.cut, around).await
     }
 
     /// From now on every node throws away this share of its outgoing shreds.
     pub fn set_loss(&self, share: f64) {
+        self.loss.set(share);
         self.seats.iter().for_each(|seat| seat.loss.set(share));
     }
 
-    /// The share that node 0 throws away.
+    /// The share that every node throws away, but for those that lose most.
     pub fn loss(&self) -> f64 {
-        self.seats.first().map_or(0.0, |seat| seat.loss.share())
+        self.loss.share()
     }
 
     /// Whether no UDP packet passes.

@@ -9,7 +9,7 @@ mod book;
 pub mod hub;
 mod picture;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
 use fragcast_execution::executor::{BlockReport, ChainEvent};
@@ -40,6 +40,8 @@ pub struct Live {
     book: Mutex<Book>,
     /// The tree that was drawn last.
     tree: Mutex<Option<(MessageKey, Value)>>,
+    /// Who makes its pictures: it has the node's state, and so is not kept alive from here.
+    hub: OnceLock<Weak<Hub>>,
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,9 +54,20 @@ impl Live {
         lock(&self.book).verdict(report);
     }
 
-    /// A message came both ways.
+    /// A message came both ways. Whoever calls carries messages and waits for nobody who draws: a lead
+    /// that finds the book in use is left out of the picture, and counted elsewhere all the same.
     pub(crate) fn race(&self, race: &Race) {
-        lock(&self.book).race(race);
+        match self.book.try_lock() {
+            Ok(mut book) => book.race(race),
+            Err(TryLockError::Poisoned(book)) => book.into_inner().race(race),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+
+    /// How many read its pictures, and how many were dropped for being slow.
+    pub(crate) fn readers(&self) -> (usize, u64) {
+        let hub = self.hub.get().and_then(Weak::upgrade);
+        hub.map_or((0, 0), |hub| (hub.readers(), hub.slow()))
     }
 
     /// The tree of a message, drawn once for all who ask while it is the newest.
@@ -99,8 +112,11 @@ impl Live {
 
 /// The hub of a node's pictures.
 pub fn hub(state: &Arc<NodeState>, patience: Duration, memory: Arc<Memory>) -> Arc<Hub> {
-    let state = Arc::clone(state);
-    Hub::new(Box::new(move || state.live.sections(&state)), patience, memory)
+    let painted = Arc::clone(state);
+    let hub = Hub::new(Box::new(move || painted.live.sections(&painted)), patience, memory);
+    // A node has one hub: the first, whose readers are counted.
+    let _ = state.live.hub.set(Arc::downgrade(&hub));
+    hub
 }
 
 /// Notes what is handed on and what is executed, until the node ends or the task is aborted.
@@ -140,5 +156,37 @@ pub async fn follow(
                 Err(RecvError::Closed) => chain = None,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fragcast_shredder::Kind;
+    use fragcast_turbine::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_lead_waits_for_nobody_who_draws() {
+        let (live, at) = (Live::default(), Timestamp::from_micros(1));
+        let key = MessageKey { block: 1, attempt: 0, message: 0 };
+        let race = Race { key, kind: Kind::Env, overlay_at: at, gossip_at: at };
+        let drawing = lock(&live.book);
+        live.race(&race);
+        drop(drawing);
+        live.race(&race);
+    }
+
+    #[test]
+    fn readers_are_counted_while_there_is_a_hub() {
+        let live = Live::default();
+        assert_eq!(live.readers(), (0, 0));
+        let paint = Box::new(|| vec![("still", Value::Null)]);
+        let hub = Hub::new(paint, Duration::from_secs(1), Memory::new(1024 * 1024));
+        live.hub.set(Arc::downgrade(&hub)).unwrap();
+        let reader = hub.read();
+        assert_eq!(live.readers(), (1, 0));
+        drop(reader);
+        assert_eq!(live.readers(), (0, 0));
     }
 }

@@ -178,6 +178,10 @@ impl NodeState {
         let kind = Some(("kind", "fragcast"));
         metrics.gauge("fragcast_subscribers", kind, load(&self.rpc.subscribers) as f64);
         metrics.counter("fragcast_subscribers_dropped_total", kind, load(&self.rpc.slow));
+        let (readers, slow) = self.live.readers();
+        let kind = Some(("kind", "live"));
+        metrics.gauge("fragcast_subscribers", kind, readers as f64);
+        metrics.counter("fragcast_subscribers_dropped_total", kind, slow);
         self.port_metrics();
         if let Some(engine) = &self.engine {
             let s = engine.snapshot();

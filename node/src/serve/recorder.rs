@@ -204,7 +204,8 @@ impl Scrape<'_> {
         let left = lock(&recorder.left).count;
         recorder.counter("fragcast_metrics_refused_total", None, left);
         let (samples, copied) = (lock(&recorder.samples), lock(&recorder.copied));
-        let observed = lock(&recorder.observed);
+        // Whoever observes carries messages: it waits for a copy, not for the page to be written.
+        let observed = lock(&recorder.observed).clone();
         let mut text = String::new();
         for metric in catalogue::all() {
             let name = metric.name;

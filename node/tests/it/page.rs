@@ -71,6 +71,11 @@ async fn a_subscription_gives_a_whole_picture_and_then_what_changes() {
     let mut partial = 0;
     while !is_done(&whole) {
         let news = next(&mut pictures).await;
+        if news["whole"] == true {
+            // A busy machine let pictures be missed.
+            whole = news;
+            continue;
+        }
         assert_eq!(news["seq"].as_u64(), whole["seq"].as_u64().map(|seq| seq + 1));
         partial += u64::from(news["whole"] == false && news.get("node").is_none());
         for (name, section) in news.as_object().unwrap() {
@@ -119,6 +124,15 @@ async fn a_devnet_is_broken_and_mended_by_who_has_the_key() {
     let dead = picture(&page, |picture| picture["nodes"][0]["state"] == "stopped").await;
     let at = dead["nodes"][1]["verified"].as_u64().unwrap();
     control(&page, &key, json!({ "action": "start", "node": 0 })).await.unwrap();
+    picture(&page, verified(1, at + 3)).await;
+    picture(&page, verified(0, at + 3)).await;
+    // The same while the gateway pauses inside a block: what the leader had of it is gone.
+    control(&page, &key, json!({ "action": "pause" })).await.unwrap();
+    control(&page, &key, json!({ "action": "kill-leader" })).await.unwrap();
+    picture(&page, |picture| picture["nodes"][0]["state"] == "stopped").await;
+    control(&page, &key, json!({ "action": "start", "node": 0 })).await.unwrap();
+    let at = picture(&page, |_| true).await["nodes"][1]["verified"].as_u64().unwrap();
+    control(&page, &key, json!({ "action": "resume" })).await.unwrap();
     picture(&page, verified(1, at + 3)).await;
     picture(&page, verified(0, at + 3)).await;
     // A wrong Seal is rejected everywhere, and the block verified in its next attempt.

@@ -310,7 +310,7 @@ impl Seen {
             ),
             Self::row(
                 "messages",
-                format!("{} over/rep/gos {}", messages.len(), ways(&open["ways"])),
+                format!("{} over/rep/gos {}", count(&open["count"]), ways(&open["ways"])),
             ),
             Self::row(
                 "content",
@@ -391,14 +391,11 @@ impl Seen {
             Self::row("o/r/g", ways(&latency["first"])),
         ];
         let race = &latency["race"];
-        for (name, keys) in [("o first", ["overlay", "turbine"]), ("g first", ["gossip", "gossip"])]
-        {
-            let of = keys.iter().map(|key| &race[*key]).find(|of| of.is_object());
-            let Some(of) = of.filter(|of| of["first"].as_u64().is_some_and(|n| n > 0)) else {
-                continue;
-            };
-            let by = if of["p50"].is_number() { &of["p50"] } else { &of["leadMs"]["p50"] };
-            lines.push(Self::row(name, format!("{} by {}", count(&of["first"]), ms(by))));
+        for (name, of) in [("o first", &race["turbine"]), ("g first", &race["gossip"])] {
+            if of["first"].as_u64().is_some_and(|n| n > 0) {
+                let by = ms(&of["leadMs"]["p50"]);
+                lines.push(Self::row(name, format!("{} by {by}", count(&of["first"]))));
+            }
         }
         for hop in latency["hops"].as_array().into_iter().flatten() {
             let told = format!("{} hop {}", text(&hop["hops"]), ms(&hop["medianMs"]));

@@ -62,6 +62,18 @@ impl Breaks {
         self.0.retain(|(_, broken)| *broken != node);
     }
 
+    /// Lets what lasts last on, after all nodes were given the same loss or the same way for UDP.
+    pub(super) async fn renew(&self, network: &LocalNetwork) {
+        for (kind, node) in &self.0 {
+            // A node that does not run is well when it is started.
+            let _ = match kind {
+                Break::Isolate => network.isolate(*node, true).await,
+                Break::Lossy => network.lose_most(*node, true),
+                Break::StoreFull | Break::DiskLow | Break::Fork | Break::Choke => Ok(()),
+            };
+        }
+    }
+
     /// For the page.
     pub(super) fn faults(&self) -> Vec<Fault> {
         let lasts = |kind| self.0.iter().any(|(broken, _)| *broken == kind);

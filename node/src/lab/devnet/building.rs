@@ -197,11 +197,15 @@ impl Building<'_> {
     }
 
     /// Posts a message of the open block. If its leader is away, it waits until that is back, and then
-    /// posts all of the block again, which becomes its next attempt.
+    /// posts all of the block again, which becomes its next attempt; if its leader was away, too.
     async fn send(&mut self, open: &mut Open, message: Message) -> anyhow::Result<()> {
         open.messages.push(message.clone());
         let leader = self.network.leader(open.number);
-        if self.network.node(leader).is_none() {
+        if let (Some(desk), [_]) = (self.desk.as_deref_mut(), &open.messages[..]) {
+            // It lacks nothing of a block that begins.
+            desk.started.remove(&leader);
+        }
+        if self.lacks(leader) {
             return self.send_again(open, leader).await;
         }
         match self.network.post(message).await {
@@ -217,6 +221,22 @@ impl Building<'_> {
         Ok(())
     }
 
+    /// Whether a node is away, or has nothing of the open block because it was.
+    fn lacks(&self, node: usize) -> bool {
+        let started = self.desk.as_deref().is_some_and(|desk| desk.started.contains(&node));
+        started || self.network.node(node).is_none()
+    }
+
+    /// Does what is asked for, or waits a moment.
+    async fn rest(&mut self, block: u64) -> anyhow::Result<()> {
+        let desk = self.desk.as_deref_mut().context("there is a page")?;
+        tokio::select! {
+            () = tokio::time::sleep(TRY) => {}
+            request = desk.next() => desk.act(request, block, self.network, self.execution).await,
+        }
+        Ok(())
+    }
+
     /// Posts the newest message of the block until it is taken.
     async fn insist(&mut self, open: &Open, error: &anyhow::Error) -> anyhow::Result<()> {
         let since = Instant::now();
@@ -225,16 +245,10 @@ impl Building<'_> {
         }
         let newest = open.messages.last().context("a message was posted")?.clone();
         loop {
-            let desk = self.desk.as_deref_mut().context("there is a page")?;
-            tokio::select! {
-                () = tokio::time::sleep(TRY) => {}
-                request = desk.next() => {
-                    desk.act(request, open.number, self.network, self.execution).await;
-                }
-            }
+            self.rest(open.number).await?;
             let leader = self.network.leader(open.number);
-            if self.network.node(leader).is_none() {
-                return Box::pin(self.send_again(open, leader)).await;
+            if self.lacks(leader) {
+                return self.send_again(open, leader).await;
             }
             match self.network.repost(newest.clone()).await {
                 Ok(()) => return Ok(()),
@@ -244,14 +258,23 @@ impl Building<'_> {
         }
     }
 
+    /// Posts all of the block anew, whatever happens to its leader meanwhile.
     async fn send_again(&mut self, open: &Open, leader: usize) -> anyhow::Result<()> {
+        while !self.sent_again(open, leader).await? {}
+        Ok(())
+    }
+
+    /// Waits until the leader is there and posts all of the block; false if it went away meanwhile.
+    async fn sent_again(&mut self, open: &Open, leader: usize) -> anyhow::Result<bool> {
         let Some(desk) = self.desk.as_deref_mut() else {
             anyhow::bail!("node {leader}, which leads block {}, is stopped", open.number);
         };
-        desk.tell(format!(
-            "node {leader} leads block {} and is away: the gateway waits",
-            open.number
-        ));
+        if self.network.node(leader).is_none() {
+            desk.tell(format!(
+                "node {leader} leads block {} and is away: the gateway waits",
+                open.number
+            ));
+        }
         while self.network.node(leader).is_none() {
             let request = desk.next().await;
             desk.act(request, open.number, self.network, self.execution).await;
@@ -266,13 +289,25 @@ impl Building<'_> {
             }
         };
         let _ = tokio::time::timeout(BACK, reached).await;
+        // From here on a start is one that ends this.
+        desk.started.remove(&leader);
         desk.tell(format!("node {leader} is back: block {} is sent again", open.number));
+        let since = Instant::now();
         for (n, message) in open.messages.iter().enumerate() {
             // The Env begins what was sent of the block anew.
-            let posted = self.network.post(message.clone()).await;
-            posted.with_context(|| format!("message {n} of block {}", open.number))?;
+            let mut posted = self.network.post(message.clone()).await;
+            while let Err(error) = posted {
+                if since.elapsed() > GUARD {
+                    return Err(error.context(format!("message {n} of block {}", open.number)));
+                }
+                self.rest(open.number).await?;
+                if self.lacks(leader) {
+                    return Ok(false);
+                }
+                posted = self.network.repost(message.clone()).await;
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Waits until all nodes that run have what was posted of a block.

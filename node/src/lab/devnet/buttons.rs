@@ -4,6 +4,7 @@
 //! with, so that no page of another origin, which cannot read it, presses a button. What is asked for
 //! waits for the loop that builds blocks, which alone changes the network.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +98,8 @@ pub(super) struct Desk {
     pub(super) paused: bool,
     /// Whether the next Seal is to be wrong.
     pub(super) bad_seal: bool,
+    /// Nodes that were started anew: what they had of the open block is gone.
+    pub(super) started: BTreeSet<usize>,
     breaks: Breaks,
 }
 
@@ -139,6 +142,7 @@ impl Buttons {
             scene,
             paused: false,
             bad_seal: false,
+            started: BTreeSet::new(),
             breaks: Breaks::default(),
         };
         Ok((Self { address, port, pictures }, desk))
@@ -246,6 +250,7 @@ impl Desk {
                     bail!("the share is between 0 and {MAX_LOSS}");
                 }
                 network.set_loss(share);
+                self.breaks.renew(network).await;
                 format!("every node loses {:.0} % of its shreds", share * 100.0)
             }
             Action::Stop { node } => {
@@ -257,6 +262,7 @@ impl Desk {
             Action::Start { node } => {
                 network.start_node(node, Some(execution)).await?;
                 self.breaks.forget(node);
+                self.started.insert(node);
                 format!("node {node} is started again")
             }
             Action::KillLeader => {
@@ -274,6 +280,7 @@ impl Desk {
             }
             Action::HealUdp => {
                 network.fail_turbine(false);
+                self.breaks.renew(network).await;
                 "UDP passes again".into()
             }
             Action::Pause => {

@@ -54,6 +54,13 @@ fn contradiction(chain_id: u64, key: &SigningKey, block: u64) -> EquivocationPro
     }
 }
 
+/// The Unix time, in seconds, of a fork that begins after so long.
+fn fork_at(after: Duration) -> anyhow::Result<u64> {
+    let at = SystemTime::now().checked_add(after);
+    let at = at.context("the fork would be later than this system's clock can tell: take less")?;
+    Ok(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+}
+
 impl LocalNetwork {
     fn state_of(&self, node: usize) -> anyhow::Result<&NodeState> {
         Ok(self.node(node).with_context(|| format!("node {node} does not run"))?.state())
@@ -101,10 +108,9 @@ impl LocalNetwork {
     /// Lets a node believe that a fork begins after so long which its build lacks; `None`: there is none.
     ///
     /// # Errors
-    /// It does not run.
+    /// It does not run, or the time is one that the system's clock cannot tell.
     pub fn pretend_fork(&self, node: usize, after: Option<Duration>) -> anyhow::Result<()> {
-        let at = after.map(|after| SystemTime::now() + after);
-        let at = at.map(|at| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+        let at = after.map(fork_at).transpose()?;
         self.state_of(node)?.experiments.set_fork(at);
         Ok(())
     }
@@ -120,13 +126,13 @@ impl LocalNetwork {
         Ok(())
     }
 
-    /// Lets a node throw away most of its outgoing shreds, or as many as the network was started with.
+    /// Lets a node throw away most of its outgoing shreds, or as many as all nodes do.
     ///
     /// # Errors
     /// It does not run.
     pub fn lose_most(&self, node: usize, most: bool) -> anyhow::Result<()> {
         self.state_of(node)?;
-        self.seats[node].loss.set(if most { MOST } else { self.options.loss });
+        self.seats[node].loss.set(if most { MOST } else { self.loss() });
         Ok(())
     }
 
@@ -143,6 +149,13 @@ impl LocalNetwork {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fork_that_no_clock_can_tell_is_refused() {
+        let error = fork_at(Duration::from_secs(u64::MAX)).unwrap_err();
+        assert!(error.to_string().contains("take less"), "{error}");
+        assert!(fork_at(Duration::from_secs(60)).unwrap() > fork_at(Duration::ZERO).unwrap());
+    }
 
     #[test]
     fn the_contradiction_is_one_that_every_node_takes() {

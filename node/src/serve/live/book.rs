@@ -170,6 +170,7 @@ impl Block {
         json!({
             "block": number,
             "attempt": self.attempt,
+            "attempts": self.attempts,
             "at": self.at.map(Timestamp::as_micros),
             "sealed": self.sealed.is_some(),
             "count": self.messages,
@@ -397,6 +398,7 @@ mod tests {
         book.note(&Output::Retracted { block: 7, attempt: 0, reason });
         assert_eq!(book.open()["count"], 0);
         begin(&mut book, 7, 1, Via::Repair);
+        assert_eq!(book.open()["attempts"], 2);
         let blocks = book.blocks();
         assert_eq!((&blocks[0]["attempt"], &blocks[0]["attempts"]), (&1.into(), &2.into()));
         assert_eq!(

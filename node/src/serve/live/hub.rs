@@ -2,9 +2,10 @@
 //!
 //! A picture is a list of sections. A reader is sent all of them once, and from then on those that
 //! have changed. [`QUEUE`] pictures wait for a slow reader; one that misses some is sent a whole
-//! picture again, so a slow page sees fewer pictures and delays nobody. While nobody reads, nothing is
-//! made. Everything runs on the threads that serve.
+//! picture again, which is written once for all such readers, so a slow page sees fewer pictures and
+//! delays nobody. While nobody reads, nothing is made. Everything runs on the threads that serve.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,8 @@ struct Last {
     painted: Option<Instant>,
     told: Option<Instant>,
     sections: Vec<(&'static str, String)>,
+    /// All of them as a notification, until the next picture is made.
+    whole: Option<Arc<Notices>>,
 }
 
 /// See the module.
@@ -66,6 +69,7 @@ pub struct Hub {
     reader: Notify,
     texts: Shared<u64>,
     patience: Duration,
+    slow: AtomicU64,
 }
 
 /// A picture as JSON: its number, whether it is whole, and sections.
@@ -98,6 +102,7 @@ impl Hub {
             reader: Notify::new(),
             texts: Shared::new(0, memory),
             patience,
+            slow: AtomicU64::new(0),
         })
     }
 
@@ -110,9 +115,20 @@ impl Hub {
         self.news.receiver_count()
     }
 
+    /// How many readers were dropped for being slow.
+    pub fn slow(&self) -> u64 {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Begins to read, until what it gives is dropped.
+    #[cfg(test)]
+    pub(super) fn read(&self) -> Box<dyn std::any::Any> {
+        Box::new(self.news.subscribe())
+    }
+
     /// Makes a picture and tells readers what has changed.
-    fn step(&self, last: &mut Last) {
-        let now = Instant::now();
+    fn step(&self, last: &mut Last, now: Instant) {
+        last.whole = None;
         let sections: Vec<(&'static str, String)> =
             (self.paint)().into_iter().map(|(name, value)| (name, value.to_string())).collect();
         let changed: Vec<&(&'static str, String)> = match last.sections.len() == sections.len() {
@@ -137,13 +153,27 @@ impl Hub {
         last.sections = sections;
     }
 
-    /// A whole picture, at most a tick old, with its number.
-    pub fn whole(&self) -> (u64, String) {
+    /// The last picture, at most half a tick old at `now`.
+    fn fresh(&self, now: Instant) -> MutexGuard<'_, Last> {
         let mut last = self.last();
-        if last.painted.is_none_or(|at| at.elapsed() >= TICK / 2) {
-            self.step(&mut last);
+        if last.painted.is_none_or(|at| now.saturating_duration_since(at) >= TICK / 2) {
+            self.step(&mut last, now);
         }
-        (last.seq, text(last.seq, true, last.sections.iter()))
+        last
+    }
+
+    /// A whole picture.
+    pub fn whole(&self) -> String {
+        let last = self.fresh(Instant::now());
+        text(last.seq, true, last.sections.iter())
+    }
+
+    /// A whole picture for a reader, with its number.
+    fn whole_news(&self, now: Instant) -> News {
+        let mut last = self.fresh(now);
+        let Last { seq, sections, whole, .. } = &mut *last;
+        let write = || self.texts.once(vec![text(*seq, true, sections.iter()).into_bytes()]);
+        News { seq: *seq, text: Arc::clone(whole.get_or_insert_with(write)) }
     }
 
     /// Makes pictures while anybody reads, until the task is aborted.
@@ -155,7 +185,7 @@ impl Hub {
                 self.reader.notified().await;
             }
             tick.tick().await;
-            self.step(&mut self.last());
+            self.step(&mut self.last(), Instant::now());
         }
     }
 
@@ -167,13 +197,15 @@ impl Hub {
         let subscriber = Subscriber::accept(pending, extensions, self.patience).await?;
         let mut news = self.news.subscribe();
         self.reader.notify_one();
-        let (mut seq, first) = self.whole();
-        let mut next = self.texts.once(vec![first.into_bytes()]);
+        let News { mut seq, text: mut next } = self.whole_news(Instant::now());
         loop {
             match subscriber.send(&next).await {
                 Ok(()) => {}
                 Err(Unsent::Gone) => return Ok(()),
-                Err(Unsent::Slow) => return Err("too slow".into()),
+                Err(Unsent::Slow) => {
+                    self.slow.fetch_add(1, Ordering::Relaxed);
+                    return Err("too slow".into());
+                }
             }
             next = loop {
                 let received = tokio::select! {
@@ -187,9 +219,9 @@ impl Hub {
                         break text;
                     }
                     Ok(_) | Err(RecvError::Lagged(_)) => {
-                        let (number, text) = self.whole();
-                        seq = number;
-                        break self.texts.once(vec![text.into_bytes()]);
+                        let whole = self.whole_news(Instant::now());
+                        seq = whole.seq;
+                        break whole.text;
                     }
                     Err(RecvError::Closed) => return Ok(()),
                 }
@@ -202,7 +234,7 @@ impl Hub {
         let mut module = RpcModule::new(Arc::clone(self));
         module
             .register_method(names.get, |_, hub, _| {
-                RawValue::from_string(hub.whole().1).map_err(|error| {
+                RawValue::from_string(hub.whole()).map_err(|error| {
                     ErrorObjectOwned::owned(-32_603, error.to_string(), None::<()>)
                 })
             })
@@ -221,8 +253,6 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use serde_json::json;
 
     use super::*;
@@ -236,8 +266,8 @@ mod tests {
         Hub::new(paint, Duration::from_secs(1), Memory::new(1024 * 1024))
     }
 
-    fn parsed(text: &[u8]) -> Value {
-        serde_json::from_slice(text).unwrap()
+    fn parsed(news: &News) -> Value {
+        serde_json::from_slice(&news.text.texts()[0]).unwrap()
     }
 
     #[test]
@@ -245,20 +275,23 @@ mod tests {
         let count = Arc::<AtomicU64>::default();
         let hub = hub(&count);
         let mut news = hub.news.subscribe();
-        let (seq, whole) = hub.whole();
-        let whole = parsed(whole.as_bytes());
-        assert_eq!((seq, &whole["whole"], &whole["still"]["is"]), (1, &json!(true), &json!(1)));
+        let now = Instant::now();
+        let whole = hub.whole_news(now);
+        let told = parsed(&whole);
+        assert_eq!((whole.seq, &told["whole"], &told["still"]["is"]), (1, &json!(true), &json!(1)));
         count.store(7, Ordering::Relaxed);
-        hub.step(&mut hub.last());
+        hub.step(&mut hub.last(), now + TICK);
         let first = news.try_recv().unwrap();
         assert_eq!(first.seq, 1);
-        let second = news.try_recv().unwrap();
-        let second = parsed(&second.text.texts()[0]);
+        let second = parsed(&news.try_recv().unwrap());
         assert_eq!((&second["seq"], &second["moving"]), (&json!(2), &json!(7)));
         assert!(second.get("still").is_none() && second["whole"] == false, "{second}");
         // Nothing new: nothing is told until the heartbeat.
-        hub.step(&mut hub.last());
+        hub.step(&mut hub.last(), now + HEARTBEAT);
         assert!(news.try_recv().is_err());
+        hub.step(&mut hub.last(), now + TICK + HEARTBEAT);
+        let beat = parsed(&news.try_recv().unwrap());
+        assert!(beat["seq"] == 3 && beat.get("moving").is_none(), "{beat}");
     }
 
     #[test]
@@ -266,12 +299,19 @@ mod tests {
         let count = Arc::<AtomicU64>::default();
         let hub = hub(&count);
         let mut news = hub.news.subscribe();
+        let mut now = Instant::now();
         for n in 0..3 * QUEUE as u64 {
             count.store(n, Ordering::Relaxed);
-            hub.step(&mut hub.last());
+            now += TICK;
+            hub.step(&mut hub.last(), now);
         }
         assert!(matches!(news.try_recv(), Err(broadcast::error::TryRecvError::Lagged(_))));
-        let whole = parsed(hub.whole().1.as_bytes());
-        assert_eq!((&whole["whole"], &whole["moving"]), (&json!(true), &json!(3 * QUEUE - 1)));
+        let whole = hub.whole_news(now);
+        let told = parsed(&whole);
+        assert_eq!((&told["whole"], &told["moving"]), (&json!(true), &json!(3 * QUEUE - 1)));
+        // It is written once for all, until the next picture.
+        assert!(Arc::ptr_eq(&whole.text, &hub.whole_news(now).text));
+        count.store(99, Ordering::Relaxed);
+        assert_eq!(parsed(&hub.whole_news(now + TICK))["moving"], 99);
     }
 }

@@ -90,7 +90,7 @@ const showOpen = (open) => {
     setText(byId('openSum'), 'nothing yet');
     return;
   }
-  setText(byId('openTitle'), `Block ${open.block}${open.attempt ? `, attempt ${open.attempt + 1}` : ''}`);
+  setText(byId('openTitle'), `Block ${open.block}${open.attempts > 1 ? `, attempt ${open.attempts}` : ''}`);
   setText(byId('openSum'), `${plural(open.count, 'message')}, ${thousands(open.bytes / 1000)} kB, ${plural(open.txs, 'transaction')}, ${megagas(open.gas)} gas; `
     + `overlay ${open.ways.overlay}, repair ${open.ways.repair}, gossip ${open.ways.gossip}${open.ways.own ? `, own ${open.ways.own}` : ''}`);
   const most = Math.max(1, ...open.messages.map((message) => message.bytes));

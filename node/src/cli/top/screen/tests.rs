@@ -20,7 +20,7 @@ fn picture() -> Value {
                    "leader": { "block": 42, "short": "aaaa", "me": false },
                    "next": { "from": 60, "short": "bbbb", "me": true } },
         "way": { "state": "turbine", "text": "on the overlay", "gossipPeers": 7 },
-        "open": { "block": 42, "attempt": 0, "sealed": false, "bytes": 9_000, "txs": 40, "gas": 840_000,
+        "open": { "block": 42, "attempt": 0, "sealed": false, "count": 196, "bytes": 9_000, "txs": 40, "gas": 840_000,
                   "ways": { "own": 0, "overlay": 2, "repair": 1, "gossip": 1 },
                   "messages": [message(0, "env", "overlay"), message(1, "frag", "overlay"),
                                message(2, "frag", "repair"), message(3, "frag", "gossip")] },
@@ -30,7 +30,8 @@ fn picture() -> Value {
                      "first": { "overlay": 480, "repair": 3, "gossip": 17 },
                      "hops": [{ "hops": 1, "medianMs": 2.5, "samples": 9 }],
                      "regions": [{ "region": 0, "medianMs": 3.5, "samples": 9 }],
-                     "race": { "overlay": { "first": 5, "p50": 20.0 }, "gossip": { "first": 0 } } },
+                     "race": { "turbine": { "first": 5, "leadMs": { "p50": 20.0, "p90": 25.0, "p99": 31.0 } },
+                               "gossip": { "first": 0 } } },
         "peers": { "list": [{ "short": "fast", "rttMs": 0.4 }, { "short": "slow", "rttMs": 80.0 }] },
     })
 }
@@ -60,7 +61,7 @@ fn a_picture_is_drawn_on_80_by_24() {
         "repaired  3 of 500 (9 asked)",
         "faults    0 (0 equivocations)",
         "42 attempt 0",
-        "4 over/rep/gos 2/1/1",
+        "196 over/rep/gos 2/1/1",
         "9000 B  40 tx  840k gas",
         "oorg",
         "frag 3 12 ms via gossip",
@@ -121,7 +122,7 @@ fn no_picture_and_no_size_is_too_strange() {
         "node": { "peer": "\u{1b}[2J\u{7}", "members": -3, "version": "x".repeat(10_000), "why": 7 },
         "chain": [1, 2], "way": null, "open": { "messages": vec![json!("none"); 5_000], "ways": 3 },
         "blocks": [null, 3, { "block": "\u{9b}", "verdict": "\u{1b}c" }], "counts": "", "peers": { "list": [{}] },
-        "latency": { "hops": [{}], "regions": {}, "race": { "overlay": { "first": 1 } } },
+        "latency": { "hops": [{}], "regions": {}, "race": { "turbine": { "first": 1 } } },
     });
     for picture in [hostile, json!({}), picture()] {
         let mut seen = Seen::new("http://127.0.0.1:9320", true);
