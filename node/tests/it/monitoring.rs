@@ -158,14 +158,29 @@ impl Watched {
 }
 
 impl Watched {
+    /// The newest verified block of a node.
+    async fn height(&self) -> Value {
+        let answer = request(self.devnet.http(0), "eth_blockNumber", json!([]));
+        guarded(answer).await["result"].clone()
+    }
+
     /// Lets the gateway, which pauses, pause after a frag and not between two blocks.
     async fn within_a_block(&self, server: &Prometheus) {
         for _ in 0..50 {
-            tokio::time::sleep(Duration::from_secs(2)).await;
+            // Time for the bound of the age, and for a scrape.
+            tokio::time::sleep(Duration::from_secs(4)).await;
             if server.value("max(fragcast_pending_age_seconds)").await.is_some_and(|s| s > 1.0) {
                 return;
             }
+            let before = self.height().await;
             self.press(&json!({ "action": "resume" })).await;
+            // It has resumed when there is another block.
+            for _ in 0..100 {
+                if self.height().await != before {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
             self.press(&json!({ "action": "pause" })).await;
         }
         panic!("fragcast_pending_age_seconds stays 0");

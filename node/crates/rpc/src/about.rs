@@ -14,6 +14,7 @@ use fragcast_execution::executor::ChainView;
 use jsonrpsee::RpcModule;
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 
 use crate::error::Failure;
 use crate::eth::waiting_json;
@@ -50,6 +51,19 @@ pub struct About {
     pub rollup: Option<Arc<dyn Upstream>>,
     /// Request counters.
     pub stats: Arc<EthStats>,
+}
+
+/// How many answers with transactions of `txpool_*` may be made at a time: they are long.
+const POOL_ANSWERS: usize = 4;
+
+/// Makes one of few answers at a time.
+fn in_turn<T>(turns: &Semaphore, make: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let Ok(_turn) = turns.try_acquire() else {
+        let what =
+            format!("{POOL_ANSWERS} answers with the pool's content are being made; try again");
+        return Err(Failure::limit(what));
+    };
+    make()
 }
 
 /// A transaction by its nonce.
@@ -204,22 +218,27 @@ pub fn module<'a>(about: About, others: impl Iterator<Item = &'a str>) -> RpcMod
             about.count(hash.map(|hash| about.status_of(hash)))
         })
         .expect(UNIQUE);
+    let turns = Arc::new(Semaphore::new(POOL_ANSWERS));
     for (name, what) in [
         ("txpool_status", Pool::Status),
         ("txpool_content", Pool::Content),
         ("txpool_inspect", Pool::Inspect),
     ] {
         // Accounts are read, and there may be many long transactions.
+        let turns = Arc::clone(&turns);
         module
             .register_blocking_method(name, move |params, about, _| {
-                about.count(none(&params).and_then(|()| about.pool(what)))
+                about.count(none(&params).and_then(|()| match what {
+                    Pool::Status => about.pool(what),
+                    Pool::Content | Pool::Inspect => in_turn(&turns, || about.pool(what)),
+                }))
             })
             .expect(UNIQUE);
     }
     module
-        .register_blocking_method("txpool_contentFrom", |params, about, _| {
+        .register_blocking_method("txpool_contentFrom", move |params, about, _| {
             let sender = one::<Address>(&params);
-            about.count(sender.and_then(|sender| about.pool_of(sender)))
+            about.count(sender.and_then(|sender| in_turn(&turns, || about.pool_of(sender))))
         })
         .expect(UNIQUE);
     let taken: BTreeSet<String> = others.map(str::to_owned).collect();

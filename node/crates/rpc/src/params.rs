@@ -237,7 +237,9 @@ impl Kind for JsonStorageKey {
 
 impl Kind for bool {
     fn read(value: Value) -> Result<Self, Wrong> {
-        value.as_bool().ok_or_else(|| format!("true or false is wanted, not {value}"))
+        value
+            .as_bool()
+            .ok_or_else(|| format!("true or false is wanted, not {}", short(&value.to_string())))
     }
 }
 
@@ -245,14 +247,16 @@ impl Kind for String {
     fn read(value: Value) -> Result<Self, Wrong> {
         match value {
             Value::String(text) => Ok(text),
-            other => Err(format!("a string is wanted, not {other}")),
+            other => Err(format!("a string is wanted, not {}", short(&other.to_string()))),
         }
     }
 }
 
 impl Kind for f64 {
     fn read(value: Value) -> Result<Self, Wrong> {
-        value.as_f64().ok_or_else(|| format!("a number is wanted, not {value}"))
+        value
+            .as_f64()
+            .ok_or_else(|| format!("a number is wanted, not {}", short(&value.to_string())))
     }
 }
 
@@ -325,6 +329,14 @@ impl Kind for BlockId {
             StateId { block, frag: None } => Ok(block),
             _ => Err("fragIndex names a state, and this method reads a block".into()),
         }
+    }
+}
+
+/// The beginning of what came, for errors: it may be as long as a request.
+pub(crate) fn short(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -327,12 +327,8 @@ impl Blocks {
         if hash == heads.latest.hash() {
             return Ok(Self::latest(heads));
         }
-        for (i, open) in heads.open.iter().enumerate() {
-            // Its child tells its hash before it is verified.
-            let child = heads.open.get(i + 1).map(|child| child.header.parent_hash);
-            if child == Some(hash) || provisional::names(hash, &open.header) {
-                return Ok(Found::Open(Arc::clone(open)));
-            }
+        if let Some(open) = open_by_hash(heads, hash) {
+            return Ok(Found::Open(Arc::clone(open)));
         }
         if let Some(block) = self.view.recent(hash) {
             return Ok(Found::Sealed(block));
@@ -346,6 +342,13 @@ impl Blocks {
             && provisional::names(hash, &block.header)
         {
             return Ok(block);
+        }
+        // A hash that was told can be asked for when `pending` has become too old, too.
+        if heads.open.is_empty()
+            && let Some(now) = self.view.heads()
+            && let Some(open) = open_by_hash(&now, hash)
+        {
+            return Ok(Found::Open(Arc::clone(open)));
         }
         Err(Failure::Unknown(format!("header not found: no block {hash} is known here")))
     }
@@ -454,6 +457,17 @@ impl Blocks {
     pub fn preconfirmed(&self, hash: B256) -> Option<(Found, usize)> {
         open_tx(&*self.view.heads()?, hash)
     }
+}
+
+/// The block in execution with this hash, its own or its provisional one.
+fn open_by_hash(heads: &Heads, hash: B256) -> Option<&Arc<Snapshot>> {
+    let mut open = heads.open.iter().enumerate();
+    let found = open.find(|(i, open)| {
+        // Its child tells its hash before it is verified.
+        let child = heads.open.get(i + 1).map(|child| child.header.parent_hash);
+        child == Some(hash) || provisional::names(hash, &open.header)
+    });
+    found.map(|(_, open)| open)
 }
 
 /// The block in execution with this number.

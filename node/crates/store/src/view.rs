@@ -28,6 +28,9 @@ pub(super) fn corrupt(what: impl std::fmt::Display) -> impl FnOnce(Bad) -> Store
     move |bad| StoreError::Corrupt(format!("{what}: {bad}"))
 }
 
+/// The most values that are laid over the state to have that of an older block: 256 blocks of 4,000.
+const MOST_TAKEN_BACK: usize = 1 << 20;
+
 /// The state after the block that was the newest durable one when the view was opened, with its
 /// history.
 pub struct StoreView {
@@ -116,13 +119,17 @@ impl StoreView {
     }
 
     /// The values that were overwritten after block `number`, as a layer over this state; `None` if the
-    /// undo record of a block is gone.
+    /// undo record of a block is gone, or they are more than [`MOST_TAKEN_BACK`].
     pub(super) fn taken_back(&self, number: u64) -> Result<Option<Layer>, StoreError> {
-        let mut layer = Layer::default();
+        let (mut layer, mut left) = (Layer::default(), MOST_TAKEN_BACK);
         for undone in number.saturating_add(1)..=self.head.number {
             let Some(record) = self.undo.get(undone)? else { return Ok(None) };
             let wrong = || corrupt(format!("the undo record of block {undone}"));
             let undo = Undo::decode_flat(record.value()).map_err(wrong())?;
+            match left.checked_sub(undo.accounts.len() + undo.slots.len()) {
+                Some(rest) => left = rest,
+                None => return Ok(None),
+            }
             // The first to have overwritten a value knows what it was.
             for (address, value) in undo.accounts {
                 let account = value.as_deref().map(codec::decode_account).transpose();

@@ -183,7 +183,11 @@ const BLOB_BUMP: u128 = 100;
 pub fn replaces(new: &Tx, old: &Tx) -> Result<(), NotAdmitted> {
     let blobs = old.envelope.ty() == BLOB_TX || new.envelope.ty() == BLOB_TX;
     let bump = 100 + if blobs { BLOB_BUMP } else { BUMP };
-    let least = |fee: u128| fee.saturating_mul(bump).div_ceil(100);
+    // As geth computes it: rounded down, but more than the old one.
+    let least = |fee: u128| match fee {
+        0 => 0,
+        fee => (fee.saturating_mul(bump) / 100).max(fee.saturating_add(1)),
+    };
     let fees = |tx: &Tx| (tx.envelope.max_fee(), tx.envelope.max_tip(), tx.envelope.max_blob_fee());
     let ((fee, tip, blob), (old_fee, old_tip, old_blob)) = (fees(new), fees(old));
     if fee >= least(old_fee) && tip >= least(old_tip) && blob >= least(old_blob) {

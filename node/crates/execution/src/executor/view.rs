@@ -246,6 +246,7 @@ impl ChainView {
 
     /// Sets the heads.
     pub fn set_heads(&self, heads: Heads) {
+        self.past.expire(Instant::now());
         self.frags().note(&heads);
         let before = self.now.load();
         let same = before.as_ref().filter(|before| {

@@ -137,3 +137,15 @@ async fn the_pool_is_what_is_forwarded() {
     let unknown = ask(&module, "fragcast_transactionStatus", json!([B256::ZERO])).await;
     assert!(unknown.is_null());
 }
+
+#[test]
+fn few_answers_with_the_pool_s_content_are_made_at_a_time() {
+    let turns = Semaphore::new(POOL_ANSWERS);
+    let held: Vec<_> = (0..POOL_ANSWERS).map(|_| turns.try_acquire().unwrap()).collect();
+    let refused = in_turn(&turns, || Ok(7)).unwrap_err().into_error();
+    assert_eq!(refused.code(), crate::error::LIMIT);
+    drop(held);
+    for _ in 0..2 * POOL_ANSWERS {
+        assert_eq!(in_turn(&turns, || Ok(7)).unwrap(), 7);
+    }
+}

@@ -244,6 +244,10 @@ impl Ground {
         overrides: BlockOverrides,
         rules: Rules,
     ) -> Result<(), CallError> {
+        // Blocks without transactions take time, too.
+        if Instant::now() >= self.deadline {
+            return Err(CallError::TimedOut(self.limits.time));
+        }
         override_header(&mut header, &overrides)?;
         if let Some(fork) = spec.lacks(header.timestamp) {
             return Err(CallError::Invalid(format!("the fork {fork} is not supported")));

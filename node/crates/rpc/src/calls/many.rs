@@ -15,7 +15,7 @@ use super::error::CallError;
 use super::evm::{Ground, Rules};
 use super::outcome::Failure;
 use super::trace::Replayed;
-use crate::params::{BlockChanges, Kind, Wrong, field};
+use crate::params::{BlockChanges, Kind, Wrong, field, short};
 use crate::resolve::StateId;
 
 /// Seconds from one block to the next.
@@ -81,7 +81,7 @@ fn object(value: Value) -> Result<Map<String, Value>, Wrong> {
 }
 
 fn only(object: &Map<String, Value>) -> Result<(), Wrong> {
-    object.keys().next().map_or(Ok(()), |name| Err(format!("unknown field {name}")))
+    object.keys().next().map_or(Ok(()), |name| Err(format!("unknown field {}", short(name))))
 }
 
 /// The result of one call.

@@ -22,6 +22,10 @@ use super::error::CallError;
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
+/// The stack of a thread: the frames of a trace lie in one another, as deep as calls do, and so does
+/// their writing as JSON.
+const STACK: usize = 16 << 20;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A bounded pool of threads for calls, which copies share.
@@ -51,6 +55,7 @@ impl CallPool {
             let receiver = Arc::clone(&receiver);
             std::thread::Builder::new()
                 .name(format!("call-{index}"))
+                .stack_size(STACK)
                 .spawn(move || work(&receiver))?;
         }
         Ok(Self { jobs, patience })

@@ -87,11 +87,14 @@ impl Range {
             end @ (Tag::Safe | Tag::Finalized) => ctx.blocks.end(heads, end),
         };
         let (first, last) = (number(from)?, number(to)?);
+        let is_beyond = |bound: Tag| matches!(bound, Tag::Number(n) if n > head);
+        let beyond = || Failure::params("block range extends beyond current head block");
         if first > last {
-            return Err(reversed());
+            // It ends before it begins only because the head is not there yet.
+            return Err(if is_beyond(from) && to.is_latest() { beyond() } else { reversed() });
         }
-        if [from, to].iter().any(|bound| matches!(bound, Tag::Number(n) if *n > head)) {
-            return Err(Failure::params("block range extends beyond current head block"));
+        if is_beyond(from) || is_beyond(to) {
+            return Err(beyond());
         }
         let range = Self { from: first, to: last.min(head), pending: to.is_pending() };
         let limit = ctx.config.max_log_blocks;

@@ -7,7 +7,7 @@ use fragcast_port::{Asked, Feed, Frames, Memory, Notices, Subscription, Uri};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::ring::{Cursor, Missed, Position, Ring};
+use super::ring::{Cursor, Flashblock, Missed, Position, Ring};
 use super::stats::FlashblocksStats;
 
 /// The ring and those who read it.
@@ -64,7 +64,7 @@ impl Feed for Hub {
         }
         let cursor = ring.subscribe(after);
         let (frames, deflate) = (frames(asked.uri.path()), asked.deflate);
-        Box::new(Subscriber { cursor, frames, deflate, ring, stats })
+        Box::new(Subscriber { cursor, taken: None, frames, deflate, ring, stats })
     }
 }
 
@@ -73,6 +73,9 @@ struct Subscriber {
     ring: Arc<Ring>,
     stats: Arc<FlashblocksStats>,
     cursor: Cursor,
+    /// The flashblock that it gets next. Whoever waits for that may give up while it is compressed,
+    /// and asks again.
+    taken: Option<Arc<Flashblock>>,
     frames: Frames,
     deflate: bool,
 }
@@ -85,11 +88,17 @@ impl Subscription for Subscriber {
     fn next(&mut self) -> BoxFuture<'_, Result<Arc<Notices>, String>> {
         async {
             loop {
+                if let Some(flashblock) = &self.taken {
+                    let notices = if self.deflate {
+                        flashblock.deflated(self.ring.memory()).await
+                    } else {
+                        flashblock.plain()
+                    };
+                    self.taken = None;
+                    return Ok(notices);
+                }
                 match self.ring.take(&mut self.cursor) {
-                    Ok(Some(flashblock)) if self.deflate => {
-                        return Ok(flashblock.deflated(self.ring.memory()).await);
-                    }
-                    Ok(Some(flashblock)) => return Ok(flashblock.plain()),
+                    Ok(Some(flashblock)) => self.taken = Some(flashblock),
                     // The ring outlives its subscribers.
                     Ok(None) => drop(self.cursor.news.changed().await),
                     Err(Missed(n)) => {

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::calls::CallError;
 
-use super::{Kind, Wrong, block_number, field, quantity, text};
+use super::{Kind, Wrong, block_number, field, quantity, short, text};
 
 /// Topics of a log.
 const MAX_TOPICS: usize = 4;
@@ -38,7 +38,7 @@ fn checked(
     unknown: Unknown,
 ) -> Result<Map<String, Value>, Wrong> {
     let Value::Object(object) = value else {
-        return Err(format!("an object is wanted, not {}", short(&value)));
+        return Err(format!("an object is wanted, not {}", short(&value.to_string())));
     };
     let mut known = Map::new();
     for (name, value) in object {
@@ -50,7 +50,11 @@ fn checked(
         let Some((main, _, check)) = found else {
             if unknown == Unknown::Refuse {
                 let names: Vec<_> = fields.iter().map(|(main, ..)| *main).collect();
-                return Err(format!("unknown field {name}; there are {}", names.join(", ")));
+                return Err(format!(
+                    "unknown field {}; there are {}",
+                    short(&name),
+                    names.join(", ")
+                ));
             }
             continue;
         };
@@ -60,12 +64,6 @@ fn checked(
         }
     }
     Ok(known)
-}
-
-/// A value as an error shows it.
-fn short(value: &Value) -> String {
-    let text = value.to_string();
-    if text.len() > 40 { format!("{}…", text.chars().take(40).collect::<String>()) } else { text }
 }
 
 /// Reads what was checked; alloy's types are laxer than the checks, so this fails only on what the
@@ -183,7 +181,7 @@ const ACCOUNT: &[(&str, &[&str], Check)] = &[
 impl Kind for StateOverride {
     fn read(value: Value) -> Result<Self, Wrong> {
         let Value::Object(accounts) = value else {
-            return Err(format!("an object is wanted, not {}", short(&value)));
+            return Err(format!("an object is wanted, not {}", short(&value.to_string())));
         };
         let mut state = Self::default();
         for (address, account) in accounts {

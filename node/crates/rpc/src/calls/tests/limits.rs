@@ -55,6 +55,23 @@ async fn the_time_limit_stops_a_call_without_end() {
 }
 
 #[tokio::test]
+async fn blocks_without_transactions_have_the_time_of_a_request_too() {
+    let chain = devnet();
+    let config = CallConfig { time_limit: Duration::ZERO, ..CallConfig::default() };
+    let mut context = context(&chain.spec, &chain.view, config);
+    context.pool = CallPool::new(NonZeroUsize::MIN, 4, GUARD).unwrap();
+    let module = module(Arc::new(context));
+    for (method, params) in [
+        ("eth_simulateV1", json!([{ "blockStateCalls": [{}] }, "latest"])),
+        ("eth_callMany", json!([[{ "transactions": [] }], { "blockNumber": "latest" }])),
+    ] {
+        let refused = ask(&module, method, params).await.unwrap_err();
+        assert_eq!(refused.0, -32000, "{method}: {refused:?}");
+        assert!(refused.1.starts_with("execution aborted (timeout"), "{method}: {refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn memory_has_a_limit() {
     let chain = devnet();
     let config = CallConfig { memory_limit: 1024, ..CallConfig::default() };

@@ -204,6 +204,8 @@ async fn a_trace_has_a_limit_whatever_the_tracer_keeps() {
     let logs = hex!("5b5f5fa05f56");
     let slots = hex!("5f5b600101805450808055600156");
     let memory = hex!("5f612710525b600556");
+    // 8 KiB of returned data, and 20 steps after it.
+    let returned = hex!("5f5f6120005f60045afa505b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b");
     for (run, options) in [
         (&forever[..], json!({})),
         (&calls, json!({ "tracer": "callTracer" })),
@@ -212,6 +214,7 @@ async fn a_trace_has_a_limit_whatever_the_tracer_keeps() {
         (&logs, json!({ "tracer": "callTracer", "tracerConfig": { "withLog": true } })),
         (&slots, json!({ "disableStack": true })),
         (&memory, json!({ "enableMemory": true })),
+        (&returned, json!({ "enableReturnData": true })),
     ] {
         let mut options = options;
         options["stateOverrides"] = code(place, run);
@@ -252,4 +255,31 @@ async fn a_trace_may_have_less_time_than_a_call() {
     let params = json!([{ "to": place, "gas": "0xffffffffffff" }, "latest", options]);
     let error = ask(&module, "debug_traceCall", params).await.unwrap_err();
     assert_eq!(error.1, "execution aborted (timeout = 20ms)");
+}
+
+#[tokio::test]
+async fn a_trace_may_be_as_deep_as_calls_are() {
+    let chain = devnet();
+    let config = CallConfig { time_limit: GUARD, ..CallConfig::default() };
+    let module = serve_with(&chain, config);
+    let place = Address::repeat_byte(0xcc);
+    // It calls itself until there is no gas left.
+    let run = hex!("5f5f5f5f5f305af1");
+    for (method, options) in [
+        ("debug_traceCall", json!({ "tracer": "callTracer", "stateOverrides": code(place, &run) })),
+        (
+            "debug_traceCall",
+            json!({
+                "tracer": "muxTracer", "tracerConfig": { "callTracer": {} },
+                "stateOverrides": code(place, &run),
+            }),
+        ),
+    ] {
+        let params = json!([{ "to": place }, "latest", options]);
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let (answer, _) = module.raw_json_request(&request.to_string(), 1).await.unwrap();
+        // serde_json does not read what is so deep.
+        let depth = answer.get().matches("\"calls\":[").count();
+        assert!(depth > 128, "{depth}: {:.200}", answer.get());
+    }
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::super::error::CallError;
 use super::tracer::{Inner, Steps, Tracer};
-use crate::params::{BlockChanges, Kind, Wrong, field};
+use crate::params::{BlockChanges, Kind, Wrong, field, short};
 
 /// The tracers that there are.
 const TRACERS: [&str; 7] = [
@@ -118,6 +118,7 @@ impl Options {
             stack: !config.disable_stack.unwrap_or(false),
             memory: memory.unwrap_or(false),
             storage: !config.disable_storage.unwrap_or(false),
+            returned: config.is_return_data_enabled(),
         });
         let accounts = matches!(
             self.geth.tracer,
@@ -151,7 +152,7 @@ fn known(name: &str) -> Result<(), Wrong> {
     if name.is_empty() || TRACERS.contains(&name) {
         return Ok(());
     }
-    let name: String = name.chars().take(40).collect();
+    let name = short(name);
     Err(format!(
         "tracer {name:?} is not supported, nor is JavaScript; there are {}",
         TRACERS.join(", ")
@@ -165,7 +166,8 @@ fn taken(object: &mut Map<String, Value>, name: &str) -> Option<Value> {
 /// A time as Go writes it, of one unit: `300ms`, `5s`.
 fn duration(text: &str) -> Result<Duration, Wrong> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == 'µ');
-    let wrong = || format!("timeout: a time such as \"500ms\" or \"5s\" is wanted, not {text:?}");
+    let wrong =
+        || format!("timeout: a time such as \"500ms\" or \"5s\" is wanted, not {:?}", short(text));
     let number: f64 = digits.parse().map_err(|_| wrong())?;
     let unit = match &text[digits.len()..] {
         "ns" => 1e-9,
@@ -181,7 +183,7 @@ fn duration(text: &str) -> Result<Duration, Wrong> {
 
 fn nothing_left(object: &Map<String, Value>) -> Result<(), Wrong> {
     match object.keys().next() {
-        Some(name) => Err(format!("unknown option {name}")),
+        Some(name) => Err(format!("unknown option {}", short(name))),
         None => Ok(()),
     }
 }

@@ -72,7 +72,8 @@ pub(in super::super) fn call(
     let Kinds(kinds) = kinds;
     let config = TracingInspectorConfig::from_parity_config(&kinds);
     let steps = kinds.contains(&TraceType::VmTrace);
-    let steps = steps.then_some(Steps { stack: true, memory: true, storage: false });
+    let steps =
+        steps.then_some(Steps { stack: true, memory: true, storage: false, returned: false });
     let accounts = kinds.contains(&TraceType::StateDiff) || steps.is_some();
     let inner = Inner::Parity(Box::new(TracingInspector::new(config)), kinds);
     let context = TransactionContext::default();

@@ -9,7 +9,7 @@ use revm::context::TxEnv;
 use revm::context_interface::ContextTr;
 use revm::context_interface::result::{HaltReasonTr, ResultAndState};
 use revm::inspector::JournalExt;
-use revm::interpreter::interpreter_types::{Jumps, MemoryTr};
+use revm::interpreter::interpreter_types::{Jumps, MemoryTr, ReturnData};
 use revm::interpreter::{
     CallInputs, CallOutcome, CreateInputs, CreateOutcome, InstructionResult, Interpreter,
 };
@@ -37,6 +37,8 @@ pub(super) struct Steps {
     pub(super) stack: bool,
     pub(super) memory: bool,
     pub(super) storage: bool,
+    /// What the last call returned.
+    pub(super) returned: bool,
 }
 
 /// What looks on.
@@ -98,6 +100,9 @@ impl Tracer {
         }
         if steps.memory {
             bytes += 2 * interpreter.memory.size();
+        }
+        if steps.returned {
+            bytes += 2 * interpreter.return_data.buffer().len();
         }
         if steps.storage && matches!(interpreter.bytecode.opcode(), opcode::SLOAD | opcode::SSTORE)
         {

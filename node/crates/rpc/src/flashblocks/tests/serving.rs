@@ -433,6 +433,33 @@ fn the_ring_is_bounded_in_bytes_and_in_number() {
     assert_eq!(take(&ring, &mut cursor), some("y"));
 }
 
+#[test]
+fn a_flashblock_is_not_lost_when_nobody_waits_for_its_compression() {
+    use fragcast_port::{Asked, Feed, deflate};
+    use futures_util::FutureExt;
+
+    let memory = fragcast_port::Memory::new(1 << 20);
+    let hub = Hub::new(1 << 20, memory, Arc::default());
+    hub.ring.push("the first".into(), FIRST);
+    hub.ring.push("a later one".into(), LATER);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        // Nothing is compressed until the only thread for that is free.
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || wait.recv());
+        let asked = Asked { uri: "/".parse().unwrap(), deflate: true };
+        let mut subscriber = hub.subscribe(&asked);
+        assert!(subscriber.next().now_or_never().is_none());
+        go.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        for text in ["the first", "a later one"] {
+            let notices = subscriber.next().await.unwrap();
+            assert_eq!(notices.texts(), [deflate(text.as_bytes())]);
+        }
+    });
+}
+
 /// Everything that a subscriber gets who goes on after a flashblock.
 fn after(ring: &Ring, block: u64, index: u64) -> String {
     let mut cursor = ring.subscribe(Some(Position { block, index }));

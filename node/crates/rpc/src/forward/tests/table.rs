@@ -96,12 +96,13 @@ fn a_replacement_must_offer_a_tenth_more_and_ends_what_it_replaces() {
     let old = offer(1_000, 15, 0);
     table.insert(old.clone(), 1, now).unwrap();
     table.taken(old.hash);
-    for (fee, tip) in [(1_000, 15), (1_099, 17), (1_100, 16), (5_000, 15), (1_000, 500)] {
+    for (fee, tip) in [(1_000, 15), (1_099, 17), (1_100, 15), (5_000, 15), (1_000, 500)] {
         let refused = table.insert(offer(fee, tip, 1), 1, now).unwrap_err();
         let TableFull::Underpriced(text) = &refused else { panic!("{refused:?}") };
         assert!(text.starts_with("replacement transaction underpriced: "), "{text}");
     }
-    let new = offer(1_100, 17, 1);
+    // A tenth, rounded down.
+    let new = offer(1_100, 16, 1);
     table.insert(new.clone(), 1, now).unwrap();
     // Both, until somebody has taken the new one.
     assert_eq!((table.len(), table.take_dropped()), (2, Vec::new()));
