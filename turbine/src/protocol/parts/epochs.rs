@@ -102,9 +102,8 @@ impl Parts {
         self.fallback.settle(&mut self.ctx);
     }
 
-    /// Another table of members holds from a block on; `None`: from the next one on, but after all that
-    /// is announced, since those who go by it have that behind them. Gives the block. Changes of
-    /// gateways that are announced stay. A node that has no table yet is founded on it,
+    /// Another table of members holds from a block on; `None`: from the next one on. Gives the block.
+    /// Changes of gateways that are announced stay. A node that has no table yet is founded on it,
     /// from the first block of its epochs on.
     pub(super) fn change_table(
         &mut self,
@@ -121,8 +120,7 @@ impl Parts {
         let begun = self.begun();
         let base = Bases::of(self.ctx.epochs.view().epochs(), begun);
         let next = begun.saturating_add(1).max(base.first_block());
-        let newest = self.ctx.epochs.newest().epoch().from_block();
-        let from_block = from_block.unwrap_or(next.max(newest.saturating_add(1)));
+        let from_block = from_block.unwrap_or(next);
         let epochs = base.with_table(from_block, table)?;
         self.take_epochs(epochs, begun)?;
         Ok(from_block)

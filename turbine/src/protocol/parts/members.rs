@@ -51,8 +51,7 @@ impl Parts {
         let is_leaders = leader.is_some_and(|leader| *leader.key.as_bytes() == notice.leader);
         // An epoch more than can live would take with it blocks that are still asked for.
         let known = self.ctx.epochs.iter().any(|l| l.epoch().from_block() == notice.from_block);
-        // Who knows no block asks for none, and has no other way to see the old ones go.
-        let full = head.is_some() && !known && self.ctx.epochs.iter().count() >= MAX_EPOCHS;
+        let full = !known && self.ctx.epochs.iter().count() >= MAX_EPOCHS;
         if notice.chain_id != self.ctx.config.chain_id || too_far || full || !is_leaders {
             return (Outcome::TableUnknown, 0);
         }
