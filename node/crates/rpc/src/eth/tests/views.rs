@@ -417,8 +417,8 @@ async fn pending_that_is_too_old_reads_as_latest_and_is_told() {
     f.chain.view.age(Duration::from_secs(601));
     assert_eq!((nonce(&f).await, stale(&f)), ((before, before), Some(true)));
     // A hash that was told can still be asked for.
-    let block = f.call("eth_getBlockByHash", json!([told, false])).await;
-    assert_eq!(block["number"], receipt["blockNumber"]);
+    let asked = f.call("eth_getBlockByHash", json!([told, false])).await;
+    assert_eq!(asked["number"], receipt["blockNumber"]);
     let latest = f.call("eth_getBlockByNumber", json!(["latest", true])).await;
     assert_eq!(f.call("eth_getBlockByNumber", json!(["pending", true])).await, latest);
     let receipt = ask(&preconf, "eth_getTransactionReceipt", json!([hash])).await.unwrap();
