@@ -184,7 +184,7 @@ async fn unread_answers_take_no_memory_and_slow_nothing() {
         refusals += answers(process).await;
     }
     eprintln!("{refusals} questions were asked again");
-    let most = metric(process, "fragcast_port_held_bytes_max{port=\"http\"}").await;
+    let most = metric(process, "fragcast_port_held_max_bytes{port=\"http\"}").await;
     assert!(most < 128 << 20, "{most} bytes were held");
     DONE.store(true, Ordering::Relaxed);
     guarded(flood).await.unwrap();
