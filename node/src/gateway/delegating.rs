@@ -1,7 +1,7 @@
 //! Keeps the delegation of a gateway whose key a [remote signer](super::signer) has.
 //!
 //! Once a second it is looked which delegation of the gateway counts for the next block, and
-//! [`decide`] says what to do. The rules:
+//! `decide` says what to do. The rules:
 //!
 //! * The one that was obtained is saved and told again after a restart; the signer is asked for
 //!   nothing that is there already. One that came by another way (the network file, a peer) is taken

@@ -3,7 +3,7 @@
 //! A recorder of its own for each node, not one for the process: devnet runs many nodes in one
 //! process. Counters and gauges are kept where they happen and copied here for each scrape, which
 //! begins with nothing: what has gone, such as a peer's round trip, is not told any more. Histograms
-//! are kept here. Whatever the [catalogue](super::metrics::catalogue) does not have is left out,
+//! are kept here. Whatever the `catalogue` of [`metrics`](super::metrics) does not have is left out,
 //! counted, and told to the log once.
 //!
 //! **Memory.** The time series of the catalogue at most; a histogram is 200 bytes.

@@ -1,7 +1,7 @@
 //! Pictures for many readers: made ten times a second while anybody reads, written once for all.
 //!
 //! A picture is a list of sections. A reader is sent all of them once, and from then on those that
-//! have changed. [`QUEUE`] pictures wait for a slow reader; one that misses some is sent a whole
+//! have changed. `QUEUE` pictures wait for a slow reader; one that misses some is sent a whole
 //! picture again, which is written once for all such readers, so a slow page sees fewer pictures and
 //! delays nobody. While nobody reads, nothing is made. Everything runs on the threads that serve.
 
