@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
-use fragcast_shredder::MessageKey;
+use fragcast_shredder::{Kind, MessageKey};
 use netsim::engine::{Setup, run};
 use netsim::fault::{ALWAYS, Fault, Faults};
 use netsim::link::LinkConfig;
@@ -51,14 +51,19 @@ fn world(members: usize, guests: usize) -> World {
 
 fn show(world: &World, members: usize, faults: &Faults) -> Shown {
     let links = LinkConfig::default();
-    // A block's frags, five a second, from one leader.
+    // A block's Env and frags, five a second, from one leader. Of a block without its Env nodes keep
+    // but the first frags.
     let mut load = Load::single(vec![0], 36_000);
     let first = load.broadcasts[0];
-    let frag = |n: u16| {
-        let key = MessageKey { message: first.key.message + n, ..first.key };
-        Broadcast { key, at: first.at + u64::from(n) * SECONDS / 5, ..first }
+    let message = |n: u16| {
+        let key = MessageKey { message: n, ..first.key };
+        let at = first.at + u64::from(n) * SECONDS / 5;
+        match n {
+            0 => Broadcast { key, at, kind: Kind::Env, bytes: 300, ..first },
+            _ => Broadcast { key, at, ..first },
+        }
     };
-    load.broadcasts = (0..FRAGS).map(frag).collect();
+    load.broadcasts = (0..=FRAGS).map(message).collect();
     let network = Network::with_guests(world, members as NodeId);
     let mut fragcast = Fragcast::new(&FragcastConfig::default(), &network, &load, 1);
     let setup = Setup { world, links, faults, load: &load, seed: 1, patience: 10 * SECONDS };

@@ -218,17 +218,19 @@ impl Fragcast {
         let epochs = network.epochs(load);
         let one = epochs.len() == 1 && load.registration.is_none();
         assert!(one || config.gossip == Policy::Off, "gossip needs one table and one list");
+        let mut protocol = Self::protocol(config, members.len(), load);
+        let setup = |protocol: &Config, known: usize| {
+            Setup::of(protocol.clone(), epochs[..known].to_vec()).expect("tables in their order")
+        };
+        let guests = setup(&protocol, epochs.len());
+        if let Some(members) = network.guests_from {
+            protocol.guests = GUESTS;
+            protocol.guests_bps = config.uplink_bps / 4;
+            // Guests answer nobody.
+            protocol.repair.memory = protocol.repair.memory.max(REPAIR_MEMORY / members as usize);
+        }
         // A setup for each number of tables that a node may start with.
-        let setups: Vec<Setup> = (1..=epochs.len())
-            .map(|known| {
-                let mut protocol = Self::protocol(config, members.len(), load);
-                if network.guests_from.is_some() {
-                    protocol.guests = GUESTS;
-                    protocol.guests_bps = config.uplink_bps / 4;
-                }
-                Setup::of(protocol, epochs[..known].to_vec()).expect("tables in their order")
-            })
-            .collect();
+        let setups: Vec<Setup> = (1..=epochs.len()).map(|known| setup(&protocol, known)).collect();
         let peer = |node: NodeId| members.members()[node as usize].peer();
         let is_leader = |node: NodeId| load.leads(node);
         let n = members.len() as NodeId;
@@ -243,7 +245,7 @@ impl Fragcast {
             .map(|(node, known)| {
                 let key = is_leader(node).then(|| leader_key(node));
                 if is_guest(node) {
-                    return setups[known - 1].guest(&peer(node), None);
+                    return guests.guest(&peer(node), None);
                 }
                 setups[known - 1].node(&peer(node), key).expect("a member of the table")
             })

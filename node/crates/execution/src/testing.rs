@@ -4,6 +4,6 @@ mod chain;
 mod executor;
 mod op;
 
-pub use chain::{NoSource, TestChain};
+pub use chain::{GivenChain, NoSource, TestChain};
 pub use executor::{Bench, GUARD, Told, block, config, gateway, memory_source, output};
 pub use op::OpGround;

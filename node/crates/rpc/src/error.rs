@@ -4,7 +4,7 @@
 //! |---|---|
 //! | -32602 | the parameters are wrong (JSON-RPC) |
 //! | -32603 | a fault of this node (JSON-RPC) |
-//! | -32000 | it exists, but is not kept here and there is no execution client to ask; also "filter not found", which is geth's code for it |
+//! | -32000 | it exists, but is not kept here and there is no execution client to ask; also "filter not found" and "genesis is not traceable", which is geth's code for them |
 //! | -32002 | not available now: the chain is not known yet, the state source or the execution client does not answer (EIP-1474) |
 //! | -32005 | a limit of this node is exceeded (EIP-1474) |
 //! | -32001 | there is no such block, or no such frag of it (EIP-1898, EIP-1474) |
@@ -56,6 +56,11 @@ impl Failure {
     /// Wrong parameters, in words that clients look for.
     pub fn params(what: impl Into<String>) -> Self {
         Self::Error(error(INVALID_PARAMS, what))
+    }
+
+    /// It cannot be done, though the parameters are right; geth's code for it.
+    pub(crate) fn refused(what: impl Into<String>) -> Self {
+        Self::Error(error(NOT_HERE, what))
     }
 
     /// A fault of this node.

@@ -245,6 +245,7 @@ const LIGHT: &[(&str, Absent, Read)] = &[
     ("eth_gasPrice", Absent::Error, fees::gas_price),
     ("eth_maxPriorityFeePerGas", Absent::Error, fees::tip),
     ("eth_blobBaseFee", Absent::Error, fees::blob_base_fee),
+    ("eth_baseFee", Absent::Error, fees::base_fee),
 ];
 
 /// Methods that go through many blocks, or resolve trie nodes: each on a thread that may block, at
@@ -256,6 +257,8 @@ const HEAVY: &[(&str, Absent, Read)] = &[
     ("eth_feeHistory", Absent::Error, fees::history),
     ("eth_getProof", Absent::Error, proof::proof),
     ("eth_config", Absent::Error, forks::config),
+    ("eth_getStorageValues", Absent::Error, state::storage_values),
+    ("eth_capabilities", Absent::Error, state::capabilities),
 ];
 
 const CLIENT_VERSION: &str = concat!("fragcast/v", env!("CARGO_PKG_VERSION"));

@@ -21,4 +21,6 @@ pub mod resolve;
 #[cfg(test)]
 mod schemas;
 pub mod stats;
+#[cfg(test)]
+mod suite;
 pub mod upstream;

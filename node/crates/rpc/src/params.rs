@@ -9,6 +9,7 @@
 //! each type others.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Address, B256, Bytes, U64, U128, U256, hex};
@@ -232,6 +233,32 @@ impl Kind for JsonStorageKey {
         // It is shown as it was asked for: a whole word, or a number.
         let whole = key.len() == 66;
         Ok(if whole { Self::Hash(B256::from(slot)) } else { Self::Number(slot) })
+    }
+}
+
+/// Slots by account.
+pub(crate) struct Slots(pub(crate) BTreeMap<Address, Vec<U256>>);
+
+impl Kind for Slots {
+    fn read(value: Value) -> Result<Self, Wrong> {
+        let Value::Object(accounts) = value else {
+            return Err(format!("an object is wanted, not {}", short(&value.to_string())));
+        };
+        let mut slots = BTreeMap::new();
+        for (account, keys) in accounts {
+            let address = field("account", Value::String(account.clone()))?;
+            let Value::Array(keys) = keys else {
+                return Err(format!("{}: an array of slots is wanted", short(&account)));
+            };
+            let keys = keys.iter().enumerate().map(|(at, key)| {
+                let key = text(key).and_then(storage_key);
+                key.map_err(|why| format!("{}[{at}]: {why}", short(&account)))
+            });
+            if slots.insert(address, keys.collect::<Result<_, _>>()?).is_some() {
+                return Err(format!("{} is given twice", short(&account)));
+            }
+        }
+        Ok(Self(slots))
     }
 }
 

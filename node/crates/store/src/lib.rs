@@ -521,6 +521,11 @@ impl History for Store {
         Ok(Some(State::new(view).with(Arc::new(layer))))
     }
 
+    /// The state before the oldest undo record is that after the block before it.
+    fn oldest(&self) -> Result<(Option<u64>, Option<u64>), SourceError> {
+        Ok(self.shared.view.load().oldest()?)
+    }
+
     fn tx(&self, hash: B256) -> Result<Option<(B256, usize)>, SourceError> {
         Ok(self.shared.view.load().tx(hash)?)
     }

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use fragcast_execution::exec::{ExecutedBlock, Layer, StateView};
 use fragcast_execution::state::{Account, SourceError};
 use fragcast_execution::trie::{TrieId, TrieNodes};
-use redb::{ReadOnlyTable, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadableDatabase, ReadableTable as _};
 
 use super::StoreError;
 use super::body::{assemble, decode_body, decode_receipts};
@@ -86,6 +86,16 @@ impl StoreView {
         let Some(last) = self.canonical.range(..number)?.next_back() else { return Ok(None) };
         let (number, hash) = last?;
         Ok(Some((number.value(), B256::new(*hash.value()))))
+    }
+
+    /// The oldest block whose transactions are kept, and the oldest block whose state can be had by
+    /// taking back later ones.
+    pub(super) fn oldest(&self) -> Result<(Option<u64>, Option<u64>), StoreError> {
+        let first = |table: &ReadOnlyTable<u64, &'static [u8]>| {
+            Ok::<_, StoreError>(table.first()?.map(|(number, _)| number.value()))
+        };
+        let state = first(&self.undo)?.map_or(self.head.number, |undo| undo.saturating_sub(1));
+        Ok((first(&self.bodies)?, Some(state)))
     }
 
     pub(super) fn header(&self, hash: B256) -> Result<Option<Header>, StoreError> {

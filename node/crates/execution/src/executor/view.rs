@@ -71,11 +71,30 @@ pub trait History: Send + Sync {
     fn state(&self, _hash: B256) -> Result<Option<State>, SourceError> {
         Ok(None)
     }
+    /// The oldest block with its transactions and receipts, and the oldest after which the state is
+    /// known; `None` of what there is none.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    fn oldest(&self) -> Result<(Option<u64>, Option<u64>), SourceError> {
+        Ok((None, None))
+    }
     /// The place of a transaction: the hash of its block, and its index there.
     ///
     /// # Errors
     /// [`SourceError`].
     fn tx(&self, hash: B256) -> Result<Option<(B256, usize)>, SourceError>;
+}
+
+/// How far back something is kept: numbers of blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Oldest {
+    /// The oldest block with its transactions and receipts.
+    pub block: u64,
+    /// The oldest block after which the state is known.
+    pub state: u64,
+    /// The oldest block in memory.
+    pub recent: u64,
 }
 
 /// A change of the chain; events come in the order of the changes.
@@ -206,6 +225,18 @@ impl ChainView {
             return Ok(Some(*found));
         }
         self.history.as_ref().map_or(Ok(None), |history| history.tx(hash))
+    }
+
+    /// How far back blocks and states are kept; all 0 while there is no block.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn oldest(&self) -> Result<Oldest, SourceError> {
+        let recent = self.read().by_number.first_key_value().map_or(0, |(number, _)| *number);
+        let history = self.history.as_ref();
+        let (block, state) = history.map_or(Ok((None, None)), |history| history.oldest())?;
+        let kept = |oldest: Option<u64>| oldest.map_or(recent, |oldest| oldest.min(recent));
+        Ok(Oldest { block: kept(block), state: kept(state), recent })
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Recent> {

@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
+use alloy_consensus::Header;
+use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, Bytes, keccak256};
 use fragcast_shredder::Env;
 
-use crate::chain::ChainSpec;
+use crate::chain::{ChainSpec, genesis_header};
 use crate::devnet::{DevnetConfig, Genesis, Workload};
+use crate::exec::hashes::BlockHashes;
 use crate::exec::memory::{MemoryState, NoNodes};
-use crate::exec::{OnInvalid, OpenBlock, Parent, SealedBlock, State, StateSource, Tx, Unverified};
+use crate::exec::{
+    BlockError, Executed, ExecutedBlock, ExecutedFrag, OnInvalid, OpenBlock, Parent, SealedBlock,
+    Snapshot, State, StateSource, Tx, Unverified, env_of,
+};
 use crate::executor::{ChainEvent, ChainView, Heads};
 
 /// A source without state: the chain's blocks build on one another.
@@ -62,42 +68,10 @@ impl TestChain {
     fn starting(config: &DevnetConfig, with_trie: bool) -> Self {
         let genesis = Genesis::devnet(config);
         let spec = Arc::new(genesis.chain_spec("dev").unwrap());
-        let alloc = spec.genesis.as_ref().unwrap();
-        let memory = MemoryState::of_genesis(alloc);
-        let trie = if with_trie {
-            memory.trie().map_err(Unverified::from)
-        } else {
-            Err(Unverified::Internal("no trie in this test".into()))
-        };
-        let state = State::new(Arc::new(memory));
-        let header = genesis.header();
-        let hash = header.hash_slow();
         let source: Arc<dyn StateSource> = Arc::new(NoSource);
-        let hashes = crate::exec::hashes::BlockHashes::new(0, vec![hash], Arc::clone(&source));
-        let block = crate::exec::ExecutedBlock {
-            attempt: 0,
-            hash,
-            header,
-            frags: Vec::new(),
-            withdrawals: None,
-        };
-        let snapshot = Arc::new(crate::exec::Snapshot { block, state, hashes: Arc::new(hashes) });
-        let head = Arc::new(SealedBlock {
-            snapshot,
-            layer: Arc::default(),
-            parent_trie: None,
-            trie,
-            nodes: Arc::new(NoNodes),
-        });
-        let view = Arc::new(ChainView::new(None, 1024));
-        view.add(&head);
-        view.set_heads(Heads {
-            latest: Arc::clone(&head),
-            pending: None,
-            open: Vec::new(),
-            safe: None,
-            finalized: None,
-        });
+        let memory = MemoryState::of_genesis(spec.genesis.as_ref().unwrap());
+        let (header, hash) = (genesis.header(), genesis.header().hash_slow());
+        let (head, view) = first_block(&spec, header, vec![hash], memory, with_trie, &source);
         Self {
             spec,
             view,
@@ -169,6 +143,133 @@ impl TestChain {
             self.frag(&mut block, &txs, seq == frags);
         }
         self.seal(block)
+    }
+}
+
+/// A block that nobody here has executed, with the state after it, and a view whose head it is.
+/// `ancestors` are the hashes of it and of blocks before it, newest first.
+fn first_block(
+    spec: &ChainSpec,
+    header: Header,
+    ancestors: Vec<B256>,
+    memory: MemoryState,
+    with_trie: bool,
+    source: &Arc<dyn StateSource>,
+) -> (Arc<SealedBlock>, Arc<ChainView>) {
+    let trie = if with_trie {
+        memory.trie().map_err(Unverified::from)
+    } else {
+        Err(Unverified::Internal("no trie in this test".into()))
+    };
+    let state = State::new(Arc::new(memory));
+    let hash = ancestors[0];
+    let hashes = BlockHashes::new(header.number, ancestors, Arc::clone(source));
+    let withdrawals = header.withdrawals_root.map(|_| Arc::default());
+    let withdrawals = withdrawals.filter(|_| !spec.is_op());
+    let block = ExecutedBlock { attempt: 0, hash, header, frags: Vec::new(), withdrawals };
+    let snapshot = Arc::new(Snapshot { block, state, hashes: Arc::new(hashes) });
+    let head = Arc::new(SealedBlock {
+        snapshot,
+        layer: Arc::default(),
+        parent_trie: None,
+        trie,
+        nodes: Arc::new(NoNodes),
+    });
+    let view = Arc::new(ChainView::new(None, 1024));
+    view.add(&head);
+    view.set_heads(Heads {
+        latest: Arc::clone(&head),
+        pending: None,
+        open: Vec::new(),
+        safe: None,
+        finalized: None,
+    });
+    (head, view)
+}
+
+/// A chain whose blocks the test has from elsewhere, with tries.
+pub struct GivenChain {
+    /// Its rules, with its genesis.
+    pub spec: Arc<ChainSpec>,
+    /// The chain as readers see it.
+    pub view: Arc<ChainView>,
+    /// Its newest block.
+    pub head: Arc<SealedBlock>,
+    source: Arc<dyn StateSource>,
+}
+
+impl GivenChain {
+    /// Block 0, from the genesis of `spec`.
+    pub fn new(spec: ChainSpec) -> Self {
+        let genesis = spec.genesis.as_ref().unwrap();
+        let (header, memory) = (genesis_header(&spec, genesis), MemoryState::of_genesis(genesis));
+        let source: Arc<dyn StateSource> = Arc::new(NoSource);
+        let ancestors = vec![header.hash_slow()];
+        let (head, view) = first_block(&spec, header, ancestors, memory, true, &source);
+        Self { spec: Arc::new(spec), view, head, source }
+    }
+
+    /// Takes the next block without executing it, with its transactions, if they are known, and the
+    /// state after it, if that is known.
+    pub fn take(&mut self, header: Header, txs: Vec<Executed>, state: Option<MemoryState>) {
+        let hash = header.hash_slow();
+        let ancestors = self.head.snapshot.hashes.child(self.head.hash());
+        let hashes = BlockHashes::new(header.number - 1, ancestors, Arc::clone(&self.source));
+        let trie = match &state {
+            Some(state) => Ok(state.trie().unwrap()),
+            None => Err(Unverified::Internal("no state of this block".into())),
+        };
+        if let Ok(trie) = &trie {
+            assert_eq!(trie.root(), header.state_root, "block {}", header.number);
+        }
+        let frag = ExecutedFrag { seq: 0, first_index: 0, first_log: 0, txs };
+        let frags = if frag.txs.is_empty() { Vec::new() } else { vec![Arc::new(frag)] };
+        let state = State::new(Arc::new(state.unwrap_or_default()));
+        let block = ExecutedBlock { attempt: 0, hash, header, frags, withdrawals: None };
+        let sealed = SealedBlock {
+            snapshot: Arc::new(Snapshot { block, state, hashes: Arc::new(hashes) }),
+            layer: Arc::default(),
+            parent_trie: None,
+            trie,
+            nodes: Arc::new(NoNodes),
+        };
+        self.add(Arc::new(sealed));
+    }
+
+    /// Executes the next block. It comes out with `header` or this panics.
+    ///
+    /// # Errors
+    /// The block cannot be executed.
+    pub fn append(
+        &mut self,
+        header: &Header,
+        txs: &[Bytes],
+        withdrawals: Option<Vec<Withdrawal>>,
+    ) -> Result<(), BlockError> {
+        let (env, parent) = (env_of(header), self.head.as_parent());
+        let mut block = OpenBlock::open(&self.spec, &env, 0, parent, &self.source, withdrawals)?;
+        let txs = txs.iter().map(|tx| Tx::decode(tx, self.spec.is_op())).collect();
+        block.execute(txs, true, OnInvalid::Fail)?;
+        block.finish()?;
+        let sealed = block.sealed().unwrap();
+        assert_eq!(sealed.snapshot.header, *header, "block {}", header.number);
+        self.add(Arc::new(sealed));
+        Ok(())
+    }
+
+    /// Makes a block the head, as final as blocks can be.
+    fn add(&mut self, sealed: Arc<SealedBlock>) {
+        let end = Some((sealed.number(), sealed.hash()));
+        self.head = Arc::clone(&sealed);
+        self.view.add(&sealed);
+        self.view.set_heads(Heads {
+            latest: Arc::clone(&sealed),
+            pending: None,
+            open: Vec::new(),
+            safe: end,
+            finalized: end,
+        });
+        self.view.tell(ChainEvent::Verified(sealed));
     }
 }
 

@@ -7,9 +7,10 @@ use alloy_rpc_types_eth::TransactionRequest;
 use revm::Database;
 use revm::context::TxEnv;
 use revm::primitives::TxKind;
+use revm::primitives::hardfork::SpecId;
 
 use super::error::{CallError, SERVER_ERROR};
-use super::evm::{Ground, Rules};
+use super::evm::{Asked, Ground, Rules};
 use super::outcome::{Failure, Invalid};
 
 /// Gas of one blob (EIP-4844).
@@ -46,11 +47,12 @@ pub(super) fn chain_id(request: &TransactionRequest, want: u64) -> Result<u64, C
 }
 
 /// All checks.
-pub(super) fn before(ground: &mut Ground, tx: &TxEnv) -> Result<(), Failure> {
-    let rules = ground.rules();
+pub(super) fn before(ground: &mut Ground, asked: &Asked) -> Result<(), Failure> {
+    let (rules, tx) = (ground.rules(), &asked.tx);
     if rules == Rules::Replay {
         return Ok(());
     }
+    supported(ground, asked)?;
     let validation = rules == Rules::Simulate { validation: true };
     if validation {
         nonce(ground, tx)?;
@@ -71,6 +73,18 @@ pub(super) fn before(ground: &mut Ground, tx: &TxEnv) -> Result<(), Failure> {
         }
     }
     funds(ground, tx)
+}
+
+/// Whether the block's fork has what the transaction needs.
+fn supported(ground: &Ground, asked: &Asked) -> Result<(), Failure> {
+    let tx = &asked.tx;
+    let kind = match tx.tx_type {
+        4 if !ground.has_fork(SpecId::PRAGUE) => "setcode tx",
+        _ if asked.blobs && !ground.has_fork(SpecId::CANCUN) => "blob tx",
+        _ => return Ok(()),
+    };
+    let what = format!("transaction type not supported: {kind} (sender {})", tx.caller);
+    Err(invalid(tx, SERVER_ERROR, what))
 }
 
 fn nonce(ground: &mut Ground, tx: &TxEnv) -> Result<(), Failure> {

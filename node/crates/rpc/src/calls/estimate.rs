@@ -23,9 +23,9 @@ const GAS_PER_BLOB: u64 = 131_072;
 const ERROR_RATIO: f64 = 0.015;
 
 /// Runs the transaction; `None` if the gas did not cover its intrinsic cost.
-fn run(ground: &mut Ground, tx: &TxEnv, gas: u64) -> Result<Option<Outcome>, CallError> {
-    let tx = TxEnv { gas_limit: gas, ..tx.clone() };
-    match ground.transact(&Asked { tx, poor: false }, &mut NoOpInspector) {
+fn run(ground: &mut Ground, asked: &Asked, gas: u64) -> Result<Option<Outcome>, CallError> {
+    let tx = TxEnv { gas_limit: gas, ..asked.tx.clone() };
+    match ground.transact(&Asked { tx, poor: false, ..*asked }, &mut NoOpInspector) {
         Ok(outcome) => Ok(Some(outcome)),
         Err(failure) if failure.is_gas_too_low() => Ok(None),
         Err(Failure::Invalid(invalid)) => {
@@ -35,8 +35,8 @@ fn run(ground: &mut Ground, tx: &TxEnv, gas: u64) -> Result<Option<Outcome>, Cal
     }
 }
 
-fn succeeds(ground: &mut Ground, tx: &TxEnv, gas: u64) -> Result<bool, CallError> {
-    Ok(run(ground, tx, gas)?.is_some_and(|outcome| outcome.status == Status::Success))
+fn succeeds(ground: &mut Ground, asked: &Asked, gas: u64) -> Result<bool, CallError> {
+    Ok(run(ground, asked, gas)?.is_some_and(|outcome| outcome.status == Status::Success))
 }
 
 /// The most gas that there is for the transaction.
@@ -59,20 +59,22 @@ fn most(ground: &mut Ground, tx: &TxEnv, given: Option<u64>) -> Result<u64, Call
 pub(super) fn estimate(site: &CallSite, args: CallArgs) -> Result<u64, CallError> {
     let mut ground = site.ground(args.overrides, args.state)?;
     let given = args.request.gas.filter(|gas| *gas >= TRANSFER_GAS);
-    let Asked { tx, .. } = ground.tx(args.request)?;
-    let mut high = most(&mut ground, &tx, given)?;
+    let asked = ground.tx(args.request)?;
+    let tx = &asked.tx;
+    let mut high = most(&mut ground, tx, given)?;
 
     if let TxKind::Call(to) = tx.kind
         && tx.data.is_empty()
         && ground.db.basic(to)?.is_none_or(|account| account.code_hash == KECCAK_EMPTY)
         && high >= TRANSFER_GAS
-        && succeeds(&mut ground, &tx, TRANSFER_GAS)?
+        // What is wrong with it is told with all the gas that it may have.
+        && matches!(succeeds(&mut ground, &asked, TRANSFER_GAS), Ok(true))
     {
         return Ok(TRANSFER_GAS);
     }
 
     let exceeded = || CallError::Invalid(format!("gas required exceeds allowance ({high})"));
-    let first = run(&mut ground, &tx, high)?.ok_or_else(exceeded)?;
+    let first = run(&mut ground, &asked, high)?.ok_or_else(exceeded)?;
     match &first.status {
         Status::Success => {}
         Status::Halted(_, true) => return Err(exceeded()),
@@ -85,12 +87,12 @@ pub(super) fn estimate(site: &CallSite, args: CallArgs) -> Result<u64, CallError
     // Very likely this is enough already, and close.
     let guess = first.gas_spent.saturating_add(CALL_STIPEND).saturating_mul(64) / 63;
     if guess < high {
-        if succeeds(&mut ground, &tx, guess)? { high = guess } else { low = guess }
+        if succeeds(&mut ground, &asked, guess)? { high = guess } else { low = guess }
     }
     while low + 1 < high && (high - low) as f64 / high as f64 >= ERROR_RATIO {
         // Most transactions need little more than the lower bound.
         let middle = low.midpoint(high).min(low.saturating_mul(2));
-        if succeeds(&mut ground, &tx, middle)? { high = middle } else { low = middle }
+        if succeeds(&mut ground, &asked, middle)? { high = middle } else { low = middle }
     }
     Ok(high)
 }

@@ -32,6 +32,7 @@ use revm::context_interface::either::Either;
 use revm::context_interface::result::{HaltReasonTr, ResultAndState};
 use revm::handler::EthPrecompiles;
 use revm::inspector::NoOpInspector;
+use revm::primitives::hardfork::SpecId;
 use revm::state::{AccountInfo, EvmState};
 use revm::{Database, DatabaseCommit, DatabaseRef, Inspector};
 
@@ -195,6 +196,8 @@ macro_rules! each_env {
 pub(super) struct Asked {
     /// The transaction. Its `gas_price` is the most that it pays.
     pub(super) tx: TxEnv,
+    /// It carries blobs, or says what it pays for them.
+    pub(super) blobs: bool,
     /// Its gas is not what it was to have: the sender cannot pay for more.
     pub(super) poor: bool,
 }
@@ -305,6 +308,15 @@ impl Ground {
         self.fork_gas
     }
 
+    /// Whether the block has a fork's rules.
+    pub(super) fn has_fork(&self, fork: SpecId) -> bool {
+        let spec = match &self.env {
+            BlockEnv::Eth(env) => env.cfg_env.spec,
+            BlockEnv::Op(env) => env.cfg_env.spec.into_eth_spec(),
+        };
+        spec.is_enabled_in(fork)
+    }
+
     /// The most gas that an execution may have.
     pub(super) fn gas_cap(&self) -> u64 {
         self.limits.gas
@@ -330,6 +342,7 @@ impl Ground {
             TransactionRequest { access_list: Some(_), .. } => 1,
             _ => 0,
         };
+        let blobs = ty == 3 || request.max_fee_per_blob_gas.is_some();
         let input = request.input.try_into_unique_input();
         let authorizations = request.authorization_list.unwrap_or_default();
         let mut tx = TxEnv {
@@ -358,7 +371,7 @@ impl Ground {
                 tx.gas_limit = allowance;
             }
         }
-        Ok(Asked { tx, poor })
+        Ok(Asked { tx, blobs, poor })
     }
 
     /// Runs a transaction after the checks that geth makes before; its changes are in the outcome and
@@ -368,8 +381,24 @@ impl Ground {
         asked: &Asked,
         inspector: &mut I,
     ) -> Result<Outcome, Failure> {
-        check::before(self, &asked.tx)?;
-        let ran = self.run(asked.tx.clone(), inspector);
+        check::before(self, asked)?;
+        let mut tx = asked.tx.clone();
+        let (caller, kind) = (tx.caller, tx.kind);
+        let mut wraps = false;
+        if self.rules != (Rules::Simulate { validation: true }) {
+            // Where nonces are not checked the last one is followed by 0, as in geth. revm refuses a
+            // transaction that has it, and leaves an account that has it as it is.
+            tx.nonce = tx.nonce.checked_add(1).map_or(0, |_| tx.nonce);
+            let account = self.db.basic(caller).map_err(|e| Failure::Other(e.into()))?;
+            wraps = kind.is_call() && account.is_some_and(|account| account.nonce == u64::MAX);
+        }
+        let mut ran = self.run(tx, inspector);
+        if wraps
+            && let Ok(outcome) = &mut ran
+            && let Some(account) = outcome.state.get_mut(&caller)
+        {
+            account.info.nonce = 0;
+        }
         match ran {
             Err(failure) if asked.poor && failure.is_gas_too_low() => {
                 Err(check::poor(self, &asked.tx, &failure))
@@ -434,7 +463,7 @@ impl Ground {
 
     fn eth<I: Watcher>(
         &mut self,
-        env: alloy_evm::EvmEnv<revm::primitives::hardfork::SpecId>,
+        env: alloy_evm::EvmEnv<SpecId>,
         tx: TxEnv,
         inspector: &mut I,
     ) -> Result<Outcome, Failure> {

@@ -127,8 +127,13 @@ pub(super) fn apply(
 }
 
 /// Overrides one account. It exists from then on, even if it is empty, until a transaction touches
-/// it.
+/// it; not if nothing of it is changed.
 fn set(db: &mut CallDb, address: Address, change: AccountOverride) -> Result<(), CallError> {
+    let AccountOverride { balance, nonce, code, state, state_diff, .. } = &change;
+    let slots = state_diff.as_ref().is_some_and(|slots| !slots.is_empty());
+    if balance.is_none() && nonce.is_none() && code.is_none() && state.is_none() && !slots {
+        return Ok(());
+    }
     let before = db.basic(address)?;
     let mut account = before.map_or_else(
         || Account { nonce: 0, balance: Default::default(), code_hash: KECCAK256_EMPTY },

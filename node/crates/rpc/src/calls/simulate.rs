@@ -288,7 +288,8 @@ impl Simulation<'_> {
             request.nonce = Some(ground.db.basic(from)?.map_or(0, |account| account.nonce));
         }
         let left = header.gas_limit.saturating_sub(gas_used);
-        let gas = request.gas.unwrap_or(left.min(ground.fork_gas()));
+        // A simulation is no transaction, so the most that a fork lets one have is no default either.
+        let gas = request.gas.unwrap_or(left);
         if gas > left {
             let what = format!("block gas limit reached: remaining: {left}, required: {gas}");
             return coded(-38015, what);
@@ -372,9 +373,11 @@ impl Progress {
                 data: None,
             }),
         };
+        // What a revert returns is in the error alone, as in geth.
+        let return_data = if success { outcome.output } else { Bytes::new() };
         self.calls.push(SimCallResult {
             logs: logs.collect(),
-            return_data: outcome.output,
+            return_data,
             gas_used: outcome.gas_used,
             max_used_gas: Some(outcome.gas_spent),
             status: success,

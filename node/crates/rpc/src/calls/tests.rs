@@ -4,9 +4,9 @@ mod calls;
 mod executor;
 mod limits;
 mod op;
+mod osaka;
 mod overrides;
 mod simulate;
-mod suite;
 mod trace;
 
 use alloy_primitives::{Address, Bytes, U256, hex};

@@ -68,7 +68,7 @@ impl CallContext {
     pub(super) fn replayed(&self, heads: &Heads, block: Found) -> Result<Replayed, Failure> {
         let block = block.whole()?;
         if block.header.number == 0 {
-            return Err(Failure::params("genesis is not traceable"));
+            return Err(Failure::refused("genesis is not traceable"));
         }
         let parent = match self.blocks.find_hash(heads, block.header.parent_hash) {
             Err(Failure::Unknown(what)) => return Err(Failure::Elsewhere(what)),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::{B256, U128};
+use alloy_primitives::{B256, U64, U128};
 use alloy_rpc_types_eth::FeeHistory;
 use arc_swap::ArcSwapOption;
 use fragcast_execution::exec::{ExecutedBlock, SealedBlock};
@@ -88,12 +88,21 @@ pub(super) fn tip(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
     answer(&U128::from(suggested(ctx, &*ctx.blocks.heads()?)))
 }
 
-pub(super) fn gas_price(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
-    let heads = ctx.blocks.heads()?;
-    let base = match &heads.pending {
+/// The base fee of the block in execution, or of the next.
+fn current_base_fee(ctx: &EthContext, heads: &Heads) -> u64 {
+    match &heads.pending {
         Some(pending) => pending.header.base_fee_per_gas.unwrap_or(0),
         None => next_base_fee(ctx, &heads.latest.snapshot),
-    };
+    }
+}
+
+pub(super) fn base_fee(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
+    answer(&U64::from(current_base_fee(ctx, &*ctx.blocks.heads()?)))
+}
+
+pub(super) fn gas_price(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
+    let heads = ctx.blocks.heads()?;
+    let base = current_base_fee(ctx, &heads);
     answer(&U128::from(suggested(ctx, &heads).saturating_add(base.into())))
 }
 
@@ -118,7 +127,8 @@ pub(super) fn history(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
         return answer(&FeeHistory::default());
     }
     // Newest first; the next one is always found by its hash, so they are one chain.
-    let blobs = ctx.spec.blob_params(newest.header.timestamp).is_some();
+    // Of blocks before Cancun the fee is 0, as geth has it.
+    let blobs = !ctx.spec.is_op();
     let mut out = FeeHistory::default();
     let mut rewards = Vec::new();
     out.base_fee_per_gas.push(next_base_fee(ctx, &newest).into());

@@ -1,4 +1,4 @@
-//! `eth_config` (EIP-7910): the fork in force, the one before and the next, with what each has.
+//! `eth_config` (EIP-7910): the fork in force, the next and the last that is known, with what each has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,8 +53,10 @@ pub(super) fn config(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure
     let current = past.last().and_then(|time| described(*time));
     let what = "the chain's fork is before Cancun, which has no configuration (EIP-7910)";
     let current = current.ok_or_else(|| Failure::unavailable(what))?;
-    let last = past.iter().rev().nth(1).and_then(|time| described(*time));
-    let next = times.iter().find(|time| **time > now).and_then(|time| described(*time));
+    let mut ahead = times.range(now.saturating_add(1)..);
+    let next = ahead.next().and_then(|time| described(*time));
+    // The one that is the furthest ahead, which may be the next.
+    let last = times.last().filter(|_| next.is_some()).and_then(|time| described(*time));
     answer(&EthConfig { current, next, last })
 }
 

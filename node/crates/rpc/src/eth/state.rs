@@ -1,15 +1,17 @@
 //! Accounts, code and storage.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use alloy_primitives::{Address, B256, U64, U256};
 use alloy_serde::JsonStorageKey;
 use fragcast_execution::exec::Snapshot;
+use fragcast_execution::executor::Oldest;
 use serde_json::{Value, json};
 
 use super::{Answer, EthContext, Failure, answer};
-use crate::params::{Params, ParamsSequence};
+use crate::params::{Params, ParamsSequence, Slots};
 use crate::resolve::{StateId, newest_frag};
 
 /// The state named by the next parameter; `latest` if there is none.
@@ -96,4 +98,40 @@ pub(super) fn storage(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
     let slot: JsonStorageKey = params.next()?;
     let value = state(ctx, &mut params)?.state.storage(address, slot.as_b256().into())?;
     answer(&B256::from(value))
+}
+
+/// The most slots that `eth_getStorageValues` reads, as in geth.
+const MAX_SLOTS: usize = 1024;
+
+/// Slots of many accounts, all of one state.
+pub(super) fn storage_values(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, Failure> {
+    let mut params = params.sequence();
+    let Slots(asked) = params.next()?;
+    let id = state_id(&mut params)?;
+    match asked.values().map(Vec::len).sum::<usize>() {
+        0 => return Err(Failure::params("empty request")),
+        1..=MAX_SLOTS => {}
+        _ => return Err(Failure::limit(format!("too many slots (max {MAX_SLOTS})"))),
+    }
+    let snapshot = ctx.blocks.snapshot(id)?;
+    let mut values = BTreeMap::<Address, Vec<B256>>::new();
+    for (address, slots) in asked {
+        let read = |slot| Ok::<_, Failure>(snapshot.state.storage(address, slot)?.into());
+        values.insert(address, slots.into_iter().map(read).collect::<Result<_, _>>()?);
+    }
+    answer(&values)
+}
+
+/// What can be asked for here, without the execution client, and from which block on. Balancers send
+/// a request to a node that has the block.
+pub(super) fn capabilities(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
+    let latest = &ctx.blocks.heads()?.latest;
+    let Oldest { block, state, recent } = ctx.view.oldest()?;
+    let from = |number: u64| json!({ "disabled": false, "oldestBlock": U64::from(number) });
+    let proofs = if latest.trie.is_ok() { from(recent) } else { json!({ "disabled": true }) };
+    answer(&json!({
+        "head": { "number": U64::from(latest.number()), "hash": latest.hash() },
+        "state": from(state), "stateproofs": proofs, "blocks": from(block), "tx": from(block),
+        "receipts": from(block), "logs": from(block),
+    }))
 }

@@ -4,7 +4,6 @@
 //! receipts.
 
 use alloy_consensus::Transaction as _;
-use alloy_consensus::constants::EMPTY_OMMER_ROOT_HASH;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{Address, B256, Bloom, U64, U128, U256};
 use alloy_rlp::Encodable;
@@ -153,7 +152,6 @@ pub(super) fn header(block: &ExecutedBlock) -> Header {
 
 /// Length of the block as RLP.
 fn size(block: &ExecutedBlock) -> usize {
-    debug_assert_eq!(block.header.ommers_hash, EMPTY_OMMER_ROOT_HASH);
     let list = |payload_length: usize| {
         payload_length + alloy_rlp::Header { list: true, payload_length }.length()
     };

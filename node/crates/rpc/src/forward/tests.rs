@@ -19,7 +19,7 @@ use fragcast_turbine::{Epoch, Membership, Schedule};
 use serde_json::json;
 
 use super::*;
-use gateway::Gateway;
+pub(crate) use gateway::Gateway;
 
 pub(crate) const GUARD: Duration = Duration::from_secs(60);
 

@@ -215,7 +215,7 @@ const REQUEST: &str = "
     {'chainId': '0x'}
     {'type': '2'}
     {'type': 2}
-    {'type': '0x9'}
+    {'type': '0x100'}
     {'type': '0x02'}
     {'accessList': {}}
     {'accessList': [{}]}
@@ -354,8 +354,10 @@ const METHODS: &[(&str, &[P], &[P])] = &[
     ("eth_gasPrice", &[], &[]),
     ("eth_maxPriorityFeePerGas", &[], &[]),
     ("eth_blobBaseFee", &[], &[]),
+    ("eth_baseFee", &[], &[]),
     ("eth_newBlockFilter", &[], &[]),
     ("eth_config", &[], &[]),
+    ("eth_capabilities", &[], &[]),
     ("eth_getBalance", &[P::Address], &[P::Block]),
     ("eth_getTransactionCount", &[P::Address], &[P::Block]),
     ("eth_getCode", &[P::Address], &[P::Block]),
@@ -491,6 +493,22 @@ async fn the_reason_is_told_with_the_place() {
     let methods = methods();
     for (method, params, what) in [
         ("eth_getBalance", json!(["0x12"]), "invalid argument 0: hex string has length 2, want 40"),
+        ("eth_getStorageValues", json!([{}]), "empty request"),
+        (
+            "eth_getStorageValues",
+            json!([{ A: ["0x0", "0x"] }]),
+            "invalid argument 0: 0x00000000000000000000000000000000000000…[1]: storage key without digits",
+        ),
+        (
+            "eth_getStorageValues",
+            json!([{ "0xaa": ["0x0"] }]),
+            "invalid argument 0: account: hex string has length 2, want 40 for an address",
+        ),
+        (
+            "eth_getStorageValues",
+            json!([[A]]),
+            "invalid argument 0: an object is wanted, not [\"0x000000000000000000000000000000000000…",
+        ),
         ("eth_getStorageAt", json!([A, "0x"]), "invalid argument 1: storage key without digits"),
         ("eth_getStorageAt", json!([A, ""]), "invalid argument 1: empty hex string"),
         (

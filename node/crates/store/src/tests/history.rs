@@ -68,7 +68,9 @@ fn old_blocks_are_forgotten_if_so_configured() {
         assert!(store.header(block.hash()).unwrap().is_some());
     }
     assert_eq!(store.verify().unwrap().blocks, 3);
+    assert_eq!(store.oldest().unwrap(), (Some(7), Some(6)));
     store.unwind(blocks[5].hash()).unwrap();
+    assert_eq!(store.oldest().unwrap(), (None, Some(6)));
     store.verify().unwrap();
     assert_eq!(store.durable(), Some((6, blocks[5].hash())));
 }
@@ -97,6 +99,7 @@ fn the_state_of_every_block_that_can_be_taken_back_is_known() {
                 step.model.check(&state);
             }
         }
+        assert_eq!(store.oldest().unwrap().1, Some(14));
         // Only of blocks that are canonical.
         store.unwind(chain[17].hash).unwrap();
         assert!(store.state(chain[18].hash).unwrap().is_none());

@@ -197,9 +197,23 @@ async fn what_a_call_cannot_have_is_refused_by_name() {
              0x0000000000000000000000000000000000000000, maxPriorityFeePerGas: 1, maxFeePerGas: 0",
         ),
     ] {
-        let (code, message, _) = ask(&module, "eth_call", json!([call])).await.unwrap_err();
+        // A fork that has all kinds of transactions.
+        let prague = osaka::on_a_block(false);
+        let (code, message, _) = ask(&prague, "eth_call", json!([call])).await.unwrap_err();
         assert_eq!((code, message), (-32000, format!("err: {expected} (supplied gas 50000000)")));
     }
+    // The devnet has Cancun's rules.
+    let delegating = json!({ "to": PLACE, "authorizationList": [] });
+    let sender = "0x0000000000000000000000000000000000000000";
+    let lacking = format!("transaction type not supported: setcode tx (sender {sender})");
+    let told = async |method, call: &Value| ask(&module, method, json!([call])).await.unwrap_err();
+    let expected = format!("err: {lacking} (supplied gas 50000000)");
+    assert_eq!(told("eth_call", &delegating).await.1, expected);
+    let expected = format!("failed with 50000000 gas: {lacking}");
+    assert_eq!(told("eth_estimateGas", &delegating).await.1, expected);
+    // What is paid for a blob is no reason to refuse a call where there are blobs.
+    let paying = json!({ "to": PLACE, "maxFeePerBlobGas": "0x1" });
+    assert_eq!(ask(&module, "eth_call", json!([paying])).await, Ok(json!("0x")));
 }
 
 #[tokio::test]

@@ -189,7 +189,7 @@ async fn what_cannot_be_traced_says_so() {
     let error = ask(&module, "debug_traceBlockByNumber", json!(["0x63"])).await.unwrap_err();
     assert_eq!(error.0, -32001);
     let error = ask(&module, "debug_traceBlockByNumber", json!(["earliest"])).await.unwrap_err();
-    assert_eq!((error.0, error.1.as_str()), (-32602, "genesis is not traceable"));
+    assert_eq!((error.0, error.1.as_str()), (-32000, "genesis is not traceable"));
 }
 
 #[tokio::test]

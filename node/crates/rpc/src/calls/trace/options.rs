@@ -130,10 +130,14 @@ impl Options {
     /// What a tracer has seen.
     pub(super) fn shown(&self, tracer: Tracer) -> Result<Value, CallError> {
         let mut trace = tracer.geth.ok_or(CallError::Internal)?;
-        if let (GethTrace::Default(frame), Some(limit)) = (&mut trace, self.geth.config.limit)
-            && limit > 0
-        {
-            frame.struct_logs.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        if let GethTrace::Default(frame) = &mut trace {
+            if let Some(limit) = self.geth.config.limit.filter(|limit| *limit > 0) {
+                frame.struct_logs.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+            }
+            // geth leaves out a refund of nothing.
+            for log in &mut frame.struct_logs {
+                log.refund_counter = log.refund_counter.filter(|refund| *refund > 0);
+            }
         }
         serde_json::to_value(trace).map_err(|_| CallError::Internal)
     }

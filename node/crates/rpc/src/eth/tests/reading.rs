@@ -170,7 +170,28 @@ async fn state_by_every_kind_of_block_id() {
         assert_eq!(value.as_str().unwrap().len(), 66);
         let expected = snapshot.state.storage(token::ADDRESS, slot.into()).unwrap();
         assert_eq!(parsed::<alloy_primitives::U256>(&value), expected, "{id}");
+        let nobody = Address::repeat_byte(0xab);
+        let asked =
+            json!({ token::ADDRESS.to_string(): [slot, "0x0"], nobody.to_string(): ["0x1"] });
+        let values = f.call("eth_getStorageValues", json!([asked, id])).await;
+        let zero = B256::ZERO;
+        let of_token = json!([value, zero]);
+        let lower = |address: Address| format!("{address:?}");
+        let expected = json!({ lower(token::ADDRESS): of_token, lower(nobody): [zero] });
+        assert_eq!(values, expected, "{id}");
     }
+    let keys = |n: usize| json!([{ token::ADDRESS.to_string(): vec!["0x0"; n] }]);
+    let many = f.call("eth_getStorageValues", keys(1024)).await;
+    assert_eq!(many[format!("{:?}", token::ADDRESS)].as_array().unwrap().len(), 1024);
+    assert_eq!(f.code("eth_getStorageValues", keys(1025)).await, error::LIMIT);
+    assert_eq!(f.code("eth_getStorageValues", keys(0)).await, error::INVALID_PARAMS);
+    // What is kept, and from which block on.
+    let kept = f.call("eth_capabilities", json!([])).await;
+    assert_eq!(kept["head"], json!({ "number": "0x2", "hash": heads.latest.hash() }));
+    for what in ["state", "blocks", "tx", "receipts", "logs"] {
+        assert_eq!(kept[what], json!({ "disabled": false, "oldestBlock": "0x0" }), "{what}");
+    }
+    assert_eq!(kept["stateproofs"], json!({ "disabled": true }), "a chain without tries");
     let code = f.call("eth_getCode", json!([token::ADDRESS])).await;
     assert!(code.as_str().unwrap().len() > 100);
     assert_eq!(f.call("eth_getCode", json!([address])).await, "0x");
