@@ -35,6 +35,9 @@ export const open = async (options = {}) => {
 // Waits until a function of the page gives something true.
 export const until = (page, what, argument) => page.waitForFunction(what, argument, { polling: 50, timeout: GUARD });
 
+// Whether the page shows a verified block. The first is the open one, as soon as there is one.
+export const someVerified = () => [...document.querySelectorAll('#blocks tbody tr')].some((row) => row.cells[1]?.textContent.includes('verified'));
+
 export const assert = (fine, text) => {
   if (!fine) throw new Error(text);
 };

@@ -1,12 +1,12 @@
 // A node's own page: a real one, and one that is told of 200 members by this script.
-import { assert, frames, open, until } from './browser.mjs';
+import { assert, frames, open, someVerified, until } from './browser.mjs';
 
 const [url, count] = process.argv.slice(2);
 {
   const { page, close } = await open({ colorScheme: 'dark' });
   await page.goto(url);
   await until(page, () => document.querySelector('#link').dataset.state === 'live');
-  await until(page, () => document.querySelector('#blocks tbody tr')?.cells[1].textContent.includes('verified'));
+  await until(page, someVerified);
   await until(page, () => document.querySelectorAll('#peers tbody tr').length === 2);
   assert(await page.isHidden('#controls'), 'a node has no buttons that break it');
   const dark = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
