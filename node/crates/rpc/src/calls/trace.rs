@@ -135,7 +135,7 @@ impl Replayed {
         let placed = self.block.tx(index).ok_or(CallError::Internal)?;
         let mut tracer = options.tracer(context(&self.block, &placed), site.config.max_trace)?;
         traced(&mut ground, &placed, &mut tracer)?;
-        options.shown(tracer)
+        options.shown(tracer, placed.first_log)
     }
 
     /// Traces all transactions. What they keep together has the limit of one.
@@ -152,7 +152,7 @@ impl Replayed {
             traced(&mut ground, &placed, &mut tracer)?;
             left = tracer.left();
             let tx_hash = placed.executed.tx.hash;
-            traces.push(TxTrace { tx_hash, result: options.shown(tracer)? });
+            traces.push(TxTrace { tx_hash, result: options.shown(tracer, placed.first_log)? });
         }
         Ok(traces)
     }
@@ -213,5 +213,5 @@ pub(super) fn call(
     let asked = ground.tx(args.request)?;
     let mut tracer = options.tracer(TransactionContext::default(), site.config.max_trace)?;
     ground.transact(&asked, &mut tracer)?;
-    options.shown(tracer)
+    options.shown(tracer, 0)
 }

@@ -50,6 +50,10 @@ async fn a_block_runs_again_as_it_ran() {
             assert!(frame.get("error").is_none());
             let own = frame.get("logs").and_then(Value::as_array).map_or(0, Vec::len);
             assert_eq!(own, executed.receipt.logs.len());
+            // Their index is the one that the receipt has.
+            for (at, log) in frame["logs"].as_array().into_iter().flatten().enumerate() {
+                assert_eq!(number(&log["index"]), (placed.first_log + at) as u64);
+            }
             logs += own;
             // By itself it is the same.
             let params = json!([executed.tx.hash, options]);

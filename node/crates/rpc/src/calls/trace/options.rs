@@ -127,9 +127,10 @@ impl Options {
         Ok(Tracer::new(Inner::Geth(Box::new(inspector)), context, steps, accounts, most))
     }
 
-    /// What a tracer has seen.
-    pub(super) fn shown(&self, tracer: Tracer) -> Result<Value, CallError> {
+    /// What a tracer has seen of a transaction; `first_log` is the index in the block of its first log.
+    pub(super) fn shown(&self, tracer: Tracer, first_log: usize) -> Result<Value, CallError> {
         let mut trace = tracer.geth.ok_or(CallError::Internal)?;
+        number_logs(&mut trace, first_log as u64);
         if let GethTrace::Default(frame) = &mut trace {
             if let Some(limit) = self.geth.config.limit.filter(|limit| *limit > 0) {
                 frame.struct_logs.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -140,6 +141,26 @@ impl Options {
             }
         }
         serde_json::to_value(trace).map_err(|_| CallError::Internal)
+    }
+}
+
+/// Gives logs the index that they have in their block, as receipts do. The library counts from the
+/// transaction's first.
+fn number_logs(trace: &mut GethTrace, first: u64) {
+    match trace {
+        GethTrace::CallTracer(root) => {
+            let mut frames = vec![root];
+            while let Some(frame) = frames.pop() {
+                for index in frame.logs.iter_mut().filter_map(|log| log.index.as_mut()) {
+                    *index += first;
+                }
+                frames.extend(&mut frame.calls);
+            }
+        }
+        GethTrace::MuxTracer(traces) => {
+            traces.0.values_mut().for_each(|trace| number_logs(trace, first));
+        }
+        _ => {}
     }
 }
 
