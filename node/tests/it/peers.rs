@@ -98,7 +98,7 @@ fn libraries_pass_on_a_node_what_they_pass_on_anvil() {
     if !has("python3", &["-c", "import web3, websockets"]) {
         return skip("web3.py is not installed");
     }
-    let clients = ["viem", "ethers", "web3.js", "web3.py", "cast"];
+    let clients = ["viem", "ethers", "web3.js", "web3.py", "cast", "forge"];
     let Some(anvil) = Anvil::start(&dir, &[]) else { return };
     // Blocks of a second, as anvil's. Node 1 does not lead.
     let devnet = Devnet::start(&["--frags", "5"]);

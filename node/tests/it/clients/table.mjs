@@ -1,9 +1,12 @@
 // What people do with a library, unmodified and at full speed, against whatever listens at an
-// address: one line of JSON for each row of the table. Arguments: library (viem, ethers, web3 or
-// cast), HTTP address, secret key.
+// address: one line of JSON for each row of the table. Arguments: library (viem, ethers, web3, cast
+// or forge), HTTP address, secret key.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
+import os from "node:os";
+import path from "node:path";
 import { promisify } from "node:util";
 
 const [library, url, key] = process.argv.slice(2);
@@ -213,10 +216,14 @@ async function web3() {
   };
 }
 
-async function cast() {
-  const { default: os } = await import("node:os");
+// A program of Foundry for this machine.
+function foundry(name) {
   const machine = { x64: "amd64", arm64: "arm64" }[os.arch()];
-  const program = `node_modules/@foundry-rs/cast-${os.platform()}-${machine}/bin/cast`;
+  return path.resolve(`node_modules/@foundry-rs/${name}-${os.platform()}-${machine}/bin/${name}`);
+}
+
+async function cast() {
+  const program = foundry("cast");
   const run = async (...args) => {
     const env = { ...process.env, ETH_RPC_URL: url };
     const { stdout } = await promisify(execFile)(program, args, { env, timeout: LIMIT });
@@ -256,26 +263,97 @@ async function cast() {
   };
 }
 
-const libraries = { viem, ethers, web3, cast };
+const counter = `// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.0;
+contract Counter {
+  uint256 public number;
+  event Set(uint256 number);
+  constructor(uint256 first) { number = first; }
+  function set(uint256 next) external { number = next; emit Set(next); }
+}`;
+const script = `// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.0;
+import {Counter} from "../src/Counter.sol";
+interface Vm { function startBroadcast() external; function stopBroadcast() external; }
+contract Run {
+  Vm constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
+  bool public IS_SCRIPT = true;
+  function run() external {
+    vm.startBroadcast();
+    Counter made = new Counter(7);
+    for (uint256 i = 1; i < 20; i++) made.set(i);
+    vm.stopBroadcast();
+  }
+}`;
+// Forge wants a compiler that is a program. npm's is a library.
+const compiler = `#!/usr/bin/env node
+const solc = require(${JSON.stringify(path.resolve("node_modules/solc"))});
+if (process.argv[2] === "--version") {
+  console.log(\`solc, the solidity compiler commandline interface\\nVersion: \${solc.version()}\`);
+} else {
+  let input = "";
+  process.stdin.on("data", (part) => { input += part; });
+  process.stdin.on("end", () => console.log(solc.compile(input)));
+}`;
+
+async function forge() {
+  const dir = mkdtempSync(path.join(os.tmpdir(), "fragcast-forge-"));
+  process.on("exit", () => rmSync(dir, { recursive: true, force: true }));
+  for (const part of ["src", "script"]) mkdirSync(path.join(dir, part));
+  const solc = path.join(dir, "solc.cjs");
+  writeFileSync(solc, compiler, { mode: 0o755 });
+  writeFileSync(path.join(dir, "foundry.toml"), `[profile.default]\nsolc = "${solc}"\noffline = true\n`);
+  writeFileSync(path.join(dir, "src/Counter.sol"), counter);
+  writeFileSync(path.join(dir, "script/Run.s.sol"), script);
+  const run = async (command, ...args) => {
+    const all = [command, "--rpc-url", url, "--private-key", key, "--broadcast", "--json", ...args];
+    const { stdout } = await promisify(execFile)(foundry("forge"), all, { cwd: dir, timeout: LIMIT });
+    return stdout;
+  };
+  const from = await import("ethers").then(({ ethers }) => new ethers.Wallet(key).address);
+  const ask = async (method, ...params) => {
+    const headers = { "content-type": "application/json" };
+    const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method, params });
+    return (await (await fetch(url, { method: "POST", headers, body })).json()).result;
+  };
+  return {
+    from,
+    // What was made has the number that it was made with.
+    create: async () => {
+      const said = await run("create", "src/Counter.sol:Counter", "--constructor-args", "5");
+      const [, made] = said.match(/"deployedTo":\s*"(0x[0-9a-fA-F]{40})"/) ?? assert.fail(said);
+      // number()
+      assert.equal(BigInt(await ask("eth_call", { to: made, data: "0x8381f58a" }, "latest")), 5n);
+    },
+    script: async () => {
+      const before = BigInt(await ask("eth_getTransactionCount", from, "latest"));
+      await run("script", "script/Run.s.sol:Run");
+      const after = BigInt(await ask("eth_getTransactionCount", from, "latest"));
+      assert.equal(after - before, 20n, "transactions");
+    },
+  };
+}
+
+const libraries = { viem, ethers, web3, cast, forge };
 const me = await libraries[library]();
 const number = (value) => BigInt(value);
 const succeeded = (receipt) => assert.ok(
   [1, 1n, true, "success", "0x1"].includes(receipt.status), `status ${receipt.status}`);
 
 const rows = {
-  "10 sends, each after the last one's receipt": async () => {
+  "10 sends, each after the last one's receipt": me.send && (async () => {
     const before = number(await me.nonce());
     const had = number(await me.balance(to));
     for (let i = 0; i < 10; i++) succeeded(await me.wait(await me.send(3n), 1));
     assert.equal(number(await me.nonce()), before + 10n, "nonce");
     assert.equal(number(await me.balance(to)), had + 30n, "balance");
-  },
-  "10 sends at once, then their receipts": async () => {
+  }),
+  "10 sends at once, then their receipts": me.send && (async () => {
     const [sent, first] = [[], number(await me.nonce())];
     for (let i = 0n; i < 10n; i++) sent.push(await (me.sendOnly ?? me.send)(1n, first + i));
     for (const hash of sent) succeeded(await me.wait(hash, 1));
-  },
-  "5 deployments, each read after its receipt": async () => {
+  }),
+  "5 deployments, each read after its receipt": me.deploy && (async () => {
     for (let i = 0; i < 5; i++) {
       const hash = await me.deploy();
       const receipt = await me.wait(hash, 1);
@@ -292,21 +370,23 @@ const rows = {
       assert.equal(tx.blockHash, called.blockHash, "block of the transaction");
       assert.equal((await me.logsOf(address, called.blockNumber)).length, 1, "logs from its block on");
     }
-  },
-  "3 sends with 2 confirmations": async () => {
+  }),
+  "3 sends with 2 confirmations": me.send && (async () => {
     for (let i = 0; i < 3; i++) {
       if (me.confirmed) succeeded(await me.confirmed(1n, 2));
       else succeeded(await me.wait(await me.send(1n), 2));
     }
-  },
-  "getLogs without a range": async () => {
+  }),
+  "getLogs without a range": me.deploy && (async () => {
     const receipt = await me.wait(await me.deploy(), 1);
     for (let i = 0; i < 5; i++) assert.ok(Array.isArray(await me.logs(receipt.contractAddress)));
-  },
+  }),
   "a batch of 150": me.batch && (async () => {
     assert.equal((await me.batch(150)).length, 150);
   }),
   "heads after a broken WebSocket": me.reconnect,
+  "a contract, created and read": me.create,
+  "a script of 20 transactions": me.script,
 };
 
 // What an earlier row has left behind is done first.

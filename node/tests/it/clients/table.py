@@ -150,10 +150,11 @@ for row, act in {
     "getLogs without a range": logs,
     "a batch of 150": batch,
     "heads after a broken WebSocket": reconnect,
+    "a contract, created and read": None,
+    "a script of 20 transactions": None,
 }.items():
     try:
-        act()
-        said = "ok"
+        said = act and (act() or "ok")
     except Exception as error:  # noqa: BLE001
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     print(json.dumps({"row": row, "said": said}), flush=True)
