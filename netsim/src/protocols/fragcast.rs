@@ -62,8 +62,8 @@ use registry::Registry;
 const CHAIN: u64 = 901;
 /// Half the bytes of an acknowledgement, since QUIC sends one for every second packet.
 const HALF_ACK: u64 = ReliableConfig::QUIC.acknowledgement as u64 / 2;
-/// Memory for answering repair requests of all nodes of a run together. Each node has enough for at
-/// least one message of the largest size with its coding.
+/// Memory for answering repair requests of all nodes of a run together, or of all members where there
+/// are guests. Each node has enough for at least one message of the largest size with its coding.
 const REPAIR_MEMORY: usize = 1 << 30;
 /// Memory for gossip listeners of all nodes together. Each node has enough for at least two blocks.
 const GOSSIP_MEMORY: usize = 1 << 28;
@@ -222,7 +222,7 @@ impl Fragcast {
         let setup = |protocol: &Config, known: usize| {
             Setup::of(protocol.clone(), epochs[..known].to_vec()).expect("tables in their order")
         };
-        let guests = setup(&protocol, epochs.len());
+        let guests = network.guests_from.map(|_| setup(&protocol, epochs.len()));
         if let Some(members) = network.guests_from {
             protocol.guests = GUESTS;
             protocol.guests_bps = config.uplink_bps / 4;
@@ -244,7 +244,7 @@ impl Fragcast {
             .zip(&known)
             .map(|(node, known)| {
                 let key = is_leader(node).then(|| leader_key(node));
-                if is_guest(node) {
+                if let Some(guests) = guests.as_ref().filter(|_| is_guest(node)) {
                     return guests.guest(&peer(node), None);
                 }
                 setups[known - 1].node(&peer(node), key).expect("a member of the table")

@@ -1,5 +1,5 @@
 //! A node beside Foundry's anvil: the same libraries and the same questions on both, and a node that
-//! follows one. anvil and cast come from npm, as programs without their wrappers in JavaScript: a
+//! follows one. anvil, cast and forge come from npm, as programs without their wrappers in JavaScript: a
 //! wrapper that is killed leaves its program behind.
 
 #![expect(clippy::print_stderr, reason = "what was measured")]

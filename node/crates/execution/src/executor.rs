@@ -36,7 +36,7 @@ use crate::follow::{Chain, ClientHeads, Follow};
 
 pub use queue::FollowError;
 pub use stats::{BlockReport, ExecutorSnapshot, ExecutorStats, ReportTap};
-pub use view::{ChainEvent, ChainView, Heads, History, Oldest};
+pub use view::{ChainEvent, ChainView, Heads, History, Oldest, Reach};
 
 use queue::{Command, Pending, Queued, Recovering, Room, Withdrawals};
 use service::Service;

@@ -74,7 +74,7 @@ use redb::{Database, DatabaseError};
 pub use error::StoreError;
 use fragcast_execution::chain::ChainSpec;
 use fragcast_execution::exec::{Anchor, ExecutedBlock, SealedBlock, State, StateSource, StateView};
-use fragcast_execution::executor::History;
+use fragcast_execution::executor::{History, Reach};
 use fragcast_execution::state::SourceError;
 use fragcast_execution::trie::{StateTrie, TrieNodes};
 pub use verify::Report;
@@ -521,9 +521,8 @@ impl History for Store {
         Ok(Some(State::new(view).with(Arc::new(layer))))
     }
 
-    /// The state before the oldest undo record is that after the block before it.
-    fn oldest(&self) -> Result<(Option<u64>, Option<u64>), SourceError> {
-        Ok(self.shared.view.load().oldest()?)
+    fn reach(&self) -> Result<Reach, SourceError> {
+        Ok(self.shared.view.load().reach()?)
     }
 
     fn tx(&self, hash: B256) -> Result<Option<(B256, usize)>, SourceError> {

@@ -13,6 +13,7 @@ use alloy_rlp::Decodable;
 use alloy_trie::Nibbles;
 use arc_swap::ArcSwap;
 use fragcast_execution::exec::{ExecutedBlock, Layer, StateView};
+use fragcast_execution::executor::Reach;
 use fragcast_execution::state::{Account, SourceError};
 use fragcast_execution::trie::{TrieId, TrieNodes};
 use redb::{ReadOnlyTable, ReadableDatabase, ReadableTable as _};
@@ -88,14 +89,15 @@ impl StoreView {
         Ok(Some((number.value(), B256::new(*hash.value()))))
     }
 
-    /// The oldest block whose transactions are kept, and the oldest block whose state can be had by
-    /// taking back later ones.
-    pub(super) fn oldest(&self) -> Result<(Option<u64>, Option<u64>), StoreError> {
+    /// How far back blocks and states go. The state before the oldest undo record is that after the
+    /// block before it.
+    pub(super) fn reach(&self) -> Result<Reach, StoreError> {
         let first = |table: &ReadOnlyTable<u64, &'static [u8]>| {
             Ok::<_, StoreError>(table.first()?.map(|(number, _)| number.value()))
         };
-        let state = first(&self.undo)?.map_or(self.head.number, |undo| undo.saturating_sub(1));
-        Ok((first(&self.bodies)?, Some(state)))
+        let head = self.head.number;
+        let state = first(&self.undo)?.map_or(head, |undo| undo.saturating_sub(1));
+        Ok(Reach { block: first(&self.bodies)?, state: Some(state), durable: Some(head) })
     }
 
     pub(super) fn header(&self, hash: B256) -> Result<Option<Header>, StoreError> {

@@ -71,13 +71,12 @@ pub trait History: Send + Sync {
     fn state(&self, _hash: B256) -> Result<Option<State>, SourceError> {
         Ok(None)
     }
-    /// The oldest block with its transactions and receipts, and the oldest after which the state is
-    /// known; `None` of what there is none.
+    /// How far back it goes.
     ///
     /// # Errors
     /// [`SourceError`].
-    fn oldest(&self) -> Result<(Option<u64>, Option<u64>), SourceError> {
-        Ok((None, None))
+    fn reach(&self) -> Result<Reach, SourceError> {
+        Ok(Reach::default())
     }
     /// The place of a transaction: the hash of its block, and its index there.
     ///
@@ -93,8 +92,20 @@ pub struct Oldest {
     pub block: u64,
     /// The oldest block after which the state is known.
     pub state: u64,
-    /// The oldest block in memory.
-    pub recent: u64,
+    /// The oldest block of whose state there are proofs; `None` if there are none.
+    pub proof: Option<u64>,
+}
+
+/// How far back history goes: numbers of blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reach {
+    /// The oldest block with its transactions and receipts; `None` if there is none.
+    pub block: Option<u64>,
+    /// The oldest block after which the state is known. A block without transactions is asked for in
+    /// vain all the same.
+    pub state: Option<u64>,
+    /// The block whose state is the durable one: of older ones trie nodes may be gone.
+    pub durable: Option<u64>,
 }
 
 /// A change of the chain; events come in the order of the changes.
@@ -227,16 +238,31 @@ impl ChainView {
         self.history.as_ref().map_or(Ok(None), |history| history.tx(hash))
     }
 
-    /// How far back blocks and states are kept; all 0 while there is no block.
+    /// How far back blocks, states and proofs are kept; 0 while there is no block.
     ///
     /// # Errors
     /// [`SourceError`].
     pub fn oldest(&self) -> Result<Oldest, SourceError> {
-        let recent = self.read().by_number.first_key_value().map_or(0, |(number, _)| *number);
         let history = self.history.as_ref();
-        let (block, state) = history.map_or(Ok((None, None)), |history| history.oldest())?;
-        let kept = |oldest: Option<u64>| oldest.map_or(recent, |oldest| oldest.min(recent));
-        Ok(Oldest { block: kept(block), state: kept(state), recent })
+        let reach = history.map_or_else(|| Ok(Reach::default()), |history| history.reach())?;
+        let recent = self.read();
+        let blocks: Vec<(u64, &Arc<SealedBlock>)> = recent
+            .by_number
+            .iter()
+            .filter_map(|(number, hash)| Some((*number, recent.by_hash.get(hash)?)))
+            .collect();
+        let first = blocks.first().map(|(number, _)| *number);
+        // Of the block that a node starts from only the header may be known.
+        let whole = blocks.iter().find(|(_, block)| block.snapshot.is_whole());
+        let whole = whole.map(|(number, _)| *number);
+        let or = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
+        let block = or(reach.block, whole).or(first).unwrap_or(0);
+        let past = reach.state.zip(reach.block).map(|(state, block)| state.max(block));
+        let state = or(past, first).unwrap_or(0);
+        let proved = blocks.iter().rev().take_while(|(number, block)| {
+            block.trie.is_ok() && reach.durable.is_none_or(|durable| *number >= durable)
+        });
+        Ok(Oldest { block, state, proof: proved.last().map(|(number, _)| *number) })
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Recent> {

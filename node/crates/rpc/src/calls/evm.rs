@@ -29,7 +29,7 @@ use revm::context::TxEnv;
 use revm::context_interface::Cfg;
 use revm::context_interface::block::BlobExcessGasAndPrice;
 use revm::context_interface::either::Either;
-use revm::context_interface::result::{HaltReasonTr, ResultAndState};
+use revm::context_interface::result::{HaltReason, HaltReasonTr, ResultAndState};
 use revm::handler::EthPrecompiles;
 use revm::inspector::NoOpInspector;
 use revm::primitives::hardfork::SpecId;
@@ -37,9 +37,9 @@ use revm::state::{AccountInfo, EvmState};
 use revm::{Database, DatabaseCommit, DatabaseRef, Inspector};
 
 use super::check;
-use super::error::CallError;
+use super::error::{CallError, halt};
 use super::guard::Guard;
-use super::outcome::{Failure, Outcome, outcome};
+use super::outcome::{Failure, Outcome, Status, outcome};
 use super::overrides::{self, Changed, Table};
 use crate::params::BlockChanges;
 
@@ -269,7 +269,7 @@ impl Ground {
             env.cfg_env.disable_nonce_check = rules != Rules::Simulate { validation: true };
             env.cfg_env.disable_eip3607 = true;
             env.cfg_env.disable_block_gas_limit = true;
-            // The cap of a transaction's gas (EIP-7825) is the default of a request and no limit.
+            // A call is no transaction: the cap of a transaction's gas (EIP-7825) only bounds estimates.
             env.cfg_env.tx_gas_limit_cap = Some(u64::MAX);
             if let Some(price) = overrides.blob_base_fee {
                 let excess_blob_gas = header.excess_blob_gas.unwrap_or(0);
@@ -384,20 +384,22 @@ impl Ground {
         check::before(self, asked)?;
         let mut tx = asked.tx.clone();
         let (caller, kind) = (tx.caller, tx.kind);
-        let mut wraps = false;
+        let mut last = false;
         if self.rules != (Rules::Simulate { validation: true }) {
-            // Where nonces are not checked the last one is followed by 0, as in geth. revm refuses a
-            // transaction that has it, and leaves an account that has it as it is.
+            // Where nonces are not checked the last one of a call is followed by 0, as in geth. revm
+            // refuses a transaction that has it, and leaves an account that has it as it is.
             tx.nonce = tx.nonce.checked_add(1).map_or(0, |_| tx.nonce);
             let account = self.db.basic(caller).map_err(|e| Failure::Other(e.into()))?;
-            wraps = kind.is_call() && account.is_some_and(|account| account.nonce == u64::MAX);
+            last = account.is_some_and(|account| account.nonce == u64::MAX);
         }
         let mut ran = self.run(tx, inspector);
-        if wraps
-            && let Ok(outcome) = &mut ran
-            && let Some(account) = outcome.state.get_mut(&caller)
-        {
-            account.info.nonce = 0;
+        if last && let Ok(outcome) = &mut ran {
+            if kind.is_create() {
+                outcome.status = Status::Halted(halt(&HaltReason::NonceOverflow), false);
+                outcome.output = Bytes::new();
+            } else if let Some(account) = outcome.state.get_mut(&caller) {
+                account.info.nonce = 0;
+            }
         }
         match ran {
             Err(failure) if asked.poor && failure.is_gas_too_low() => {

@@ -31,7 +31,7 @@ use revm::database_interface::DatabaseCommit;
 use revm::inspector::NoOpInspector;
 
 use super::CallSite;
-use super::error::CallError;
+use super::error::{CallError, INVALID_PARAMS};
 use super::evm::{Ground, Rules};
 use super::outcome::{Failure, Outcome, Status};
 use crate::params::{SimBlock, SimPayload};
@@ -54,7 +54,7 @@ fn coded<R>(code: i32, message: impl Into<String>) -> Result<R, CallError> {
 /// Runs the payload's blocks.
 pub(super) fn simulate(site: &CallSite, payload: SimPayload) -> Result<Vec<Simulated>, CallError> {
     if payload.blocks.is_empty() {
-        return Err(CallError::Params("empty input".into()));
+        return coded(INVALID_PARAMS, "empty input");
     }
     let base = &site.snapshot.header;
     let blocks = filled(base, payload.blocks)?;

@@ -31,6 +31,7 @@ use super::{CallArgs, CallContext, CallSite};
 use crate::error::Failure;
 use crate::resolve::{Found, told_hash};
 
+use options::Left;
 pub(super) use options::{CallOptions, Options};
 pub(super) use parity::{Kinds, call as parity_call, localized};
 pub(super) use tracer::Tracer;
@@ -135,7 +136,7 @@ impl Replayed {
         let placed = self.block.tx(index).ok_or(CallError::Internal)?;
         let mut tracer = options.tracer(context(&self.block, &placed), site.config.max_trace)?;
         traced(&mut ground, &placed, &mut tracer)?;
-        options.shown(tracer, placed.first_log)
+        options.shown(tracer, logs_of(&placed))
     }
 
     /// Traces all transactions. What they keep together has the limit of one.
@@ -152,7 +153,7 @@ impl Replayed {
             traced(&mut ground, &placed, &mut tracer)?;
             left = tracer.left();
             let tx_hash = placed.executed.tx.hash;
-            traces.push(TxTrace { tx_hash, result: options.shown(tracer, placed.first_log)? });
+            traces.push(TxTrace { tx_hash, result: options.shown(tracer, logs_of(&placed))? });
         }
         Ok(traces)
     }
@@ -164,6 +165,10 @@ fn context(block: &ExecutedBlock, placed: &Placed<'_>) -> TransactionContext {
         tx_index: Some(placed.index),
         tx_hash: Some(placed.executed.tx.hash),
     }
+}
+
+fn logs_of<'a>(placed: &Placed<'a>) -> Left<'a> {
+    Left { logs: &placed.executed.receipt.logs, first: placed.first_log }
 }
 
 /// Runs a transaction of a block without looking on.
@@ -212,6 +217,6 @@ pub(super) fn call(
     };
     let asked = ground.tx(args.request)?;
     let mut tracer = options.tracer(TransactionContext::default(), site.config.max_trace)?;
-    ground.transact(&asked, &mut tracer)?;
-    options.shown(tracer, 0)
+    let outcome = ground.transact(&asked, &mut tracer)?;
+    options.shown(tracer, Left { logs: &outcome.logs, first: 0 })
 }

@@ -114,6 +114,10 @@ pub(super) fn storage_values(ctx: &EthContext, params: &Params<'_>) -> Result<An
         _ => return Err(Failure::limit(format!("too many slots (max {MAX_SLOTS})"))),
     }
     let snapshot = ctx.blocks.snapshot(id)?;
+    // A client is asked for many at a time.
+    let keys: Vec<(Address, Vec<U256>)> =
+        asked.iter().map(|(address, slots)| (*address, slots.clone())).collect();
+    snapshot.state.prefetch(&keys);
     let mut values = BTreeMap::<Address, Vec<B256>>::new();
     for (address, slots) in asked {
         let read = |slot| Ok::<_, Failure>(snapshot.state.storage(address, slot)?.into());
@@ -126,9 +130,9 @@ pub(super) fn storage_values(ctx: &EthContext, params: &Params<'_>) -> Result<An
 /// a request to a node that has the block.
 pub(super) fn capabilities(ctx: &EthContext, _: &Params<'_>) -> Result<Answer, Failure> {
     let latest = &ctx.blocks.heads()?.latest;
-    let Oldest { block, state, recent } = ctx.view.oldest()?;
+    let Oldest { block, state, proof } = ctx.view.oldest()?;
     let from = |number: u64| json!({ "disabled": false, "oldestBlock": U64::from(number) });
-    let proofs = if latest.trie.is_ok() { from(recent) } else { json!({ "disabled": true }) };
+    let proofs = proof.map_or_else(|| json!({ "disabled": true }), from);
     answer(&json!({
         "head": { "number": U64::from(latest.number()), "hash": latest.hash() },
         "state": from(state), "stateproofs": proofs, "blocks": from(block), "tx": from(block),

@@ -150,7 +150,7 @@ pub(super) fn header(block: &ExecutedBlock) -> Header {
     }
 }
 
-/// Length of the block as RLP.
+/// Length of the block as RLP, without ommers: the messages carry none.
 fn size(block: &ExecutedBlock) -> usize {
     let list = |payload_length: usize| {
         payload_length + alloy_rlp::Header { list: true, payload_length }.length()

@@ -1,5 +1,6 @@
 //! Executed blocks, read back.
 
+use fragcast_execution::executor::{ChainView, Oldest};
 use fragcast_execution::testing::TestChain;
 
 use super::*;
@@ -68,9 +69,17 @@ fn old_blocks_are_forgotten_if_so_configured() {
         assert!(store.header(block.hash()).unwrap().is_some());
     }
     assert_eq!(store.verify().unwrap().blocks, 3);
-    assert_eq!(store.oldest().unwrap(), (Some(7), Some(6)));
+    let reach = |block, state, durable| Reach { block, state: Some(state), durable: Some(durable) };
+    assert_eq!(store.reach().unwrap(), reach(Some(7), 6, 9));
+    // Readers have what is in memory as well; but of tries that are older than the durable state nodes
+    // may be gone, and a state is asked for by its block.
+    let view = ChainView::new(Some(Arc::clone(&store) as Arc<dyn History>), 4);
+    blocks[2..].iter().for_each(|block| view.add(block));
+    assert_eq!(view.oldest().unwrap(), Oldest { block: 3, state: 3, proof: Some(9) });
+    view.clear();
+    assert_eq!(view.oldest().unwrap(), Oldest { block: 7, state: 7, proof: None });
     store.unwind(blocks[5].hash()).unwrap();
-    assert_eq!(store.oldest().unwrap(), (None, Some(6)));
+    assert_eq!(store.reach().unwrap(), reach(None, 6, 6));
     store.verify().unwrap();
     assert_eq!(store.durable(), Some((6, blocks[5].hash())));
 }
@@ -99,7 +108,7 @@ fn the_state_of_every_block_that_can_be_taken_back_is_known() {
                 step.model.check(&state);
             }
         }
-        assert_eq!(store.oldest().unwrap().1, Some(14));
+        assert_eq!(store.reach().unwrap().state, Some(14));
         // Only of blocks that are canonical.
         store.unwind(chain[17].hash).unwrap();
         assert!(store.state(chain[18].hash).unwrap().is_none());

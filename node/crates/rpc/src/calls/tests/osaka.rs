@@ -1,4 +1,4 @@
-//! The most gas that Osaka lets a transaction have (EIP-7825), where a request names none.
+//! The most gas that Osaka lets a transaction have (EIP-7825): it bounds estimates, not simulations.
 
 use alloy_consensus::Header;
 use alloy_consensus::constants::EMPTY_WITHDRAWALS;
@@ -29,8 +29,8 @@ pub(super) fn on_a_block(osaka: bool) -> RpcModule<Arc<CallContext>> {
     }
     let genesis = json!({ "config": config, "gasLimit": "0x1", "difficulty": "0x0", "alloc": {} });
     let genesis = serde_json::from_value(genesis).unwrap();
-    let spec = Arc::new(ChainSpec::from_genesis("suite", genesis).unwrap());
-    // Their blocks pay the zero address, so it is there.
+    let spec = Arc::new(ChainSpec::from_genesis("osaka", genesis).unwrap());
+    // Blocks pay the zero address, so it is there.
     let mut state = MemoryState::default();
     state.insert(Address::ZERO, 0, U256::ONE, &Bytes::new(), std::iter::empty());
     let trie = state.trie().unwrap();

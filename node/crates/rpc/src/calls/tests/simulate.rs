@@ -420,3 +420,18 @@ async fn checks_are_in_geths_order_and_words() {
         assert_eq!((number, message), (code, format!("err: {expected} (supplied gas 1)")));
     }
 }
+
+#[tokio::test]
+async fn an_account_with_the_last_nonce_creates_nothing() {
+    let chain = devnet();
+    let module = serve(&chain);
+    let from = Address::repeat_byte(0xc0);
+    let calls = json!([{ "from": from, "input": "0x" }, { "from": from, "to": account(1) }]);
+    let state = json!({ from.to_string(): { "nonce": "0xffffffffffffffff" } });
+    let payload = json!({ "blockStateCalls": [{ "stateOverrides": state, "calls": calls }] });
+    let blocks = ask(&module, "eth_simulateV1", json!([payload])).await.unwrap();
+    let [created, called] = [0, 1].map(|call| blocks[0]["calls"][call].clone());
+    assert_eq!(created["status"], "0x0");
+    assert_eq!(created["error"]["message"], "nonce uint64 overflow");
+    assert_eq!(called["status"], "0x1");
+}

@@ -287,3 +287,29 @@ async fn a_trace_may_be_as_deep_as_calls_are() {
         assert!(depth > 128, "{depth}: {:.200}", answer.get());
     }
 }
+
+#[tokio::test]
+async fn logs_that_are_taken_back_do_not_count() {
+    let (chain, _open) = chain();
+    let module = serve(&chain);
+    let (place, other) = (Address::repeat_byte(0xcc), Address::repeat_byte(0xcd));
+    // LOG0; a call of the other, which logs and reverts; LOG0.
+    let mut logging = vec![0x5f, 0x5f, 0xa0, 0x5f, 0x5f, 0x5f, 0x5f, 0x5f, 0x73];
+    logging.extend(other);
+    logging.extend([0x5a, 0xf1, 0x50, 0x5f, 0x5f, 0xa0]);
+    let state = json!({
+        place.to_string(): { "code": Bytes::from(logging) },
+        other.to_string(): { "code": "0x5f5fa05f5ffd" },
+    });
+    for only_top_call in [false, true] {
+        let options = json!({
+            "tracer": "callTracer", "stateOverrides": state,
+            "tracerConfig": { "withLog": true, "onlyTopCall": only_top_call },
+        });
+        let params = json!([{ "to": place }, "latest", options]);
+        let frame = traced(&module, "debug_traceCall", params).await;
+        let logs = frame["logs"].as_array().unwrap();
+        let indices: Vec<u64> = logs.iter().map(|log| number(&log["index"])).collect();
+        assert_eq!(indices, [0, 1], "{frame:#}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use alloy_primitives::U64;
+use alloy_primitives::{Log, U64};
 use alloy_rpc_types_eth::state::StateOverride;
 use alloy_rpc_types_trace::geth::{
     GethDebugBuiltInTracerType, GethDebugTracerType, GethDebugTracingOptions, GethTrace,
@@ -127,10 +127,10 @@ impl Options {
         Ok(Tracer::new(Inner::Geth(Box::new(inspector)), context, steps, accounts, most))
     }
 
-    /// What a tracer has seen of a transaction; `first_log` is the index in the block of its first log.
-    pub(super) fn shown(&self, tracer: Tracer, first_log: usize) -> Result<Value, CallError> {
+    /// What a tracer has seen of a transaction.
+    pub(super) fn shown(&self, tracer: Tracer, left: Left<'_>) -> Result<Value, CallError> {
         let mut trace = tracer.geth.ok_or(CallError::Internal)?;
-        number_logs(&mut trace, first_log as u64);
+        number_logs(&mut trace, left);
         if let GethTrace::Default(frame) = &mut trace {
             if let Some(limit) = self.geth.config.limit.filter(|limit| *limit > 0) {
                 frame.struct_logs.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -144,21 +144,40 @@ impl Options {
     }
 }
 
+/// The logs that a transaction left, and the index in its block of the first.
+#[derive(Clone, Copy)]
+pub(super) struct Left<'a> {
+    pub(super) logs: &'a [Log],
+    pub(super) first: usize,
+}
+
 /// Gives logs the index that they have in their block, as receipts do. The library counts from the
-/// transaction's first.
-fn number_logs(trace: &mut GethTrace, first: u64) {
+/// transaction's first, and those that were taken back as well.
+fn number_logs(trace: &mut GethTrace, left: Left<'_>) {
     match trace {
         GethTrace::CallTracer(root) => {
-            let mut frames = vec![root];
+            let (mut frames, mut logs) = (vec![root], Vec::new());
             while let Some(frame) = frames.pop() {
-                for index in frame.logs.iter_mut().filter_map(|log| log.index.as_mut()) {
-                    *index += first;
-                }
+                logs.extend(&mut frame.logs);
                 frames.extend(&mut frame.calls);
+            }
+            logs.sort_by_key(|log| log.index);
+            let mut at = 0;
+            for log in logs {
+                let is = |left: &Log| {
+                    Some(left.address) == log.address
+                        && log.topics.as_deref() == Some(left.topics())
+                        && log.data.as_ref() == Some(&left.data.data)
+                };
+                // With the top call alone those of others are not among them.
+                if let Some(found) = left.logs[at..].iter().position(is) {
+                    log.index = Some((left.first + at + found) as u64);
+                    at += found + 1;
+                }
             }
         }
         GethTrace::MuxTracer(traces) => {
-            traces.0.values_mut().for_each(|trace| number_logs(trace, first));
+            traces.0.values_mut().for_each(|trace| number_logs(trace, left));
         }
         _ => {}
     }

@@ -123,3 +123,22 @@ async fn the_configuration_of_the_fork_is_told() {
     let id = alloy_eips::eip2124::ForkHash::from(f.chain.genesis.hash()).0;
     assert_eq!(current["forkId"], json!(Bytes::from(id.to_vec())));
 }
+
+#[tokio::test]
+async fn forks_ahead_are_told_the_next_and_the_furthest() {
+    let f = Fixture::new();
+    let genesis = (**f.chain.spec.genesis.as_ref().unwrap()).clone();
+    let now = f.chain.head.snapshot.header.timestamp;
+    for (prague, osaka) in [(None, None), (Some(now + 10), None), (Some(now + 10), Some(now + 20))]
+    {
+        let mut genesis = genesis.clone();
+        (genesis.config.prague_time, genesis.config.osaka_time) = (prague, osaka);
+        let spec = Arc::new(ChainSpec::from_genesis("forks", genesis).unwrap());
+        let (view, config) = (Arc::clone(&f.chain.view), EthConfig::default());
+        let ctx = EthContext::new(spec, view, config, None, Arc::new(Two));
+        let config = ask(&module(Arc::new(ctx)), "eth_config", json!([])).await.unwrap();
+        let at = |fork: &str| config[fork]["activationTime"].as_u64();
+        assert_eq!(at("current"), Some(0));
+        assert_eq!((at("next"), at("last")), (prague, osaka.or(prague)));
+    }
+}
