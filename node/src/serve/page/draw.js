@@ -49,7 +49,6 @@ class Stage {
       canvas.height = Math.max(1, height * this.scale);
       canvas.getContext('2d').setTransform(this.scale, 0, 0, this.scale, 0, 0);
     }
-    this.above.style.width = width + 'px';
     this.above.style.height = height + 'px';
     this.place();
   }

@@ -111,8 +111,12 @@ await until(page, () => document.documentElement.dataset.silent === 'false');
 
 // On a telephone nothing is cut off.
 await page.setViewportSize({ width: 400, height: 800 });
-const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-assert(wide <= 400, `the page is ${wide} pixels wide`);
+const { wide, by } = await page.evaluate(() => {
+  const beyond = [...document.querySelectorAll('body *')].filter((part) => part.getBoundingClientRect().right > innerWidth);
+  const name = (part) => `${part.tagName} ${part.id} ${part.className} ${part.textContent.trim().slice(0, 80)}`;
+  return { wide: document.documentElement.scrollWidth, by: beyond.map(name) };
+});
+assert(wide <= 400, `the page is ${wide} pixels wide: ${by.join('; ')}`);
 await page.setViewportSize({ width: 1180, height: 800 });
 console.log(`${(await frames(page, 60)).toFixed(1)} frames a second with ${count} nodes`);
 await close();
