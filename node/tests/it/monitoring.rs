@@ -166,7 +166,7 @@ impl Watched {
 
     /// Lets the gateway, which pauses, pause after a frag and not between two blocks.
     async fn within_a_block(&self, server: &Prometheus) {
-        for _ in 0..50 {
+        for attempt in 0..50 {
             // Time for the bound of the age, and for a scrape.
             tokio::time::sleep(Duration::from_secs(4)).await;
             if server.value("max(fragcast_pending_age_seconds)").await.is_some_and(|s| s > 1.0) {
@@ -181,6 +181,8 @@ impl Watched {
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
+            // Each time at another moment of a block, or a fast machine hits the same one for ever.
+            tokio::time::sleep(Duration::from_millis(attempt * 370 % 1_000)).await;
             self.press(&json!({ "action": "pause" })).await;
         }
         panic!("fragcast_pending_age_seconds stays 0");
