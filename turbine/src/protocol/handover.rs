@@ -8,8 +8,14 @@
 //! An acknowledgement says what its sender has and nothing more: no other part of the protocol goes by
 //! it. It costs 12 bytes a message and no signature, since the connection proves who sent it.
 //!
+//! The request goes over a stream and messages go in datagrams, so the first of them may be there before
+//! it: they are acknowledged when it comes.
+//!
 //! # Bounds
-//! As a next leader, [`MAX_ASKERS`] leaders that have asked, 24 bytes each.
+//! As a next leader, [`MAX_ASKERS`] leaders that have asked, 24 bytes each, and the last [`MAX_ARRIVED`]
+//! messages, 16 bytes each.
+
+use std::collections::VecDeque;
 
 use super::ctx::Ctx;
 use super::event::Event;
@@ -21,6 +27,8 @@ use fragcast_shredder::MessageKey;
 
 /// Leaders whose messages are acknowledged at a time: each of a term of its own.
 const MAX_ASKERS: usize = 8;
+/// Messages that may be there before they are asked after.
+const MAX_ARRIVED: usize = 32;
 
 /// Blocks between two leaders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +52,8 @@ pub(super) struct HandOver {
     asked: Option<Asked>,
     /// Who has asked this node, oldest first.
     askers: Vec<Asked>,
+    /// The messages that came last, whoever leads, oldest first.
+    arrived: VecDeque<MessageKey>,
 }
 
 impl HandOver {
@@ -74,7 +84,7 @@ impl HandOver {
     /// A leader asks this node.
     pub(super) fn requested(
         &mut self,
-        ctx: &Ctx,
+        ctx: &mut Ctx,
         from: PeerKey,
         AckRequest { first, last }: AckRequest,
     ) -> Outcome {
@@ -84,20 +94,31 @@ impl HandOver {
         if first > last || !leads(first) || !leads(last) || !follows() {
             return Outcome::ControlStale;
         }
+        let asker = Asked { peer: from, first, last };
+        if self.askers.contains(&asker) {
+            // It has been told, and is told of whatever else comes.
+            return Outcome::Control;
+        }
         self.askers.retain(|asker| asker.peer != from);
         if self.askers.len() >= MAX_ASKERS {
             self.askers.remove(0);
         }
-        self.askers.push(Asked { peer: from, first, last });
+        self.askers.push(asker);
+        for key in self.arrived.iter().filter(|key| asker.covers(key.block)) {
+            acknowledge(ctx, from, *key);
+        }
         Outcome::Control
     }
 
     /// A message is here, whole and verified: tells its leader, if that has asked.
-    pub(super) fn arrived(&self, ctx: &mut Ctx, key: MessageKey) {
+    pub(super) fn arrived(&mut self, ctx: &mut Ctx, key: MessageKey) {
         for asker in self.askers.iter().filter(|asker| asker.covers(key.block)) {
-            let ack = Control::MessageAck(MessageAck::of(key));
-            ctx.send_control_in(Lane::NextLeader, asker.peer, &ack);
+            acknowledge(ctx, asker.peer, key);
         }
+        if self.arrived.len() >= MAX_ARRIVED {
+            self.arrived.pop_front();
+        }
+        self.arrived.push_back(key);
     }
 
     /// A next leader says that it has a message.
@@ -115,6 +136,11 @@ impl HandOver {
         self.asked = self.asked.filter(|asked| asked.peer != peer);
         self.askers.retain(|asker| asker.peer != peer);
     }
+}
+
+fn acknowledge(ctx: &mut Ctx, leader: PeerKey, key: MessageKey) {
+    let ack = Control::MessageAck(MessageAck::of(key));
+    ctx.send_control_in(Lane::NextLeader, leader, &ack);
 }
 
 /// The next leader after that of a block, and the last block before its term.

@@ -35,11 +35,19 @@ fn the_next_leader_is_asked_once_a_term_and_acknowledges() {
     assert!(asks.awaits(9) && !asks.awaits(10));
 
     acks.arrived(&mut next, KEY);
+    acks.arrived(&mut next, MessageKey { block: 8, ..KEY });
     assert!(frames(&mut next).is_empty(), "nobody has asked");
-    assert_eq!(acks.requested(&next, peer(0), request), Outcome::Control);
-    acks.arrived(&mut next, KEY);
+    // What was there before the request is acknowledged with it, once.
     let told = MessageAck::of(KEY);
-    assert_eq!(frames(&mut next), [(peer(0), Control::MessageAck(told))]);
+    for expected in [&[(peer(0), Control::MessageAck(told))][..], &[]] {
+        assert_eq!(acks.requested(&mut next, peer(0), request), Outcome::Control);
+        assert_eq!(frames(&mut next), expected);
+    }
+    let later = MessageKey { message: 4, ..KEY };
+    acks.arrived(&mut next, later);
+    assert_eq!(frames(&mut next), [(peer(0), Control::MessageAck(MessageAck::of(later)))]);
+    (0..100).for_each(|_| acks.arrived(&mut next, MessageKey { block: 10, ..KEY }));
+    assert_eq!(acks.arrived.len(), MAX_ARRIVED);
     acks.arrived(&mut next, MessageKey { block: 10, ..KEY });
     assert!(frames(&mut next).is_empty(), "its own block");
 
@@ -58,7 +66,7 @@ fn the_next_leader_is_asked_once_a_term_and_acknowledges() {
 #[test]
 fn nobody_else_acknowledges_and_nobody_else_is_believed() {
     let world = World::new(&[1; 4], 3);
-    let (mut leader, next) = (node(&world, 0, true), node(&world, 1, false));
+    let (mut leader, mut next) = (node(&world, 0, true), node(&world, 1, false));
     let (mut asks, mut acks) = (HandOver::default(), HandOver::default());
     let stale = Outcome::ControlStale;
     let told = MessageAck::of(KEY);
@@ -70,16 +78,16 @@ fn nobody_else_acknowledges_and_nobody_else_is_believed() {
     assert!(!leader.events.iter().any(|event| matches!(event, Event::Held(_))));
 
     for (from, first, last) in [(2, 9, 9), (0, 10, 10), (0, 9, 10), (0, 9, 8), (0, 0, u64::MAX)] {
-        assert_eq!(acks.requested(&next, peer(from), AckRequest { first, last }), stale);
+        assert_eq!(acks.requested(&mut next, peer(from), AckRequest { first, last }), stale);
     }
     // Node 2 is not next after node 0.
-    let third = node(&world, 2, false);
-    assert_eq!(acks.requested(&third, peer(0), AckRequest { first: 9, last: 9 }), stale);
+    let mut third = node(&world, 2, false);
+    assert_eq!(acks.requested(&mut third, peer(0), AckRequest { first: 9, last: 9 }), stale);
     assert!(acks.askers.is_empty());
     // Who asks again and again has one place.
     for block in (9..900).step_by(30) {
         let request = AckRequest { first: block, last: block };
-        assert_eq!(acks.requested(&next, peer(0), request), Outcome::Control);
+        assert_eq!(acks.requested(&mut next, peer(0), request), Outcome::Control);
     }
     assert_eq!(acks.askers.len(), 1);
 }
