@@ -70,8 +70,7 @@ impl TestChain {
         let spec = Arc::new(genesis.chain_spec("dev").unwrap());
         let source: Arc<dyn StateSource> = Arc::new(NoSource);
         let memory = MemoryState::of_genesis(spec.genesis.as_ref().unwrap());
-        let (header, hash) = (genesis.header(), genesis.header().hash_slow());
-        let (head, view) = first_block(&spec, header, vec![hash], memory, with_trie, &source);
+        let (head, view) = block_0(&spec, genesis.header(), memory, with_trie, &source);
         Self {
             spec,
             view,
@@ -146,12 +145,10 @@ impl TestChain {
     }
 }
 
-/// A block that nobody here has executed, with the state after it, and a view whose head it is.
-/// `ancestors` are the hashes of it and of blocks before it, newest first.
-fn first_block(
+/// Block 0 with its state, and a view whose head it is.
+fn block_0(
     spec: &ChainSpec,
     header: Header,
-    ancestors: Vec<B256>,
     memory: MemoryState,
     with_trie: bool,
     source: &Arc<dyn StateSource>,
@@ -162,8 +159,8 @@ fn first_block(
         Err(Unverified::Internal("no trie in this test".into()))
     };
     let state = State::new(Arc::new(memory));
-    let hash = ancestors[0];
-    let hashes = BlockHashes::new(header.number, ancestors, Arc::clone(source));
+    let hash = header.hash_slow();
+    let hashes = BlockHashes::new(0, vec![hash], Arc::clone(source));
     let withdrawals = header.withdrawals_root.map(|_| Arc::default());
     let withdrawals = withdrawals.filter(|_| !spec.is_op());
     let block = ExecutedBlock { attempt: 0, hash, header, frags: Vec::new(), withdrawals };
@@ -204,8 +201,7 @@ impl GivenChain {
         let genesis = spec.genesis.as_ref().unwrap();
         let (header, memory) = (genesis_header(&spec, genesis), MemoryState::of_genesis(genesis));
         let source: Arc<dyn StateSource> = Arc::new(NoSource);
-        let ancestors = vec![header.hash_slow()];
-        let (head, view) = first_block(&spec, header, ancestors, memory, true, &source);
+        let (head, view) = block_0(&spec, header, memory, true, &source);
         Self { spec: Arc::new(spec), view, head, source }
     }
 
