@@ -297,7 +297,7 @@ async fn every_panel_has_data_and_every_alert_fires_and_clears_on_a_devnet() {
         server.until(&told, |n| n.is_some()).await;
         println!("{title}: {expr}");
     }
-    latencies(&watched.devnet).await;
+    latencies(&watched.devnet, targets.len()).await;
     println!(
         "{} expressions of the dashboard have data, {} alerts fired and cleared, in {:.0} s",
         panels.len(),
@@ -306,8 +306,8 @@ async fn every_panel_has_data_and_every_alert_fires_and_clears_on_a_devnet() {
     );
 }
 
-/// What `fragcast_latency` says after all that.
-async fn latencies(devnet: &running::Devnet) {
+/// What `fragcast_latency` of all nodes says after all that.
+async fn latencies(devnet: &running::Devnet, nodes: usize) {
     let ask = async |node: usize| {
         guarded(request(devnet.http(node), "fragcast_latency", json!([]))).await["result"].clone()
     };
@@ -324,8 +324,14 @@ async fn latencies(devnet: &running::Devnet) {
     assert!(messages.iter().all(is_told), "{other:#}");
     // What came by gossip alone has no time of sending, so not every way has latencies.
     assert!(messages.iter().any(|of| of["via"] == "overlay"), "{other:#}");
+    // Under loss anybody's messages are repaired, not necessarily one node's.
+    let mut first = Vec::new();
+    for node in 0..nodes {
+        first.push(ask(node).await["first"].take());
+    }
     for via in ["overlay", "repair", "gossip"] {
-        assert!(other["first"][via].as_u64().is_some_and(|n| n > 0), "{via}: {other:#}");
+        let is_told = |of: &Value| of[via].as_u64().is_some_and(|n| n > 0);
+        assert!(first.iter().any(is_told), "{via}: {first:#?}");
     }
     assert!(["overlay", "gossip"].iter().any(|way| is_told(&other["lead"][*way])), "{other:#}");
     assert!(other["peers"]["count"].as_u64().is_some_and(|n| n > 0), "{other:#}");
