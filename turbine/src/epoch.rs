@@ -114,6 +114,16 @@ impl Epoch {
         Self { from_block, members, ..self.clone() }
     }
 
+    /// Whether another epoch has the same leaders, all of which are members of it if they are of this
+    /// one: it can answer for the blocks of both.
+    pub(crate) fn goes_on_in(&self, next: &Self) -> bool {
+        let stays = |leader: &Leader| {
+            let peer = leader.signed.delegation.peer;
+            self.members.index(&peer).is_none() || next.members.index(&peer).is_some()
+        };
+        self.rotation_from == next.rotation_from && self.delegations.iter().all(stays)
+    }
+
     /// The chain that it is for.
     pub const fn chain_id(&self) -> u64 {
         self.chain_id

@@ -281,7 +281,10 @@ impl Protocol {
     /// A call of this node's to `address` was answered by the key of `peer`: what its record says of
     /// that address counts.
     pub fn handle_reached(&mut self, now: Timestamp, peer: &PeerId, address: SocketAddr) {
-        self.at(now).records.pool.reached(peer, address);
+        let parts = self.at(now);
+        parts.records.pool.reached(peer, address);
+        // Before its term is over.
+        parts.tables.look_at = now;
     }
 
     /// The next newcomer that is to be called back, eight a second at most; to be asked after

@@ -508,17 +508,21 @@ impl Epochs {
         self.view = Arc::new(EpochsView::from_parts(epochs, Arc::new(peers)));
     }
 
-    /// Forgets the oldest epoch if the window, which begins at `low`, has been past its last
-    /// block for `patience`: a window that a liar has moved does not stay for as long. Says
-    /// whether it did; then the peers of [`leave`](Self::leave) go.
+    /// Forgets the oldest epoch if the window, which begins at the first of `low`, has been past its
+    /// last block for `patience`: a window that a liar has moved does not stay for as long. Where the
+    /// next epoch has the same leaders and another table alone, the second of `low` is enough, and the
+    /// next answers for the blocks of both: there are [`MAX_EPOCHS`] places, and tables change often.
+    /// Gives the epoch that is gone; then the peers of [`leave`](Self::leave) go.
     pub(super) fn retire(
         &mut self,
         now: Timestamp,
-        low: u64,
+        low: [u64; 2],
         patience: std::time::Duration,
     ) -> Option<Arc<Epoch>> {
-        let next = self.living.get(1)?.epoch.from_block();
-        if low < next {
+        let [oldest, after, ..] = &self.living[..] else { return None };
+        let goes_on = oldest.epoch.goes_on_in(&after.epoch);
+        let next = after.first_block();
+        if low[usize::from(goes_on)] < next {
             self.passed_at = None;
             return None;
         }
@@ -528,6 +532,11 @@ impl Epochs {
         }
         self.passed_at = None;
         let gone = self.living.remove(0).epoch;
+        if goes_on {
+            let first = &mut self.living[0];
+            let members = Arc::clone(first.epoch.members());
+            first.epoch = Arc::new(first.epoch.with_members(gone.from_block(), members));
+        }
         self.renew();
         Some(gone)
     }

@@ -103,6 +103,8 @@ pub(super) struct Fetch {
     from: Option<PeerKey>,
     asked_at: Timestamp,
     tried: BTreeSet<PeerKey>,
+    /// How often a peer was turned to, also the same one again.
+    turns: usize,
     parts: Vec<Bytes>,
     of: Option<u16>,
 }
@@ -188,6 +190,12 @@ impl TableBook {
         of.map(|(from_block, _)| *from_block)
     }
 
+    /// First blocks and tables of the notices that count, of blocks above `head`.
+    pub(super) fn noticed_above(&self, head: u64) -> Vec<(u64, [u8; 32])> {
+        let above = self.noticed.range(head.saturating_add(1)..).filter(|(_, known)| !known.twice);
+        above.map(|(from_block, known)| (*from_block, known.signed.notice.table)).collect()
+    }
+
     /// What a peer is told whose connection is up: of blocks above `head`.
     pub(super) fn greeting(&self, head: Option<u64>) -> impl Iterator<Item = Control> + '_ {
         let above = self
@@ -241,6 +249,7 @@ impl TableBook {
             from: None,
             asked_at: ctx.now,
             tried: BTreeSet::new(),
+            turns: 0,
             parts: Vec::new(),
             of: None,
         });
@@ -255,7 +264,7 @@ impl TableBook {
             if ctx.now.since(fetch.asked_at) < PATIENCE {
                 return true;
             }
-            if fetch.tried.len() >= MAX_TRIES {
+            if fetch.turns >= MAX_TRIES {
                 missing.push(fetch.from_block.unwrap_or(0));
                 return false;
             }
@@ -263,6 +272,19 @@ impl TableBook {
             true
         });
         missing
+    }
+
+    /// A peer goes by a table from now on. Who was asked for it before, or nobody, has not answered: a
+    /// notice is passed on before the table is here.
+    pub(super) fn is_at(&mut self, ctx: &mut Ctx, peer: PeerKey, table: &[u8; 32]) {
+        let waits = |fetch: &&mut Fetch| {
+            let asked = fetch.from.is_some_and(|from| from != peer);
+            fetch.table == *table && fetch.parts.is_empty() && !asked && fetch.turns < MAX_TRIES
+        };
+        if let Some(fetch) = self.fetches.iter_mut().find(waits) {
+            fetch.tried.remove(&peer);
+            fetch.turn_to(ctx, Some(peer));
+        }
     }
 
     /// Takes a part that was asked for.
@@ -373,26 +395,29 @@ impl TableBook {
 impl Fetch {
     /// Asks another peer, from the first part on: `first`, or one that goes by this table, or any.
     fn turn_to(&mut self, ctx: &mut Ctx, first: Option<PeerKey>) {
-        let may = |peer: &PeerKey| ctx.peers.can_ask(*peer) && !self.tried.contains(peer);
-        let goes_by = |peer: &PeerKey| ctx.peers.table_of(*peer) == Some(self.table);
-        let peer = first
-            .filter(may)
-            .or_else(|| ctx.peers.iter_connected().filter(may).find(goes_by))
-            .or_else(|| ctx.peers.iter_connected().find(may));
+        let peer = self.next(ctx, first).or_else(|| {
+            // Nobody is left: those who were asked may have it by now.
+            self.tried.clear();
+            self.next(ctx, None)
+        });
         self.parts.clear();
         self.of = None;
         self.from = peer;
-        match peer {
-            Some(peer) => {
-                self.tried.insert(peer);
-                self.ask(ctx);
-            }
-            // Nobody is left: those who were asked may have it by now.
-            None => {
-                self.tried.clear();
-                self.asked_at = ctx.now;
-            }
+        self.asked_at = ctx.now;
+        if let Some(peer) = peer {
+            self.tried.insert(peer);
+            self.turns += 1;
+            self.ask(ctx);
         }
+    }
+
+    fn next(&self, ctx: &Ctx, first: Option<PeerKey>) -> Option<PeerKey> {
+        let may = |peer: &PeerKey| ctx.peers.can_ask(*peer) && !self.tried.contains(peer);
+        let goes_by = |peer: &PeerKey| ctx.peers.table_of(*peer) == Some(self.table);
+        first
+            .filter(may)
+            .or_else(|| ctx.peers.iter_connected().filter(may).find(goes_by))
+            .or_else(|| ctx.peers.iter_connected().find(may))
     }
 
     fn ask(&mut self, ctx: &mut Ctx) {

@@ -205,15 +205,17 @@ impl Window {
         self.reach.map(|reach| reach.head)
     }
 
-    /// The lowest block that may still be needed, whatever a liar has told: epochs live until it
-    /// has passed them.
-    pub(super) fn lowest_needed(&self, now: Timestamp) -> u64 {
-        let (low, _) = self.bounds();
+    /// The lowest block that may still be needed, whatever a liar has told, where `past` blocks below
+    /// the newest Seal are: epochs live until it has passed them.
+    pub(super) fn lowest_needed(&self, now: Timestamp, past: u64) -> u64 {
+        let low = self
+            .opened
+            .map_or(0, |opened| self.sealed.unwrap_or(opened).min(opened).saturating_sub(past));
         let majority = self.majority.filter(|(_, at)| now.since(*at) <= claims::LIFE);
         let known = majority.map(|(block, _)| block).into_iter().chain(self.head());
         // Where they agree with the window, it is right.
         let elsewhere = known.filter(|block| !self.contains(*block));
-        elsewhere.map(|block| block.saturating_sub(WINDOW_PAST)).fold(low, u64::min)
+        elsewhere.map(|block| block.saturating_sub(past)).fold(low, u64::min)
     }
 
     /// Whether a message sent at a time by its leader's clock is fresh.

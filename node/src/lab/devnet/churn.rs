@@ -43,8 +43,8 @@ enum Step {
 }
 
 /// Those of one row are begun together, and each row once those before are in use. At most three
-/// epochs live, for 64 blocks each after their last: one for the first row, one for the node that
-/// leaves.
+/// epochs live: that before a change of gateways for 64 blocks after its last, that before another
+/// table alone for eight.
 const STEPS: [&[Step]; 3] =
     [&[Step::Join, Step::Register, Step::JoinAgain], &[Step::Rotate], &[Step::Leave]];
 

@@ -45,9 +45,11 @@ impl Bases {
         Self { base: Arc::clone(&living[staying - 1]), tables, lists }
     }
 
-    /// The first block from which a change can hold: that of what has begun is its own.
-    pub(in crate::protocol) fn first_block(&self) -> u64 {
-        self.base.from_block().saturating_add(1)
+    /// The first block from which a table can hold that is newer than all that are known: that of what
+    /// has begun is its own.
+    pub(in crate::protocol) fn first_block_of_a_table(&self) -> u64 {
+        let announced = self.tables.last_key_value().map(|(from_block, _)| *from_block);
+        announced.max(Some(self.base.from_block())).map_or(0, |block| block.saturating_add(1))
     }
 
     fn follows(&self, from_block: u64) -> Result<(), EpochError> {

@@ -196,15 +196,15 @@ fn three_live_and_the_oldest_makes_room() {
 #[test]
 fn an_epoch_goes_once_the_window_has_been_past_it_for_long() {
     let mut epochs = epochs();
-    assert!(epochs.retire(at(1), u64::MAX, PATIENCE).is_none(), "the only one stays");
+    assert!(epochs.retire(at(1), [u64::MAX; 2], PATIENCE).is_none(), "the only one stays");
     epochs.take(epoch(100, [0, 1, 8], &[1]), 0, None).unwrap();
-    assert!(epochs.retire(at(10), 99, PATIENCE).is_none());
-    assert!(epochs.retire(at(11), 100, PATIENCE).is_none());
+    assert!(epochs.retire(at(10), [99; 2], PATIENCE).is_none());
+    assert!(epochs.retire(at(11), [100; 2], PATIENCE).is_none());
     // The window comes back: a liar had moved it.
-    assert!(epochs.retire(at(13), 50, PATIENCE).is_none());
-    assert!(epochs.retire(at(17), 100, PATIENCE).is_none());
-    assert!(epochs.retire(at(21), 120, PATIENCE).is_none());
-    let gone = epochs.retire(at(22), 120, PATIENCE).unwrap();
+    assert!(epochs.retire(at(13), [50; 2], PATIENCE).is_none());
+    assert!(epochs.retire(at(17), [100; 2], PATIENCE).is_none());
+    assert!(epochs.retire(at(21), [120; 2], PATIENCE).is_none());
+    let gone = epochs.retire(at(22), [120; 2], PATIENCE).unwrap();
     assert_eq!(gone.from_block(), 0);
     assert!(epochs.at(99).is_none() && epochs.view().at(99).is_none());
     let left = epochs.leave(&[gone], |_| false)[0].clone();
@@ -217,6 +217,34 @@ fn an_epoch_goes_once_the_window_has_been_past_it_for_long() {
     let (key, peer) = taken.joined[0];
     assert_eq!(peer, id(10));
     assert!((2..6).contains(&key.slot()) && key.number() > 1 << 17);
+}
+
+#[test]
+fn an_epoch_before_another_table_alone_goes_sooner_and_leaves_its_blocks_to_the_next() {
+    let mut epochs = epochs();
+    let tables = [[0, 1, 2, 3, 8], [0, 2, 3, 8, 9]].map(|members| epoch(0, members, &[1, 2]));
+    for (from_block, of) in [(100, &tables[0]), (110, &tables[1])] {
+        let members = Arc::clone(of.members());
+        let next = epochs.newest().epoch().with_members(from_block, members);
+        epochs.take(next, 36, None).unwrap();
+    }
+    assert!(epochs.retire(at(10), [44, 99], PATIENCE).is_none(), "it has not passed");
+    assert!(epochs.retire(at(11), [45, 100], PATIENCE).is_none());
+    let gone = epochs.retire(at(16), [46, 101], PATIENCE).unwrap();
+    assert_eq!((gone.from_block(), epochs.at(7).unwrap().members()), (0, 5));
+    assert_eq!(epochs.view().at(7).unwrap().members().len(), 5, "the next answers for its blocks");
+    assert_eq!(epochs.newest().epoch().rotation_from(), 0);
+    let [left, _] = epochs.leave(&[gone], |_| false);
+    assert_eq!(left.len(), 2, "members 4 and 5");
+    // With the next table a leader is no member any more: this one stays for as long as its blocks.
+    assert!(epochs.retire(at(20), [53, 117], PATIENCE).is_none());
+    assert!(epochs.retire(at(26), [54, 118], PATIENCE).is_none());
+    assert!(epochs.retire(at(30), [110, 166], PATIENCE).is_none());
+    assert!(epochs.retire(at(35), [110, 166], PATIENCE).is_some());
+    // So does one before another list.
+    epochs.take(epoch(300, [0, 2, 3, 8, 9], &[1, 2]), 200, None).unwrap();
+    assert!(epochs.retire(at(40), [250, 306], PATIENCE).is_none());
+    assert!(epochs.retire(at(46), [250, 306], PATIENCE).is_none());
 }
 
 #[test]

@@ -212,6 +212,9 @@ impl Parts {
 
     fn greeted(&mut self, from: PeerKey, hello: &Hello) -> Outcome {
         let changed = self.ctx.peers.greet(from, hello.table);
+        if changed {
+            self.tables.is_at(&mut self.ctx, from, &hello.table);
+        }
         if self.ctx.peers.foreign(from, hello.chain_id != self.ctx.config.chain_id) {
             let (ours, theirs) = (self.ctx.config.chain_id, hello.chain_id);
             let differences = vec![Difference::ChainId { ours, theirs }];

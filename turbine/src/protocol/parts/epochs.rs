@@ -13,13 +13,17 @@ use crate::peer::PeerKey;
 use crate::protocol::epochs::Bases;
 use crate::protocol::event::{EpochChange, Event};
 use crate::protocol::peers::Class;
+use crate::protocol::window::{WINDOW_FUTURE, WINDOW_PAST};
 use crate::rotation::Support;
 
 impl Parts {
-    /// Forgets epochs whose blocks are all below the window.
-    pub(super) fn retire_epochs(&mut self, low: u64) {
+    /// Forgets epochs whose blocks are all below the window, and those before another table alone once
+    /// the newest Seal is as far past them as blocks are open ahead.
+    pub(super) fn retire_epochs(&mut self) {
         let (now, patience) = (self.ctx.now, self.ctx.config.reanchor);
-        if let Some(gone) = self.ctx.epochs.retire(now, low, patience) {
+        let low = self.ctx.window.lowest_needed(now, WINDOW_PAST);
+        let low_of_tables = self.ctx.window.lowest_needed(now, WINDOW_FUTURE + 1);
+        if let Some(gone) = self.ctx.epochs.retire(now, [low, low_of_tables], patience) {
             self.change_epochs(EpochChange::default(), &[gone]);
         }
     }
@@ -102,10 +106,11 @@ impl Parts {
         self.fallback.settle(&mut self.ctx);
     }
 
-    /// Another table of members holds from a block on; `None`: from the next one on. Gives the block.
+    /// Another table of members holds from a block on; `None`: from the next one on, or above the tables
+    /// that are announced, since it was named after them. Gives the block.
     /// Changes of gateways that are announced stay. A node that has no table yet is founded on it,
     /// from the first block of its epochs on.
-    pub(super) fn change_table(
+    pub(in crate::protocol) fn change_table(
         &mut self,
         from_block: Option<u64>,
         table: Arc<Membership>,
@@ -119,7 +124,7 @@ impl Parts {
         }
         let begun = self.begun();
         let base = Bases::of(self.ctx.epochs.view().epochs(), begun);
-        let next = begun.saturating_add(1).max(base.first_block());
+        let next = begun.saturating_add(1).max(base.first_block_of_a_table());
         let from_block = from_block.unwrap_or(next);
         let epochs = base.with_table(from_block, table)?;
         self.take_epochs(epochs, begun)?;

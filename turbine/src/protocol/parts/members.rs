@@ -28,7 +28,8 @@ const TERMS_AHEAD: u64 = 3;
 const NOTICE_LATE: Duration = Duration::from_secs(2);
 
 impl Parts {
-    /// Takes a notice of a table. Says what it was, and the work.
+    /// Takes a notice of a table. Says what it was, and the work. One for which no epoch has room waits
+    /// until there is.
     pub(super) fn take_notice(
         &mut self,
         from: PeerKey,
@@ -49,10 +50,7 @@ impl Parts {
         let naming = tables::naming_block(notice.from_block, term);
         let leader = naming.and_then(|block| self.ctx.leader(block));
         let is_leaders = leader.is_some_and(|leader| *leader.key.as_bytes() == notice.leader);
-        // An epoch more than can live would take with it blocks that are still asked for.
-        let known = self.ctx.epochs.iter().any(|l| l.epoch().from_block() == notice.from_block);
-        let full = !known && self.ctx.epochs.iter().count() >= MAX_EPOCHS;
-        if notice.chain_id != self.ctx.config.chain_id || too_far || full || !is_leaders {
+        if notice.chain_id != self.ctx.config.chain_id || too_far || !is_leaders {
             return (Outcome::TableUnknown, 0);
         }
         if !signed.verify() {
@@ -74,8 +72,26 @@ impl Parts {
         if let Heard::Contradicts(other) = heard {
             self.keep_table_before(from_block);
             self.named_twice([other, signed]);
-        } else if from.is_some() {
+        } else if from.is_some() && self.has_room(from_block) {
             self.want_table(signed.notice.table, Some(from_block), from);
+        }
+    }
+
+    /// Whether an epoch from a block on takes no other one with it whose blocks are still asked for.
+    /// A node that knows no head asks for none, and would see no epoch end.
+    fn has_room(&self, from_block: u64) -> bool {
+        let mut epochs = self.ctx.epochs.iter();
+        self.ctx.window.opened().is_none()
+            || epochs.any(|living| living.epoch().from_block() == from_block)
+            || self.ctx.epochs.iter().count() < MAX_EPOCHS
+    }
+
+    /// Turns to the tables that were named while there was no room for them.
+    fn want_noticed(&mut self, head: u64) {
+        for (from_block, table) in self.tables.noticed_above(head) {
+            if self.has_room(from_block) {
+                self.want_table(table, Some(from_block), None);
+            }
         }
     }
 
@@ -233,6 +249,7 @@ impl Parts {
         }
         if let Some(head) = self.ctx.window.opened() {
             self.tables.forget_below(head.saturating_sub(WINDOW_FUTURE));
+            self.want_noticed(head);
             self.name_table(head);
             self.probe(head);
         }
@@ -250,9 +267,7 @@ impl Parts {
         let naming = head / term * term;
         let Some(from_block) = first_block(naming, term) else { return };
         let late = from_block - head <= WINDOW_FUTURE;
-        // An epoch more than can live would take with it blocks that are still asked for.
-        let full = self.ctx.epochs.iter().count() >= MAX_EPOCHS;
-        if self.tables.named == Some(naming) || late || full {
+        if self.tables.named == Some(naming) || late || !self.has_room(from_block) {
             return;
         }
         let Some(table) = self.compose(Some(from_block), false) else { return };

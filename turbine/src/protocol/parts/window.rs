@@ -135,7 +135,12 @@ impl Parts {
     /// Moves the window. A message from gossip does nothing else, because its attempt is a guess.
     pub(super) fn advance_window(&mut self, message: &VerifiedMessage, sent_at: Option<Timestamp>) {
         let sight = self.sight(message, sent_at);
+        let before = self.ctx.window.opened();
         self.ctx.window.advance(self.ctx.now, &sight);
+        if self.ctx.window.opened() > before {
+            // Of some terms one block alone is the one in which a table can be named.
+            self.tables.look_at = self.ctx.now;
+        }
         self.move_window();
         if sight.kind != Kind::Frag {
             self.catch_up();
@@ -245,7 +250,7 @@ impl Parts {
         let sealed = self.ctx.window.sealed().map_or(opened, |sealed| sealed.saturating_add(1));
         self.delivery.set_open(sealed.min(opened), opened);
         self.fallback.set_open(sealed.min(opened), opened);
-        self.retire_epochs(self.ctx.window.lowest_needed(self.ctx.now));
+        self.retire_epochs();
     }
 
     // Catching up.

@@ -24,12 +24,15 @@ fn config(live: bool) -> Config {
 fn net(weights: &[u64], gateways: usize, live: impl Fn(usize) -> bool) -> Net {
     let mut world = World::new(weights, gateways);
     let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
-    // Records that live: they are renewed, or die.
-    let renew = |(member, key): (&Member, &SigningKey)| {
+    // Records that live, which are renewed or die. Those of a file have no age.
+    let renew = |(node, member): (usize, &Member)| {
+        if !live(node) {
+            return member.clone();
+        }
         let body = RecordBody { sequence: now.as_micros() / 1_000, ..member.record.body.clone() };
-        Member { record: body.sign(key), weight: member.weight }
+        Member { record: body.sign(&world.identities[node]), weight: member.weight }
     };
-    let members = world.members.members().iter().zip(&world.identities).map(renew);
+    let members = world.members.members().iter().enumerate().map(renew);
     world.members = Arc::new(Membership::new(CHAIN, members.collect()).unwrap());
     let n = weights.len();
     let nodes = (0..n).map(|node| {
@@ -134,11 +137,21 @@ fn weights_that_change_make_another_table() {
 
 /// A table of the leader's own making, named by it at block 0 for block 10.
 fn name(net: &mut Net, leader: usize, members: Vec<Member>) -> ([u8; 32], SignedTableNotice) {
+    name_for(net, 10, leader, members)
+}
+
+/// The same for another block.
+fn name_for(
+    net: &mut Net,
+    from_block: u64,
+    leader: usize,
+    members: Vec<Member>,
+) -> ([u8; 32], SignedTableNotice) {
     let table = Membership::new(CHAIN, members).unwrap();
     let key = &net.world.leader_keys[leader];
     let notice = TableNotice {
         chain_id: CHAIN,
-        from_block: 10,
+        from_block,
         table: table.hash(),
         members: table.len() as u32,
         weights_block: 0,
@@ -296,14 +309,17 @@ fn nodes_of_a_file_and_live_ones_go_together_and_bar_nobody() {
         let key = net.nodes[other].epochs().peers().key(&net.ids[5]).unwrap();
         net.nodes[other].handle_disconnected(key);
     }
-    // Nodes 3 and 4 renew nothing: by records they would be gone, and are connected.
-    build(&mut net, 4..=60);
+    // Nodes 3 and 4 renew nothing. They stay in tables, also once the first epoch is gone.
+    build(&mut net, 4..=120);
     for node in [3, 4] {
         assert_eq!(epochs(&net, node), [(0, 6)], "it stays with its file");
         assert!(net.nodes[node].outcomes().get(Outcome::MembersOff) > 0);
     }
+    for node in 0..3 {
+        assert_eq!(epochs(&net, node), [(0, 5)], "node {node}");
+    }
     for node in 1..5 {
-        assert_eq!(net.delivered[node].len(), 180, "node {node}");
+        assert_eq!(net.delivered[node].len(), 360, "node {node}");
     }
     assert_nobody_is_barred(&net);
 }
@@ -381,6 +397,119 @@ fn a_newcomer_that_knows_one_member_becomes_one() {
 }
 
 #[test]
+fn a_node_that_knows_no_head_takes_every_table_that_is_named() {
+    let mut net = net(&[50; 5], 2, |_| true);
+    let new = newcomer(&mut net, 200, 4);
+    net.run_for(Duration::from_millis(600));
+    assert_eq!(epochs(&net, new), [(0, 5)], "it has its contact's table, and no head");
+    for number in 1..=3u64 {
+        let mut members = net.world.members.members().to_vec();
+        members[1].weight = 50 + number;
+        let leader = net.world.gateway(number * 10 - 10);
+        let (_, signed) = name_for(&mut net, number * 10, leader, members.clone());
+        tell(&mut net, 4, new, &Control::TableNotice(Box::new(signed)));
+        serve(&mut net, 4, new, members);
+    }
+    // No epoch of it ever ends, so the oldest makes room.
+    assert_eq!(epochs(&net, new), [(10, 5), (20, 5), (30, 5)]);
+    assert_eq!(net.nodes[new].epochs().newest().members().members()[1].weight, 53);
+    assert_eq!(net.nodes[new].outcomes().get(Outcome::TableUnknown), 0);
+}
+
+#[test]
+fn a_table_without_a_block_comes_above_those_that_are_announced() {
+    let mut net = net(&[50; 5], 2, |_| true);
+    build(&mut net, 1..=1);
+    let with = |net: &Net, weight: u64| {
+        let mut members = net.world.members.members().to_vec();
+        members[1].weight = weight;
+        Arc::new(Membership::new(CHAIN, members).unwrap())
+    };
+    let (announced, newer) = (with(&net, 51), with(&net, 52));
+    let parts = &mut net.nodes[3].parts;
+    assert_eq!(parts.change_table(Some(10), announced).unwrap(), 10);
+    // Most peers go by it, and its notice was missed.
+    assert_eq!(parts.change_table(None, Arc::clone(&newer)).unwrap(), 11);
+    assert_eq!(epochs(&net, 3), [(0, 5), (10, 5), (11, 5)]);
+    assert_eq!(table(&net, 3), newer.hash());
+}
+
+#[test]
+fn a_notice_for_which_there_is_no_room_waits_until_there_is() {
+    let mut net = net(&[50; 5], 1, |_| true);
+    build(&mut net, 1..=1);
+    for (number, from_block) in [10, 20, 30].into_iter().enumerate() {
+        let mut members = net.world.members.members().to_vec();
+        members[1].weight = 51 + number as u64;
+        let (hash, signed) = name_for(&mut net, from_block, 0, members.clone());
+        tell(&mut net, 0, 3, &Control::TableNotice(Box::new(signed)));
+        assert_eq!(net.nodes[3].parts.tables.is_wanted(&hash), number < 2, "{from_block}");
+        serve(&mut net, 0, 3, members);
+        // It is passed on all the same.
+        net.run_for(Duration::from_millis(100));
+        let at_another = net.nodes[2].parts.tables.first_block_of(&hash);
+        assert_eq!(at_another, Some(from_block));
+    }
+    assert_eq!(epochs(&net, 3), [(0, 5), (10, 5), (20, 5)]);
+    // The first epoch goes eight blocks and five seconds after its end.
+    build(&mut net, 2..=25);
+    assert_eq!(epochs(&net, 3), [(0, 5), (20, 5)], "and the third table is with nobody");
+    assert!(net.nodes[3].counters().table_parts_asked > 2, "it was asked for");
+}
+
+#[test]
+fn a_table_is_named_though_blocks_are_shorter_than_the_looks_are_apart() {
+    // Three blocks of ten are early enough, for 150 ms together.
+    for phase in (0..250).step_by(50) {
+        let mut net = net(&[5; 6], 1, |_| true);
+        net.run_for(Duration::from_millis(phase));
+        let mut weights: Weights = net.ids.iter().map(|id| (*id, 5)).collect();
+        for block in 1..=19u64 {
+            if block == 5 {
+                // It is too late for block 10.
+                weights.insert(net.ids[3], 6);
+                for node in 0..6 {
+                    let now = net.now;
+                    net.nodes[node].set_weights(now, Arc::new(weights.clone()), 7);
+                }
+            }
+            net.send(env(block), 0);
+            net.send(seal(block, 0), 0);
+            net.run_for(Duration::from_millis(50));
+        }
+        net.run_for(Duration::from_millis(200));
+        for node in 0..6 {
+            assert_eq!(epochs(&net, node), [(0, 6), (20, 6)], "node {node}, {phase} ms");
+        }
+    }
+}
+
+#[test]
+fn who_is_told_of_a_table_by_a_peer_that_does_not_have_it_yet_gets_it_with_the_peer() {
+    let mut net = net(&[50; 5], 1, |_| true);
+    build(&mut net, 1..=3);
+    // Its contact is 30 ms away and back, and the leader 50 ms from that.
+    let new = newcomer(&mut net, 200, 4);
+    net.unreachable.push(new);
+    build(&mut net, 4..=9);
+    let mut weights: Weights = net.ids.iter().map(|id| (*id, 50)).collect();
+    weights.insert(net.ids[1], 51);
+    let now = net.now;
+    net.nodes[0].set_weights(now, Arc::new(weights), 7);
+    net.send(env(10), 0);
+    let has = |net: &Net, node: usize| table(net, node) != net.world.members.hash();
+    let mut at = [None; 2];
+    for _ in 0..1_000 {
+        net.run_for(Duration::from_millis(5));
+        for (at, node) in at.iter_mut().zip([4, new]) {
+            *at = at.or_else(|| has(&net, node).then_some(net.now));
+        }
+    }
+    let [contact, newcomer] = at.map(|at| at.expect("everybody has it"));
+    assert!(newcomer.since(contact) <= Duration::from_millis(100), "{at:?}");
+}
+
+#[test]
 fn who_is_not_reached_at_its_address_does_not_become_a_member() {
     let mut net = net(&[5; 5], 2, |_| true);
     build(&mut net, 1..=3);
@@ -433,7 +562,7 @@ fn a_network_whose_members_come_and_go_loses_nothing_and_is_as_fast() {
     };
     let mut net = net(&[0; NODES], 2, |_| true);
     // Every ten seconds one goes and one comes: of forty members fifteen percent a minute.
-    let (mut went, mut came) = (BTreeMap::new(), BTreeMap::new());
+    let (mut went, mut came, mut began) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for number in 0..8u8 {
         let begin = u64::from(number) * 10 + 1;
         build(&mut net, begin..=begin + 4);
@@ -442,6 +571,7 @@ fn a_network_whose_members_come_and_go_loses_nothing_and_is_as_fast() {
         went.insert(goes, begin + 5);
         let new = newcomer(&mut net, 100 + number, NODES - 1 - usize::from(number));
         came.insert(new, u64::MAX);
+        began.insert(new, begin + 4);
         for block in begin + 5..=begin + 9 {
             build(&mut net, block..=block);
             note_members(&net, &mut came, block);
@@ -459,7 +589,9 @@ fn a_network_whose_members_come_and_go_loses_nothing_and_is_as_fast() {
     let (latency, complete) = measured(&net, 20, LAST, &old);
     assert!(complete >= 0.999, "{complete}");
     assert!(latency <= still.0 * 1.05, "{latency} ms, {} ms", still.0);
-    assert!(came.values().all(|at| *at < LAST - 5), "{came:?}");
+    // Ten blocks of a term, as many before the next one's, and a wait for one of three epochs to end.
+    let waited: Vec<u64> = came.iter().map(|(node, at)| at - began[node]).collect();
+    assert!(waited.iter().all(|blocks| *blocks <= 50), "{waited:?}");
     let (_, complete) = measured(&net, 20, LAST, &new);
     assert!(complete >= 0.999, "{complete}");
     let alive = (0..net.nodes.len()).filter(|node| !net.dead[*node]);
