@@ -372,14 +372,12 @@ fn encoded(headers: &HeaderMap) -> bool {
     codings.map(HeaderValue::as_bytes).any(|coding| !coding.eq_ignore_ascii_case(b"identity"))
 }
 
-/// The content types that geth takes. All of them make browsers ask before they send.
+/// The content types that geth takes, whatever their parameters. All of them make browsers ask before
+/// they send.
 fn is_json(kind: Option<&HeaderValue>) -> bool {
     let Some(kind) = kind.and_then(|kind| kind.to_str().ok()) else { return false };
-    let mut parts = kind.split(';').map(str::trim);
-    let json = parts.next().is_some_and(|kind| {
-        kind.eq_ignore_ascii_case("application/json")
-            || kind.eq_ignore_ascii_case("application/json-rpc")
-            || kind.eq_ignore_ascii_case("application/jsonrequest")
-    });
-    json && parts.all(|part| part.eq_ignore_ascii_case("charset=utf-8"))
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json")
+        || kind.eq_ignore_ascii_case("application/json-rpc")
+        || kind.eq_ignore_ascii_case("application/jsonrequest")
 }

@@ -400,3 +400,34 @@ async fn one_path_may_have_methods_of_its_own() {
         assert!(answer.contains(&expected), "{path}: {answer}");
     }
 }
+
+#[tokio::test]
+async fn a_content_type_is_json_whatever_its_parameters() {
+    let memory = Memory::new(64 << 20);
+    let fixture = Fixture::new(&memory, 10);
+    let port = open(settings(&memory), fixture.methods(GUARD));
+    for (kind, expected) in [
+        ("application/json", "200"),
+        ("application/json;", "200"),
+        ("Application/JSON ; charset=UTF-8", "200"),
+        ("application/json; charset=\"utf-8\"", "200"),
+        ("application/json;charset=utf8", "200"),
+        ("application/json; profile=\"https://a.example/b;c\"; charset=utf-8", "200"),
+        ("application/json-rpc; charset=latin1", "200"),
+        ("application/jsonrequest", "200"),
+        // What browsers send without asking before.
+        ("text/plain", "415"),
+        ("text/plain; application/json", "415"),
+        ("text/plain, application/json", "415"),
+        ("application/x-www-form-urlencoded", "415"),
+        ("multipart/form-data; boundary=application/json", "415"),
+        ("application/json, text/plain", "415"),
+        ("application/jsonp", "415"),
+        ("", "415"),
+    ] {
+        let request = post("host: localhost\r\n", &call(1, "blob", json!([1])));
+        let request = request.replacen("application/json", kind, 1);
+        let answer = exchange(port.address(), &request).await;
+        assert_eq!(status(&answer), expected, "{kind}: {answer}");
+    }
+}
