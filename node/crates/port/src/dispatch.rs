@@ -21,7 +21,7 @@ use jsonrpsee::types::{ErrorCode, ErrorObject, Params};
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
-use crate::envelope::{Broken, Request, echo, explain, id_of};
+use crate::envelope::{Broken, Request, echo, explain, first, id_of};
 use crate::memory::{Charge, Memory};
 
 /// The methods, and the limits of one message.
@@ -40,12 +40,6 @@ const FREE: usize = 64 * 1024;
 /// The error of a limit (EIP-1474).
 pub(crate) const LIMIT: i32 = -32_005;
 
-/// The error of what is neither an object nor an array.
-pub(crate) fn no_request() -> ErrorObject<'static> {
-    let text = "parse error: a request is a JSON object, a batch an array of them";
-    ErrorObject::borrowed(ErrorCode::ParseError.code(), text, None)
-}
-
 /// What subscriptions need of a WebSocket connection.
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
@@ -54,11 +48,6 @@ pub(crate) struct Connection {
     /// Subscriptions that it may still make.
     pub(crate) subscriptions: Arc<Semaphore>,
     pub(crate) max_subscriptions: u32,
-}
-
-/// The first byte that is not white space, among the first 128, as in jsonrpsee.
-pub(crate) fn first(message: &[u8]) -> Option<u8> {
-    message.iter().take(128).copied().find(|byte| !byte.is_ascii_whitespace())
 }
 
 /// What a message is answered with; `None`: nothing, because it was a notification, or a
@@ -78,8 +67,7 @@ pub(crate) fn broken(broken: &Broken<'_>) -> Box<RawValue> {
 }
 
 impl Dispatch {
-    /// Answers a message that begins with `{` or `[`, whose bytes are in `charge`; `connection`: it
-    /// came over a WebSocket.
+    /// Answers a message, whose bytes are in `charge`; `connection`: it came over a WebSocket.
     pub(crate) async fn answer(
         &self,
         message: &[u8],

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use jsonrpsee::types::{ErrorCode, Id};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -41,6 +42,23 @@ impl Broken<'_> {
     pub(crate) fn unreadable(error: &serde_json::Error) -> Self {
         Self { id: None, code: ErrorCode::ParseError, reason: format!("parse error: {error}") }
     }
+
+    /// It is no object: other JSON, or none.
+    pub(crate) fn no_object(message: &[u8]) -> Self {
+        match serde_json::from_slice::<IgnoredAny>(message) {
+            Ok(_) => {
+                let reason =
+                    "invalid request: a request is an object, a batch an array of objects".into();
+                Self { id: None, code: ErrorCode::InvalidRequest, reason }
+            }
+            Err(error) => Self::unreadable(&error),
+        }
+    }
+}
+
+/// The first byte that is not white space.
+pub(crate) fn first(message: &[u8]) -> Option<u8> {
+    message.iter().copied().find(|byte| !byte.is_ascii_whitespace())
 }
 
 /// The members of a request. Null is something else than nothing.
@@ -67,6 +85,10 @@ impl<'a> Request<'a> {
             let reason = format!("invalid request: {reason}");
             Err(Broken { id, code: ErrorCode::InvalidRequest, reason })
         };
+        // serde would take the members from an array too, by their order.
+        if first(message) != Some(b'{') {
+            return Err(Broken::no_object(message));
+        }
         let Members { jsonrpc, id, method, params } = match serde_json::from_slice(message) {
             Ok(members) => members,
             Err(error) if error.is_data() => return invalid(None, &error.to_string()),
@@ -223,7 +245,9 @@ mod tests {
     fn what_is_no_request_is_told_why() {
         for (message, id, code, reason) in [
             (r#"{"jsonrpc":"2.0","id":8,"#, None, -32_700, "EOF"),
-            ("1", None, -32_600, "invalid type"),
+            ("1", None, -32_600, "a request is an object"),
+            (r#"["2.0",7,"m",[]]"#, None, -32_600, "a request is an object"),
+            ("one", None, -32_700, "expected value"),
             (r#"{"jsonrpc":"2.0","id":{},"method":"m"}"#, None, -32_600, "`id` must be"),
             (r#"{"jsonrpc":"2.0","id":[1],"method":"m"}"#, None, -32_600, "`id` must be"),
             (r#"{"jsonrpc":"2.0","id":true,"method":"m"}"#, None, -32_600, "`id` must be"),

@@ -17,12 +17,14 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use jsonrpsee::Extensions;
 use jsonrpsee::types::error::reject_too_big_request;
-use jsonrpsee::types::{ErrorObject, ErrorObjectOwned};
+use jsonrpsee::types::{ErrorCode, ErrorObject, ErrorObjectOwned};
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::client::{Client, Doing};
-use crate::dispatch::{LIMIT, error, first, no_request};
+use crate::dispatch::{LIMIT, broken, error};
 use crate::encoding;
+use crate::envelope::{Broken, first};
 use crate::guard::Refusal;
 use crate::memory::Charge;
 use crate::port::{Inner, Service};
@@ -253,7 +255,13 @@ impl Http {
         };
         self.client.set(Doing::Something);
         if !matches!(first(&body), Some(b'{' | b'[')) {
-            return self.failed(StatusCode::BAD_REQUEST, no_request());
+            let problem = Broken::no_object(&body);
+            // As for requests that are read and refused.
+            let status = match problem.code {
+                ErrorCode::InvalidRequest => StatusCode::OK,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            return self.told(status, broken(&problem));
         }
         let extensions = Extensions::new();
         let answer = dispatch.answer(&body, &extensions, None, &mut charge).await;
@@ -323,8 +331,11 @@ impl Http {
     }
 
     fn failed(&self, status: StatusCode, problem: ErrorObjectOwned) -> Response<Full<Bytes>> {
-        let text = String::from(Box::<str>::from(error(None, problem)));
-        self.response(status, JSON, text.into_bytes())
+        self.told(status, error(None, problem))
+    }
+
+    fn told(&self, status: StatusCode, answer: Box<RawValue>) -> Response<Full<Bytes>> {
+        self.response(status, JSON, String::from(Box::<str>::from(answer)).into_bytes())
     }
 
     fn text(&self, status: StatusCode, text: &str) -> Response<Full<Bytes>> {

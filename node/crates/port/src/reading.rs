@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::client::{Client, Doing};
 use crate::control::{Control, Half};
-use crate::dispatch::{Answer, Connection, Dispatch, error, first, no_request};
+use crate::dispatch::{Answer, Connection, Dispatch, error};
 use crate::memory::Charge;
 use crate::outbox::Outbox;
 use crate::port::Inner;
@@ -156,10 +156,6 @@ impl<R: AsyncRead + Unpin> Reading<R> {
 
     /// Begins to answer a message. What is answered at once is queued at once.
     fn begin(&self, message: Bytes, charge: Charge) -> Option<BoxFuture<'static, Answer>> {
-        if !matches!(first(&message), Some(b'{' | b'[')) {
-            self.answered(Some(error(None, no_request())));
-            return None;
-        }
         let dispatch = Arc::clone(&self.dispatch);
         let connection = Arc::clone(&self.connection);
         let extensions = self.extensions.clone();

@@ -209,7 +209,7 @@ async fn errors_have_their_reason_in_the_message() {
         (batch(4), -32_010, "batch request was too large: Exceeded max limit of 3"),
         (batch(2), -32_011, "batch response was too large: Exceeded max limit of 1000"),
         ("{]".into(), -32_700, "parse error: key must be a string at line 1"),
-        ("1".into(), -32_700, "parse error: a request is a JSON object"),
+        ("1".into(), -32_600, "invalid request: a request is an object"),
         (r#"{"jsonrpc":"2.0","id":6}"#.into(), -32_600, "`method` is missing"),
     ] {
         let answer = answer(&port, &body).await;
@@ -430,4 +430,58 @@ async fn a_content_type_is_json_whatever_its_parameters() {
         let answer = exchange(port.address(), &request).await;
         assert_eq!(status(&answer), expected, "{kind}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn json_that_is_no_request_is_told_from_what_is_no_json() {
+    let memory = Memory::new(64 << 20);
+    let fixture = Fixture::new(&memory, 10);
+    let port = open(settings(&memory), fixture.methods(GUARD));
+    let mut client = dial(&port).await;
+    let spaces = " ".repeat(200);
+    for (message, code) in [
+        ("1", -32_600),
+        ("\"x\"", -32_600),
+        ("true", -32_600),
+        (" null\n", -32_600),
+        ("-0.5e3", -32_600),
+        ("{}", -32_600),
+        ("nonsense", -32_700),
+        ("1 2", -32_700),
+        ("\"x", -32_700),
+        ("tru", -32_700),
+        (" ", -32_700),
+        ("{} {}", -32_700),
+        ("{", -32_700),
+        // However much white space there is in front.
+        (&*format!("{spaces}1"), -32_600),
+        (&*format!("{spaces}{{}}"), -32_600),
+        (&*spaces, -32_700),
+    ] {
+        let whole = exchange(port.address(), &post("host: localhost\r\n", message)).await;
+        let over_http = whole.split_once("\r\n\r\n").unwrap().1;
+        say(&mut client, message).await;
+        assert_eq!(over_http, hear(&mut client).await.unwrap());
+        let answer: Value = serde_json::from_str(over_http).unwrap();
+        assert_eq!(answer["error"]["code"], code, "{message}: {answer}");
+        assert!(answer["id"].is_null(), "{message}: {answer}");
+    }
+    let ask = format!("{spaces}{}", call(1, "blob", json!([2])));
+    assert_eq!(answer(&port, &ask).await["result"], "xx");
+    let batch = format!("{spaces}[{}]", call(1, "blob", json!([2])));
+    assert_eq!(answer(&port, &batch).await[0]["result"], "xx");
+}
+
+#[tokio::test]
+async fn an_array_within_a_batch_is_no_request() {
+    let memory = Memory::new(64 << 20);
+    let fixture = Fixture::new(&memory, 10);
+    let port = open(settings(&memory), fixture.methods(GUARD));
+    let answered = answer(&port, r#"[["2.0",7,"blob",[2]], "x", [[]]]"#).await;
+    for one in answered.as_array().unwrap() {
+        assert_eq!(one["error"]["code"], -32_600, "{answered}");
+        assert!(one["error"]["message"].as_str().unwrap().contains("an object"), "{answered}");
+        assert!(one["id"].is_null(), "{answered}");
+    }
+    assert_eq!(fixture.calls.load(Ordering::Relaxed), 0);
 }
