@@ -14,8 +14,7 @@ use jsonrpsee::core::server::{
 };
 use jsonrpsee::core::traits::IdProvider;
 use jsonrpsee::types::error::{
-    BATCHES_NOT_SUPPORTED_CODE, BATCHES_NOT_SUPPORTED_MSG, reject_too_big_batch_request,
-    reject_too_big_batch_response, reject_too_many_subscriptions,
+    BATCHES_NOT_SUPPORTED_CODE, BATCHES_NOT_SUPPORTED_MSG, reject_too_many_subscriptions,
 };
 use jsonrpsee::types::{ErrorCode, ErrorObject, Params};
 use serde_json::value::RawValue;
@@ -27,7 +26,7 @@ use crate::memory::{Charge, Memory};
 /// The methods, and the limits of one message.
 pub(crate) struct Dispatch {
     pub(crate) methods: Methods,
-    /// Bytes of an answer.
+    /// Bytes of an answer. A batch is not carried on with when its answers have reached it.
     pub(crate) max_response: usize,
     /// Calls of a batch; `None`: no batches.
     pub(crate) max_batch: Option<usize>,
@@ -39,6 +38,34 @@ pub(crate) struct Dispatch {
 const FREE: usize = 64 * 1024;
 /// The error of a limit (EIP-1474).
 pub(crate) const LIMIT: i32 = -32_005;
+
+/// geth's error for the calls of a batch whose answers are too long already.
+const TOO_LARGE: i32 = -32_003;
+
+/// The answers of a batch, put together as JSON.
+#[derive(Default)]
+struct Answers(String);
+
+impl Answers {
+    fn push(&mut self, answer: &RawValue) {
+        self.0.push(if self.0.is_empty() { '[' } else { ',' });
+        self.0.push_str(answer.get());
+    }
+
+    /// Their length when they are finished.
+    const fn len(&self) -> usize {
+        self.0.len() + 1
+    }
+
+    /// All of them; `None`: there were notifications alone.
+    fn finish(mut self) -> Answer {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.push(']');
+        Some(RawValue::from_string(self.0).unwrap_or_else(|_| RawValue::NULL.to_owned()))
+    }
+}
 
 /// What subscriptions need of a WebSocket connection.
 pub(crate) struct Connection {
@@ -103,36 +130,43 @@ impl Dispatch {
             let code = ErrorCode::InvalidRequest.code();
             return Some(error(None, ErrorObject::borrowed(code, "empty batch", None)));
         }
+        let mut answers = Answers::default();
         if entries.len() > most {
-            return Some(error(None, reject_too_big_batch_request(most)));
+            // An error for all of them has no place in JSON-RPC: it goes under the first call's id.
+            let calls =
+                entries.iter().filter_map(|entry| Request::read(entry.get().as_bytes()).ok());
+            let id = calls.filter_map(|call| call.id).next();
+            let text = format!("batch too large: {most} calls at most");
+            let code = ErrorCode::InvalidRequest.code();
+            answers.push(&error(id, ErrorObject::owned(code, text, None::<()>)));
+            return answers.finish();
         }
-        let mut answers = String::new();
+        // Why the rest is not carried out.
+        let mut stopped = None;
         for entry in entries {
-            let answer = match Request::read(entry.get().as_bytes()) {
-                Ok(request) => self.call(request, extensions, connection).await,
-                Err(problem) => Some(broken(&problem)),
+            let request = Request::read(entry.get().as_bytes());
+            let answer = match (request, &stopped) {
+                (Ok(request), None) => self.call(request, extensions, connection).await,
+                (Ok(request), Some(reason)) => {
+                    request.id.map(|id| error(Some(id), ErrorObject::clone(reason)))
+                }
+                (Err(problem), None) => Some(broken(&problem)),
+                (Err(problem), Some(reason)) => Some(error(problem.id, reason.clone())),
             };
             let Some(answer) = answer else { continue };
             // The answers of a batch wait for one another, so they count from now on. This one may
-            // not wait for room itself: it might be what takes it.
+            // not wait for room itself: it might be what takes it. It stays, though it is over the
+            // limit, since its call was carried out.
             charge.grow(answer.get().len());
-            if charge.bytes() > FREE && !self.memory.has_room() {
+            answers.push(&answer);
+            if answers.len() > self.max_response {
+                stopped = Some(ErrorObject::borrowed(TOO_LARGE, "response too large", None));
+            } else if charge.bytes() > FREE && !self.memory.has_room() {
                 let text = "as much memory as may be is taken by answers: ask for less at a time";
-                return Some(error(None, ErrorObject::borrowed(LIMIT, text, None)));
+                stopped = Some(ErrorObject::borrowed(LIMIT, text, None));
             }
-            // One more byte for what stands before it, and one for the end.
-            if answers.len() + answer.get().len() + 2 > self.max_response {
-                return Some(error(None, reject_too_big_batch_response(self.max_response)));
-            }
-            answers.push(if answers.is_empty() { '[' } else { ',' });
-            answers.push_str(answer.get());
         }
-        if answers.is_empty() {
-            return None;
-        }
-        answers.push(']');
-        // Parts that are JSON, put together as JSON.
-        Some(RawValue::from_string(answers).unwrap_or_else(|_| RawValue::NULL.to_owned()))
+        answers.finish()
     }
 
     /// Carries out a request, or a notification.

@@ -1,6 +1,7 @@
 //! A port over real sockets. Time limits only catch what hangs.
 
 mod asking;
+mod batches;
 mod letting_in;
 mod shedding;
 mod unread;
