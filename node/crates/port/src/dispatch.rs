@@ -18,9 +18,9 @@ use jsonrpsee::types::error::{
 };
 use jsonrpsee::types::{ErrorCode, ErrorObject, Params};
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
-use crate::envelope::{Broken, Request, echo, explain, first, id_of};
+use crate::envelope::{Broken, Request, echo, elsewhere, explain, first, id_of};
 use crate::memory::{Charge, Memory};
 
 /// The methods, and the limits of one message.
@@ -58,7 +58,7 @@ impl Answers {
     }
 
     /// All of them; `None`: there were notifications alone.
-    fn finish(mut self) -> Answer {
+    fn finish(mut self) -> Option<Box<RawValue>> {
         if self.0.is_empty() {
             return None;
         }
@@ -77,9 +77,33 @@ pub(crate) struct Connection {
     pub(crate) max_subscriptions: u32,
 }
 
-/// What a message is answered with; `None`: nothing, because it was a notification, or a
-/// subscription, which answers through its sink.
-pub(crate) type Answer = Option<Box<RawValue>>;
+/// What a message is answered with.
+#[derive(Default)]
+pub(crate) struct Answer {
+    /// `None`: nothing, because it was a notification, or a subscription outside of a batch, which
+    /// answers through its sink.
+    pub(crate) text: Option<Box<RawValue>>,
+    /// Dropped when the text is queued: until then the subscriptions of this batch wait.
+    pub(crate) held: Option<watch::Sender<()>>,
+}
+
+impl From<Option<Box<RawValue>>> for Answer {
+    fn from(text: Option<Box<RawValue>>) -> Self {
+        Self { text, held: None }
+    }
+}
+
+/// What a subscription waits for that was made in a batch: who reads the batch's answer must know of
+/// it before it is told anything.
+#[derive(Clone)]
+pub(crate) struct Gate(watch::Receiver<()>);
+
+impl Gate {
+    /// Waits until the batch is answered, or never will be.
+    pub(crate) async fn open(mut self) {
+        while self.0.changed().await.is_ok() {}
+    }
+}
 
 /// An error as an answer; `id` as it was given.
 pub(crate) fn error(id: Option<&RawValue>, error: ErrorObject<'_>) -> Box<RawValue> {
@@ -103,12 +127,16 @@ impl Dispatch {
         charge: &mut Charge,
     ) -> Answer {
         if first(message) == Some(b'[') {
-            return self.batch(message, extensions, connection, charge).await;
+            let (held, gate) = connection.map(|_| watch::channel(())).unzip();
+            let gate = gate.map(Gate);
+            let text = self.batch(message, extensions, connection, gate.as_ref(), charge).await;
+            return Answer { text, held };
         }
-        match Request::read(message) {
-            Ok(request) => self.call(request, extensions, connection).await,
+        let text = match Request::read(message) {
+            Ok(request) => self.call(request, extensions, connection, None).await,
             Err(problem) => Some(broken(&problem)),
-        }
+        };
+        text.into()
     }
 
     async fn batch(
@@ -116,8 +144,9 @@ impl Dispatch {
         message: &[u8],
         extensions: &Extensions,
         connection: Option<&Connection>,
+        gate: Option<&Gate>,
         charge: &mut Charge,
-    ) -> Answer {
+    ) -> Option<Box<RawValue>> {
         let Some(most) = self.max_batch else {
             let (code, text) = (BATCHES_NOT_SUPPORTED_CODE, BATCHES_NOT_SUPPORTED_MSG);
             return Some(error(None, ErrorObject::borrowed(code, text, None)));
@@ -146,7 +175,7 @@ impl Dispatch {
         for entry in entries {
             let request = Request::read(entry.get().as_bytes());
             let answer = match (request, &stopped) {
-                (Ok(request), None) => self.call(request, extensions, connection).await,
+                (Ok(request), None) => self.call(request, extensions, connection, gate).await,
                 (Ok(request), Some(reason)) => {
                     request.id.map(|id| error(Some(id), ErrorObject::clone(reason)))
                 }
@@ -169,18 +198,19 @@ impl Dispatch {
         answers.finish()
     }
 
-    /// Carries out a request, or a notification.
+    /// Carries out a request, or a notification; `gate`: it is of a batch over a WebSocket.
     async fn call(
         &self,
         request: Request<'_>,
         extensions: &Extensions,
         connection: Option<&Connection>,
-    ) -> Answer {
+        gate: Option<&Gate>,
+    ) -> Option<Box<RawValue>> {
         let Request { id, method: name, params } = request;
         let notification = id.is_none();
         let refuse = |problem: ErrorObject<'_>| (!notification).then(|| error(id, problem));
         let params = Params::new(params.map(RawValue::get));
-        let extensions = extensions.clone();
+        let mut extensions = extensions.clone();
         let connection_id = connection.map_or(ConnectionId(0), |connection| connection.id);
         let Some((_, method)) = self.methods.method_with_name(&name) else {
             let text = format!("the method {} does not exist/is not available", shown(&name));
@@ -208,7 +238,19 @@ impl Dispatch {
                     subscription_permit,
                 };
                 let sink = connection.sink.clone();
-                call(id_of(id), params, sink, state, extensions).await
+                let id = match gate {
+                    // Its sink answers as well, which the outbox passes over.
+                    Some(gate) => {
+                        extensions.insert(gate.clone());
+                        elsewhere(id)
+                    }
+                    None => id_of(id),
+                };
+                let answer = call(id, params, sink, state, extensions).await;
+                if gate.is_none() && answer.is_subscription() {
+                    return None;
+                }
+                answer
             }
             (MethodCallback::Unsubscription(call), Some(_)) => {
                 call(id_of(id), params, connection_id, self.max_response, extensions)
@@ -218,7 +260,7 @@ impl Dispatch {
                 return refuse(ErrorObject::borrowed(code, "notifications not supported", None));
             }
         };
-        if notification || answer.is_subscription() || answer.is_notification() {
+        if notification || answer.is_notification() {
             return None;
         }
         let code = answer.as_error_code();

@@ -16,6 +16,8 @@ use serde_json::value::RawValue;
 const MARK: char = '\u{0}';
 /// How an answer begins that has such an id.
 const MARKED: &str = r#"{"jsonrpc":"2.0","id":"\u0000"#;
+/// How an answer begins that is told elsewhere.
+const ELSEWHERE: &str = r#"{"jsonrpc":"2.0","id":"\u0000\u0000"#;
 /// How every answer begins.
 const BEGIN: &str = r#"{"jsonrpc":"2.0","id":"#;
 
@@ -130,6 +132,17 @@ pub(crate) fn id_of(id: Option<&RawValue>) -> Id<'_> {
         Ok(Text(text)) if !text.starts_with(MARK) => Id::Str(text),
         _ => Id::Str(Cow::Owned(format!("{MARK}{raw}"))),
     }
+}
+
+/// An id for a subscription whose answer is told elsewhere than through its sink: two marks, which no
+/// other id begins with.
+pub(crate) fn elsewhere(id: Option<&RawValue>) -> Id<'static> {
+    Id::Str(Cow::Owned(format!("{MARK}{MARK}{}", id.map_or("null", RawValue::get))))
+}
+
+/// Whether an answer has such an id.
+pub(crate) fn is_elsewhere(answer: &RawValue) -> bool {
+    answer.get().starts_with(ELSEWHERE)
 }
 
 /// An answer with its id as it was given.

@@ -266,7 +266,9 @@ impl Http {
         let extensions = Extensions::new();
         let answer = dispatch.answer(&body, &extensions, None, &mut charge).await;
         // There were notifications alone.
-        let Some(answer) = answer else { return self.response(StatusCode::OK, JSON, Vec::new()) };
+        let Some(answer) = answer.text else {
+            return self.response(StatusCode::OK, JSON, Vec::new());
+        };
         let mut headers = HeaderMap::new();
         let body = String::from(Box::<str>::from(answer)).into_bytes();
         let body = self.encode(gzip, &mut headers, body).await;

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::client::Client;
-use crate::envelope::echo;
+use crate::envelope::{echo, is_elsewhere};
 use crate::memory::Memory;
 
 /// A message: the parts one after the other. The body may be shared with other connections.
@@ -111,11 +111,18 @@ impl Outbox {
         Item { head: Bytes::new(), body, tail: b"", since: Instant::now() }
     }
 
+    /// Adds what a sink has sent, unless a batch's answer tells it.
+    fn add_sent(&self, queue: &mut Queue, text: Box<RawValue>) {
+        if !is_elsewhere(&text) {
+            let item = self.own(echo(text));
+            self.add(queue, item);
+        }
+    }
+
     /// Adds what the sinks have sent before.
     fn catch_up(&self, queue: &mut Queue) {
         while let Ok(text) = queue.sinks.try_recv() {
-            let item = self.own(echo(text));
-            self.add(queue, item);
+            self.add_sent(queue, text);
         }
     }
 
@@ -174,10 +181,7 @@ impl Outbox {
         // While the limit is exceeded, what the sinks send makes their senders wait.
         while self.limit.allows(&queue) && !queue.finished {
             match queue.sinks.poll_recv(cx) {
-                Poll::Ready(Some(text)) => {
-                    let item = self.own(echo(text));
-                    self.add(&mut queue, item);
-                }
+                Poll::Ready(Some(text)) => self.add_sent(&mut queue, text),
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }

@@ -149,9 +149,12 @@ impl<R: AsyncRead + Unpin> Reading<R> {
     }
 
     fn answered(&self, answer: Answer) {
-        if let Some(answer) = answer {
-            self.outbox.answer(answer);
+        let Answer { text, held } = answer;
+        if let Some(text) = text {
+            self.outbox.answer(text);
         }
+        // Now, and not before, may those go on who wait for it.
+        drop(held);
     }
 
     /// Begins to answer a message. What is answered at once is queued at once.
@@ -178,7 +181,7 @@ impl<R: AsyncRead + Unpin> Reading<R> {
             failure if is_gone(failure) => End::Left,
             Error::Capacity(_) => {
                 let problem = reject_too_big_request(self.port.settings.max_request);
-                self.answered(Some(error(None, problem)));
+                self.answered(Some(error(None, problem)).into());
                 End::TooLong
             }
             _ => End::Dropped(Dropped::Misbehaved),

@@ -11,6 +11,7 @@ use jsonrpsee::{Extensions, SendTimeoutError};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use crate::dispatch::Gate;
 use crate::notices::{Hold, Notices};
 use crate::outbox::{Item, Outbox};
 
@@ -36,7 +37,8 @@ pub struct Subscriber {
 
 impl Subscriber {
     /// Accepts a subscription, given the extensions of its request. One that takes nothing for
-    /// `patience` is slow.
+    /// `patience` is slow. One of a batch is accepted when the batch is answered; what it is to be told
+    /// from its beginning on must be subscribed to before.
     ///
     /// # Errors
     /// The connection is gone.
@@ -47,6 +49,9 @@ impl Subscriber {
     ) -> Result<Self, PendingSubscriptionAcceptError> {
         let outbox = extensions.get::<Arc<Outbox>>().map(Arc::clone);
         let sink = pending.accept().await?;
+        if let Some(gate) = extensions.get::<Gate>() {
+            gate.clone().open().await;
+        }
         let direct = outbox.map(|outbox| {
             let id = serde_json::to_string(&sink.subscription_id()).unwrap_or_default();
             let method = sink.method_name();

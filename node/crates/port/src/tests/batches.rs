@@ -78,3 +78,110 @@ async fn a_batch_for_which_there_is_no_room_keeps_what_it_was_answered() {
     }
     assert_eq!(fixture.calls.load(Ordering::Relaxed), 2);
 }
+
+async fn hear_json(client: &mut Client) -> Value {
+    serde_json::from_str(&hear(client).await.unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_subscription_within_a_batch_is_answered_in_it() {
+    let memory = Memory::new(64 << 20);
+    let fixture = Fixture::new(&memory, 10);
+    let settings = Settings { max_batch: Some(8), ..settings(&memory) };
+    let port = open(settings, fixture.methods(GUARD));
+    let mut client = dial(&port).await;
+    let marked = r#"{"jsonrpc":"2.0","id":"\u0000\u0000","method":"subscribe","params":[]}"#;
+    let requests = [
+        call(1, "blob", json!([1])),
+        call(2, "subscribe", json!([])),
+        call(3, "later", json!([3])),
+        marked.into(),
+        call(5, "subscribe", json!([])).replace(":5,", ":-5,"),
+        call(6, "subscribe", json!([])),
+        call(7, "subscribe", json!([])),
+    ];
+    say(&mut client, format!("[{}]", requests.join(","))).await;
+    let answers = hear_json(&mut client).await;
+    let answers = answers.as_array().unwrap_or_else(|| panic!("not in the batch: {answers}"));
+    let ids: Vec<_> = answers.iter().map(|answer| answer["id"].clone()).collect();
+    let expected = json!([1, 2, 3, "\u{0}\u{0}", -5, 6, 7]);
+    assert_eq!(Value::from(ids), expected);
+    assert_eq!(answers[6]["error"]["code"], -32_006, "four is the limit");
+    let mut made: Vec<_> = [1, 3, 4, 5].map(|at| answers[at]["result"].to_string()).into();
+    made.sort_unstable();
+    fixture.feed.send(77).unwrap();
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let news = hear_json(&mut client).await;
+        assert_eq!(news["method"], "news", "{news}");
+        told.push(news["params"]["subscription"].to_string());
+    }
+    told.sort_unstable();
+    assert_eq!(told, made);
+    // Outside of a batch it is as before.
+    let end = call(8, "unsubscribe", json!([answers[1]["result"]]));
+    say(&mut client, format!("[{end}]")).await;
+    assert_eq!(hear_json(&mut client).await[0]["result"], true);
+    until("it has not ended", || fixture.subscribers.load(Ordering::Relaxed) == 3).await;
+    say(&mut client, call(9, "subscribe", json!([]))).await;
+    assert_eq!(hear_json(&mut client).await["id"], 9);
+}
+
+#[tokio::test]
+async fn notifications_come_after_the_batch_that_asked_for_them() {
+    let memory = Memory::new(64 << 20);
+    let fixture = Fixture::new(&memory, 10);
+    let mut methods = fixture.methods(GUARD);
+    // A call that sends news while its batch is being answered, and sees to it that they could have been
+    // written.
+    let mut module = RpcModule::from_arc(Arc::clone(&fixture));
+    module
+        .register_async_method("tell", |_, me, _| async move {
+            for event in 0..3 {
+                let _ = me.feed.send(event);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok::<_, ErrorObjectOwned>(())
+        })
+        .unwrap();
+    // It ends at once, and says so.
+    module
+        .register_subscription("short", "end", "unshort", |_, pending, _, ext| async move {
+            let _ended = Subscriber::accept(pending, &ext, GUARD).await?;
+            Err("over".into())
+        })
+        .unwrap();
+    methods.merge(module).unwrap();
+    let port = open(settings(&memory), methods);
+    let mut client = dial(&port).await;
+    let requests =
+        [call(1, "subscribe", json!([])), call(2, "short", json!([])), call(3, "tell", json!([]))];
+    say(&mut client, format!("[{}]", requests.join(","))).await;
+    let answers = hear_json(&mut client).await;
+    let answers = answers.as_array().unwrap_or_else(|| panic!("the batch comes first: {answers}"));
+    assert_eq!(answers.len(), 3);
+    let (mut news, mut ends) = (Vec::new(), 0);
+    while news.len() < 3 || ends < 1 {
+        let next = hear_json(&mut client).await;
+        match next["method"].as_str() {
+            Some("news") => news.push(next["params"]["result"].clone()),
+            Some("end") => ends += 1,
+            _ => panic!("{next}"),
+        }
+    }
+    assert_eq!(news, [0, 1, 2].map(|event| json!(format!("{event}yyyyyyyyyy"))));
+}
+
+#[tokio::test]
+async fn a_batch_that_is_never_answered_leaves_no_subscription() {
+    let memory = Memory::new(64 << 20);
+    let fixture = Fixture::new(&memory, 10);
+    let port = open(settings(&memory), fixture.methods(GUARD));
+    let mut client = dial(&port).await;
+    let requests = [call(1, "subscribe", json!([])), call(2, "never", json!([]))];
+    say(&mut client, format!("[{}]", requests.join(","))).await;
+    until("it is not asked", || fixture.feed.receiver_count() == 1).await;
+    drop(client);
+    until("it has not ended", || fixture.feed.receiver_count() == 0).await;
+    until("it is held", || memory.used() == 0).await;
+}
