@@ -4,6 +4,7 @@ mod calls;
 mod executor;
 mod limits;
 mod op;
+mod options;
 mod osaka;
 mod overrides;
 mod simulate;

@@ -341,7 +341,7 @@ const TRACE: &str = "
     {'limit': '5'}
     {'limit': -1}
     {'reexec': 'x'}
-    {'foo': 1}
+    {'overrides': {}}
 ";
 
 /// The methods: what they must have, and what they may have.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::error::CallError;
 use super::super::{CallArgs, CallSite};
-use super::tracer::{Inner, Steps, Tracer};
+use super::tracer::{Accounts, Inner, Steps, Tracer};
 use super::{Replayed, context, traced};
 use crate::params::{Kind, Wrong};
 
@@ -50,7 +50,8 @@ pub(in super::super) fn localized(
         let inspector = DebugInspector::new(GethDebugTracingOptions::new_tracer(tracer))
             .map_err(|error| CallError::Invalid(error.to_string()))?;
         let inner = Inner::Geth(Box::new(inspector));
-        let mut tracer = Tracer::new(inner, context(&replayed.block, &placed), None, false, left);
+        let mut tracer =
+            Tracer::new(inner, context(&replayed.block, &placed), None, Accounts::None, left);
         traced(&mut ground, &placed, &mut tracer)?;
         left = tracer.left();
         let Some(GethTrace::FlatCallTracer(flat)) = tracer.geth else {
@@ -74,7 +75,8 @@ pub(in super::super) fn call(
     let steps = kinds.contains(&TraceType::VmTrace);
     let steps =
         steps.then_some(Steps { stack: true, memory: true, storage: false, returned: false });
-    let accounts = kinds.contains(&TraceType::StateDiff) || steps.is_some();
+    let shown = kinds.contains(&TraceType::StateDiff) || steps.is_some();
+    let accounts = if shown { Accounts::All } else { Accounts::None };
     let inner = Inner::Parity(Box::new(TracingInspector::new(config)), kinds);
     let context = TransactionContext::default();
     let mut tracer = Tracer::new(inner, context, steps, accounts, site.config.max_trace);

@@ -2,7 +2,7 @@
 
 use alloy_primitives::map::HashSet;
 use alloy_primitives::{Address, Log, U256};
-use alloy_rpc_types_trace::geth::GethTrace;
+use alloy_rpc_types_trace::geth::{GethTrace, PreStateFrame};
 use alloy_rpc_types_trace::parity::{TraceResults, TraceType};
 use revm::bytecode::opcode;
 use revm::context::TxEnv;
@@ -41,6 +41,41 @@ pub(super) struct Steps {
     pub(super) returned: bool,
 }
 
+/// The accounts that a tracer shows, with their code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accounts {
+    /// None.
+    None,
+    /// Those that are touched; of the state before, those alone that were not empty.
+    NotEmpty,
+    /// All that are touched.
+    All,
+}
+
+/// Leaves out the accounts that were empty before the transaction, whose state `db` is.
+fn leave_out_empty(trace: &mut GethTrace, db: &CallDb) -> Result<(), CallError> {
+    match trace {
+        GethTrace::PreStateTracer(PreStateFrame::Default(accounts)) => {
+            let mut empty = Vec::new();
+            for address in accounts.0.keys() {
+                if db.basic_ref(*address)?.is_none_or(|account| account.is_empty()) {
+                    empty.push(*address);
+                }
+            }
+            for address in empty {
+                accounts.0.remove(&address);
+            }
+        }
+        GethTrace::MuxTracer(traces) => {
+            for trace in traces.0.values_mut() {
+                leave_out_empty(trace, db)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 /// What looks on.
 #[derive(Debug)]
 pub(super) enum Inner {
@@ -57,8 +92,8 @@ pub(in super::super) struct Tracer {
     context: TransactionContext,
     /// What it keeps of instructions, if it keeps any.
     steps: Option<Steps>,
-    /// Whether it keeps the accounts that are touched, with their code.
-    accounts: bool,
+    /// The accounts that it keeps.
+    accounts: Accounts,
     /// Bytes that it may still keep.
     left: usize,
     full: bool,
@@ -73,7 +108,7 @@ impl Tracer {
         inner: Inner,
         context: TransactionContext,
         steps: Option<Steps>,
-        accounts: bool,
+        accounts: Accounts,
         left: usize,
     ) -> Self {
         let (full, slots) = (false, 0);
@@ -138,7 +173,7 @@ impl Watcher for Tracer {
         block: &revm::context::BlockEnv,
         db: &mut CallDb,
     ) -> Result<(), CallError> {
-        if self.accounts {
+        if self.accounts != Accounts::None {
             self.take_accounts(result, db)?;
         }
         if self.full {
@@ -148,7 +183,11 @@ impl Watcher for Tracer {
             Inner::Geth(inspector) => {
                 let context = Some(self.context);
                 let trace = inspector.get_result(context, tx, block, result, db);
-                self.geth = Some(trace.map_err(|error| CallError::Invalid(error.to_string()))?);
+                let mut trace = trace.map_err(|error| CallError::Invalid(error.to_string()))?;
+                if self.accounts == Accounts::NotEmpty {
+                    leave_out_empty(&mut trace, db)?;
+                }
+                self.geth = Some(trace);
             }
             Inner::Parity(inspector, kinds) => {
                 inspector.set_transaction_gas_limit(tx.gas_limit);
