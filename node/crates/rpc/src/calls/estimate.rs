@@ -6,6 +6,7 @@
 use revm::Database;
 use revm::context::TxEnv;
 use revm::inspector::NoOpInspector;
+use revm::primitives::hardfork::SpecId;
 use revm::primitives::{KECCAK_EMPTY, TxKind, U256};
 
 use super::error::CallError;
@@ -43,13 +44,23 @@ fn succeeds(ground: &mut Ground, asked: &Asked, gas: u64) -> Result<bool, CallEr
 fn most(ground: &mut Ground, tx: &TxEnv, given: Option<u64>) -> Result<u64, CallError> {
     let mut high = given.unwrap_or(ground.block().gas_limit).min(ground.fork_gas());
     let balance = ground.balance(tx.caller)?;
-    if balance < tx.value {
+    // What has a price needs something beside its value, as in geth.
+    let priced = tx.gas_price > 0;
+    if balance < tx.value || priced && balance == tx.value {
         return Err(CallError::Invalid("insufficient funds for transfer".into()));
     }
-    if tx.gas_price > 0 {
-        let blobs = U256::from(GAS_PER_BLOB * tx.blob_hashes.len() as u64);
-        let blobs = blobs * U256::from(tx.max_fee_per_blob_gas);
-        let allowance = (balance - tx.value).saturating_sub(blobs) / U256::from(tx.gas_price);
+    if priced {
+        let mut available = balance - tx.value;
+        if !tx.blob_hashes.is_empty() && ground.has_fork(SpecId::CANCUN) {
+            let blobs = U256::from(GAS_PER_BLOB * tx.blob_hashes.len() as u64);
+            let blobs = blobs * U256::from(tx.max_fee_per_blob_gas);
+            if blobs >= available {
+                let what = "insufficient funds for gas * price + value";
+                return Err(CallError::Invalid(what.into()));
+            }
+            available -= blobs;
+        }
+        let allowance = available / U256::from(tx.gas_price);
         high = high.min(allowance.saturating_to());
     }
     Ok(high.min(ground.gas_cap()))

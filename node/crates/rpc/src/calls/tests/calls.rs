@@ -232,6 +232,53 @@ async fn an_estimate_fails_as_the_transaction_does() {
 }
 
 #[tokio::test]
+async fn an_estimate_tells_lack_of_funds_from_lack_of_gas() {
+    let module = serve(&devnet());
+    let place = Address::repeat_byte(0xcc);
+    let blob = json!([format!("0x01{}", "00".repeat(31))]);
+    let transfer = "insufficient funds for transfer";
+    let funds = "insufficient funds for gas * price + value";
+    // One blob at 16 wei a gas: 0x200000 wei.
+    for (balance, fields, text) in [
+        ("0x0", json!({ "maxFeePerGas": "0x174876e800" }), transfer),
+        ("0x0", json!({ "gasPrice": "0x174876e800" }), transfer),
+        ("0x5", json!({ "gasPrice": "0x174876e800", "value": "0x5" }), transfer),
+        ("0x5", json!({ "gasPrice": "0x174876e800", "value": "0x6" }), transfer),
+        ("0x5", json!({ "value": "0x6" }), transfer),
+        (
+            "0x200001",
+            json!({
+                "maxFeePerGas": "0x174876e800", "value": "0x1", "blobVersionedHashes": blob,
+                "maxFeePerBlobGas": "0x10",
+            }),
+            funds,
+        ),
+        (
+            "0x1fffff",
+            json!({
+                "maxFeePerGas": "0x174876e800", "blobVersionedHashes": blob,
+                "maxFeePerBlobGas": "0x10",
+            }),
+            funds,
+        ),
+    ] {
+        let mut call = fields.clone();
+        (call["from"], call["to"]) = (json!(place), json!(account(0)));
+        let state = json!({ place.to_string(): { "balance": balance } });
+        let params = json!([call, "latest", state]);
+        let error = ask(&module, "eth_estimateGas", params).await.unwrap_err();
+        assert_eq!((error.0, error.1.as_str()), (-32000, text), "{balance} {fields}");
+    }
+    // Without a price all that an account has may be moved.
+    let state = json!({ place.to_string(): { "balance": "0x5" } });
+    let all = json!({ "from": place, "to": account(0), "value": "0x5" });
+    let gas = ask(&module, "eth_estimateGas", json!([all, "latest", state])).await.unwrap();
+    assert_eq!(gas, "0x5208");
+    let none = json!({ "from": place, "to": account(0) });
+    assert_eq!(ask(&module, "eth_estimateGas", json!([none])).await.unwrap(), "0x5208");
+}
+
+#[tokio::test]
 async fn an_access_list_has_what_a_transfer_touches() {
     let chain = devnet();
     let module = serve(&chain);
