@@ -120,6 +120,8 @@ pub(super) fn history(ctx: &EthContext, params: &Params<'_>) -> Result<Answer, F
     let BlockTag(newest) = params.next()?;
     let percentiles: Option<Vec<f64>> = params.optional_next()?;
     check(percentiles.as_deref().unwrap_or_default())?;
+    // Without one there are no rewards, and no block is needed whole.
+    let percentiles = percentiles.filter(|percentiles| !percentiles.is_empty());
     let count = count.min(ctx.config.max_fee_history);
     let heads = ctx.blocks.heads()?;
     let newest = ctx.blocks.find_number(&heads, newest)?;

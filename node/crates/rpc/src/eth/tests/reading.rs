@@ -277,6 +277,10 @@ async fn fees_follow_the_blocks() {
     // No further than block 0, without rewards.
     let all: FeeHistory = parsed(&f.call("eth_feeHistory", json!([100, "latest"])).await);
     assert_eq!((all.oldest_block, all.gas_used_ratio.len(), all.reward), (0, 5, None));
+    // web3.py always sends percentiles.
+    let none = f.call("eth_feeHistory", json!(["0x3", "latest", []])).await;
+    assert_eq!(none, f.call("eth_feeHistory", json!(["0x3", "latest"])).await);
+    assert!(none.get("reward").is_none(), "{none}");
     for wrong in [json!([50, 20]), json!([-1]), json!([101])] {
         let params = json!(["0x1", "latest", wrong]);
         assert_eq!(f.code("eth_feeHistory", params).await, error::INVALID_PARAMS);
