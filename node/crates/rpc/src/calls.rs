@@ -33,6 +33,7 @@ use jsonrpsee::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use revm::inspector::NoOpInspector;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 pub use error::CallError;
 use fragcast_execution::chain::ChainSpec;
@@ -218,6 +219,10 @@ impl CallContext {
                 let passed_on = pass_on(upstream, &self.stats, &failure, method, params).await;
                 return match passed_on {
                     Some(answer) => crate::eth::answer(&answer?).map_err(Failure::into_error),
+                    // As in reth: that a transaction is not there is no error.
+                    None if failure.is_absence() && method == "trace_transaction" => {
+                        self.stats.outcome(Ok(RawValue::NULL.to_owned()))
+                    }
                     None => self.stats.outcome(Err(trace::not_found(failure))),
                 };
             }
@@ -397,6 +402,12 @@ fn named(context: &CallContext, id: BlockId) -> Result<Replayed, Failure> {
     context.replayed(&heads, block)
 }
 
+/// Whether a request names block 0, in which nothing was executed.
+fn is_genesis(context: &CallContext, id: BlockId) -> bool {
+    let find = |heads: Arc<_>| context.blocks.find(&heads, id);
+    context.blocks.heads().and_then(find).is_ok_and(|block| block.header.number == 0)
+}
+
 fn tracing(module: &mut RpcModule<Arc<CallContext>>) {
     module
         .register_async_method("debug_traceTransaction", |params, context, _| async move {
@@ -490,6 +501,10 @@ fn parity(module: &mut RpcModule<Arc<CallContext>>) {
     module
         .register_async_method("trace_block", |params, context, _| async move {
             let id: BlockId = context.args(&params, |params| params.next())?;
+            if is_genesis(&context, id) {
+                let none = crate::eth::answer(&[(); 0]).map_err(Failure::into_error);
+                return context.stats.outcome(none);
+            }
             let (site, replayed) = replay(&context, named(&context, id), None);
             let run = move |site: &CallSite| {
                 trace::localized(site, &replayed.ok_or(CallError::Internal)?, None)

@@ -184,10 +184,18 @@ async fn what_cannot_be_traced_says_so() {
     let (chain, _open) = chain();
     let module = serve(&chain);
     let unknown = json!([B256::repeat_byte(9)]);
-    for method in ["debug_traceTransaction", "trace_transaction"] {
-        let error = ask(&module, method, unknown.clone()).await.unwrap_err();
-        assert_eq!((error.0, error.1.as_str()), (-32000, "transaction not found"));
+    let error = ask(&module, "debug_traceTransaction", unknown.clone()).await.unwrap_err();
+    assert_eq!((error.0, error.1.as_str()), (-32000, "transaction not found"));
+    let traces = ask(&module, "trace_transaction", unknown.clone()).await.unwrap();
+    assert_eq!(traces, Value::Null);
+    for (method, params) in [
+        ("trace_block", unknown.clone()),
+        ("trace_block", json!(["0x63"])),
+        ("trace_call", json!([transfer(1), ["trace"], "0x63"])),
+    ] {
+        assert_eq!(ask(&module, method, params).await.unwrap_err().0, -32001, "{method}");
     }
+    assert_eq!(ask(&module, "trace_block", json!(["earliest"])).await.unwrap(), json!([]));
     let error = ask(&module, "debug_traceBlockByHash", unknown).await.unwrap_err();
     assert_eq!(error.0, -32001);
     let error = ask(&module, "debug_traceBlockByNumber", json!(["0x63"])).await.unwrap_err();
