@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U64, U256};
 use alloy_trie::EMPTY_ROOT_HASH;
 use fragcast_execution::executor::ChainView;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::SendError;
 use crate::params::{Kind, Wrong};
@@ -36,9 +36,10 @@ enum Known {
     Slots(BTreeMap<B256, B256>),
 }
 
-/// The members of an object.
-fn members(value: &Value) -> Result<&Map<String, Value>, Wrong> {
-    value.as_object().ok_or_else(|| "an object is wanted".to_owned())
+/// The members of an object that are not null: null is no condition.
+fn members(value: &Value) -> Result<impl Iterator<Item = (&String, &Value)>, Wrong> {
+    let members = value.as_object().ok_or_else(|| "an object is wanted".to_owned())?;
+    Ok(members.iter().filter(|(_, value)| !value.is_null()))
 }
 
 /// A name that is a value: an address, or a slot.
@@ -52,7 +53,6 @@ impl Known {
             return B256::read(value.clone()).map(Self::Root);
         }
         let slots = members(value)?
-            .iter()
             .map(|(slot, value)| Ok::<_, Wrong>((named(slot)?, B256::read(value.clone())?)));
         slots.collect::<Result<_, _>>().map(Self::Slots)
     }
@@ -65,8 +65,7 @@ impl Conditions {
             let number = || U64::read(value.clone()).map_err(|why| format!("{name}: {why}"));
             match name.as_str() {
                 "knownAccounts" => {
-                    let accounts = members(value)?.iter();
-                    let accounts = accounts.map(|(address, known)| {
+                    let accounts = members(value)?.map(|(address, known)| {
                         let known = Known::parse(known).map_err(|why| format!("{address}: {why}"));
                         Ok::<_, Wrong>((named(address)?, known?))
                     });

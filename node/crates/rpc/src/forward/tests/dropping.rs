@@ -167,10 +167,22 @@ async fn conditions_are_checked_and_sent_along() {
     let conditions = json!({
         "blockNumberMin": "0x1",
         "blockNumberMax": "0x9",
+        "timestampMin": null,
         "timestampMax": "0xffffffffff",
-        "knownAccounts": { sender().to_string(): { slot.to_string(): B256::ZERO } },
+        "knownAccounts": {
+            sender().to_string(): { slot.to_string(): B256::ZERO, B256::repeat_byte(1).to_string(): null },
+            Address::ZERO.to_string(): null,
+        },
     });
     forwarder.send_conditional(&raw, conditions.clone()).await.unwrap();
     assert_eq!(gateway.arrived(), [raw]);
     assert_eq!(gateway.conditions(), [conditions]);
+    // Null is no condition.
+    for (nonce, conditions) in [
+        (1, json!({ "knownAccounts": null, "blockNumberMin": null, "blockNumberMax": null })),
+        (2, json!({ "timestampMin": null, "timestampMax": null })),
+    ] {
+        let raw = transfer(&chain, nonce, 1);
+        forwarder.send_conditional(&raw, conditions.clone()).await.unwrap();
+    }
 }
