@@ -14,12 +14,13 @@ use serde_json::{Map, Value};
 
 use crate::calls::CallError;
 
-use super::{Kind, Wrong, block_number, field, quantity, short, text};
+use super::{BlockTag, Kind, Wrong, block_number, field, quantity, short, text};
 
 /// Topics of a log.
 const MAX_TOPICS: usize = 4;
 
-type Check = fn(&Value) -> Result<(), Wrong>;
+/// Checks a value, and gives it as it is to be read: objects in it with the names that they have here.
+type Check = fn(Value) -> Result<Value, Wrong>;
 
 /// What to do with a field that is not known.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,7 @@ fn checked(
             }
             continue;
         };
-        check(&value).map_err(|why| format!("{name}: {why}"))?;
+        let value = check(value).map_err(|why| format!("{name}: {why}"))?;
         if known.insert((*main).to_owned(), value).is_some() {
             return Err(format!("{main} is given twice"));
         }
@@ -70,41 +71,35 @@ fn read<T: DeserializeOwned>(object: Map<String, Value>) -> Result<T, Wrong> {
     serde_json::from_value(Value::Object(object)).map_err(|e| e.to_string())
 }
 
-fn is<T: Kind>(value: &Value) -> Result<(), Wrong> {
-    T::read(value.clone()).map(drop)
+fn any(value: Value) -> Result<Value, Wrong> {
+    Ok(value)
 }
 
-fn is_u64(value: &Value) -> Result<(), Wrong> {
-    quantity(text(value)?, 64).map(drop)
+fn is<T: Kind>(value: Value) -> Result<Value, Wrong> {
+    T::read(value.clone()).map(|_| value)
 }
 
-fn is_u128(value: &Value) -> Result<(), Wrong> {
-    quantity(text(value)?, 128).map(drop)
+/// A quantity of at most `BITS` bits.
+fn has<const BITS: usize>(value: Value) -> Result<Value, Wrong> {
+    quantity(text(&value)?, BITS).map(|_| value)
 }
 
-/// A type of transactions. What it is does not matter: the fields say which one it is.
-fn is_type(value: &Value) -> Result<(), Wrong> {
-    quantity(text(value)?, 8).map(drop)
-}
-
-fn each(value: &Value, check: Check) -> Result<(), Wrong> {
+fn each(value: Value, check: Check) -> Result<Value, Wrong> {
     let Value::Array(values) = value else { return Err("an array is wanted".into()) };
-    for (at, value) in values.iter().enumerate() {
-        check(value).map_err(|why| format!("[{at}]: {why}"))?;
-    }
-    Ok(())
+    let read = |(at, value)| check(value).map_err(|why| format!("[{at}]: {why}"));
+    values.into_iter().enumerate().map(read).collect()
 }
 
 /// All of these fields, of these kinds.
-fn whole(value: &Value, fields: &[(&str, &[&str], Check)]) -> Result<(), Wrong> {
-    let object = checked(value.clone(), fields, Unknown::PassOver)?;
+fn whole(value: Value, fields: &[(&str, &[&str], Check)]) -> Result<Value, Wrong> {
+    let object = checked(value, fields, Unknown::PassOver)?;
     match fields.iter().find(|(name, ..)| !object.contains_key(*name)) {
         Some((name, ..)) => Err(format!("{name} is missing")),
-        None => Ok(()),
+        None => Ok(Value::Object(object)),
     }
 }
 
-fn is_access_list(value: &Value) -> Result<(), Wrong> {
+fn is_access_list(value: Value) -> Result<Value, Wrong> {
     each(value, |item| {
         whole(
             item,
@@ -113,40 +108,48 @@ fn is_access_list(value: &Value) -> Result<(), Wrong> {
     })
 }
 
-fn is_authorization_list(value: &Value) -> Result<(), Wrong> {
-    each(value, |item| {
-        whole(
-            item,
-            &[
-                ("chainId", &[], is::<U256>),
-                ("address", &[], is::<Address>),
-                ("nonce", &[], is_u64),
-                ("yParity", &["v"], |value| quantity(text(value)?, 8).map(drop)),
-                ("r", &[], is::<U256>),
-                ("s", &[], is::<U256>),
-            ],
-        )
-    })
+/// An authorization. Libraries write `v` beside `yParity`, which geth does not read.
+fn is_authorization(mut value: Value) -> Result<Value, Wrong> {
+    if let Value::Object(item) = &mut value {
+        let parity = |(name, value): (&String, &Value)| {
+            name.eq_ignore_ascii_case("yParity") && !value.is_null()
+        };
+        if item.iter().any(parity) {
+            item.retain(|name, _| !name.eq_ignore_ascii_case("v"));
+        }
+    }
+    whole(
+        value,
+        &[
+            ("chainId", &[], is::<U256>),
+            ("address", &[], is::<Address>),
+            ("nonce", &[], has::<64>),
+            ("yParity", &["v"], has::<8>),
+            ("r", &[], is::<U256>),
+            ("s", &[], is::<U256>),
+        ],
+    )
 }
 
 /// The fields of a transaction. Prices have 128 bits here: more than all ether for one gas.
 const TRANSACTION: &[(&str, &[&str], Check)] = &[
     ("from", &[], is::<Address>),
     ("to", &[], is::<Address>),
-    ("gas", &[], is_u64),
-    ("gasPrice", &[], is_u128),
-    ("maxFeePerGas", &[], is_u128),
-    ("maxPriorityFeePerGas", &[], is_u128),
-    ("maxFeePerBlobGas", &[], is_u128),
+    ("gas", &[], has::<64>),
+    ("gasPrice", &[], has::<128>),
+    ("maxFeePerGas", &[], has::<128>),
+    ("maxPriorityFeePerGas", &[], has::<128>),
+    ("maxFeePerBlobGas", &[], has::<128>),
     ("value", &[], is::<U256>),
     ("data", &[], is::<Bytes>),
     ("input", &[], is::<Bytes>),
-    ("nonce", &[], is_u64),
-    ("chainId", &[], is_u64),
-    ("type", &[], is_type),
+    ("nonce", &[], has::<64>),
+    ("chainId", &[], has::<64>),
+    // What it is does not matter: the fields say which one it is.
+    ("type", &[], has::<8>),
     ("accessList", &[], is_access_list),
     ("blobVersionedHashes", &[], |value| each(value, is::<B256>)),
-    ("authorizationList", &[], is_authorization_list),
+    ("authorizationList", &[], |value| each(value, is_authorization)),
 ];
 
 impl Kind for TransactionRequest {
@@ -155,18 +158,18 @@ impl Kind for TransactionRequest {
     }
 }
 
-fn is_slots(value: &Value) -> Result<(), Wrong> {
-    let Value::Object(slots) = value else { return Err("an object is wanted".into()) };
+fn is_slots(value: Value) -> Result<Value, Wrong> {
+    let Value::Object(slots) = &value else { return Err("an object is wanted".into()) };
     for (slot, value) in slots {
         field::<B256>("slot", Value::String(slot.clone()))?;
         field::<B256>(slot, value.clone())?;
     }
-    Ok(())
+    Ok(value)
 }
 
 const ACCOUNT: &[(&str, &[&str], Check)] = &[
     ("balance", &[], is::<U256>),
-    ("nonce", &[], is_u64),
+    ("nonce", &[], has::<64>),
     ("code", &[], is::<Bytes>),
     ("state", &[], is_slots),
     ("stateDiff", &[], is_slots),
@@ -221,36 +224,36 @@ impl BlockChanges {
     }
 }
 
-fn is_withdrawals(value: &Value) -> Result<(), Wrong> {
+fn is_withdrawals(value: Value) -> Result<Value, Wrong> {
     each(value, |item| {
         whole(
             item,
             &[
-                ("index", &[], is_u64),
-                ("validatorIndex", &[], is_u64),
+                ("index", &[], has::<64>),
+                ("validatorIndex", &[], has::<64>),
                 ("address", &[], is::<Address>),
-                ("amount", &[], is_u64),
+                ("amount", &[], has::<64>),
             ],
         )
     })
 }
 
-fn is_hashes(value: &Value) -> Result<(), Wrong> {
-    let Value::Object(hashes) = value else { return Err("an object is wanted".into()) };
+fn is_hashes(value: Value) -> Result<Value, Wrong> {
+    let Value::Object(hashes) = &value else { return Err("an object is wanted".into()) };
     for (number, hash) in hashes {
         if number.parse::<u64>().is_err() {
             return Err(format!("a block number in decimal is wanted, not {number}"));
         }
         field::<B256>(number, hash.clone())?;
     }
-    Ok(())
+    Ok(value)
 }
 
 const BLOCK: &[(&str, &[&str], Check)] = &[
     ("number", &["blockNumber"], is::<U256>),
     ("difficulty", &[], is::<U256>),
-    ("time", &["timestamp"], is_u64),
-    ("gasLimit", &[], is_u64),
+    ("time", &["timestamp"], has::<64>),
+    ("gasLimit", &[], has::<64>),
     ("feeRecipient", &["coinbase"], is::<Address>),
     ("prevRandao", &["random"], is::<B256>),
     ("baseFeePerGas", &["baseFee"], is::<U256>),
@@ -283,11 +286,8 @@ pub(crate) struct SimBlock {
 
 impl Kind for SimBlock {
     fn read(value: Value) -> Result<Self, Wrong> {
-        const FIELDS: &[(&str, &[&str], Check)] = &[
-            ("blockOverrides", &[], |_| Ok(())),
-            ("stateOverrides", &[], |_| Ok(())),
-            ("calls", &[], |_| Ok(())),
-        ];
+        const FIELDS: &[(&str, &[&str], Check)] =
+            &[("blockOverrides", &[], any), ("stateOverrides", &[], any), ("calls", &[], any)];
         let mut object = checked(value, FIELDS, Unknown::Refuse)?;
         Ok(Self {
             block: take(&mut object, "blockOverrides")?,
@@ -313,10 +313,10 @@ pub(crate) struct SimPayload {
 impl Kind for SimPayload {
     fn read(value: Value) -> Result<Self, Wrong> {
         const FIELDS: &[(&str, &[&str], Check)] = &[
-            ("blockStateCalls", &[], |_| Ok(())),
-            ("traceTransfers", &[], |_| Ok(())),
-            ("validation", &[], |_| Ok(())),
-            ("returnFullTransactions", &[], |_| Ok(())),
+            ("blockStateCalls", &[], any),
+            ("traceTransfers", &[], any),
+            ("validation", &[], any),
+            ("returnFullTransactions", &[], any),
         ];
         let mut object = checked(value, FIELDS, Unknown::Refuse)?;
         Ok(Self {
@@ -335,11 +335,11 @@ fn take<T: Kind + Default>(object: &mut Map<String, Value>, name: &str) -> Resul
 /// A filter of logs.
 pub(super) fn filter(value: Value) -> Result<Filter, Wrong> {
     const FIELDS: &[(&str, &[&str], Check)] = &[
-        ("fromBlock", &[], |value| block_number(text(value)?).map(drop)),
-        ("toBlock", &[], |value| block_number(text(value)?).map(drop)),
+        ("fromBlock", &[], is::<BlockTag>),
+        ("toBlock", &[], is::<BlockTag>),
         ("blockHash", &[], is::<B256>),
-        ("address", &[], |_| Ok(())),
-        ("topics", &[], |_| Ok(())),
+        ("address", &[], any),
+        ("topics", &[], any),
     ];
     let mut object = checked(value, FIELDS, Unknown::PassOver)?;
     let mut filter = Filter::default();
@@ -381,3 +381,6 @@ pub(super) fn filter(value: Value) -> Result<Filter, Wrong> {
     }
     Ok(filter)
 }
+
+#[cfg(test)]
+mod tests;
