@@ -68,38 +68,58 @@ impl Inner {
         self.oldest + self.items.len() as u64
     }
 
-    /// The place of one that has everything up to `after`: the next number, whether it is in mid-block
-    /// there, and what it passes over.
+    /// The place of one that has everything up to `after`.
     ///
     /// A block that was begun again has the same positions twice, so it is sent again from its newest
     /// beginning. What is not here any more cannot be made up for: then the next block that is here
-    /// whole comes next, and its number tells of the gap.
-    fn go_on(&self, after: Position) -> (u64, bool, Option<Position>) {
+    /// whole comes next, and its number tells of the gap. What is not here yet, because this node is
+    /// behind the one that it comes from, is waited for, and nothing earlier is sent.
+    fn go_on(&self, after: Position) -> Place {
         let number = |at: usize| self.oldest + at as u64;
         let place = |is: &dyn Fn(&Flashblock) -> bool| self.items.iter().position(|item| is(item));
         let beginnings = || {
             let first = |item: &Flashblock| item.at.block == after.block && item.is_first();
             self.items.iter().enumerate().filter(move |(_, item)| first(item))
         };
+        let at_beginning = |next| Place { next, started: false, after: None };
+        let in_block = |next| Place { next, started: true, after: None };
         if beginnings().count() > 1 {
-            let newest = beginnings().next_back().map_or(0, |(at, _)| at);
-            return (number(newest), false, None);
+            return at_beginning(number(beginnings().next_back().map_or(0, |(at, _)| at)));
         }
         if let Some(at) = place(&|item| item.at == after) {
-            return (number(at + 1), true, None);
+            return in_block(number(at + 1));
         }
         let newest = self.items.back().map(|item| item.at);
-        if newest.is_some_and(|newest| newest.block == after.block && newest.index < after.index) {
-            // It had more of this block from somebody else.
-            return (self.next(), true, Some(after));
+        if newest.is_none_or(|newest| newest < after) {
+            // It had more from somebody else.
+            let begun = newest.is_some_and(|newest| newest.block == after.block);
+            let after = Some(After { at: after, begun });
+            return Place { next: self.next(), started: true, after };
         }
         let follows = Position { index: after.index.saturating_add(1), ..after };
         if self.items.front().is_some_and(|item| item.at == follows) {
-            return (self.oldest, true, None);
+            return in_block(self.oldest);
         }
         let later = place(&|item| item.at.block > after.block && item.is_first());
-        (later.map_or(self.next(), number), false, None)
+        at_beginning(later.map_or(self.next(), number))
     }
+}
+
+/// Where a subscriber begins.
+struct Place {
+    /// The number of the next flashblock.
+    next: u64,
+    /// Whether that may be in mid-block.
+    started: bool,
+    after: Option<After>,
+}
+
+/// What a subscriber has that was not here when it came.
+struct After {
+    /// The last that it has.
+    at: Position,
+    /// Whether that block has begun here: its next beginning is a new one.
+    begun: bool,
 }
 
 /// The ring.
@@ -115,10 +135,21 @@ pub(super) struct Cursor {
     next: u64,
     /// Whether it has had an index 0; before that, others are of no use to it.
     started: bool,
-    /// What it has already: nothing of this block up to here, unless that begins anew.
-    after: Option<Position>,
+    /// What it has already, which is passed over, unless the block begins anew.
+    after: Option<After>,
     /// Changes when there is more.
     pub(super) news: watch::Receiver<u64>,
+}
+
+impl Cursor {
+    /// A block begins.
+    fn begin(&mut self, block: u64) {
+        match &mut self.after {
+            Some(after) if block < after.at.block => {}
+            Some(after) if block == after.at.block && !after.begun => after.begun = true,
+            _ => (self.started, self.after) = (true, None),
+        }
+    }
 }
 
 /// A subscriber missed this many flashblocks.
@@ -183,7 +214,7 @@ impl Ring {
                 news,
             };
         };
-        let (next, started, after) = inner.go_on(after);
+        let Place { next, started, after } = inner.go_on(after);
         Cursor { next, started, after, news }
     }
 
@@ -202,9 +233,9 @@ impl Ring {
             let Some(item) = inner.items.get(at) else { return Ok(None) };
             cursor.next += 1;
             if item.is_first() {
-                (cursor.started, cursor.after) = (true, None);
+                cursor.begin(item.at.block);
             }
-            if cursor.started && cursor.after.is_none_or(|after| item.at > after) {
+            if cursor.started && cursor.after.as_ref().is_none_or(|after| item.at > after.at) {
                 return Ok(Some(Arc::clone(item)));
             }
         }

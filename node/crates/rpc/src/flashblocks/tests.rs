@@ -3,6 +3,7 @@
 mod consumers;
 mod format;
 mod op;
+mod ring;
 mod serving;
 
 use std::num::NonZeroU32;
