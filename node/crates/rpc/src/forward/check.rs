@@ -10,12 +10,11 @@ use alloy_primitives::{B256, Bytes};
 use jsonrpsee::types::ErrorObjectOwned;
 
 use fragcast_execution::chain::ChainSpec;
+use fragcast_execution::exec::Tx;
 use fragcast_execution::exec::admission::{Fees, NotAdmitted, admit, lowest_base_fee};
 use fragcast_execution::exec::tx::TxError;
-use fragcast_execution::exec::{Envelope, Tx};
 use fragcast_execution::executor::{ChainView, Heads};
 use fragcast_execution::state::SourceError;
-use op_alloy_consensus::OpTxEnvelope;
 
 const BLOB_TX: u8 = 3;
 
@@ -182,6 +181,19 @@ pub(super) fn lowest(spec: &ChainSpec, heads: &Heads, remembered: Duration) -> F
     Fees::Lowest(lowest_base_fee(spec, pending, remembered.as_secs(), interval))
 }
 
+/// Whether there are transactions of this type (EIP-2718) that can be sent. Deposits cannot: they come
+/// from L1.
+fn known_type(bytes: &[u8], spec: &ChainSpec) -> Result<(), SendError> {
+    match bytes {
+        // A list, or none: without a type.
+        [] | [0x80..=0xff, ..] => Ok(()),
+        [_] => invalid("typed transaction too short"),
+        [1 | 2 | 4, ..] => Ok(()),
+        [BLOB_TX, ..] if !spec.is_op() => Ok(()),
+        _ => invalid("transaction type not supported"),
+    }
+}
+
 /// Limits of a transaction.
 #[derive(Clone, Copy)]
 pub(super) struct TxLimits {
@@ -212,10 +224,8 @@ pub(super) fn check(
     if bytes.len() > limits.bytes {
         return too_long(bytes.len(), limits.bytes);
     }
+    known_type(&bytes, spec)?;
     let tx = Tx::decode(&bytes, spec.is_op()).map_err(|e| SendError::Invalid(e.to_string()))?;
-    if matches!(&tx.envelope, Envelope::Op(OpTxEnvelope::Deposit(_) | OpTxEnvelope::PostExec(_))) {
-        return invalid("transaction type not supported");
-    }
     match tx.envelope.chain_id() {
         None => return invalid("only replay-protected (EIP-155) transactions allowed over RPC"),
         Some(id) if id != spec.chain_id => {
