@@ -50,6 +50,7 @@ use crate::resolve::{Blocks, Ends, Found, Freshness, View};
 use crate::stats::EthStats;
 use crate::upstream::{Upstream, pass_on};
 use filters::Filters;
+use ranges::Values;
 
 /// Transactions that this node has forwarded and that are in no executed frag yet.
 pub trait Forwarded: Send + Sync {
@@ -96,6 +97,8 @@ pub struct EthContext {
     pub follow: Option<Arc<FollowStats>>,
     shared: Arc<Shared<subscribe::Key>>,
     filters: Arc<Filters>,
+    /// What the filters of subscriptions count in.
+    subscribed: Arc<Values>,
     fees: Arc<fees::Tips>,
     heavy: Arc<Semaphore>,
     reads: Arc<Semaphore>,
@@ -140,7 +143,8 @@ impl EthContext {
             state_waits: false,
             follow: None,
             reads: Arc::new(Semaphore::new(MAX_WAITING_READS)),
-            filters: Arc::default(),
+            filters: Arc::new(Filters::new(&config)),
+            subscribed: Arc::new(Values::new(config.max_subscriptions as usize, &config)),
             fees: Arc::default(),
             heavy: Arc::new(Semaphore::new(
                 config.max_heavy_calls.clamp(1, Semaphore::MAX_PERMITS),
@@ -165,6 +169,7 @@ impl EthContext {
             follow: self.follow.clone(),
             shared: Arc::clone(&self.shared),
             filters: Arc::clone(&self.filters),
+            subscribed: Arc::clone(&self.subscribed),
             fees: Arc::clone(&self.fees),
             heavy: Arc::clone(&self.heavy),
             reads: Arc::clone(&self.reads),

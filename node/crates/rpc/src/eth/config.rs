@@ -51,7 +51,7 @@ pub struct EthConfig {
     pub max_batch: u32,
     /// Bytes of a request.
     pub max_request: u32,
-    /// Bytes of an answer.
+    /// Bytes of an answer. A batch is not carried on with when its answers are longer.
     pub max_response: u32,
     /// Connections at a time.
     pub max_connections: u32,
@@ -84,9 +84,11 @@ pub struct EthConfig {
     pub max_logs: usize,
     /// How long `eth_getLogs` goes through blocks, in milliseconds; one it always reads.
     pub max_log_time_ms: u64,
-    /// Addresses and topics in a filter of logs, together; about 50 bytes each.
+    /// Addresses in a filter of logs, and topics at each of its positions; about 50 bytes each.
+    /// Filters together have at most `max_filters` times as many, and subscriptions
+    /// `max_subscriptions` times as many.
     pub max_filter_values: usize,
-    /// Filters that are polled, in all: at most 50 MB with 1,000 values each.
+    /// Filters that are polled, in all: at most 50 MB with `max_filter_values` of 1,000.
     pub max_filters: usize,
     /// A filter that is not polled for this long, in seconds, is dropped.
     pub filter_timeout_s: u64,

@@ -14,13 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use alloy_primitives::{B256, U128};
 use alloy_rpc_types_eth::{Filter, Log};
 use fragcast_execution::executor::ChainEvent;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::Instant;
 
 use super::logs::{matching, matching_frag, select};
-use super::ranges::{Coming, filter};
-use super::{Answer, EthContext, EthStats, Failure, answer};
+use super::ranges::{Coming, Values, filter, values};
+use super::{Answer, EthConfig, EthContext, EthStats, Failure, answer};
 use crate::params::Params;
 
 /// What a filter returns.
@@ -35,6 +36,7 @@ enum Kind {
 
 struct Polled {
     kind: Kind,
+    _values: OwnedSemaphorePermit,
     events: Receiver<ChainEvent>,
     last_poll: Instant,
 }
@@ -42,12 +44,18 @@ struct Polled {
 type Table = HashMap<U128, Arc<Mutex<Polled>>>;
 
 /// All filters; their number is bounded by [`max_filters`](super::EthConfig::max_filters).
-#[derive(Default)]
-pub(super) struct Filters(Mutex<Table>);
+pub(super) struct Filters {
+    table: Mutex<Table>,
+    values: Values,
+}
 
 impl Filters {
+    pub(super) fn new(config: &EthConfig) -> Self {
+        Self { table: Mutex::default(), values: Values::new(config.max_filters, config) }
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -61,7 +69,6 @@ fn install(ctx: &EthContext, kind: Kind) -> Result<Answer, Failure> {
     getrandom::fill(&mut id).map_err(|e| Failure::internal(&e))?;
     let id = U128::from_be_bytes(id);
     let events = ctx.view.subscribe();
-    let polled = Polled { kind, events, last_poll: Instant::now() };
     let mut table = ctx.filters.table();
     expire(ctx, &mut table);
     if table.len() >= ctx.config.max_filters {
@@ -70,6 +77,9 @@ fn install(ctx: &EthContext, kind: Kind) -> Result<Answer, Failure> {
             "there are {limit} filters, which is the limit; uninstall some or subscribe"
         )));
     }
+    let values = if let Kind::Logs(filter, _) = &kind { values(filter) } else { 0 };
+    let values = ctx.filters.values.take(values)?;
+    let polled = Polled { kind, _values: values, events, last_poll: Instant::now() };
     table.insert(id, Arc::new(Mutex::new(polled)));
     ctx.stats.filters.store(table.len() as u64, Ordering::Relaxed);
     answer(&id)

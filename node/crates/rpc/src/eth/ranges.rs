@@ -11,12 +11,15 @@
 //! A range is resolved once, from one moment's heads. `pending` is always after `latest`, even when no
 //! block is in execution: a range from `pending` to `latest` is wrong at every moment.
 
+use std::sync::Arc;
+
 use alloy_eips::BlockNumberOrTag as Tag;
 use alloy_rpc_types_eth::{Filter, FilterBlockOption};
 use fragcast_execution::executor::Heads;
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{EthContext, Failure};
+use super::{EthConfig, EthContext, Failure};
 use crate::params::{Kind, ParamsSequence};
 
 /// geth's text, and that of execution-apis' tests.
@@ -43,14 +46,50 @@ pub(super) fn of_value(ctx: &EthContext, value: Value) -> Result<Filter, Failure
     bounded(ctx, filter.map_err(|why| Failure::params(format!("invalid argument 1: {why}")))?)
 }
 
+/// Checks each position by itself, as geth does.
 fn bounded(ctx: &EthContext, filter: Filter) -> Result<Filter, Failure> {
-    let values = filter.address.len() + filter.topics.iter().map(|t| t.len()).sum::<usize>();
     let limit = ctx.config.max_filter_values;
-    if values > limit {
-        let what = format!("{values} addresses and topics, the limit is {limit}; split the query");
-        return Err(Failure::limit(what));
+    let topics = filter.topics.iter().enumerate();
+    let topics = topics.map(|(at, topics)| (format!("topics[{at}]"), topics.len()));
+    let positions = std::iter::once(("addresses".to_owned(), filter.address.len())).chain(topics);
+    for (position, values) in positions {
+        if values > limit {
+            return Err(Failure::limit(format!(
+                "exceed max addresses or topics per search position: {values} {position}, the limit is \
+                 {limit}; split the query"
+            )));
+        }
     }
     Ok(filter)
+}
+
+/// How many addresses and topics a filter has.
+pub(super) fn values(filter: &Filter) -> usize {
+    filter.address.len() + filter.topics.iter().map(|topics| topics.len()).sum::<usize>()
+}
+
+/// The addresses and topics that filters which are kept may have together: as many as if each had
+/// the limit of one position. So their memory is bounded by that, however many positions are used.
+#[derive(Debug)]
+pub(super) struct Values(Arc<Semaphore>);
+
+impl Values {
+    /// Room for `filters`.
+    pub(super) fn new(filters: usize, config: &EthConfig) -> Self {
+        let most = filters.saturating_mul(config.max_filter_values);
+        Self(Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Takes room for a filter, until what is given is dropped.
+    pub(super) fn take(&self, values: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        let values = u32::try_from(values).unwrap_or(u32::MAX);
+        Arc::clone(&self.0).try_acquire_many_owned(values).map_err(|_| {
+            Failure::limit(
+                "all filters together have as many addresses and topics as may be; name fewer, or \
+                 uninstall some",
+            )
+        })
+    }
 }
 
 /// A range of blocks, resolved.

@@ -37,11 +37,12 @@ use jsonrpsee::types::{ErrorObjectOwned, Params};
 use jsonrpsee::{Extensions, PendingSubscriptionSink, RpcModule};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::logs::{matching, matching_frag};
-use super::ranges::{Coming, filter_or_all, of_value};
+use super::ranges::{Coming, filter_or_all, of_value, values};
 use super::state::sync_state;
 use super::types::{ExecutedTx, Receipts, RpcBlock, RpcTx, header};
 use super::{Answer, EthContext, EthStats, Failure, answer};
@@ -179,6 +180,15 @@ impl Stream {
             Self::Frags => Kind::Frags,
             Self::Heights => Kind::Heights,
             Self::Retractions => Kind::Retractions,
+        }
+    }
+
+    /// The filter of logs, if there is one.
+    fn filter(&self) -> Option<&Filter> {
+        match self {
+            Self::Logs(filter, ..) | Self::PendingLogs(filter, _) => Some(filter),
+            Self::Receipts(filter) => filter.as_ref().map(|(filter, _)| &**filter),
+            _ => None,
         }
     }
 
@@ -350,11 +360,15 @@ fn retraction(snapshot: &ExecutedBlock, reason: &str) -> Result<Vec<Answer>, Fai
 }
 
 /// Counts a subscription while it lives.
-struct Open(Arc<EthContext>);
+struct Open {
+    ctx: Arc<EthContext>,
+    _values: OwnedSemaphorePermit,
+}
 
 impl Open {
-    fn new(ctx: &Arc<EthContext>) -> Result<Self, Failure> {
-        let open = Self(Arc::clone(ctx));
+    fn new(ctx: &Arc<EthContext>, stream: &Stream) -> Result<Self, Failure> {
+        let values = stream.filter().map_or(0, values);
+        let open = Self { ctx: Arc::clone(ctx), _values: ctx.subscribed.take(values)? };
         let before = ctx.stats.subscribers.fetch_add(1, Ordering::Relaxed);
         let limit = u64::from(ctx.config.max_subscriptions);
         if before < limit {
@@ -366,7 +380,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.stats.subscribers.fetch_sub(1, Ordering::Relaxed);
+        self.ctx.stats.subscribers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -381,7 +395,8 @@ pub(super) fn register(module: &mut RpcModule<EthContext>) {
                 let events = ctx.view.subscribe();
                 let stream = Stream::parse(&ctx, &params);
                 drop(params);
-                match stream.and_then(|stream| Ok((stream, Open::new(&ctx)?))) {
+                let open = |stream| Open::new(&ctx, &stream).map(|open| (stream, open));
+                match stream.and_then(open) {
                     Ok((stream, _open)) => serve(&ctx, pending, &extensions, &stream, events).await,
                     Err(failure) => {
                         let error = failure.into_error();

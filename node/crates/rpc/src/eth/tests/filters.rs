@@ -110,3 +110,51 @@ async fn a_poll_gives_no_more_than_the_limit_and_goes_on() {
     assert_eq!(poll(&f, &id).await.len(), 4);
     assert_eq!(poll(&f, &id).await.len(), 2);
 }
+
+#[tokio::test]
+async fn the_values_of_a_filter_are_limited_by_position() {
+    let config = EthConfig { max_filter_values: 3, ..EthConfig::default() };
+    let f = Fixture::with(config, None);
+    let (address, topic) = (Address::ZERO, B256::ZERO);
+    let full = json!({
+        "address": [address, Address::repeat_byte(1), Address::repeat_byte(2)],
+        "topics": [
+            [topic, B256::repeat_byte(1), B256::repeat_byte(2)],
+            null,
+            [topic, B256::repeat_byte(1), B256::repeat_byte(2)],
+            topic,
+        ],
+    });
+    f.call("eth_getLogs", json!([full])).await;
+    let id = f.call("eth_newFilter", json!([full])).await;
+    f.call("eth_uninstallFilter", json!([id])).await;
+    let many = |count: u8| (0..count).map(B256::repeat_byte).collect::<Vec<_>>();
+    let addresses: Vec<_> = (0..4).map(Address::repeat_byte).collect();
+    for (over, position) in [
+        (json!({ "address": addresses }), "addresses"),
+        (json!({ "topics": [many(4)] }), "topics[0]"),
+        (json!({ "topics": [null, [topic], many(5)] }), "topics[2]"),
+    ] {
+        for method in ["eth_getLogs", "eth_newFilter"] {
+            let (code, text) = f.try_call(method, json!([over])).await.unwrap_err();
+            assert_eq!(code, i64::from(error::LIMIT));
+            let begin = "exceed max addresses or topics per search position: ";
+            assert!(text.starts_with(begin) && text.contains(position), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_filters_together_have_as_many_values_as_their_number_allows() {
+    let config = EthConfig { max_filter_values: 4, max_filters: 2, ..EthConfig::default() };
+    let f = Fixture::with(config, None);
+    let topics: Vec<_> = (0..4).map(B256::repeat_byte).collect();
+    let five = json!([{ "address": Address::ZERO, "topics": [topics] }]);
+    let id = f.call("eth_newFilter", five.clone()).await;
+    let (code, text) = f.try_call("eth_newFilter", five.clone()).await.unwrap_err();
+    assert_eq!(code, i64::from(error::LIMIT));
+    assert!(text.contains("addresses and topics"), "{text}");
+    f.call("eth_newBlockFilter", json!([])).await;
+    f.call("eth_uninstallFilter", json!([id])).await;
+    f.call("eth_newFilter", five).await;
+}
