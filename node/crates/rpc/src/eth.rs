@@ -241,6 +241,8 @@ const LIGHT: &[(&str, Absent, Read)] = &[
     ("debug_getRawHeader", Absent::Error, raw::header),
     ("debug_getRawReceipts", Absent::Error, raw::receipts),
     ("debug_getRawTransaction", Absent::Null, raw::tx),
+    // What was wrong with a block is told in the log; the block is not kept.
+    ("debug_getBadBlocks", Absent::Error, |_, _| answer(&[(); 0])),
     ("eth_getTransactionReceipt", Absent::Null, blocks::receipt),
     ("eth_getBlockReceipts", Absent::Null, blocks::receipts),
     ("eth_newFilter", Absent::Error, filters::new_logs),

@@ -142,3 +142,10 @@ async fn forks_ahead_are_told_the_next_and_the_furthest() {
         assert_eq!((at("next"), at("last")), (prague, osaka.or(prague)));
     }
 }
+
+#[tokio::test]
+async fn no_bad_blocks_are_kept() {
+    let f = Fixture::new();
+    assert_eq!(f.call("debug_getBadBlocks", json!([])).await, json!([]));
+    assert_eq!(f.code("debug_getBadBlocks", json!([1])).await, error::INVALID_PARAMS);
+}
