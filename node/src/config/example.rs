@@ -372,7 +372,7 @@ const RPC: [(&str, &str); 25] = [
     ),
     ("max_batch", "Calls in a batch."),
     ("max_request", "Bytes of a request."),
-    ("max_response", "Bytes of an answer."),
+    ("max_response", "Bytes of an answer; a batch is not carried on with beyond it."),
     ("max_connections", "Connections at a time."),
     (
         "max_connections_per_address",
@@ -392,7 +392,7 @@ const RPC: [(&str, &str); 25] = [
     ("max_log_blocks", "Blocks that eth_getLogs goes through."),
     ("max_logs", "Logs that eth_getLogs gives of more than one block."),
     ("max_log_time_ms", "How long eth_getLogs goes through blocks."),
-    ("max_filter_values", "Addresses and topics in a filter of logs."),
+    ("max_filter_values", "Addresses in a filter of logs, and topics at each of its positions."),
     ("max_filters", "Filters that are polled, in all."),
     ("filter_timeout_s", "A filter that is not polled for so long is forgotten."),
     ("max_fee_history", "Blocks that eth_feeHistory goes through."),

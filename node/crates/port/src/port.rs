@@ -76,7 +76,7 @@ pub struct Settings {
     pub per_address: Option<usize>,
     /// Bytes of a request.
     pub max_request: u32,
-    /// Bytes of an answer.
+    /// Bytes of an answer. A batch is not carried on with when its answers are longer.
     pub max_response: u32,
     /// Calls of a batch; `None`: no batches.
     pub max_batch: Option<u32>,
