@@ -14,6 +14,7 @@ use fragcast_upstream::http::UrlError;
 use super::file::{FileError, read_toml};
 use super::{Config, StateFrom};
 use crate::multiaddr::AddressError;
+use crate::registry::status::VOTE_POLLS;
 
 /// Sources of the list of gateways, at most.
 const MAX_SOURCES: usize = 8;
@@ -210,6 +211,13 @@ impl Config {
         }
         if !(10..=60_000).contains(&registry.timeout_ms) {
             return value("registry.timeout_ms", "must be 10 to 60000".into());
+        }
+        // Less would make the node unready between two polls.
+        let least = registry.poll_ms.saturating_mul(VOTE_POLLS.into()).div_ceil(1_000);
+        if registry.max_age_s != 0 && registry.max_age_s < least {
+            let problem =
+                format!("must be 0, or at least {least}: {VOTE_POLLS} times registry.poll_ms");
+            return value("registry.max_age_s", problem);
         }
         // The length of terms is the network file's, and makes no source wrong.
         self.registry_sources(BLOCKS_PER_TERM).map(drop)

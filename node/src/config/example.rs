@@ -80,7 +80,7 @@ sources = {registry_sources:?}
 poll_ms = {registry_poll}
 timeout_ms = {registry_timeout}
 # While no source answers the last list holds. When it is older than this, seconds, /readyz says that
-# the node is not ready; 0: it stays ready, and says how old the list is.
+# the node is not ready, three times poll_ms at least; 0: it stays ready, and says how old the list is.
 max_age_s = {registry_age}
 # The schedule in force, for the next start.
 saved = {registry_saved:?}

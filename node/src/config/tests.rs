@@ -83,6 +83,10 @@ fn mistakes_are_told_by_name() {
         ("[registry]\nsources = [\"http://a:b@x\"]", "no name or password"),
         ("[registry]\npoll_ms = 1", "registry.poll_ms"),
         ("[registry]\ntimeout_ms = 0", "registry.timeout_ms"),
+        (
+            "[registry]\npoll_ms = 60000\nmax_age_s = 60",
+            "registry.max_age_s: must be 0, or at least 180",
+        ),
         ("network = ", "node.toml"),
     ] {
         std::fs::write(&path, text).unwrap();

@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::saved::Saved;
 use super::source::{Source, SourceError};
-use super::status::RegistryStatus;
+use super::status::{RegistryStatus, vote_life};
 use crate::network::Network;
 
 /// How often it is looked whether a change is due: several times in the shortest block.
@@ -38,6 +38,14 @@ pub struct Settings {
     pub saved: Option<PathBuf>,
     /// The node is not ready with a list that was confirmed longer ago than this; `None`: it is.
     pub max_age: Option<Duration>,
+}
+
+impl Settings {
+    /// How long the last answer of a source counts.
+    fn vote_life(&self) -> Duration {
+        let longest = self.sources.iter().map(Source::longest).max();
+        vote_life(self.poll, longest.unwrap_or_default())
+    }
 }
 
 /// How long to wait after so many failures in a row.
@@ -67,7 +75,8 @@ impl Beginning {
     pub async fn of(settings: Settings, network: &Network) -> Self {
         let term = network.schedule.blocks_per_term();
         let names = settings.sources.iter().map(Source::name);
-        let status = Arc::new(RegistryStatus::new(names, settings.max_age));
+        let life = settings.vote_life();
+        let status = Arc::new(RegistryStatus::new(names, settings.max_age, life));
         let patience = settings.patience;
         let asked = settings.sources.iter().map(|source| async move {
             let late = Err(SourceError::TimedOut(patience));

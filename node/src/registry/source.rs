@@ -132,6 +132,11 @@ impl Source {
         }
     }
 
+    /// The longest that an answer may take.
+    pub fn longest(&self) -> Duration {
+        self.timeout * 4
+    }
+
     /// Asks for the list.
     ///
     /// # Errors
@@ -149,7 +154,7 @@ impl Source {
             }
         };
         // Of several requests each has its own time-out; together they have some more.
-        let most = self.timeout * 4;
+        let most = self.longest();
         tokio::time::timeout(most, asked).await.unwrap_or(Err(SourceError::TimedOut(most)))
     }
 

@@ -11,8 +11,17 @@ use super::source::{Answer, SourceError};
 use super::votes::{self, Vote};
 use crate::log::{Limiter, Pace};
 
-/// How long the last answer of a source counts that does not answer any more.
-pub const VOTE_LIFE: Duration = Duration::from_secs(30);
+/// How long the last answer of a source counts that does not answer any more, at least.
+const VOTE_LIFE: Duration = Duration::from_secs(30);
+/// The same in polls: a source may miss one without losing its vote.
+pub const VOTE_POLLS: u32 = 3;
+
+/// How long the last answer of a source counts that is asked every `poll` and may take `longest` to
+/// answer. Shorter than the time between two answers it would leave nobody a vote, or each source in
+/// turn the only one.
+pub fn vote_life(poll: Duration, longest: Duration) -> Duration {
+    VOTE_LIFE.max(poll.saturating_mul(VOTE_POLLS).saturating_add(longest))
+}
 
 /// One source.
 #[derive(Debug, Default)]
@@ -45,6 +54,8 @@ struct Inner {
 pub struct RegistryStatus {
     inner: Mutex<Inner>,
     max_age: Option<Duration>,
+    /// How long an answer counts: see [`vote_life`].
+    life: Duration,
     started_at: Instant,
 }
 
@@ -83,11 +94,15 @@ pub struct RegistryNumbers {
 }
 
 impl RegistryStatus {
-    /// Nobody has answered yet.
-    pub fn new(names: impl Iterator<Item = String>, max_age: Option<Duration>) -> Self {
+    /// Nobody has answered yet. Answers count for `life`.
+    pub fn new(
+        names: impl Iterator<Item = String>,
+        max_age: Option<Duration>,
+        life: Duration,
+    ) -> Self {
         let sources = names.map(|name| State { name, ..State::default() }).collect();
         let inner = Inner { sources, agree: true, ..Inner::default() };
-        Self { inner: Mutex::new(inner), max_age, started_at: Instant::now() }
+        Self { inner: Mutex::new(inner), max_age, life, started_at: Instant::now() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -141,7 +156,7 @@ impl RegistryStatus {
     pub fn vote(&self, now: Instant, in_use: &[Address]) -> Option<Vote> {
         let mut inner = self.lock();
         let is_valid = |source: &&State| {
-            source.answered_at.is_some_and(|at| now.duration_since(at) <= VOTE_LIFE)
+            source.answered_at.is_some_and(|at| now.duration_since(at) <= self.life)
         };
         let lists = inner
             .sources
@@ -223,7 +238,7 @@ impl RegistryStatus {
     /// What `/readyz` adds though the node is ready: that the list is an old one.
     pub fn describe(&self, now: Instant) -> Option<String> {
         let numbers = self.numbers(now);
-        let away = numbers.age > VOTE_LIFE;
+        let away = numbers.age > self.life;
         let differ = numbers.differ.then(|| "sources of gateways differ".to_owned());
         away.then(|| {
             let seconds = numbers.age.as_secs();
@@ -272,7 +287,7 @@ mod tests {
 
     fn status(max_age: Option<u64>) -> RegistryStatus {
         let names = ["one", "two"].map(str::to_owned);
-        RegistryStatus::new(names.into_iter(), max_age.map(Duration::from_secs))
+        RegistryStatus::new(names.into_iter(), max_age.map(Duration::from_secs), VOTE_LIFE)
     }
 
     fn failure() -> SourceError {
@@ -327,5 +342,29 @@ mod tests {
         let later = start + VOTE_LIFE + Duration::from_secs(1);
         status.take(later, 1, Ok(answer(&[1, 2])));
         assert_eq!(vote(later), (Some(2), false));
+    }
+
+    #[test]
+    fn a_source_that_is_asked_seldom_keeps_its_vote_between_two_polls() {
+        let seconds = Duration::from_secs;
+        let (poll, longest) = (seconds(60), seconds(24));
+        let names = ["one", "two"].map(str::to_owned);
+        let status = RegistryStatus::new(names.into_iter(), None, vote_life(poll, longest));
+        let start = Instant::now();
+        status.take(start, 0, Ok(answer(&[1])));
+        status.take(start + seconds(30), 1, Ok(answer(&[1, 2])));
+        let in_use = [Address::with_last_byte(1)];
+        for later in (0..=3).map(|n| start + seconds(45 + 5 * n)) {
+            let vote = status.vote(later, &in_use);
+            assert_eq!(vote.map(|vote| (vote.list.len(), vote.agree)), Some((1, false)));
+        }
+        // One that is asked again as often as usual and fails once keeps it as well.
+        let later = start + poll * 2 + longest;
+        assert!(status.vote(later, &in_use).is_some());
+        assert!(status.describe(later).is_none_or(|text| !text.contains("no registry answers")));
+        let later = start + seconds(30) + poll * 3 + longest + seconds(1);
+        assert_eq!(status.vote(later, &in_use), None);
+        assert!(status.describe(later).unwrap().contains("no registry answers"));
+        assert_eq!(vote_life(seconds(1), seconds(24)), VOTE_LIFE, "of a usual source");
     }
 }
