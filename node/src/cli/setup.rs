@@ -102,7 +102,8 @@ pub(super) struct DelegateArgs {
     /// Last block, included.
     #[arg(long, default_value_t = u64::MAX)]
     last: u64,
-    /// The highest sequence wins.
+    /// The highest sequence wins. A node with a remote signer takes the time in milliseconds since
+    /// 1970.
     #[arg(long, default_value_t = 1)]
     sequence: u64,
     /// The node's peer id.
@@ -281,6 +282,13 @@ pub(super) fn keygen(args: &KeygenArgs) -> anyhow::Result<()> {
 pub(super) fn delegate(args: &DelegateArgs) -> anyhow::Result<()> {
     if args.first > args.last {
         bail!("--first {} is after --last {}", args.first, args.last);
+    }
+    if args.sequence == u64::MAX {
+        bail!(
+            "--sequence {} is the highest that there is: no later delegation could replace this one; \
+             give a lower one",
+            args.sequence
+        );
     }
     let delegation = Delegation {
         chain_id: args.chain_id,

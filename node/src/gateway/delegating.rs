@@ -12,7 +12,8 @@
 //!   node has open. But a node that has spoken for the gateway and sees a higher sequence for somebody
 //!   else leaves it at that: two nodes that took over from one another would never end.
 //! * The sequence is the time in milliseconds, or one more than the highest that is known. So it grows
-//!   without anything being remembered, and stays above what people number by hand.
+//!   without anything being remembered, and stays above what people number by hand. Above the highest
+//!   number that there is nothing is asked for.
 //!
 //! While the signer is away what there is holds; it is asked again after 1 to 64 s.
 
@@ -40,6 +41,10 @@ const SILENCE: Duration = Duration::from_secs(60);
 const MAX_DOUBLINGS: u32 = 6;
 /// The pause before a delegation that was not taken is told again.
 const AGAIN: Duration = Duration::from_secs(10);
+
+/// Why nothing is asked for above the highest sequence that there is.
+const NO_SEQUENCE: &str =
+    "no higher sequence is left, so no other delegation of the gateway can count any more";
 
 /// What a node needs to be delegated to.
 #[derive(Debug, Clone)]
@@ -96,8 +101,13 @@ fn decide(settings: &Settings, view: &View<'_>) -> Step {
         // As nodes judge it.
         covering.max_by_key(|d| (d.sequence, std::cmp::Reverse(d.digest())))
     };
-    let sequence = all().map(|d| d.sequence.saturating_add(1)).fold(view.unix, u64::max);
+    // With the highest sequence again it would be one more that contradicts the others.
+    let sequence = all()
+        .map(|d| d.sequence)
+        .max()
+        .map_or(Some(view.unix), |highest| highest.checked_add(1).map(|next| next.max(view.unix)));
     let ask = |first: u64| {
+        let Some(sequence) = sequence else { return Step::Wait(NO_SEQUENCE) };
         let last = settings.blocks.map_or(u64::MAX, |n| first.saturating_add(n - 1));
         let chain_id = settings.chain_id;
         Step::Ask(Delegation { chain_id, first, last, sequence, peer, key })
@@ -111,7 +121,7 @@ fn decide(settings: &Settings, view: &View<'_>) -> Step {
         Some(held) if is_mine(&held) => {
             let enough = settings.blocks.map_or(2 * AHEAD, |blocks| blocks / 4);
             let goes_on = || held.last.checked_add(1).and_then(at).is_some_and(|d| is_mine(&d));
-            match held.last - next >= enough || goes_on() {
+            match held.last - next >= enough || goes_on() || sequence.is_none() {
                 true => Step::Held(held),
                 false => ask(next),
             }
@@ -177,9 +187,11 @@ impl DelegationStatus {
             Step::Ask(_) => ("asking", inner.held, None),
         };
         (inner.state, inner.held, inner.elsewhere, inner.head) = (state, held, elsewhere, head);
-        // Where nothing is asked for, nothing that was refused is missing.
-        if !matches!(step, Step::Ask(_)) {
-            inner.error = None;
+        match step {
+            Step::Ask(_) => {}
+            Step::Wait(NO_SEQUENCE) => inner.error = Some(NO_SEQUENCE.to_owned()),
+            // Where nothing is asked for, nothing that was refused is missing.
+            _ => inner.error = None,
         }
     }
 

@@ -202,6 +202,10 @@ fn a_delegation_is_made_by_hand_with_a_wallet_or_a_signer() {
     assert!(wrong.stderr.contains("compare the text"), "{}", wrong.stderr);
     let junk = run(&["--signature", "0x12", "--gateway", &gateway]);
     assert!(junk.stderr.contains("65 bytes"), "{}", junk.stderr);
+    // One that could never be replaced.
+    let highest = run(&["--sequence", &u64::MAX.to_string()]);
+    assert_eq!(highest.code, Some(1));
+    assert!(highest.stderr.contains("no later delegation"), "{}", highest.stderr);
     // By a signer.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let signer = runtime.block_on(TestSigner::start(key)).unwrap();

@@ -84,6 +84,30 @@ fn another_key_is_taken_over_from_the_first_block_that_nobody_has_open() {
 }
 
 #[test]
+fn above_the_highest_sequence_nothing_is_asked_for() {
+    let other = Delegation { peer: OTHER, ..mine(0, u64::MAX, u64::MAX) };
+    let own = mine(49, u64::MAX, u64::MAX);
+    // Of two with the highest sequence no third one decides; each request would only contradict more.
+    for own in [None, Some(own), Some(mine(49, u64::MAX, 7))] {
+        let next = step(None, Some(41), LONG, &[other], own);
+        assert!(matches!(next, Step::Wait(NO_SEQUENCE) | Step::Elsewhere(_)), "{own:?}: {next:?}");
+    }
+    assert_eq!(step(None, Some(41), LONG, &[other], Some(own)), Step::Wait(NO_SEQUENCE));
+    // One before it there is one left.
+    let last = Delegation { sequence: u64::MAX - 1, ..other };
+    assert_eq!(step(None, Some(41), LONG, &[last], None), Step::Ask(own));
+    // One that ends holds to its end, and then there is none.
+    let held = mine(42, 141, u64::MAX);
+    assert_eq!(step(Some(100), Some(140), LONG, &[held], Some(held)), Step::Held(held));
+    assert_eq!(step(Some(100), Some(141), LONG, &[held], Some(held)), Step::Wait(NO_SEQUENCE));
+    // The operator is told.
+    let status = DelegationStatus::default();
+    status.note(&Step::Wait(NO_SEQUENCE), Some(141));
+    assert!(status.describe().unwrap().contains(NO_SEQUENCE));
+    assert_eq!(status.json()["error"], NO_SEQUENCE);
+}
+
+#[test]
 fn two_nodes_of_a_gateway_do_not_take_over_from_one_another_for_ever() {
     let (first, second) =
         (mine(0, u64::MAX, 7), Delegation { peer: OTHER, ..mine(49, u64::MAX, 8) });
