@@ -1,7 +1,7 @@
 //! Keeps the delegation of a gateway whose key a [remote signer](super::signer) has.
 //!
 //! Once a second it is looked which delegation of the gateway counts for the next block, and
-//! `decide` says what to do. The rules:
+//! `decision` says what to do. The rules:
 //!
 //! * The one that was obtained is saved and told again after a restart; the signer is asked for
 //!   nothing that is there already. One that came by another way (the network file, a peer) is taken
@@ -9,13 +9,17 @@
 //! * One for so many blocks is renewed in its last quarter, from the next block on: the key is the
 //!   same, so two that overlap are no two leaders.
 //! * Where another peer or key speaks for the gateway, it is taken over from the first block that no
-//!   node has open. But a node that has spoken for the gateway and sees a higher sequence for somebody
-//!   else leaves it at that: two nodes that took over from one another would never end.
+//!   node has open; if that one is open by the time that it is signed, what was signed is dropped, and
+//!   asked for again further ahead. But a node that has spoken for the gateway and sees a higher
+//!   sequence for somebody else leaves it at that: two nodes that took over from one another would
+//!   never end.
 //! * The sequence is the time in milliseconds, or one more than the highest that is known. So it grows
 //!   without anything being remembered, and stays above what people number by hand. Above the highest
 //!   number that there is nothing is asked for.
 //!
 //! While the signer is away what there is holds; it is asked again after 1 to 64 s.
+
+mod decision;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,23 +32,18 @@ use fragcast_turbine::{Delegation, EpochsView, PeerId, SignedDelegation};
 use serde_json::{Value, json};
 
 use super::signer::{Asked, Signer};
+use decision::{AHEAD, NO_SEQUENCE, Step, View, decide, further, is_late, takes};
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(1);
-/// Blocks beyond the open one that nodes take already: one that is taken keeps its leader.
-const AHEAD: u64 = 8;
-/// How long a node that has just started waits for what its peers know of the gateway.
-const GREETINGS: Duration = Duration::from_secs(5);
-/// How long it waits for a block to be open, where somebody else speaks for the gateway.
-const SILENCE: Duration = Duration::from_secs(60);
 /// The longest pause between two requests that failed: 2^6 seconds.
 const MAX_DOUBLINGS: u32 = 6;
 /// The pause before a delegation that was not taken is told again.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// Why nothing is asked for above the highest sequence that there is.
-const NO_SEQUENCE: &str =
-    "no higher sequence is left, so no other delegation of the gateway can count any more";
+/// What is wrong with a delegation that was signed too late.
+const LATE: &str = "signed when its first block was open already: approve the next one sooner, which \
+                    begins further ahead";
 
 /// What a node needs to be delegated to.
 #[derive(Debug, Clone)]
@@ -63,95 +62,11 @@ pub struct Settings {
     pub saved: PathBuf,
 }
 
-/// What is known when it is looked.
-#[derive(Debug, Clone, Copy)]
-struct View<'a> {
-    /// The newest open block, or the one before that which the gateway wants to open.
-    head: Option<u64>,
-    /// How long the node has run.
-    up: Duration,
-    /// The gateway's delegations that nodes know.
-    known: &'a [Delegation],
-    /// The one that this node obtained last.
-    own: Option<Delegation>,
-    /// The time, milliseconds since the Unix epoch.
-    unix: u64,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    /// Nothing: this one holds.
-    Held(Delegation),
-    /// Nothing yet, for this reason.
-    Wait(&'static str),
-    /// Nothing: the gateway has delegated to another node since.
-    Elsewhere(PeerId),
-    /// Have this one signed.
-    Ask(Delegation),
-}
-
-fn decide(settings: &Settings, view: &View<'_>) -> Step {
-    let (peer, key) = (settings.peer, settings.key);
-    let is_mine = |d: &Delegation| d.peer == peer && d.key == key;
-    let all = || view.known.iter().copied().chain(view.own);
-    let next = view.head.map_or(0, |head| head.saturating_add(1));
-    let at = |block: u64| {
-        let covering = all().filter(move |d| (d.first..=d.last).contains(&block));
-        // As nodes judge it.
-        covering.max_by_key(|d| (d.sequence, std::cmp::Reverse(d.digest())))
-    };
-    // With the highest sequence again it would be one more that contradicts the others.
-    let sequence = all()
-        .map(|d| d.sequence)
-        .max()
-        .map_or(Some(view.unix), |highest| highest.checked_add(1).map(|next| next.max(view.unix)));
-    let ask = |first: u64| {
-        let Some(sequence) = sequence else { return Step::Wait(NO_SEQUENCE) };
-        let last = settings.blocks.map_or(u64::MAX, |n| first.saturating_add(n - 1));
-        let chain_id = settings.chain_id;
-        Step::Ask(Delegation { chain_id, first, last, sequence, peer, key })
-    };
-    if let (None, Some(own)) = (view.head, view.own) {
-        // Which of them counts now nobody can say; what this node has is not asked for again.
-        let newer = all().find(|d| !is_mine(d) && d.sequence > own.sequence);
-        return newer.map_or(Step::Held(own), |newer| Step::Elsewhere(newer.peer));
+impl Settings {
+    /// Whether a delegation is to this node and its key.
+    fn is_mine(&self, delegation: &Delegation) -> bool {
+        delegation.peer == self.peer && delegation.key == self.key
     }
-    match at(next) {
-        Some(held) if is_mine(&held) => {
-            let enough = settings.blocks.map_or(2 * AHEAD, |blocks| blocks / 4);
-            let goes_on = || held.last.checked_add(1).and_then(at).is_some_and(|d| is_mine(&d));
-            match held.last - next >= enough || goes_on() || sequence.is_none() {
-                true => Step::Held(held),
-                false => ask(next),
-            }
-        }
-        Some(other) => {
-            let since = view.own.is_some_and(|own| own.sequence < other.sequence);
-            let begins =
-                |d: &Delegation| is_mine(d) && d.first > next && d.sequence > other.sequence;
-            match (all().find(begins), view.head) {
-                (Some(mine), _) => Step::Held(mine),
-                (None, _) if since => Step::Elsewhere(other.peer),
-                (None, Some(head)) => ask(head.saturating_add(AHEAD)),
-                (None, None) if view.up < SILENCE => {
-                    Step::Wait("another node or key speaks for the gateway, and no block is known")
-                }
-                (None, None) => ask(0),
-            }
-        }
-        None if view.head.is_none() && view.up < GREETINGS => {
-            Step::Wait("peers may know a delegation of the gateway")
-        }
-        None => ask(next),
-    }
-}
-
-/// Whether this node takes a delegation that holds for the one that it has obtained: from then on a
-/// higher sequence of somebody else's takes it over. While no block is known nobody can say which
-/// of them counts.
-fn takes(view: &View<'_>, held: &Delegation) -> bool {
-    view.head.is_some() && view.own.is_none_or(|own| own.sequence < held.sequence)
 }
 
 #[derive(Debug, Default)]
@@ -287,6 +202,10 @@ pub struct Keeper {
     net: Handle,
     status: Arc<DelegationStatus>,
     own: Option<SignedDelegation>,
+    /// Whether the overlay has had it: until then it changes nobody's leader.
+    is_told: bool,
+    /// How far ahead it is asked for where somebody else speaks for the gateway.
+    ahead: u64,
     started: Instant,
     /// Requests that failed, one after the other, and when to ask again.
     failures: u32,
@@ -308,6 +227,9 @@ impl Keeper {
             net,
             status,
             own,
+            // Of a former run.
+            is_told: true,
+            ahead: AHEAD,
             started: now,
             failures: 0,
             ask_at: now,
@@ -330,19 +252,10 @@ impl Keeper {
 
     /// Does what is due. `None` if the driver has ended.
     async fn step(&mut self) -> Option<()> {
-        let wanted = self.status.lock().wanted.map(|block| block.saturating_sub(1));
-        let head = self.net.support(Vec::new()).await?.head.or(wanted);
-        let epochs = self.net.epochs();
+        let (head, epochs) = self.look().await?;
         let known = self.known(&epochs);
-        self.tell(&epochs).await;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let view = View {
-            head,
-            up: self.started.elapsed(),
-            known: &known,
-            own: self.own.map(|own| own.delegation),
-            unix: u64::try_from(now.as_millis()).unwrap_or_default(),
-        };
+        self.tell(&epochs, head).await;
+        let view = self.view(head, &known);
         let step = decide(&self.settings, &view);
         self.status.note(&step, head);
         match step {
@@ -350,10 +263,32 @@ impl Keeper {
             Step::Held(_) => {}
             Step::Wait(why) => self.say(why),
             Step::Elsewhere(peer) => self.leave_to(peer),
-            Step::Ask(delegation) if Instant::now() >= self.ask_at => self.ask(delegation).await,
+            Step::Ask(delegation) if Instant::now() >= self.ask_at => {
+                self.ask(delegation, head).await?;
+            }
             Step::Ask(_) => {}
         }
         Some(())
+    }
+
+    /// The open block, or the one before that which the gateway wants to open, and the epochs. `None`
+    /// if the driver has ended.
+    async fn look(&self) -> Option<(Option<u64>, Arc<EpochsView>)> {
+        let wanted = self.status.lock().wanted.map(|block| block.saturating_sub(1));
+        let head = self.net.support(Vec::new()).await?.head.or(wanted);
+        Some((head, self.net.epochs()))
+    }
+
+    fn view<'a>(&self, head: Option<u64>, known: &'a [Delegation]) -> View<'a> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        View {
+            head,
+            up: self.started.elapsed(),
+            known,
+            own: self.own.map(|own| own.delegation),
+            unix: u64::try_from(now.as_millis()).unwrap_or_default(),
+            ahead: self.ahead,
+        }
     }
 
     /// The delegations of the gateway that nodes go by.
@@ -367,8 +302,22 @@ impl Keeper {
     async fn take(&mut self, epochs: &EpochsView, held: Delegation) {
         let mut all = epochs.newest().delegations().iter().map(|leader| leader.signed);
         let Some(signed) = all.find(|signed| signed.delegation == held) else { return };
-        self.own = Some(signed);
+        (self.own, self.is_told) = (Some(signed), true);
         self.save(signed).await;
+    }
+
+    /// Drops the delegation that nobody has been told: nor is it to be told after a restart.
+    async fn drop_own(&mut self) {
+        let Some(own) = self.own.take() else { return };
+        let first = own.delegation.first;
+        tracing::warn!(
+            first,
+            "somebody else speaks for the gateway in blocks that are open already: the delegation is \
+             dropped, and another one is asked for"
+        );
+        let path = self.settings.saved.clone();
+        // What cannot be removed is overwritten by the next one.
+        let _ = tokio::task::spawn_blocking(move || std::fs::remove_file(path)).await;
     }
 
     /// Saves a delegation for the next start.
@@ -403,42 +352,79 @@ impl Keeper {
     }
 
     /// Tells the overlay of the delegation, if it does not know it and the gateway is registered.
-    async fn tell(&mut self, epochs: &EpochsView) {
+    async fn tell(&mut self, epochs: &EpochsView, head: Option<u64>) {
         let Some(own) = self.own else { return };
         let mut leaders = epochs.epochs().iter().flat_map(|epoch| epoch.delegations().iter());
         let late = self.told_at.is_some_and(|told_at| told_at.elapsed() < AGAIN);
         if late || leaders.any(|leader| leader.signed.delegation == own.delegation) {
             return;
         }
+        if !self.is_told && self.told_at.is_some() {
+            // The gateway may have registered only now, and somebody else may speak for it.
+            let known = self.known(epochs);
+            let view = View { own: None, ..self.view(head, &known) };
+            if is_late(&self.settings, &view, &own.delegation) {
+                self.drop_own().await;
+                return;
+            }
+        }
         self.told_at = Some(Instant::now());
         match self.net.delegation(own).await {
-            Ok(()) => tracing::info!(
-                first = own.delegation.first,
-                last = own.delegation.last,
-                sequence = own.delegation.sequence,
-                "the gateway delegates to this node"
-            ),
-            // It is kept until the gateway registers; below others it counts for nothing.
-            Err(DelegationRefused::Delegation(
-                DelegationError::NotAGateway(_) | DelegationError::Stale,
-            ))
+            Ok(()) => {
+                self.is_told = true;
+                tracing::info!(
+                    first = own.delegation.first,
+                    last = own.delegation.last,
+                    sequence = own.delegation.sequence,
+                    "the gateway delegates to this node"
+                );
+            }
+            // Below others it counts for nothing.
+            Err(DelegationRefused::Delegation(DelegationError::Stale)) => self.is_told = true,
+            // It is kept until the gateway registers.
+            Err(DelegationRefused::Delegation(DelegationError::NotAGateway(_)))
             | Err(DelegationRefused::Ended) => {}
             Err(error) => tracing::warn!("the delegation was not taken, it is told again: {error}"),
         }
     }
 
-    async fn ask(&mut self, delegation: Delegation) {
+    /// Lets the signer sign, and takes what it has signed unless it comes too late. `None` if the
+    /// driver has ended.
+    async fn ask(&mut self, delegation: Delegation, asked_at: Option<u64>) -> Option<()> {
         let answer = self.settings.signer.sign(delegation).await;
-        let asked = answer.as_ref().map_or_else(Asked::from, |_| Asked::Signed);
+        // Somebody may have had to approve it: where the chain is by now is asked again.
+        let (head, epochs) = self.look().await?;
+        let known = self.known(&epochs);
+        let late = answer.is_ok() && is_late(&self.settings, &self.view(head, &known), &delegation);
+        let asked = match &answer {
+            Ok(_) if late => Asked::Late,
+            Ok(_) => Asked::Signed,
+            Err(error) => error.into(),
+        };
         *self.status.lock().asked.entry(asked).or_default() += 1;
         match answer {
+            Ok(_) if late => {
+                let took = head.zip(asked_at).map_or(0, |(now, then)| now.saturating_sub(then));
+                self.ahead = further(self.ahead, took);
+                self.failures = 0;
+                tracing::warn!(
+                    signer = self.settings.signer.name(),
+                    first = delegation.first,
+                    blocks = took,
+                    ahead = self.ahead,
+                    "the delegation was signed when its first block was open already: it is dropped, \
+                     and asked for again further ahead"
+                );
+                self.status.lock().error = Some(LATE.to_owned());
+            }
             Ok(signed) => {
                 (self.failures, self.told_at, self.said) = (0, None, "");
-                self.own = Some(signed);
+                (self.own, self.is_told) = (Some(signed), false);
                 self.status.lock().error = None;
-                self.save(signed).await;
-                let epochs = self.net.epochs();
-                self.tell(&epochs).await;
+                self.tell(&epochs, head).await;
+                if self.own == Some(signed) {
+                    self.save(signed).await;
+                }
             }
             Err(error) => {
                 let pause = Duration::from_secs(1 << self.failures.min(MAX_DOUBLINGS));
@@ -456,6 +442,7 @@ impl Keeper {
                 inner.error = Some(text);
             }
         }
+        Some(())
     }
 }
 

@@ -83,6 +83,8 @@ pub enum SignerError {
 pub enum Asked {
     /// The delegation is signed.
     Signed,
+    /// It is signed, when its first block was open already: it is dropped.
+    Late,
     /// The signer was not reached.
     Unreachable,
     /// It did not answer in time, or not to the end.

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use alloy_primitives::{Address, B256, eip191_hash_message, hex, keccak256};
 use anyhow::Context;
@@ -15,6 +16,9 @@ use tokio::task::{JoinHandle, JoinSet};
 /// Bytes of a request that are read at most.
 const MAX_REQUEST: usize = 64 * 1024;
 
+/// How often it is looked whether a request that is held may be answered.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// How it answers requests to sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
@@ -24,6 +28,8 @@ pub enum Mood {
     Refuses,
     /// It takes the request and says nothing.
     Silent,
+    /// It takes the request and answers once its mood is another one: somebody has to approve it.
+    Holds,
     /// It answers something that is no signature.
     Junk,
     /// It answers more than anybody should read.
@@ -181,12 +187,13 @@ async fn answer(mut stream: TcpStream, key: &GatewayKey, desk: &Mutex<Desk>) -> 
 
 /// A signature as such servers give it, with v of 27 or 28; `None`: it is refused.
 async fn sign(key: &GatewayKey, desk: &Mutex<Desk>, digest: B256) -> Option<String> {
-    let mood = {
-        let mut desk = lock(desk);
-        desk.asked += 1;
-        desk.mood
-    };
+    lock(desk).asked += 1;
+    while lock(desk).mood == Mood::Holds {
+        tokio::time::sleep(LOOK).await;
+    }
+    let mood = lock(desk).mood;
     let digest = match mood {
+        Mood::Holds => return None,
         Mood::Signs => digest,
         Mood::SignsElse => keccak256(digest),
         Mood::Refuses => return None,

@@ -175,6 +175,54 @@ async fn another_node_takes_over_between_two_blocks_and_the_first_leaves_it_at_t
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signer_that_takes_long_takes_over_no_block_that_is_open() {
+    let (mut net, signer) = with_signer(3, "clef", "delegation_blocks = 0").await;
+    net.processes.iter_mut().for_each(Process::start);
+    net.all_connected().await;
+    told(&net.processes[0], |told| told["state"] == "held").await;
+    for number in 1..=2 {
+        build(&net, number).await;
+    }
+    // The gateway moves to the second node, and somebody has to approve it.
+    signer.desk().mood = Mood::Holds;
+    ask(&net.processes[1], &signer, "clef");
+    net.processes[1].kill();
+    net.processes[1].start();
+    net.all_connected().await;
+    build(&net, 3).await;
+    guarded(async {
+        while signer.desk().asked < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    // Meanwhile the first node leads on, far beyond the first block that was asked for.
+    for number in 4..=24 {
+        build(&net, number).await;
+    }
+    signer.desk().mood = Mood::Signs;
+    let held = told(&net.processes[1], |told| told["state"] == "held").await;
+    let first = held["first"].as_u64().unwrap();
+    assert!(first > 24 + 8, "further ahead by what the signer took: {held}");
+    assert_eq!(signer.desk().asked, 3, "what came too late is asked for again, once");
+    let metrics = net.processes[1].get("/metrics").await;
+    assert!(metrics.contains("fragcast_delegation_asked_total{result=\"late\"} 1"), "{metrics}");
+    // Up to there the first node leads: nobody has ever known another leader of these blocks.
+    for number in 25..first {
+        build(&net, number).await;
+    }
+    let refused = net.post(BlockBuilder::new(first).env()).await;
+    assert_eq!(refused["error"]["code"], -32003, "{refused}");
+    for process in &net.processes {
+        let metrics = process.get("/metrics").await;
+        for name in ["barred", "equivocation", "delegated_twice"] {
+            let line = format!("fragcast_events_total{{kind=\"{name}\"}} 0");
+            assert!(metrics.contains(&line), "{line}\n{metrics}");
+        }
+    }
+}
+
 #[test]
 fn a_delegation_is_made_by_hand_with_a_wallet_or_a_signer() {
     let dir = tempfile::tempdir().unwrap();

@@ -28,7 +28,7 @@ fn step(
     known: &[Delegation],
     own: Option<Delegation>,
 ) -> Step {
-    decide(&settings(blocks), &View { head, up, known, own, unix: NOW })
+    decide(&settings(blocks), &View { head, up, known, own, unix: NOW, ahead: AHEAD })
 }
 
 #[test]
@@ -84,6 +84,53 @@ fn another_key_is_taken_over_from_the_first_block_that_nobody_has_open() {
 }
 
 #[test]
+fn what_was_signed_too_late_takes_over_no_open_block() {
+    let other = Delegation { peer: OTHER, ..mine(0, u64::MAX, 7) };
+    fn view(head: Option<u64>, known: &[Delegation], ahead: u64) -> View<'_> {
+        View { head, up: LONG, known, own: None, unix: NOW, ahead }
+    }
+    let settings = settings(None);
+    let ask = |view: &View<'_>| match decide(&settings, view) {
+        Step::Ask(asked) => asked,
+        step => panic!("{step:?}"),
+    };
+    let known = [other];
+    let asked = ask(&view(Some(41), &known, AHEAD));
+    assert_eq!(asked.first, 49);
+    // The next block may be open elsewhere, and to tell everybody takes a while.
+    for (head, late) in
+        [(41, false), (46, false), (47, true), (49, true), (61, true), (9_000, true)]
+    {
+        assert_eq!(is_late(&settings, &view(Some(head), &known, AHEAD), &asked), late, "at {head}");
+    }
+    // After 20 blocks it is asked for from further ahead, so that it may take as long again.
+    let ahead = further(AHEAD, 20);
+    let again = ask(&view(Some(61), &known, ahead));
+    assert!(again.first > 61 + 20, "{again:?}");
+    assert!(!is_late(&settings, &view(Some(81), &known, ahead), &again));
+    assert_eq!(further(ahead, 1), ahead, "it is not forgotten");
+    let most = further(ahead, u64::MAX);
+    assert!(most < 100_000 && further(most, u64::MAX) == most, "{most}");
+    // Where nobody speaks for the gateway, nobody's block is taken over.
+    assert!(!is_late(&settings, &view(Some(61), &[], AHEAD), &asked));
+    // Nor where this node does, whoever did before.
+    let (held, renewed) = (mine(49, 148, 8), mine(124, 223, 9));
+    for head in [125, 140] {
+        assert!(!is_late(&settings, &view(Some(head), &[other, held], AHEAD), &renewed), "{head}");
+    }
+    // But it ends, and then the other one speaks again.
+    assert!(is_late(&settings, &view(Some(147), &[other, held], AHEAD), &renewed));
+    // Somebody who began while it was being signed.
+    let newer = Delegation { peer: OTHER, ..mine(50, 60, 8) };
+    assert!(is_late(&settings, &view(Some(55), &[newer], AHEAD), &mine(42, u64::MAX, 9)));
+    assert!(!is_late(&settings, &view(Some(47), &[newer], AHEAD), &mine(42, u64::MAX, 9)));
+    // While no block is known any may be open, until it is known that the chain stands still.
+    let soon = View { up: Duration::ZERO, ..view(None, &known, AHEAD) };
+    assert!(is_late(&settings, &soon, &mine(0, u64::MAX, NOW)));
+    assert!(!is_late(&settings, &view(None, &known, AHEAD), &mine(0, u64::MAX, NOW)));
+}
+
+#[test]
 fn above_the_highest_sequence_nothing_is_asked_for() {
     let other = Delegation { peer: OTHER, ..mine(0, u64::MAX, u64::MAX) };
     let own = mine(49, u64::MAX, u64::MAX);
@@ -121,7 +168,7 @@ fn two_nodes_of_a_gateway_do_not_take_over_from_one_another_for_ever() {
 fn a_node_that_did_not_get_its_delegation_from_the_signer_gives_way_as_well() {
     let (given, second) =
         (mine(0, u64::MAX, 7), Delegation { peer: OTHER, ..mine(49, u64::MAX, 8) });
-    let view = |head, own| View { head, up: LONG, known: &[], own, unix: NOW };
+    let view = |head, own| View { head, up: LONG, known: &[], own, unix: NOW, ahead: AHEAD };
     assert_eq!(step(None, Some(40), LONG, &[given], None), Step::Held(given));
     assert!(takes(&view(Some(40), None), &given), "from now on it is its own");
     assert!(!takes(&view(None, None), &given), "no block is known");
