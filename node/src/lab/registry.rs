@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use alloy_primitives::Address;
 use anyhow::Context;
@@ -32,6 +33,12 @@ pub struct Registered {
     pub knows_list: bool,
     /// Requests so far.
     pub asked: u64,
+    /// How long it takes to answer.
+    pub delay: Duration,
+    /// Requests for future gateways so far.
+    pub walked: u64,
+    /// How many of those it wants to have before it answers any of them.
+    pub at_once: u64,
 }
 
 impl Registered {
@@ -45,6 +52,9 @@ impl Registered {
             with_block: false,
             knows_list: true,
             asked: 0,
+            delay: Duration::ZERO,
+            walked: 0,
+            at_once: 1,
         }
     }
 
@@ -70,6 +80,28 @@ impl Registered {
         let number =
             (block / self.term).checked_rem(len).ok_or_else(|| error("nobody is there"))?;
         Ok(self.row(Some(block), number as usize))
+    }
+}
+
+/// Counts a request, and takes its time.
+async fn asked(registered: &Mutex<Registered>) {
+    let delay = {
+        let mut registered = lock(registered);
+        registered.asked += 1;
+        registered.delay
+    };
+    tokio::time::sleep(delay).await;
+}
+
+/// Waits until as many requests for future gateways are there as are answered at once.
+async fn together(registered: &Mutex<Registered>) {
+    let due = {
+        let mut registered = lock(registered);
+        registered.walked += 1;
+        registered.walked.next_multiple_of(registered.at_once)
+    };
+    while lock(registered).walked < due {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -138,23 +170,30 @@ impl TestRegistry {
         let listener = listener.context("the registry's port")?.into_std()?;
         let server = ServerBuilder::default().build_from_tcp(listener)?;
         let mut module = RpcModule::new(Arc::clone(&self.registered));
-        module.register_method("registry_registeredGateways", |_, registered, _| {
-            let mut registered = lock(registered);
-            registered.asked += 1;
-            let missing = ErrorObjectOwned::owned(-32601, "Method not found", None::<()>);
-            if registered.knows_list { Ok(registered.rows()) } else { Err(missing) }
-        })?;
-        module.register_method("registry_currentGateway", |_, registered, _| {
-            let mut registered = lock(registered);
-            registered.asked += 1;
+        module.register_async_method(
+            "registry_registeredGateways",
+            |_, registered, _| async move {
+                asked(&registered).await;
+                let registered = lock(&registered);
+                let missing = ErrorObjectOwned::owned(-32601, "Method not found", None::<()>);
+                if registered.knows_list { Ok(registered.rows()) } else { Err(missing) }
+            },
+        )?;
+        module.register_async_method("registry_currentGateway", |_, registered, _| async move {
+            asked(&registered).await;
+            let registered = lock(&registered);
             registered.at(registered.head)
         })?;
-        module.register_method("registry_futureGateway", |params, registered, _| {
-            let mut registered = lock(registered);
-            registered.asked += 1;
-            let ahead: u64 = params.one()?;
-            registered.at(registered.head.saturating_add(ahead))
-        })?;
+        module.register_async_method(
+            "registry_futureGateway",
+            |params, registered, _| async move {
+                let ahead: u64 = params.one()?;
+                asked(&registered).await;
+                together(&registered).await;
+                let registered = lock(&registered);
+                registered.at(registered.head.saturating_add(ahead))
+            },
+        )?;
         self.running = Some(server.start(module));
         Ok(())
     }

@@ -32,7 +32,7 @@ pub struct Settings {
     pub sources: Vec<Source>,
     /// How often each is asked.
     pub poll: Duration,
-    /// How long the start waits for the first answers.
+    /// How long the start waits for the first answers, if a schedule is saved.
     pub patience: Duration,
     /// Where the schedule is saved for the next start; `None`: nowhere.
     pub saved: Option<PathBuf>,
@@ -64,7 +64,8 @@ pub struct Beginning {
 }
 
 impl Beginning {
-    /// Asks all sources once, and reads what was saved.
+    /// Asks all sources once, and reads what was saved: with that the node need not wait for a source
+    /// that takes long.
     ///
     /// * With a saved schedule that goes on: another list follows it with its next term, unless
     ///   peers go by it from another block.
@@ -77,20 +78,21 @@ impl Beginning {
         let names = settings.sources.iter().map(Source::name);
         let life = settings.vote_life();
         let status = Arc::new(RegistryStatus::new(names, settings.max_age, life));
-        let patience = settings.patience;
-        let asked = settings.sources.iter().map(|source| async move {
-            let late = Err(SourceError::TimedOut(patience));
-            tokio::time::timeout(patience, source.ask()).await.unwrap_or(late)
-        });
-        for (index, answer) in join_all(asked).await.into_iter().enumerate() {
-            status.take(Instant::now(), index, answer);
-        }
         let saved = settings.saved.as_ref().and_then(|path| {
             Saved::read(path, network.chain_id, term).unwrap_or_else(|error| {
                 tracing::warn!(path = %path.display(), "the saved schedule is not used: {error}");
                 None
             })
         });
+        let patience = saved.as_ref().map(|_| settings.patience);
+        let asked = settings.sources.iter().map(|source| async move {
+            let patience = patience.unwrap_or_else(|| source.longest());
+            let late = Err(SourceError::TimedOut(patience));
+            tokio::time::timeout(patience, source.ask()).await.unwrap_or(late)
+        });
+        for (index, answer) in join_all(asked).await.into_iter().enumerate() {
+            status.take(Instant::now(), index, answer);
+        }
         let mut schedules =
             saved.map(|saved| saved.schedules(&network.schedule)).unwrap_or_default();
         let in_use = schedules.last().unwrap_or(&(0, network.schedule.clone())).clone();
@@ -153,8 +155,9 @@ async fn wait_for_answer(settings: &Settings, status: &RegistryStatus) {
         }
         tokio::time::sleep(pause(settings.poll, failures)).await;
         failures = failures.saturating_add(1);
-        for (index, source) in settings.sources.iter().enumerate() {
-            status.take(Instant::now(), index, source.ask().await);
+        let asked = join_all(settings.sources.iter().map(Source::ask));
+        for (index, answer) in asked.await.into_iter().enumerate() {
+            status.take(Instant::now(), index, answer);
         }
     }
 }

@@ -3,15 +3,19 @@
 //! A registry is asked for `registry_registeredGateways`. A portal that does not know that method
 //! is asked for `registry_currentGateway` and then for `registry_futureGateway(n)` a term later and
 //! a term later, until the first gateway comes again: since nobody is registered twice, that is the
-//! whole rotation. Who leads now is asked of a registry as well: if it says another than its own list
+//! whole rotation. One after the other they would take longer than anybody waits, 13 s for 64 of them
+//! over 100 ms there and back; so sixteen are asked for at once, and again only with another term or
+//! after a while. Who leads now is asked of a registry as well: if it says another than its own list
 //! does, it counts terms otherwise than this node, and that is told.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use fragcast_upstream::http::{HttpClient, HttpError, check_url};
 use fragcast_upstream::jsonrpc::{Reply, Request};
+use futures_util::future::join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +24,10 @@ use crate::config::ConfigError;
 
 /// Gateways that are asked for one by one, at most.
 pub const MAX_WALK: u64 = 64;
+/// Of these so many are asked for at once.
+const AT_ONCE: u64 = 16;
+/// After so long they are asked for again within a term: a list may change at any time.
+const WALK_AGAIN: Duration = Duration::from_secs(8);
 /// JSON-RPC's code for a method that is not there.
 const NO_METHOD: i64 = -32601;
 
@@ -90,13 +98,24 @@ enum Place {
     Url(String),
 }
 
-/// A source.
+/// What the last walk has found.
+#[derive(Debug, Clone)]
+struct Walked {
+    /// The term in which it began.
+    term: u64,
+    at: Instant,
+    list: GatewayList,
+}
+
+/// A source. Its clones share what the last walk has found.
 #[derive(Debug, Clone)]
 pub struct Source {
     place: Place,
     /// Blocks of a term.
     term: u64,
     timeout: Duration,
+    walk_again: Duration,
+    walked: Arc<Mutex<Option<Walked>>>,
 }
 
 impl Source {
@@ -120,7 +139,7 @@ impl Source {
         } else {
             Place::File(text.into())
         };
-        Ok(Self { place, term, timeout })
+        Ok(Self { place, term, timeout, walk_again: WALK_AGAIN, walked: Arc::default() })
     }
 
     /// Its name in the log, the status and metrics.
@@ -134,7 +153,11 @@ impl Source {
 
     /// The longest that an answer may take.
     pub fn longest(&self) -> Duration {
-        self.timeout * 4
+        // Connecting and the answer have a time-out each.
+        let request = self.timeout.saturating_mul(2);
+        // Its list, who leads now, and the steps of a walk.
+        let steps = 2 + MAX_WALK.div_ceil(AT_ONCE);
+        request.saturating_mul(steps as u32)
     }
 
     /// Asks for the list.
@@ -153,7 +176,7 @@ impl Source {
                 Place::Url(url) => self.ask_registry(url).await,
             }
         };
-        // Of several requests each has its own time-out; together they have some more.
+        // Each request has its own time-outs; a file has none but this.
         let most = self.longest();
         tokio::time::timeout(most, asked).await.unwrap_or(Err(SourceError::TimedOut(most)))
     }
@@ -162,7 +185,7 @@ impl Source {
         const LIST: &str = "registry_registeredGateways";
         let list = match self.call::<Rows>(url, LIST, [(); 0]).await {
             Err(SourceError::Rpc { code: NO_METHOD, .. }) => {
-                let list = self.walk(url).await?;
+                let list = self.rotation(url).await?;
                 return Ok(Answer { list, contradicts_at: None });
             }
             answer => answer?.into_list()?,
@@ -185,27 +208,48 @@ impl Source {
         row.into_row().map_err(|reason| SourceError::Row { method: METHOD, reason })
     }
 
-    /// The rotation, gateway by gateway.
-    async fn walk(&self, url: &str) -> Result<GatewayList, SourceError> {
-        const METHOD: &str = "registry_futureGateway";
+    /// The rotation of a portal: that of the last walk, or another walk's.
+    async fn rotation(&self, url: &str) -> Result<GatewayList, SourceError> {
         let (block, first) = self.current(url).await?;
         let term = block / self.term;
+        let known = || self.walked.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = known().clone().filter(|walked| {
+            let all = walked.list.gateways();
+            let leads = &all[(term % all.len() as u64) as usize];
+            let is_fresh = walked.at.elapsed() < self.walk_again;
+            is_fresh && walked.term == term && leads.address == first.address
+        });
+        if let Some(walked) = again {
+            return Ok(walked.list);
+        }
+        let list = self.walk(url, term, first).await?;
+        *known() = Some(Walked { term, at: Instant::now(), list: list.clone() });
+        Ok(list)
+    }
+
+    /// The rotation, gateway by gateway, from the one on that leads a term.
+    async fn walk(&self, url: &str, term: u64, first: Gateway) -> Result<GatewayList, SourceError> {
+        const METHOD: &str = "registry_futureGateway";
         let mut all = vec![first];
-        for ahead in 1..=MAX_WALK {
-            let blocks = ahead.saturating_mul(self.term);
-            let row = self.call::<OneRow>(url, METHOD, [blocks]).await?;
-            let (block, gateway) =
-                row.into_row().map_err(|reason| SourceError::Row { method: METHOD, reason })?;
-            if term.checked_add(ahead) != Some(block / self.term) {
-                return Err(SourceError::Moved);
+        let ahead: Vec<u64> = (1..=MAX_WALK).collect();
+        for some in ahead.chunks(AT_ONCE as usize) {
+            let blocks = some.iter().map(|ahead| ahead.saturating_mul(self.term));
+            let asked = blocks.map(|blocks| self.call::<OneRow>(url, METHOD, [blocks]));
+            for (ahead, row) in some.iter().zip(join_all(asked).await) {
+                let row = row?.into_row();
+                let (block, gateway) =
+                    row.map_err(|reason| SourceError::Row { method: METHOD, reason })?;
+                if term.checked_add(*ahead) != Some(block / self.term) {
+                    return Err(SourceError::Moved);
+                }
+                if gateway.address == all[0].address {
+                    let len = all.len() as u64;
+                    // The gateway of term t is number t % len.
+                    let first = (len - term % len) % len;
+                    return Ok(GatewayList::new(all)?.begin_at(first as usize));
+                }
+                all.push(gateway);
             }
-            if gateway.address == all[0].address {
-                let len = all.len() as u64;
-                // The gateway of term t is number t % len.
-                let first = (len - term % len) % len;
-                return Ok(GatewayList::new(all)?.begin_at(first as usize));
-            }
-            all.push(gateway);
         }
         Err(SourceError::TooFar)
     }

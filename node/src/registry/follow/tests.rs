@@ -67,6 +67,25 @@ async fn the_first_list_is_the_registrys_else_the_saved_one_else_the_files() {
 }
 
 #[tokio::test]
+async fn the_start_waits_for_the_whole_list_of_a_slow_portal_unless_one_is_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registered = Registered::new(gateways(20));
+    (registered.knows_list, registered.delay) = (false, Duration::from_millis(20));
+    let registry = TestRegistry::start(registered).await.unwrap();
+    let network = network();
+    let begins = async || {
+        let patience = Duration::ZERO;
+        let settings = Settings { patience, ..settings(&registry.url(), dir.path()) };
+        let beginning = Beginning::of(settings, &network).await;
+        beginning.epochs(&network).unwrap().last().unwrap().schedule().gateways().to_vec()
+    };
+    assert_eq!(begins().await, gateways(20));
+    // With one that is saved the node begins at once, and the portal's follows.
+    save(dir.path(), &[(0, 2)]);
+    assert_eq!(begins().await, gateways(2));
+}
+
+#[tokio::test]
 async fn a_restart_goes_on_with_what_was_saved_and_another_list_follows_it() {
     let dir = tempfile::tempdir().unwrap();
     let registry = TestRegistry::start(Registered::new(gateways(3))).await.unwrap();

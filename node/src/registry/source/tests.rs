@@ -47,10 +47,49 @@ async fn a_portal_without_the_list_is_asked_for_one_term_after_the_other() {
         }
         assert_eq!(asked(&source).await, Ok(gateways(5)), "at block {head}");
     }
-    registry.registered().gateways = gateways(1);
+    (registry.registered().gateways, registry.registered().head) = (gateways(1), 3_060);
     assert_eq!(asked(&source).await, Ok(gateways(1)));
+    registry.registered().gateways = gateways(MAX_WALK as u8);
+    assert_eq!(asked(&source).await, Ok(gateways(MAX_WALK as u8)));
     registry.registered().gateways = gateways(MAX_WALK as u8 + 1);
     assert_eq!(asked(&source).await, Err(SourceError::TooFar));
+}
+
+#[tokio::test]
+async fn a_walk_asks_for_many_gateways_at_once_and_fits_its_time() {
+    let mut registered = Registered::new(gateways(20));
+    // One by one it would have no answer at all.
+    (registered.knows_list, registered.at_once) = (false, AT_ONCE);
+    let registry = TestRegistry::start(registered).await.unwrap();
+    let source = source(&registry.url());
+    assert_eq!(asked(&source).await, Ok(gateways(20)));
+    assert_eq!(registry.registered().walked, 2 * AT_ONCE);
+    let each = GUARD * 2;
+    assert_eq!(source.longest(), each * 6, "each step of the longest walk has its own time-outs");
+}
+
+#[tokio::test]
+async fn a_portal_is_walked_again_with_the_next_term_another_gateway_or_after_a_while() {
+    let mut registered = Registered::new(gateways(5));
+    registered.knows_list = false;
+    let registry = TestRegistry::start(registered).await.unwrap();
+    let mut source = source(&registry.url());
+    source.walk_again = GUARD * 60;
+    let walks = || registry.registered().walked / AT_ONCE;
+    for head in [0, 7, 29] {
+        registry.registered().head = head;
+        assert_eq!((asked(&source).await, walks()), (Ok(gateways(5)), 1), "at block {head}");
+    }
+    registry.registered().head = 30;
+    assert_eq!((asked(&source).await, walks()), (Ok(gateways(5)), 2), "the next term");
+    let other: Vec<Address> = gateways(6)[1..].to_vec();
+    registry.registered().gateways.clone_from(&other);
+    assert_eq!((asked(&source).await, walks()), (Ok(other.clone()), 3), "another gateway leads");
+    // What is told only of later terms.
+    registry.registered().gateways.push(Address::repeat_byte(9));
+    assert_eq!((asked(&source).await, walks()), (Ok(other), 3));
+    source.walk_again = Duration::ZERO;
+    assert_eq!((asked(&source).await.unwrap().len(), walks()), (6, 4), "after a while");
 }
 
 #[tokio::test]
