@@ -15,3 +15,13 @@ pub mod recorder;
 pub mod rpc;
 pub mod state;
 mod status;
+
+/// Who reads a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// Whoever reaches the operator's JSON-RPC: everything.
+    Operator,
+    /// Whoever reaches the public JSON-RPC: no path of a file, and of whom this node asks at most a
+    /// host.
+    Anybody,
+}

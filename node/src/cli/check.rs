@@ -14,7 +14,7 @@ use fragcast_turbine::gossip::links;
 use fragcast_turbine::net::gossip::libp2p::multiaddr::Protocol as Part;
 use fragcast_turbine::{PeerId, PeerIndex, Policy};
 use fragcast_upstream::engine::JwtSecret;
-use fragcast_upstream::http::HttpClient;
+use fragcast_upstream::http::{HttpClient, check_url, shown};
 use fragcast_upstream::jsonrpc::Request;
 use serde_json::Value;
 
@@ -131,9 +131,9 @@ pub(super) fn check_config(args: &CheckArgs) -> anyhow::Result<i32> {
         ));
     }
     if !config.engine.url.is_empty() {
-        fragcast_upstream::http::check_url(&config.engine.url)?;
+        check_url(&config.engine.url)?;
         JwtSecret::from_hex_file(&config.engine.jwt_secret)?;
-        writeln!(out, "engine       {}", config.engine.url)?;
+        writeln!(out, "engine       {}", shown(&config.engine.url))?;
     }
     check_gossip(&config, &network, me, &mut out)?;
     check_execution(&config, &network, &mut out)?;
@@ -443,7 +443,8 @@ fn check_execution(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report =
         runtime.block_on(fragcast_upstream::client::probe(&client)).with_context(|| {
-            format!("client.url: no usable answer from {}: is it running?", config.client.url)
+            let url = shown(&config.client.url);
+            format!("client.url: no usable answer from {url}: is it running?")
         })?;
     writeln!(out, "{report}")?;
     let state = spec.is_some() && config.execution.source == StateFrom::Client;
@@ -458,14 +459,15 @@ fn check_execution(
 /// Asks a node for its status; the exit code is 0 if it is ready, 2 if not.
 pub(super) async fn status(args: StatusArgs) -> anyhow::Result<i32> {
     let body = Request::new("fragcast_status", [(); 0]).to_vec()?;
-    let (code, answer) =
-        HttpClient::default().post_json(&args.rpc, None, body).await.with_context(|| {
-            format!("no node answers at {}: is it running? --rpc names another", args.rpc)
-        })?;
+    let url = shown(&args.rpc);
+    let (code, answer) = HttpClient::default()
+        .post_json(&args.rpc, None, body)
+        .await
+        .with_context(|| format!("no node answers at {url}: is it running? --rpc names another"))?;
     let answer: Value = serde_json::from_slice(&answer)
-        .with_context(|| format!("{} answered {code}, and no JSON: is that a node?", args.rpc))?;
+        .with_context(|| format!("{url} answered {code}, and no JSON: is that a node?"))?;
     let Some(status) = answer.get("result") else {
-        bail!("{} answered: {answer}", args.rpc);
+        bail!("{url} answered: {answer}");
     };
     let mut out = std::io::stdout().lock();
     if args.json {

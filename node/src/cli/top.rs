@@ -94,7 +94,10 @@ async fn ended() -> std::io::Result<()> {
 pub(super) async fn top(args: TopArgs) -> anyhow::Result<i32> {
     http::check_url(&args.rpc).context("--rpc")?;
     if !stdout().is_terminal() || !stdin().is_terminal() {
-        bail!("top needs a terminal: `fragcast status --rpc {}` writes to a pipe", args.rpc);
+        bail!(
+            "top needs a terminal: `fragcast status --rpc {}` writes to a pipe",
+            http::shown(&args.rpc)
+        );
     }
     let screen = stdout().into_raw_mode()?.into_alternate_screen()?;
     let mut terminal = Terminal::new(TermionBackend::new(screen))?;
@@ -102,7 +105,7 @@ pub(super) async fn top(args: TopArgs) -> anyhow::Result<i32> {
     std::thread::Builder::new().name("keys".into()).spawn(move || keys(&sender))?;
     let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let client = HttpClient { timeout: Duration::from_secs(2), max_response: MAX_PICTURE };
-    let mut seen = Seen::new(&args.rpc, colours);
+    let mut seen = Seen::new(&http::shown(&args.rpc), colours);
     let ended = ended();
     tokio::pin!(ended);
     loop {

@@ -135,10 +135,6 @@ impl Config {
             if !text.contains("://") {
                 return Ok((!text.is_empty()).then(|| WeightsSource::File(text.into())));
             }
-            if text.contains('@') {
-                // It is named in the log and in the status.
-                return wrong("members.weights", "write no name or password into a URL");
-            }
             return match check_url(text) {
                 Ok(()) => Ok(Some(WeightsSource::Url(text.clone()))),
                 Err(error) => wrong("members.weights", &error.to_string()),
@@ -193,7 +189,6 @@ impl Config {
             };
         }
         if leader.signer.contains(['@', '?', '#']) {
-            // It is named in the log and in the status.
             let problem = "write no name or password into a URL, and nothing behind its path";
             return wrong("leader.signer", problem.into());
         }

@@ -98,6 +98,47 @@ fn mistakes_are_told_by_name() {
 }
 
 #[test]
+fn no_secret_of_a_url_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("node.toml");
+    for (text, part) in [
+        ("[registry]\nsources = [\"https://u:SECRET@x\"]", "registry.sources: `https://x`"),
+        ("[registry]\nsources = [\"https://x/?jwt=SECRET\"]", "registry.sources: `https://x/…`"),
+        ("[members]\nweights = \"https://x/SECRET\"", "members.weights: `https://x/…`"),
+        ("[members]\nweights = \"http://u:SECRET@x\"", "no name or password"),
+        ("[leader]\nsigner = \"https://x/SECRET\"", "leader.signer: `https://x/…`"),
+        ("[leader]\nsigner = \"http://u:SECRET@x\"", "no name or password"),
+        ("[leader]\nsigner = \"http://x?SECRET\"", "no name or password"),
+        // The parser quotes lines.
+        ("[client]\nurl = \"http://u:SECRET@x", "line 2, column 25"),
+        ("[client]\nport = \"http://x/SECRET\"", "line 2, column 1"),
+        ("[client]\npoll_ms = \"http://x/SECRET\"", "line 2, column 11"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = Config::load(&path).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains(part) && !shown.contains("SECRET"), "{text}: {shown}");
+    }
+    let mut config = Config::default();
+    config.engine.url = "https://u:SECRET@x".into();
+    let error = config.engine_settings().unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("SECRET"), "{error}");
+    config.client.url = "http://x/SECRET".into();
+    let client = config.client_settings(false);
+    assert!(!format!("{client:?}").contains("SECRET"), "{client:?}");
+    let gateway = "0x0000000000000000000000000000000000000001";
+    let text = format!("chain_id = 5\ngateways = [\"{gateway}\"]\n[gateway_urls]\n{gateway} = ");
+    for url in ["https://x/SECRET", "http://u:SECRET@x"] {
+        let file: NetworkFile = toml::from_str(&format!("{text}\"{url}\"")).unwrap();
+        let error = file.check().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("SECRET"), "{error}");
+    }
+    let file: NetworkFile = toml::from_str(&format!("{text}\"http://x/SECRET\"")).unwrap();
+    let forward = config.forward_settings(&file.check().unwrap());
+    assert!(!format!("{forward:?}").contains("SECRET"), "{forward:?}");
+}
+
+#[test]
 fn the_time_between_two_blocks_is_the_chain_s_or_the_network_file_s() {
     let time = |chain_id: u64, more: &str| {
         let gateway = "0x0000000000000000000000000000000000000001";

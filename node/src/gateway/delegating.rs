@@ -32,6 +32,7 @@ use fragcast_turbine::{Delegation, EpochsView, PeerId, SignedDelegation};
 use serde_json::{Value, json};
 
 use super::signer::{Asked, Signer};
+use crate::serve::Reader;
 use decision::{AHEAD, NO_SEQUENCE, Step, View, decide, further, is_late, takes};
 
 /// How often it is looked.
@@ -116,17 +117,21 @@ impl DelegationStatus {
         self.lock().wanted = Some(block);
     }
 
-    /// As JSON.
-    pub fn json(&self) -> Value {
+    /// As JSON. Which signer there is, and what it answers, only the operator is told.
+    pub fn json(&self, reader: Reader) -> Value {
         let inner = self.lock();
+        let (signer, error) = match reader {
+            Reader::Operator => (Some(&inner.signer), inner.error.as_deref()),
+            Reader::Anybody => (None, inner.error.as_ref().map(|_| "see the log")),
+        };
         json!({
-            "signer": inner.signer,
+            "signer": signer,
             "state": inner.state,
             "first": inner.held.map(|held| held.first),
             "last": inner.held.map(|held| held.last),
             "sequence": inner.held.map(|held| held.sequence),
             "elsewhere": inner.elsewhere,
-            "error": inner.error,
+            "error": error,
         })
     }
 

@@ -13,13 +13,14 @@
 //! it knows. A request holds nothing secret; who can reach the signer can ask it too, so it should be
 //! reached over loopback or a tunnel.
 
+use std::fmt;
 use std::time::Duration;
 
 use alloy_primitives::{Address, hex, keccak256};
 use fragcast_shredder::SignatureError;
 use fragcast_turbine::delegation::Form;
 use fragcast_turbine::{Delegation, SignedDelegation};
-use fragcast_upstream::http::{HttpClient, HttpError, get_json};
+use fragcast_upstream::http::{HttpClient, HttpError, Shown, get_json};
 use fragcast_upstream::jsonrpc::{Reply, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -132,7 +133,7 @@ impl From<HttpError> for SignerError {
 }
 
 /// The signer of a gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Signer {
     /// Without a slash at its end.
     url: String,
@@ -141,15 +142,27 @@ pub struct Signer {
     timeout: Duration,
 }
 
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, api, gateway, timeout } = self;
+        f.debug_struct("Signer")
+            .field("url", &Shown(url))
+            .field("api", api)
+            .field("gateway", gateway)
+            .field("timeout", timeout)
+            .finish()
+    }
+}
+
 impl Signer {
     /// The signer at `url` (`http://`), which has the key of `gateway`.
     pub fn new(url: &str, api: SignerApi, gateway: Address, timeout: Duration) -> Self {
         Self { url: url.trim_end_matches('/').to_owned(), api, gateway, timeout }
     }
 
-    /// Its name in the log and in the status.
+    /// Its name in the log and in the operator's status.
     pub fn name(&self) -> String {
-        format!("{} at {}", self.api, self.url)
+        format!("{} at {}", self.api, Shown(&self.url))
     }
 
     /// The gateway that it signs for.

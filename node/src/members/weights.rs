@@ -8,6 +8,7 @@
 //! exceeds 2^63, all are shifted right alike until it does not, and none becomes zero that was not.
 //! So a stake in wei is a weight, and every node that reads the same block shifts alike.
 
+use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,10 +18,12 @@ use alloy_primitives::{Address, U256, hex};
 use fragcast_turbine::PeerId;
 use fragcast_turbine::net::Handle;
 use fragcast_turbine::tables::Weights;
-use fragcast_upstream::http::{HttpClient, HttpError, get_json};
+use fragcast_upstream::http::{HttpClient, HttpError, get_json, shown};
 use fragcast_upstream::jsonrpc::{Reply, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::serve::Reader;
 
 /// Bytes of a file or an answer, at most: 65,536 members.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
@@ -46,8 +49,15 @@ pub enum WeightsError {
     #[error("has more than {MAX_BYTES} bytes, or {MAX_WEIGHTS} weights")]
     TooLong,
     /// What is there is not what it should be.
-    #[error("is no JSON of the form {{\"<peer id>\": weight, …}}: {0}")]
-    Json(#[from] serde_json::Error),
+    #[error(
+        "is no JSON of the form {{\"<peer id>\": weight, …}}: see line {line}, column {column}"
+    )]
+    Json {
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+    },
     /// The client's error.
     #[error("the execution client answers error {0}")]
     Rpc(i64),
@@ -56,8 +66,15 @@ pub enum WeightsError {
     Abi,
 }
 
+impl From<serde_json::Error> for WeightsError {
+    /// Without the parser's text, which may quote what it found.
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json { line: error.line(), column: error.column() }
+    }
+}
+
 /// Where weights come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum WeightsSource {
     /// A JSON file.
     File(PathBuf),
@@ -74,6 +91,12 @@ pub enum WeightsSource {
     },
 }
 
+impl fmt::Debug for WeightsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WeightsSource").field(&self.name()).finish()
+    }
+}
+
 /// Weights, and the block at which they were read; 0: at none.
 pub type Read = (Weights, u64);
 
@@ -83,13 +106,20 @@ struct Header {
 }
 
 impl WeightsSource {
-    /// Its name in the log and the status.
+    /// Its name in the log and the operator's status.
     pub fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
-            // What follows a question mark may be a secret.
-            Self::Url(url) => url.split('?').next().unwrap_or_default().to_owned(),
+            Self::Url(url) => shown(url),
             Self::Contract { address, .. } => format!("contract {address}"),
+        }
+    }
+
+    /// Its name where everybody may read it.
+    pub fn public_name(&self) -> String {
+        match self {
+            Self::File(_) => "file".to_owned(),
+            other => other.name(),
         }
     }
 
@@ -234,6 +264,7 @@ pub struct WeightsStatus {
 #[derive(Debug, Default)]
 struct State {
     name: String,
+    public_name: String,
     read_at: Option<Instant>,
     count: usize,
     block: u64,
@@ -246,10 +277,13 @@ impl WeightsStatus {
     }
 
     /// As JSON.
-    pub fn json(&self) -> Value {
+    pub fn json(&self, reader: Reader) -> Value {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         json!({
-            "source": state.name,
+            "source": match reader {
+                Reader::Operator => &state.name,
+                Reader::Anybody => &state.public_name,
+            },
             "weights": state.count,
             "block": (state.block > 0).then_some(state.block),
             "ageSeconds": state.read_at.map(|at| at.elapsed().as_secs()),
@@ -267,7 +301,9 @@ pub async fn follow(
     status: Arc<WeightsStatus>,
     net: Handle,
 ) {
-    status.update(|state| state.name = source.name());
+    status.update(|state| {
+        (state.name, state.public_name) = (source.name(), source.public_name());
+    });
     let (mut told, mut failures) = (None, 0u32);
     loop {
         match source.read(timeout).await {
@@ -324,6 +360,23 @@ mod tests {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(matches!(parse(&vec![b' '; MAX_BYTES + 1]), Err(WeightsError::TooLong)));
+        let quoted = parse(format!("{{\"{peer}\": \"SECRET\"}}").as_bytes()).unwrap_err();
+        assert!(!format!("{quoted} {quoted:?}").contains("SECRET"), "{quoted}");
+    }
+
+    #[test]
+    fn no_path_of_a_source_is_told() {
+        let url = WeightsSource::Url("http://h:1/SECRET?jwt=SECRET".into());
+        assert_eq!(url.name(), "http://h:1/…");
+        let file = WeightsSource::File("/etc/PATH/weights.json".into());
+        assert_eq!(
+            (file.name(), file.public_name()),
+            ("/etc/PATH/weights.json".into(), "file".into())
+        );
+        let client = "http://h:1/SECRET".to_owned();
+        let contract =
+            WeightsSource::Contract { client, address: Address::repeat_byte(1), selector: [0; 4] };
+        assert!(!format!("{url:?} {contract:?}").contains("SECRET"));
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Beginning {
     ///   registry.
     pub async fn of(settings: Settings, network: &Network) -> Self {
         let term = network.schedule.blocks_per_term();
-        let names = settings.sources.iter().map(Source::name);
+        let names = settings.sources.iter().map(|source| (source.name(), source.public_name()));
         let life = settings.vote_life();
         let status = Arc::new(RegistryStatus::new(names, settings.max_age, life));
         let saved = settings.saved.as_ref().and_then(|path| {

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use alloy_primitives::Address;
+use fragcast_upstream::http::Shown;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// Rows of a list, at most: a schedule of 20 kB.
@@ -108,12 +109,20 @@ impl From<serde_json::Error> for ListError {
 }
 
 /// A registered gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Gateway {
-    /// The address of its JSON-RPC, as it was registered: not checked.
+    /// The address of its JSON-RPC, as it was registered: not checked. Whoever registered may have put
+    /// the JWT in its place.
     pub url: String,
     /// Its address.
     pub address: Address,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, address } = self;
+        f.debug_struct("Gateway").field("url", &Shown(url)).field("address", address).finish()
+    }
 }
 
 /// A row.

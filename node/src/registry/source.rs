@@ -8,12 +8,13 @@
 //! after a while. Who leads now is asked of a registry as well: if it says another than its own list
 //! does, it counts terms otherwise than this node, and that is told.
 
+use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fragcast_upstream::http::{HttpClient, HttpError, check_url};
+use fragcast_upstream::http::{HttpClient, HttpError, Shown, check_url, shown};
 use fragcast_upstream::jsonrpc::{Reply, Request};
 use futures_util::future::join_all;
 use serde::Serialize;
@@ -92,10 +93,19 @@ pub struct Answer {
     pub contradicts_at: Option<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Place {
     File(PathBuf),
     Url(String),
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Url(url) => f.debug_tuple("Url").field(&Shown(url)).finish(),
+        }
+    }
 }
 
 /// What the last walk has found.
@@ -127,12 +137,6 @@ impl Source {
         let wrong = |problem: String| ConfigError::Value { key: "registry.sources", problem };
         let place = if text.contains("://") {
             check_url(text).map_err(|error| wrong(error.to_string()))?;
-            if text.contains('@') {
-                return Err(wrong(format!(
-                    "`{}`: write no name or password into a URL",
-                    text.rsplit('@').next().unwrap_or_default()
-                )));
-            }
             Place::Url(text.to_owned())
         } else if text.is_empty() {
             return Err(wrong("an empty name: give a gateways.json or http://host:port".into()));
@@ -142,12 +146,19 @@ impl Source {
         Ok(Self { place, term, timeout, walk_again: WALK_AGAIN, walked: Arc::default() })
     }
 
-    /// Its name in the log, the status and metrics.
+    /// Its name in the log, the operator's status and metrics.
     pub fn name(&self) -> String {
         match &self.place {
             Place::File(path) => path.display().to_string(),
-            // What follows a question mark may be a secret.
-            Place::Url(url) => url.split('?').next().unwrap_or_default().to_owned(),
+            Place::Url(url) => shown(url),
+        }
+    }
+
+    /// Its name where everybody may read it.
+    pub fn public_name(&self) -> String {
+        match &self.place {
+            Place::File(_) => "file".to_owned(),
+            Place::Url(url) => shown(url),
         }
     }
 

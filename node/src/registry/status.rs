@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::source::{Answer, SourceError};
 use super::votes::{self, Vote};
 use crate::log::{Limiter, Pace};
+use crate::serve::Reader;
 
 /// How long the last answer of a source counts that does not answer any more, at least.
 const VOTE_LIFE: Duration = Duration::from_secs(30);
@@ -27,6 +28,7 @@ pub fn vote_life(poll: Duration, longest: Duration) -> Duration {
 #[derive(Debug, Default)]
 struct State {
     name: String,
+    public_name: String,
     list: Option<Vec<Address>>,
     answered_at: Option<Instant>,
     /// Why the last try came to nothing; `None` if it did not.
@@ -94,13 +96,24 @@ pub struct RegistryNumbers {
 }
 
 impl RegistryStatus {
-    /// Nobody has answered yet. Answers count for `life`.
+    /// Nobody has answered yet. Sources have a name for the operator and one for everybody; of two with
+    /// the same one each has its number behind it. Answers count for `life`.
     pub fn new(
-        names: impl Iterator<Item = String>,
+        names: impl Iterator<Item = (String, String)>,
         max_age: Option<Duration>,
         life: Duration,
     ) -> Self {
-        let sources = names.map(|name| State { name, ..State::default() }).collect();
+        let names: Vec<(String, String)> = names.collect();
+        let numbered = |number: usize, name: &str, of: fn(&(String, String)) -> &String| {
+            let twice = names.iter().filter(|names| of(names) == name).count() > 1;
+            if twice { format!("{name} #{}", number + 1) } else { name.to_owned() }
+        };
+        let source = |(number, (name, public_name)): (usize, &(String, String))| State {
+            name: numbered(number, name, |names| &names.0),
+            public_name: numbered(number, public_name, |names| &names.1),
+            ..State::default()
+        };
+        let sources = names.iter().enumerate().map(source).collect();
         let inner = Inner { sources, agree: true, ..Inner::default() };
         Self { inner: Mutex::new(inner), max_age, life, started_at: Instant::now() }
     }
@@ -248,12 +261,15 @@ impl RegistryStatus {
     }
 
     /// The registry's part of the status.
-    pub fn status(&self, now: Instant) -> Value {
+    pub fn status(&self, now: Instant, reader: Reader) -> Value {
         let numbers = self.numbers(now);
         let inner = self.lock();
         let sources = numbers.sources.iter().zip(&inner.sources).map(|(source, state)| {
             json!({
-                "source": source.name,
+                "source": match reader {
+                    Reader::Operator => &state.name,
+                    Reader::Anybody => &state.public_name,
+                },
                 "answers": source.answers,
                 "failures": source.failures,
                 "ageSeconds": source.age.map(|age| age.as_secs()),
@@ -286,7 +302,7 @@ mod tests {
     }
 
     fn status(max_age: Option<u64>) -> RegistryStatus {
-        let names = ["one", "two"].map(str::to_owned);
+        let names = ["one", "two"].map(|name| (name.to_owned(), name.to_owned()));
         RegistryStatus::new(names.into_iter(), max_age.map(Duration::from_secs), VOTE_LIFE)
     }
 
@@ -308,7 +324,7 @@ mod tests {
         let text = "no registry answers: the list of gateways is 3620 s old";
         assert_eq!(status.describe(later).as_deref(), Some(text));
         assert_eq!(status.not_ready(later), None);
-        let value = status.status(later);
+        let value = status.status(later, Reader::Operator);
         assert_eq!(value["ageSeconds"], 3_620);
         assert_eq!(value["sources"][0]["failures"], 1);
         assert_eq!(value["sources"][0]["error"], "answered HTTP 503");
@@ -348,7 +364,7 @@ mod tests {
     fn a_source_that_is_asked_seldom_keeps_its_vote_between_two_polls() {
         let seconds = Duration::from_secs;
         let (poll, longest) = (seconds(60), seconds(24));
-        let names = ["one", "two"].map(str::to_owned);
+        let names = ["one", "two"].map(|name| (name.to_owned(), name.to_owned()));
         let status = RegistryStatus::new(names.into_iter(), None, vote_life(poll, longest));
         let start = Instant::now();
         status.take(start, 0, Ok(answer(&[1])));
@@ -366,5 +382,27 @@ mod tests {
         assert_eq!(status.vote(later, &in_use), None);
         assert!(status.describe(later).unwrap().contains("no registry answers"));
         assert_eq!(vote_life(seconds(1), seconds(24)), VOTE_LIFE, "of a usual source");
+    }
+
+    #[test]
+    fn sources_at_one_host_have_names_of_their_own_and_everybody_is_told_no_path() {
+        let timeout = Duration::from_secs(1);
+        let names =
+            ["http://h:1/SECRET", "http://h:1/?jwt=SECRET", "/etc/PATH/one.json", "two.json"]
+                .map(|text| crate::registry::Source::new(text, 30, timeout).unwrap())
+                .map(|source| (source.name(), source.public_name()));
+        let status = RegistryStatus::new(names.into_iter(), None, VOTE_LIFE);
+        let of = |reader| {
+            let value = status.status(Instant::now(), reader);
+            assert!(!value.to_string().contains("SECRET"), "{value}");
+            let sources = value["sources"].as_array().unwrap().iter();
+            sources.map(|source| source["source"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let urls = ["http://h:1/… #1", "http://h:1/… #2"];
+        assert_eq!(of(Reader::Operator), [&urls[..], &["/etc/PATH/one.json", "two.json"]].concat());
+        assert_eq!(of(Reader::Anybody), [&urls[..], &["file #3", "file #4"]].concat());
+        let metrics: Vec<String> =
+            status.numbers(Instant::now()).sources.into_iter().map(|source| source.name).collect();
+        assert_eq!(metrics, of(Reader::Operator));
     }
 }

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::Reader;
 use super::state::NodeState;
 
 /// An output as subscribers see it. Times are µs since the Unix epoch by this node's clock, except
@@ -104,7 +105,7 @@ pub fn module(
     let mut module = RpcModule::new(feed);
     module
         .register_method("fragcast_status", |_, feed, _| {
-            Ok::<_, ErrorObjectOwned>(feed.state.status())
+            Ok::<_, ErrorObjectOwned>(feed.state.status_for(Reader::Anybody))
         })
         .expect("a name of its own");
     module

@@ -10,6 +10,7 @@ use fragcast_turbine::{
 };
 use serde_json::{Value, json};
 
+use super::Reader;
 use super::forks::{self, Stage};
 use super::hints;
 use super::state::NodeState;
@@ -286,7 +287,7 @@ impl NodeState {
     }
 
     /// Members who come and go.
-    fn tables_status(&self, state: &MembersState) -> Value {
+    fn tables_status(&self, state: &MembersState, reader: Reader) -> Value {
         json!({
             "fromBlock": state.from_block,
             "members": state.members,
@@ -295,7 +296,7 @@ impl NodeState {
             "taken": state.taken,
             "refused": state.refused,
             "reason": state.reason,
-            "weights": self.weights.as_ref().map(|weights| weights.json()),
+            "weights": self.weights.as_ref().map(|weights| weights.json(reader)),
         })
     }
 
@@ -317,8 +318,13 @@ impl NodeState {
         epochs.members().filter(|(_, member)| member.peer() != self.peer).count()
     }
 
-    /// What `fragcast status` shows.
+    /// What the operator is told.
     pub fn status(&self) -> Value {
+        self.status_for(Reader::Operator)
+    }
+
+    /// What `fragcast status` shows, which asks the public JSON-RPC unless it is told otherwise.
+    pub fn status_for(&self, reader: Reader) -> Value {
         let net = self.net.snapshot();
         let (opened, sealed) = self.with_progress(|p| (p.opened, p.sealed));
         let next = opened.map_or(0, |block| block.saturating_add(1));
@@ -333,7 +339,7 @@ impl NodeState {
             "dialect": self.network.dialect.name(),
             "peer": self.peer,
             "leads": self.leads(),
-            "delegation": self.delegation.as_ref().map(|delegation| delegation.json()),
+            "delegation": self.delegation.as_ref().map(|delegation| delegation.json(reader)),
             "opened": opened,
             "sealed": sealed,
             "nextGateway": self.net.epochs().gateway(next),
@@ -344,8 +350,11 @@ impl NodeState {
             "guests": guests_status(&net),
             "guest": net.attached.as_ref().map(attach_status),
             "peers": peers,
-            "registry": self.registry.as_ref().map(|registry| registry.status(Instant::now())),
-            "tables": net.members_state.live.then(|| self.tables_status(&net.members_state)),
+            "registry": self
+                .registry
+                .as_ref()
+                .map(|registry| registry.status(Instant::now(), reader)),
+            "tables": net.members_state.live.then(|| self.tables_status(&net.members_state, reader)),
             "gossip": self.gossip_status(),
             "delivered": net.counters.delivered,
             "repaired": net.counters.repaired,

@@ -111,6 +111,12 @@ impl Process {
         request(&url, "fragcast_status", json!([])).await["result"].take()
     }
 
+    /// The status as its operator sees it.
+    pub(crate) async fn operator_status(&self) -> Value {
+        let url = format!("http://127.0.0.1:{}", self.admin);
+        request(&url, "fragcast_status", json!([])).await["result"].take()
+    }
+
     /// Waits until a field of the status has a value.
     pub(crate) async fn until(&self, field: &str, value: u64) {
         let start = Instant::now();

@@ -14,7 +14,7 @@ use crate::processes::{Network, Process};
 async fn told(process: &Process, fine: impl Fn(&Value) -> bool) -> Value {
     guarded(async {
         loop {
-            let status = process.status().await;
+            let status = process.operator_status().await;
             if fine(&status["delegation"]) {
                 return status["delegation"].clone();
             }
@@ -72,6 +72,9 @@ async fn a_leader_whose_gateway_s_key_is_elsewhere_is_delegated_to_and_outlives_
     net.all_connected().await;
     let asking = told(&net.processes[0], |told| told["error"].is_string()).await;
     assert!(asking["error"].as_str().unwrap().contains("start the signer"), "{asking}");
+    let public = net.processes[0].status().await["delegation"].clone();
+    assert!(public["error"].is_string() && public["signer"].is_null(), "{public}");
+    assert!(!public.to_string().contains("http://"), "{public}");
     let ready = net.processes[0].get("/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("could not be had"), "{ready}");
     let refused = net.post(BlockBuilder::new(1).env()).await;

@@ -21,6 +21,7 @@ mod table;
 mod wait;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ pub use dropped::{Dropped, ForwardStats};
 use fragcast_execution::chain::ChainSpec;
 use fragcast_execution::exec::{ExecutedBlock, Snapshot, Tx};
 use fragcast_execution::executor::{ChainEvent, ChainView};
-use fragcast_upstream::http::HttpClient;
+use fragcast_upstream::http::{HttpClient, Shown};
 pub use table::TableLimits;
 pub use wait::Inclusion;
 
@@ -58,7 +59,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub type MakeReceipt = Arc<dyn Fn(&ExecutedBlock, usize) -> Value + Send + Sync>;
 
 /// Where transactions are sent, and bounds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ForwardConfig {
     /// JSON-RPC addresses (`http://…`) of gateways.
     pub gateways: Vec<(Address, String)>,
@@ -80,6 +81,18 @@ pub struct ForwardConfig {
     pub sync_timeout: Duration,
     /// The longest that a request may wait; a longer time counts as absent.
     pub max_sync_timeout: Duration,
+}
+
+impl fmt::Debug for ForwardConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gateways: Vec<(&Address, Shown<'_>)> =
+            self.gateways.iter().map(|(gateway, url)| (gateway, Shown(url))).collect();
+        f.debug_struct("ForwardConfig")
+            .field("gateways", &gateways)
+            .field("fallback", &self.fallback.as_deref().map(Shown))
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for ForwardConfig {

@@ -17,6 +17,7 @@ mod jwt;
 mod machine;
 mod rpc;
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use fragcast_shredder::delivery::{Delivered, Output};
 use fragcast_shredder::{Kind, MessageKey};
 pub use jwt::{JwtError, JwtSecret};
 
+use crate::http::Shown;
 use machine::{Action, Answer, Limits, Machine, Outcome};
 use rpc::RpcClient;
 
@@ -40,7 +42,7 @@ use rpc::RpcClient;
 const MAX_QUEUED_BYTES: usize = 256 * 1024 * 1024;
 
 /// The execution client's address, secret and time-outs.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EngineConfig {
     /// Its engine port, `http://host:port`.
     pub url: String,
@@ -52,6 +54,19 @@ pub struct EngineConfig {
     pub retry: Duration,
     /// How many messages may wait.
     pub queue: usize,
+}
+
+impl fmt::Debug for EngineConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, jwt_secret, request_timeout, retry, queue } = self;
+        f.debug_struct("EngineConfig")
+            .field("url", &Shown(url))
+            .field("jwt_secret", jwt_secret)
+            .field("request_timeout", request_timeout)
+            .field("retry", retry)
+            .field("queue", queue)
+            .finish()
+    }
 }
 
 impl EngineConfig {

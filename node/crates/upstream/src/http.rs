@@ -8,6 +8,8 @@
 //! under a millisecond. Connecting and answering have a time-out each, because only the second one
 //! leaves doubt.
 
+mod shown;
+
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+pub use shown::{Shown, shown};
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,10 +119,17 @@ async fn send(
     }
 }
 
-/// The error of an address that cannot be asked.
+/// Why an address cannot be asked. It is quoted as [`shown`] shows it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no usable address: write it as http://host:port")]
-pub struct UrlError(String);
+#[non_exhaustive]
+pub enum UrlError {
+    /// It is of another form.
+    #[error("`{0}` is no usable address: write it as http://host:port")]
+    Form(String),
+    /// It holds a name or a password, which would not be sent.
+    #[error("`{0}`: write no name or password into a URL")]
+    Login(String),
+}
 
 /// Checks that `url` is one that [`post_json`] can use.
 ///
@@ -143,12 +154,15 @@ struct Target {
 
 impl Target {
     fn parse(url: &str) -> Result<Self, UrlError> {
-        let bad = || UrlError(url.to_owned());
+        let bad = || UrlError::Form(shown(url));
         let uri: Uri = url.parse().map_err(|_| bad())?;
         if uri.scheme_str() != Some("http") {
             return Err(bad());
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(bad)?;
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(UrlError::Login(shown(url)));
+        }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Ok(Self {
             // An IPv6 address stands in brackets in a URL, but not when it is resolved.
@@ -239,6 +253,8 @@ mod tests {
             assert!(check_url(url).is_err());
         }
         assert_eq!(check_url("http://[::1]:8551/path?query"), Ok(()));
+        let login = check_url("http://user:SECRET@127.0.0.1:1/").unwrap_err();
+        assert_eq!(login, UrlError::Login("http://127.0.0.1:1".into()));
     }
 
     /// Answers one request with `answer` and returns the client's result.

@@ -151,7 +151,7 @@ fn above_the_highest_sequence_nothing_is_asked_for() {
     let status = DelegationStatus::default();
     status.note(&Step::Wait(NO_SEQUENCE), Some(141));
     assert!(status.describe().unwrap().contains(NO_SEQUENCE));
-    assert_eq!(status.json()["error"], NO_SEQUENCE);
+    assert_eq!(status.json(Reader::Operator)["error"], NO_SEQUENCE);
 }
 
 #[test]
@@ -191,8 +191,25 @@ fn an_error_of_the_signers_is_told_until_nothing_is_asked_for() {
         status.lock().error = Some("refused".into());
         status.note(&step, Some(1));
         assert_eq!(status.describe().is_some(), told, "{step:?}");
-        assert_eq!(status.json()["error"].is_string(), told, "{step:?}");
+        assert_eq!(status.json(Reader::Operator)["error"].is_string(), told, "{step:?}");
     }
+}
+
+#[test]
+fn everybody_is_told_of_an_error_and_the_operator_of_which() {
+    let status = DelegationStatus::default();
+    status.lock().signer = settings(None).signer.name();
+    status.lock().error = Some("ERROR".into());
+    status.note(&Step::Ask(mine(0, 9, 1)), Some(1));
+    let operator = status.json(Reader::Operator);
+    assert_eq!(
+        (&operator["error"], &operator["signer"]),
+        (&"ERROR".into(), &"clef at http://x".into())
+    );
+    let public = status.json(Reader::Anybody);
+    assert!(public["error"].is_string() && public["signer"].is_null(), "{public}");
+    assert!(!public.to_string().contains("ERROR"), "{public}");
+    assert_eq!(public["state"], operator["state"]);
 }
 
 #[test]

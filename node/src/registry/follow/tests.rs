@@ -111,7 +111,7 @@ async fn nothing_that_is_kept_has_a_secret() {
     let registry = TestRegistry::start(Registered::new(gateways(3))).await.unwrap();
     let beginning = Beginning::of(settings(&registry.url(), dir.path()), &network()).await;
     let secret = crate::lab::registry::SECRET.trim_start_matches("0x");
-    let status = beginning.status().status(Instant::now());
+    let status = beginning.status().status(Instant::now(), crate::serve::Reader::Operator);
     assert!(!format!("{beginning:?} {status}").contains(secret));
     assert_eq!(status["sources"][0]["answers"], 1);
 }

@@ -100,6 +100,14 @@ fn no_jwt_is_in_what_is_kept_or_told() {
     assert!(!shows(&list));
     let rows: Rows = serde_json::from_value(json!([[URL, address(1), JWT]])).unwrap();
     assert!(!shows(&rows));
+    // Nor where it was registered as the URL, or as a part of it.
+    let (path, login) = (format!("{URL}/{JWT}"), format!("http://user:{JWT}@host"));
+    for url in [JWT, &path, &login] {
+        for row in [json!([url, address(1)]), json!([7, url, address(1), JWT])] {
+            let list = parse(&json!([row])).unwrap();
+            assert!(!shows(&list), "{list:?}");
+        }
+    }
     // Nor of rows in which it stands where it should not.
     for wrong in [
         json!([[JWT, URL, address(1)]]),

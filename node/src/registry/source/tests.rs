@@ -139,15 +139,20 @@ async fn a_file_is_read_each_time_it_is_asked() {
 #[test]
 fn what_cannot_be_asked_is_no_source() {
     let new = |text| Source::new(text, 30, GUARD);
-    assert_eq!(new("http://h:1/x?key=secret").unwrap().name(), "http://h:1/x");
+    let source = new("http://h:1/SECRET?key=SECRET").unwrap();
+    assert_eq!(source.name(), "http://h:1/…");
+    assert!(!format!("{source:?}").contains("SECRET"), "{source:?}");
     for (text, part) in [
         ("https://registry.example", "http://host:port"),
         ("http://", "http://host:port"),
-        ("http://user:word@host:1", "no name or password"),
+        ("http://user:SECRET@host:1", "no name or password"),
+        ("https://user:SECRET@portal", "`https://portal`"),
+        ("https://x/?jwt=SECRET", "`https://x/…`"),
+        ("https://x/SECRET", "`https://x/…`"),
         ("", "an empty name"),
     ] {
         let error = new(text).unwrap_err().to_string();
         assert!(error.starts_with("registry.sources: ") && error.contains(part), "{error}");
-        assert!(!error.contains("word@"), "{error}");
+        assert!(!error.contains("SECRET"), "{error}");
     }
 }

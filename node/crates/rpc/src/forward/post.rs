@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use alloy_primitives::{B256, Bytes};
-use fragcast_upstream::http::HttpError;
+use fragcast_upstream::http::{HttpError, Shown};
 use fragcast_upstream::jsonrpc::{Reply, Request};
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::Value;
@@ -64,12 +64,12 @@ impl Forwarder {
             let answer = match self.http.post_json(url, None, body.clone()).await {
                 Ok((200, answer)) => answer,
                 Ok((status, _)) => {
-                    tracing::debug!(url, status, "a gateway did not take a transaction");
+                    tracing::debug!(url = %Shown(url), status, "a gateway did not take a transaction");
                     continue;
                 }
                 Err(error) => {
                     perhaps_sent |= matches!(error, HttpError::Ambiguous(_));
-                    tracing::debug!(url, %error, "a gateway did not take a transaction");
+                    tracing::debug!(url = %Shown(url), %error, "a gateway did not take a transaction");
                     continue;
                 }
             };
@@ -84,13 +84,13 @@ impl Forwarder {
                 }
                 Ok(Reply { result: Some(Value::String(answered)), .. }) => {
                     if answered.parse() != Ok(*hash) {
-                        tracing::warn!(url, answered, %hash, "a gateway answered another hash");
+                        tracing::warn!(url = %Shown(url), answered, %hash, "a gateway answered another hash");
                     }
                     return Ok(());
                 }
                 Ok(_) | Err(_) => {
                     perhaps_sent = true;
-                    tracing::debug!(url, "a gateway answered no JSON-RPC");
+                    tracing::debug!(url = %Shown(url), "a gateway answered no JSON-RPC");
                 }
             }
         }

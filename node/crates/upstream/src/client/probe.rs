@@ -101,7 +101,7 @@ pub async fn probe(client: &Client) -> Result<ProbeReport, ClientError> {
     let raw_blocks = offers(client, "debug_getRawBlock", [head]).await;
     let traces = offers(client, "debug_traceTransaction", [B256::ZERO]).await;
     let proofs = proofs(client, heads).await;
-    let url = client.config().url.clone();
+    let url = crate::http::shown(&client.config().url);
     Ok(ProbeReport { url, chain_id, heads, proofs, raw_blocks, traces, block })
 }
 

@@ -8,6 +8,7 @@
 //! Every request opens a connection ([`crate::http`]): to a client on the same machine that costs
 //! little, and a batch takes one connection.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::http::{self, HttpClient, HttpError};
+use crate::http::{self, HttpClient, HttpError, Shown};
 use crate::jsonrpc::{Reply, Request};
 
 /// Requests of our own at once: with the default `max_response` at most 256 MiB of answers.
@@ -34,7 +35,7 @@ const NO_SUCH_METHOD: i64 = -32601;
 const NOT_AVAILABLE: i64 = -32604;
 
 /// Settings of a client.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClientConfig {
     /// Its HTTP JSON-RPC, `http://host:port`.
     pub url: String,
@@ -46,6 +47,19 @@ pub struct ClientConfig {
     pub batch: usize,
     /// Whether the chain is an OP chain.
     pub op: bool,
+}
+
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, timeout, max_response, batch, op } = self;
+        f.debug_struct("ClientConfig")
+            .field("url", &Shown(url))
+            .field("timeout", timeout)
+            .field("max_response", max_response)
+            .field("batch", batch)
+            .field("op", op)
+            .finish()
+    }
 }
 
 impl Default for ClientConfig {
