@@ -19,6 +19,10 @@ use crate::registry::status::VOTE_POLLS;
 /// Sources of the list of gateways, at most.
 const MAX_SOURCES: usize = 8;
 
+/// MiB of any memory, and connections, at most: a TiB, which is no bound but keeps sums from
+/// overflowing.
+const MAX_SIZE: usize = 1024 * 1024;
+
 /// Blocks of a delegation at least: it is renewed while a quarter of them is left.
 const MIN_DELEGATION: u64 = 64;
 
@@ -132,6 +136,7 @@ impl Config {
                 "must be at least 32: one message of 10 MiB with its coding shreds needs 30".into(),
             );
         }
+        self.check_sizes()?;
         self.check_gossip()?;
         self.check_registry()?;
         self.check_members()?;
@@ -186,6 +191,29 @@ impl Config {
         Ok(())
     }
 
+    /// Checks what is multiplied: memory becomes bytes, handshakes become queues.
+    fn check_sizes(&self) -> Result<(), ConfigError> {
+        let sizes = [
+            ("p2p.reassembly_mib", self.p2p.reassembly_mib),
+            ("p2p.repair_mib", self.p2p.repair_mib),
+            ("p2p.catch_up_mib", self.p2p.catch_up_mib),
+            ("gossip.memory_mib", self.gossip.memory_mib),
+            ("execution.cache_mib", self.execution.cache_mib),
+            ("client.cache_mib", self.client.cache_mib),
+            ("calls.trace_mib", self.calls.trace_mib),
+            ("calls.memory_mib", usize::try_from(self.calls.memory_mib).unwrap_or(usize::MAX)),
+            ("p2p.max_handshakes", self.p2p.max_handshakes),
+            ("p2p.max_connections", self.p2p.max_connections),
+            ("gossip.max_connections", self.gossip.max_connections),
+        ];
+        match sizes.into_iter().find(|(_, size)| *size > MAX_SIZE) {
+            Some((key, _)) => {
+                Err(ConfigError::Value { key, problem: format!("must be at most {MAX_SIZE}") })
+            }
+            None => Ok(()),
+        }
+    }
+
     fn check_signer(&self) -> Result<(), ConfigError> {
         let leader = &self.leader;
         let value = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.into() });
@@ -237,7 +265,8 @@ impl Config {
         if !(1..=MAX_SPREAD).contains(&members.max) {
             return value("members.max", format!("must be 1 to {MAX_SPREAD}"));
         }
-        if members.renew_s == 0 || members.life_s > 86_400 || members.life_s < 2 * members.renew_s {
+        let least = members.renew_s.saturating_mul(2);
+        if members.renew_s == 0 || members.life_s > 86_400 || members.life_s < least {
             let problem = "must be at least 1, and twice as much, 86400 at most".into();
             return value("members.renew_s, members.life_s", problem);
         }

@@ -83,6 +83,14 @@ fn mistakes_are_told_by_name() {
         ("[registry]\nsources = [\"http://a:b@x\"]", "no name or password"),
         ("[registry]\npoll_ms = 1", "registry.poll_ms"),
         ("[registry]\ntimeout_ms = 0", "registry.timeout_ms"),
+        // Numbers that are multiplied.
+        ("[p2p]\nreassembly_mib = 9223372036854775807", "p2p.reassembly_mib"),
+        ("[p2p]\nrepair_mib = 17592186044416", "p2p.repair_mib"),
+        ("[p2p]\nmax_handshakes = 9223372036854775807", "p2p.max_handshakes"),
+        ("[gossip]\nmemory_mib = 17592186044416", "gossip.memory_mib"),
+        ("[client]\ncache_mib = 17592186044416", "client.cache_mib"),
+        ("[calls]\nmemory_mib = 17592186044416", "calls.memory_mib"),
+        ("[members]\nrenew_s = 9223372036854775807", "members.renew_s"),
         (
             "[registry]\npoll_ms = 60000\nmax_age_s = 60",
             "registry.max_age_s: must be 0, or at least 180",

@@ -282,7 +282,7 @@ impl Store {
         config: StoreConfig,
     ) -> Result<Arc<Self>, StoreError> {
         let mut builder = Database::builder();
-        builder.set_cache_size(config.cache_mib * 1024 * 1024);
+        builder.set_cache_size(config.cache_mib.saturating_mul(1024 * 1024));
         let db = builder.create_with_backend(backend);
         let db = db.map_err(|error| StoreError::Db(Box::new(error.into())))?;
         Self::start(db, None, Start::new(spec)?, spec, config, Arc::default())
@@ -296,7 +296,7 @@ impl Store {
         config: StoreConfig,
     ) -> Result<Arc<Self>, StoreError> {
         let mut builder = Database::builder();
-        builder.set_cache_size(config.cache_mib * 1024 * 1024);
+        builder.set_cache_size(config.cache_mib.saturating_mul(1024 * 1024));
         let (backend, disk) = Patient::new(backend);
         let db = builder.create_with_backend(backend);
         let db = db.map_err(|error| StoreError::Db(Box::new(error.into())))?;
