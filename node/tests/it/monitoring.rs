@@ -9,16 +9,18 @@ mod prometheus;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use fragcast::config;
 use fragcast::lab::local::{LocalNetwork, LocalOptions};
 use fragcast::serve::metrics::catalogue;
 use fragcast_shredder::testing::{has, skip};
 use serde_json::{Value, json};
 
-use crate::common::{GUARD, guarded, request, run};
+use crate::common::{GUARD, fragcast, guarded, request, run};
 use crate::running;
 use prometheus::Prometheus;
 
@@ -46,6 +48,27 @@ fn promtool_takes_the_rules_and_their_tests_pass() {
     let said = promtool(&["check", "rules", "alerts.yml"]);
     assert!(said.contains(&format!("{} rules found", alerts().len())), "{said}");
     promtool(&["test", "rules", "alerts_test.yml"]);
+}
+
+#[test]
+fn what_is_shipped_names_the_ports_that_are_the_default() {
+    let at = |address: SocketAddr| address.to_string();
+    let metrics = at(config::Metrics::default().listen);
+    let scraped: Vec<String> = read("prometheus.yml")
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- 127.0.0.1:"))
+        .map(|port| format!("127.0.0.1:{port}"))
+        .collect();
+    assert_eq!(scraped, [metrics]);
+    // What the program asks if it is told nothing else.
+    let http = format!("http://{}", at(config::Http::default().listen));
+    for asks in ["top", "status"] {
+        let help = fragcast(&[asks, "--help"]).ok().stdout;
+        assert!(help.contains(&http), "{help}");
+    }
+    let listens = format!("port {} ", config::P2p::default().listen.port());
+    let help = fragcast(&["init", "--help"]).ok().stdout;
+    assert!(help.split_whitespace().collect::<Vec<_>>().join(" ").contains(&listens), "{help}");
 }
 
 /// The names of all alerts.
