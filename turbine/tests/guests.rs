@@ -169,10 +169,12 @@ async fn a_stranger_follows_as_a_guest_and_is_forgotten_when_it_goes() {
         }
         assert_eq!(guest.message().await.message, message);
     }
+    assert_eq!(guest.handle.snapshot().wanted, None);
     for node in &nodes {
         // All of them at once, whenever that is: connections come and go while nodes find each other.
         let all = |snapshot: &Snapshot| {
             (snapshot.guests, snapshot.connected, snapshot.members) == (1, 2, 3)
+                && snapshot.wanted == Some(2)
         };
         node.until(all).await;
         assert!(node.handle.epochs().peers().key(&id(&key)).is_some());

@@ -272,6 +272,8 @@ async fn members_that_are_more_than_connections_hear_everything_over_a_few() {
     for node in &nodes {
         // Two neighbours to each side on the ring.
         node.connected_to(4).await;
+        let wanted = node.handle.snapshot().wanted;
+        assert!(wanted.is_some_and(|wanted| (4..=most).contains(&wanted)), "{wanted:?}");
     }
     for seq in 0..3 {
         let message = world.broadcast(&nodes[0], seq, 10_000).await;
@@ -551,7 +553,7 @@ async fn who_joins_by_a_second_epoch_is_connected_and_who_leaves_is_not() {
         node.handle.head(200).await;
         let snapshot = node.until(|snapshot| snapshot.epochs.len() == 1).await;
         let gone = node.until(|snapshot| snapshot.connected == 1).await;
-        assert_eq!((snapshot.epochs[0].from_block, gone.members), (5, 2));
+        assert_eq!((snapshot.epochs[0].from_block, gone.members, gone.wanted), (5, 2, Some(1)));
     }
     // It calls again, and is refused.
     let before = calls(&leader.handle.snapshot(), "handshake_failed");

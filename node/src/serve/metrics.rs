@@ -127,6 +127,9 @@ impl NodeState {
             metrics.histogram("fragcast_region_latency_seconds", region, &of.spread.counts, sum);
         }
         metrics.gauge("fragcast_peers_connected", None, net.connected as f64);
+        if let Some(wanted) = net.wanted {
+            metrics.gauge("fragcast_peers_wanted", None, wanted as f64);
+        }
         metrics.gauge("fragcast_guests_connected", None, net.guests as f64);
         metrics.gauge("fragcast_guests_served", None, net.guests_served as f64);
         metrics.gauge("fragcast_guest_places", None, net.guest_places as f64);

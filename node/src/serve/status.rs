@@ -347,6 +347,7 @@ impl NodeState {
             "substituted": self.substituted_status(),
             "members": net.members,
             "connected": net.connected,
+            "wanted": net.wanted,
             "guests": guests_status(&net),
             "guest": net.attached.as_ref().map(attach_status),
             "peers": peers,

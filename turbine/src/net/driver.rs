@@ -517,7 +517,8 @@ impl Driver {
 
     fn publish(&mut self) {
         self.published = Instant::now();
-        let snapshot = Snapshot::of(&self.protocol, &self.connections, &self.calls);
+        let Self { protocol, connections, following, calls, .. } = self;
+        let snapshot = Snapshot::of(protocol, connections, following, calls);
         self.snapshots.send_replace(snapshot);
     }
 }

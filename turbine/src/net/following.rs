@@ -31,6 +31,17 @@ impl Following {
         self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&peer))
     }
 
+    /// How many peers this node is to be connected to; `None` for a guest, who chooses them by other
+    /// rules.
+    pub(super) fn count(&self, protocol: &Protocol) -> Option<usize> {
+        if protocol.is_guest() {
+            return None;
+        }
+        let me = protocol.me();
+        let all = || protocol.epochs().members().filter(|(key, _)| *key != me).count();
+        Some(self.wanted.as_ref().map_or_else(all, BTreeSet::len))
+    }
+
     /// Asks the protocol anew, and begins and ends calls accordingly.
     pub(super) fn follow(
         &mut self,

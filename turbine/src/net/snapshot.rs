@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::connections::Connections;
+use super::following::Following;
 use super::listen::Call;
 use super::tally::Tally;
 use crate::egress::Lane;
@@ -31,6 +32,9 @@ pub struct Snapshot {
     pub calls: Vec<(&'static str, u64)>,
     /// Peers connected, guests aside.
     pub connected: usize,
+    /// Peers that this node is to be connected to: all other members, or as many as its connections
+    /// allow. `None` for a guest.
+    pub wanted: Option<usize>,
     /// Guests connected.
     pub guests: usize,
     /// Of those, the ones that take all sets.
@@ -104,7 +108,12 @@ impl EpochSnapshot {
 
 impl Snapshot {
     /// The numbers of this moment.
-    pub(super) fn of(protocol: &Protocol, connections: &Connections, calls: &Tally<Call>) -> Self {
+    pub(super) fn of(
+        protocol: &Protocol,
+        connections: &Connections,
+        following: &Following,
+        calls: &Tally<Call>,
+    ) -> Self {
         let egress = protocol.egress();
         let lane = |lane: Lane| {
             (lane.name(), egress.queued(lane), egress.sent(lane), egress.dropped(lane))
@@ -117,6 +126,7 @@ impl Snapshot {
             drops: connections.drops(),
             calls: calls.labels(),
             connected: connections.connected(),
+            wanted: following.count(protocol),
             guests: connections.guests(),
             guests_served: protocol.guests_served(),
             guest_places: protocol.guest_places(),

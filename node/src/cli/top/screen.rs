@@ -261,6 +261,9 @@ impl Seen {
             Value::Null => "-".into(),
             next => format!("{} from {}", leader(next), text(&next["from"])),
         };
+        // A guest is to be connected to nobody in particular.
+        let others = || node["members"].as_u64().unwrap_or(0).saturating_sub(1);
+        let wanted = node["wanted"].as_u64().unwrap_or_else(others);
         let blocks = |key: &str| text(&chain[key]);
         let wrong = ["equivocations", "delegatedTwice", "badParity", "badMessages", "barred"];
         let wrongs: u64 = wrong.iter().filter_map(|key| counts[*key].as_u64()).sum();
@@ -276,7 +279,7 @@ impl Seen {
                 format!(
                     "{} of {}, {} on gossip",
                     text(&node["connected"]),
-                    node["members"].as_u64().unwrap_or(0).saturating_sub(1),
+                    wanted,
                     count(&way["gossipPeers"])
                 ),
             ),

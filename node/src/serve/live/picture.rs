@@ -31,6 +31,7 @@ pub(super) fn node(state: &NodeState, net: &Snapshot) -> Value {
         "guest": net.attached.is_some(),
         "members": net.members,
         "connected": net.connected,
+        "wanted": net.wanted,
         "guests": net.guests,
         "executes": state.executor.is_some(),
         "ready": why.is_none(),

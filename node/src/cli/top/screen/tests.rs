@@ -15,7 +15,7 @@ fn picture() -> Value {
     json!({
         "seq": 1, "at": 1, "whole": true,
         "node": { "version": "0.1.0", "chainId": 901, "peer": "0123456789abcdef", "short": "01234567",
-                  "leads": false, "guest": false, "members": 8, "connected": 7, "ready": true, "why": null },
+                  "leads": false, "guest": false, "members": 8, "connected": 6, "wanted": 7, "ready": true, "why": null },
         "chain": { "opened": 42, "sealed": 41, "latest": 41, "durable": 40,
                    "leader": { "block": 42, "short": "aaaa", "me": false },
                    "next": { "from": 60, "short": "bbbb", "me": true } },
@@ -57,7 +57,7 @@ fn a_picture_is_drawn_on_80_by_24() {
         "verified  41  durable 40",
         "leader    aaaa",
         "next      this node from 60",
-        "peers     7 of 7, 7 on gossip",
+        "peers     6 of 7, 7 on gossip",
         "repaired  3 of 500 (9 asked)",
         "faults    0 (0 equivocations)",
         "42 attempt 0",

@@ -136,6 +136,10 @@ pub(super) const METRICS: &[Metric] = &[
     counter("fragcast_table_parts_asked_total", "Parts of tables of members that were asked for."),
     counter("fragcast_table_parts_answered_total", "Parts of tables of members given in answer."),
     gauge("fragcast_peers_connected", "Peers connected over the overlay, guests aside."),
+    gauge(
+        "fragcast_peers_wanted",
+        "Peers to be connected to: all other members, or as many as connections allow. Not told by guests.",
+    ),
     gauge("fragcast_peers_differing", "Connected peers that differ from this node, by what.").by(&[
         label("in", Values::Of(&["chain_id", "dialect", "blocks_per_term", "gateways", "clock"])),
     ]),
