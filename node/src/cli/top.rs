@@ -6,11 +6,13 @@
 mod screen;
 
 use std::io::{IsTerminal as _, stdin, stdout};
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use fragcast_upstream::http::{self, HttpClient};
 use fragcast_upstream::jsonrpc::Request;
+use ratatui_core::backend::Backend;
 use ratatui_core::terminal::Terminal;
 use ratatui_termion::TermionBackend;
 use ratatui_termion::termion::event::Key;
@@ -19,6 +21,7 @@ use ratatui_termion::termion::raw::IntoRawMode as _;
 use ratatui_termion::termion::screen::IntoAlternateScreen as _;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 use screen::Seen;
 
@@ -55,6 +58,7 @@ async fn ask(client: &HttpClient, rpc: &str) -> Result<Value, String> {
 }
 
 /// What a key or a signal asks for.
+#[derive(Debug, Clone, Copy)]
 enum Wish {
     End,
     Pause,
@@ -105,38 +109,112 @@ pub(super) async fn top(args: TopArgs) -> anyhow::Result<i32> {
     std::thread::Builder::new().name("keys".into()).spawn(move || keys(&sender))?;
     let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let client = HttpClient { timeout: Duration::from_secs(2), max_response: MAX_PICTURE };
-    let mut seen = Seen::new(&http::shown(&args.rpc), colours);
-    let ended = ended();
-    tokio::pin!(ended);
+    let interval = Duration::from_millis(args.interval_ms);
+    let seen = Seen::new(&http::shown(&args.rpc), colours);
+    watch(&mut terminal, seen, interval, &mut wishes, ended(), || ask(&client, &args.rpc)).await?;
+    terminal.show_cursor()?;
+    Ok(0)
+}
+
+/// Asks and draws until a key or a signal ends it.
+async fn watch<B, F>(
+    terminal: &mut Terminal<B>,
+    mut seen: Seen,
+    interval: Duration,
+    wishes: &mut mpsc::UnboundedReceiver<Wish>,
+    ended: impl Future<Output = std::io::Result<()>>,
+    ask: impl Fn() -> F,
+) -> anyhow::Result<()>
+where
+    B: Backend<Error: Send + Sync + 'static>,
+    F: Future<Output = Result<Value, String>>,
+{
+    let mut ended = pin!(ended);
+    let mut tick = tokio::time::interval(interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Keys count, and times go on, while an answer is waited for.
+    let mut asked: Option<Pin<Box<F>>> = None;
     loop {
-        if !seen.is_paused {
-            let answer = tokio::select! {
-                answer = ask(&client, &args.rpc) => Some(answer),
-                _ = &mut ended => return leave(terminal),
-            };
-            if let Some(answer) = answer {
+        terminal.draw(|frame| seen.draw(frame.area(), frame.buffer_mut(), Instant::now()))?;
+        let answer = async {
+            match &mut asked {
+                Some(answer) => answer.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            wish = wishes.recv() => match wish.unwrap_or(Wish::End) {
+                Wish::End => return Ok(()),
+                Wish::Pause => {
+                    seen.is_paused = !seen.is_paused;
+                    asked = None;
+                }
+                Wish::Redraw => {}
+            },
+            answer = answer => {
+                asked = None;
                 seen.take(answer, Instant::now());
             }
-        }
-        terminal.draw(|frame| seen.draw(frame.area(), frame.buffer_mut(), Instant::now()))?;
-        let wish = tokio::select! {
-            wish = wishes.recv() => wish.unwrap_or(Wish::End),
-            () = tokio::time::sleep(Duration::from_millis(args.interval_ms)) => Wish::Redraw,
-            _ = &mut ended => Wish::End,
-        };
-        match wish {
-            Wish::End => return leave(terminal),
-            Wish::Pause => seen.is_paused = !seen.is_paused,
-            Wish::Redraw => {}
+            _ = tick.tick() => if !seen.is_paused && asked.is_none() {
+                asked = Some(Box::pin(ask()));
+            },
+            _ = &mut ended => return Ok(()),
         }
     }
 }
 
-/// Gives the terminal back as it was.
-fn leave<B: ratatui_core::backend::Backend>(mut terminal: Terminal<B>) -> anyhow::Result<i32>
-where
-    B::Error: Send + Sync + 'static,
-{
-    terminal.show_cursor()?;
-    Ok(0)
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use ratatui_core::backend::TestBackend;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A guard against hanging: no test waits for it.
+    const GUARD: Duration = Duration::from_secs(30);
+
+    /// Runs `top` on a screen of 80 by 24 with these wishes; whether it ends, and what is drawn.
+    async fn ends<F>(wishes: &[Wish], interval: Duration, ask: impl Fn() -> F) -> (bool, String)
+    where
+        F: Future<Output = Result<Value, String>>,
+    {
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        wishes.iter().for_each(|wish| sender.send(*wish).unwrap());
+        let seen = Seen::new("http://127.0.0.1:1", false);
+        let top = watch(&mut terminal, seen, interval, &mut receiver, pending(), ask);
+        let ended = tokio::time::timeout(GUARD, top).await.is_ok_and(|ended| ended.is_ok());
+        (ended, terminal.backend().to_string())
+    }
+
+    #[tokio::test]
+    async fn keys_count_while_a_node_does_not_answer() {
+        let (ended, drawn) =
+            ends(&[Wish::Redraw, Wish::End], Duration::from_millis(100), pending).await;
+        assert!(ended, "{drawn}");
+        assert!(drawn.contains("waiting for its first answer"), "{drawn}");
+        let wishes = [Wish::Pause, Wish::End];
+        let (ended, drawn) = ends(&wishes, Duration::from_millis(100), pending).await;
+        assert!(ended && drawn.contains("paused"), "{drawn}");
+    }
+
+    #[tokio::test]
+    async fn a_node_is_asked_again_and_again_until_the_end() {
+        let asked = AtomicUsize::new(0);
+        let (sender, mut wishes) = mpsc::unbounded_channel();
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        let ask = || {
+            if asked.fetch_add(1, Ordering::Relaxed) == 2 {
+                sender.send(Wish::End).unwrap();
+            }
+            ready(Ok(json!({ "node": { "short": "0123" } })))
+        };
+        let seen = Seen::new("http://127.0.0.1:1", false);
+        let top = watch(&mut terminal, seen, Duration::from_millis(1), &mut wishes, pending(), ask);
+        tokio::time::timeout(GUARD, top).await.unwrap().unwrap();
+        assert!(terminal.backend().to_string().contains("0123"));
+    }
 }

@@ -130,6 +130,12 @@ impl Seen {
         Style::new().add_modifier(Modifier::DIM)
     }
 
+    /// A style for what is well, if the picture is not an old one.
+    fn good(&self) -> Style {
+        let is_old = self.is_paused || self.away.is_some();
+        if is_old { Self::dim() } else { self.coloured(Color::Green) }
+    }
+
     /// A style for what should not be.
     fn bad(&self) -> Style {
         self.coloured(Color::Red).add_modifier(Modifier::BOLD)
@@ -188,7 +194,8 @@ impl Seen {
         let mut spans = vec![Span::styled("fragcast top ", Self::bold())];
         if self.at.is_some() {
             spans.push(match node["ready"] {
-                Value::Bool(true) => Span::styled("ready ", self.coloured(Color::Green)),
+                _ if self.away.is_some() => Span::styled("AWAY ", self.bad()),
+                Value::Bool(true) => Span::styled("ready ", self.good()),
                 _ => Span::styled("NOT READY ", self.bad()),
             });
         }
@@ -221,7 +228,7 @@ impl Seen {
             }
             _ => {
                 let style = match way["state"].as_str() {
-                    Some("turbine") => self.coloured(Color::Green),
+                    Some("turbine") => self.good(),
                     Some("probing") => self.coloured(Color::Yellow),
                     _ => self.bad(),
                 };

@@ -96,8 +96,35 @@ fn a_node_that_goes_away_is_said_to_be_away_with_its_last_picture() {
     let text = drawn(&seen, (80, 24), start + Duration::from_secs(7));
     assert!(text.contains("AWAY for 7 s: not sent: connection refused"), "{text}");
     assert!(text.contains("42 attempt 0"), "{text}");
+    // What the picture says of its health was true then.
+    let first = text.lines().next().unwrap();
+    assert!(first.starts_with("fragcast top AWAY http://127.0.0.1:1"), "{text}");
+    assert!(!first.contains("ready"), "{text}");
     seen.take(Ok(picture()), start);
     assert!(!drawn(&seen, (80, 24), start).contains("AWAY"));
+}
+
+/// Whether one of the lines that tell how the node is has something green.
+fn is_green(seen: &Seen, now: Instant) -> bool {
+    let area = Rect::new(0, 0, 80, 3);
+    let mut buffer = Buffer::empty(Rect::new(0, 0, 80, 24));
+    seen.draw(Rect::new(0, 0, 80, 24), &mut buffer, now);
+    area.positions().any(|at| buffer[at].fg == Color::Green)
+}
+
+#[test]
+fn an_old_picture_does_not_say_that_a_node_is_well() {
+    let now = Instant::now();
+    let mut seen = Seen::new("http://127.0.0.1:1", true);
+    seen.take(Ok(picture()), now);
+    assert!(is_green(&seen, now));
+    seen.is_paused = true;
+    assert!(!is_green(&seen, now), "a picture that is kept grows old");
+    seen.is_paused = false;
+    seen.take(Err("timed out".into()), now);
+    assert!(!is_green(&seen, now));
+    seen.take(Ok(picture()), now);
+    assert!(is_green(&seen, now));
 }
 
 #[test]
