@@ -134,6 +134,11 @@ impl Recorder {
         self.sample(name, Kind::Gauge, label.as_slice(), value);
     }
 
+    /// Sets a gauge that is always 1 and tells something by its labels.
+    pub(super) fn info(&self, name: &'static str, labels: &[Pair<'_>]) {
+        self.sample(name, Kind::Gauge, labels, 1.0);
+    }
+
     /// Sets the counter of changes of the way this node counts on.
     pub(super) fn changes(&self, to: &'static str, reason: &'static str, n: u64) {
         let labels = [("to", to), ("reason", reason)];

@@ -148,6 +148,10 @@ fn the_dashboard_is_one_that_grafana_imports() {
         assert_eq!(is_row, panel["targets"].as_array().is_none_or(Vec::is_empty), "{panel}");
     }
     let of_ours = |word: &str| catalogue::all().any(|metric| word.contains(metric.name));
+    for variable in dashboard["templating"]["list"].as_array().unwrap() {
+        // "All" is then all values that there are, and not whatever Prometheus scrapes beside nodes.
+        assert!(variable["allValue"].is_null(), "{variable}");
+    }
     for (title, expr) in panels() {
         assert!(of_ours(&expr) || expr.contains("up{"), "{title}: {expr}");
         assert!(expr.contains("$job") && expr.contains("$instance"), "{title}: {expr}");
@@ -283,7 +287,12 @@ async fn every_panel_has_data_and_every_alert_fires_and_clears_on_a_devnet() {
     complained_about(&prometheus::get(&format!("http://{}/metrics", targets[0])).await, dir.path());
     let server = Prometheus::start(dir.path(), &targets, &shortened(&read("alerts.yml"))).await;
     let since = Instant::now();
-    server.until("count(up == 1)", |n| n == Some(targets.len() as f64)).await;
+    // Prometheus scrapes itself, and a target that is no node and never there.
+    server.until("count(up == 1)", |n| n == Some(targets.len() as f64 + 1.0)).await;
+    server.until("up{job=\"others\"}", |n| n == Some(0.0)).await;
+    let all = server.all().await;
+    let away = panels().into_iter().find(|(title, _)| title == "Nodes away").unwrap().1;
+    assert_eq!(server.value(&filled(&away, &all)).await, Some(0.0), "{away}");
     // A disk of a machine that runs tests may be nearly full; nothing else fires.
     for node in 0..targets.len() {
         watched
@@ -314,7 +323,7 @@ async fn every_panel_has_data_and_every_alert_fires_and_clears_on_a_devnet() {
     }
     let panels = panels();
     for (title, expr) in &panels {
-        let expr = filled(expr);
+        let expr = filled(expr, &all);
         // Not a number is no data.
         let told = format!("count(({expr}) == ({expr}))");
         server.until(&told, |n| n.is_some()).await;
@@ -364,9 +373,10 @@ fn firing(alert: &str) -> String {
     format!("count(ALERTS{{alertname=\"{alert}\",alertstate=\"firing\"}})")
 }
 
-/// An expression of the dashboard as Grafana fills it in.
-fn filled(expr: &str) -> String {
-    expr.replace("$job", ".*").replace("$instance", ".*").replace("$__rate_interval", "10m")
+/// An expression of the dashboard as Grafana fills it in for all jobs and instances that there are.
+fn filled(expr: &str, (jobs, instances): &(String, String)) -> String {
+    let expr = expr.replace("$job", jobs).replace("$instance", instances);
+    expr.replace("$__rate_interval", "10m")
 }
 
 /// The rules with shorter times.

@@ -8,8 +8,9 @@ impl NodeState {
     /// Copies them.
     pub(super) fn host_metrics(&self) {
         let metrics = &self.metrics;
-        let version = Some(("version", env!("CARGO_PKG_VERSION")));
-        metrics.gauge("fragcast_build_info", version, 1.0);
+        let chain = self.network.chain_id.to_string();
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("chain_id", &*chain)];
+        metrics.info("fragcast_build_info", &labels);
         let ready = f64::from(u8::from(self.not_ready().is_none()));
         metrics.gauge("fragcast_ready", None, ready);
         let unix = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();

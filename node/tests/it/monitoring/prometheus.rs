@@ -1,5 +1,6 @@
 //! Debian's Prometheus in a process of its own.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::net::TcpListener;
@@ -32,18 +33,26 @@ impl Prometheus {
     pub(super) async fn start(dir: &Path, targets: &[String], rules: &str) -> Self {
         let mut config = String::from(
             "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  evaluation_interval: 500ms\n\
-             rule_files:\n  - rules.yml\nscrape_configs:\n  - job_name: fragcast\n    static_configs:\n\
-             \x20     - targets:\n",
+             rule_files:\n  - rules.yml\nscrape_configs:\n",
         );
-        for target in targets {
-            writeln!(config, "          - {target}").unwrap();
+        // Prometheus cannot tell which port the system chose for it.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Prometheus itself, and somebody who is not there, are scraped too, as they are elsewhere. The nodes'
+        // job has not the name of the example.
+        let (itself, nobody) = ([format!("127.0.0.1:{port}")], ["127.0.0.1:1".to_owned()]);
+        let jobs = [("l2-nodes", targets), ("prometheus", &itself), ("others", &nobody)];
+        for (job, targets) in jobs {
+            let targets = targets.join("', '");
+            writeln!(
+                config,
+                "  - job_name: {job}\n    static_configs:\n      - targets: ['{targets}']"
+            )
+            .unwrap();
         }
         std::fs::write(dir.join("rules.yml"), rules).unwrap();
         let path = dir.join("prometheus.yml");
         std::fs::write(&path, config).unwrap();
         let log = dir.join("log");
-        // Prometheus cannot tell which port the system chose for it.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let process = Command::new("prometheus")
             .arg(format!("--config.file={}", path.display()))
             .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
@@ -69,8 +78,24 @@ impl Prometheus {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// All jobs and all instances of nodes, as a dashboard that is told to show all asks for them.
+    pub(super) async fn all(&self) -> (String, String) {
+        let build = self.query("fragcast_build_info").await;
+        let values = |label: &str| {
+            let series = build["data"]["result"].as_array().unwrap().iter();
+            let values = series.map(|one| one["metric"][label].as_str().unwrap().to_owned());
+            let values: BTreeSet<String> = values.collect();
+            format!("({})", values.into_iter().collect::<Vec<_>>().join("|"))
+        };
+        (values("job"), values("instance"))
+    }
+
     /// The first value of an expression's result.
     pub(super) async fn value(&self, expr: &str) -> Option<f64> {
+        self.query(expr).await["data"]["result"][0]["value"][1].as_str()?.parse().ok()
+    }
+
+    async fn query(&self, expr: &str) -> Value {
         let mut escaped = String::new();
         for byte in expr.bytes() {
             match byte {
@@ -82,7 +107,7 @@ impl Prometheus {
         let (_, body) = get_json(&url, GUARD, 16 * 1024 * 1024).await.unwrap();
         let answer: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(answer["status"], "success", "{expr}: {answer}");
-        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
+        answer
     }
 
     /// Waits until the first value of an expression is as it should be.

@@ -21,8 +21,14 @@ const SOURCE: &[Label] =
 const SUBSCRIPTION: Values = Values::Of(&["fragcast", "eth", "flashblocks", "live"]);
 
 pub(super) const METRICS: &[Metric] = &[
-    gauge("fragcast_build_info", "Always 1; the label says which build this is.")
-        .by(&[label("version", Values::AtMost(1, "version of this build"))]),
+    gauge(
+        "fragcast_build_info",
+        "Always 1; the labels say which build this is, and of which chain.",
+    )
+    .by(&[
+        label("version", Values::AtMost(1, "version of this build")),
+        label("chain_id", Values::AtMost(1, "id of the chain")),
+    ]),
     gauge("fragcast_ready", "1 while `/readyz` says that the node is ready."),
     gauge("fragcast_start_timestamp_seconds", "When the node was started, Unix time."),
     counter("fragcast_ingest_total", "Messages of the gateway, by answer.")
