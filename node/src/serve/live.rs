@@ -99,6 +99,7 @@ impl Live {
             ("counts", picture::counts(state, &net)),
             ("latency", picture::latency(state, &net, noted)),
             ("peers", picture::peers(state, &net)),
+            ("linked", picture::linked(&net)),
             ("tree", net.spread.as_ref().map_or(Value::Null, |spread| self.tree(state, spread))),
         ]
     }

@@ -86,6 +86,7 @@ async fn a_subscription_gives_a_whole_picture_and_then_what_changes() {
     let open = &whole["open"]["messages"];
     assert!(open.as_array().unwrap().iter().all(|message| message["via"] != "own"), "{open:#}");
     assert_eq!(whole["peers"]["list"].as_array().unwrap().len(), 2);
+    assert_eq!(whole["linked"].as_array().unwrap().len(), 2, "{}", whole["linked"]);
     assert_eq!(whole["tree"]["parents"].as_array().unwrap().len(), 3, "{}", whole["tree"]);
     // The same in one answer.
     let once = request(devnet.http(1), "fragcast_live", json!([])).await;
@@ -188,7 +189,7 @@ fn the_devnets_page_shows_blocks_faults_and_their_ends() {
 }
 
 #[test]
-fn a_nodes_page_shows_it_and_two_hundred_members() {
+fn a_nodes_page_shows_it_and_four_hundred_members() {
     let Some(mut command) = script("node.mjs") else { return };
     let devnet = Devnet::start(&["--frags", "5"]);
     command.args([devnet.http(1), "60"]);

@@ -1,15 +1,15 @@
 //! The sections of a node's picture that are read off its state.
 
 use fragcast_turbine::health::{Change, Reason};
-use fragcast_turbine::net::{Snapshot, Spread};
-use fragcast_turbine::{EpochsView, PeerId, Timestamp};
+use fragcast_turbine::net::{LinkSnapshot, Snapshot, Spread};
+use fragcast_turbine::{EpochsView, Membership, PeerId, PeerIndex, Timestamp};
 use serde_json::{Value, json};
 
 use super::super::state::{NodeState, Progress};
 
 /// Changes of the way that are told.
 const CHANGES: usize = 8;
-/// Peers that are told.
+/// Peers that are told with their numbers.
 const PEERS: usize = 256;
 /// The largest network whose tree is told.
 pub(super) const TREE: usize = 1_024;
@@ -150,7 +150,8 @@ pub(super) fn latency(state: &NodeState, net: &Snapshot, (recent, first): (Value
 
 pub(super) fn peers(state: &NodeState, net: &Snapshot) -> Value {
     let epochs = state.net.epochs();
-    let members = epochs.newest().members();
+    // The places are those of the tree that is drawn, if one is.
+    let members = net.spread.as_ref().map_or_else(|| epochs.newest().members(), Spread::members);
     let list: Vec<Value> = net
         .links
         .iter()
@@ -168,6 +169,22 @@ pub(super) fn peers(state: &NodeState, net: &Snapshot) -> Value {
         .collect();
     let more = net.links.len() - list.len();
     json!({ "list": list, "more": more })
+}
+
+/// The members that this node is connected to, by their places in the tree: of all of them, also of those
+/// that [`peers`] has no room for.
+pub(super) fn linked(net: &Snapshot) -> Value {
+    let members = net.spread.as_ref().map(Spread::members);
+    let members = members.filter(|members| members.members().len() <= TREE);
+    members.map_or(Value::Null, |members| places(members, &net.links).into())
+}
+
+fn places(members: &Membership, links: &[LinkSnapshot]) -> Vec<PeerIndex> {
+    let places = links.iter().filter_map(|link| members.index(&link.peer));
+    let mut places: Vec<PeerIndex> = places.collect();
+    // In an order that does not change with the connections', so that the section stays the same.
+    places.sort_unstable();
+    places
 }
 
 pub(super) fn tree(state: &NodeState, spread: &Spread) -> Value {
@@ -199,4 +216,30 @@ pub(super) fn tree(state: &NodeState, spread: &Spread) -> Value {
         "parents": parents,
         "depths": depths,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fragcast_turbine::membership::sample;
+
+    use super::*;
+
+    #[test]
+    fn of_all_members_is_told_whether_they_are_connected() {
+        let (members, _) = sample(901, &[1; 400]);
+        let link = |member: &fragcast_turbine::Member| LinkSnapshot {
+            peer: member.peer(),
+            round_trip: Duration::from_millis(1),
+            sent: 0,
+            received: 0,
+        };
+        // All but the first, in no order, and a guest whom no table names.
+        let mut links: Vec<LinkSnapshot> =
+            members.members().iter().skip(1).rev().map(link).collect();
+        links.push(LinkSnapshot { peer: PeerId([7; 32]), ..links[0] });
+        let linked = places(&members, &links);
+        assert_eq!(linked, (1..400).collect::<Vec<PeerIndex>>());
+    }
 }

@@ -21,7 +21,7 @@ const drawNode = (picture, before) => {
   if (tree) {
     const leader = tree.leader;
     const next = chain.next ? tree.peers.indexOf(chain.next.short) : -1;
-    const linked = new Set(peers.list.map((peer) => peer.member));
+    const linked = new Set(picture.linked || []);
     const own = (i) => i === me;
     stage.set(tree.peers.map((peer, i) => ({
       label: own(i) ? 'this node' : peer, up: own(i) || linked.has(i) || node.guest, leader: i === leader, next: i === next && i !== leader,
