@@ -1,8 +1,11 @@
 // The page's only source: a WebSocket of JSON-RPC. A subscription gives a whole picture first and
-// then the sections that change; a connection that is lost is made again.
+// then the sections that change, and something at least once a second. A connection that is lost, or over
+// which nothing comes, is made again.
 const FIRST_WAIT = 400;
 const LONGEST_WAIT = 4000;
 const ANSWER_MS = 10000;
+// Three heartbeats.
+const SILENT_MS = 3000;
 
 class Feed {
   constructor(url, method, onPicture, onState) {
@@ -20,21 +23,49 @@ class Feed {
     this.onState('connecting');
     const socket = new WebSocket(this.url);
     this.socket = socket;
+    // Who does not take a connection is waited for as long as for an answer.
+    this.expect(ANSWER_MS);
     socket.onopen = () => {
-      this.call(this.method, []).catch((error) => {
-        this.onState('away', error.message);
-        socket.close();
-      });
+      this.expect(SILENT_MS);
+      this.call(this.method, []).catch((error) => this.lost(socket, error.message));
     };
-    socket.onmessage = (event) => this.take(JSON.parse(event.data));
-    socket.onclose = () => {
-      for (const call of this.calls.values()) call.reject(new Error('the connection was lost'));
-      this.calls.clear();
-      if (this.closed) return;
-      this.onState('away');
-      this.timer = setTimeout(() => this.open(), this.wait);
-      this.wait = Math.min(this.wait * 2, LONGEST_WAIT);
+    socket.onmessage = (event) => {
+      this.expect(SILENT_MS);
+      this.take(JSON.parse(event.data));
     };
+    socket.onclose = () => this.lost(socket);
+  }
+
+  // Something comes within this time, or the connection counts as lost: a process that stands still and a
+  // network that is gone close nothing.
+  expect(time) {
+    clearTimeout(this.watch);
+    const due = performance.now() + time;
+    const { socket } = this;
+    this.watch = setTimeout(() => {
+      // It was this page that stood still: what came meanwhile waits to be taken.
+      if (performance.now() > due + 1000) this.expect(time);
+      else this.lost(socket, `nothing for ${time / 1000}\u00a0s`);
+    }, time);
+  }
+
+  // Forgets a connection, and makes another in a while.
+  lost(socket, why) {
+    if (this.socket !== socket) return;
+    this.socket = null;
+    clearTimeout(this.watch);
+    // Its closing, which takes as long as the other side likes, is nobody's affair any more.
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
+    for (const call of this.calls.values()) {
+      clearTimeout(call.timer);
+      call.reject(new Error('the connection was lost'));
+    }
+    this.calls.clear();
+    if (this.closed) return;
+    this.onState('away', why);
+    this.timer = setTimeout(() => this.open(), this.wait);
+    this.wait = Math.min(this.wait * 2, LONGEST_WAIT);
   }
 
   take(message) {
@@ -74,7 +105,7 @@ class Feed {
   close() {
     this.closed = true;
     clearTimeout(this.timer);
-    if (this.socket) this.socket.close();
+    if (this.socket) this.lost(this.socket);
   }
 }
 

@@ -8,10 +8,13 @@ const latencies = new Latencies();
 let shown = null;
 let call = () => Promise.reject(new Error('not connected'));
 
-const onLink = (state, why) => {
+const onLink = (state, why, who = 'the node') => {
   const link = byId('link');
+  const to = who === 'the node' ? '' : ` to ${who}`;
   setAttr(link, 'data-state', state);
-  setText(link, state === 'live' ? 'live' : state === 'away' ? `no connection${why ? `: ${why}` : ', trying again'}` : 'connecting');
+  setText(link, state === 'live' ? 'live' : state === 'away' ? `no connection${to}${why ? `: ${why}` : ', trying again'}` : `connecting${to}`);
+  // What is shown was true then. The next picture has its own headline.
+  if (state === 'away' && shown) setText(byId('headline'), `No connection to ${who}: this is its last picture`);
 };
 
 // The drawing of one node's page: its members, the tree, and the shreds on its own connections.

@@ -5,14 +5,24 @@ const NODE_STATES = { up: 'runs', starting: 'starts', stopped: 'stopped', stoppi
 class Network {
   constructor(stage, story, show, onLink) {
     Object.assign(this, { stage, story, show, onLink });
+    // How the devnet's own connection is, and that to the node in focus: state, reason, whose it is.
+    this.links = { devnet: ['connecting', '', 'the devnet'], focus: null };
     this.names = new Map();
     this.focus = null;
     this.wanted = null;
     const scheme = location.protocol === 'https:' ? 'wss:' : 'ws:';
-    this.feed = new Feed(`${scheme}//${location.host}/`, 'devnet_subscribe', (picture) => this.take(picture), onLink);
+    this.feed = new Feed(`${scheme}//${location.host}/`, 'devnet_subscribe', (picture) => this.take(picture), (state, why) => this.link('devnet', state, why));
     byId('controls').hidden = false;
     byId('nodes').addEventListener('click', (event) => this.click(event));
     byId('buttons').addEventListener('click', (event) => this.click(event));
+  }
+
+  // The page is live while both connections are.
+  link(which, state, why = '') {
+    const who = which === 'devnet' ? 'the devnet' : `node ${this.focus}`;
+    this.links[which] = [state, why, who];
+    const { devnet, focus } = this.links;
+    this.onLink(...(devnet[0] === 'live' && focus ? focus : devnet));
   }
 
   async control(action) {
@@ -66,7 +76,7 @@ class Network {
     if (!next || (this.nodeFeed && this.focus === next.i && this.nodeFeed.url === next.url)) return;
     if (this.nodeFeed) this.nodeFeed.close();
     this.focus = next.i;
-    this.nodeFeed = new Feed(next.url, 'fragcast_subscribeLive', (one) => this.show(one, this.names, this), () => {});
+    this.nodeFeed = new Feed(next.url, 'fragcast_subscribeLive', (one) => this.show(one, this.names, this), (state, why) => this.link('focus', state, why));
   }
 
   // Of a network whose leader is away: its name.

@@ -38,6 +38,16 @@ export const until = (page, what, argument) => page.waitForFunction(what, argume
 // Whether the page shows a verified block. The first is the open one, as soon as there is one.
 export const someVerified = () => [...document.querySelectorAll('#blocks tbody tr')].some((row) => row.cells[1]?.textContent.includes('verified'));
 
+// Notes from now on what the page says of its connection, with its headline: a state may be over before it is looked for.
+export const noteLink = (page) => page.evaluate(() => {
+  const link = document.querySelector('#link');
+  window.linkSaid = [];
+  const note = () => window.linkSaid.push(`${link.dataset.state}: ${link.textContent}: ${document.querySelector('#headline').textContent}`);
+  new MutationObserver(note).observe(link, { attributes: true, childList: true, characterData: true, subtree: true });
+});
+
+export const linkSaid = (page, what) => until(page, (text) => window.linkSaid.some((said) => new RegExp(text).test(said)), what);
+
 export const assert = (fine, text) => {
   if (!fine) throw new Error(text);
 };

@@ -1,5 +1,5 @@
 // The devnet's page, while its network is broken and mended with the page's own buttons.
-import { assert, frames, open, picture, until } from './browser.mjs';
+import { assert, frames, linkSaid, noteLink, open, picture, until } from './browser.mjs';
 
 const [url, started, account, count] = process.argv.slice(2);
 const { page, close } = await open();
@@ -119,5 +119,19 @@ const { wide, by } = await page.evaluate(() => {
 assert(wide <= 400, `the page is ${wide} pixels wide: ${by.join('; ')}`);
 await page.setViewportSize({ width: 1180, height: 800 });
 console.log(`${(await frames(page, 60)).toFixed(1)} frames a second with ${count} nodes`);
+
+// The node in focus stands still while the devnet's own connection is well: the page says which node is silent.
+let mute = false;
+await page.routeWebSocket((to) => to.host !== new URL(url).host, (socket) => {
+  const server = socket.connectToServer();
+  server.onMessage((message) => { if (!mute) socket.send(message); });
+});
+await page.reload();
+await until(page, () => document.querySelector('#link').dataset.state === 'live' && document.querySelector('#blocks tbody tr'));
+await noteLink(page);
+mute = true;
+await linkSaid(page, '^away: no connection to node \\d: nothing for 3');
+mute = false;
+await until(page, () => document.querySelector('#link').dataset.state === 'live');
 await close();
 console.log('network: ok');

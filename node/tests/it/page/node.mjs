@@ -1,5 +1,5 @@
 // A node's own page: a real one, and one that is told of 400 members by this script.
-import { assert, frames, open, someVerified, until } from './browser.mjs';
+import { assert, frames, linkSaid, noteLink, open, someVerified, until } from './browser.mjs';
 
 const [url, count] = process.argv.slice(2);
 {
@@ -46,9 +46,11 @@ const scene = (n, at) => {
 };
 
 const { page, close } = await open();
-let timer;
+let telling;
+let opened = 0;
 await page.routeWebSocket(/./, (socket) => {
   let n = 0;
+  opened += 1;
   socket.onMessage((text) => {
     const { id } = JSON.parse(text);
     socket.send(JSON.stringify({ jsonrpc: '2.0', id, result: '0x1' }));
@@ -57,9 +59,18 @@ await page.routeWebSocket(/./, (socket) => {
       socket.send(JSON.stringify({ jsonrpc: '2.0', method: 'fragcast_livePicture', params: { subscription: '0x1', result } }));
       n += 1;
     };
-    tell();
-    clearInterval(timer);
-    timer = setInterval(tell, 100);
+    const mine = {};
+    telling = mine;
+    const go = async () => {
+      while (telling === mine) {
+        tell();
+        // A node, too, makes no picture for a page that is busy with the one before.
+        await page.evaluate(() => 0);
+        await new Promise((done) => { setTimeout(done, 100); });
+      }
+    };
+    // The page may be closed meanwhile.
+    go().catch(() => {});
   });
 });
 await page.goto(url);
@@ -72,7 +83,13 @@ assert(await crossed() === String(MEMBERS - 1), `crossed out: ${await crossed()}
 // The drawing is alive: shreds travel on the canvas above.
 await until(page, () => stage.dots.length > 0 && !stage.clean);
 console.log(`${(await frames(page, Number(count))).toFixed(1)} frames a second with ${MEMBERS} members`);
-// Nobody else ends the script of a page that is closed.
-clearInterval(timer);
+// The node stands still, and the connection stays open: the page says so, and opens another.
+await noteLink(page);
+telling = null;
+await linkSaid(page, '^away: .*nothing for 3.*last picture');
+await until(page, () => document.querySelector('#link').dataset.state === 'live');
+await until(page, () => /^Block/.test(document.querySelector('#headline').textContent));
+assert(opened > 1, `${opened} connections were opened`);
+telling = null;
 await close();
 console.log('node: ok');
