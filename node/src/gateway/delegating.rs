@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 
 use super::signer::{Asked, Signer};
 use crate::serve::Reader;
-use decision::{AHEAD, NO_SEQUENCE, Step, View, decide, further, is_late, takes};
+use decision::{AHEAD, NO_SEQUENCE, Step, View, decide, enough, further, is_late, takes};
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -73,6 +73,8 @@ impl Settings {
 #[derive(Debug, Default)]
 struct Inner {
     signer: String,
+    /// Blocks of a delegation; `None`: all.
+    blocks: Option<u64>,
     state: &'static str,
     held: Option<Delegation>,
     /// Who speaks for the gateway, if not this node.
@@ -153,6 +155,13 @@ impl DelegationStatus {
         })
     }
 
+    /// A delegation with fewer blocks left is renewed; `None` while another node speaks for the gateway, and
+    /// this one needs none.
+    pub fn renewed_from(&self) -> Option<u64> {
+        let inner = self.lock();
+        inner.elsewhere.is_none().then(|| enough(inner.blocks))
+    }
+
     /// What is wrong, if anything, for `/readyz`.
     pub fn describe(&self) -> Option<String> {
         let inner = self.lock();
@@ -226,7 +235,10 @@ impl Keeper {
     pub fn new(settings: Settings, net: Handle, status: Arc<DelegationStatus>) -> Self {
         let now = Instant::now();
         let own = read(&settings);
-        status.lock().signer = settings.signer.name();
+        {
+            let mut inner = status.lock();
+            (inner.signer, inner.blocks) = (settings.signer.name(), settings.blocks);
+        }
         Self {
             settings,
             net,

@@ -95,6 +95,25 @@ pub struct RegistryNumbers {
     pub refused: u64,
 }
 
+impl RegistryNumbers {
+    /// For experiments: those of one source that confirmed the list so long ago, and since then fails and
+    /// differs.
+    pub(crate) fn believed(age: Duration) -> Self {
+        let is_away = age > VOTE_LIFE;
+        let (name, age_of) = ("believed".to_owned(), Some(age));
+        let source = SourceNumbers { name, answers: 1, failures: 0, age: age_of, failing: is_away };
+        Self {
+            sources: vec![source],
+            age,
+            differ: is_away,
+            pending: None,
+            gateways: 1,
+            changes: BTreeMap::new(),
+            refused: 0,
+        }
+    }
+}
+
 impl RegistryStatus {
     /// Nobody has answered yet. Sources have a name for the operator and one for everybody; of two with
     /// the same one each has its number behind it. Answers count for `life`.

@@ -3,6 +3,7 @@
 //! [catalogue].
 
 pub mod catalogue;
+mod gateways;
 mod host;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fragcast_port::Page;
 use fragcast_turbine::health::State;
+use fragcast_turbine::net::Snapshot;
 use fragcast_turbine::net::gossip::GossipHandle;
 use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
@@ -133,15 +135,7 @@ impl NodeState {
         metrics.gauge("fragcast_guests_connected", None, net.guests as f64);
         metrics.gauge("fragcast_guests_served", None, net.guests_served as f64);
         metrics.gauge("fragcast_guest_places", None, net.guest_places as f64);
-        if let Some(attached) = &net.attached {
-            let has = f64::from(u8::from(attached.granted));
-            metrics.gauge("fragcast_guest_attached", None, has);
-            metrics.gauge("fragcast_guest_late_seconds", None, attached.lateness.as_secs_f64());
-            metrics.gauge("fragcast_guest_loss_ratio", None, attached.loss);
-            let rtt = attached.round_trip.unwrap_or_default().as_secs_f64();
-            metrics.gauge("fragcast_guest_rtt_seconds", None, rtt);
-            metrics.counter("fragcast_guest_rotations_total", None, attached.rotations);
-        }
+        self.guest_metrics(&net);
         let survey = self.survey();
         for kind in ["chain_id", "dialect", "blocks_per_term", "gateways", "clock"] {
             let count = survey.by_kind.get(kind).copied().unwrap_or(0);
@@ -156,8 +150,10 @@ impl NodeState {
         let blocks = |range: Option<(u64, u64)>| {
             range.map_or(0, |(first, last)| last.saturating_sub(first).saturating_add(1)) as f64
         };
-        for (kind, range) in [("missing", net.catch_up.missing), ("lost", net.catch_up.gap)] {
-            metrics.gauge("fragcast_blocks_behind", Some(("kind", kind)), blocks(range));
+        let (missing, lost) = (blocks(net.catch_up.missing), blocks(net.catch_up.gap));
+        let lost = self.experiments.lost.get().map_or(lost, |lost| lost as f64);
+        for (kind, n) in [("missing", missing), ("lost", lost)] {
+            metrics.gauge("fragcast_blocks_behind", Some(("kind", kind)), n);
         }
         self.with_progress(|progress| {
             for (fate, n) in progress.fates() {
@@ -201,13 +197,7 @@ impl NodeState {
             metrics.gauge("fragcast_engine_connected", None, f64::from(u8::from(s.connected)));
             metrics.gauge("fragcast_engine_last_valid_block", None, s.last_valid_block as f64);
         }
-        if let Some(delegation) = &self.delegation {
-            for (result, n) in delegation.asked() {
-                metrics.counter("fragcast_delegation_asked_total", Some(("result", result)), n);
-            }
-            let left = delegation.blocks_left();
-            metrics.gauge("fragcast_delegation_blocks_left", None, left as f64);
-        }
+        self.delegation_metrics();
         self.registry_metrics();
         self.gossip_metrics();
         self.execution_metrics();
@@ -215,31 +205,19 @@ impl NodeState {
         scrape.text()
     }
 
-    /// Copies the numbers of the registry.
-    fn registry_metrics(&self) {
+    /// Copies the numbers of a guest.
+    fn guest_metrics(&self, net: &Snapshot) {
         let metrics = &self.metrics;
-        let Some(registry) =
-            self.registry.as_ref().map(|registry| registry.numbers(Instant::now()))
-        else {
-            return;
-        };
-        metrics.gauge("fragcast_registry_age_seconds", None, registry.age.as_secs_f64());
-        metrics.gauge("fragcast_registry_gateways", None, registry.gateways as f64);
-        let differ = f64::from(u8::from(registry.differ));
-        metrics.gauge("fragcast_registry_sources_differ", None, differ);
-        let pending = registry.pending.unwrap_or(0);
-        metrics.gauge("fragcast_registry_pending_block", None, pending as f64);
-        for (why, n) in registry.changes {
-            metrics.counter("fragcast_registry_changes_total", Some(("why", why)), n);
+        let believed = self.experiments.attached.get().map(|attached| attached > 0);
+        if let Some(has) = believed.or_else(|| Some(net.attached.as_ref()?.granted)) {
+            metrics.gauge("fragcast_guest_attached", None, f64::from(u8::from(has)));
         }
-        metrics.counter("fragcast_registry_refused_total", None, registry.refused);
-        for source in &registry.sources {
-            let name = Some(("source", source.name.as_str()));
-            metrics.counter("fragcast_registry_answers_total", name, source.answers);
-            metrics.counter("fragcast_registry_failures_total", name, source.failures);
-            let failing = f64::from(u8::from(source.failing));
-            metrics.gauge("fragcast_registry_source_failing", name, failing);
-        }
+        let Some(attached) = &net.attached else { return };
+        metrics.gauge("fragcast_guest_late_seconds", None, attached.lateness.as_secs_f64());
+        metrics.gauge("fragcast_guest_loss_ratio", None, attached.loss);
+        let rtt = attached.round_trip.unwrap_or_default().as_secs_f64();
+        metrics.gauge("fragcast_guest_rtt_seconds", None, rtt);
+        metrics.counter("fragcast_guest_rotations_total", None, attached.rotations);
     }
 
     /// Copies the numbers of gossip.

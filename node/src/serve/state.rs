@@ -127,36 +127,39 @@ pub enum EventKind {
     Gap,
 }
 
+/// A number that a node is made to believe; none: it looks itself.
+#[derive(Debug, Default)]
+pub struct Belief(AtomicU64);
+
+impl Belief {
+    /// Lets the node believe it.
+    pub fn set(&self, value: Option<u64>) {
+        // 0 stands for none.
+        self.0.store(value.map_or(0, |value| value.saturating_add(1)), Ordering::Relaxed);
+    }
+
+    /// What it believes, if it does not look itself.
+    pub fn get(&self) -> Option<u64> {
+        self.0.load(Ordering::Relaxed).checked_sub(1)
+    }
+}
+
 /// For experiments: what a node is made to believe of the world around it, so that what it tells of
 /// that can be seen without filling a disk or waiting for a fork.
 #[derive(Debug, Default)]
 pub struct Experiments {
-    /// Room on the disk, plus 1; 0: the system is asked.
-    room: AtomicU64,
-    /// When a fork begins that this build lacks, in Unix seconds; 0: there is none.
-    fork: AtomicU64,
-}
-
-impl Experiments {
-    /// Lets the node believe that its disk has so much room; `None`: lets it ask the system.
-    pub fn set_room(&self, bytes: Option<u64>) {
-        self.room.store(bytes.map_or(0, |bytes| bytes.saturating_add(1)), Ordering::Relaxed);
-    }
-
-    /// The room that it believes to have, if it does not ask the system.
-    pub fn room(&self) -> Option<u64> {
-        self.room.load(Ordering::Relaxed).checked_sub(1)
-    }
-
-    /// Lets the node believe that a fork begins then that this build lacks, or that there is none.
-    pub fn set_fork(&self, unix_seconds: Option<u64>) {
-        self.fork.store(unix_seconds.unwrap_or(0), Ordering::Relaxed);
-    }
-
-    /// When that fork begins.
-    pub fn fork(&self) -> Option<u64> {
-        Some(self.fork.load(Ordering::Relaxed)).filter(|time| *time > 0)
-    }
+    /// Room on the disk, bytes.
+    pub room: Belief,
+    /// When a fork begins that this build lacks, in Unix seconds.
+    pub fork: Belief,
+    /// For how long no source has confirmed the list of gateways, seconds.
+    pub registry: Belief,
+    /// Blocks that are left of its delegation.
+    pub delegation: Belief,
+    /// Blocks that no peer keeps.
+    pub lost: Belief,
+    /// As a guest: whether a member takes it, 0 or 1.
+    pub attached: Belief,
 }
 
 impl Progress {

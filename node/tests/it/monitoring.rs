@@ -228,6 +228,9 @@ fn faults() -> Vec<Fault> {
     let disk = |bytes: u64| json!({ "action": "disk-low", "node": 3, "on": true, "bytes": bytes });
     let fork =
         |seconds: u64| json!({ "action": "fork", "node": 1, "on": true, "seconds": seconds });
+    let list =
+        |age: u64| json!({ "action": "registry-away", "node": 0, "on": true, "seconds": age });
+    let left = |blocks: u64| json!({ "action": "delegation-ending", "node": 0, "on": true, "blocks": blocks });
     vec![
         (
             &["FragcastStoreFailing", "FragcastNotReady", "FragcastDiskLow", "FragcastForkLacking"],
@@ -243,6 +246,19 @@ fn faults() -> Vec<Fault> {
             &["FragcastFewPeers", "FragcastBehind"],
             vec![on("isolate", 4, true)],
             vec![on("isolate", 4, false)],
+        ),
+        (
+            // Node 0 goes on to believe that there is a registry and a signer, and that all is well with them.
+            &[
+                "FragcastRegistryOld",
+                "FragcastRegistryDiffers",
+                "FragcastRegistrySourceFailing",
+                "FragcastDelegationEnding",
+                "FragcastBlocksLost",
+                "FragcastGuestAlone",
+            ],
+            vec![list(3_600), left(3), on("blocks-lost", 2, true), on("guest-alone", 3, true)],
+            vec![list(1), left(10_000), on("blocks-lost", 2, false), on("guest-alone", 3, false)],
         ),
         (&["FragcastQueueDrops"], vec![on("choke", 1, true)], vec![on("choke", 1, false)]),
         (

@@ -66,6 +66,11 @@ pub(super) enum Step {
     Ask(Delegation),
 }
 
+/// How many blocks must be left of a delegation for so many blocks, or it is renewed.
+pub(super) fn enough(blocks: Option<u64>) -> u64 {
+    blocks.map_or(2 * AHEAD, |blocks| blocks / 4)
+}
+
 /// What is to be done.
 pub(super) fn decide(settings: &Settings, view: &View<'_>) -> Step {
     let (peer, key) = (settings.peer, settings.key);
@@ -90,7 +95,7 @@ pub(super) fn decide(settings: &Settings, view: &View<'_>) -> Step {
     }
     match at(next) {
         Some(held) if is_mine(&held) => {
-            let enough = settings.blocks.map_or(2 * AHEAD, |blocks| blocks / 4);
+            let enough = enough(settings.blocks);
             let goes_on = || held.last.checked_add(1).and_then(at).is_some_and(|d| is_mine(&d));
             match held.last - next >= enough || goes_on() || sequence.is_none() {
                 true => Step::Held(held),

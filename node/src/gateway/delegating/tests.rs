@@ -192,6 +192,9 @@ fn an_error_of_the_signers_is_told_until_nothing_is_asked_for() {
         status.note(&step, Some(1));
         assert_eq!(status.describe().is_some(), told, "{step:?}");
         assert_eq!(status.json(Reader::Operator)["error"].is_string(), told, "{step:?}");
+        // Who leaves the gateway to another node waits for no renewal.
+        let elsewhere = matches!(step, Step::Elsewhere(_));
+        assert_eq!(status.renewed_from(), (!elsewhere).then_some(2 * AHEAD), "{step:?}");
     }
 }
 

@@ -15,6 +15,13 @@ const LEFT: u64 = 1_000_000;
 /// How far ahead a fork is that a build lacks, in seconds.
 const AHEAD: u64 = 3_600;
 
+/// For how long no source has confirmed the list of gateways, seconds.
+const UNCONFIRMED: u64 = 3_600;
+/// Blocks that are left of a delegation that is ending.
+const LAST_BLOCKS: u64 = 3;
+/// Blocks that no peer keeps.
+const LOST: u64 = 7;
+
 /// Which node, and whether it begins or ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct Of {
@@ -22,8 +29,10 @@ pub(super) struct Of {
     on: Option<bool>,
     /// What a disk has left.
     bytes: Option<u64>,
-    /// How far ahead a fork is.
+    /// How far ahead a fork is, or how old a list.
     seconds: Option<u64>,
+    /// What is left of a delegation.
+    blocks: Option<u64>,
 }
 
 /// A fault that lasts.
@@ -41,15 +50,27 @@ pub(super) enum Break {
     Choke,
     /// Most of its shreds are lost.
     Lossy,
+    /// No source confirms its list of gateways.
+    RegistryAway,
+    /// Its delegation ends and is not renewed.
+    DelegationEnding,
+    /// It lacks blocks that no peer keeps.
+    BlocksLost,
+    /// It is a guest that no member takes.
+    GuestAlone,
 }
 
-const ALL: [(Break, &str, &str); 6] = [
+const ALL: [(Break, &str, &str); 10] = [
     (Break::StoreFull, "store-full", "Fill the disk"),
     (Break::DiskLow, "disk-low", "Leave little room"),
     (Break::Fork, "fork", "Announce a fork"),
     (Break::Isolate, "isolate", "Cut a node off"),
     (Break::Choke, "choke", "Choke an uplink"),
     (Break::Lossy, "lossy", "Lose a node's shreds"),
+    (Break::RegistryAway, "registry-away", "Silence the registry"),
+    (Break::DelegationEnding, "delegation-ending", "End a delegation"),
+    (Break::BlocksLost, "blocks-lost", "Lose blocks everywhere"),
+    (Break::GuestAlone, "guest-alone", "Turn a guest away"),
 ];
 
 /// The faults that last, by node.
@@ -69,7 +90,14 @@ impl Breaks {
             let _ = match kind {
                 Break::Isolate => network.isolate(*node, true).await,
                 Break::Lossy => network.lose_most(*node, true),
-                Break::StoreFull | Break::DiskLow | Break::Fork | Break::Choke => Ok(()),
+                Break::StoreFull
+                | Break::DiskLow
+                | Break::Fork
+                | Break::Choke
+                | Break::RegistryAway
+                | Break::DelegationEnding
+                | Break::BlocksLost
+                | Break::GuestAlone => Ok(()),
             };
         }
     }
@@ -121,6 +149,24 @@ impl Breaks {
             Break::Lossy => {
                 network.lose_most(node, on)?;
                 if on { "loses most of its shreds" } else { "loses no more than others" }
+            }
+            Break::RegistryAway => {
+                let age = Duration::from_secs(of.seconds.unwrap_or(UNCONFIRMED));
+                network.pretend_registry(node, on.then_some(age))?;
+                if on { "is told how old its list of gateways is" } else { "has the registry back" }
+            }
+            Break::DelegationEnding => {
+                let left = of.blocks.unwrap_or(LAST_BLOCKS);
+                network.pretend_delegation(node, on.then_some(left))?;
+                if on { "is told what is left of its delegation" } else { "looks for itself" }
+            }
+            Break::BlocksLost => {
+                network.pretend_lost(node, on.then_some(LOST))?;
+                if on { "lacks blocks that nobody keeps" } else { "lacks no such blocks" }
+            }
+            Break::GuestAlone => {
+                network.pretend_alone(node, on)?;
+                if on { "is a guest that nobody takes" } else { "is no such guest" }
             }
         };
         match on {

@@ -76,6 +76,14 @@ pub(super) enum Action {
     Choke(Of),
     /// Most of a node's shreds are lost.
     Lossy(Of),
+    /// A node's registry does not answer.
+    RegistryAway(Of),
+    /// A node's delegation ends.
+    DelegationEnding(Of),
+    /// A node lacks blocks that nobody keeps.
+    BlocksLost(Of),
+    /// A node is a guest that nobody takes.
+    GuestAlone(Of),
 }
 
 #[derive(Deserialize)]
@@ -305,6 +313,12 @@ impl Desk {
             Action::Isolate(of) => self.breaks.act(Break::Isolate, of, network).await?,
             Action::Choke(of) => self.breaks.act(Break::Choke, of, network).await?,
             Action::Lossy(of) => self.breaks.act(Break::Lossy, of, network).await?,
+            Action::RegistryAway(of) => self.breaks.act(Break::RegistryAway, of, network).await?,
+            Action::DelegationEnding(of) => {
+                self.breaks.act(Break::DelegationEnding, of, network).await?
+            }
+            Action::BlocksLost(of) => self.breaks.act(Break::BlocksLost, of, network).await?,
+            Action::GuestAlone(of) => self.breaks.act(Break::GuestAlone, of, network).await?,
         })
     }
 }

@@ -101,7 +101,7 @@ impl LocalNetwork {
     /// # Errors
     /// It does not run.
     pub fn pretend_room(&self, node: usize, bytes: Option<u64>) -> anyhow::Result<()> {
-        self.state_of(node)?.experiments.set_room(bytes);
+        self.state_of(node)?.experiments.room.set(bytes);
         Ok(())
     }
 
@@ -111,7 +111,43 @@ impl LocalNetwork {
     /// It does not run, or the time is one that the system's clock cannot tell.
     pub fn pretend_fork(&self, node: usize, after: Option<Duration>) -> anyhow::Result<()> {
         let at = after.map(fork_at).transpose()?;
-        self.state_of(node)?.experiments.set_fork(at);
+        self.state_of(node)?.experiments.fork.set(at);
+        Ok(())
+    }
+
+    /// Lets a node believe that no source has confirmed its list of gateways for so long; `None`: as it is.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pretend_registry(&self, node: usize, age: Option<Duration>) -> anyhow::Result<()> {
+        self.state_of(node)?.experiments.registry.set(age.map(|age| age.as_secs()));
+        Ok(())
+    }
+
+    /// Lets a node believe that so many blocks are left of its delegation; `None`: as it is.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pretend_delegation(&self, node: usize, left: Option<u64>) -> anyhow::Result<()> {
+        self.state_of(node)?.experiments.delegation.set(left);
+        Ok(())
+    }
+
+    /// Lets a node believe that it lacks blocks which no peer keeps; `None`: as it is.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pretend_lost(&self, node: usize, blocks: Option<u64>) -> anyhow::Result<()> {
+        self.state_of(node)?.experiments.lost.set(blocks);
+        Ok(())
+    }
+
+    /// Lets a node believe to be a guest that no member takes, or not.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pretend_alone(&self, node: usize, alone: bool) -> anyhow::Result<()> {
+        self.state_of(node)?.experiments.attached.set(alone.then_some(0));
         Ok(())
     }
 

@@ -37,13 +37,13 @@ impl NodeState {
     /// When the forks begin that this build lacks, in Unix seconds.
     pub(crate) fn lacking_forks(&self) -> Vec<u64> {
         let lacking = self.chain.iter().flat_map(|chain| chain.lacking());
-        lacking.map(|(time, _)| *time).chain(self.experiments.fork()).collect()
+        lacking.map(|(time, _)| *time).chain(self.experiments.fork.get()).collect()
     }
 
     /// Room that is left for this process on the disk of the database.
     pub(crate) fn disk_room(&self) -> Option<u64> {
         let path = self.store.as_ref()?.path()?;
-        self.experiments.room().or_else(|| room(path))
+        self.experiments.room.get().or_else(|| room(path))
     }
 }
 

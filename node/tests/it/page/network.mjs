@@ -54,7 +54,7 @@ assert(await page.evaluate(() => document.activeElement.id === 'what'), 'the sla
 // Every button is reached with the tabulator.
 await page.evaluate(() => { document.activeElement.blur(); scrollTo(0, 0); });
 const reached = new Set();
-for (let n = 0; n < 40; n += 1) {
+for (let n = 0; n < 60; n += 1) {
   await page.keyboard.press('Tab');
   reached.add(await page.evaluate(() => { const at = document.activeElement; return at.id || at.dataset.action || at.dataset.focus; }));
 }

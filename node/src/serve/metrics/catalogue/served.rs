@@ -44,6 +44,10 @@ pub(super) const METRICS: &[Metric] = &[
         "fragcast_delegation_blocks_left",
         "Blocks that are left of this node's delegation, the next one included; 0 without one.",
     ),
+    gauge(
+        "fragcast_delegation_renew_blocks",
+        "With fewer blocks left the delegation is renewed. Not told while another node speaks for the gateway.",
+    ),
     gauge("fragcast_registry_age_seconds", "Since a source last confirmed the list of gateways."),
     gauge("fragcast_registry_gateways", "Gateways of the newest list."),
     gauge("fragcast_registry_sources_differ", "1 while sources have different lists."),
