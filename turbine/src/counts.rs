@@ -137,7 +137,10 @@ mod tests {
              operator"
         );
         assert_eq!(names::<Via>(), "own turbine repair whole gossip");
-        assert_eq!(names::<Lane>(), "next_leader data coding repair bulk guest");
+        assert_eq!(
+            names::<Lane>(),
+            "next_leader data coding repair bulk backfill guest guest_backfill"
+        );
         assert_eq!(names::<Policy>(), "off standby always");
         assert_eq!(names::<Mode>(), "auto turbine gossip");
     }

@@ -6,9 +6,13 @@
 //! the configured uplink and its burst is small, because a QUIC datagram that overruns a
 //! socket buffer is lost for good.
 //!
-//! Whatever is for a guest goes into the last lane, be it what it may, and that lane has a rate of
-//! its own: members wait for a guest's bytes for as long as one burst of that rate takes at most.
-//! It holds what is sent in half a second, and a megabyte at least.
+//! Whole blocks, for nodes that were away, have the lane behind all else that is for members, and are
+//! put into it only while what it holds leaves within 50 ms: who asks for more is told to ask again.
+//!
+//! Whatever is for a guest goes into the last two lanes, be it what it may: blocks into the second of
+//! them. They have a rate of their own: members wait for a guest's bytes for as long as one burst of
+//! that rate takes at most. Each holds what is sent in half a second, and a megabyte at least; of
+//! blocks it has less.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -33,10 +37,14 @@ pub enum Lane {
     Coding,
     /// Answers to repair requests.
     Repair,
-    /// Control and backfill.
+    /// Control.
     Bulk,
-    /// All that is for guests.
+    /// Whole blocks, for members that were away.
+    Backfill,
+    /// All that is for guests, but for blocks.
     Guest,
+    /// Whole blocks, for guests.
+    GuestBackfill,
 }
 
 labelled!(pub Lane, name);
@@ -78,6 +86,9 @@ pub struct Transmit {
 /// Bytes of IP, UDP and QUIC framing of a datagram, for pacing.
 pub const FRAMING: usize = 60;
 
+/// Whole blocks are queued while those that wait leave within this: six megabytes at a gigabit a second.
+const BACKFILL: Duration = Duration::from_millis(50);
+
 /// How many lanes there are.
 const LANES: usize = <Lane as VariantArray>::VARIANTS.len();
 
@@ -98,7 +109,7 @@ pub struct Egress {
     busy_until: Timestamp,
     /// The peers that are guests.
     guests: BTreeSet<PeerKey>,
-    /// For the guests' lane, what `nanos_per_byte`, `capacity` and `busy_until` are for all.
+    /// For the guests' lanes, what `nanos_per_byte`, `capacity` and `busy_until` are for all.
     guests_nanos_per_byte: u64,
     guests_capacity: usize,
     guests_busy_until: Timestamp,
@@ -106,7 +117,7 @@ pub struct Egress {
     is_guest: bool,
 }
 
-/// What the guests' lane holds at least, and for how long it is sent otherwise.
+/// What a guests' lane holds at least, and for how long it is sent otherwise.
 const GUESTS_LANE: (usize, u64) = (1024 * 1024, 2);
 
 /// Nanoseconds that a byte takes, in 2^-16ths.
@@ -168,6 +179,16 @@ impl Egress {
         self.queued[Lane::Guest as usize] > self.guests_capacity / 2
     }
 
+    /// Whether more of whole blocks may be queued for a peer: see [`BACKFILL`].
+    pub(crate) fn takes_blocks(&self, to: PeerKey) -> bool {
+        let (lane, nanos_per_byte) = match self.guests.contains(&to) {
+            true => (Lane::GuestBackfill, self.guests_nanos_per_byte),
+            false => (Lane::Backfill, self.nanos_per_byte),
+        };
+        let nanos = (self.queued(lane) as u64).saturating_mul(nanos_per_byte) >> 16;
+        Duration::from_nanos(nanos) < BACKFILL
+    }
+
     /// Whether a guest may not say this.
     fn is_unfit(&self, payload: &Payload) -> bool {
         self.is_guest
@@ -184,7 +205,11 @@ impl Egress {
         }
         let mut capacity = self.capacity;
         if self.guests.contains(&transmit.to) {
-            (transmit.lane, capacity) = (Lane::Guest, self.guests_capacity);
+            capacity = self.guests_capacity;
+            transmit.lane = match transmit.lane {
+                Lane::Backfill => Lane::GuestBackfill,
+                _ => Lane::Guest,
+            };
         }
         let lane = transmit.lane as usize;
         let len = transmit.payload.len() + FRAMING;
@@ -215,7 +240,7 @@ impl Egress {
             return None;
         }
         let lane = self.lanes.iter().position(|lane| !lane.is_empty())?;
-        let to_guest = lane == Lane::Guest as usize;
+        let to_guest = lane >= Lane::Guest as usize;
         if to_guest && self.guests_busy_until > now + self.burst {
             return None;
         }

@@ -433,7 +433,7 @@ impl Fragcast {
                 }
                 Payload::Control(bytes) => {
                     let class = match transmit.lane {
-                        Lane::Repair => Class::Repair,
+                        Lane::Repair | Lane::Backfill => Class::Repair,
                         _ => Class::Control,
                     };
                     let (path, len) = ((node, to), bytes.len() as u32);

@@ -65,11 +65,13 @@ fn receipts_status(receipts: &ReceiptsState) -> Value {
 
 /// The guests of this node.
 fn guests_status(net: &Snapshot) -> Value {
+    let of_guests = [Lane::Guest, Lane::GuestBackfill].map(|lane| lane.name());
+    let lanes = net.lanes.iter().filter(|lane| of_guests.contains(&lane.0));
     json!({
         "connected": net.guests,
         "served": net.guests_served,
         "places": net.guest_places,
-        "bytes": net.lanes.iter().find(|lane| lane.0 == Lane::Guest.name()).map(|lane| lane.2),
+        "bytes": lanes.map(|lane| lane.2).sum::<u64>(),
     })
 }
 

@@ -171,9 +171,10 @@ pub struct CatchUpConfig {
     /// Questions to peers at a time. So many times [`ahead`](Self::ahead) are asked for, and what
     /// comes before its turn is held in half of [`memory`](Self::memory).
     pub questions: usize,
-    /// Rate of answers to one peer, bits per second.
+    /// Rate of answers to one peer, bits per second; half of that of all together if that is less.
     pub answer_bps: u64,
-    /// Rate of answers to all peers together, bits per second.
+    /// Rate of answers to all peers together, bits per second; a quarter of
+    /// [`uplink_bps`](Config::uplink_bps) if that is less.
     pub answers_bps: u64,
     /// Burst of answers to one peer, bytes; twice as much to all together.
     pub answer_burst: usize,

@@ -131,7 +131,7 @@ impl Parts {
             attaching,
             again: Again::new(&config.catch_up),
             catch_up: CatchUp::new(config.catch_up),
-            serving: Serving::new(&config.catch_up, config.guests_bps),
+            serving: Serving::new(&config.catch_up, config.uplink_bps, config.guests_bps),
             delays: Delays::default(),
             missing_plans: MissingPlans::default(),
             receipts: Receipts::default(),

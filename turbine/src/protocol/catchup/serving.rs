@@ -1,4 +1,8 @@
 //! Answering peers that catch up, within budgets.
+//!
+//! All of them are sent a quarter of the uplink, behind everything else that this node sends, and only
+//! while little of it waits: whoever asks keeps nobody waiting for what is live, and is told soon that
+//! there is nothing for it now.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,8 +25,12 @@ use crate::time::Timestamp;
 /// What a request and each message of an answer cost of the budget beside their bytes: with less,
 /// small messages would cost more time than their bytes pay for.
 const FIXED_COST: u64 = 1_024;
-/// A guest may be sent so much less than a member, and all guests together no more than what is sent
-/// to guests anyway; members' answers are not counted with theirs.
+/// All members together are sent this part of the uplink at most, and all guests this part of what is
+/// sent to guests: neither is counted with the other.
+const SHARE: u64 = 4;
+/// One peer is sent this part of what all together are: one that always asks keeps out no other.
+const EACH_SHARE: u64 = 2;
+/// A guest may be sent so much less than a member.
 const GUESTS_SHARE: u64 = 8;
 /// Budgets in use at a time, of members and of guests each, 64 bytes each.
 const MAX_BUDGETS: usize = 4096;
@@ -53,17 +61,26 @@ pub(in crate::protocol) struct Serving {
 }
 
 impl Serving {
-    pub(in crate::protocol) fn new(config: &CatchUpConfig, guests_bps: u64) -> Self {
+    /// Within these settings, of a node with this uplink that sends guests so much.
+    pub(in crate::protocol) fn new(
+        config: &CatchUpConfig,
+        uplink_bps: u64,
+        guests_bps: u64,
+    ) -> Self {
         // Eight bits a byte: as many bytes in eight seconds as bits in one.
         let rate = |bps: u64, burst: usize| {
             Rate::new(bps.max(1_000), Duration::from_secs(8), burst as u64)
         };
+        let all = config.answers_bps.min(uplink_bps / SHARE);
+        let each = config.answer_bps.min(all / EACH_SHARE);
+        let all_guests = config.answers_bps.min(guests_bps / SHARE);
+        let each_guest = (each / GUESTS_SHARE).min(all_guests / EACH_SHARE);
         Self {
-            each: rate(config.answer_bps, config.answer_burst),
-            all: rate(config.answers_bps, config.answer_burst * 2),
+            each: rate(each, config.answer_burst),
+            all: rate(all, config.answer_burst * 2),
             spent: Bucket::default(),
-            each_guest: rate(config.answer_bps / GUESTS_SHARE, config.answer_burst / 2),
-            all_guests: rate(guests_bps.min(config.answers_bps), config.answer_burst),
+            each_guest: rate(each_guest, config.answer_burst / 2),
+            all_guests: rate(all_guests, config.answer_burst),
             spent_by_guests: Bucket::default(),
             members: BTreeMap::new(),
             guests: BTreeMap::new(),
@@ -91,7 +108,13 @@ impl Serving {
             }
         }
         let budget = budgets.entry(peer).or_default();
-        budget.spent.take(now, each, bytes) && together.take(now, all, bytes)
+        // What all together have not is not taken off its own.
+        let mut own = budget.spent;
+        let fits = own.take(now, each, bytes) && together.take(now, all, bytes);
+        if fits {
+            budget.spent = own;
+        }
+        fits
     }
 
     /// A peer is none any more.
@@ -126,7 +149,8 @@ impl Serving {
         let wanted = archive.from(request.block, request.message, request.last);
         'all: for (key, message) in wanted {
             let (root, kind) = (message.root(), message.message().kind());
-            if !self.take(ctx, from, FIXED_COST) {
+            // Before anything is encoded for nothing.
+            if !ctx.egress.takes_blocks(from) || !self.take(ctx, from, FIXED_COST) {
                 break;
             }
             let wire = match &self.encoded {
@@ -151,13 +175,14 @@ impl Serving {
             for offset in (first..wire.len()).step_by(BLOCK_PART_LEN) {
                 let bytes = wire.slice(offset..wire.len().min(offset + BLOCK_PART_LEN));
                 let len = bytes.len() as u64;
-                if parts >= MAX_PARTS || !self.take(ctx, from, len) {
+                let ends = parts >= MAX_PARTS || !ctx.egress.takes_blocks(from);
+                if ends || !self.take(ctx, from, len) {
                     break 'all;
                 }
                 let (nonce, offset) = (request.nonce, offset as u32);
                 let part = BlockPart { nonce, key, kind, total, offset, bytes };
                 let payload = Payload::Control(Control::BlockPart(part).to_bytes());
-                if !ctx.egress.push(Transmit { to: from, lane: Lane::Repair, payload }) {
+                if !ctx.egress.push(Transmit { to: from, lane: Lane::Backfill, payload }) {
                     break 'all;
                 }
                 parts += 1;
@@ -183,7 +208,7 @@ impl Serving {
         let (first, last) = archive.range();
         let payload =
             Payload::Control(Control::BlocksEnd(BlocksEnd { nonce, first, last }).to_bytes());
-        ctx.egress.push(Transmit { to, lane: Lane::Repair, payload });
+        ctx.egress.push(Transmit { to, lane: Lane::Backfill, payload });
     }
 }
 
@@ -193,7 +218,7 @@ mod tests {
 
     #[test]
     fn guests_take_no_budget_from_members() {
-        let mut serving = Serving::new(&CatchUpConfig::default(), 1_000_000_000);
+        let mut serving = Serving::new(&CatchUpConfig::default(), 4_000_000_000, 1_000_000_000);
         let now = Timestamp::from_nanos(5);
         for guest in 0..2 * MAX_BUDGETS as u32 {
             serving.take_at(now, true, PeerKey::from(guest), 1);

@@ -10,6 +10,8 @@ use super::*;
 use crate::control::{BLOCK_PART_LEN, BlockPart, BlocksEnd, BlocksRequest, RepairRequest, Terms};
 use crate::protocol::catchup::Archive;
 
+mod serving;
+
 const LAST: usize = 4;
 
 /// Five nodes, three gateways; node 4 is the one that was away.
@@ -809,8 +811,8 @@ fn who_executes_nothing_is_told_what_is_lost_and_waits_for_none_of_it() {
 }
 
 /// How long a node takes that is away for `count` blocks of three frags, 50 ms from everybody.
-fn time_for(questions: usize, count: u64, len: usize) -> Duration {
-    let mut config = config(RoutePolicy::Fixed(Route::Direct), 0.0);
+fn time_for(config: &Config, questions: usize, count: u64, len: usize) -> Duration {
+    let mut config = config.clone();
     (config.catch_up.questions, config.catch_up.blocks) = (questions, 600);
     let mut net = with(&config);
     blocks(&mut net, 1..=2, 1_000);
@@ -841,7 +843,8 @@ fn time_for(questions: usize, count: u64, len: usize) -> Duration {
 #[test]
 fn several_questions_at_a_time_close_a_gap_over_a_long_path_in_a_part_of_the_time() {
     for (count, len) in [(512, 3_000), (48, 300_000)] {
-        let [one, many] = [1, 8].map(|questions| time_for(questions, count, len));
+        let config = config(RoutePolicy::Fixed(Route::Direct), 0.0);
+        let [one, many] = [1, 8].map(|questions| time_for(&config, questions, count, len));
         println!("{count} blocks of 3 x {len} bytes, 100 ms: one question {one:?}, eight {many:?}");
         assert!(many * 3 < one, "{count} blocks of {len}: {one:?} {many:?}");
     }
