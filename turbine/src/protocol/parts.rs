@@ -121,7 +121,7 @@ impl Parts {
             delivery: Delivery::new(config),
             relaying: Relaying::default(),
             leading,
-            repair: Repair::new(&config.repair, config.guests_bps),
+            repair: Repair::new(config),
             fallback: Fallback::new(config.gossip),
             evidence: EvidenceBook::default(),
             scout: Delivery::scout(config),

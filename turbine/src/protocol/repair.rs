@@ -41,6 +41,9 @@
 //! noticing gaps; asking for k − have shreds at once, with what is there as a bitmap, saves a
 //! round trip a shred. Tips are a small anti-entropy: without them nobody notices the loss of
 //! what was sent last.
+//!
+//! [`RepairConfig::quiet`]: super::RepairConfig::quiet
+//! [`RepairConfig::memory`]: super::RepairConfig::memory
 
 mod answerers;
 mod answering;
@@ -60,7 +63,7 @@ use std::time::Duration;
 
 use fragcast_shredder::{MessageKey, RecoveredSet, SetHeader, SetKey, ShreddedMessage};
 
-use super::config::RepairConfig;
+use super::config::Config;
 use super::ctx::Ctx;
 use super::delivery::Here;
 use crate::gossip::Mode;
@@ -105,15 +108,15 @@ pub(super) struct Repair {
 }
 
 impl Repair {
-    pub(super) fn new(config: &RepairConfig, guests_bps: u64) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         Self {
             wants: Wants::default(),
             requests: Requests::default(),
             answerers: Answerers::default(),
             silences: Silences::default(),
             debts: VecDeque::new(),
-            store: Store::new(config.memory),
-            budgets: Budgets::new(config, guests_bps),
+            store: Store::new(config.repair.memory),
+            budgets: Budgets::new(&config.repair, config.uplink_bps, config.guests_bps),
             encoded: Encoded::default(),
             telling: Telling::default(),
         }

@@ -25,6 +25,14 @@ const REQUEST_COST: usize = 100;
 /// The most that a request for a whole message is answered with: a frag of usual size. The
 /// asker knows the shape then, and asks for the rest by set.
 const MAX_WHOLE: usize = 160 * 1024;
+/// All members together are sent this part of the uplink at most, and one of them this part of that: so
+/// however many ask for however much, what is told unasked, such as tips, leaves as well.
+const UPLINK_SHARE: u64 = 2;
+const EACH_SHARE: u64 = 2;
+/// What all members may be sent at once, as the time that the uplink takes for it, since after a loss
+/// that many had they ask at the same moment; a few frames at least.
+const AT_ONCE_MS: u64 = 50;
+const LEAST_BURST: usize = 64 * 1024;
 /// A guest may be sent so much less than a member, and so much less at once.
 const GUESTS_SHARE: u64 = 5;
 const GUESTS_BURST: usize = 2;
@@ -42,53 +50,79 @@ struct Budget {
     message: Option<(MessageKey, Timestamp)>,
 }
 
-/// Budgets by peer. A bucket that is full again needs no entry.
+/// Budgets by peer, and what all of them have been sent. A bucket that is full again needs no entry.
 #[derive(Default)]
-struct Spent(BTreeMap<PeerKey, Budget>);
+struct Spent {
+    each: BTreeMap<PeerKey, Budget>,
+    together: Bucket,
+}
 
 impl Spent {
     /// The budget of a peer, if there is room for it.
     fn get(&mut self, now: Timestamp, peer: PeerKey) -> Option<&mut Budget> {
-        if !self.0.contains_key(&peer) && self.0.len() >= MAX_BUDGETS {
-            self.0.retain(|_, budget| !budget.bytes.is_full(now));
-            if self.0.len() >= MAX_BUDGETS {
+        if !self.each.contains_key(&peer) && self.each.len() >= MAX_BUDGETS {
+            self.each.retain(|_, budget| !budget.bytes.is_full(now));
+            if self.each.len() >= MAX_BUDGETS {
                 return None;
             }
         }
-        Some(self.0.entry(peer).or_default())
+        Some(self.each.entry(peer).or_default())
+    }
+
+    /// Takes `bytes` off a peer's budget and that of all. What all together have not is not taken off
+    /// its own.
+    fn take(&mut self, now: Timestamp, rates: &Rates, peer: PeerKey, bytes: u64) -> bool {
+        let Some(mut own) = self.get(now, peer).map(|budget| budget.bytes) else { return false };
+        let fits =
+            own.take(now, &rates.each, bytes) && self.together.take(now, &rates.together, bytes);
+        if fits && let Some(budget) = self.each.get_mut(&peer) {
+            budget.bytes = own;
+        }
+        fits
     }
 }
 
-/// What each peer may still be sent, and all guests together. Guests, of whom anybody can make many,
-/// have entries of their own and take none from members.
+/// The rates of one class of peers.
+struct Rates {
+    each: Rate,
+    together: Rate,
+}
+
+/// What each peer may still be sent, and all of its class together. Guests, of whom anybody can make
+/// many, have entries of their own and take none from members.
 pub(super) struct Budgets {
-    rate: Rate,
-    rate_of_guest: Rate,
-    rate_of_guests: Rate,
+    of_members: Rates,
+    of_guests: Rates,
     members: Spent,
     guests: Spent,
-    spent_by_guests: Bucket,
 }
 
 impl Budgets {
-    pub(super) fn new(config: &RepairConfig, guests_bps: u64) -> Self {
+    /// Within these settings, of a node with this uplink that sends guests so much.
+    pub(super) fn new(config: &RepairConfig, uplink_bps: u64, guests_bps: u64) -> Self {
         // Eight bits a byte: as many bytes in eight seconds as bits in one.
         let rate = |bps: u64, burst: usize| {
             Rate::new(bps.max(1_000), Duration::from_secs(8), burst as u64)
         };
-        let (bps, burst) = (config.answer_bps, config.answer_burst);
+        let burst = config.answer_burst;
+        let all = uplink_bps / UPLINK_SHARE;
+        let bps = config.answer_bps.min(all / EACH_SHARE);
+        let at_once = usize::try_from(uplink_bps / 8 * AT_ONCE_MS / 1_000).unwrap_or(usize::MAX);
+        let at_once = at_once.max(LEAST_BURST);
+        let own = burst.min(at_once / EACH_SHARE as usize);
         Self {
-            rate: rate(bps, burst),
-            rate_of_guest: rate(bps / GUESTS_SHARE, burst / GUESTS_BURST),
-            rate_of_guests: rate(guests_bps / ANSWERS_SHARE, burst),
+            of_members: Rates { each: rate(bps, own), together: rate(all, at_once) },
+            of_guests: Rates {
+                each: rate(bps / GUESTS_SHARE, burst / GUESTS_BURST),
+                together: rate(guests_bps / ANSWERS_SHARE, burst),
+            },
             members: Spent::default(),
             guests: Spent::default(),
-            spent_by_guests: Bucket::default(),
         }
     }
 
-    /// Takes `bytes` off a peer's budget, and of a guest off that of all guests, or says that there
-    /// is not so much left, or that enough waits for guests.
+    /// Takes `bytes` off a peer's budget and that of all of its class, or says that there is not so much
+    /// left, or that enough waits for guests.
     pub(super) fn take(&mut self, ctx: &Ctx, peer: PeerKey, bytes: usize) -> bool {
         match ctx.peers.is_guest(peer) {
             true => {
@@ -99,24 +133,15 @@ impl Budgets {
     }
 
     fn take_of_member(&mut self, now: Timestamp, peer: PeerKey, bytes: usize) -> bool {
-        let budget = self.members.get(now, peer);
-        budget.is_some_and(|budget| budget.bytes.take(now, &self.rate, bytes as u64))
+        self.members.take(now, &self.of_members, peer, bytes as u64)
     }
 
     fn take_of_guest(&mut self, now: Timestamp, peer: PeerKey, bytes: usize) -> bool {
-        let Some(budget) = self.guests.get(now, peer) else { return false };
-        let (bytes, mut own) = (bytes as u64, budget.bytes);
-        // What all together have not is not taken off its own.
-        let fits = own.take(now, &self.rate_of_guest, bytes)
-            && self.spent_by_guests.take(now, &self.rate_of_guests, bytes);
-        if fits {
-            budget.bytes = own;
-        }
-        fits
+        self.guests.take(now, &self.of_guests, peer, bytes as u64)
     }
 
     const fn of(&mut self, guest: bool) -> &mut BTreeMap<PeerKey, Budget> {
-        if guest { &mut self.guests.0 } else { &mut self.members.0 }
+        if guest { &mut self.guests.each } else { &mut self.members.each }
     }
 
     /// Whether a peer has not been sent a message just now.
@@ -128,8 +153,8 @@ impl Budgets {
 
     /// A peer is none any more.
     pub(super) fn forget(&mut self, peer: PeerKey) {
-        self.members.0.remove(&peer);
-        self.guests.0.remove(&peer);
+        self.members.each.remove(&peer);
+        self.guests.each.remove(&peer);
     }
 
     /// A peer was sent a message.
@@ -221,7 +246,7 @@ mod tests {
     fn a_budget_has_a_burst_and_a_rate_and_forgets_who_is_quiet() {
         let config =
             RepairConfig { answer_bps: 8_000_000, answer_burst: 10_000, ..Default::default() };
-        let mut budgets = Budgets::new(&config, 8_000_000);
+        let mut budgets = Budgets::new(&config, 1_000_000_000, 8_000_000);
         let take =
             |budgets: &mut Budgets, now, peer, bytes| budgets.take_of_member(now, peer, bytes);
         let start = Timestamp::from_nanos(5);
@@ -234,16 +259,16 @@ mod tests {
         for peer in 0..MAX_BUDGETS as u32 + 10 {
             take(&mut budgets, later, PeerKey::from(peer), 1);
         }
-        assert_eq!(budgets.members.0.len(), MAX_BUDGETS);
+        assert_eq!(budgets.members.each.len(), MAX_BUDGETS);
         assert!(take(&mut budgets, later + Duration::from_secs(1), PeerKey::from(9_999), 1));
-        assert_eq!(budgets.members.0.len(), 1);
+        assert_eq!(budgets.members.each.len(), 1);
     }
 
     #[test]
     fn guests_have_a_budget_together_and_shut_out_no_member() {
         let config =
             RepairConfig { answer_bps: 8_000_000, answer_burst: 100_000, ..Default::default() };
-        let mut budgets = Budgets::new(&config, 8_000_000);
+        let mut budgets = Budgets::new(&config, 1_000_000_000, 8_000_000);
         let start = Timestamp::from_nanos(5);
         let mut take = |now, guests: std::ops::Range<u32>, bytes| {
             let guests = guests.map(PeerKey::from);
@@ -255,7 +280,7 @@ mod tests {
         // Half of a megabyte a second.
         let later = start + Duration::from_millis(100);
         assert_eq!(take(later, 1..1_000, 10_000), 5);
-        assert!(budgets.guests.0.len() <= MAX_BUDGETS);
+        assert!(budgets.guests.each.len() <= MAX_BUDGETS);
         assert!(budgets.take_of_member(later, PeerKey::from(99_999), 100_000));
     }
 }

@@ -20,7 +20,7 @@ fn key(message: u16) -> MessageKey {
 /// Node 8 of 24, to whose peers the round trips take so many ms.
 fn scene(millis: impl Fn(u32) -> Option<u64>) -> (Ctx, Repair) {
     let config = Config::new(CHAIN);
-    let repair = Repair::new(&config.repair, config.guests_bps);
+    let repair = Repair::new(&config);
     let mut ctx = ctx(&World::new(&[1; MEMBERS as usize], 1), 8, config);
     for (n, millis) in (0..MEMBERS).filter_map(|n| Some((n, millis(n)?))) {
         ctx.round_trips.take(ctx.now, peer(n), Duration::from_millis(millis));

@@ -110,6 +110,17 @@ fn who_catches_up_keeps_neither_repair_nor_tips_waiting() {
 }
 
 #[test]
+fn who_asks_for_shreds_without_end_keeps_neither_others_nor_tips_waiting() {
+    let mut net = narrow();
+    let ask = |nonce| repair_request(nonce + 10, 40 + nonce % 11);
+    let sent = sent(&mut net, &[peer(2), peer(4)], ask, peer(3));
+    let (at, tips) = (answered(&sent, peer(3)), without_tips(&sent));
+    assert!(at <= SOON && tips <= TIPS, "{at:?}, {tips:?} without tips");
+    let repair = net.nodes[1].egress().sent(Lane::Repair);
+    assert!(repair > 1_500_000, "{repair}: half of the uplink");
+}
+
+#[test]
 fn a_guest_that_catches_up_keeps_no_other_guest_waiting() {
     let mut net = narrow();
     let now = net.now;
