@@ -86,13 +86,11 @@ impl Parts {
         let was_guest = self.ctx.is_guest;
         let joining: Vec<PeerKey> = change.joined.iter().map(|(key, _)| *key).collect();
         self.change_epochs(change, gone);
-        // Before any shred that peers who have not taken the epoch cannot check.
-        let hello = self.hello();
-        self.ctx.send_control_to_everybody(Lane::Data, &hello, None);
-        let terms = Control::Terms(self.terms());
-        self.ctx.send_control_to_everybody(Lane::Data, &terms, None);
-        for signed in delegations {
-            self.ctx.send_control_to_everybody(Lane::Bulk, &Control::Delegation(signed), None);
+        // Before any shred that peers who have not taken the epoch, or know no delegation of its
+        // leader, cannot check.
+        let first = [self.hello(), Control::Terms(self.terms())];
+        for frame in first.into_iter().chain(delegations.into_iter().map(Control::Delegation)) {
+            self.ctx.send_control_to_everybody(Lane::Data, &frame, None);
         }
         let table = self.ctx.epochs.newest().epoch().members().hash();
         let plans = self.leading.iter().flat_map(|leading| leading.frames(Some(table)));
