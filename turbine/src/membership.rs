@@ -45,6 +45,11 @@ impl From<WireAddr> for SocketAddr {
     }
 }
 
+/// An address as records have it: IPv4 as itself where an IPv6 socket maps it, and without a scope.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// A member's statement about itself.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct RecordBody {

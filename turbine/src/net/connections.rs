@@ -19,6 +19,7 @@ use super::inbox::{FrameRoom, Inbox};
 use super::snapshot::LinkSnapshot;
 use super::streams::{self, Class, Writer};
 use super::tally::Tally;
+use super::transport::remote;
 use super::{LogLimit, PER_PEER};
 use crate::counts::labelled;
 use crate::peer::{PeerId, PeerKey};
@@ -144,7 +145,7 @@ impl Connections {
     /// Where a connected peer is.
     pub(super) fn address(&self, peer: PeerKey) -> Option<IpAddr> {
         let newest = self.peers.get(&peer)?.entries.last()?;
-        Some(newest.connection.remote_address().ip())
+        Some(remote(&newest.connection).ip())
     }
 
     /// The watch that tells whenever a peer is connected; `None` if it is not known.

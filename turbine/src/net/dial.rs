@@ -284,6 +284,36 @@ mod tests {
         EpochsView::new(vec![Arc::new(epoch)]).unwrap()
     }
 
+    /// A leader that listens on both families counts whom it calls over IPv4.
+    #[tokio::test]
+    async fn an_ipv4_address_that_an_ipv6_socket_has_called_is_that_of_the_record() {
+        let Ok(both) = transport::bind("[::]:0".parse().unwrap()) else {
+            println!("SKIPPED: this machine has no IPv6");
+            return;
+        };
+        let keys = [1, 2].map(|n| SigningKey::from_bytes(&[n; 32]));
+        let socket = transport::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let at = socket.local_addr().unwrap();
+        let id = PeerId(keys[1].verifying_key().to_bytes());
+        let (_published, epochs) = watch::channel(Arc::new(epochs(&keys, at)));
+        let transport = transport::config(&NetConfig::default());
+        let tls = tls::server(&keys[1], epochs.clone(), false).unwrap();
+        let mut server = ServerConfig::with_crypto(Arc::new(tls));
+        server.transport_config(transport.clone());
+        let endpoint = |server, socket| {
+            let runtime = Arc::new(quinn::TokioRuntime);
+            Endpoint::new(quinn::EndpointConfig::default(), server, socket, runtime).unwrap()
+        };
+        let server = endpoint(Some(server), socket);
+        tokio::spawn(async move { server.accept().await.unwrap().await.unwrap().closed().await });
+        let mut config = ClientConfig::new(Arc::new(tls::client(&keys[0], id).unwrap()));
+        config.transport_config(transport);
+        let called = endpoint(None, both).connect_with(config, at, "fragcast").unwrap();
+        let connection = called.await.unwrap();
+        assert!(connection.remote_address().is_ipv6(), "as the socket says it");
+        assert_eq!(transport::remote(&connection), at);
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[expect(clippy::disallowed_methods, reason = "how often in what time is the question")]
     async fn a_peer_that_closes_at_once_is_called_ever_more_seldom() {

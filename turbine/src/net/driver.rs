@@ -23,9 +23,11 @@ use super::link::{DriverLink, GossipInput};
 use super::listen::Call;
 use super::probes::Probes;
 use super::tally::Tally;
+use super::transport::remote;
 use super::{Clock, Snapshot};
 use crate::egress::{Payload, Transmit};
 use crate::epoch::EpochsView;
+use crate::membership::canonical;
 use crate::peer::{PeerId, PeerKey};
 use crate::planner::PlanDraft;
 use crate::protocol::{BroadcastError, EpochChange, Event, Protocol};
@@ -391,7 +393,7 @@ impl Driver {
             }
             Change::Up { peer, connection, outgoing } => {
                 if let Some(id) = self.peer(peer).filter(|_| outgoing) {
-                    let (now, address) = (self.clock.now(), connection.remote_address());
+                    let (now, address) = (self.clock.now(), remote(&connection));
                     self.protocol.handle_reached(now, &id, address);
                 }
                 let added = self.connections.add(peer, connection, outgoing);
@@ -433,7 +435,7 @@ impl Driver {
     /// whether anything has changed.
     fn stranger(&mut self, id: PeerId, connection: Connection) -> bool {
         let now = self.clock.now();
-        let address = connection.remote_address().ip();
+        let address = remote(&connection).ip();
         let known = self.protocol.epochs().peers().key(&id);
         let refuse = |why: &[u8]| {
             connection.close(VarInt::from_u32(1), why);
@@ -470,6 +472,7 @@ impl Driver {
         let me = self.protocol.me();
         let key = self.protocol.handle_contact(self.clock.now(), id).filter(|key| *key != me);
         let Some(key) = key else { return false };
+        addresses.iter_mut().for_each(|address| *address = canonical(*address));
         addresses.truncate(CONTACT_ADDRESSES);
         self.contacts.lock().unwrap_or_else(PoisonError::into_inner).insert(id, addresses);
         self.guests.give_back(key);

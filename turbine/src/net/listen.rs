@@ -18,6 +18,7 @@ use super::tls::peer_of;
 use super::unwelcome::Unwelcome;
 use crate::counts::labelled;
 use crate::epoch::EpochsView;
+use crate::membership::canonical;
 use crate::peer::{PeerId, PeerKey};
 use crate::time::Timestamp;
 
@@ -169,11 +170,6 @@ impl Known {
     }
 }
 
-/// IPv4 as itself where an IPv6 socket maps it.
-fn canonical(socket: SocketAddr) -> SocketAddr {
-    SocketAddr::new(socket.ip().to_canonical(), socket.port())
-}
-
 /// The addresses of all members.
 pub(super) fn member_addresses(epochs: &EpochsView) -> BTreeSet<IpAddr> {
     let members = epochs.members().map(|(_, member)| member);
@@ -197,7 +193,7 @@ pub(super) async fn listen(
     let mut known = Known::new(epochs.clone());
     let failed = Failed::new();
     while let Some(incoming) = endpoint.accept().await {
-        let from = incoming.remote_address();
+        let from = canonical(incoming.remote_address());
         let member = known.has(from.ip());
         // Others behind its address do not keep a member waiting.
         let welcome = || known.at(from).is_some_and(|peer| !bars.is_barred(peer));
@@ -277,7 +273,7 @@ fn admit(
     counts: &Arc<Mutex<Counts>>,
     calls: &Tally<Call>,
 ) -> Option<(Incoming, Slot)> {
-    let address = incoming.remote_address().ip().to_canonical();
+    let address = canonical(incoming.remote_address()).ip();
     let proven = incoming.remote_address_validated();
     let mut now = Slot::lock(counts);
     let refusal = if now.handshakes.taken() + now.connections >= limits.connections {

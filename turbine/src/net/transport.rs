@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{Connection, IdleTimeout, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{FixedWindow, NetConfig, NetError};
+use crate::membership::canonical;
 
 /// A path must carry this much UDP payload for shreds to travel as datagrams.
 const MTU: u16 = 1200;
@@ -38,6 +39,11 @@ pub(super) fn config(net: &NetConfig) -> Arc<TransportConfig> {
         .max_idle_timeout(IdleTimeout::try_from(net.idle_timeout).ok())
         .congestion_controller_factory(Arc::new(FixedWindow::new(net.uplink_bps)));
     Arc::new(transport)
+}
+
+/// Where the peer of a connection is, as its record says it: an IPv6 socket maps IPv4 addresses.
+pub(super) fn remote(connection: &Connection) -> SocketAddr {
+    canonical(connection.remote_address())
 }
 
 /// Binds a UDP socket with large buffers: a burst that overruns them is lost.

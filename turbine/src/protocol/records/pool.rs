@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::membership::MemberRecord;
+use crate::membership::{MemberRecord, canonical};
 use crate::outcome::Outcome;
 use crate::peer::PeerId;
 use crate::tables::Prefixes;
@@ -232,9 +232,10 @@ impl Pool {
         gone.iter().for_each(|peer| drop(self.remove(peer)));
     }
 
-    /// A handshake with a peer's key has succeeded at an address.
+    /// A handshake with a peer's key has succeeded at an address, as a socket says it.
     pub(in crate::protocol) fn reached(&mut self, peer: &PeerId, address: SocketAddr) {
         if let Some(kept) = self.records.get_mut(peer) {
+            let address = canonical(address);
             kept.reached |= kept.record.addresses().any(|of| of == address);
         }
     }

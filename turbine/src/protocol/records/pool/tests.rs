@@ -166,6 +166,14 @@ fn an_address_counts_after_a_handshake_there() {
 }
 
 #[test]
+fn an_address_that_an_ipv6_socket_maps_is_that_of_the_record() {
+    let mut pool = pool();
+    pool.take(now(), at(1, NOW, "203.0.113.1:9300"), false, Word::Other);
+    pool.reached(&id(1), "[::ffff:203.0.113.1]:9300".parse().unwrap());
+    assert!(pool.iter().all(|(_, reached)| reached));
+}
+
+#[test]
 fn only_buckets_that_differ_are_sent_and_a_long_difference_ends() {
     let (mut one, mut other) = (pool(), pool());
     for n in 0..200 {
