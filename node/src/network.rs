@@ -223,7 +223,7 @@ impl NetworkFile {
         let members = (1..).zip(&self.members).map(|(number, entry)| {
             let record: MemberRecord =
                 entry.record.parse().map_err(|reason| NetworkError::Record { number, reason })?;
-            Ok(Member { record, weight: entry.weight })
+            Ok(Member::new(record, entry.weight))
         });
         let members =
             Membership::new(self.chain_id, members.collect::<Result<_, NetworkError>>()?)?;

@@ -94,7 +94,7 @@ impl Network {
                 coordinates: [0; 4],
                 addresses: vec![SocketAddr::from(([127, 0, 0, 1], 9300)).into()],
             };
-            Member { record: body.sign(key), weight: 1 }
+            Member::new(body.sign(key), 1)
         };
         let members = Membership::new(CHAIN, identities.iter().map(member).collect())?;
 

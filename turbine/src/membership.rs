@@ -13,6 +13,10 @@ use fragcast_shredder::codec::{self, DecodeError};
 
 use crate::peer::PeerId;
 
+mod reached;
+
+pub use reached::Reached;
+
 /// A member's place in the table.
 pub type PeerIndex = u32;
 
@@ -42,6 +46,14 @@ impl From<SocketAddr> for WireAddr {
 impl From<WireAddr> for SocketAddr {
     fn from(addr: WireAddr) -> Self {
         Self::new(Ipv6Addr::from(addr.ip).to_canonical(), addr.port)
+    }
+}
+
+/// Whether an address is of a private, link-local or loopback network.
+pub fn is_private(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
 
@@ -95,6 +107,10 @@ pub enum MembershipError {
     /// No address, or too many.
     #[error("the record of {0} has no address, or more than {MAX_ADDRESSES}")]
     Addresses(PeerId),
+    /// Addresses of private networks, or of one machine, beside public ones: whoever dials them all
+    /// would call strangers in its own network.
+    #[error("the record of {0} has addresses of a private network beside public ones")]
+    Mixed(PeerId),
     /// The same peer twice.
     #[error("{0} is listed twice")]
     Duplicate(PeerId),
@@ -130,6 +146,10 @@ impl MemberRecord {
         }
         if !(1..=MAX_ADDRESSES).contains(&self.body.addresses.len()) {
             return Err(MembershipError::Addresses(peer));
+        }
+        let private = self.addresses().filter(|address| is_private(address.ip())).count();
+        if private > 0 && private < self.body.addresses.len() {
+            return Err(MembershipError::Mixed(peer));
         }
         let signature = ed25519_dalek::Signature::from_bytes(&self.signature);
         VerifyingKey::from_bytes(&peer.0)
@@ -175,16 +195,35 @@ impl std::str::FromStr for MemberRecord {
     }
 }
 
-/// A member and its weight.
+/// A member, its weight, and where it is to be called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Its signed record.
     pub record: MemberRecord,
     /// Its stake; with zero it relays nothing while any member has stake.
     pub weight: u64,
+    /// The addresses of its record that count.
+    pub reached: Reached,
 }
 
 impl Member {
+    /// One of whose record all addresses count: of a network file, whose author vouches for them.
+    pub fn new(record: MemberRecord, weight: u64) -> Self {
+        let reached = Reached::all_of(&record);
+        Self { record, weight, reached }
+    }
+
+    /// The addresses that count: others are not dialled, and whoever calls from them is a stranger.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.reached.addresses(&self.record)
+    }
+
+    /// Whether at least one address counts, and none that its record does not have.
+    pub(crate) fn check_addresses(&self) -> Result<(), MembershipError> {
+        let fits = self.reached.fits(&self.record);
+        fits.then_some(()).ok_or(MembershipError::Addresses(self.peer()))
+    }
+
     /// The member's peer id.
     pub const fn peer(&self) -> PeerId {
         self.record.body.peer
@@ -221,15 +260,25 @@ impl Membership {
         if let Some(pair) = members.windows(2).find(|pair| pair[0].peer() == pair[1].peer()) {
             return Err(MembershipError::Duplicate(pair[0].peer()));
         }
-        let mut hasher = blake3::Hasher::new_derive_key("fragcast 2026 membership table v1");
+        // A table of which all addresses count says nothing of them.
+        let is_all = members.iter().all(|member| member.reached.is_all_of(&member.record));
+        let context = match is_all {
+            true => "fragcast 2026 membership table v1",
+            false => "fragcast 2026 membership table v2",
+        };
+        let mut hasher = blake3::Hasher::new_derive_key(context);
         hasher.update(&chain_id.to_le_bytes());
         for member in &members {
             if !known(&member.record) {
                 member.record.verify(chain_id)?;
+                member.check_addresses()?;
             }
             hasher.update(&member.peer().0);
             hasher.update(&member.weight.to_le_bytes());
             hasher.update(blake3::hash(&member.record.to_bytes()).as_bytes());
+            if !is_all {
+                hasher.update(&[member.reached.to_byte()]);
+            }
         }
         Ok(Self { members, hash: hasher.finalize().into() })
     }
@@ -284,7 +333,7 @@ pub fn sample(chain_id: u64, weights: &[u64]) -> (Membership, Vec<SigningKey>) {
                 coordinates: [0; 4],
                 addresses: vec![SocketAddr::from(([127, 0, 0, 1], 9)).into()],
             };
-            Member { record: body.sign(key), weight }
+            Member::new(body.sign(key), weight)
         })
         .collect();
     (Membership::new(chain_id, members).expect("records of our own"), keys)

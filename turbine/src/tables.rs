@@ -12,6 +12,11 @@
 //! know of, or leaves out peers that it is talking to. So a leader that is to lose its stake cannot
 //! throw out those who outvote it.
 //!
+//! A record is its member's word, and what a table says everybody dials. So a table says of each record
+//! which addresses count: those at which its leader has reached the member, and those that counted
+//! before. A leader that cannot reach an address, such as one without IPv6, leaves it out, and the
+//! member is one all the same; another leader adds it.
+//!
 //! A table changes only if its members, their weights, addresses or rates do. The record of a member
 //! that renews it every minute stays the one that the table before has; else there were another
 //! table with every term, and other plans.
@@ -21,18 +26,18 @@
 //! all have the same.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use fragcast_shredder::codec;
 
-use crate::membership::{Member, MemberRecord, Membership, MembershipError};
+use crate::membership::{Member, MemberRecord, Membership, MembershipError, Reached, is_private};
 use crate::peer::PeerId;
 use crate::rotation::first_block;
 
 /// Members of a table that is spread at most.
 pub const MAX_SPREAD: usize = 4_096;
 /// Bytes of the encoding of a table at most: 0.9 MB.
-pub const MAX_TABLE_LEN: usize = 8 + MAX_SPREAD * (MemberRecord::MAX_LEN + 8);
+pub const MAX_TABLE_LEN: usize = 8 + MAX_SPREAD * (MemberRecord::MAX_LEN + 9);
 /// Members without weight whose addresses are in one /24 (IPv4) or /48 (IPv6), at most. Loopback and
 /// private networks are exempt: networks for development live there.
 pub const MAX_OF_PREFIX: usize = 16;
@@ -54,23 +59,24 @@ pub enum Prefix {
 impl Prefix {
     /// The prefix of an address; `None` for one of a loopback, private or link-local network.
     pub fn of(ip: IpAddr) -> Option<Self> {
-        match ip.to_canonical() {
+        if is_private(ip) {
+            return None;
+        }
+        Some(match ip.to_canonical() {
             IpAddr::V4(ip) => {
                 let [a, b, c, _] = ip.octets();
-                let exempt = ip.is_loopback() || ip.is_private() || ip.is_link_local();
-                (!exempt).then_some(Self::V4([a, b, c]))
+                Self::V4([a, b, c])
             }
             IpAddr::V6(ip) => {
-                let exempt = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local();
                 let [a, b, c, d, e, f, ..] = ip.octets();
-                (!exempt).then_some(Self::V6([a, b, c, d, e, f]))
+                Self::V6([a, b, c, d, e, f])
             }
-        }
+        })
     }
 
-    /// Those of a record's addresses, each once.
-    pub fn of_record(record: &MemberRecord) -> impl Iterator<Item = Self> {
-        let all = record.addresses().filter_map(|address| Self::of(address.ip()));
+    /// Those of some addresses, each once.
+    pub fn of_all(addresses: impl Iterator<Item = SocketAddr>) -> impl Iterator<Item = Self> {
+        let all = addresses.filter_map(|address| Self::of(address.ip()));
         all.collect::<std::collections::BTreeSet<_>>().into_iter()
     }
 }
@@ -81,19 +87,19 @@ pub(crate) struct Prefixes(BTreeMap<Prefix, u16>);
 
 impl Prefixes {
     /// Whether one more with these addresses fits.
-    pub(crate) fn fits(&self, record: &MemberRecord) -> bool {
-        Prefix::of_record(record)
+    pub(crate) fn fits(&self, addresses: impl Iterator<Item = SocketAddr>) -> bool {
+        Prefix::of_all(addresses)
             .all(|prefix| self.0.get(&prefix).is_none_or(|n| usize::from(*n) < MAX_OF_PREFIX))
     }
 
     /// Counts a member.
-    pub(crate) fn add(&mut self, record: &MemberRecord) {
-        Prefix::of_record(record).for_each(|prefix| *self.0.entry(prefix).or_default() += 1);
+    pub(crate) fn add(&mut self, addresses: impl Iterator<Item = SocketAddr>) {
+        Prefix::of_all(addresses).for_each(|prefix| *self.0.entry(prefix).or_default() += 1);
     }
 
     /// A member that was counted is gone.
-    pub(crate) fn remove(&mut self, record: &MemberRecord) {
-        for prefix in Prefix::of_record(record) {
+    pub(crate) fn remove(&mut self, addresses: impl Iterator<Item = SocketAddr>) {
+        for prefix in Prefix::of_all(addresses) {
             if let Some(n) = self.0.get_mut(&prefix) {
                 *n -= 1;
                 if *n == 0 {
@@ -109,9 +115,12 @@ impl Prefixes {
 pub struct Candidate<'a> {
     /// The newest record that is alive.
     pub record: &'a MemberRecord,
-    /// Whether a handshake with its key has succeeded at one of its addresses.
-    pub reached: bool,
+    /// The addresses at which a handshake with its key has succeeded.
+    pub reached: Reached,
 }
+
+/// A record, and which of its addresses count.
+type Place<'a> = (&'a MemberRecord, Reached);
 
 /// Whether two records of one peer differ in anything but when they were made.
 fn says_the_same(one: &MemberRecord, other: &MemberRecord) -> bool {
@@ -121,7 +130,8 @@ fn says_the_same(one: &MemberRecord, other: &MemberRecord) -> bool {
 
 /// The table of these candidates: those with weight, the heaviest first, then those without who are
 /// members of `before` already, then those without who were reached; each by rising peer id, `max` in
-/// all. A member that says that it is elsewhere stays where it was until it was reached there.
+/// all. Addresses count at which a candidate was reached, and those of a member that did before. A member
+/// that says that it is elsewhere stays where it was until it was reached there.
 ///
 /// # Errors
 /// [`MembershipError`], of a record for another chain alone.
@@ -134,38 +144,43 @@ pub fn compose<'a>(
 ) -> Result<Membership, MembershipError> {
     let of_before = |peer: &PeerId| before.index(peer).and_then(|index| before.get(index));
     let known = |record: &MemberRecord| of_before(&record.body.peer);
-    let (mut weighed, mut others): (Vec<(u64, &MemberRecord)>, Vec<_>) = (Vec::new(), Vec::new());
+    let (mut weighed, mut others): (Vec<(u64, Place<'_>)>, Vec<Place<'_>>) =
+        (Vec::new(), Vec::new());
     for Candidate { record, reached } in candidates {
         // Everybody calls the addresses of a member: they are to be its own.
-        let member = known(record).map(|member| &member.record);
-        let moved = |old: &&MemberRecord| old.body.addresses != record.body.addresses;
-        let record = member.filter(|old| !reached && moved(old)).unwrap_or(record);
+        let place = match known(record) {
+            None if reached.is_none() => continue,
+            None => (record, reached),
+            Some(old) => match old.record.body.addresses != record.body.addresses {
+                true if reached.is_none() => (&old.record, old.reached),
+                _ => (record, reached.and(old.reached.carried(&old.record, record))),
+            },
+        };
         match weights.get(&record.body.peer).copied().unwrap_or(0) {
-            0 if reached || member.is_some() => others.push(record),
-            weight if weight > 0 && (reached || member.is_some()) => weighed.push((weight, record)),
-            _ => {}
+            0 => others.push(place),
+            weight => weighed.push((weight, place)),
         }
     }
     let max = max.min(MAX_SPREAD);
-    weighed.sort_by_key(|(weight, record)| (std::cmp::Reverse(*weight), record.body.peer));
+    weighed.sort_by_key(|(weight, (record, _))| (std::cmp::Reverse(*weight), record.body.peer));
     weighed.truncate(max);
-    others.sort_by_key(|record| (known(record).is_none(), record.body.peer));
+    others.sort_by_key(|(record, _)| (known(record).is_none(), record.body.peer));
     let mut prefixes = Prefixes::default();
     let room = max - weighed.len();
-    let fits = |record: &&MemberRecord| {
+    let fits = |(record, reached): &Place<'_>| {
         // Who is a member stays one.
-        let fits = known(record).is_some() || prefixes.fits(record);
+        let fits = known(record).is_some() || prefixes.fits(reached.addresses(record));
         if fits {
-            prefixes.add(record);
+            prefixes.add(reached.addresses(record));
         }
         fits
     };
-    let others: Vec<(u64, &MemberRecord)> =
-        others.into_iter().filter(fits).take(room).map(|record| (0, record)).collect();
-    let members = weighed.into_iter().chain(others).map(|(weight, record)| {
+    let others: Vec<(u64, Place<'_>)> =
+        others.into_iter().filter(fits).take(room).map(|place| (0, place)).collect();
+    let members = weighed.into_iter().chain(others).map(|(weight, (record, reached))| {
         let same = known(record).filter(|member| says_the_same(&member.record, record));
         let record = same.map_or(record, |member| &member.record);
-        Member { record: record.clone(), weight }
+        Member { record: record.clone(), weight, reached }
     });
     Membership::of_verified(chain_id, members.collect(), |_| true)
 }
@@ -246,10 +261,10 @@ pub fn judge(table: &Membership, known: &Known<'_>) -> Result<(), Unfit> {
     let mut prefixes = Prefixes::default();
     for member in table.members().iter().filter(|member| member.weight == 0) {
         // Who was a member before stays one: that table was taken.
-        if before.index(&member.peer()).is_none() && !prefixes.fits(&member.record) {
+        if before.index(&member.peer()).is_none() && !prefixes.fits(member.addresses()) {
             return Err(Unfit::Prefix);
         }
-        prefixes.add(&member.record);
+        prefixes.add(member.addresses());
     }
     let of_before = |peer: &PeerId| {
         before.index(peer).and_then(|index| before.get(index)).map_or(0, |member| member.weight)
@@ -289,11 +304,17 @@ pub fn judge(table: &Membership, known: &Known<'_>) -> Result<(), Unfit> {
 struct Row {
     record: MemberRecord,
     weight: u64,
+    reached: u8,
 }
 
-/// The encoding of a table: a list of members, each its record and its weight u64.
+/// The encoding of a table: a list of members, each its record, its weight u64, and a byte with a bit
+/// for each address that counts, the first in the lowest.
 pub fn encode(table: &Membership) -> Vec<u8> {
-    let row = |member: &Member| Row { record: member.record.clone(), weight: member.weight };
+    let row = |member: &Member| Row {
+        record: member.record.clone(),
+        weight: member.weight,
+        reached: member.reached.to_byte(),
+    };
     codec::encode(&table.members().iter().map(row).collect::<Vec<Row>>())
 }
 
@@ -308,7 +329,10 @@ pub fn decode(
     known: impl Fn(&MemberRecord) -> bool,
 ) -> Result<Membership, MembershipError> {
     let rows: Vec<Row> = codec::decode_exact::<_, { 4 * MAX_TABLE_LEN }>(bytes)?;
-    let members = rows.into_iter().map(|row| Member { record: row.record, weight: row.weight });
+    let members = rows.into_iter().map(|Row { record, weight, reached }| {
+        let reached = Reached::from_byte(reached);
+        Member { record, weight, reached }
+    });
     // The hash first: who sends another table causes no work worth mentioning, and nothing that is
     // wrong with it is the fault of the table that was asked for.
     let table = Membership::of_verified(chain_id, members.collect(), |_| true)
@@ -316,6 +340,7 @@ pub fn decode(
     if table.hash() != *hash {
         return Err(codec::DecodeError::Malformed.into());
     }
+    table.members().iter().try_for_each(Member::check_addresses)?;
     let mut new = table.members().iter().map(|member| &member.record).filter(|r| !known(r));
     new.try_for_each(|record| record.verify(chain_id))?;
     Ok(table)

@@ -90,7 +90,7 @@ impl World {
                 coordinates: [0; 4],
                 addresses: vec![(*at).into()],
             };
-            Member { record: body.sign(key), weight: 1 }
+            Member::new(body.sign(key), 1)
         });
         let members = Arc::new(Membership::new(CHAIN, members.collect()).unwrap());
         let gateway = GatewayKey::from_bytes([5; 32]).unwrap();

@@ -102,7 +102,7 @@ fn member_at(identity: &SigningKey, at: &[SocketAddr]) -> Member {
         coordinates: [0; 4],
         addresses: at.iter().map(|at| (*at).into()).collect(),
     };
-    Member { record: body.sign(identity), weight: 1 }
+    Member::new(body.sign(identity), 1)
 }
 
 struct World {

@@ -95,7 +95,7 @@ impl Network {
                 coordinates: [0; 4],
                 addresses: vec![address(member).into()],
             };
-            Member { record: body.sign(&identity(member)), weight: 1 }
+            Member::new(body.sign(&identity(member)), 1)
         });
         let members = Arc::new(Membership::new(CHAIN, members.collect()).expect("records"));
         let gateways = [gateway(0).address(), gateway(1).address()];

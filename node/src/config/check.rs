@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use fragcast_turbine::membership::MAX_ADDRESSES;
+use fragcast_turbine::membership::{MAX_ADDRESSES, is_private};
 use fragcast_turbine::peer::MAX_GUESTS;
 use fragcast_turbine::schedule::BLOCKS_PER_TERM;
 use fragcast_turbine::tables::MAX_SPREAD;
@@ -261,6 +261,12 @@ impl Config {
         if let Some(bad) = members.advertise.iter().find(|a| nowhere(a) || a.port() == 0) {
             let problem = format!("{bad} is no address at which others reach this node");
             return value("members.advertise", problem);
+        }
+        let private = members.advertise.iter().filter(|a| is_private(a.ip())).count();
+        if private > 0 && private < members.advertise.len() {
+            let problem = "has addresses of a private network beside public ones, which no node \
+                           takes: advertise either";
+            return value("members.advertise", problem.into());
         }
         if !(1..=MAX_SPREAD).contains(&members.max) {
             return value("members.max", format!("must be 1 to {MAX_SPREAD}"));

@@ -89,7 +89,8 @@ saved = {registry_saved:?}
 # Whether this node follows members who come and go, in tables that leaders name. auto: if the
 # network file has bootstrap addresses; off: it stays with the members of the network file.
 live = "{members_live}"
-# UDP addresses under which others reach this node, such as "203.0.113.1:9300", four at most.
+# UDP addresses under which others reach this node, such as "203.0.113.1:9300", four at most, all
+# public or all private. It is called at those at which a leader has reached it.
 # Empty: those of its record in the network file; without any it follows and is no member.
 advertise = {members_advertise:?}
 # Members of a table, 4096 at most.

@@ -62,6 +62,10 @@ fn mistakes_are_told_by_name() {
         ("[engine]\nurl = \"http://x\"", "engine.jwt_secret"),
         ("[p2p]\nreassembly_mib = 1", "reassembly_mib"),
         (
+            "[members]\nadvertise = [\"203.0.113.1:9300\", \"10.0.0.1:9300\"]",
+            "private network beside public ones",
+        ),
+        (
             "[execution]\nsource = \"witness\"",
             "unknown variant `witness`, expected `genesis` or `client`",
         ),

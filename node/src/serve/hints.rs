@@ -21,7 +21,7 @@ fn unreachable(local: SocketAddr, me: PeerId, epochs: &EpochsView) -> (usize, us
     let (mut count, mut all) = (0, 0);
     for (_, member) in others {
         all += 1;
-        count += usize::from(!member.record.addresses().any(|to| reaches(local, to)));
+        count += usize::from(!member.addresses().any(|to| reaches(local, to)));
     }
     (count, all)
 }

@@ -150,11 +150,11 @@ impl Dialler {
         );
     }
 
-    /// Where a peer may be: by the newest record, and by what this node was told of a contact.
+    /// Where a peer may be: by the newest table, and by what this node was told of a contact.
     fn addresses(&self, peer: &PeerId) -> Vec<SocketAddr> {
         let member = self.epochs.borrow().member(peer).cloned();
         let mut addresses: Vec<SocketAddr> =
-            member.iter().flat_map(|member| member.record.addresses()).collect();
+            member.iter().flat_map(|member| member.addresses()).collect();
         let contacts = self.contacts.lock().unwrap_or_else(PoisonError::into_inner);
         let more = contacts.get(peer).into_iter().flatten().copied();
         let more: Vec<SocketAddr> = more.filter(|more| !addresses.contains(more)).collect();
@@ -272,7 +272,7 @@ mod tests {
                 coordinates: [0; 4],
                 addresses,
             };
-            Member { record: body.sign(key), weight: 1 }
+            Member::new(body.sign(key), 1)
         };
         let members = vec![
             member(&keys[0], vec![std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into()]),

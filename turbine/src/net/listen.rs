@@ -156,9 +156,9 @@ impl Known {
             }
             self.of = Some(Arc::clone(&view));
             self.addresses = member_addresses(&view);
-            let sockets = view.members().flat_map(|(peer, member)| {
-                member.record.addresses().map(move |at| (canonical(at), peer))
-            });
+            let sockets = view
+                .members()
+                .flat_map(|(peer, member)| member.addresses().map(move |at| (canonical(at), peer)));
             self.sockets = sockets.collect();
         }
         self.addresses.contains(&address.to_canonical())
@@ -170,10 +170,10 @@ impl Known {
     }
 }
 
-/// The addresses of all members.
+/// The addresses of all members at which they were reached.
 pub(super) fn member_addresses(epochs: &EpochsView) -> BTreeSet<IpAddr> {
     let members = epochs.members().map(|(_, member)| member);
-    members.flat_map(|member| member.record.addresses()).map(|at| at.ip().to_canonical()).collect()
+    members.flat_map(|member| member.addresses()).map(|at| at.ip().to_canonical()).collect()
 }
 
 /// Accepts until the endpoint closes.

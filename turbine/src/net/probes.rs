@@ -1,6 +1,6 @@
-//! Calling newcomers back: whether a key answers at the address that its record says.
+//! Calling newcomers back: whether a key answers at each address that its record says.
 //!
-//! A call is one handshake and a goodbye. That it succeeds is told to the protocol, that it does not
+//! A call is one handshake at each of four addresses at most, and a goodbye. That it succeeds is told to the protocol, that it does not
 //! to nobody. The protocol gives eight newcomers a second at most, so what anybody can have this node
 //! send to an address that is not his is a few packets of a handshake, from one node of the network at
 //! a time: less than his record cost him.
@@ -52,26 +52,32 @@ impl Probes {
         let timeout = self.timeout;
         self.calls.spawn(async move {
             let peer = probe.peer;
+            // Side by side: addresses that do not answer keep the place no longer than one.
+            let mut calls = JoinSet::new();
             for address in probe.addresses {
                 let Ok(tls) = tls::client(&identity, peer) else { return };
                 let mut config = ClientConfig::new(Arc::new(tls));
                 config.transport_config(Arc::clone(&transport));
+                // An address of a family that the socket has not is not called.
                 let Ok(connecting) = endpoint.connect_with(config, address, "fragcast") else {
                     continue;
                 };
-                match tokio::time::timeout(timeout, connecting).await {
-                    Ok(Ok(connection)) => {
-                        // Nobody listens any more: the driver ends.
-                        let _ = changes.send(Change::Reached(peer, address)).await;
-                        connection.close(VarInt::from_u32(0), b"called back");
-                        return;
+                let changes = changes.clone();
+                calls.spawn(async move {
+                    match tokio::time::timeout(timeout, connecting).await {
+                        Ok(Ok(connection)) => {
+                            // Nobody listens any more: the driver ends.
+                            let _ = changes.send(Change::Reached(peer, address)).await;
+                            connection.close(VarInt::from_u32(0), b"called back");
+                        }
+                        Ok(Err(error)) => {
+                            tracing::debug!(?peer, %address, %error, "a newcomer does not answer");
+                        }
+                        Err(_) => tracing::debug!(?peer, %address, "a newcomer does not answer"),
                     }
-                    Ok(Err(error)) => {
-                        tracing::debug!(?peer, %address, %error, "a newcomer does not answer");
-                    }
-                    Err(_) => tracing::debug!(?peer, %address, "a newcomer does not answer"),
-                }
+                });
             }
+            while calls.join_next().await.is_some() {}
         });
     }
 

@@ -23,7 +23,7 @@ use super::ctx::Ctx;
 use crate::bucket::{Bucket, Rate};
 use crate::control::{Control, MAX_RECORDS_LEN, Records, RecordsPull};
 use crate::egress::Lane;
-use crate::membership::{MAX_ADDRESSES, RecordBody, WireAddr};
+use crate::membership::{MAX_ADDRESSES, Reached, RecordBody, WireAddr};
 use crate::outcome::Outcome;
 use crate::peer::{PeerId, PeerKey};
 use crate::shuffle::Stream;
@@ -132,7 +132,7 @@ impl RecordBook {
     pub(super) fn keep_tables(&mut self, ctx: &Ctx) {
         for epoch in ctx.epochs.view().epochs() {
             for member in epoch.members().members() {
-                self.pool.keep_known(unix(ctx), &member.record);
+                self.pool.keep_known(unix(ctx), &member.record, member.reached);
             }
         }
     }
@@ -243,7 +243,9 @@ impl RecordBook {
             coordinates: [0; 4],
             addresses: own.addresses.iter().map(|address| WireAddr::from(*address)).collect(),
         };
-        self.pool.keep_known(unix(ctx), &body.sign(identity));
+        // Where it is it knows itself.
+        let record = body.sign(identity);
+        self.pool.keep_known(unix(ctx), &record, Reached::all_of(&record));
     }
 
     fn pull(&mut self, ctx: &mut Ctx, peer: PeerKey) {

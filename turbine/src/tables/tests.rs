@@ -4,7 +4,7 @@ use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 
 use super::*;
-use crate::membership::{RecordBody, sample};
+use crate::membership::{RecordBody, canonical, sample};
 
 const CHAIN: u64 = 5;
 
@@ -14,14 +14,18 @@ fn key(n: u32) -> SigningKey {
 }
 
 fn record(n: u32, sequence: u64, address: &str) -> MemberRecord {
-    let address: SocketAddr = address.parse().unwrap();
+    record_at(n, sequence, &[address])
+}
+
+fn record_at(n: u32, sequence: u64, addresses: &[&str]) -> MemberRecord {
+    let addresses = addresses.iter().map(|at| at.parse::<SocketAddr>().unwrap().into());
     let body = RecordBody {
         chain_id: CHAIN,
         peer: PeerId(key(n).verifying_key().to_bytes()),
         sequence,
         uplink_kbps: 1_000,
         coordinates: [0; 4],
-        addresses: vec![address.into()],
+        addresses: addresses.collect(),
     };
     body.sign(&key(n))
 }
@@ -30,8 +34,13 @@ fn local(n: u32) -> MemberRecord {
     record(n, 1_700_000_000_000, "127.0.0.1:9300")
 }
 
+fn candidate(record: &MemberRecord, reached: bool) -> Candidate<'_> {
+    let reached = if reached { Reached::all_of(record) } else { Reached::NONE };
+    Candidate { record, reached }
+}
+
 fn all(records: &[MemberRecord]) -> impl Iterator<Item = Candidate<'_>> {
-    records.iter().map(|record| Candidate { record, reached: true })
+    records.iter().map(|record| candidate(record, true))
 }
 
 fn weights(of: &[(u32, u64)]) -> Weights {
@@ -56,10 +65,8 @@ fn those_with_weight_come_first_and_nobody_comes_who_was_not_reached() {
     let records: Vec<MemberRecord> = (0..6).map(local).collect();
     let weights = weights(&[(1, 5), (3, 9), (4, 5), (99, 7)]);
     let compose = |reached: &[u32], before: &Membership, max| {
-        let candidates = records
-            .iter()
-            .zip(0..)
-            .map(|(record, n)| Candidate { record, reached: reached.contains(&n) });
+        let candidates =
+            records.iter().zip(0..).map(|(record, n)| candidate(record, reached.contains(&n)));
         compose(CHAIN, candidates, &weights, before, max).unwrap()
     };
     let one = compose(&[0, 1, 3, 4], &none(), 10);
@@ -90,9 +97,54 @@ fn a_renewed_record_makes_no_other_table() {
     let index = after.index(&local(2).body.peer).unwrap();
     assert_eq!(after.get(index).unwrap().record.body.sequence, 1_800_000_000_000);
     // Until it was reached there it stays where it was: all would call where it says that it is.
-    let claims = all_new.iter().map(|record| Candidate { record, reached: false });
+    let claims = all_new.iter().map(|record| Candidate { record, reached: Reached::NONE });
     let stays = compose(CHAIN, claims, &Weights::new(), &before, 10).unwrap();
     assert_eq!(stays.get(stays.index(&local(2).body.peer).unwrap()).unwrap().record, local(2));
+}
+
+#[test]
+fn of_a_record_those_addresses_count_at_which_its_member_was_reached() {
+    let (four, six, far) = ("203.0.113.1:9300", "[2001:db8::1]:9300", "198.51.100.7:9300");
+    let at = |address: &str| -> SocketAddr { address.parse().unwrap() };
+    let make = |record: &MemberRecord, reached: &[&str], before: &Membership| {
+        let is = |of: SocketAddr| reached.iter().any(|reached| at(reached) == of);
+        let candidate = Candidate { record, reached: Reached::at(record, is) };
+        compose(CHAIN, [candidate], &Weights::new(), before, 10).unwrap()
+    };
+    let dialled = |table: &Membership| -> Vec<SocketAddr> {
+        table.members().iter().flat_map(Member::addresses).collect()
+    };
+    let both = record_at(0, 1, &[four, six]);
+    assert!(make(&both, &[], &none()).is_empty());
+    // A leader without IPv6, or a member whose IPv6 does not work: it is a member all the same.
+    let first = make(&both, &[four], &none());
+    assert_eq!(dialled(&first), [at(four)]);
+    assert_eq!(first.members()[0].record, both, "as its member signed it");
+    let bytes = encode(&first);
+    assert_eq!(decode(CHAIN, &first.hash(), &bytes, |_| false), Ok(first.clone()));
+    // The next leader has IPv6, and the one after it has not.
+    let second = make(&both, &[six], &first);
+    assert_eq!(dialled(&second), [at(four), at(six)]);
+    assert_ne!(first.hash(), second.hash());
+    assert_eq!(make(&both, &[four], &second).hash(), second.hash());
+    assert_eq!(second.hash(), Membership::new(CHAIN, vec![Member::new(both, 0)]).unwrap().hash());
+    // Who says that it is elsewhere as well is called where it was.
+    let more = record_at(0, 2, &[far, four, six]);
+    assert_eq!(dialled(&make(&more, &[], &second)), [at(four), at(six)]);
+    let third = make(&more, &[six], &second);
+    assert_eq!(dialled(&third), [at(four), at(six)], "and not where nobody has found it");
+    assert_eq!(dialled(&make(&more, &[far], &third)), [at(far), at(four), at(six)]);
+    // An address that its record has not counts nowhere.
+    let (mut strange, bits) = (first.members()[0].clone(), [0, 4, 0xff]);
+    for byte in bits {
+        strange.reached = Reached::from_byte(byte);
+        let refused = Err(MembershipError::Addresses(strange.peer()));
+        assert_eq!(Membership::new(CHAIN, vec![strange.clone()]), refused);
+        let forged = Membership::of_verified(CHAIN, vec![strange.clone()], |_| true).unwrap();
+        assert_eq!(decode(CHAIN, &forged.hash(), &encode(&forged), |_| true), refused);
+    }
+    let scoped: SocketAddr = "[::ffff:203.0.113.1%3]:9300".parse().unwrap();
+    assert_eq!(canonical(scoped), at(four));
 }
 
 #[test]
@@ -105,7 +157,7 @@ fn one_network_of_addresses_has_its_share_of_those_without_weight() {
     let heavy = weights(&(0..40).map(|n| (n, 1)).collect::<Vec<_>>());
     assert_eq!(compose(CHAIN, all(&records), &heavy, &none(), 100).unwrap().len(), 50);
     // Such a table of another leader's is not taken, by whoever does not have it yet.
-    let members = records.iter().map(|r| Member { record: r.clone(), weight: 0 });
+    let members = records.iter().map(|r| Member::new(r.clone(), 0));
     let lie = Membership::new(CHAIN, members.collect()).unwrap();
     let known =
         Known { before: &none(), weights: None, connected: &[], max: 100, latest: u64::MAX };
@@ -217,7 +269,7 @@ fn a_full_table_keeps_those_who_are_members() {
 fn bytes_that_are_another_table_are_malformed_whatever_is_wrong_with_them() {
     let (table, _) = sample(CHAIN, &[3, 2, 1]);
     let first = &table.members()[0];
-    let row = || Row { record: first.record.clone(), weight: 3 };
+    let row = || Row { record: first.record.clone(), weight: 3, reached: 1 };
     let twice = codec::encode(&vec![row(), row()]);
     let malformed = Err(MembershipError::Decode(codec::DecodeError::Malformed));
     assert_eq!(decode(CHAIN, &table.hash(), &twice, |_| false), malformed);
@@ -237,7 +289,7 @@ fn where_nobody_has_weight_members_are_counted() {
     assert_eq!(judge(&table(18), &known), Ok(()));
     assert_eq!(judge(&table(17), &known), Err(Unfit::Omits { omitted: 3, total: 20 }));
     assert_eq!(judge(&table(21), &known), Ok(()), "newcomers are welcome");
-    let one = vec![Member { record: records[20].clone(), weight: 1 }];
+    let one = vec![Member::new(records[20].clone(), 1)];
     let members = before.members().iter().cloned().chain(one).collect();
     let weighed = Membership::new(CHAIN, members).unwrap();
     assert_eq!(judge(&weighed, &known), Err(Unfit::Weights { differ: 1, total: 0 }));
@@ -268,11 +320,11 @@ fn a_table_is_read_back_and_a_false_one_is_not() {
 
 #[test]
 fn the_longest_table_is_sent_in_as_many_parts_as_are_allowed() {
-    let longest = 8 + MAX_SPREAD * (MemberRecord::MAX_LEN + 8);
+    let longest = 8 + MAX_SPREAD * (MemberRecord::MAX_LEN + 9);
     assert_eq!(longest, MAX_TABLE_LEN);
     const { assert!(crate::control::MAX_TABLE_PARTS <= 64) };
     let (table, _) = sample(CHAIN, &[1; 9]);
-    let one = MemberRecord::MAX_LEN - 3 * 18 + 8;
+    let one = MemberRecord::MAX_LEN - 3 * 18 + 9;
     assert_eq!(encode(&table).len(), 8 + 9 * one);
 }
 
@@ -292,7 +344,7 @@ proptest! {
         let records: Vec<(MemberRecord, bool)> = of.iter().map(|(n, _, reached)| (local(*n), *reached)).collect();
         let weights: Weights = of.iter().map(|(n, weight, _)| (local(*n).body.peer, *weight)).collect();
         let make = |records: &[(MemberRecord, bool)]| {
-            let all = records.iter().map(|(record, reached)| Candidate { record, reached: *reached });
+            let all = records.iter().map(|(record, reached)| candidate(record, *reached));
             compose(CHAIN, all, &weights, &none(), max).unwrap()
         };
         let one = make(&records);

@@ -8,7 +8,7 @@ use super::Parts;
 use crate::control::{Control, SignedTableNotice, TableNotice, TablePart};
 use crate::egress::Lane;
 use crate::epoch::MAX_EPOCHS;
-use crate::membership::{Membership, MembershipError};
+use crate::membership::{Membership, MembershipError, Reached};
 use crate::outcome::Outcome;
 use crate::peer::{PeerId, PeerKey};
 use crate::protocol::event::{Event, TableNews};
@@ -151,8 +151,10 @@ impl Parts {
             }
         };
         let pool = self.records.pool.iter();
-        let candidates =
-            pool.map(|(record, reached)| Candidate { record, reached: reached || all });
+        let candidates = pool.map(|(record, reached)| match all && reached.is_none() {
+            true => Candidate { record, reached: Reached::all_of(record) },
+            false => Candidate { record, reached },
+        });
         let (chain_id, max) = (self.ctx.config.chain_id, self.ctx.config.members.max);
         tables::compose(chain_id, candidates, weights, before, max).ok()
     }

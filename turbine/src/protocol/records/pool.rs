@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::membership::{MemberRecord, canonical};
+use crate::membership::{MemberRecord, Reached, canonical};
 use crate::outcome::Outcome;
 use crate::peer::PeerId;
 use crate::tables::Prefixes;
@@ -31,6 +31,9 @@ pub(in crate::protocol) const LIVE: u64 = 1_000_000_000_000;
 const AHEAD: Duration = Duration::from_secs(60);
 /// A peer that could not be reached is tried again after this long.
 const PROBE_AGAIN: Duration = Duration::from_secs(60);
+/// One that was reached at some of its addresses is called at the others after this long: it is a member
+/// without them, and those of a family that this node has not are never reached.
+const PROBE_REST: Duration = Duration::from_secs(600);
 
 /// The sequence of a record that is made now.
 pub(in crate::protocol) const fn sequence_at(now: Timestamp) -> u64 {
@@ -45,8 +48,8 @@ pub(in crate::protocol) fn latest_at(now: Timestamp) -> u64 {
 #[derive(Debug)]
 struct Kept {
     record: MemberRecord,
-    /// A handshake with its key succeeded at one of these addresses.
-    reached: bool,
+    /// The addresses at which a handshake with its key succeeded.
+    reached: Reached,
     probed_at: Option<Timestamp>,
     /// Neither a table nor a weight names it: it is counted in its prefixes.
     counted: bool,
@@ -99,22 +102,27 @@ impl Pool {
         self.get(&record.body.peer) == Some(record)
     }
 
-    /// All records with whether their peer was reached at an address of theirs, by rising peer id.
-    pub(in crate::protocol) fn iter(&self) -> impl Iterator<Item = (&MemberRecord, bool)> {
+    /// All records with the addresses at which their peer was reached, by rising peer id.
+    pub(in crate::protocol) fn iter(&self) -> impl Iterator<Item = (&MemberRecord, Reached)> {
         self.records.values().map(|kept| (&kept.record, kept.reached))
     }
 
-    /// Keeps a record that a table of this node's has: its signature was verified with it, and its
-    /// address counts.
+    /// Keeps a record that a table of this node's has: its signature was verified with it, and these of
+    /// its addresses count.
     /// One that is dead is not kept: a table has the record with which its member came.
-    pub(in crate::protocol) fn keep_known(&mut self, now: Timestamp, record: &MemberRecord) {
+    pub(in crate::protocol) fn keep_known(
+        &mut self,
+        now: Timestamp,
+        record: &MemberRecord,
+        reached: Reached,
+    ) {
         let newer = |kept: &Kept| kept.record.body.sequence < record.body.sequence;
         let in_time = record.body.sequence <= latest_at(now);
         if in_time
             && self.is_alive(now, record)
             && self.records.get(&record.body.peer).is_none_or(newer)
         {
-            self.replace(record.clone(), false, true);
+            self.replace(record.clone(), false, reached);
         }
     }
 
@@ -147,9 +155,9 @@ impl Pool {
         }
         // Before the signature: a flood of one network is not verified beyond its share.
         let before = known.filter(|kept| kept.counted).map(|kept| kept.record.clone());
-        before.iter().for_each(|record| self.prefixes.remove(record));
-        let fits = favoured || self.prefixes.fits(&record);
-        before.iter().for_each(|record| self.prefixes.add(record));
+        before.iter().for_each(|record| self.prefixes.remove(record.addresses()));
+        let fits = favoured || self.prefixes.fits(record.addresses());
+        before.iter().for_each(|record| self.prefixes.add(record.addresses()));
         if !fits {
             return Outcome::RecordPrefix;
         }
@@ -167,11 +175,9 @@ impl Pool {
             return Outcome::ControlBad;
         }
         giving_way.map(|peer| self.remove(&peer));
-        let kept = self
-            .records
-            .get(&peer)
-            .filter(|kept| kept.reached && kept.record.body.addresses == record.body.addresses);
-        let reached = kept.is_some();
+        let kept = self.records.get(&peer);
+        let reached =
+            kept.map_or(Reached::NONE, |kept| kept.reached.carried(&kept.record, &record));
         self.replace(record, !favoured, reached);
         Outcome::Control
     }
@@ -180,16 +186,17 @@ impl Pool {
     /// reached.
     fn least(&self) -> Option<PeerId> {
         let counted = self.records.iter().filter(|(_, kept)| kept.counted);
-        let first = counted.min_by_key(|(_, kept)| (kept.reached, kept.record.body.sequence));
+        let first =
+            counted.min_by_key(|(_, kept)| (!kept.reached.is_none(), kept.record.body.sequence));
         first.map(|(peer, _)| *peer)
     }
 
-    fn replace(&mut self, record: MemberRecord, counted: bool, reached: bool) {
+    fn replace(&mut self, record: MemberRecord, counted: bool, reached: Reached) {
         let peer = record.body.peer;
         let before = self.remove(&peer);
         let probed_at = before.and_then(|kept| kept.probed_at);
         if counted {
-            self.prefixes.add(&record);
+            self.prefixes.add(record.addresses());
         }
         self.records.insert(peer, Kept { record, reached, probed_at, counted });
     }
@@ -197,7 +204,7 @@ impl Pool {
     fn remove(&mut self, peer: &PeerId) -> Option<Kept> {
         let gone = self.records.remove(peer)?;
         if gone.counted {
-            self.prefixes.remove(&gone.record);
+            self.prefixes.remove(gone.record.addresses());
         }
         Some(gone)
     }
@@ -224,8 +231,8 @@ impl Pool {
             } else if favoured == kept.counted {
                 kept.counted = !favoured;
                 match favoured {
-                    true => self.prefixes.remove(&kept.record),
-                    false => self.prefixes.add(&kept.record),
+                    true => self.prefixes.remove(kept.record.addresses()),
+                    false => self.prefixes.add(kept.record.addresses()),
                 }
             }
         }
@@ -236,19 +243,22 @@ impl Pool {
     pub(in crate::protocol) fn reached(&mut self, peer: &PeerId, address: SocketAddr) {
         if let Some(kept) = self.records.get_mut(peer) {
             let address = canonical(address);
-            kept.reached |= kept.record.addresses().any(|of| of == address);
+            kept.reached = kept.reached.and(Reached::at(&kept.record, |of| of == address));
         }
     }
 
-    /// Peers whose addresses nobody has tried lately, `most` at most.
+    /// Peers that were not reached everywhere and whom nobody has called lately, `most` at most, with
+    /// the addresses at which they were not.
     pub(in crate::protocol) fn take_probes(
         &mut self,
         now: Timestamp,
         most: usize,
     ) -> Vec<(PeerId, Vec<SocketAddr>)> {
         let is_due = |(_, kept): &(&PeerId, &Kept)| {
-            let tried = kept.probed_at.is_some_and(|at| now.since(at) < PROBE_AGAIN);
-            !kept.reached && kept.record.body.sequence >= LIVE && !tried
+            let again = if kept.reached.is_none() { PROBE_AGAIN } else { PROBE_REST };
+            let tried = kept.probed_at.is_some_and(|at| now.since(at) < again);
+            let is_all = kept.reached.is_all_of(&kept.record);
+            !is_all && kept.record.body.sequence >= LIVE && !tried
         };
         // Round: whoever makes records with low ids without end keeps nobody else waiting.
         let from = self.next_probe;
@@ -265,7 +275,10 @@ impl Pool {
         for peer in due {
             let Some(kept) = self.records.get_mut(&peer) else { continue };
             kept.probed_at = Some(now);
-            probes.push((peer, kept.record.addresses().collect()));
+            let rest = Reached::at(&kept.record, |at| {
+                kept.reached.addresses(&kept.record).all(|of| of != at)
+            });
+            probes.push((peer, rest.addresses(&kept.record).collect()));
         }
         probes
     }

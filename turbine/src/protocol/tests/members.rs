@@ -30,7 +30,7 @@ fn net(weights: &[u64], gateways: usize, live: impl Fn(usize) -> bool) -> Net {
             return member.clone();
         }
         let body = RecordBody { sequence: now.as_micros() / 1_000, ..member.record.body.clone() };
-        Member { record: body.sign(&world.identities[node]), weight: member.weight }
+        Member::new(body.sign(&world.identities[node]), member.weight)
     };
     let members = world.members.members().iter().enumerate().map(renew);
     world.members = Arc::new(Membership::new(CHAIN, members.collect()).unwrap());
@@ -507,6 +507,29 @@ fn who_is_told_of_a_table_by_a_peer_that_does_not_have_it_yet_gets_it_with_the_p
     }
     let [contact, newcomer] = at.map(|at| at.expect("everybody has it"));
     assert!(newcomer.since(contact) <= Duration::from_millis(100), "{at:?}");
+}
+
+#[test]
+fn a_newcomer_is_called_only_where_it_was_reached() {
+    let mut net = net(&[5; 5], 2, |_| true);
+    build(&mut net, 1..=3);
+    let new = newcomer(&mut net, 200, 4);
+    // One of its addresses is somebody else's, or of a family that leaders do not have.
+    let [own, other] = [1_200, 9].map(|port| std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+    let now = net.now;
+    let record = OwnRecord { addresses: vec![other, own], uplink_kbps: 1_000_000 };
+    net.nodes[new].set_own_record(now, record);
+    net.nowhere.push(other);
+    build(&mut net, 4..=45);
+    for node in 0..6 {
+        let newest = net.nodes[node].epochs().newest();
+        let member = newest.members().index(&net.ids[new]).map(|of| newest.members().get(of));
+        let member = member.flatten().unwrap_or_else(|| panic!("node {node}: it is a member"));
+        assert_eq!(member.addresses().collect::<Vec<_>>(), [own], "node {node}");
+        assert_eq!(member.record.addresses().count(), 2, "as it was signed");
+        assert_eq!(table(&net, node), table(&net, 0));
+    }
+    assert_nobody_is_barred(&net);
 }
 
 #[test]

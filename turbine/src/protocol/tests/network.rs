@@ -29,6 +29,8 @@ pub(super) struct Net {
     pub(super) cut: Vec<bool>,
     /// Nodes that are not to be found where their records say.
     pub(super) unreachable: Vec<usize>,
+    /// Addresses at which nobody is.
+    pub(super) nowhere: Vec<std::net::SocketAddr>,
     loss: f64,
     /// One way for all pairs, instead of 5 to 45 ms.
     pub(super) delay: Option<Duration>,
@@ -71,6 +73,7 @@ impl Net {
             dead: vec![false; n],
             cut: vec![false; n],
             unreachable: Vec::new(),
+            nowhere: Vec::new(),
             loss,
             delay: None,
             random: blake3::Hasher::new().update(b"net").finalize_xof(),
@@ -172,9 +175,10 @@ impl Net {
             let found = |node: usize| {
                 !self.dead[node] && !self.cut[node] && !self.unreachable.contains(&node)
             };
-            if there.is_some_and(found) {
-                let (now, address) = (self.now, probe.addresses[0]);
-                self.nodes[node].handle_reached(now, &probe.peer, address);
+            let answers =
+                |at: &std::net::SocketAddr| there.is_some_and(found) && !self.nowhere.contains(at);
+            for address in probe.addresses.into_iter().filter(answers) {
+                self.nodes[node].handle_reached(self.now, &probe.peer, address);
             }
         }
         while let Some(action) = self.nodes[node].poll_gossip() {

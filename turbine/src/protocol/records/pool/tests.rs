@@ -1,7 +1,7 @@
 use ed25519_dalek::SigningKey;
 
 use super::*;
-use crate::membership::RecordBody;
+use crate::membership::{MembershipError, RecordBody};
 use crate::tables::MAX_OF_PREFIX;
 
 const CHAIN: u64 = 5;
@@ -22,13 +22,18 @@ fn id(n: u32) -> PeerId {
 }
 
 fn at(n: u32, sequence: u64, address: &str) -> MemberRecord {
+    at_all(n, sequence, &[address])
+}
+
+fn at_all(n: u32, sequence: u64, addresses: &[&str]) -> MemberRecord {
+    let addresses = addresses.iter().map(|at| at.parse::<SocketAddr>().unwrap().into());
     let body = RecordBody {
         chain_id: CHAIN,
         peer: id(n),
         sequence,
         uplink_kbps: 1_000,
         coordinates: [0; 4],
-        addresses: vec![address.parse::<SocketAddr>().unwrap().into()],
+        addresses: addresses.collect(),
     };
     body.sign(&key(n))
 }
@@ -115,7 +120,7 @@ fn in_a_full_pool_members_come_first() {
         // As if taken: to sign so many takes longer than the test is worth.
         let mut record = local(0, NOW + u64::from(n));
         record.body.peer = PeerId(blake3::derive_key("stranger", &n.to_le_bytes()));
-        pool.replace(record, true, false);
+        pool.replace(record, true, Reached::NONE);
     }
     assert_eq!(pool.take(now(), local(1, NOW), false, Word::Other), Outcome::RecordsFull);
     let first = pool.least().unwrap();
@@ -134,13 +139,13 @@ fn in_a_full_pool_members_come_first() {
 #[test]
 fn everybody_is_called_back_in_turn() {
     let mut pool = pool();
-    (0..30).for_each(|n| pool.replace(local(n, NOW), true, false));
+    (0..30).for_each(|n| pool.replace(local(n, NOW), true, Reached::NONE));
     let mut called = std::collections::BTreeSet::new();
     for look in 0..15 {
         // Whoever makes ever new records with low ids keeps nobody else waiting.
         let mut low = local(0, NOW);
         low.body.peer = PeerId([0, look, 0, 0].repeat(8).try_into().unwrap());
-        pool.replace(low, true, false);
+        pool.replace(low, true, Reached::NONE);
         called.extend(pool.take_probes(now(), 3).into_iter().map(|(peer, _)| peer));
     }
     assert!((0..30).all(|n| called.contains(&id(n))), "{} of 30", called.len());
@@ -150,7 +155,7 @@ fn everybody_is_called_back_in_turn() {
 fn an_address_counts_after_a_handshake_there() {
     let mut pool = pool();
     pool.take(now(), at(1, NOW, "203.0.113.1:9300"), false, Word::Other);
-    let reached = |pool: &Pool| pool.iter().all(|(_, reached)| reached);
+    let reached = |pool: &Pool| pool.iter().all(|(record, reached)| reached.is_all_of(record));
     let probes = pool.take_probes(now(), 5);
     assert_eq!(probes, [(id(1), vec!["203.0.113.1:9300".parse().unwrap()])]);
     assert_eq!(pool.take_probes(now() + Duration::from_secs(59), 5), [], "once a minute");
@@ -166,11 +171,47 @@ fn an_address_counts_after_a_handshake_there() {
 }
 
 #[test]
+fn an_address_that_answers_vouches_for_no_other() {
+    let (one, other) = ("203.0.113.1:9300", "198.51.100.7:9300");
+    let mut pool = pool();
+    let counting = |pool: &Pool| -> Vec<SocketAddr> {
+        pool.iter().flat_map(|(record, reached)| reached.addresses(record)).collect()
+    };
+    let both = [one, other].map(|at| at.parse::<SocketAddr>().unwrap());
+    pool.take(now(), at_all(1, NOW, &[one, other]), false, Word::Other);
+    assert_eq!(pool.take_probes(now(), 5), [(id(1), both.to_vec())], "all are called");
+    pool.reached(&id(1), both[0]);
+    assert_eq!(counting(&pool), both[..1]);
+    // The other is called again, and seldom.
+    assert_eq!(pool.take_probes(now() + PROBE_AGAIN, 5), []);
+    assert_eq!(pool.take_probes(now() + PROBE_REST, 5), [(id(1), both[1..].to_vec())]);
+    // A renewed record takes along what was reached and no more, in whatever order.
+    pool.take(now(), at_all(1, NOW + 1, &[other, one]), false, Word::Other);
+    assert_eq!(counting(&pool), both[..1]);
+    pool.reached(&id(1), both[1]);
+    assert_eq!(counting(&pool).len(), 2);
+    assert_eq!(pool.take_probes(now() + 2 * PROBE_REST, 5), []);
+}
+
+#[test]
 fn an_address_that_an_ipv6_socket_maps_is_that_of_the_record() {
     let mut pool = pool();
     pool.take(now(), at(1, NOW, "203.0.113.1:9300"), false, Word::Other);
     pool.reached(&id(1), "[::ffff:203.0.113.1]:9300".parse().unwrap());
-    assert!(pool.iter().all(|(_, reached)| reached));
+    assert!(pool.iter().all(|(record, reached)| reached.is_all_of(record)));
+}
+
+#[test]
+fn a_record_with_private_addresses_beside_public_ones_is_none() {
+    let public = "203.0.113.1:9300";
+    for private in ["127.0.0.1:1", "10.1.2.3:1", "169.254.0.1:1", "[::1]:1", "[fd00::1]:1"] {
+        let mut pool = pool();
+        let mixed = at_all(1, NOW, &[public, private]);
+        assert_eq!(mixed.verify(CHAIN), Err(MembershipError::Mixed(id(1))), "{private}");
+        assert_eq!(pool.take(now(), mixed, false, Word::Own), Outcome::ControlBad);
+        at_all(1, NOW, &[private, "192.168.0.9:1"]).verify(CHAIN).unwrap();
+    }
+    at_all(1, NOW, &[public, "[2001:db8::1]:9300"]).verify(CHAIN).unwrap();
 }
 
 #[test]
