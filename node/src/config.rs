@@ -108,6 +108,11 @@ pub struct P2p {
     pub repair_mib: usize,
     /// Memory for whole messages of recent blocks, for nodes that were away, MiB.
     pub catch_up_mib: usize,
+    /// Recent blocks of which they are kept, as far as the memory goes.
+    pub catch_up_blocks: usize,
+    /// The most that this node sends to all nodes that were away together, Mbit/s; never more than a
+    /// quarter of its uplink.
+    pub catch_up_mbit: u64,
 }
 
 /// Gossip: the fallback, and the connection to nodes that speak nothing else.
@@ -402,6 +407,8 @@ impl Default for P2p {
             repair: true,
             repair_mib: 64,
             catch_up_mib: 64,
+            catch_up_blocks: 512,
+            catch_up_mbit: 400,
         }
     }
 }

@@ -7,7 +7,7 @@ use fragcast_turbine::membership::{MAX_ADDRESSES, is_private};
 use fragcast_turbine::peer::MAX_GUESTS;
 use fragcast_turbine::schedule::BLOCKS_PER_TERM;
 use fragcast_turbine::tables::MAX_SPREAD;
-use fragcast_turbine::{Mode, Policy};
+use fragcast_turbine::{CatchUpConfig, Mode, Policy};
 use fragcast_upstream::engine::JwtError;
 use fragcast_upstream::http::UrlError;
 
@@ -129,6 +129,14 @@ impl Config {
         }
         if self.p2p.guests_mbps > self.p2p.uplink_mbit {
             return value("p2p.guests_mbps", "must be at most p2p.uplink_mbit".into());
+        }
+        if !(1..=CatchUpConfig::MAX_BLOCKS).contains(&self.p2p.catch_up_blocks) {
+            let most = CatchUpConfig::MAX_BLOCKS;
+            let problem = format!("must be 1 to {most}; with p2p.catch_up_mib = 0 none are kept");
+            return value("p2p.catch_up_blocks", problem);
+        }
+        if self.p2p.catch_up_mbit == 0 || self.p2p.catch_up_mbit > 400_000 {
+            return value("p2p.catch_up_mbit", "must be 1 to 400000".into());
         }
         if self.p2p.reassembly_mib < 32 {
             return value(

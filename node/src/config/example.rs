@@ -52,9 +52,13 @@ reassembly_mib = {reassembly}
 repair = {repair}
 # Memory for recent messages with which it answers, MiB.
 repair_mib = {repair_mib}
-# Memory for whole messages of the last 512 blocks, for nodes that were away, MiB. With 0 this node
-# neither answers them nor asks for what it missed itself.
+# Memory for whole messages of recent blocks, for nodes that were away, MiB, and the most blocks that
+# are kept. With 0 MiB this node neither answers them nor asks for what it missed itself.
 catch_up_mib = {catch_up_mib}
+catch_up_blocks = {catch_up_blocks}
+# What this node sends to all of them together at most, Mbit/s: behind everything else, and no more
+# than a quarter of the uplink. One of them gets half.
+catch_up_mbit = {catch_up_mbit}
 
 [gossip]
 # libp2p gossip on based-op's topics: the fallback, and the door to nodes that know nothing else.
@@ -266,6 +270,8 @@ filter = "{filter}"
             repair = p2p.repair,
             repair_mib = p2p.repair_mib,
             catch_up_mib = p2p.catch_up_mib,
+            catch_up_blocks = p2p.catch_up_blocks,
+            catch_up_mbit = p2p.catch_up_mbit,
             gossip_policy = gossip.policy,
             gossip_mode = gossip.mode,
             gossip_listen = gossip.listen,

@@ -69,6 +69,8 @@ impl Config {
             },
             catch_up: CatchUpConfig {
                 memory: self.p2p.catch_up_mib * MIB,
+                blocks: self.p2p.catch_up_blocks,
+                answers_bps: self.p2p.catch_up_mbit * 1_000_000,
                 ..CatchUpConfig::default()
             },
             gossip: GossipConfig {

@@ -61,6 +61,9 @@ fn mistakes_are_told_by_name() {
         ("[leader]\ndelegation_blocks = 5", "leader.delegation_blocks"),
         ("[engine]\nurl = \"http://x\"", "engine.jwt_secret"),
         ("[p2p]\nreassembly_mib = 1", "reassembly_mib"),
+        ("[p2p]\ncatch_up_blocks = 0", "p2p.catch_up_blocks"),
+        ("[p2p]\ncatch_up_blocks = 5000", "p2p.catch_up_blocks"),
+        ("[p2p]\ncatch_up_mbit = 0", "p2p.catch_up_mbit"),
         (
             "[members]\nadvertise = [\"203.0.113.1:9300\", \"10.0.0.1:9300\"]",
             "private network beside public ones",
@@ -148,6 +151,20 @@ fn no_secret_of_a_url_is_told() {
     let file: NetworkFile = toml::from_str(&format!("{text}\"http://x/SECRET\"")).unwrap();
     let forward = config.forward_settings(&file.check().unwrap());
     assert!(!format!("{forward:?}").contains("SECRET"), "{forward:?}");
+}
+
+#[test]
+fn what_is_kept_for_nodes_that_were_away_and_what_they_are_sent_is_configured() {
+    let mut config = Config::default();
+    let usual = fragcast_turbine::CatchUpConfig::default();
+    let text = "chain_id = 5\ngateways = [\"0x0000000000000000000000000000000000000001\"]";
+    let network = toml::from_str::<NetworkFile>(text).unwrap().check().unwrap();
+    assert_eq!(config.protocol_settings(&network).unwrap().catch_up, usual);
+    (config.p2p.catch_up_mib, config.p2p.catch_up_blocks, config.p2p.catch_up_mbit) = (8, 90, 20);
+    config.check().unwrap();
+    let settings = config.protocol_settings(&network).unwrap().catch_up;
+    assert_eq!((settings.memory, settings.blocks), (8 << 20, 90));
+    assert_eq!(settings.answers_bps, 20_000_000);
 }
 
 #[test]

@@ -164,7 +164,7 @@ pub struct CatchUpConfig {
     /// Bytes of whole messages of recent blocks that are kept for peers. With 0 this node answers
     /// nobody and asks nobody. A block that is longer than half of it is not kept.
     pub memory: usize,
-    /// Blocks of which they are kept.
+    /// Blocks of which they are kept, at most [`MAX_BLOCKS`](Self::MAX_BLOCKS).
     pub blocks: usize,
     /// Blocks beyond the application's verified head that are handed on.
     pub ahead: u64,
@@ -178,6 +178,12 @@ pub struct CatchUpConfig {
     pub answers_bps: u64,
     /// Burst of answers to one peer, bytes; twice as much to all together.
     pub answer_burst: usize,
+}
+
+impl CatchUpConfig {
+    /// The most blocks that can be kept, since what is missing is looked for among them each time: two
+    /// hours of blocks of 2 s.
+    pub const MAX_BLOCKS: usize = 4_096;
 }
 
 impl Default for CatchUpConfig {

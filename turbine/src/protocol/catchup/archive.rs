@@ -33,7 +33,8 @@ use crate::protocol::fallback::cost;
 const MAX_OPENINGS: usize = 2;
 /// The same of those that others have told of; the one of which least is here makes room.
 const MAX_TOLD: usize = 2;
-/// Blocks that are remembered to have been whole, 16 bytes each.
+/// Blocks that are remembered to have been whole, 16 bytes each; twice as many as are kept, if that is
+/// more: a block that is asked for must not be one that was here.
 const MAX_DONE: usize = 1024;
 /// The part of all bytes for blocks above the newest that is open: one message of 10 MiB.
 const FUTURE: usize = 4;
@@ -344,7 +345,7 @@ impl Archive {
     /// A block was here from Env to Seal, whether there is room for it or not.
     pub(in crate::protocol) fn note_whole(&mut self, block: u64) {
         self.done.insert(block);
-        if self.done.len() <= MAX_DONE {
+        if self.done.len() <= MAX_DONE.max(self.max_blocks.saturating_mul(2)) {
             return;
         }
         // The highest are asked for last of all, and are perhaps kept still when it comes to that.
