@@ -185,9 +185,9 @@ pub(super) fn lowest(spec: &ChainSpec, heads: &Heads, remembered: Duration) -> F
 /// from L1.
 fn known_type(bytes: &[u8], spec: &ChainSpec) -> Result<(), SendError> {
     match bytes {
-        // A list, or none: without a type.
-        [] | [0x80..=0xff, ..] => Ok(()),
-        [_] => invalid("typed transaction too short"),
+        // A list: without a type.
+        [0x80..=0xff, ..] => Ok(()),
+        [] | [_] => invalid("typed transaction too short"),
         [1 | 2 | 4, ..] => Ok(()),
         [BLOB_TX, ..] if !spec.is_op() => Ok(()),
         _ => invalid("transaction type not supported"),

@@ -137,7 +137,7 @@ async fn what_is_plainly_invalid_is_not_sent() {
         (with(&|tx| tx.input = vec![0; 2_000].into()), "oversized data: transaction size 2"),
         (sign(legacy), "only replay-protected (EIP-155) transactions allowed over RPC"),
         (broken.into(), "it does not decode: "),
-        (Bytes::new(), "it does not decode: "),
+        (Bytes::new(), "typed transaction too short"),
         (Bytes::from_static(&[0x03, 0xc0]), "it does not decode: "),
         (Bytes::from_static(&[0x80, 1]), "it does not decode: "),
         (Bytes::from_static(&[0xc0]), "it does not decode: "),
