@@ -1,7 +1,7 @@
 //! Calling newcomers back: whether a key answers at each address that its record says.
 //!
-//! A call is one handshake at each of four addresses at most, and a goodbye. That it succeeds is told to the protocol, that it does not
-//! to nobody. The protocol gives eight newcomers a second at most, so what anybody can have this node
+//! A call is one handshake at each of four addresses at most, and a goodbye. That it succeeds is told to
+//! the protocol, that it does not to nobody. The protocol gives eight newcomers a second at most, so what anybody can have this node
 //! send to an address that is not his is a few packets of a handshake, from one node of the network at
 //! a time: less than his record cost him.
 

@@ -446,7 +446,7 @@ impl Epochs {
         }
         let mut dropped: Vec<Arc<Epoch>> = removed.iter().map(|l| l.epoch.clone()).collect();
         if self.living.len() == MAX_EPOCHS {
-            dropped.insert(0, self.living.remove(0).epoch);
+            dropped.insert(0, self.drop_oldest());
         }
         let mut peers = PeerTable::clone(self.view.peers());
         let mut joined = Vec::new();
@@ -531,14 +531,21 @@ impl Epochs {
             return None;
         }
         self.passed_at = None;
+        let gone = self.drop_oldest();
+        self.renew();
+        Some(gone)
+    }
+
+    /// Takes the oldest of several epochs out. If it goes on in the next one, that one answers for its
+    /// blocks: some epoch has to.
+    fn drop_oldest(&mut self) -> Arc<Epoch> {
         let gone = self.living.remove(0).epoch;
-        if goes_on {
-            let first = &mut self.living[0];
+        let first = &mut self.living[0];
+        if gone.goes_on_in(&first.epoch) {
             let members = Arc::clone(first.epoch.members());
             first.epoch = Arc::new(first.epoch.with_members(gone.from_block(), members));
         }
-        self.renew();
-        Some(gone)
+        gone
     }
 
     /// Forgets the members of epochs that are gone which no epoch names any more, and gives

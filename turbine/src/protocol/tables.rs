@@ -39,7 +39,9 @@ const MAX_FETCHES: usize = 2;
 const MAX_REFUSED: usize = 16;
 /// How long they are not.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
-/// Peers that are asked for a table, at most.
+/// How long a table is not asked for again that nobody had.
+const GIVEN_UP_FOR: Duration = Duration::from_secs(10);
+/// Times that a peer is asked for a table, at most.
 const MAX_TRIES: usize = 8;
 /// A peer that has not answered for this long is asked no more.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -103,6 +105,8 @@ pub(super) struct Fetch {
     from: Option<PeerKey>,
     asked_at: Timestamp,
     tried: BTreeSet<PeerKey>,
+    /// Who was turned to because it said that it goes by this table: once each.
+    told: BTreeSet<PeerKey>,
     /// How often a peer was turned to, also the same one again.
     turns: usize,
     parts: Vec<Bytes>,
@@ -138,11 +142,14 @@ pub(super) struct TableBook {
     /// By first block.
     noticed: BTreeMap<u64, Noticed>,
     fetches: Vec<Fetch>,
+    /// Until when.
     refused: VecDeque<([u8; 32], Timestamp)>,
     /// The naming block of the last table that this node has named.
     pub(super) named: Option<u64>,
     /// When it is looked what is due.
     pub(super) look_at: Timestamp,
+    /// When newcomers are called back again.
+    pub(super) probe_at: Timestamp,
     /// A table that most peers go by and this node does not have, and since when.
     pub(super) elsewhere: Option<([u8; 32], Timestamp)>,
     /// Of the tables that live, the newest last.
@@ -208,19 +215,24 @@ impl TableBook {
     /// Whether a table was not taken lately.
     pub(super) fn is_refused(&self, now: Timestamp, table: &[u8; 32]) -> bool {
         let of = self.refused.iter().find(|(refused, _)| refused == table);
-        of.is_some_and(|(_, at)| now.since(*at) < REFUSED_FOR)
+        of.is_some_and(|(_, until)| now < *until)
     }
 
     /// A table was not taken: it is not asked for again for a while. Who is connected may be others
     /// then, and what weighs what.
     pub(super) fn refuse(&mut self, now: Timestamp, table: [u8; 32], reason: String) {
+        self.leave(table, now + REFUSED_FOR);
+        self.state.refused += 1;
+        self.state.reason = Some(reason);
+    }
+
+    /// A table is not asked for until then.
+    fn leave(&mut self, table: [u8; 32], until: Timestamp) {
         self.refused.retain(|(refused, _)| *refused != table);
         if self.refused.len() >= MAX_REFUSED {
             self.refused.pop_front();
         }
-        self.refused.push_back((table, now));
-        self.state.refused += 1;
-        self.state.reason = Some(reason);
+        self.refused.push_back((table, until));
     }
 
     /// What was refused may be taken now: this node's weights are others.
@@ -241,6 +253,11 @@ impl TableBook {
             return;
         }
         if self.fetches.len() >= MAX_FETCHES {
+            // Only what was just told of takes the place of what is on its way, or two tables that are
+            // looked for again and again would keep each other from coming.
+            if from.is_none() {
+                return;
+            }
             self.fetches.remove(0);
         }
         self.fetches.push(Fetch {
@@ -249,6 +266,7 @@ impl TableBook {
             from: None,
             asked_at: ctx.now,
             tried: BTreeSet::new(),
+            told: BTreeSet::new(),
             turns: 0,
             parts: Vec::new(),
             of: None,
@@ -259,18 +277,20 @@ impl TableBook {
 
     /// Asks others for what has not come. Gives the first blocks of those that nobody has.
     pub(super) fn chase(&mut self, ctx: &mut Ctx) -> Vec<u64> {
-        let mut missing = Vec::new();
+        let (mut missing, mut given_up) = (Vec::new(), Vec::new());
         self.fetches.retain_mut(|fetch| {
             if ctx.now.since(fetch.asked_at) < PATIENCE {
                 return true;
             }
             if fetch.turns >= MAX_TRIES {
                 missing.push(fetch.from_block.unwrap_or(0));
+                given_up.push(fetch.table);
                 return false;
             }
             fetch.turn_to(ctx, None);
             true
         });
+        given_up.into_iter().for_each(|table| self.leave(table, ctx.now + GIVEN_UP_FOR));
         missing
     }
 
@@ -279,9 +299,11 @@ impl TableBook {
     pub(super) fn is_at(&mut self, ctx: &mut Ctx, peer: PeerKey, table: &[u8; 32]) {
         let waits = |fetch: &&mut Fetch| {
             let asked = fetch.from.is_some_and(|from| from != peer);
-            fetch.table == *table && fetch.parts.is_empty() && !asked && fetch.turns < MAX_TRIES
+            let again = fetch.told.contains(&peer) || fetch.turns >= MAX_TRIES;
+            fetch.table == *table && fetch.parts.is_empty() && !asked && !again
         };
         if let Some(fetch) = self.fetches.iter_mut().find(waits) {
+            fetch.told.insert(peer);
             fetch.tried.remove(&peer);
             fetch.turn_to(ctx, Some(peer));
         }
@@ -310,7 +332,6 @@ impl TableBook {
     }
 
     /// Whether a table is on its way.
-    #[cfg(test)]
     pub(super) fn is_wanted(&self, table: &[u8; 32]) -> bool {
         self.fetches.iter().any(|fetch| fetch.table == *table)
     }

@@ -205,17 +205,27 @@ impl Window {
         self.reach.map(|reach| reach.head)
     }
 
-    /// The lowest block that may still be needed, whatever a liar has told, where `past` blocks below
-    /// the newest Seal are: epochs live until it has passed them.
-    pub(super) fn lowest_needed(&self, now: Timestamp, past: u64) -> u64 {
-        let low = self
-            .opened
-            .map_or(0, |opened| self.sealed.unwrap_or(opened).min(opened).saturating_sub(past));
-        let majority = self.majority.filter(|(_, at)| now.since(*at) <= claims::LIFE);
-        let known = majority.map(|(block, _)| block).into_iter().chain(self.head());
+    /// The lowest block that may still be needed, whatever a liar has told: epochs live until it
+    /// has passed them.
+    pub(super) fn lowest_needed(&self, now: Timestamp) -> u64 {
+        let (low, _) = self.bounds();
         // Where they agree with the window, it is right.
-        let elsewhere = known.filter(|block| !self.contains(*block));
-        elsewhere.map(|block| block.saturating_sub(past)).fold(low, u64::min)
+        let elsewhere = self.told_heads(now).filter(|block| !self.contains(*block));
+        elsewhere.map(|block| block.saturating_sub(WINDOW_PAST)).fold(low, u64::min)
+    }
+
+    /// The lowest block of which shreds may be on their way, whatever a liar has told: as far below
+    /// what is sealed, told and verified as blocks are taken ahead. A gateway can leap within the window,
+    /// so here others count there as well.
+    pub(super) fn lowest_live(&self, now: Timestamp) -> u64 {
+        let low = self.opened.map_or(0, |opened| self.sealed.unwrap_or(opened).min(opened));
+        self.told_heads(now).fold(low, u64::min).saturating_sub(WINDOW_FUTURE + 1)
+    }
+
+    /// Where a majority of peers, and the application, say that the chain stands.
+    fn told_heads(&self, now: Timestamp) -> impl Iterator<Item = u64> + use<> {
+        let majority = self.majority.filter(|(_, at)| now.since(*at) <= claims::LIFE);
+        majority.map(|(block, _)| block).into_iter().chain(self.head())
     }
 
     /// Whether a message sent at a time by its leader's clock is fresh.

@@ -211,8 +211,9 @@ impl Parts {
     }
 
     fn greeted(&mut self, from: PeerKey, hello: &Hello) -> Outcome {
+        let before = self.ctx.peers.table_of(from);
         let changed = self.ctx.peers.greet(from, hello.table);
-        if changed {
+        if before != Some(hello.table) {
             self.tables.is_at(&mut self.ctx, from, &hello.table);
         }
         if self.ctx.peers.foreign(from, hello.chain_id != self.ctx.config.chain_id) {

@@ -13,7 +13,6 @@ use crate::peer::PeerKey;
 use crate::protocol::epochs::Bases;
 use crate::protocol::event::{EpochChange, Event};
 use crate::protocol::peers::Class;
-use crate::protocol::window::{WINDOW_FUTURE, WINDOW_PAST};
 use crate::rotation::Support;
 
 impl Parts {
@@ -21,9 +20,8 @@ impl Parts {
     /// the newest Seal is as far past them as blocks are open ahead.
     pub(super) fn retire_epochs(&mut self) {
         let (now, patience) = (self.ctx.now, self.ctx.config.reanchor);
-        let low = self.ctx.window.lowest_needed(now, WINDOW_PAST);
-        let low_of_tables = self.ctx.window.lowest_needed(now, WINDOW_FUTURE + 1);
-        if let Some(gone) = self.ctx.epochs.retire(now, [low, low_of_tables], patience) {
+        let low = [self.ctx.window.lowest_needed(now), self.ctx.window.lowest_live(now)];
+        if let Some(gone) = self.ctx.epochs.retire(now, low, patience) {
             self.change_epochs(EpochChange::default(), &[gone]);
         }
     }

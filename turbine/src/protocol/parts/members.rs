@@ -20,7 +20,7 @@ use crate::time::Timestamp;
 
 /// How often it is looked what is due.
 const LOOK: Duration = Duration::from_millis(250);
-/// Newcomers that are called back at each look: eight a second.
+/// Newcomers that are called back at a time: eight a second.
 const PROBES: usize = 2;
 /// Terms ahead of which a notice is taken.
 const TERMS_AHEAD: u64 = 3;
@@ -89,7 +89,8 @@ impl Parts {
     /// Turns to the tables that were named while there was no room for them.
     fn want_noticed(&mut self, head: u64) {
         for (from_block, table) in self.tables.noticed_above(head) {
-            if self.has_room(from_block) {
+            // What is on its way needs no second look, which may make a whole table.
+            if self.has_room(from_block) && !self.tables.is_wanted(&table) {
                 self.want_table(table, Some(from_block), None);
             }
         }
@@ -303,10 +304,13 @@ impl Parts {
         let me = self.ctx.peers.id(self.ctx.me());
         let view = self.ctx.epochs.view();
         let next = view.next_leaders(head).next().map(|leader| leader.peer);
-        if self.leading.is_none() || !(self.ctx.leads(head) || next == me) {
+        // It is looked with each block and each answer as well, and these have a rate.
+        let now = self.ctx.now;
+        let is_due = now >= self.tables.probe_at;
+        if !is_due || self.leading.is_none() || !(self.ctx.leads(head) || next == me) {
             return;
         }
-        let now = self.ctx.now;
+        self.tables.probe_at = now + LOOK;
         let probes = self.records.pool.take_probes(now, PROBES);
         self.tables.probe(probes);
     }
@@ -353,7 +357,9 @@ impl Parts {
             let from_block = from_block.filter(|from| head.is_none_or(|head| *from > head));
             // What it is founded on holds from the first block on.
             let from_block = from_block.filter(|_| !members.is_empty());
-            self.want_table(table, from_block, None);
+            if members.is_empty() || self.has_room(from_block.unwrap_or(u64::MAX)) {
+                self.want_table(table, from_block, None);
+            }
         }
     }
 

@@ -33,6 +33,9 @@ const EACH_SHARE: u64 = 2;
 /// that many had they ask at the same moment; a few frames at least.
 const AT_ONCE_MS: u64 = 50;
 const LEAST_BURST: usize = 64 * 1024;
+/// The most that is taken off a budget at once: what one member may be sent at once over the narrowest
+/// uplink, or who asks it for a long message would never have it.
+pub(super) const MAX_TAKEN: usize = LEAST_BURST / EACH_SHARE as usize;
 /// A guest may be sent so much less than a member, and so much less at once.
 const GUESTS_SHARE: u64 = 5;
 const GUESTS_BURST: usize = 2;
@@ -262,6 +265,14 @@ mod tests {
         assert_eq!(budgets.members.each.len(), MAX_BUDGETS);
         assert!(take(&mut budgets, later + Duration::from_secs(1), PeerKey::from(9_999), 1));
         assert_eq!(budgets.members.each.len(), 1);
+    }
+
+    #[test]
+    fn what_is_taken_at_once_for_a_long_message_fits_over_narrow_uplinks() {
+        let mut budgets = Budgets::new(&RepairConfig::default(), 1_000_000, 1_000_000);
+        let start = Timestamp::from_nanos(5);
+        assert!(budgets.take_of_member(start, PeerKey::from(1), MAX_TAKEN));
+        assert!(budgets.take_of_guest(start, PeerKey::from(2), MAX_TAKEN));
     }
 
     #[test]

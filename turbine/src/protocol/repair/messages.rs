@@ -8,6 +8,7 @@ use bytes::Bytes;
 use fragcast_shredder::{Kind, MessageKey};
 
 use super::Repair;
+use super::answering::MAX_TAKEN;
 use crate::control::{Control, MAX_ANSWER_PARTS, MessagePart, RepairRequest, WHOLE};
 use crate::egress::{Lane, Payload, Transmit};
 use crate::gossip::Mode;
@@ -86,7 +87,7 @@ impl Repair {
         let wire = match self.encoded.get(&root) {
             Some(wire) => wire.clone(),
             None => {
-                if !self.budgets.take(ctx, from, cost / ENCODING_SHARE) {
+                if !self.budgets.take(ctx, from, (cost / ENCODING_SHARE).min(MAX_TAKEN)) {
                     return Some(Outcome::RepairRefused);
                 }
                 let wire = Bytes::from(message.to_wire().into_boxed_slice());

@@ -410,8 +410,9 @@ fn a_node_that_knows_no_head_takes_every_table_that_is_named() {
         tell(&mut net, 4, new, &Control::TableNotice(Box::new(signed)));
         serve(&mut net, 4, new, members);
     }
-    // No epoch of it ever ends, so the oldest makes room.
-    assert_eq!(epochs(&net, new), [(10, 5), (20, 5), (30, 5)]);
+    // No epoch of it ever ends, so the oldest makes room, and the next answers for its blocks.
+    assert_eq!(epochs(&net, new), [(0, 5), (20, 5), (30, 5)]);
+    assert!(net.nodes[new].epochs().at(5).is_some());
     assert_eq!(net.nodes[new].epochs().newest().members().members()[1].weight, 53);
     assert_eq!(net.nodes[new].outcomes().get(Outcome::TableUnknown), 0);
 }
@@ -455,6 +456,23 @@ fn a_notice_for_which_there_is_no_room_waits_until_there_is() {
     build(&mut net, 2..=25);
     assert_eq!(epochs(&net, 3), [(0, 5), (20, 5)], "and the third table is with nobody");
     assert!(net.nodes[3].counters().table_parts_asked > 2, "it was asked for");
+}
+
+#[test]
+fn tables_that_are_looked_for_again_keep_no_others_from_coming() {
+    let mut net = net(&[50; 5], 1, |_| true);
+    build(&mut net, 1..=1);
+    let before = net.nodes[3].counters().table_parts_asked;
+    for (number, from_block) in [10, 20, 30].into_iter().enumerate() {
+        // Nobody has them, and there are two places for tables that are on their way.
+        let mut members = net.world.members.members().to_vec();
+        members[1].weight = 51 + number as u64;
+        let (_, signed) = name_for(&mut net, from_block, 0, members);
+        tell(&mut net, 0, 3, &Control::TableNotice(Box::new(signed)));
+    }
+    net.run_for(Duration::from_millis(900));
+    let asked = net.nodes[3].counters().table_parts_asked - before;
+    assert_eq!(asked, 3, "each once, whatever was looked for since");
 }
 
 #[test]

@@ -216,15 +216,16 @@ fn most_peers_move_it_at_once_and_a_liar_does_not() {
 #[test]
 fn epochs_are_needed_as_far_back_as_anybody_who_counts_is() {
     let mut window = backed();
-    assert_eq!(window.lowest_needed(at(10), WINDOW_PAST), window.bounds().0);
+    assert_eq!(window.lowest_needed(at(10)), window.bounds().0);
     window.verified(at(11), 80, at(11));
-    assert_eq!(window.lowest_needed(at(11), WINDOW_PAST), window.bounds().0, "it is of the window");
+    assert_eq!(window.lowest_needed(at(11)), window.bounds().0, "it is of the window");
+    assert_eq!(window.lowest_live(at(11)), 72, "a gateway may have leapt there");
     window.verified(at(11), 30, at(11));
-    assert_eq!(window.lowest_needed(at(11), WINDOW_PAST), 0);
+    assert_eq!(window.lowest_needed(at(11)), 0);
     let mut held = backed();
     held.move_to(at(11), 5_000);
-    assert_eq!(held.lowest_needed(at(11), WINDOW_PAST), 4_936);
+    assert_eq!(held.lowest_needed(at(11)), 4_936);
     held.verified(at(12), 100, at(12));
-    assert_eq!(held.lowest_needed(at(12), WINDOW_PAST), 36);
-    assert_eq!(held.lowest_needed(at(12), 8), 92);
+    assert_eq!(held.lowest_needed(at(12)), 36);
+    assert_eq!(held.lowest_live(at(12)), 92);
 }
