@@ -83,6 +83,8 @@ pub struct RegistryNumbers {
     pub sources: Vec<SourceNumbers>,
     /// The time since a source last said what counts; since the start if none has.
     pub age: Duration,
+    /// How long an answer counts: see [`vote_life`].
+    pub life: Duration,
     /// Whether sources differ.
     pub differ: bool,
     /// The first block of a list that is announced and not in effect.
@@ -105,6 +107,7 @@ impl RegistryNumbers {
         Self {
             sources: vec![source],
             age,
+            life: VOTE_LIFE,
             differ: is_away,
             pending: None,
             gateways: 1,
@@ -245,6 +248,7 @@ impl RegistryStatus {
         RegistryNumbers {
             sources: inner.sources.iter().map(source).collect(),
             age: now.duration_since(inner.confirmed_at.unwrap_or(self.started_at)),
+            life: self.life,
             differ: !inner.agree,
             pending: inner.pending,
             gateways: inner.gateways,
@@ -386,6 +390,7 @@ mod tests {
         let names = ["one", "two"].map(|name| (name.to_owned(), name.to_owned()));
         let status = RegistryStatus::new(names.into_iter(), None, vote_life(poll, longest));
         let start = Instant::now();
+        assert_eq!(status.numbers(start).life, seconds(204), "for the alert");
         status.take(start, 0, Ok(answer(&[1])));
         status.take(start + seconds(30), 1, Ok(answer(&[1, 2])));
         let in_use = [Address::with_last_byte(1)];

@@ -32,6 +32,7 @@ impl NodeState {
         let known = || Some(self.registry.as_ref()?.numbers(Instant::now()));
         let Some(registry) = believed.or_else(known) else { return };
         metrics.gauge("fragcast_registry_age_seconds", None, registry.age.as_secs_f64());
+        metrics.gauge("fragcast_registry_life_seconds", None, registry.life.as_secs_f64());
         metrics.gauge("fragcast_registry_gateways", None, registry.gateways as f64);
         let differ = f64::from(u8::from(registry.differ));
         metrics.gauge("fragcast_registry_sources_differ", None, differ);

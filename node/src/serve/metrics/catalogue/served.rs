@@ -49,6 +49,10 @@ pub(super) const METRICS: &[Metric] = &[
         "With fewer blocks left the delegation is renewed. Not told while another node speaks for the gateway.",
     ),
     gauge("fragcast_registry_age_seconds", "Since a source last confirmed the list of gateways."),
+    gauge(
+        "fragcast_registry_life_seconds",
+        "How long a source's answer counts: the longer the more seldom sources are asked.",
+    ),
     gauge("fragcast_registry_gateways", "Gateways of the newest list."),
     gauge("fragcast_registry_sources_differ", "1 while sources have different lists."),
     gauge("fragcast_registry_pending_block", "First block of a list that is announced, or 0."),
