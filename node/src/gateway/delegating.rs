@@ -6,6 +6,8 @@
 //! * The one that was obtained is saved and told again after a restart; the signer is asked for
 //!   nothing that is there already. One that came by another way (the network file, a peer) is taken
 //!   for obtained once it holds and a block is known.
+//! * One that the overlay has not had (its gateway is not registered yet) is saved as such, and before
+//!   it is told, in the same run or after a restart, it is looked whether it comes too late by now.
 //! * One for so many blocks is renewed in its last quarter, from the next block on: the key is the
 //!   same, so two that overlap are no two leaders.
 //! * Where another peer or key speaks for the gateway, it is taken over from the first block that no
@@ -33,7 +35,9 @@ use serde_json::{Value, json};
 
 use super::signer::{Asked, Signer};
 use crate::serve::Reader;
-use decision::{AHEAD, NO_SEQUENCE, Step, View, decide, enough, further, is_late, takes};
+use decision::{
+    AHEAD, NO_SEQUENCE, Step, Untold, View, decide, enough, further, is_late, takes, untold,
+};
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -170,8 +174,12 @@ impl DelegationStatus {
     }
 }
 
-/// Reads the delegation that was saved; `None` if there is none of use.
-fn read(settings: &Settings) -> Option<SignedDelegation> {
+/// What stands behind a saved delegation that the overlay has not had.
+const UNTOLD: &str = " untold";
+
+/// Reads the delegation that was saved, and whether the overlay has had it; `None` if there is none of
+/// use.
+fn read(settings: &Settings) -> Option<(SignedDelegation, bool)> {
     let path = &settings.saved;
     let unused = |why: &str| {
         tracing::warn!(path = %path.display(), "the saved delegation is not used: {why}");
@@ -182,7 +190,9 @@ fn read(settings: &Settings) -> Option<SignedDelegation> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         Err(error) => return unused(&error.to_string()),
     };
-    let signed: SignedDelegation = match text.trim().parse() {
+    let text = text.trim();
+    let untold = text.strip_suffix(UNTOLD);
+    let signed: SignedDelegation = match untold.unwrap_or(text).parse() {
         Ok(signed) => signed,
         Err(error) => return unused(&format!("{error}")),
     };
@@ -196,16 +206,16 @@ fn read(settings: &Settings) -> Option<SignedDelegation> {
     if peer != settings.peer || key != settings.key {
         return unused("it is for another peer or leader key: another one is asked for");
     }
-    Some(signed)
+    Some((signed, untold.is_none()))
 }
 
-/// Writes it: whole, or not at all.
-fn write(path: &Path, signed: &SignedDelegation) -> std::io::Result<()> {
+/// Writes it, and whether the overlay has had it: whole, or not at all.
+fn write(path: &Path, signed: &SignedDelegation, is_told: bool) -> std::io::Result<()> {
     use std::io::Write as _;
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let mut file = std::fs::File::create(&name)?;
-    writeln!(file, "{signed}")?;
+    writeln!(file, "{signed}{}", if is_told { "" } else { UNTOLD })?;
     file.sync_all()?;
     std::fs::rename(&name, path)
 }
@@ -234,7 +244,8 @@ impl Keeper {
     /// Of a node that runs; reads what was saved.
     pub fn new(settings: Settings, net: Handle, status: Arc<DelegationStatus>) -> Self {
         let now = Instant::now();
-        let own = read(&settings);
+        // Without one nothing is told.
+        let (own, is_told) = read(&settings).unzip();
         {
             let mut inner = status.lock();
             (inner.signer, inner.blocks) = (settings.signer.name(), settings.blocks);
@@ -244,8 +255,7 @@ impl Keeper {
             net,
             status,
             own,
-            // Of a former run.
-            is_told: true,
+            is_told: is_told.unwrap_or_default(),
             ahead: AHEAD,
             started: now,
             failures: 0,
@@ -339,9 +349,9 @@ impl Keeper {
 
     /// Saves a delegation for the next start.
     async fn save(&self, signed: SignedDelegation) {
-        let path = self.settings.saved.clone();
+        let (path, is_told) = (self.settings.saved.clone(), self.is_told);
         let written = tokio::task::spawn_blocking(move || {
-            write(&path, &signed).map_err(|error| format!("{}: {error}", path.display()))
+            write(&path, &signed, is_told).map_err(|error| format!("{}: {error}", path.display()))
         });
         if let Ok(Err(error)) = written.await {
             tracing::warn!("the delegation could not be saved for the next start: {error}");
@@ -372,19 +382,27 @@ impl Keeper {
     async fn tell(&mut self, epochs: &EpochsView, head: Option<u64>) {
         let Some(own) = self.own else { return };
         let mut leaders = epochs.epochs().iter().flat_map(|epoch| epoch.delegations().iter());
-        let late = self.told_at.is_some_and(|told_at| told_at.elapsed() < AGAIN);
-        if late || leaders.any(|leader| leader.signed.delegation == own.delegation) {
+        let was_told = self.is_told;
+        if leaders.any(|leader| leader.signed.delegation == own.delegation) {
+            self.is_told = true;
+        } else if self.told_at.is_some_and(|told_at| told_at.elapsed() < AGAIN) {
             return;
-        }
-        if !self.is_told && self.told_at.is_some() {
-            // The gateway may have registered only now, and somebody else may speak for it.
+        } else {
             let known = self.known(epochs);
             let view = View { own: None, ..self.view(head, &known) };
-            if is_late(&self.settings, &view, &own.delegation) {
-                self.drop_own().await;
-                return;
+            match (!was_told).then(|| untold(&self.settings, &view, &own.delegation)) {
+                None | Some(Untold::Tell) => self.hand_over(own).await,
+                Some(Untold::Wait) => return,
+                Some(Untold::Drop) => return self.drop_own().await,
             }
         }
+        if self.is_told && !was_told {
+            self.save(own).await;
+        }
+    }
+
+    /// Tells the overlay of it.
+    async fn hand_over(&mut self, own: SignedDelegation) {
         self.told_at = Some(Instant::now());
         match self.net.delegation(own).await {
             Ok(()) => {
@@ -435,13 +453,11 @@ impl Keeper {
                 self.status.lock().error = Some(LATE.to_owned());
             }
             Ok(signed) => {
-                (self.failures, self.told_at, self.said) = (0, None, "");
+                (self.failures, self.said) = (0, "");
                 (self.own, self.is_told) = (Some(signed), false);
                 self.status.lock().error = None;
-                self.tell(&epochs, head).await;
-                if self.own == Some(signed) {
-                    self.save(signed).await;
-                }
+                self.hand_over(signed).await;
+                self.save(signed).await;
             }
             Err(error) => {
                 let pause = Duration::from_secs(1 << self.failures.min(MAX_DOUBLINGS));

@@ -150,6 +150,40 @@ pub(super) fn is_late(settings: &Settings, view: &View<'_>, new: &Delegation) ->
     blocks.any(|block| view.at(block).is_some_and(|d| !settings.is_mine(&d)))
 }
 
+/// What becomes of a delegation that the overlay has not had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Untold {
+    /// It is told.
+    Tell,
+    /// Nothing yet.
+    Wait,
+    /// It comes too late, and another one is asked for.
+    Drop,
+}
+
+/// What becomes of a delegation that was signed a while ago and that the overlay has not had: the
+/// gateway may have registered only now, or this node have been away, and somebody else may have led
+/// meanwhile. The view is without it.
+pub(super) fn untold(settings: &Settings, view: &View<'_>, own: &Delegation) -> Untold {
+    // Peers may know who speaks for the gateway.
+    if view.up < GREETINGS {
+        return Untold::Wait;
+    }
+    let next = view.head.map_or(0, |head| head.saturating_add(1));
+    let counts = view.at(next);
+    if view.head.is_some()
+        && counts.is_some_and(|d| !settings.is_mine(&d) && d.sequence > own.sequence)
+    {
+        // It is left at that.
+        return Untold::Wait;
+    }
+    match is_late(settings, view, own) {
+        false => Untold::Tell,
+        true if view.head.is_none() => Untold::Wait,
+        true => Untold::Drop,
+    }
+}
+
 /// How far ahead the next delegation is asked for, after a signer took so many blocks.
 pub(super) fn further(ahead: u64, took: u64) -> u64 {
     AHEAD.saturating_add(took.saturating_mul(2)).clamp(ahead, MAX_AHEAD.max(ahead))

@@ -131,6 +131,38 @@ fn what_was_signed_too_late_takes_over_no_open_block() {
 }
 
 #[test]
+fn what_was_saved_and_never_told_takes_over_no_open_block_after_a_restart() {
+    let other = Delegation { peer: OTHER, ..mine(0, u64::MAX, 7) };
+    let newer = Delegation { peer: OTHER, ..mine(60, u64::MAX, 9) };
+    let (own, soon, greeted) = (mine(49, u64::MAX, 8), Duration::ZERO, Duration::from_secs(6));
+    let settings = settings(None);
+    let becomes = |head, up, known: &[Delegation]| {
+        untold(&settings, &View { head, up, known, own: None, unix: NOW, ahead: AHEAD }, &own)
+    };
+    // Somebody else has led meanwhile.
+    assert_eq!(becomes(Some(9_000), greeted, &[other]), Untold::Drop);
+    assert_eq!(becomes(Some(47), greeted, &[other]), Untold::Drop);
+    assert_eq!(becomes(Some(41), greeted, &[other]), Untold::Tell, "nobody has its first block");
+    // Nobody has, or this node.
+    for known in [&[][..], &[mine(0, u64::MAX, 7)], &[other, mine(40, u64::MAX, 8)]] {
+        assert_eq!(becomes(Some(9_000), greeted, known), Untold::Tell, "{known:?}");
+    }
+    // Before peers have told what they know, and while no block is known, nothing is decided.
+    for known in [&[][..], &[other]] {
+        for head in [None, Some(9_000)] {
+            assert_eq!(becomes(head, soon, known), Untold::Wait, "{head:?} {known:?}");
+        }
+    }
+    assert_eq!(becomes(None, greeted, &[other]), Untold::Wait);
+    assert_eq!(becomes(None, LONG, &[other]), Untold::Tell, "the chain stands still");
+    assert_eq!(becomes(None, greeted, &[]), Untold::Tell, "there is nobody to take over from");
+    // To who is newer the node leaves it: it is not asked for again above that.
+    assert_eq!(becomes(Some(9_000), greeted, &[other, newer]), Untold::Wait);
+    let step = step(None, Some(9_000), greeted, &[other, newer], Some(own));
+    assert_eq!(step, Step::Elsewhere(OTHER));
+}
+
+#[test]
 fn above_the_highest_sequence_nothing_is_asked_for() {
     let other = Delegation { peer: OTHER, ..mine(0, u64::MAX, u64::MAX) };
     let own = mine(49, u64::MAX, u64::MAX);
@@ -237,9 +269,11 @@ fn what_is_saved_is_read_and_of_others_none() {
     let ours = Settings { signer, saved: saved.clone(), ..settings(None) };
     assert_eq!(read(&ours), None);
     let signed = mine(0, 9, 1).sign(&key);
-    write(&saved, &signed).unwrap();
-    write(&saved, &signed).unwrap();
-    assert_eq!(read(&ours), Some(signed));
+    // Whether the overlay has had it is kept as well.
+    for is_told in [false, true, true] {
+        write(&saved, &signed, is_told).unwrap();
+        assert_eq!(read(&ours), Some((signed, is_told)));
+    }
     assert_eq!(read(&Settings { chain_id: 6, ..ours.clone() }), None);
     assert_eq!(read(&Settings { peer: OTHER, ..ours.clone() }), None);
     assert_eq!(read(&Settings { key: [4; 32], ..ours.clone() }), None);
