@@ -9,8 +9,9 @@
 //! An epoch is in effect from its first block to the first of the next one. Whatever is asked of
 //! the network is asked for a block: who leads it, who its members are. An epoch lives until the
 //! window of blocks has passed its last block, so two live together around a change and three at
-//! most. What a node remembers of a peer is not kept here but by its [`PeerKey`](crate::PeerKey),
-//! which no change of table renumbers.
+//! most. One before another table alone lives eight blocks longer than its last, and the next one then
+//! answers for its blocks. What a node remembers of a peer is not kept here but by its
+//! [`PeerKey`](crate::PeerKey), which no change of table renumbers.
 //!
 //! [`Epoch`] is checked when it is made and does not change; a delegation that is learnt makes a
 //! new one. [`EpochsView`] is the list of the living ones, immutable as well: the protocol makes a

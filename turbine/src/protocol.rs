@@ -358,7 +358,7 @@ impl Protocol {
     /// Another epoch holds from its first block on. It may come before that block or after:
     /// until it is here, what its leaders sign is not taken, and nobody is held to account for
     /// it; then repair brings what was missed. The living epochs stay until the window has
-    /// passed their blocks, for [`Config::reanchor`], and all that is known of peers stays with
+    /// passed their blocks, or eight blocks where only the table changes, for [`Config::reanchor`], and all that is known of peers stays with
     /// them. [`Event::Epoch`] tells who joined, and later who left.
     ///
     /// # Errors
